@@ -1,0 +1,53 @@
+# Every target works on a fresh checkout: it first brings .venv up to date, which takes no time when nothing changed.
+# ACORN_PYTHON names the interpreter to make .venv with; ARGS is handed on to the command.
+
+PYTHON := $(or $(ACORN_PYTHON),python3)
+BIN := .venv/bin
+
+# With no ARGS the whole suite runs: on several cores (a file's tests on one of them, so that they share what they
+# build), and with the share of lines that must be covered.
+WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format lock clean moved
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/installed ## make .venv, with the versions of constraints.txt
+
+demo: install ## train on the bundled WikiText-2 for about three minutes, show text and curve
+	$(BIN)/acorn demo $(ARGS)
+
+test: install ## run the tests (ARGS="tests/model -x": only those, without coverage)
+	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
+
+lint: install ## check style, types and import directions
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+format: install ## put the code into the project's style
+	$(BIN)/python -m ruff check --fix-only
+	$(BIN)/python -m ruff format
+
+lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
+	"$(PYTHON)" tools/lock.py $(ARGS)
+
+clean: ## remove .venv, caches and build outputs; runs stay
+	rm -rf .venv build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp holds the folder that .venv was made for: its scripts name it, so a copy or a moved checkout needs its own.
+ifneq ($(shell cat .venv/installed 2>/dev/null),$(CURDIR))
+ELSEWHERE := moved
+endif
+
+.venv/installed: pyproject.toml constraints.txt $(ELSEWHERE)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'acorn needs Python 3.11 or newer, and "$(PYTHON)" is not that.'; \
+		echo 'To mend: name one that is, such as: make install ACORN_PYTHON=/usr/bin/python3.12'; exit 1; } >&2
+	"$(PYTHON)" -m venv $(if $(ELSEWHERE),--clear) .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@printf '%s' "$(CURDIR)" > $@

@@ -1,0 +1,200 @@
+"""Is what lies in a folder what was written there? Checks of a whole run, and the newest checkpoint to rely on.
+
+Everything here only reads, so that it can look at a run that another process is writing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from acorn.data import token_shards
+from acorn.errors import DamageError, UsageError
+from acorn.files import read_json, sha256_of, verify_folder
+from acorn.progress import QUIET, Progress
+from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, STEP_PREFIX, TOKENIZER, RunFolder
+
+CHECKPOINT_FILES = (CONFIG, TOKENIZER, "model*.safetensors", "optimizer*.safetensors", STATE, MANIFEST)
+MODEL_FILES = (
+    MODEL_CONFIG,
+    "generation_config.json",
+    "model*.safetensors",
+    TOKENIZER,
+    "tokenizer_config.json",
+    "README.md",
+    MANIFEST,
+)
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+"""Files that make a folder look like a model, whether or not it can be read."""
+
+
+@dataclass(frozen=True)
+class FolderCheck:
+    """What a check of one folder found.
+
+    Attributes:
+        kind: "checkpoint", "model" or "data".
+        faults: one line each, files named; none: the folder is whole.
+    """
+
+    folder: Path
+    kind: str
+    faults: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        return not self.faults
+
+
+def verify_run(run: Path) -> list[FolderCheck]:
+    """Checks every checkpoint, the final model and the token shards of a run folder, or the one folder that `run` is.
+
+    Raises:
+        UsageError: `run` is not there, or nothing that can be checked.
+    """
+    kind = kind_of(run)
+    if kind == "checkpoint":
+        return [FolderCheck(run, kind, tuple(checkpoint_faults(run)))]
+    if kind == "model":
+        return [FolderCheck(run, kind, tuple(model_faults(run)))]
+    folder = RunFolder(run)
+    checks = []
+    if (folder.data / MANIFEST).exists():
+        checks.append(FolderCheck(folder.data, "data", tuple(token_shards.verify(folder.data))))
+    for checkpoint in standing_checkpoints(folder).values():
+        checks.append(FolderCheck(checkpoint, "checkpoint", tuple(checkpoint_faults(checkpoint))))
+    final = standing(folder.final)
+    if final:
+        checks.append(FolderCheck(final, "model", tuple(model_faults(final))))
+    return checks
+
+
+def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path | None:
+    """The newest checkpoint that passes its check; newer torn ones are told to `progress`. None: there is none at all.
+
+    Raises:
+        DamageError: there are checkpoints, and none is whole.
+    """
+    torn: list[str] = []
+    for step, folder in reversed(standing_checkpoints(run).items()):
+        faults = checkpoint_faults(folder)
+        if not faults:
+            if torn:
+                progress.note("Not whole, so passed over:\n" + "\n".join(torn) + f"\nGoing by the checkpoint of step {step}.")
+            return folder
+        torn += [f"  - {fault}" for fault in faults]
+    if torn:
+        raise DamageError(
+            "None of the run's checkpoints is whole:\n" + "\n".join(torn),
+            where=str(run.checkpoints),
+            mend="restore one of them from a copy, or train anew in another folder",
+        )
+    return None
+
+
+def whole_steps(run: RunFolder) -> list[int]:
+    """Steps whose checkpoint passes its check, oldest first."""
+    return [step for step, folder in standing_checkpoints(run).items() if not checkpoint_faults(folder)]
+
+
+def checkpoint_faults(folder: Path) -> list[str]:
+    """What is wrong with a checkpoint folder. A file that no checkpoint has is named and nothing is read."""
+    names = _names(folder)
+    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in CHECKPOINT_FILES)]
+    if foreign:
+        return [f"{folder / name}: does not belong into a checkpoint; nothing was read" for name in foreign]
+    return verify_folder(folder) or _missing(folder, names, CHECKPOINT_FILES)
+
+
+def model_faults(folder: Path) -> list[str]:
+    """What is wrong with a model folder that acorn wrote."""
+    return verify_folder(folder) or _missing(folder, _names(folder), MODEL_FILES)
+
+
+def check_read_files(folder: Path, names: list[str]) -> None:
+    """Compares the files that are about to be read with the folder's manifest, if it has one.
+
+    Other files do not count: a model folder stays readable when its card is edited or a Hub adds a file to it.
+
+    Raises:
+        DamageError: one of them is missing or is not what was written.
+    """
+    if not (folder / MANIFEST).exists():
+        return
+    manifest = read_json(folder / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    faults = []
+    for name in names:
+        entry = files.get(name) if isinstance(files, dict) else None
+        if not isinstance(entry, dict):
+            faults.append(f"{folder / name}: is not in {MANIFEST}")
+        elif not (folder / name).is_file():
+            faults.append(f"{folder / name}: is missing")
+        elif sha256_of(folder / name) != entry.get("sha256"):
+            faults.append(f"{folder / name}: its content is not what was written (SHA-256 differs)")
+    if faults:
+        raise DamageError(
+            "The model folder fails its check:\n" + "\n".join(f"  - {fault}" for fault in faults),
+            where=str(folder),
+            mend="restore it from a copy; in a run folder, --checkpoint last uses the newest whole checkpoint instead",
+        )
+
+
+def kind_of(path: Path) -> str:
+    """What a RUN is: "checkpoint", "model" or "run".
+
+    Raises:
+        UsageError: it is not there, or none of these.
+    """
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "is not there"
+        raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), mend=_A_RUN)
+    names = _names(path)
+    if STATE in names or re.fullmatch(rf"{STEP_PREFIX}\d+(\.new|\.old)?", path.name):
+        return "checkpoint"
+    if MODEL_CONFIG in names or any(fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
+        return "model"
+    run = RunFolder(path)
+    if CONFIG in names or run.checkpoints.is_dir() or standing(run.final):
+        return "run"
+    raise UsageError(
+        f"{path} is not a run: it holds no {CONFIG}, checkpoints/ or final/, and no {STATE} or {MODEL_CONFIG}.",
+        where=str(path.absolute()),
+        mend=_A_RUN,
+    )
+
+
+_A_RUN = "name a run folder, a checkpoint folder inside one, or a Hugging Face model folder"
+
+
+def standing(path: Path) -> Path | None:
+    """The folder to read for `path` when its replacement may have been interrupted, or be going on; none: no folder.
+
+    The same choice as `files.settle` makes, but nothing is renamed or removed.
+    """
+    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+    if path.is_dir() or not old.is_dir():
+        return path if path.is_dir() else None
+    return fresh if not verify_folder(fresh) else old
+
+
+def standing_checkpoints(run: RunFolder) -> dict[int, Path]:
+    """Step -> the folder to read for it, oldest first; interrupted replacements included. Not verified."""
+    if not run.checkpoints.is_dir():
+        return {}
+    found = (re.fullmatch(rf"{STEP_PREFIX}([0-9]+)(\.old)?", entry.name) for entry in run.checkpoints.iterdir())
+    steps = sorted({int(match[1]) for match in found if match})
+    folders = {step: standing(run.checkpoint(step)) for step in steps}
+    return {step: folder for step, folder in folders.items() if folder}
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def _missing(folder: Path, names: list[str], patterns: tuple[str, ...]) -> list[str]:
+    """The files that a folder of this kind has, where its manifest does not even name them."""
+    wanted = (pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names))
+    return [f"{folder / pattern}: is missing" for pattern in wanted]

@@ -1,0 +1,175 @@
+"""A resumable checkpoint: everything the next step depends on, in safetensors and JSON.
+
+Random numbers and the data order are pure functions (of seed, step, sample number), so beside weights and optimizer
+state a few counters are all there is to keep. Nothing here is a pickle, and nothing is read that was not verified.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from acorn.config import Config
+from acorn.config_files import load_config, to_toml
+from acorn.errors import AcornError, DamageError
+from acorn.files import new_folder, read_json, to_json, verify_folder
+from acorn.run_folder import CONFIG, STATE, TOKENIZER
+
+MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
+METADATA = {"format": "pt"}
+
+
+@dataclass
+class Counters:
+    """The counters of a run, as state.json keeps them.
+
+    Attributes:
+        step: optimizer steps done, skipped ones included.
+        samples: windows consumed.
+        tokens: target tokens consumed.
+        rollbacks: times the run went back after a divergence.
+        skips: steps skipped in a row, up to now.
+        seconds: wall seconds of training, over all sittings.
+        train_seconds: of these, without validation, samples and saves.
+        loss_scale: multiplier of the loss under fp16; 1 otherwise.
+        good_steps: steps since the loss scale last changed.
+        best_loss, best_step: lowest validation loss so far, in nats per token.
+        valid_loss, valid_step: the latest one.
+        sample_step: when samples were last drawn.
+        metrics_bytes, samples_bytes: lengths of metrics.jsonl and samples.jsonl at this point.
+        schedule_steps: the length that the schedule was computed for (0: by the clock).
+        undisturbed: false once anything happened that an undisturbed run would not have seen.
+    """
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    rollbacks: int = 0
+    skips: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    loss_scale: float = 1.0
+    good_steps: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+    valid_loss: float | None = None
+    valid_step: int | None = None
+    sample_step: int | None = None
+    metrics_bytes: int = 0
+    samples_bytes: int = 0
+    schedule_steps: int = 0
+    undisturbed: bool = True
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: nothing is applied to a model yet."""
+
+    path: Path
+    config: Config
+    tokenizer_json: str
+    weights: dict[str, Tensor]
+    optimizer_state: dict[str, Tensor]
+    counters: Counters
+    resolved: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path,
+    config: Config,
+    tokenizer_json: str,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    counters: Counters,
+    resolved: dict[str, Any],
+) -> None:
+    """Writes the checkpoint folder `path`, whole or not at all.
+
+    Args:
+        resolved: what `auto` settings came to on this machine, and what bit-for-bit equality rests on.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    with new_folder(path, replace=True) as folder:
+        (folder / CONFIG).write_text(to_toml(config), "utf-8")
+        (folder / TOKENIZER).write_text(tokenizer_json, "utf-8")
+        save_file(_contiguous(dict(model.named_parameters())), folder / MODEL_FILE, METADATA)
+        save_file(_contiguous(optimizer_tensors(model, optimizers)), folder / OPTIMIZER_FILE, METADATA)
+        state = {"counters": dataclasses.asdict(counters), "resolved": resolved}
+        (folder / STATE).write_text(to_json(state), "utf-8")
+
+
+def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
+    """Reads and verifies the checkpoint folder `path`.
+
+    Args:
+        weights_only: leave the optimizer's tensors out.
+
+    Raises:
+        DamageError: anything in it is missing, changed, or not what acorn writes.
+    """
+    faults = verify_folder(path)
+    if faults:
+        raise DamageError("The checkpoint fails its check:\n  - " + "\n  - ".join(faults), where=str(path))
+    try:
+        state = read_json(path / STATE)
+        return Checkpoint(
+            path,
+            load_config(path / CONFIG),
+            (path / TOKENIZER).read_text("utf-8"),
+            load_file(path / MODEL_FILE),
+            {} if weights_only else load_file(path / OPTIMIZER_FILE),
+            Counters(**state["counters"]),
+            dict(state["resolved"]),
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path)) from None
+    except AcornError as error:
+        raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path)) from None
+
+
+def restore(model: nn.Module, optimizers: list[torch.optim.Optimizer], checkpoint: Checkpoint) -> None:
+    """Puts a checkpoint's weights and optimizer state into `model` and `optimizers`, in place."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(checkpoint.weights[name])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
+        for parameter in _parameters(optimizer):
+            prefix = names[id(parameter)] + "."
+            found = {
+                key.removeprefix(prefix): value
+                for key, value in checkpoint.optimizer_state.items()
+                if key.rpartition(".")[0] + "." == prefix
+            }
+            optimizer.state[parameter].clear()
+            for key, value in found.items():
+                # AdamW counts its steps on the CPU unless it is fused, then beside the parameter.
+                optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+
+
+def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Every optimizer tensor under the name <parameter>.<state>."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}.{key}": value
+        for optimizer in optimizers
+        for parameter in _parameters(optimizer)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}

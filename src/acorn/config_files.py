@@ -1,0 +1,215 @@
+"""Configs as text: preset or TOML file, then dotted overrides, then one checked `Config`; and back to TOML.
+
+All faults of a config are reported together, each unknown key with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from acorn.config import Config, Section
+from acorn.errors import UsageError
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with acorn, sorted."""
+    folder = resources.files("acorn") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The config of a preset name or TOML file (none: the defaults), with `key=value` overrides on top.
+
+    Raises:
+        UsageError: the source is not there, is not TOML, or any key or value is wrong (all are listed).
+    """
+    if source is None:
+        values: dict[str, Any] = {}
+        where = "the defaults"
+    else:
+        text, where, name = _read(source)
+        values = _parse(text, where)
+        values.setdefault("name", name)
+    return build_config(_apply(values, overrides), where)
+
+
+def build_config(values: Mapping[str, Any], where: str) -> Config:
+    """Checks nested `values` into a `Config`.
+
+    Raises:
+        UsageError: with every fault of `values`, one line each.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        # A value of "one of several types" is one fault, though each type says so.
+        by_place = {".".join(str(part) for part in detail["loc"][:2]): detail for detail in error.errors()}
+        faults = [_fault(detail) for detail in by_place.values()]
+    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+    raise UsageError(
+        f"The config has {count}:\n" + "\n".join(f"  - {fault}" for fault in faults),
+        where=where,
+        mend="correct the keys above; docs/config.md lists every key with its meaning",
+    )
+
+
+def to_toml(config: Config) -> str:
+    """Every field of `config` as TOML, each with its description. `load_config` gives the same value back."""
+    lines = ["# Every setting of this run, as resolved.", f"name = {_toml_value(config.name)}"]
+    for section_name, section in config:
+        if not isinstance(section, Section):
+            continue
+        lines += ["", f"[{section_name}]"]
+        for key, field in type(section).model_fields.items():
+            lines += [f"# {field.description}", f"{key} = {_toml_value(getattr(section, key))}"]
+    return "\n".join(lines) + "\n"
+
+
+def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy of `config` with dotted keys set to new values, checked like any other config."""
+    values = config.model_dump()
+    for key, value in changes.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            values[section][name] = value
+        else:
+            values[section] = value
+    return build_config(values, "the config with " + ", ".join(changes))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, in the order of the config file."""
+    flat: dict[str, Any] = {"name": config.name}
+    for section_name, section in config:
+        if isinstance(section, Section):
+            flat.update({f"{section_name}.{key}": value for key, value in section})
+    return flat
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ -> (old value, new value)."""
+    before, after = flatten(old), flatten(new)
+    return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
+
+
+def _read(source: str | Path) -> tuple[str, str, str]:
+    """Text, place and run name of a preset or TOML file."""
+    path = Path(source)
+    if str(source) in preset_names():
+        return (resources.files("acorn") / "presets" / f"{source}.toml").read_text("utf-8"), f"preset {source}", str(source)
+    try:
+        return path.read_text("utf-8-sig"), str(path), path.stem
+    except FileNotFoundError:
+        near = difflib.get_close_matches(str(source), preset_names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"There is no config file or preset {str(source)!r}{hint}",
+            where=str(path.absolute()),
+            mend=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The config file cannot be read: {error}", where=str(path), mend="give a TOML file in UTF-8") from error
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The config is not TOML: {error}", where=where, mend="correct the line named above") from None
+
+
+def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`values` with `section.key=value` overrides. A length given here clears the other kind of length."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    given: set[str] = set()
+    for override in overrides:
+        key, equals, raw = override.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UsageError(
+                f"{override!r} is not an override.", where="the command line", mend="write key=value, such as train.steps=200"
+            )
+        section, dot, name = key.partition(".")
+        if dot:
+            table = result.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"{section!r} is a value, not a section.", where=override, mend="write section.key=value")
+            table[name] = _override_value(raw)
+        else:
+            result[section] = _override_value(raw)
+        given.add(key)
+    if len(given & {"train.steps", "train.minutes"}) == 1:
+        other = "minutes" if "train.steps" in given else "steps"
+        result["train"].pop(other, None)
+    return result
+
+
+def _override_value(raw: str) -> Any:
+    """A TOML value, else the bare string."""
+    try:
+        table = tomllib.loads(f"value = {raw}")
+    except tomllib.TOMLDecodeError:
+        return raw
+    return table["value"] if len(table) == 1 else raw
+
+
+def _fault(detail: Any) -> str:
+    """One pydantic fault as a line a person can act on."""
+    path = [str(part) for part in detail["loc"]]
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, _all_keys(), n=1, cutoff=0.6) or _same_last_name(path[-1])
+        near = [name for name in near if name.count(".") == key.count(".")] or _same_last_name(path[-1])
+        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+    if detail["type"] == "value_error":
+        return f"{key or 'config'}: {detail['ctx']['error']}"
+    valid = ".".join(path[:2])
+    if detail["type"] in ("string_type", "tuple_type"):
+        return f"{valid}: should be text, not {detail['input']!r}; quote it: '{valid}=\"{detail['input']}\"'"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{valid}: {message}, not {detail['input']!r}"
+
+
+def _all_keys() -> list[str]:
+    sections = [name for name, field in Config.model_fields.items() if _is_section(field.annotation)]
+    return [*sections, *(key for section in sections for key in _section_keys(section))]
+
+
+def _section_keys(section: str) -> Iterator[str]:
+    annotation = Config.model_fields[section].annotation
+    assert isinstance(annotation, type) and issubclass(annotation, Section)
+    return (f"{section}.{key}" for key in annotation.model_fields)
+
+
+def _same_last_name(name: str) -> list[str]:
+    by_name = {key.split(".")[-1]: key for key in _all_keys()}
+    return [by_name[near] for near in difflib.get_close_matches(name, list(by_name), n=1, cutoff=0.8)]
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + "".join(_toml_character(character) for character in value) + '"'
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def _toml_character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if ord(character) < 0x20 or ord(character) == 0x7F:
+        return f"\\u{ord(character):04X}"
+    return character

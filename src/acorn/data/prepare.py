@@ -1,0 +1,165 @@
+"""Documents -> token shards. The library encodes on all cores while this thread reads, cleans and writes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acorn import files
+from acorn.data.token_shards import DTYPES, FORMAT, VERSION, ShardWriter, SplitCount, TokenShards, dtype_for
+from acorn.errors import InputError, ResourceError
+from acorn.progress import QUIET, Progress
+from acorn.run_folder import TOKENIZER
+from acorn.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from acorn.text.corpus import Document
+    from acorn.text.splits import TextSplits
+
+BATCH_CHARACTERS = 1 << 22  # enough documents for all cores; a batch takes some hundred megabytes while it is encoded
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A batch as it goes to the shards: `ids` has a separator before each document."""
+
+    ids: NDArray[np.uint32]
+    count: SplitCount
+
+
+def prepare(
+    splits: TextSplits, tokenizer: Tokenizer, out: Path, *, shard_tokens: int = 2**26, progress: Progress = QUIET
+) -> TokenShards:
+    """Writes the documents of `splits` as token shards into the new folder `out`.
+
+    Equal text and tokenizer give equal bytes. The folder appears whole or not at all.
+
+    Args:
+        shard_tokens: tokens per shard file.
+        progress: hears how many bytes of original text are done.
+
+    Raises:
+        UsageError: `out` exists.
+        InputError: a split has no document, or the text cannot be encoded.
+        ResourceError: the disk is too small.
+    """
+    dtype = dtype_for(tokenizer.vocab_size)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dtype": dtype,
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "fingerprint": tokenizer.fingerprint,
+            "separator_id": tokenizer.separator_id,
+        },
+        "splits": {},
+    }
+    with files.new_folder(out, extra=manifest) as folder:
+        tokenizer.save(folder / TOKENIZER)
+        for split in splits.names:
+            writer = ShardWriter(folder, split, dtype, shard_tokens)
+            count = _write_split(splits, split, tokenizer, writer, progress)
+            manifest["splits"][split] = {**asdict(count), "shards": writer.shards}
+        manifest["text"] = {"counts": splits.counts, "overlap": splits.overlap}
+    return TokenShards.open(out)
+
+
+def _write_split(
+    splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter, progress: Progress
+) -> SplitCount:
+    task = f"Encoding {split}"
+    total_bytes = int(splits.counts.get(split, {}).get("bytes", 0))  # known when the split was read before, else 0
+    count = SplitCount()
+    for batch in _encoded(splits.documents(split), tokenizer):
+        if not count.documents:
+            _check_room(writer, batch, total_bytes)
+        writer.append(batch.ids)
+        count = SplitCount(**{name: n + getattr(batch.count, name) for name, n in asdict(count).items()})
+        progress.at(task, count.bytes, total_bytes)
+    progress.end(task)
+    if not count.documents:
+        raise InputError(
+            f"The split {split} holds no document (0 documents, 0 bytes).",
+            where="data.source",
+            mend="bring more text, or check what data.clean and data.valid_fraction leave of it",
+        )
+    writer.append(np.array([tokenizer.separator_id], np.uint32))
+    return replace(count, tokens=count.tokens + 1)
+
+
+def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Encoded]:
+    """Encodes batches in a second thread, BATCHES_AHEAD of what is being written; the order is kept."""
+    ahead: deque[Future[_Encoded]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
+        try:
+            for batch in _batches(documents):
+                ahead.append(pool.submit(_encode, batch, tokenizer))
+                if len(ahead) > BATCHES_AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or an interrupt, do not encode what nobody will write
+
+
+def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
+    flat: list[int] = []
+    for ids in tokenizer.encode_documents([document.text for document in batch]):
+        flat.append(tokenizer.separator_id)
+        flat += ids
+    tokens = np.array(flat, np.uint32)
+    if np.count_nonzero(tokens == tokenizer.separator_id) != len(batch):
+        raise InputError(
+            f"The tokenizer makes its document separator {tokenizer.separator!r} out of ordinary text.",
+            where=f"{batch[0].source} to {batch[-1].source}",
+            mend="use another tokenizer; those that `acorn tokenizer train` makes never do",
+        )
+    unknown = 0 if tokenizer.unknown_id is None else int(np.count_nonzero(tokens == tokenizer.unknown_id))
+    return _Encoded(
+        tokens,
+        SplitCount(
+            documents=len(batch),
+            tokens=len(tokens),
+            bytes=sum(document.n_bytes for document in batch),
+            words=sum(document.n_words for document in batch),
+            unknown_tokens=unknown,
+        ),
+    )
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check_room(writer: ShardWriter, first: _Encoded, total_bytes: int) -> None:
+    """Before a split is written: will it fit the disk, if the rest of its text is like the first batch?"""
+    if not first.count.bytes:
+        return
+    tokens = first.count.tokens * max(1.0, total_bytes / first.count.bytes)
+    needed, free = int(tokens * writer.dtype.itemsize), files.free_bytes(writer.folder)
+    if needed > free:
+        raise ResourceError(
+            f"The disk is too small for the shards of split {writer.split}: about {needed:,} bytes are needed, "
+            f"{free:,} are free.",
+            where=str(writer.folder.parent),
+            mend="free some space, or name a folder on another disk; nothing was written",
+        )

@@ -1,0 +1,257 @@
+"""Token shards: a folder of raw token ids that a run reads through the memory map, and how it is written and checked.
+
+    train-00000.bin  train-00001.bin ...  valid-00000.bin ...   tokenizer.json   manifest.json
+
+A .bin file is nothing but token ids, little-endian, 16 bits each where the vocabulary allows it, else 32. A split
+is its shards laid end to end: one separator before each document and one after the last. Every shard but the last
+is exactly full, so documents may straddle two. Counts and checksums are in the manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acorn.errors import DamageError, InputError
+from acorn.files import read_json, verify_folder
+from acorn.run_folder import MANIFEST, TOKENIZER
+from acorn.tokenizer.tokenizer import Tokenizer
+
+FORMAT = "acorn-token-shards"
+VERSION = 1
+DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+CHECK_TOKENS = 1 << 22  # tokens looked at together when separators are counted
+
+Ids = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """What a split holds.
+
+    Attributes:
+        documents: documents.
+        tokens: token ids, separators included.
+        bytes: UTF-8 bytes of the documents' original text.
+        words: words of the original text, one end of line a line counted as a word.
+        unknown_tokens: ids that are the tokenizer's unknown token, whether the text spelled it out or not.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    words: int = 0
+    unknown_tokens: int = 0
+
+
+class TokenSequence:
+    """The tokens of one split, all shards laid end to end, read from disk as they are asked for."""
+
+    def __init__(self, files: list[Path], dtype: np.dtype[Any]) -> None:
+        self._shards: list[Ids] = [np.memmap(file, dtype=dtype, mode="r").view(np.ndarray) for file in files]
+        self._dtype = dtype
+        ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
+        self.shard_starts: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+        self._length = int(ends[-1])
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: slice) -> Ids:
+        """Tokens of a slice of step 1, in the type they are stored in."""
+        start, stop, step = place.indices(self._length)
+        if step != 1:
+            raise ValueError("token sequences are sliced with step 1 only")
+        parts = [np.zeros(0, self._dtype)]
+        while start < stop:
+            shard = int(self._shard_of(start))
+            offset = start - int(self.shard_starts[shard])
+            parts.append(self._shards[shard][offset : offset + stop - start])
+            start += len(parts[-1])
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+
+    def gather(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """Windows of `length` tokens beginning at `starts`: (len(starts), length).
+
+        Raises:
+            IndexError: a window reaches past either end.
+        """
+        if len(starts) and (starts.min() < 0 or starts.max() + length > self._length):
+            raise IndexError(f"windows of {length} tokens must lie within the {self._length} tokens of the split")
+        windows = np.empty((len(starts), length), np.int64)
+        shards = self._shard_of(starts)
+        for shard in np.unique(shards):
+            ids, rows = self._shards[shard], np.flatnonzero(shards == shard)
+            offsets = starts[rows] - self.shard_starts[shard]
+            inside = offsets + length <= len(ids)
+            if inside.any():
+                views = np.lib.stride_tricks.sliding_window_view(ids, length)  # (len(ids) - length + 1, length), no copy
+                windows[rows[inside]] = views[offsets[inside]]
+            for row in rows[~inside]:
+                windows[row] = self[int(starts[row]) : int(starts[row]) + length]
+        return windows
+
+    def _shard_of(self, places: Any) -> Any:
+        return np.searchsorted(self.shard_starts, places, side="right") - 1
+
+
+class TokenShards:
+    """A folder of token shards, opened for reading. `manifest` is the content of its manifest.json."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def open(cls, folder: Path, tokenizer_fingerprint: str | None = None, *, check: bool = False) -> TokenShards:
+        """Opens `folder`.
+
+        Args:
+            folder: made by `acorn data prepare`, or a run's own.
+            tokenizer_fingerprint: that of the tokenizer it is going to be used with; None: any.
+            check: compare every file with its SHA-256 and every count, instead of only names and sizes.
+
+        Raises:
+            InputError: it is no folder of token shards, or they were made with another tokenizer.
+            DamageError: a shard is missing, or is not what was written.
+        """
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"There are no token shards here: no {MANIFEST}.", where=str(folder), mend=_MAKE_THEM)
+        manifest = read_json(folder / MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise InputError("This folder does not hold token shards.", where=str(folder), mend=_MAKE_THEM)
+        if manifest.get("version") != VERSION:
+            raise InputError(
+                f"These shards have version {manifest.get('version')} of the format; this program reads {VERSION}.",
+                where=str(folder / MANIFEST),
+                mend="make them again, or use the version of acorn that made them",
+            )
+        faults = verify(folder) if check else _structure_faults(folder, manifest)
+        if faults:
+            raise DamageError(
+                "These token shards are damaged:\n  " + "\n  ".join(faults),
+                where=str(folder),
+                mend="restore them from a copy, or make them again from the text (the result is equal, byte for byte)",
+            )
+        made_with = manifest["tokenizer"]["fingerprint"]
+        if tokenizer_fingerprint not in (None, made_with):
+            raise InputError(
+                f"These shards were made with another tokenizer: theirs is {made_with}, "
+                f"the one to be used is {tokenizer_fingerprint}.",
+                where=str(folder / MANIFEST),
+                mend=f"use the {TOKENIZER} inside that folder, or make the shards again",
+            )
+        return cls(folder, manifest)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.manifest["splits"])
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer the shards were made with; it stands in their folder."""
+        return Tokenizer.from_file(self.folder / TOKENIZER)
+
+    def count(self, split: str) -> SplitCount:
+        entry = self.manifest["splits"][split]
+        return SplitCount(**{name: entry[name] for name in asdict(SplitCount())})
+
+    def tokens(self, split: str) -> TokenSequence:
+        shards = self.manifest["splits"][split]["shards"]
+        return TokenSequence([self.folder / shard["file"] for shard in shards], DTYPES[self.manifest["dtype"]])
+
+
+class ShardWriter:
+    """Cuts the token stream of one split into shard files inside a folder that is still being made."""
+
+    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
+        self.folder, self.split, self.shard_tokens = folder, split, shard_tokens
+        self.dtype = DTYPES[dtype]
+        self.shards: list[dict[str, Any]] = []
+
+    def append(self, ids: Ids) -> None:
+        """Adds tokens, beginning new files as they fill.
+
+        Raises:
+            InputError: an id does not fit the shards' integers.
+        """
+        largest = np.iinfo(self.dtype).max
+        if len(ids) and ids.max() > largest:
+            raise InputError(
+                f"Token id {ids.max()} does not fit {self.dtype.name} shards, whose largest is {largest}.",
+                where=f"split {self.split}",
+                mend="the tokenizer gives ids beyond its own vocabulary; use another one",
+            )
+        ids = ids.astype(self.dtype)
+        while len(ids):
+            if not self.shards or self.shards[-1]["tokens"] == self.shard_tokens:
+                self.shards.append({"file": f"{self.split}-{len(self.shards):05d}.bin", "tokens": 0})
+            shard = self.shards[-1]
+            part = ids[: self.shard_tokens - shard["tokens"]]
+            with open(self.folder / shard["file"], "ab") as file:
+                file.write(part.tobytes())
+            shard["tokens"] += len(part)
+            ids = ids[len(part) :]
+
+
+def dtype_for(vocab_size: int) -> str:
+    """The narrowest integers that hold every id of a vocabulary."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with a folder of token shards: nothing (`[]`), or one line a fault, files named.
+
+    Checks every file's SHA-256, that no file was added, and that the manifest's counts are those of the files.
+    """
+    faults = verify_folder(folder)
+    if faults:
+        return faults
+    manifest = read_json(folder / MANIFEST)
+    faults = _structure_faults(folder, manifest)
+    if faults:
+        return faults
+    shards = TokenShards(folder, manifest)
+    for split in shards.splits:
+        separators = _count_separators(shards.tokens(split), manifest["tokenizer"]["separator_id"])
+        documents = shards.count(split).documents
+        if separators != documents + 1:
+            faults.append(f"{folder}: split {split} has {separators} separators for {documents} documents, not one more")
+    return faults
+
+
+_MAKE_THEM = "name a folder made by `acorn data prepare`"
+
+
+def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Faults that can be seen without reading the shards: form of the manifest, names, sizes, sums."""
+    try:
+        width = DTYPES[manifest["dtype"]].itemsize
+        _ = str(manifest["tokenizer"]["fingerprint"]), int(manifest["tokenizer"]["separator_id"])
+        counts = {
+            name: (SplitCount(**{key: int(entry[key]) for key in asdict(SplitCount())}), entry["shards"])
+            for name, entry in manifest["splits"].items()
+        }
+        shards = {name: [(str(s["file"]), int(s["tokens"])) for s in listed] for name, (_, listed) in counts.items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return [f"{folder / MANIFEST}: does not have the form of token shards' manifest"]
+    faults = []
+    for split, listed in shards.items():
+        for name, tokens in listed:
+            file = folder / name
+            if Path(name).name != name:
+                faults.append(f"{folder / MANIFEST}: names a shard outside its folder: {name!r}")
+            elif not file.is_file():
+                faults.append(f"{file}: is missing")
+            elif tokens < 1 or file.stat().st_size != tokens * width:
+                faults.append(f"{file}: has {file.stat().st_size} bytes, not {tokens * width}")
+        if not listed or sum(tokens for _, tokens in listed) != counts[split][0].tokens:
+            faults.append(f"{folder / MANIFEST}: the shards of split {split} do not add up to its tokens")
+    return faults
+
+
+def _count_separators(tokens: TokenSequence, separator_id: int) -> int:
+    places = range(0, len(tokens), CHECK_TOKENS)
+    return sum(int(np.count_nonzero(tokens[place : place + CHECK_TOKENS] == separator_id)) for place in places)

@@ -1,0 +1,95 @@
+"""One family of errors. Each says what happened, where, and how to mend it, and carries its exit code.
+
+The command line prints `str(error)` and exits with `error.exit_code`; a Python caller can catch
+`AcornError` or one of its kinds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class AcornError(Exception):
+    """Base of every error that acorn raises on purpose.
+
+    Args:
+        what: what happened, one sentence.
+        where: the file, line, offset, step or config key it happened at.
+        mend: what the reader can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        self.what, self.where, self.mend = what, where, mend
+        super().__init__(what)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Kinds differ in what they are made from; a copy needs only what the base holds.
+        return _rebuilt, (type(self), self.__dict__)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where:   {self.where}")
+        if self.mend:
+            lines.append(f"  to mend: {self.mend}")
+        return "\n".join(lines)
+
+
+class UsageError(AcornError):
+    """Wrong use or wrong config. Nothing was touched."""
+
+    exit_code = 2
+
+
+class InputError(AcornError):
+    """Text, a tokenizer or token shards that cannot be used as they are."""
+
+    exit_code = 3
+
+
+class DamageError(AcornError):
+    """A checkpoint, shard or model that fails its check. What is still good is named in `mend`."""
+
+    exit_code = 4
+
+
+class DivergedError(AcornError):
+    """Training left the range of finite numbers and the guards could not bring it back."""
+
+    exit_code = 5
+
+
+class ResourceError(AcornError):
+    """Disk or memory ran out, or would. The last checkpoint stands."""
+
+    exit_code = 6
+
+
+class MissingPackageError(AcornError):
+    """An optional package is not installed."""
+
+    exit_code = 7
+
+    def __init__(self, package: str, extra: str, *, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed.",
+            mend=f"pip install 'acorn-lm[{extra}]'",
+        )
+
+
+class StoppedError(AcornError):
+    """Stopped by a signal, after the state was saved. `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, what: str, *, where: str = "", mend: str = "") -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.exit_code = 128 + signal_number
+
+
+def _rebuilt(kind: type[AcornError], attributes: dict[str, Any]) -> AcornError:
+    """An error as it was in another process."""
+    error = kind.__new__(kind)
+    Exception.__init__(error, attributes["what"])
+    error.__dict__.update(attributes)
+    return error

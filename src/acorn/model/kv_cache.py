@@ -1,0 +1,64 @@
+"""Keys and values of the tokens a model has already read, so that each new token costs one position, not all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from acorn.config import ModelConfig
+
+
+class KVCache:
+    """Room for `length` tokens of `batch` sequences.
+
+    Sequences of unequal length share a batch by padding on the left: `starts` says where each begins, and what lies
+    before is never attended to.
+
+    Args:
+        starts: first real token of each sequence (B,); none: all begin at 0.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch: int,
+        length: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        starts: Tensor | None = None,
+    ) -> None:
+        shape = (config.n_layer, batch, config.kv_heads, length, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.starts = None if starts is None else starts.to(device)
+        self.position = 0
+
+    def add(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores keys and values (B, K, T, D) behind those of earlier calls; returns all of the layer's so far."""
+        end = self.position + keys.size(2)
+        self.keys[layer, :, :, self.position : end] = keys
+        self.values[layer, :, :, self.position : end] = values
+        return self.keys[layer, :, :, :end].to(keys.dtype), self.values[layer, :, :, :end].to(values.dtype)
+
+    def advance(self, tokens: int) -> None:
+        """Counts `tokens` as read, after every layer has added them."""
+        self.position += tokens
+
+    def positions(self, positions: Tensor) -> Tensor:
+        """Positions (T,) in the padded batch -> positions within each sequence, (T,) or (B, T)."""
+        if self.starts is None:
+            return positions
+        return (positions[None, :] - self.starts[:, None]).clamp(min=0)
+
+    def mask(self, tokens: int) -> Tensor | None:
+        """Which keys the next `tokens` queries may attend to: bool, broadcastable to (B, H, T, S); none: causal."""
+        if self.starts is None and (self.position == 0 or tokens == 1):
+            return None
+        device = self.keys.device
+        key = torch.arange(self.position + tokens, device=device)  # (S,)
+        query = torch.arange(self.position, self.position + tokens, device=device)[:, None]  # (T, 1)
+        if self.starts is None:
+            return key <= query
+        # A padding query attends to itself: a row without any key would turn into NaN.
+        begun = (key >= self.starts[:, None, None]) | (key == query)  # (B, T, S)
+        return ((key <= query) & begun)[:, None]

@@ -1,0 +1,79 @@
+"""Parameters, FLOPs and memory of a network, counted before it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from acorn.config import ModelConfig
+from acorn.model.gpt import GPT
+from acorn.model.loss import CHUNK
+
+ADAMW_BYTES, MUON_BYTES = 8, 4
+"""State of one parameter: AdamW's two fp32 means; Muon's one fp32 momentum."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a network costs.
+
+    Attributes:
+        parameters: all of them, a tied matrix once.
+        matrix_parameters: those that every token is multiplied with (not lookups, norms or biases).
+        flops_per_token: of a training step, forward and backward, per token.
+    """
+
+    parameters: int
+    matrix_parameters: int
+    flops_per_token: int
+
+
+def size_of(config: ModelConfig) -> Size:
+    """Counts a network by building it on the meta device, where nothing takes memory.
+
+    A product with a matrix costs 2 FLOPs a weight forward and 4 backward. Attention adds scores and weighted sums:
+    2 x 2 x T x C forward for each layer, halved by causality, and twice that backward (Kaplan et al. 2020; Chowdhery
+    et al. 2022, appendix B, without their doubling for the masked half).
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+    named = dict(model.named_parameters())
+    matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and not name.endswith("embedding.weight"))
+    if config.is_tied:
+        matrices += config.vocab_size * config.n_embd
+    attention = 6 * config.n_layer * config.block_size * config.n_embd
+    total = sum(parameter.numel() for parameter in named.values())
+    return Size(total, matrices, 6 * matrices + attention)
+
+
+def training_memory(config: ModelConfig, optimizer: str, micro_batch_size: int, activation_bytes: int) -> int:
+    """Bytes that a training step needs at its peak: weights, gradients, optimizer, activations, a chunk of logits.
+
+    Args:
+        optimizer: "adamw" or "muon".
+        micro_batch_size: sequences of one forward pass.
+        activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32).
+    """
+    size = size_of(config)
+    state = ADAMW_BYTES if optimizer == "adamw" else MUON_BYTES
+    fixed = size.parameters * (4 + 4 + state) + 4 * config.vocab_size * config.n_embd
+    tokens = micro_batch_size * config.block_size
+    # Kept of each layer for the backward pass: the stream and its norms, q, k, v, attention's output (about 10 C) and
+    # the MLP's inner activations (3 F), in whatever precision they were computed; norms keep fp32.
+    per_token = config.n_layer * (10 * config.n_embd + 3 * config.mlp_hidden) * max(activation_bytes, 4)
+    if config.architecture == "seed" or config.dropout:
+        per_token += config.n_layer * config.heads * config.block_size * 8  # weights and mask, not fused away
+    chunk = min(tokens, CHUNK) * config.vocab_size * 4 * 3
+    return fixed + tokens * per_token + chunk
+
+
+def choose_micro_batch_size(
+    config: ModelConfig, optimizer: str, batch_size: int, activation_bytes: int, available: int | None
+) -> int:
+    """The largest divisor of `batch_size` whose step fits in 80 % of `available` bytes; 1 if none does."""
+    divisors = [n for n in range(batch_size, 0, -1) if batch_size % n == 0]
+    if available is None:
+        return divisors[0]
+    fits = (n for n in divisors if training_memory(config, optimizer, n, activation_bytes) <= 0.8 * available)
+    return next(fits, 1)

@@ -1,0 +1,151 @@
+"""Everything a report says about a run, read from its folder in one place.
+
+A run that is still training, or was never validated, lacks some of it: what is not there is empty here. What is
+there and cannot be read is named in `problems`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from acorn.config import ModelConfig
+from acorn.errors import DamageError, UsageError
+from acorn.files import read_json
+from acorn.model.sizing import size_of
+from acorn.report.curves import RunCurves
+from acorn.report.metrics_log import read_metrics, read_samples
+from acorn.run_folder import MANIFEST, STATE, RunFolder
+
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as its folder tells it.
+
+    Attributes:
+        folder: the run folder.
+        name: the config's name, else the folder's.
+        config: section -> key -> value, as in config.toml; the name is left out.
+        curves: the records of metrics.jsonl.
+        samples: the records of samples.jsonl.
+        evaluation: split -> figures, as `acorn evaluate --json` gives them.
+        environment: environment.json.
+        shards: the manifest of the token shards.
+        finished: whether the final model is there.
+        parameters: of the model; None where the config does not tell.
+        problems: a sentence for each file that is there and cannot be read.
+    """
+
+    folder: Path
+    name: str
+    config: Mapping[str, Mapping[str, Any]]
+    curves: RunCurves
+    samples: list[dict[str, Any]]
+    evaluation: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, Any]
+    shards: Mapping[str, Any]
+    finished: bool
+    parameters: int | None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The last train record; empty before the first."""
+        return self.curves.train[-1] if self.curves.train else {}
+
+    def figure(self, split: str, name: str) -> float | None:
+        """A figure of the finished model on `split`, else (validation only) the last one of the run."""
+        value = self.evaluation.get(split, {}).get(name)
+        if value is None and split == "valid":
+            in_metrics = "loss" if name == "loss_per_token" else name
+            value = next((r[in_metrics] for r in reversed(self.curves.valid) if in_metrics in r), None)
+        return float(value) if isinstance(value, int | float) else None
+
+    def typical(self, name: str) -> float | None:
+        """Median of a figure over the train records, such as tokens_per_second."""
+        values = self.curves.series("train", name, x="step").y
+        return float(np.median(values)) if len(values) else None
+
+
+def read_run(folder: Path) -> RunFacts:
+    """Reads the run folder.
+
+    Raises:
+        UsageError: `folder` is not a run folder.
+    """
+    run = RunFolder(folder)
+    _check_is_run(run)
+    problems: list[str] = []
+    document: dict[str, Any] = _read(run.config, lambda path: tomllib.loads(path.read_text("utf-8")), {}, problems)
+    config = {section: values for section, values in document.items() if isinstance(values, dict)}
+    name = str(document.get("name") or folder.resolve().name)
+    evaluation: dict[str, Any] = _read(run.evaluation, _read_object, {}, problems)
+    return RunFacts(
+        folder=folder,
+        name=name,
+        config=config,
+        curves=RunCurves.from_metrics(name, _read(run.metrics, read_metrics, [], problems)),
+        samples=_read(run.samples, read_samples, [], problems),
+        evaluation={split: figures for split, figures in evaluation.items() if isinstance(figures, dict)},
+        environment=_read(run.environment, _read_object, {}, problems),
+        shards=_read(_shards_folder(run, config) / MANIFEST, _read_object, {}, problems),
+        finished=run.final.is_dir(),
+        parameters=_parameters(config.get("model", {})),
+        problems=problems,
+    )
+
+
+def _check_is_run(run: RunFolder) -> None:
+    is_run = run.config.is_file() or run.metrics.is_file()
+    if is_run and not (run.root / STATE).is_file():  # a checkpoint has a config too, and a state beside it
+        return
+    parents = (run.root.absolute().parent, run.root.absolute().parent.parent)
+    around = next((parent for parent in parents if RunFolder(parent).metrics.is_file()), None)
+    raise UsageError(
+        f"{run.root} is not a run folder: it has no {run.config.name} and {run.metrics.name} of a run in it.",
+        where=str(run.root.absolute()),
+        mend=f"name the run folder: {around}" if around else "name a folder that `acorn pretrain` made with --out",
+    )
+
+
+def _read(path: Path, reader: Callable[[Path], Content], empty: Content, problems: list[str]) -> Content:
+    """What `reader` finds in `path`; `empty` where there is no such file, or where it is damaged."""
+    if not path.is_file():
+        return empty
+    try:
+        return reader(path)
+    except DamageError as error:
+        problems.append(f"{error.what} ({error.where})")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {error} ({path})")
+    return empty
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DamageError(f"{path.name} does not hold a JSON object.", where=str(path))
+    return value
+
+
+def _shards_folder(run: RunFolder, config: Mapping[str, Mapping[str, Any]]) -> Path:
+    """The run's own shards, else the prepared folder its config points to (as written, or seen from the run)."""
+    pointer = str(config.get("data", {}).get("shards", ""))
+    if not pointer or run.data.is_dir():
+        return run.data
+    return Path(pointer) if Path(pointer).is_dir() else run.root / pointer
+
+
+def _parameters(model: Mapping[str, Any]) -> int | None:
+    try:
+        shape = ModelConfig.model_validate(dict(model))
+    except ValueError:
+        return None
+    return size_of(shape).parameters if shape.vocab_size else None

@@ -1,0 +1,140 @@
+"""The sections of the report that are words and tables: samples, evaluation, data, config, environment.
+
+Each takes what `RunFacts` holds for it and gives HTML; what is not there gives one sentence that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from acorn.config import Config, Section
+from acorn.report.formats import figure
+from acorn.report.markup import absent, escaped, fact_list, row_name, table
+
+SAMPLE_STEPS = 6  # steps whose samples stand open, from the first to the last; the others are folded away
+SUMMARY_KEYS = 4  # changed keys that a folded section of the config names
+
+EVALUATION_ROWS = (
+    ("bits_per_byte", "Bits per byte"),
+    ("loss_per_token", "Loss, nats per token"),
+    ("perplexity_per_token", "Perplexity per token"),
+    ("word_perplexity", "Perplexity per word"),
+    ("documents", "Documents"),
+    ("tokens", "Tokens"),
+    ("bytes", "Bytes"),
+    ("words", "Words"),
+    ("context", "Context, tokens"),
+    ("stride", "Stride, tokens"),
+    ("precision", "Precision"),
+    ("lossless", "Lossless tokenizer"),
+    ("round_trip_rate", "Share of texts that survive a round trip"),
+    ("unknown_rate", "Share of unknown tokens"),
+)
+
+
+def samples_section(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Texts drawn while training, by step: a few steps from the first to the last, the others folded away."""
+    if not samples:
+        return absent("No text was drawn from the model while it trained; train.sample_every sets how often it is.")
+    by_step: dict[int, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        by_step.setdefault(sample["step"], []).append(sample)
+    steps = sorted(by_step)
+    chosen = {steps[round(n * (len(steps) - 1) / (SAMPLE_STEPS - 1))] for n in range(SAMPLE_STEPS)}
+    shown = "".join(_sample(step, by_step[step]) for step in steps if step in chosen)
+    others = [step for step in steps if step not in chosen]
+    if not others:
+        return shown
+    folded = "".join(_sample(step, by_step[step]) for step in others)
+    return f"{shown}<details><summary>Samples of the {len(others)} steps between</summary>{folded}</details>"
+
+
+def evaluation_section(evaluation: Mapping[str, Mapping[str, Any]]) -> str:
+    """Figures of the finished model, a column a split."""
+    if not evaluation:
+        return absent("The finished model has not been evaluated yet.")
+    splits = list(evaluation.values())
+    rows = [
+        [label, *(escaped(figure(split.get(name))) for split in splits)]
+        for name, label in EVALUATION_ROWS
+        if any(split.get(name) is not None for split in splits)
+    ]
+    notes = [split[name] for name in ("bits_per_byte_note", "word_perplexity_note") for split in splits if split.get(name)]
+    said = "".join(f'<p class="soft">{escaped(str(note))}</p>' for note in dict.fromkeys(notes))
+    return table(["", *map(escaped, evaluation)], rows) + said
+
+
+def data_section(shards: Mapping[str, Any]) -> str:
+    """Counts of each split of the token shards, and facts of the tokenizer, from their manifest."""
+    found = shards.get("splits")
+    splits = {name: counts for name, counts in found.items() if _is_table(counts)} if _is_table(found) else {}
+    if not splits:
+        return absent("The manifest of the token shards is not in reach, so their counts are left out.")
+    names = dict.fromkeys(name for counts in splits.values() for name in counts)
+    rows = [
+        [row_name(name), *(escaped(figure(counts.get(name))) for counts in splits.values())]
+        for name in names
+        if not any(isinstance(counts.get(name), Mapping | list) for counts in splits.values())
+    ]
+    rows.append(["Bytes per token", *(_bytes_per_token(counts) for counts in splits.values())])
+    counts_table = table(["", *map(escaped, splits)], rows)
+    tokenizer = shards.get("tokenizer")
+    return counts_table + (f"<h3>Tokenizer</h3>{fact_list(tokenizer)}" if _is_table(tokenizer) else "")
+
+
+def config_section(config: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every setting by section, folded; what differs from the default is bold, and named while folded."""
+    if not config:
+        return absent("There is no config.toml that can be read.")
+    folded = [_config_table(name, values) for name, values in config.items()]
+    return f'<p class="soft">Bold: other than the default.</p>{"".join(folded)}'
+
+
+def environment_section(environment: Mapping[str, Any]) -> str:
+    """Versions, machine, command line: whatever environment.json holds."""
+    return fact_list(environment) if environment else absent("There is no environment.json in the run folder.")
+
+
+def _sample(step: int, samples: Sequence[Mapping[str, Any]]) -> str:
+    texts = [f'<p class="text" dir="auto">{_with_prompt(str(s["prompt"]), str(s["text"]))}</p>' for s in samples]
+    return f'<div class="sample"><div class="when">step <b>{step:,}</b></div><div>{"".join(texts)}</div></div>'
+
+
+def _with_prompt(prompt: str, text: str) -> str:
+    """The text with its prompt marked; a prompt that the text does not begin with goes before it."""
+    marked = f"<mark>{escaped(prompt)}</mark>" if prompt else ""
+    return marked + escaped(text.removeprefix(prompt))
+
+
+def _bytes_per_token(counts: Mapping[str, Any]) -> str:
+    tokens, n_bytes = counts.get("tokens"), counts.get("bytes")
+    return f"{n_bytes / tokens:.3f}" if tokens and n_bytes else "—"
+
+
+def _config_table(name: str, values: Mapping[str, Any]) -> str:
+    defaults = getattr(Config(), name, None)
+    fields = type(defaults).model_fields if isinstance(defaults, Section) else {}
+    changed = [key for key, value in values.items() if key not in fields or value != _as_toml(getattr(defaults, key))]
+    rows = []
+    for key, value in values.items():
+        bold = ' class="changed"' if key in changed else ""
+        meaning = f"<span>{escaped(fields[key].description or '')}</span>" if key in fields else ""
+        rows.append(f"<dt{bold}><code>{escaped(key)}</code></dt><dd{bold}>{escaped(figure(value))}{meaning}</dd>")
+    named = [f"{key} {figure(values[key])}" for key in changed[:SUMMARY_KEYS]]
+    if len(changed) > SUMMARY_KEYS:
+        named.append(f"and {len(changed) - SUMMARY_KEYS} more")
+    summary = escaped(", ".join(named) or "all as by default")
+    return (
+        f'<details><summary><b>{escaped(name)}</b><span class="soft">{summary}</span></summary>'
+        f'<dl class="facts">{"".join(rows)}</dl></details>'
+    )
+
+
+def _as_toml(value: Any) -> Any:
+    """A default as it reads in TOML, which has lists and no tuples."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)

@@ -1,0 +1,251 @@
+"""What a person watches while acorn works: one live line on a terminal, plain lines in a log.
+
+Everything goes to stderr, so that stdout holds results only. In a log (stderr is not a terminal) a line comes at most
+every ten seconds, and always for validations, samples and notes. All times are `time.monotonic`: a system clock
+that jumps changes no rate and no time left.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from acorn.report.formats import amount, duration, printable, rate
+
+LOG_SECONDS = 10.0  # between plain lines
+REDRAW_SECONDS = 0.1  # between pictures of the live line
+RATE_WINDOW = 30.0  # seconds of the recent past that a rate and its time left are taken from
+RATE_LEAST = 1.0  # seconds of work before a rate means anything
+BAR_WIDTH = 24
+BAR_FITS = 100  # columns from which on the bar leaves the figures enough room
+
+Clock = Callable[[], float]
+
+
+class TrainingLine:
+    """The line of a training run.
+
+    Args:
+        steps: steps of the run, or 0 where the clock decides.
+        console: where to write; by default stderr.
+        clock: seconds that never run backwards.
+    """
+
+    def __init__(
+        self, steps: int = 0, console: Console | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self._steps = steps
+        self._clock = clock
+        self._screen = _Screen(console, clock)
+        self._logged = -math.inf
+        self._validation_loss = math.nan
+        self._latest: tuple[str, float] | None = None
+
+    def step(self, record: Mapping[str, Any], done: float, seconds_left: float | None) -> None:
+        """Shows a train record of metrics.jsonl.
+
+        Args:
+            record: the record.
+            done: share of the run that is done, 0 to 1.
+            seconds_left: None while that cannot be said.
+        """
+        line = "  ".join(part for part in self._figures(record, seconds_left) if part)
+        self._latest = (line, done)
+        if self._screen.is_live:
+            self._screen.draw(lambda: _bar_and_text(line, done, self._screen.width))
+        elif self._clock() - self._logged >= LOG_SECONDS:
+            self._logged = self._clock()
+            self._say_latest()
+
+    def valid(self, record: Mapping[str, Any]) -> None:
+        """Prints a validation record of metrics.jsonl, and keeps its loss on the line."""
+        self._validation_loss = _number(record, "loss")
+        bits = _number(record, "bits_per_byte")
+        in_bits = f" ({bits:.3f} bits per byte)" if math.isfinite(bits) else ""
+        self._screen.print(f"step {record['step']:,}  validation loss {self._validation_loss:.4f}{in_bits}")
+
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """Prints text drawn from the model, indented; control characters in it are shown, not obeyed."""
+        start = f' from "{printable(prompt)}"' if prompt else ""
+        body = "\n".join(f"    {line}" for line in printable(text).splitlines())
+        self._screen.print(f"step {step:,}  sample{start}:\n{body}")
+
+    def note(self, text: str) -> None:
+        """Prints one line a person should read, such as a saved checkpoint or a warning."""
+        self._screen.print(printable(text))
+
+    def close(self) -> None:
+        """Leaves the last state of the line standing. May be called twice."""
+        if self._latest:
+            self._say_latest()
+        self._screen.close()
+
+    def _say_latest(self) -> None:
+        assert self._latest is not None
+        line, done = self._latest
+        self._latest = None
+        self._screen.print(f"{line}  ({100 * done:.0f} % done)")
+
+    def _figures(self, record: Mapping[str, Any], seconds_left: float | None) -> list[str]:
+        """The parts of the line, the most wanted first: a narrow terminal cuts off the end."""
+        loss, speed, mfu = (_number(record, name) for name in ("loss", "tokens_per_second", "mfu"))
+        known = math.isfinite
+        return [
+            f"step {record['step']:,}" + (f"/{self._steps:,}" if self._steps else ""),
+            f"loss {loss:.3f}" if known(loss) else "",
+            f"valid {self._validation_loss:.3f}" if known(self._validation_loss) else "",
+            f"{duration(seconds_left)} left" if seconds_left is not None and known(seconds_left) else "",
+            rate(speed, "tokens") if known(speed) else "",
+            f"{100 * mfu:.0f} % of peak" if known(mfu) else "",
+        ]
+
+
+class TaskProgress:
+    """A `progress.Progress` for the command line: a bar for each task under way, and one line when it is done."""
+
+    def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
+        self._screen = _Screen(console, clock)
+        self._clock = clock
+        self._tasks: dict[str, _Task] = {}
+
+    def note(self, text: str) -> None:
+        self._screen.print(printable(text))
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
+        now = self._clock()
+        state = self._tasks.get(task)
+        if state is None:
+            state = self._tasks[task] = _Task(printable(task), now, done)
+            if not self._screen.is_live:
+                self._screen.print(f"{state.name} ...")
+        state.update(now, done, total, unit)
+        if self._screen.is_live:
+            self._screen.draw(self._picture)
+        elif now - state.logged >= LOG_SECONDS:
+            state.logged = now
+            self._screen.print(f"{state.name}: {state.progress()}")
+
+    def end(self, task: str) -> None:
+        state = self._tasks.pop(task, None)
+        if not self._tasks:
+            self._screen.close()
+        self._screen.print(f"{state.name}: {state.summary(self._clock())}" if state else f"{printable(task)}: done")
+
+    def close(self) -> None:
+        """Takes the bars of unfinished tasks away, as when an error ends the work."""
+        self._tasks.clear()
+        self._screen.close()
+
+    def _picture(self) -> RenderableType:
+        width = self._screen.width
+        lines = [(f"{task.name}: {task.progress()}", task.share) for task in self._tasks.values()]
+        return Group(*(_bar_and_text(line, share, width) for line, share in lines))
+
+
+class _Task:
+    """How far one task is, and how fast it went lately."""
+
+    def __init__(self, name: str, now: float, done: float) -> None:
+        self.name = name
+        self.logged = now  # when its last plain line was printed
+        self._started, self._first = now, done
+        self._done, self._total, self._unit = done, 0.0, "bytes"
+        self._recent: deque[tuple[float, float]] = deque([(now, done)])
+
+    @property
+    def share(self) -> float | None:
+        """Done of total (0..1); None where the total is not known."""
+        return min(1.0, self._done / self._total) if self._total > 0 else None
+
+    def update(self, now: float, done: float, total: float, unit: str) -> None:
+        self._done, self._total, self._unit = done, total, unit
+        if now - self._recent[-1][0] >= REDRAW_SECONDS:
+            self._recent.append((now, done))
+        while len(self._recent) > 2 and now - self._recent[1][0] >= RATE_WINDOW:
+            self._recent.popleft()
+
+    def progress(self) -> str:
+        """`34 %, 4.2 MB of 12.3 MB, 3.1 MB/s, 3 s left`; what is not known is left out."""
+        parts = []
+        if self.share is not None:
+            parts.append(f"{100 * self.share:.0f} %")
+            parts.append(f"{amount(self._done, self._unit)} of {amount(self._total, self._unit)}")
+        else:
+            parts.append(amount(self._done, self._unit))
+        (start, before), (now, done) = self._recent[0], self._recent[-1]
+        if now - start >= RATE_LEAST and done > before:
+            speed = (done - before) / (now - start)
+            parts.append(rate(speed, self._unit))
+            if self._total >= self._done and self._total > 0:
+                parts.append(f"{duration((self._total - self._done) / speed)} left")
+        return ", ".join(parts)
+
+    def summary(self, now: float) -> str:
+        """`12.3 MB in 4.1 s (3.0 MB/s)`."""
+        seconds, work = now - self._started, self._done - self._first
+        speed = f" ({rate(work / seconds, self._unit)})" if seconds >= RATE_LEAST and work > 0 else ""
+        return f"{amount(self._done, self._unit)} in {duration(seconds)}{speed}"
+
+
+class _Screen:
+    """Where lines go: on a terminal a live picture stays below what is printed, elsewhere there are only the prints."""
+
+    def __init__(self, console: Console | None, clock: Clock) -> None:
+        # Said outright: rich would otherwise take FORCE_COLOR for a terminal and fill log files with cursor moves.
+        self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
+        self._clock = clock
+        self._live: Live | None = None
+        self._drawn = -math.inf
+
+    @property
+    def is_live(self) -> bool:
+        return self._console.is_terminal and not self._console.is_dumb_terminal
+
+    @property
+    def width(self) -> int:
+        return self._console.width
+
+    def draw(self, picture: Callable[[], RenderableType]) -> None:
+        """Replaces the live picture, at most every REDRAW_SECONDS. Without a thread, forks and signals stay simple."""
+        now = self._clock()
+        if now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live.start()
+        self._live.update(picture(), refresh=True)
+
+    def print(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+        self._drawn = -math.inf
+
+
+def _bar_and_text(line: str, done: float | None, width: int) -> RenderableType:
+    """One line: the bar, where there is room for it, and the figures."""
+    text = Text(line, no_wrap=True, overflow="ellipsis")
+    if done is None or width < BAR_FITS:
+        return text
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(ProgressBar(total=1.0, completed=done, width=BAR_WIDTH), text)
+    return grid
+
+
+def _number(record: Mapping[str, Any], name: str) -> float:
+    """A figure of a record; NaN where it is left out."""
+    return float(record.get(name, math.nan))

@@ -1,0 +1,166 @@
+"""Hands the metrics on to TensorBoard, Weights & Biases or Trackio.
+
+metrics.jsonl is the record; trackers are a convenience. So a tracker that fails (no network, no login, a full
+disk) is named once and left alone from then on, and training goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from acorn.errors import MissingPackageError
+
+PROJECT = "acorn"
+
+
+class Tracker(Protocol):
+    """One place that takes figures."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Trackers:
+    """All trackers of a run. Neither method raises."""
+
+    def __init__(self, trackers: dict[str, Tracker], note: Callable[[str], None]) -> None:
+        self._trackers = dict(trackers)
+        self._note = note
+
+    def log(self, step: int, split: str, record: Mapping[str, Any]) -> None:
+        """Hands on the numbers of a metrics record, each as `<split>/<field>`."""
+        values = {
+            f"{split}/{key}": float(value)
+            for key, value in record.items()
+            if isinstance(value, int | float) and key != "step"
+        }
+        for name, tracker in list(self._trackers.items()):
+            self._try(name, functools.partial(tracker.log, step, values))
+
+    def close(self) -> None:
+        for name, tracker in list(self._trackers.items()):
+            self._try(name, tracker.close)
+        self._trackers.clear()
+
+    def _try(self, name: str, call: Callable[[], None]) -> None:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # Trackio prints; stdout is for results
+                call()
+        except Exception as error:  # foreign code: whatever it raises must not stop training
+            del self._trackers[name]
+            self._note(_failure(name, error))
+
+
+def open_trackers(
+    names: Sequence[str], run_name: str, folder: Path, config: dict[str, Any], note: Callable[[str], None]
+) -> Trackers:
+    """Opens the trackers named in `report.trackers`.
+
+    Args:
+        names: any of `tensorboard`, `wandb`, `trackio`.
+        run_name: shown in the tracker's list of runs.
+        folder: the run folder; TensorBoard's files go to `tensorboard/` in it, those of wandb to `wandb/`.
+        config: shown beside the curves by wandb and Trackio.
+        note: is told, once for each tracker, that it failed.
+
+    Raises:
+        MissingPackageError: a tracker's package is not installed.
+    """
+    # All packages first: a missing one is found before any tracker has started anything.
+    packages = {name: _IMPORTS[name]() for name in names}
+    trackers: dict[str, Tracker] = {}
+    for name, package in packages.items():
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                trackers[name] = _KINDS[name](package, run_name, folder, config)
+        except Exception as error:  # foreign code, as in Trackers
+            note(_failure(name, error))
+    return Trackers(trackers, note)
+
+
+class TensorBoard:
+    """Event files, written with the tensorboard package's own writer, which needs neither TensorFlow nor torch."""
+
+    def __init__(self, summary: Any, run_name: str, folder: Path, config: dict[str, Any]) -> None:
+        self._writer = summary.Writer(str(folder / "tensorboard"))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """A Weights & Biases run."""
+
+    def __init__(self, wandb: Any, run_name: str, folder: Path, config: dict[str, Any]) -> None:
+        self._run = wandb.init(project=PROJECT, name=run_name, dir=str(folder), config=config)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Trackio:
+    """A Trackio run; it keeps its files in its own cache folder."""
+
+    def __init__(self, trackio: Any, run_name: str, folder: Path, config: dict[str, Any]) -> None:
+        self._trackio = trackio
+        trackio.init(project=PROJECT, name=run_name, config=config)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._trackio.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._trackio.finish()
+
+
+def _import_tensorboard() -> Any:
+    try:
+        import tensorboard.summary
+    except ImportError:
+        raise MissingPackageError("tensorboard", "tensorboard", purpose="The tracker tensorboard") from None
+    return tensorboard.summary
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise MissingPackageError("wandb", "wandb", purpose="The tracker wandb") from None
+    return wandb
+
+
+def _import_trackio() -> Any:
+    try:
+        import trackio
+    except ImportError:
+        raise MissingPackageError("trackio", "trackio", purpose="The tracker trackio") from None
+    return trackio
+
+
+_IMPORTS: dict[str, Callable[[], Any]] = {
+    "tensorboard": _import_tensorboard,
+    "wandb": _import_wandb,
+    "trackio": _import_trackio,
+}
+_KINDS: dict[str, Callable[[Any, str, Path, dict[str, Any]], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+    "trackio": Trackio,
+}
+
+
+def _failure(name: str, error: Exception) -> str:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"the tracker {name} failed and gets no more metrics ({reason}); training goes on without it"

@@ -1,0 +1,86 @@
+"""The names of everything inside a run folder, in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# Names shared by run folders, checkpoint folders and model folders.
+CONFIG = "config.toml"
+TOKENIZER = "tokenizer.json"
+MANIFEST = "manifest.json"
+STATE = "state.json"
+MODEL_CONFIG = "config.json"
+BEST = "best.json"
+STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside the run folder at `root`. Nothing is created by asking for a path."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / CONFIG
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / TOKENIZER
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        """Figures of the finished model, one object a split, as `acorn evaluate --json` prints them."""
+        return self.root / "evaluation.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / BEST
+
+    @property
+    def final(self) -> Path:
+        return self.root / "final"
+
+    @property
+    def loss_picture(self) -> Path:
+        return self.root / "loss.png"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps that have a checkpoint folder under its final name, oldest first. Not verified."""
+        if not self.checkpoints.is_dir():
+            return []
+        found = (STEP_FOLDER.fullmatch(entry.name) for entry in self.checkpoints.iterdir() if entry.is_dir())
+        return sorted(int(match[1]) for match in found if match)

@@ -1,0 +1,169 @@
+"""Device, precision, threads and compilation, chosen once and passed on as one value."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from acorn.config import TrainConfig
+from acorn.errors import UsageError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+COMPILE_SECONDS = 60
+"""What torch.compile may cost on a slow CPU before the first step."""
+
+EARNED_BACK = 1.5
+"""A run must be this many times longer than compiling for it to pay."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How this machine computes. Choosing it changes nothing; `start` does."""
+
+    device: str
+    precision: Precision
+    compile: bool
+    threads: int
+    deterministic: bool
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Matrix products in this precision inside the block; parameters stay in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=self.dtype)
+
+    @contextlib.contextmanager
+    def start(self) -> Iterator[None]:
+        """Sets PyTorch's threads and determinism for the block, and puts both back."""
+        threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        if self.deterministic and self.device == "cuda":
+            # cuBLAS reads this when it starts; without it its results depend on which stream runs first.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic)
+
+
+def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) -> Runtime:
+    """What `train` asks for, with every `auto` decided for this machine.
+
+    Args:
+        expected_seconds: how long the run will be, if that is known; decides whether compiling pays.
+
+    Raises:
+        UsageError: the device or precision asked for is not to be had here.
+    """
+    device, device_reason = _choose_device(train.device)
+    precision, precision_reason = _choose_precision(device, train.precision)
+    compiled, compile_reason = _choose_compile(device, train.compile, expected_seconds)
+    threads = train.threads or usable_cores()
+    return Runtime(
+        device,
+        precision,
+        compiled,
+        threads,
+        train.deterministic,
+        (
+            f"device {device}: {device_reason}",
+            f"precision {precision}: {precision_reason}",
+            f"compile {'on' if compiled else 'off'}: {compile_reason}",
+            f"threads {threads}: {'as asked' if train.threads else 'one for each core this process may use'}",
+        ),
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may use (its affinity, where the system tells)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def multiplies_bf16(device: str) -> bool:
+    """Whether the hardware has bf16 products; emulated ones are a hundred times slower than fp32 on a CPU."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "mps":
+        return False
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile") or has.get("bf16"))
+
+
+def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """FLOP/s of a large matrix product in `dtype`: the machine's peak as it stands now."""
+    n = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    a @ b
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        _wait_for(device)
+        start = time.perf_counter()
+        a @ b
+        _wait_for(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def _choose_device(wanted: str) -> tuple[str, str]:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted != "auto":
+        if not there[wanted]:
+            raise UsageError(
+                f"The device {wanted} is not available here.",
+                where="train.device",
+                mend=f"choose one of {', '.join(name for name, found in there.items() if found)}, or auto",
+            )
+        return wanted, "as asked"
+    if there["cuda"]:
+        return "cuda", torch.cuda.get_device_name()
+    return ("mps", "Apple GPU") if there["mps"] else ("cpu", "no GPU found")
+
+
+def _choose_precision(device: str, wanted: str) -> tuple[Precision, str]:
+    hardware = multiplies_bf16(device)
+    if wanted == "auto":
+        if hardware:
+            return "bf16", "the hardware multiplies it"
+        if device == "cuda":
+            return "fp16", "this GPU has no bf16 products"
+        return "fp32", "no bf16 products in this hardware"
+    if wanted == "bf16" and not hardware:
+        return "bf16", "as asked, though this hardware only emulates it: expect it to be slow"
+    return wanted, "as asked"  # type: ignore[return-value]
+
+
+def _choose_compile(device: str, wanted: str | bool, expected_seconds: float | None) -> tuple[bool, str]:
+    if isinstance(wanted, bool):
+        return wanted, "as asked"
+    if device == "mps":
+        return False, "not on this device"
+    if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return False, "no C++ compiler found"
+    if expected_seconds is not None and expected_seconds < EARNED_BACK * COMPILE_SECONDS:
+        return False, f"the run is too short to earn {COMPILE_SECONDS} s of compiling back"
+    return True, "the run is long enough to earn compiling back"

@@ -1,0 +1,233 @@
+"""Datasets of the Hugging Face Hub, streamed; or a local folder in the Hub's layout, which needs no network.
+
+`hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER[:CONFIG]`. A folder has the layout of a dataset on the Hub: either a
+README.md that lists its configs, or files named after their split (`train-00000-of-00001.parquet`), at the
+top, or one folder of them a config.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acorn.config import DataConfig
+from acorn.errors import AcornError, InputError, UsageError
+from acorn.progress import QUIET, Progress
+from acorn.text.reading import Reading
+from acorn.text.rows import Row, check_columns, column_bytes
+
+PREFIX = "hf:"
+SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
+PATIENCE_S = 5.0  # seconds without an answer until that is said
+_PATIENCE_AFTERWARDS_S = 30.0
+_BATCH_ROWS = 1024
+# The library retries 20 times in an outer loop around its own five tries: half an hour against a dead network.
+_TRIES = {"STREAMING_OPEN_MAX_RETRIES": 2, "STREAMING_READ_MAX_RETRIES": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class HubSplit:
+    """One split of a dataset. Every pass streams it anew, at the same revision."""
+
+    name: str  # what messages call it
+    dataset: Any  # datasets.IterableDataset
+    progress: Progress  # told when the Hub takes long
+
+
+def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
+    """The splits of `hf:...`, under acorn's names for them (`train`, `valid`, `test`).
+
+    Raises:
+        UsageError: it is not of the form above, or a config must be named and is not, or is unknown.
+        InputError: the Hub cannot be reached and no local copy stands in, or there is no such dataset.
+    """
+    path, config = _parse(source)
+    if Path(path).is_dir():
+        datasets = _streams(source, path, config, QUIET)
+        progress = QUIET
+    else:
+        datasets = _remote_streams(source, path, config, progress)
+    chosen = {split: next((name for name in names if name in datasets), "") for split, names in SPLIT_NAMES.items()}
+    if len(datasets) == 1:
+        chosen = {"train": next(iter(datasets))}
+    if not chosen["train"]:
+        raise InputError(
+            f"The dataset has no training split; it has {', '.join(datasets)}.", where=source, mend="name another dataset"
+        )
+    return {split: HubSplit(f"{source}, split {name}", datasets[name], progress) for split, name in chosen.items() if name}
+
+
+class HubReader:
+    """One pass over the rows of a split. Position: the number of the row, from 1."""
+
+    def __init__(self, split: HubSplit, data: DataConfig, reading: Reading) -> None:
+        self.split, self.data, self.reading = split, data, reading
+        self.name = split.name
+        self.bytes_read = 0  # of text
+
+    def rows(self) -> Iterator[Row]:
+        number = 0
+        for table in self._tables():
+            check_columns(table.column_names, self.data.text_field, self.name)
+            for raw in column_bytes(table.column(self.data.text_field), self.data.text_field, self.name):
+                number += 1
+                if raw is None:
+                    self.reading.refuse(f"The field {self.data.text_field!r} of this row is null.", self.place(number))
+                else:
+                    self.bytes_read += len(raw)
+                    yield raw, number
+
+    def place(self, position: int, byte: int = 0) -> str:
+        return f"{self.name}, row {position:,}" + (f", byte {byte:,} of its text" if byte else "")
+
+    def _tables(self) -> Iterator[Any]:
+        """Arrow tables of some rows each."""
+        with _library_call(self.name, self.split.progress):
+            tables = iter(self.split.dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS))
+        while True:
+            with _library_call(self.name, self.split.progress):
+                table = next(tables, None)
+            if table is None:
+                return
+            yield table
+
+
+def _parse(source: str) -> tuple[str, str]:
+    """Folder or OWNER/NAME, and the config ("" where none is named)."""
+    reference = source.removeprefix(PREFIX)
+    if Path(reference).is_dir():
+        return reference, ""
+    path, _, config = reference.rpartition(":")
+    path, config = (path, config) if path else (config, "")
+    if Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        return path, config
+    raise UsageError(
+        f"{source} is neither a dataset of the Hub nor a folder that is there.",
+        where=str(Path(path).absolute()),
+        mend="write hf:OWNER/NAME, hf:OWNER/NAME:CONFIG or hf:FOLDER:CONFIG",
+    )
+
+
+def _remote_streams(source: str, repository: str, config: str, progress: Progress) -> Any:
+    """The Hub's dataset, or this machine's copy of it where the Hub does not answer."""
+    import huggingface_hub
+
+    try:
+        return _streams(source, repository, config, progress)
+    except InputError:
+        with contextlib.suppress(Exception):  # whatever it is, there is no copy, and the first error counts
+            copy = huggingface_hub.snapshot_download(repository, repo_type="dataset", local_files_only=True)
+            streams = _streams(source, copy, config, QUIET)
+            progress.note(f"The Hub cannot be reached; {source} is read from its copy in {copy}.")
+            return streams
+        raise
+
+
+def _streams(source: str, path: str, config: str, progress: Progress) -> Any:
+    """Split name -> datasets.IterableDataset."""
+    import datasets
+
+    folders = _config_folders(Path(path))
+    name, folder = (None, _choose(config, folders, source)) if folders else (config or None, None)
+    with _library_call(source, progress):
+        try:
+            builder = datasets.load_dataset_builder(path, name, data_dir=folder)
+        except ValueError:  # a config is missing or unknown, or the data cannot be understood
+            names = datasets.get_dataset_config_names(path)
+            if name is None and len(names) < 2 or name in names:
+                raise
+            _choose(config, names, source)
+        return builder.as_streaming_dataset()
+
+
+def _config_folders(path: Path) -> list[str]:
+    """The configs of a local `path` whose README.md lists none: the folders with files named after the training split."""
+    card = path / "README.md"
+    if not path.is_dir() or (card.is_file() and re.search("^configs:", card.read_text("utf-8", "replace"), re.MULTILINE)):
+        return []
+    splits = {name for names in SPLIT_NAMES.values() for name in names}
+    folders = [entry for entry in path.iterdir() if entry.is_dir() and entry.name not in splits]
+    return sorted(folder.name for folder in folders if any(folder.glob("train*")))
+
+
+def _choose(config: str, names: list[str], source: str) -> str:
+    """`config`, or the only one there is where none is named."""
+    if config in names:
+        return config
+    if not config and len(names) == 1:
+        return names[0]
+    base = source.removesuffix(f":{config}") if config else source
+    raise UsageError(
+        f"The dataset has no config {config!r}." if config else "The dataset has several configs, and none is named.",
+        where=source,
+        mend="name one: " + ", ".join(f"{base}:{name}" for name in sorted(names)),
+    )
+
+
+@contextlib.contextmanager
+def _library_call(name: str, progress: Progress) -> Iterator[None]:
+    """Around a call that may wait for the Hub: waiting is said, retries are few and silent, failure is an InputError."""
+    import datasets
+
+    before = {setting: getattr(datasets.config, setting) for setting in _TRIES}
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("huggingface_hub", "datasets"))}
+    bars = datasets.are_progress_bars_disabled()
+    answered = threading.Event()
+    watch = threading.Thread(target=_say_waiting, args=(name, progress, answered), daemon=True)
+    try:
+        for setting, tries in _TRIES.items():
+            setattr(datasets.config, setting, tries)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        datasets.disable_progress_bars()
+        watch.start()
+        yield
+    except AcornError:
+        raise
+    except Exception as error:  # the library and what it stands on raise errors of many families
+        raise _load_error(name, error) from error
+    finally:
+        answered.set()
+        for setting, tries in before.items():
+            setattr(datasets.config, setting, tries)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def _say_waiting(name: str, progress: Progress, answered: threading.Event) -> None:
+    started, patience = time.monotonic(), PATIENCE_S
+    while not answered.wait(patience):
+        progress.note(
+            f"Still waiting for the Hub ({name}, {time.monotonic() - started:.0f} s). To do without it, set "
+            "HF_HUB_OFFLINE=1 where the dataset is in this machine's cache, or give a local folder: hf:FOLDER."
+        )
+        patience = _PATIENCE_AFTERWARDS_S
+
+
+def _load_error(name: str, error: Exception) -> InputError:
+    from datasets.exceptions import DatasetNotFoundError
+
+    cause = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, DatasetNotFoundError):
+        return InputError(f"The Hub does not give this dataset: {cause}", where=name, mend="check its name; `hf auth login` for a private one")
+    if isinstance(error, ConnectionError):
+        return InputError(
+            f"The Hub cannot be reached: {cause}.",
+            where=name,
+            mend="check the network; or work offline: on a connected machine run `hf download OWNER/NAME --repo-type dataset "
+            "--local-dir FOLDER`, copy FOLDER here, and give hf:FOLDER[:CONFIG]",
+        )
+    return InputError(
+        f"The dataset cannot be read: {type(error).__name__}: {cause}.",
+        where=name,
+        mend="check its files, or give text files or a local folder (hf:FOLDER[:CONFIG]) instead",
+    )

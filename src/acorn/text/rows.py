@@ -1,0 +1,248 @@
+"""Files -> rows: the original bytes of each unit that may become a document, and where it stands.
+
+Every reader has `rows()`, one pass over (bytes, position); `place(position, byte)`, which says in words where
+byte `byte` of that row stands; and `bytes_read`, how far the pass is. Memory holds a row or block at a time
+and a buffer, never the file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from acorn.config import DataConfig
+from acorn.errors import InputError
+from acorn.text.blocks import cut_blocks
+from acorn.text.cleaning import looks_like_wikitext
+from acorn.text.reading import UTF8_HINT, Reading
+from acorn.text.text_files import OpenFile, TextFile, open_text
+
+WHOLE_FILE_BYTES = 1 << 20  # a longer .txt is cut into blocks
+BLOCK_BYTES = 16 << 10
+SMALL_FILE_BLOCKS = 64  # blocks of a lone short .txt
+SMALL_BLOCK_BYTES = 256
+_WIKITEXT_HEAD_BYTES = 64 << 10
+_TABLE_BATCH_ROWS = 1024
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Row = tuple[bytes, int]
+
+
+class RowReader(Protocol):
+    """One pass over the rows of a file or of a Hub dataset's split."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bytes_read(self) -> int: ...
+
+    def rows(self) -> Iterator[Row]: ...
+
+    def place(self, position: int, byte: int = 0) -> str: ...
+
+
+def file_reader(file: TextFile, data: DataConfig, reading: Reading, *, cut_small: bool = False) -> RowReader:
+    """The reader of `file`. With `cut_small`, a .txt that would be one document is cut into about 64 blocks."""
+    if file.form == "txt":
+        return TxtReader(file, data, reading, cut_small)
+    return JsonlReader(file, data, reading) if file.form == "jsonl" else ParquetReader(file, data, reading)
+
+
+class _FileReader:
+    """What the readers of plain and packed files share. A position is a byte of the unpacked file."""
+
+    def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
+        self.file, self.data, self.reading = file, data, reading
+        self.name = file.name
+        self._open: OpenFile | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        return self._open.position if self._open else 0
+
+    def _where(self, offset: int) -> str:
+        return f"{self.file.name}, byte {offset:,}" + (" of the unpacked text" if self.file.packing else "")
+
+
+class TxtReader(_FileReader):
+    """A .txt: its lines, its blocks, or the file as one row. Position: the byte at which the row begins."""
+
+    def __init__(self, file: TextFile, data: DataConfig, reading: Reading, cut_small: bool) -> None:
+        super().__init__(file, data, reading)
+        self.cut_small = cut_small
+
+    def rows(self) -> Iterator[Row]:
+        with open_text(self.file) as self._open:
+            rest = self._open.bytes
+            head = rest.read(WHOLE_FILE_BYTES + 1)
+            position = 0
+            if head.startswith(_BOM):
+                self.reading.counts.with_bom += 1
+                head, position = head[len(_BOM) :], len(_BOM)
+            for raw in self._cut(head, rest):
+                yield raw, position
+                position += len(raw)
+
+    def place(self, position: int, byte: int = 0) -> str:
+        return self._where(position + byte)
+
+    def _cut(self, head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:
+        document = self.data.document
+        wikitext = self.data.clean == "wikitext" or looks_like_wikitext(head[:_WIKITEXT_HEAD_BYTES])
+        if document in ("line", "row") or (document == "auto" and wikitext):
+            return _lines(head, rest)
+        if document == "file":
+            return iter((head + rest.read(),))
+        if len(head) > WHOLE_FILE_BYTES:
+            return cut_blocks(head, rest, BLOCK_BYTES)
+        if self.cut_small:
+            return cut_blocks(head, rest, max(SMALL_BLOCK_BYTES, len(head) // SMALL_FILE_BLOCKS))
+        return iter((head,))
+
+
+class JsonlReader(_FileReader):
+    """A .jsonl: the text field of each line's object. Position: the number of the line, from 1."""
+
+    def rows(self) -> Iterator[Row]:
+        with open_text(self.file) as self._open:
+            offset = 0
+            for number, line in enumerate(self._open.bytes, start=1):
+                start, offset = offset, offset + len(line)
+                if number == 1 and line.startswith(_BOM):
+                    self.reading.counts.with_bom += 1
+                    start, line = len(_BOM), line[len(_BOM) :]
+                if not line.isspace():
+                    raw = self._text_of(line, number, start)
+                    if raw is not None:
+                        yield raw, number
+
+    def place(self, position: int, byte: int = 0) -> str:
+        return f"{self.file.name}, line {position:,}"
+
+    def _text_of(self, line: bytes, number: int, start: int) -> bytes | None:
+        """UTF-8 of the line's text field, or None where the line is left out."""
+        where = self.place(number)
+        try:
+            decoded: str | None = line.decode()
+        except UnicodeDecodeError as error:
+            decoded = self.reading.mended(error, f"{self._where(start + error.start)} (line {number:,})")
+        if decoded is None:
+            return None
+        try:
+            record = json.loads(decoded)
+        except (ValueError, RecursionError) as error:
+            self.reading.refuse(f"This line is not JSON: {error}.", where)
+            return None
+        name = self.data.text_field
+        if not isinstance(record, dict):
+            self.reading.refuse(f"This line is a JSON {_json_kind(record)}, not an object with a field {name!r}.", where)
+            return None
+        if name not in record:
+            self.reading.refuse(f"This line has no field {name!r}; {_keys_seen(record)}.", where, _FIELD_HINT)
+            return None
+        text = record[name]
+        if not isinstance(text, str):
+            self.reading.refuse(f"The field {name!r} of this line is a JSON {_json_kind(text)}, not a string.", where)
+            return None
+        return self._encoded(text, where)
+
+    def _encoded(self, text: str, where: str) -> bytes | None:
+        """UTF-8 of `text`; JSON's escapes can spell half a surrogate pair, which no UTF-8 can hold."""
+        try:
+            return text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            if self.reading.errors == "replace":
+                self.reading.counts.replaced += 1
+                return _SURROGATE.sub("\ufffd", text).encode("utf-8")
+            what = f"The text holds a lone surrogate (\\u{ord(text[error.start]):04x}), which is no character."
+            self.reading.refuse(what, where, UTF8_HINT)
+            return None
+
+
+class ParquetReader(_FileReader):
+    """A .parquet: its text column. Position: the number of the row, from 1."""
+
+    def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
+        super().__init__(file, data, reading)
+        self._share_read = 0.0
+
+    @property
+    def bytes_read(self) -> int:
+        return int(self._share_read * self.file.size)
+
+    def rows(self) -> Iterator[Row]:
+        import pyarrow  # a quarter of a second, for this format alone
+        import pyarrow.parquet
+
+        number = 0
+        self.file.check_unchanged()
+        try:
+            # A buffer makes it read a column's pages bit by bit instead of a whole row group.
+            with pyarrow.parquet.ParquetFile(self.file.path, buffer_size=1 << 20) as table:
+                check_columns(table.schema_arrow.names, self.data.text_field, self.file.name)
+                for batch in table.iter_batches(_TABLE_BATCH_ROWS, columns=[self.data.text_field]):
+                    for raw in column_bytes(batch.column(0), self.data.text_field, self.file.name):
+                        number += 1
+                        if raw is None:
+                            self.reading.refuse(f"The field {self.data.text_field!r} of this row is null.", self.place(number))
+                        else:
+                            yield raw, number
+                    self._share_read = number / table.metadata.num_rows
+        except (OSError, pyarrow.ArrowException) as error:
+            self.file.check_unchanged()
+            raise InputError(
+                f"The file is cut short or damaged: {error}.",
+                where=f"{self.file.name}, after row {number:,} ({self.file.size:,} bytes)",
+                mend="copy or download it again",
+            ) from error
+        self.file.check_unchanged()
+
+    def place(self, position: int, byte: int = 0) -> str:
+        return f"{self.file.name}, row {position:,}" + (f", byte {byte:,} of its text" if byte else "")
+
+
+def check_columns(names: list[str], wanted: str, where: str) -> None:
+    """Raises InputError, listing the columns there are, where the text column is not among them."""
+    if wanted not in names:
+        raise InputError(f"There is no column {wanted!r}; {_keys_seen(names)}.", where=where, mend=_FIELD_HINT)
+
+
+def column_bytes(column: Any, name: str, where: str) -> list[bytes | None]:
+    """The UTF-8 (unchecked) of each value of an Arrow column of text; None for null."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+        column, kind = column.cast(pyarrow.large_binary()), pyarrow.large_binary()
+    if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+        raise InputError(f"The column {name!r} holds {kind}, not text.", where=where, mend=_FIELD_HINT)
+    values: list[bytes | None] = column.to_pylist()
+    return values
+
+
+_FIELD_HINT = "set data.text_field to the one that holds the text"
+
+
+def _lines(head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:
+    """The lines of `head` + everything in `rest`, each with its line end."""
+    for line in io.BytesIO(head):
+        yield line if line.endswith(b"\n") else line + rest.readline()
+    yield from rest
+
+
+def _json_kind(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return {str: "string", int: "number", float: "number", list: "list"}.get(type(value), "object")
+
+
+def _keys_seen(names: Any) -> str:
+    shown = [repr(name[:40]) for name in list(names)[:20]]
+    return "it has " + (", ".join(shown) + (", ..." if len(names) > len(shown) else "") if shown else "none at all")

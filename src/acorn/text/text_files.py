@@ -1,0 +1,154 @@
+"""Text files on disk: what they are, opening them plain or unpacked, and noticing damage and change.
+
+Whatever stands where a file is expected is looked at before it is opened, so that nothing hangs on a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from acorn.errors import InputError
+
+Form = Literal["txt", "jsonl", "parquet"]
+ENDINGS: dict[str, tuple[Form, str]] = {
+    f".{form}{packing}": (form, packing)
+    for form, packings in (("txt", ("", ".gz", ".xz", ".zst")), ("jsonl", ("", ".gz", ".xz", ".zst")), ("parquet", ("",)))
+    for packing in packings
+}
+_BUFFER_BYTES = 1 << 18
+_FILE_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def ending_of(name: str) -> str | None:
+    """The supported ending of a file name (`.txt`, `.jsonl.gz`...), or None."""
+    lower = name.lower()
+    return next((ending for ending in ENDINGS if lower.endswith(ending)), None)
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A regular file with a supported ending, as it was when it was first looked at."""
+
+    path: Path
+    name: str  # what messages call it
+    form: Form
+    packing: str  # "", ".gz", ".xz" or ".zst"
+    size: int  # bytes on disk
+    changed_ns: int  # modification time
+
+    @classmethod
+    def at(cls, path: Path, name: str = "") -> TextFile:
+        """The text file at `path`.
+
+        Raises:
+            InputError: there is none, it is no regular file, or its ending is not supported.
+        """
+        name = name or str(path)
+        status = _status(path, name)
+        ending = ending_of(path.name)
+        if ending is None:
+            raise InputError(
+                f"{path.name} does not have the ending of a text acorn can read.",
+                where=name,
+                mend=f"give it one of {', '.join(ENDINGS)}",
+            )
+        return cls(path, name, *ENDINGS[ending], status.st_size, status.st_mtime_ns)
+
+    def check_unchanged(self) -> None:
+        """Raises InputError if the file is not what it was when it was first looked at."""
+        status = _status(self.path, self.name)
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.changed_ns):
+            raise InputError(
+                f"The file changed while it was in use: it had {self.size:,} bytes, now it has {status.st_size:,}.",
+                where=self.name,
+                mend="let whatever writes it finish, then start again",
+            )
+
+
+class OpenFile:
+    """A text file open for reading: `bytes` is its unpacked content, `position` how far the file itself is read."""
+
+    def __init__(self, content: io.BufferedReader, raw: io.FileIO) -> None:
+        self.bytes = content
+        self._raw = raw
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far of the file on disk."""
+        return 0 if self._raw.closed else self._raw.tell()
+
+
+@contextlib.contextmanager
+def open_text(file: TextFile) -> Iterator[OpenFile]:
+    """Opens `file`; only reading errors may leave the block as OSError.
+
+    Raises:
+        InputError: it changed since it was first looked at, is cut short or damaged, or cannot be read.
+    """
+    file.check_unchanged()
+    raw: io.FileIO | None = None
+    try:
+        raw = open(file.path, "rb", buffering=0)  # noqa: SIM115 - closed below
+        yield OpenFile(_unpacked(raw, file), raw)
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        file.check_unchanged()
+        raise _damage(error, file, raw.tell() if raw else 0) from error
+    finally:
+        if raw:
+            raw.close()
+    file.check_unchanged()
+
+
+def _unpacked(raw: io.FileIO, file: TextFile) -> io.BufferedReader:
+    if file.packing and not file.size:
+        raise EOFError
+    content: Any = raw
+    if file.packing == ".gz":
+        content = gzip.GzipFile(fileobj=cast(BinaryIO, raw), mode="rb")
+    elif file.packing == ".xz":
+        content = lzma.LZMAFile(cast(BinaryIO, raw))
+    elif file.packing == ".zst":
+        import pyarrow  # a quarter of a second, for this format alone
+
+        content = pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
+    return io.BufferedReader(content, _BUFFER_BYTES)
+
+
+def _damage(error: Exception, file: TextFile, position: int) -> InputError:
+    if isinstance(error, OSError) and error.errno:
+        return InputError(
+            f"The file cannot be read: {error.strerror}.", where=file.name, mend="check that it can be opened"
+        )
+    cut_short = isinstance(error, EOFError) or "runcated" in str(error)  # pyarrow: "Truncated compressed stream"
+    what = "The file is cut short: it ends inside its compressed data." if cut_short else f"The file is damaged: {error}."
+    return InputError(
+        what, where=f"{file.name}, at or before byte {position:,} of {file.size:,}", mend="copy or download it again"
+    )
+
+
+def _status(path: Path, name: str) -> os.stat_result:
+    """The status of the regular file at `path`, links followed."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"There is no file to read: {error.strerror}.", where=name, mend="check the path and its links") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+        raise InputError(f"This is {kind}, where a file is expected.", where=name, mend="name a regular file")
+    return status

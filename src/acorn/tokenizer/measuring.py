@@ -1,0 +1,119 @@
+"""How well a tokenizer fits a text: its length in tokens, and what of the text is lost on the way."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from acorn.tokenizer.tokenizer import Tokenizer
+
+BATCH_CHARACTERS = 1 << 20
+MOST_DROPPED = 0.001  # share of letters and marks
+LEAST_ROUND_TRIP = 0.99  # share of words
+SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class TokenizerReport:
+    """Figures of one tokenizer on one text. Shares are 0 to 1; of an empty text they are those of a perfect one.
+
+    Attributes:
+        vocab_size: entries of the vocabulary.
+        bytes_per_token: UTF-8 bytes of the text per token, no separators counted.
+        unknown_rate: share of the tokens that are the unknown token although the text did not spell it out.
+        round_trip_rate: share of the text's words (between white space) that encoding and decoding give back
+            unchanged, spaces inside them aside; for a lossless tokenizer, the words of documents that come back
+            exactly.
+        dropped_letter_rate: share of the text's letters and marks (Unicode L and M, accents counted by themselves)
+            that the normaliser drops or replaces.
+        samples: a few words that do not come back, and what comes back instead.
+    """
+
+    vocab_size: int
+    bytes_per_token: float
+    unknown_rate: float
+    round_trip_rate: float
+    dropped_letter_rate: float
+    samples: tuple[tuple[str, str], ...] = ()
+
+
+def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenizerReport:
+    """Streams `texts` through `tokenizer`. Memory is that of one batch of documents and of the distinct words."""
+    n_bytes = tokens = unknown = 0
+    characters: Counter[str] = Counter()
+    kept, words = 0, 0
+    came_back: dict[str, str] = {}
+    samples: dict[str, str] = {}
+    for batch in _batches(texts):
+        encoded = tokenizer.encode_documents(batch)
+        tokens += sum(map(len, encoded))
+        for text, ids in zip(batch, encoded, strict=True):
+            n_bytes += len(text.encode())
+            characters.update(text)
+            if tokenizer.unknown is not None:
+                unknown += ids.count(tokenizer.unknown_id or 0) - text.count(tokenizer.unknown)
+        if tokenizer.lossless:
+            for text, ids in zip(batch, encoded, strict=True):
+                n_words = len(text.split())
+                words += n_words
+                kept += n_words if tokenizer.decode(ids, skip_special_tokens=False) == text else 0
+            continue
+        counts = Counter(word for text in batch for word in text.split())
+        fresh = [word for word in counts if word not in came_back]
+        for word, ids in zip(fresh, tokenizer.encode_documents(fresh), strict=True):
+            came_back[word] = tokenizer.decode(ids, skip_special_tokens=False).replace(" ", "")
+        for word, n in counts.items():
+            words += n
+            if came_back[word] == word:
+                kept += n
+            elif len(samples) < SAMPLES:
+                samples[word] = came_back[word]
+    return TokenizerReport(
+        vocab_size=tokenizer.vocab_size,
+        bytes_per_token=n_bytes / tokens if tokens else 0.0,
+        unknown_rate=unknown / tokens if tokens else 0.0,
+        round_trip_rate=kept / words if words else 1.0,
+        dropped_letter_rate=_dropped_letters(tokenizer, characters),
+        samples=tuple(samples.items()),
+    )
+
+
+def mangling_warning(report: TokenizerReport) -> str | None:
+    """A warning, where the tokenizer loses more of the text than a reader would accept."""
+    if report.dropped_letter_rate <= MOST_DROPPED and report.round_trip_rate >= LEAST_ROUND_TRIP:
+        return None
+    examples = ", ".join(f"{word!r} becomes {back!r}" for word, back in report.samples)
+    return (
+        f"This tokenizer does not keep the text: its normaliser drops {report.dropped_letter_rate:.2%} of the letters and "
+        f"marks, and {report.round_trip_rate:.2%} of the words of held-out text come back unchanged"
+        + (f" ({examples})" if examples else "")
+        + ". The model can only learn what is left. tokenizer.kind=bpe keeps everything."
+    )
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _dropped_letters(tokenizer: Tokenizer, characters: Counter[str]) -> float:
+    """Compares each character's canonical decomposition, in which an accent is a mark, before and after."""
+    total = dropped = 0
+    for character, n in characters.items():
+        before = Counter(c for c in unicodedata.normalize("NFD", character) if unicodedata.category(c)[0] in "LM")
+        after = Counter(unicodedata.normalize("NFD", tokenizer.normalize(character)))
+        total += n * before.total()
+        dropped += n * (before - after).total()
+    return dropped / total if total else 0.0

@@ -1,0 +1,220 @@
+"""One tokenizer value: encode, decode, save, and what the rest of the program needs to know about the vocabulary.
+
+It wraps the `tokenizers` library, and its saved form is that library's tokenizer.json, nothing added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, pre_tokenizers, processors
+
+from acorn.errors import InputError
+from acorn.files import write_file
+from acorn.tokenizer import bpe, wordpiece
+from acorn.tokenizer.measuring import TokenizerReport, measure
+
+# What may stand between documents, the first one found counts: our own two, then those of other people's files.
+SEPARATORS = (bpe.SEPARATOR, wordpiece.SEPARATOR, "<|end_of_text|>", "</s>")
+
+
+class Tokenizer:
+    """A vocabulary and the rules that turn text into its ids and back.
+
+    Args:
+        backend: the library's tokenizer. It is taken over and adapted where it was made elsewhere: no truncation,
+            no padding, and a prompt begins with exactly one document separator, as training documents do.
+
+    Raises:
+        InputError: it has no document separator that is known here, or cannot encode.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self.separator = _find_separator(backend)
+        self._backend = backend
+        _adapt(backend, self.separator)
+        spec = json.loads(backend.to_str())
+        vocabulary = backend.get_vocab()
+        unknown = spec["model"].get("unk_token")
+        specials = [token["content"] for token in spec["added_tokens"] if token["special"]]
+
+        self.kind: str = spec["model"]["type"].lower()  # wordpiece or bpe; others only when made elsewhere
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.separator_id = vocabulary[self.separator]
+        self.unknown: str | None = unknown if unknown in vocabulary else None
+        self.unknown_id = vocabulary[unknown] if unknown in vocabulary else None
+        self.pad = bpe.PAD if bpe.PAD in vocabulary else self.separator
+        self.pad_id = vocabulary[self.pad]
+        # Ids without a token can only come from a file made elsewhere.
+        holes = set(range(self.vocab_size)).difference(vocabulary.values())
+        controls = {vocabulary[name] for name in specials if name not in (self.separator, unknown)}
+        self.reserved_ids = sorted(holes | controls)
+        self.lossless = _is_lossless(spec, vocabulary)
+        canonical = json.dumps(spec, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
+        self._documents = _without_controls(spec, self.separator, unknown)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "") -> Tokenizer:
+        """The tokenizer in the text of a tokenizer.json.
+
+        Raises:
+            InputError: it is not one, or not one that can be used here.
+        """
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library raises nothing more particular
+            raise InputError(f"This is not a tokenizer.json: {error}", where=where, mend=_OTHER_TOKENIZER) from None
+        try:
+            return cls(backend)
+        except InputError as error:
+            raise InputError(error.what, where=where, mend=error.mend) from None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Tokenizer:
+        """The tokenizer in the file `path`.
+
+        Raises:
+            InputError: it cannot be read, or is not a tokenizer.json that can be used here.
+        """
+        try:
+            text = Path(path).read_bytes().decode("utf-8")
+        except OSError as error:
+            raise InputError(
+                f"The tokenizer cannot be read: {error.strerror}.", where=str(path), mend=_OTHER_TOKENIZER
+            ) from None
+        except UnicodeDecodeError:
+            raise InputError(
+                "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), mend=_OTHER_TOKENIZER
+            ) from None
+        return cls.from_json(text, where=str(path))
+
+    def to_json(self) -> str:
+        """The content of tokenizer.json, which the `tokenizers` library loads by itself."""
+        return self._backend.to_str(pretty=True) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Writes tokenizer.json; a crash leaves the old file or the new one."""
+        write_file(Path(path), self.to_json())
+
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, on all cores, without separators.
+
+        The text of a control token (separator, chat markup) is ordinary text here; the unknown token and the entries
+        the vocabulary was trained with, such as `<unk>`, are matched.
+        """
+        try:
+            encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            raise _not_unicode() from None
+        return [encoding.ids for encoding in encodings]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids a model is prompted with: one separator, then the text, in which control tokens are matched.
+
+        Exactly what transformers' AutoTokenizer gives, by default, for the exported model.
+        """
+        try:
+            return self._backend.encode(text).ids
+        except TypeError:
+            raise _not_unicode() from None
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of `ids`. Bytes that are not whole UTF-8 characters become U+FFFD; ids without a token nothing."""
+        return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def normalize(self, text: str) -> str:
+        """What the normaliser leaves of `text`, before it is cut into tokens."""
+        normalizer = self._backend.normalizer
+        return normalizer.normalize_str(text) if normalizer else text
+
+    def piece(self, token_id: int) -> str | None:
+        """The vocabulary's spelling of an id; None where there is no token."""
+        return self._backend.id_to_token(token_id)
+
+    def measure(self, texts: Iterable[str]) -> TokenizerReport:
+        """How well the vocabulary fits `texts`, which should be held-out text."""
+        return measure(self, texts)
+
+    def transformers_config(self, model_max_length: int) -> dict[str, Any]:
+        """The content of tokenizer_config.json beside a model of that context length.
+
+        The class is stated because AutoTokenizer would otherwise build another tokenizer from the model type.
+        """
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.separator,
+            "eos_token": self.separator,
+            "pad_token": self.pad,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": model_max_length,
+            # By default also token_type_ids, which GPT-2 would add to its embeddings.
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
+        return {**config, "unk_token": self.unknown} if self.unknown else config
+
+
+_OTHER_TOKENIZER = "name a tokenizer.json of the Hugging Face tokenizers library, or make one with `acorn tokenizer train`"
+
+
+def _not_unicode() -> InputError:
+    return InputError("The text holds a lone surrogate, which is no character.", mend="give text that is valid Unicode")
+
+
+def _find_separator(backend: tokenizers.Tokenizer) -> str:
+    for name in SEPARATORS:
+        if backend.token_to_id(name) is not None:
+            return name
+    raise InputError(
+        "The tokenizer has no document separator: none of " + ", ".join(SEPARATORS) + " is in its vocabulary.",
+        mend="add one of them to the tokenizer as a special token, or train one with `acorn tokenizer train`",
+    )
+
+
+def _adapt(backend: tokenizers.Tokenizer, separator: str) -> None:
+    """Makes `backend` treat whole texts, and begin each with exactly one separator. Ours are that way already."""
+    backend.no_truncation()
+    backend.no_padding()
+    separator_id = backend.token_to_id(separator)
+    if not any(token.special for id_, token in backend.get_added_tokens_decoder().items() if id_ == separator_id):
+        backend.add_special_tokens([AddedToken(separator, normalized=False)])
+    probe = "a b"
+    try:
+        begun = backend.encode(probe).ids == [separator_id, *backend.encode(probe, add_special_tokens=False).ids]
+    except Exception as error:  # the library raises nothing more particular
+        raise InputError(f"The tokenizer cannot encode text: {error}", mend=_OTHER_TOKENIZER) from None
+    if not begun:
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{separator} $A", special_tokens=[(separator, separator_id)]
+        )
+
+
+def _without_controls(spec: dict[str, Any], separator: str, unknown: str | None) -> tokenizers.Tokenizer:
+    """A second backend for documents, in which only vocabulary entries, not control tokens, are matched."""
+    added = []
+    for token in spec["added_tokens"]:
+        special = token["special"] and token["content"] != unknown or token["content"] == separator
+        added.append({**token, "special": special})
+    backend = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": added}))
+    backend.encode_special_tokens = True  # as ordinary text, that is
+    return backend
+
+
+def _is_lossless(spec: dict[str, Any], vocabulary: dict[str, int]) -> bool:
+    """Whether every text comes back as it went in: bytes on the way in and out, each one in the vocabulary."""
+    pre_tokenizer, decoder = spec["pre_tokenizer"] or {}, spec["decoder"] or {}
+    steps = [pre_tokenizer, *pre_tokenizer.get("pretokenizers", [])]
+    return (
+        spec["model"]["type"] == "BPE"
+        and spec["normalizer"] is None
+        and decoder.get("type") == "ByteLevel"
+        and any(step.get("type") == "ByteLevel" for step in steps)
+        and not any(step.get("add_prefix_space") for step in steps)
+        and not any(token["lstrip"] or token["rstrip"] for token in spec["added_tokens"])
+        and all(letter in vocabulary for letter in pre_tokenizers.ByteLevel.alphabet())
+    )

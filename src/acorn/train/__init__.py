@@ -1,0 +1,1 @@
+"""Training: everything that moves parameters."""

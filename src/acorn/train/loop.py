@@ -1,0 +1,354 @@
+"""The training loop: step, then what is due after it (log, validate, sample, save), until the run is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from acorn.checkpoint.integrity import newest_whole_checkpoint
+from acorn.checkpoint.rotation import rotate_checkpoints
+from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
+from acorn.config import Config
+from acorn.data.batches import read_batch
+from acorn.data.sample_order import SampleOrder
+from acorn.data.token_shards import TokenShards
+from acorn.errors import DivergedError, ResourceError, StoppedError
+from acorn.evaluate.validation import score
+from acorn.files import write_json
+from acorn.generate.engine import generate
+from acorn.generate.sampling import SamplingSettings
+from acorn.model.gpt import GPT
+from acorn.model.sizing import size_of
+from acorn.report.metrics_log import JsonLines
+from acorn.report.trackers import Trackers
+from acorn.run_folder import RunFolder
+from acorn.runtime.device import Runtime
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.optimizer import set_rates
+from acorn.train.schedule import rate_factor
+from acorn.train.step import INITIAL_LOSS_SCALE, LossFunction, StepResult, train_step
+from acorn.train.stop import StopRequest
+
+SPIKE_WINDOW, SPIKE_RATIO = 50, 1.5
+"""A loss this many times the median of the last so many steps is named, with the batch it came from."""
+
+SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0)
+
+
+class Watcher(Protocol):
+    """Who watches a run: the terminal line, or nobody."""
+
+    def step(self, record: Mapping[str, Any], done: float, seconds_left: float | None) -> None: ...
+
+    def valid(self, record: Mapping[str, Any]) -> None: ...
+
+    def sample(self, step: int, prompt: str, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclasses.dataclass
+class Loop:
+    """One sitting of a run. `counters` says where the run stands; everything else is fixed.
+
+    Attributes:
+        resolved: what the machine's `auto` settings came to; stored in every checkpoint.
+        peak_flops: FLOP/s of the machine's matrix products, for the share of it that training reaches.
+    """
+
+    config: Config
+    run: RunFolder
+    runtime: Runtime
+    model: GPT
+    optimizers: list[torch.optim.Optimizer]
+    shards: TokenShards
+    tokenizer: Tokenizer
+    counters: Counters
+    resolved: dict[str, Any]
+    peak_flops: float
+    metrics: JsonLines
+    samples: JsonLines
+    trackers: Trackers
+    watcher: Watcher
+
+    def __post_init__(self) -> None:
+        train = self.config.train
+        self._loss_function: LossFunction = torch.compile(self.model) if self.runtime.compile else self.model
+        self._tokens = self.shards.tokens("train")
+        self._order = self._sample_order()
+        self._flops_per_token = size_of(self.config.model).flops_per_token
+        self._batch_tokens = train.batch_size * self.config.model.block_size
+        self._sitting_start = 0.0
+        self._seconds_before = self.counters.seconds
+        self._since_log = [0.0, 0]  # seconds, tokens
+        self._last_step_seconds = 0.0
+        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        if self.counters.step == 0 and self.runtime.precision == "fp16":
+            self.counters.loss_scale = INITIAL_LOSS_SCALE
+
+    def train(self) -> None:
+        """Runs to the end of the run and leaves its last checkpoint.
+
+        Raises:
+            StoppedError: a signal asked to stop; a checkpoint was saved.
+            DivergedError: numbers stayed non-finite past the guards.
+            ResourceError: disk or memory ran out; the last checkpoint stands.
+        """
+        with StopRequest() as stop:
+            self._sitting_start = time.monotonic()
+            while not self.is_done():
+                if not self._step():
+                    continue
+                improved = self._due(self.config.train.eval_every) and self._validate()
+                if self._due(self.config.train.sample_every):
+                    self._sample()
+                self._tick()
+                if self.is_done():
+                    break
+                if improved or stop.signal_number or self._due(self.config.train.save_every):
+                    self._save()
+                if stop.signal_number:
+                    raise self._stopped(stop.signal_number)
+            self._finish()
+
+    def is_done(self) -> bool:
+        """Whether the steps or the minutes of the run are used up."""
+        train = self.config.train
+        if train.steps:
+            return self.counters.step >= train.steps
+        return self.counters.seconds >= 60 * train.minutes
+
+    def _step(self) -> bool:
+        """One optimizer step, logged. False if the run rolled back instead."""
+        counters, train = self.counters, self.config.train
+        begin = time.monotonic()
+        done, share = self._done_and_share()
+        factor = rate_factor(self.config.schedule, done, share)
+        set_rates(self.optimizers, factor)
+        first = counters.samples
+        inputs, targets = read_batch(self._tokens, self._order, first, train.batch_size)
+        result = self._guarded_step(inputs, targets)
+        counters.step += 1
+        counters.samples += train.batch_size
+        counters.tokens += self._batch_tokens
+        self._last_step_seconds = time.monotonic() - begin
+        counters.train_seconds += self._last_step_seconds
+        self._since_log[0] += self._last_step_seconds
+        self._since_log[1] += self._batch_tokens
+        self._tick()
+        counters.skips = counters.skips + 1 if result.diverged else 0
+        self._note_if_odd(result, first)
+        if counters.skips > train.max_skips:
+            self._roll_back(first)
+            return False
+        if self._due(train.log_every):
+            self._log(result, self.config.optimizer.peak_lr * factor)
+        return True
+
+    def _guarded_step(self, inputs: torch.Tensor, targets: torch.Tensor) -> StepResult:
+        try:
+            return train_step(
+                self.model,
+                self._loss_function,
+                self.optimizers,
+                inputs,
+                targets,
+                micro_batch_size=self.config.train.micro_batch_size,
+                clip=self.config.optimizer.clip,
+                seed=self.config.train.seed,
+                counters=self.counters,
+                runtime=self.runtime,
+            )
+        except torch.OutOfMemoryError:
+            smaller = max(1, self.config.train.micro_batch_size // 2)
+            raise ResourceError(
+                f"Out of memory on {self.runtime.device} at step {self.counters.step + 1:,}; the last checkpoint stands.",
+                where=f"train.micro_batch_size = {self.config.train.micro_batch_size}",
+                mend=f"start anew with train.micro_batch_size={smaller}, or lower model.block_size",
+            ) from None
+
+    def _done_and_share(self) -> tuple[float, float]:
+        """Share of the run done before the coming step, and the share that the step takes."""
+        train = self.config.train
+        if train.steps:
+            return self.counters.step / train.steps, 1 / train.steps
+        total = 60 * train.minutes
+        return min(1.0, self.counters.seconds / total), self._last_step_seconds / total
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.counters.step % every == 0
+
+    def _tick(self) -> None:
+        """Brings the run's clock up to now. It counts this process's own time, so a machine that slept does no harm."""
+        self.counters.seconds = self._seconds_before + time.monotonic() - self._sitting_start
+
+    def _log(self, result: StepResult, lr: float) -> None:
+        counters = self.counters
+        seconds, tokens = self._since_log
+        speed = tokens / seconds if seconds > 0 else 0.0
+        self._since_log = [0.0, 0]
+        record = self._record("train") | {
+            "loss": result.loss,
+            "bits_per_byte": self._bits_per_byte("train", result.loss),
+            "lr": lr,
+            "grad_norm": result.grad_norm,
+            "tokens_per_second": speed,
+            "mfu": speed * self._flops_per_token / self.peak_flops,
+        }
+        self.metrics.write(record)
+        self.trackers.log(counters.step, "train", record)
+        done, share = self._done_and_share()
+        left = (1 - done) / share * counters.seconds / counters.step if self.config.train.steps else None
+        if self.config.train.minutes:
+            left = 60 * self.config.train.minutes - counters.seconds
+        self.watcher.step(record, done, left)
+
+    def _record(self, split: str) -> dict[str, Any]:
+        counters = self.counters
+        return {
+            "step": counters.step,
+            "samples": counters.samples,
+            "tokens": counters.tokens,
+            "epoch": counters.samples / self._order.n_windows,
+            "seconds": counters.seconds,
+            "split": split,
+        }
+
+    def _bits_per_byte(self, split: str, loss: float) -> float:
+        """Nats per token -> bits per byte of original text, by the split's own tokens per byte."""
+        count = self.shards.count(split)
+        return loss / math.log(2) * count.tokens / count.bytes
+
+    def _validate(self) -> bool:
+        """Scores the validation split, or its stated part. True if the loss is the lowest so far."""
+        with self.runtime.autocast():
+            loss_sum, count = score(
+                self.model,
+                self.shards.tokens("valid"),
+                context=self.config.model.block_size,
+                stride=self.config.model.block_size,
+                limit=self.config.train.eval_tokens or None,
+            )
+        counters = self.counters
+        counters.valid_loss, counters.valid_step = loss_sum / count, counters.step
+        record = self._record("valid") | {
+            "loss": counters.valid_loss,
+            "bits_per_byte": self._bits_per_byte("valid", counters.valid_loss),
+        }
+        self.metrics.write(record)
+        self.trackers.log(counters.step, "valid", record)
+        self.watcher.valid(record)
+        if counters.best_loss is not None and not counters.valid_loss < counters.best_loss:
+            return False
+        counters.best_loss, counters.best_step = counters.valid_loss, counters.step
+        return True
+
+    def _finish(self) -> None:
+        """The last validation, samples and checkpoint, unless the run was found with all of them."""
+        counters = self.counters
+        found = self.run.checkpoint(counters.step).exists()
+        if counters.valid_step != counters.step:
+            self._validate()
+            found = False
+        if counters.sample_step != counters.step:
+            self._sample()
+            found = False
+        if not found:
+            self._save()
+
+    def _stopped(self, signal_number: int) -> StoppedError:
+        return StoppedError(
+            signal_number,
+            f"Stopped at step {self.counters.step:,}; a checkpoint was saved.",
+            where=str(self.run.checkpoint(self.counters.step)),
+            mend=f"go on with: acorn pretrain --resume --out {self.run.root}",
+        )
+
+    def _sample(self) -> None:
+        """Draws text from the model as it stands. Its random numbers are its own, so training is not disturbed."""
+        settings = dataclasses.replace(SAMPLE_SETTINGS, max_new_tokens=self.config.train.sample_tokens)
+        with self.runtime.autocast():
+            results = generate(self.model, self.tokenizer, list(self.config.train.sample_prompts), settings)
+        for result in results:
+            self.samples.write({"step": self.counters.step, "prompt": result.prompt, "text": result.text})
+            self.watcher.sample(self.counters.step, result.prompt, result.text)
+        self.counters.sample_step = self.counters.step
+
+    def _save(self) -> None:
+        """Writes a checkpoint, then removes those that are no longer to be kept."""
+        counters = self.counters
+        self.metrics.sync()
+        self.samples.sync()
+        counters.metrics_bytes, counters.samples_bytes = self.metrics.length, self.samples.length
+        path = self.run.checkpoint(counters.step)
+        save_checkpoint(
+            path, self.config, self.tokenizer.to_json(), self.model, self.optimizers, counters, self.resolved
+        )
+        if counters.best_step == counters.step:
+            write_json(self.run.best, {"step": counters.best_step, "loss": counters.best_loss})
+        rotate_checkpoints(self.run, keep=self.config.checkpoint.keep, best_step=counters.best_step)
+        self._tick()
+
+    def _note_if_odd(self, result: StepResult, first: int) -> None:
+        """Names a step that was skipped or whose loss leapt, with the batch that it saw."""
+        counters = self.counters
+        batch = f"samples {first:,} to {first + self.config.train.batch_size - 1:,}"
+        if not result.updated:
+            why = "a loss or gradient that is not finite" if result.diverged else "an overflow of fp16"
+            self.watcher.note(f"step {counters.step:,} was skipped for {why} ({batch}).")
+            return
+        if len(self._losses) == SPIKE_WINDOW and result.loss > SPIKE_RATIO * statistics.median(self._losses):
+            self.watcher.note(f"step {counters.step:,}: the loss leapt to {result.loss:.3f} ({batch}).")
+        self._losses.append(result.loss)
+
+    def _roll_back(self, first: int) -> None:
+        """Goes back to the last checkpoint, or the initial weights, and on from there in another sample order."""
+        counters, train = self.counters, self.config.train
+        rollbacks = counters.rollbacks + 1
+        where = f"step {counters.step:,}, samples {first:,} to {first + train.batch_size - 1:,}"
+        if rollbacks > train.max_rollbacks:
+            raise DivergedError(
+                f"Training diverged: {train.max_skips + 1} steps in a row were not finite, after "
+                f"{train.max_rollbacks} rollbacks.",
+                where=where,
+                mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip; the last checkpoint stands",
+            )
+        path = newest_whole_checkpoint(self.run)
+        seconds = counters.seconds
+        if path is None:
+            self.model.init_weights(train.seed)
+            for optimizer in self.optimizers:
+                optimizer.state.clear()
+            fresh = Counters(loss_scale=INITIAL_LOSS_SCALE if self.runtime.precision == "fp16" else 1.0)
+        else:
+            checkpoint = read_checkpoint(path)
+            restore(self.model, self.optimizers, checkpoint)
+            fresh = checkpoint.counters
+        for field in dataclasses.fields(Counters):
+            setattr(counters, field.name, getattr(fresh, field.name))
+        counters.rollbacks, counters.skips, counters.seconds = rollbacks, 0, seconds
+        self._order = self._sample_order()
+        self._since_log = [0.0, 0]
+        self.metrics.cut_to(counters.metrics_bytes)
+        self.samples.cut_to(counters.samples_bytes)
+        self.watcher.note(
+            f"Training diverged at {where}: rolled back to step {counters.step:,} "
+            f"(rollback {rollbacks} of {train.max_rollbacks}), with another sample order."
+        )
+
+    def _sample_order(self) -> SampleOrder:
+        return SampleOrder(
+            n_tokens=len(self._tokens),
+            block_size=self.config.model.block_size,
+            seed=self.config.train.seed,
+            rollbacks=self.counters.rollbacks,
+            shard_starts=tuple(int(start) for start in self._tokens.shard_starts),
+            shuffle_group=self.config.data.shuffle_group,
+        )

@@ -1,0 +1,69 @@
+"""What may change when a run goes on, and what may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from acorn.config import Config
+from acorn.config_files import differences, flatten, with_values
+from acorn.errors import UsageError
+
+MAY_CHANGE = frozenset(
+    {
+        "name",
+        "train.steps",
+        "train.minutes",
+        "train.eval_every",
+        "train.save_every",
+        "train.sample_every",
+        "train.log_every",
+        "checkpoint.keep",
+        "report.trackers",
+        "train.device",
+        "train.threads",
+        "parallel.strategy",
+    }
+)
+
+UNDECIDED: dict[str, object] = {
+    "train.device": "auto",
+    "train.precision": "auto",
+    "train.compile": "auto",
+    "train.micro_batch_size": 0,
+    "train.threads": 0,
+    "parallel.strategy": "auto",
+    "model.vocab_size": 0,
+}
+"""Values that leave a choice open; a run that goes on keeps the choice it made."""
+
+
+def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
+    """The config a run goes on with: as stored, with the changes asked for that do no harm.
+
+    Args:
+        stored: the run's resolved config.
+        asked: the config of the new command line.
+        allow_change: more keys that may change, at the user's risk.
+
+    Returns:
+        the config, and what changed: dotted key -> "old -> new".
+
+    Raises:
+        UsageError: anything else differs; every difference is listed.
+    """
+    unknown = [key for key in allow_change if key not in flatten(stored)]
+    if unknown:
+        raise UsageError(f"There is no key {', '.join(unknown)}.", where="--allow-change", mend="name a key of the config")
+    kept = {key: flatten(stored)[key] for key, value in UNDECIDED.items() if flatten(asked)[key] == value}
+    found = differences(stored, with_values(asked, kept))
+    refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}
+    if refused:
+        lines = [f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in refused.items()]
+        raise UsageError(
+            "The run was started with other settings:\n" + "\n".join(lines),
+            where="the command line, against config.toml of the run",
+            mend="leave them as they were, start another run with --out, or insist with "
+            + " ".join(f"--allow-change {key}" for key in refused),
+        )
+    changed = {key: new for key, (_, new) in found.items() if key != "name"}
+    return with_values(stored, changed), {key: f"{found[key][0]} -> {found[key][1]}" for key in changed}

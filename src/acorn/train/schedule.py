@@ -1,0 +1,31 @@
+"""Learning rate schedules as pure functions of how much of the run is done."""
+
+from __future__ import annotations
+
+import math
+
+from acorn.config import ScheduleConfig
+
+
+def rate_factor(schedule: ScheduleConfig, done: float, step_share: float) -> float:
+    """Learning rate of a step, as a share of the peak.
+
+    Warm-up counts the step itself, so that the first update is not at rate zero; a decay does not, so that the
+    last one is not either.
+
+    Args:
+        done: share of the run done before this step, in [0, 1): step / steps, or by the clock.
+        step_share: share of the run that this step takes.
+    """
+    if done + step_share < schedule.warmup:
+        return (done + step_share) / schedule.warmup
+    left = 1 - schedule.floor
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "wsd":
+        begin = max(schedule.warmup, 1 - schedule.decay)
+        return 1.0 if done <= begin else schedule.floor + left * (1 - done) / (1 - begin)
+    after_warmup = min(1.0, max(0.0, (done - schedule.warmup) / max(1 - schedule.warmup, 1e-12)))
+    if schedule.name == "linear":
+        return schedule.floor + left * (1 - after_warmup)
+    return schedule.floor + left * (1 + math.cos(math.pi * after_warmup)) / 2

@@ -1,0 +1,110 @@
+"""One optimizer step: forward and backward over the micro-batches, the guard, the update."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from acorn.checkpoint.training_state import Counters
+from acorn.model.gpt import GPT
+from acorn.model.loss import IGNORE
+from acorn.runtime.device import Runtime
+
+INITIAL_LOSS_SCALE = 2.0**16
+GROWTH_INTERVAL = 2000
+"""Steps without an overflow after which fp16's loss scale doubles."""
+
+LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to.
+
+    Attributes:
+        loss: mean over the step's target tokens, in nats.
+        grad_norm: global norm before clipping.
+        updated: false where a non-finite number stood in the way, and no parameter was touched.
+        diverged: that number is not a mere overflow of fp16, which a smaller loss scale mends.
+    """
+
+    loss: float
+    grad_norm: float
+    updated: bool
+    diverged: bool
+
+
+def train_step(
+    model: GPT,
+    loss_function: LossFunction,
+    optimizers: list[torch.optim.Optimizer],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    micro_batch_size: int,
+    clip: float,
+    seed: int,
+    counters: Counters,
+    runtime: Runtime,
+) -> StepResult:
+    """Takes the gradients of a whole batch and makes one update, unless a number is not finite.
+
+    Losses are summed and divided once by the count of all targets, so that neither the micro-batch size nor ignored
+    targets change the weight of a token. The only wait for the device is for the two numbers of the guard.
+
+    Args:
+        loss_function: `model`, or its compiled form: (inputs, targets) -> (loss sum, count).
+        inputs, targets: (batch, T) on the CPU.
+        clip: largest gradient norm; 0: none.
+        seed: the run's; dropout's random numbers are a function of it, the step and the micro-step.
+        counters: read for step and loss scale; the loss scale is moved here.
+    """
+    model.train()
+    count = int((targets != IGNORE).sum())
+    scale = counters.loss_scale if runtime.precision == "fp16" else 1.0
+    loss_sum = torch.zeros((), device=runtime.device)
+    micro_batches = zip(inputs.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
+    for micro_step, (ids, wanted) in enumerate(micro_batches):
+        if model.config.dropout:
+            torch.manual_seed(_dropout_seed(seed, counters.step, micro_step, rank=0))
+        ids, wanted = ids.to(runtime.device, non_blocking=True), wanted.to(runtime.device, non_blocking=True)
+        with runtime.autocast():
+            part, _ = loss_function(ids, wanted)
+        (part * (scale / count)).backward()
+        loss_sum += part.detach()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if scale != 1.0:
+        torch._foreach_mul_(gradients, 1 / scale)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    loss, grad_norm = (value / divisor for value, divisor in zip(torch.stack((loss_sum, norm)).tolist(), (count, 1)))
+    finite = math.isfinite(loss) and math.isfinite(grad_norm)
+    at_least_scale = scale <= 1.0
+    if runtime.precision == "fp16":
+        _move_loss_scale(counters, finite)
+    if finite:
+        if clip:
+            torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
+        for optimizer in optimizers:
+            optimizer.step()
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    return StepResult(loss, grad_norm, finite, not finite and at_least_scale)
+
+
+def _move_loss_scale(counters: Counters, finite: bool) -> None:
+    """Halves fp16's loss scale on an overflow (not below 1) and doubles it after a long time without one."""
+    counters.good_steps = counters.good_steps + 1 if finite else 0
+    if not finite:
+        counters.loss_scale = max(1.0, counters.loss_scale / 2)
+    elif counters.good_steps >= GROWTH_INTERVAL:
+        counters.loss_scale, counters.good_steps = counters.loss_scale * 2, 0
+
+
+def _dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
+    text = f"{seed}:{step}:{micro_step}:{rank}:dropout"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

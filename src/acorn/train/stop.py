@@ -1,0 +1,40 @@
+"""Stopping politely: a signal asks, the loop answers at the next step boundary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Catches SIGINT and SIGTERM while the block runs.
+
+    The first one sets `signal_number`. A second SIGINT leaves at once with exit code 130: a save that is under way
+    is simply not finished, and the older checkpoint stands. Outside the main thread nothing is caught.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            with contextlib.suppress(TypeError):  # a handler that was not set from Python cannot be put back
+                signal.signal(number, handler)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None and number == signal.SIGINT:
+            os._exit(128 + number)
+        self.signal_number = number

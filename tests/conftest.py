@@ -1,0 +1,71 @@
+"""What holds for every test: no network, the user's own caches untouched, one core's worth of threads, no luck."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+# Read by PyTorch's and NumPy's libraries when they load, in child processes too. The tensors of a test are so
+# small that a second thread costs more than it brings, and sums come out the same on any number of cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Read by the Hugging Face libraries when they load: nothing is asked of the Hub, nothing lands in the user's cache.
+os.environ["HF_HUB_OFFLINE"] = "1"
+_hugging_face_cache = tempfile.TemporaryDirectory(prefix="acorn-tests-", ignore_cleanup_errors=True)
+os.environ["HF_HOME"] = _hugging_face_cache.name
+
+# A run must not fail because the machine was busy, nor find another example each time.
+hypothesis.settings.register_profile("acorn", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("acorn")
+
+
+def pytest_configure() -> None:
+    """Gives each process of a parallel run its own cores, so that "all cores" of one does not mean those of all."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        own = cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+        os.sched_setaffinity(0, own or cores)
+
+
+_network_attempts: list[str] = []
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook: sees every connection and name lookup of this process, whatever library makes it."""
+    if event == "socket.connect":
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else "localhost"  # a path: a socket of this machine
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    if not _is_this_machine(host):
+        _network_attempts.append(f"{event} {host}")
+        raise RuntimeError(f"a test tried to use the network: {event} {host}")
+
+
+def _is_this_machine(host: object) -> bool:
+    name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+sys.addaudithook(_refuse_network)
+
+
+@pytest.fixture(autouse=True)
+def network_attempts() -> Iterator[list[str]]:
+    """Uses of the network during a test. Any left at its end fails it, for a library may have swallowed the error."""
+    _network_attempts.clear()
+    yield _network_attempts
+    assert not _network_attempts, f"the test tried to use the network: {_network_attempts}"
