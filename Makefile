@@ -26,7 +26,7 @@ lint: install ## check style, types and import directions
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: install ## put the code into the project's style
 	$(BIN)/python -m ruff check --fix-only
@@ -49,5 +49,5 @@ endif
 		echo 'acorn needs Python 3.11 or newer, and "$(PYTHON)" is not that.'; \
 		echo 'To mend: name one that is, such as: make install ACORN_PYTHON=/usr/bin/python3.12'; exit 1; } >&2
 	"$(PYTHON)" -m venv $(if $(ELSEWHERE),--clear) .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@printf '%s' "$(CURDIR)" > $@

@@ -5,16 +5,15 @@ Everything here only reads, so that it can look at a run that another process is
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from acorn.data import token_shards
 from acorn.errors import DamageError, UsageError
-from acorn.files import read_json, sha256_of, verify_folder
+from acorn.files import read_json, readable, sha256_of, verify_folder
 from acorn.progress import QUIET, Progress
-from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, STEP_PREFIX, TOKENIZER, RunFolder
+from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, STEP_FOLDER, TOKENIZER, RunFolder
 
 CHECKPOINT_FILES = (CONFIG, TOKENIZER, "model*.safetensors", "optimizer*.safetensors", STATE, MANIFEST)
 MODEL_FILES = (
@@ -63,10 +62,10 @@ def verify_run(run: Path) -> list[FolderCheck]:
     checks = []
     if (folder.data / MANIFEST).exists():
         checks.append(FolderCheck(folder.data, "data", tuple(token_shards.verify(folder.data))))
-    for checkpoint in standing_checkpoints(folder).values():
+    for checkpoint in readable_checkpoints(folder).values():
         checks.append(FolderCheck(checkpoint, "checkpoint", tuple(checkpoint_faults(checkpoint))))
-    final = standing(folder.final)
-    if final:
+    final = readable(folder.final)
+    if final.is_dir():
         checks.append(FolderCheck(final, "model", tuple(model_faults(final))))
     return checks
 
@@ -78,11 +77,11 @@ def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path 
         DamageError: there are checkpoints, and none is whole.
     """
     torn: list[str] = []
-    for step, folder in reversed(standing_checkpoints(run).items()):
+    for step, folder in reversed(readable_checkpoints(run).items()):
         faults = checkpoint_faults(folder)
         if not faults:
             if torn:
-                progress.note("Not whole, so passed over:\n" + "\n".join(torn) + f"\nGoing by the checkpoint of step {step}.")
+                progress.note(f"Going by the checkpoint of step {step}; newer ones are not whole:\n" + "\n".join(torn))
             return folder
         torn += [f"  - {fault}" for fault in faults]
     if torn:
@@ -92,11 +91,6 @@ def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path 
             mend="restore one of them from a copy, or train anew in another folder",
         )
     return None
-
-
-def whole_steps(run: RunFolder) -> list[int]:
-    """Steps whose checkpoint passes its check, oldest first."""
-    return [step for step, folder in standing_checkpoints(run).items() if not checkpoint_faults(folder)]
 
 
 def checkpoint_faults(folder: Path) -> list[str]:
@@ -152,12 +146,12 @@ def kind_of(path: Path) -> str:
         what = "is a file" if path.exists() else "is not there"
         raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), mend=_A_RUN)
     names = _names(path)
-    if STATE in names or re.fullmatch(rf"{STEP_PREFIX}\d+(\.new|\.old)?", path.name):
+    if STATE in names or STEP_FOLDER.match(path.name):
         return "checkpoint"
     if MODEL_CONFIG in names or any(fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
         return "model"
     run = RunFolder(path)
-    if CONFIG in names or run.checkpoints.is_dir() or standing(run.final):
+    if CONFIG in names or run.checkpoints.is_dir() or readable(run.final).is_dir():
         return "run"
     raise UsageError(
         f"{path} is not a run: it holds no {CONFIG}, checkpoints/ or final/, and no {STATE} or {MODEL_CONFIG}.",
@@ -169,29 +163,20 @@ def kind_of(path: Path) -> str:
 _A_RUN = "name a run folder, a checkpoint folder inside one, or a Hugging Face model folder"
 
 
-def standing(path: Path) -> Path | None:
-    """The folder to read for `path` when its replacement may have been interrupted, or be going on; none: no folder.
-
-    The same choice as `files.settle` makes, but nothing is renamed or removed.
-    """
-    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    if path.is_dir() or not old.is_dir():
-        return path if path.is_dir() else None
-    return fresh if not verify_folder(fresh) else old
-
-
-def standing_checkpoints(run: RunFolder) -> dict[int, Path]:
+def readable_checkpoints(run: RunFolder) -> dict[int, Path]:
     """Step -> the folder to read for it, oldest first; interrupted replacements included. Not verified."""
     if not run.checkpoints.is_dir():
         return {}
-    found = (re.fullmatch(rf"{STEP_PREFIX}([0-9]+)(\.old)?", entry.name) for entry in run.checkpoints.iterdir())
-    steps = sorted({int(match[1]) for match in found if match})
-    folders = {step: standing(run.checkpoint(step)) for step in steps}
-    return {step: folder for step, folder in folders.items() if folder}
+    names = (entry.name.removesuffix(".new").removesuffix(".old") for entry in run.checkpoints.iterdir())
+    steps = sorted({int(match[1]) for match in map(STEP_FOLDER.fullmatch, names) if match})
+    folders = {step: readable(run.checkpoint(step)) for step in steps}
+    return {step: folder for step, folder in folders.items() if folder.is_dir()}
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    """What a folder holds, but for what desktops add (names that begin with a dot)."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(entry.name for entry in entries if not entry.name.startswith("."))
 
 
 def _missing(folder: Path, names: list[str], patterns: tuple[str, ...]) -> list[str]:

@@ -94,12 +94,8 @@ LAYOUTS = {"seed": GPT2, "gpt2": GPT2, "modern": QWEN3}
 FOREIGN = ("quantization_config", "rope_scaling", "partial_rotary_factor")
 """Keys of config.json that change the network in a way that no config here does, unless they are null."""
 
-GPT2_ARCHITECTURES = {
-    ("relu", False): "seed",
-    ("gelu_new", True): "gpt2",
-    ("gelu_pytorch_tanh", True): "gpt2",
-}
-"""(activation_function, tie_word_embeddings) -> architecture."""
+GPT2_ACTIVATIONS = {"relu": "seed", "gelu_new": "gpt2", "gelu_pytorch_tanh": "gpt2"}
+"""activation_function -> architecture."""
 
 
 def to_hugging_face(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,7 +170,7 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
             if config.architecture == "seed" and kind == "bias":
                 if value.any():
                     raise InputError(
-                        "The model has a query, key or value bias, which acorn's seed architecture (ReLU) does not have.",
+                        "The model has a query, key or value bias; acorn's seed architecture (ReLU) has none.",
                         where=f"{GPT2.block}.{number}.attn.c_attn.bias",
                         mend="use it with the transformers library instead",
                     )
@@ -191,7 +187,7 @@ def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> di
         **layout.fixed,
         "architectures": [layout.architecture],
         "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": config.is_tied,
         "bos_token_id": separator_id,
         "eos_token_id": separator_id,
         "pad_token_id": pad_id,
@@ -205,7 +201,7 @@ def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> di
             **values,
             "model_type": "gpt2",
             "n_layer": config.n_layer,
-            "n_head": config.n_head,
+            "n_head": config.heads,
             "n_embd": config.n_embd,
             "n_positions": config.block_size,
             "n_inner": config.mlp_hidden,
@@ -219,7 +215,7 @@ def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> di
         **values,
         "model_type": "qwen3",
         "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
+        "num_attention_heads": config.heads,
         "num_key_value_heads": config.kv_heads,
         "hidden_size": config.n_embd,
         "head_dim": config.head_dim,
@@ -265,16 +261,13 @@ def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
 def _from_gpt2(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Fields of our config, and what stands in the way."""
     faults = _fixed_faults(values, GPT2)
-    activation, tied = values.get("activation_function", "gelu_new"), values.get("tie_word_embeddings", True)
-    architecture = GPT2_ARCHITECTURES.get((str(activation), tied is True))
+    activation = values.get("activation_function", "gelu_new")
+    architecture = GPT2_ACTIVATIONS.get(str(activation))
     if architecture is None:
-        faults.append(
-            f"activation_function is {activation!r} and tie_word_embeddings {tied!r}; "
-            "acorn has gelu_new with a tied head, and relu with an untied one"
-        )
+        faults.append(f"activation_function is {activation!r}; acorn has {', '.join(GPT2_ACTIVATIONS)}")
     fields = {
         "architecture": architecture,
-        "tied": tied,
+        "tied": values.get("tie_word_embeddings", True),
         "dropout": values.get("attn_pdrop", 0.1),
         **_required(values, faults, "vocab_size", "n_layer", "n_head", "n_embd", block_size="n_positions"),
     }
@@ -310,8 +303,12 @@ def _from_qwen3(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _fixed_faults(values: Mapping[str, Any], layout: Layout) -> list[str]:
-    wanted = {**layout.fixed, **dict.fromkeys(FOREIGN)}
-    return [f"{key} is {values[key]!r}; acorn has {wanted[key]!r}" for key in wanted if values.get(key, wanted[key]) != wanted[key]]
+    fixed = {**layout.fixed, **dict.fromkeys(FOREIGN)}
+    return [
+        f"{key} is {values[key]!r}; acorn has {wanted!r}"
+        for key, wanted in fixed.items()
+        if key in values and values[key] != wanted
+    ]
 
 
 def _required(values: Mapping[str, Any], faults: list[str], *same: str, **renamed: str) -> dict[str, Any]:

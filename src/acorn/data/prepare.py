@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acorn import files
-from acorn.data.token_shards import DTYPES, FORMAT, VERSION, ShardWriter, SplitCount, TokenShards, dtype_for
+from acorn.data.token_shards import FORMAT, VERSION, ShardWriter, SplitCount, TokenShards, dtype_for
 from acorn.errors import InputError, ResourceError
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
@@ -36,7 +36,13 @@ class _Encoded:
 
 
 def prepare(
-    splits: TextSplits, tokenizer: Tokenizer, out: Path, *, shard_tokens: int = 2**26, progress: Progress = QUIET
+    splits: TextSplits,
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    shard_tokens: int = 2**26,
+    replace_existing: bool = False,
+    progress: Progress = QUIET,
 ) -> TokenShards:
     """Writes the documents of `splits` as token shards into the new folder `out`.
 
@@ -44,7 +50,8 @@ def prepare(
 
     Args:
         shard_tokens: tokens per shard file.
-        progress: hears how many bytes of original text are done.
+        replace_existing: an existing `out` is replaced, else refused.
+        progress: hears what each split came to; `splits` tells of the reading.
 
     Raises:
         UsageError: `out` exists.
@@ -64,29 +71,28 @@ def prepare(
         },
         "splits": {},
     }
-    with files.new_folder(out, extra=manifest) as folder:
+    with files.new_folder(out, replace=replace_existing, extra=manifest) as folder:
         tokenizer.save(folder / TOKENIZER)
         for split in splits.names:
             writer = ShardWriter(folder, split, dtype, shard_tokens)
-            count = _write_split(splits, split, tokenizer, writer, progress)
+            count = _write_split(splits, split, tokenizer, writer)
             manifest["splits"][split] = {**asdict(count), "shards": writer.shards}
+            progress.note(
+                f"{split}: {count.documents:,} documents of {count.bytes:,} bytes are {count.tokens:,} tokens, "
+                f"{count.bytes / count.tokens:.2f} bytes each."
+            )
         manifest["text"] = {"counts": splits.counts, "overlap": splits.overlap}
     return TokenShards.open(out)
 
 
-def _write_split(
-    splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter, progress: Progress
-) -> SplitCount:
-    task = f"Encoding {split}"
+def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter) -> SplitCount:
     total_bytes = int(splits.counts.get(split, {}).get("bytes", 0))  # known when the split was read before, else 0
     count = SplitCount()
-    for batch in _encoded(splits.documents(split), tokenizer):
+    for batch in _encoded(splits.documents(split, f"encoding {split}"), tokenizer):
         if not count.documents:
             _check_room(writer, batch, total_bytes)
         writer.append(batch.ids)
         count = SplitCount(**{name: n + getattr(batch.count, name) for name, n in asdict(count).items()})
-        progress.at(task, count.bytes, total_bytes)
-    progress.end(task)
     if not count.documents:
         raise InputError(
             f"The split {split} holds no document (0 documents, 0 bytes).",

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acorn.errors import DamageError, InputError
-from acorn.files import read_json, verify_folder
+from acorn.files import disk_errors, read_json, verify_folder
 from acorn.run_folder import MANIFEST, TOKENIZER
 from acorn.tokenizer.tokenizer import Tokenizer
 
 FORMAT = "acorn-token-shards"
 VERSION = 1
-DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+DTYPES: dict[str, np.dtype[np.unsignedinteger[Any]]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 CHECK_TOKENS = 1 << 22  # tokens looked at together when separators are counted
 
 Ids = NDArray[np.unsignedinteger[Any]]
@@ -89,7 +89,7 @@ class TokenSequence:
             offsets = starts[rows] - self.shard_starts[shard]
             inside = offsets + length <= len(ids)
             if inside.any():
-                views = np.lib.stride_tricks.sliding_window_view(ids, length)  # (len(ids) - length + 1, length), no copy
+                views = np.lib.stride_tricks.sliding_window_view(ids, length)  # (len(ids) - length + 1, length)
                 windows[rows[inside]] = views[offsets[inside]]
             for row in rows[~inside]:
                 windows[row] = self[int(starts[row]) : int(starts[row]) + length]
@@ -190,7 +190,7 @@ class ShardWriter:
                 self.shards.append({"file": f"{self.split}-{len(self.shards):05d}.bin", "tokens": 0})
             shard = self.shards[-1]
             part = ids[: self.shard_tokens - shard["tokens"]]
-            with open(self.folder / shard["file"], "ab") as file:
+            with disk_errors(self.folder / shard["file"], part.nbytes), open(self.folder / shard["file"], "ab") as file:
                 file.write(part.tobytes())
             shard["tokens"] += len(part)
             ids = ids[len(part) :]
@@ -218,7 +218,7 @@ def verify(folder: Path) -> list[str]:
         separators = _count_separators(shards.tokens(split), manifest["tokenizer"]["separator_id"])
         documents = shards.count(split).documents
         if separators != documents + 1:
-            faults.append(f"{folder}: split {split} has {separators} separators for {documents} documents, not one more")
+            faults.append(f"{folder}: split {split} has {separators} separators, not {documents + 1} as its documents")
     return faults
 
 

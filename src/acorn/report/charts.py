@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from acorn.report.curves import RunCurves, Series, loss_range, range_from_zero, smoothed
+from acorn.report.curves import RunCurves, loss_range, range_from_zero, smoothed
 from acorn.report.markup import escaped
 from acorn.report.svg import Line, chart
 
@@ -20,7 +20,6 @@ class Measure:
 
     field: str
     title: str
-    factor: float = 1.0
     is_smoothed: bool = True
 
 
@@ -28,7 +27,6 @@ MEASURES = (
     Measure("lr", "Learning rate", is_smoothed=False),
     Measure("grad_norm", "Gradient norm, before clipping"),
     Measure("tokens_per_second", "Tokens per second"),
-    Measure("mfu", "Share of the machine's measured peak, %", factor=100.0),
 )
 
 
@@ -91,18 +89,14 @@ def measure_charts(runs: Sequence[RunCurves]) -> str:
 
 
 def _measure_chart(measure: Measure, runs: Sequence[RunCurves]) -> str:
-    def series(run: RunCurves, axis: str) -> Series:
-        found = run.series("train", measure.field, axis)
-        return Series(found.x, found.y * measure.factor)
-
-    drawn = [series(run, "tokens") for run in runs]
+    drawn = [run.series("train", measure.field) for run in runs]
     if not any(len(found) for found in drawn):
         return ""
     by_axis = {}
     for axis, _ in AXES:
         lines = []
         for number, run in enumerate(runs):
-            found = series(run, axis)
+            found = run.series("train", measure.field, axis)
             if measure.is_smoothed and len(runs) == 1:
                 lines.append(Line("as logged", found, 0, "raw"))
             shown = smoothed(found) if measure.is_smoothed else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,4 +108,4 @@ def range_from_zero(lines: Sequence[Series]) -> tuple[float, float]:
 
 def _is_number(record: Mapping[str, Any], name: str) -> bool:
     value = record.get(name)
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -145,9 +145,9 @@ def _comparison(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     by_label = zip(*(_headlines(facts) for facts in runs), strict=True)
     rows = [[row[0].label, *map(_with_unit, row)] for row in by_label if any(headline.value for headline in row)]
     parts = ["".join(map(_problems, runs[1:])), table(["", *heads], rows)]
-    tokenizers = {json.dumps(facts.shards["tokenizer"], sort_keys=True) for facts in runs if "tokenizer" in facts.shards}
-    if len(tokenizers) > 1:
-        parts.append("<p>These runs use different tokenizers. Their losses count different tokens; compare bits per byte.</p>")
+    tokenizers = [json.dumps(facts.shards.get("tokenizer"), sort_keys=True) for facts in runs if facts.shards]
+    if len(set(tokenizers)) > 1:
+        parts.append("<p>These runs use different tokenizers: compare their bits per byte, not their losses.</p>")
     keys = dict.fromkeys((section, key) for facts in runs for section in facts.config for key in facts.config[section])
     differing = []
     for section, key in keys:
@@ -165,16 +165,19 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     loss = loss_chart(curves)
     if not loss:
         return absent("No loss has been logged, so there is nothing to draw yet.")
-    note = "" if curves[0].valid else absent("This run was not validated while it trained: there is only the training loss.")
+    note = "" if curves[0].valid else absent("This run was not validated while it trained.")
     return f'{axis_switch()}{loss}{note}<div class="grid-two">{bits_chart(curves)}{measure_charts(curves)}</div>'
 
 
 def _names(runs: Sequence[RunFacts]) -> list[str]:
-    """A name for each run: its own where that tells the runs apart, else its folder's, else the whole path."""
-    for names in ([facts.name for facts in runs], [facts.folder.resolve().name for facts in runs]):
+    """The runs' names; where several are equal, with their folder's name, or its whole path if that is equal too."""
+    own = [facts.name for facts in runs]
+    with_folder = [f"{facts.name} ({facts.folder.resolve().name})" for facts in runs]
+    with_path = [f"{facts.name} ({facts.folder})" for facts in runs]
+    for names in (own, with_folder):
         if max(Counter(names).values()) == 1:
             return names
-    return [str(facts.folder) for facts in runs]
+    return with_path
 
 
 def _problems(facts: RunFacts) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from acorn.report.formats import amount, figure, printable
+from acorn.report.formats import figure, printable
 
 
 def escaped(text: str) -> str:
@@ -19,9 +20,14 @@ def absent(sentence: str) -> str:
     return f'<p class="absent">{escaped(sentence)}</p>'
 
 
+def with_code(description: str) -> str:
+    """Escaped text in which `words between backticks` are set as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escaped(description))
+
+
 def row_name(key: str) -> str:
-    """A key such as `unknown_rate` as words."""
-    words = key.replace("_", " ")
+    """A key such as `vocab_size` as words; a rate needs no such word beside its per cent."""
+    words = key.removesuffix("_rate").replace("_", " ")
     return escaped(words[:1].upper() + words[1:])
 
 
@@ -34,15 +40,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def fact_list(values: Mapping[str, Any]) -> str:
     """Names and values, one a line; a nested one is named by all its keys."""
-    pairs = [f"<dt>{row_name(key)}</dt><dd>{escaped(_written(key, value))}</dd>" for key, value in _flat(values).items()]
-    return f'<dl class="facts">{"".join(pairs)}</dl>'
+    pairs = [(row_name(key), written(key, value)) for key, value in _flat(values).items()]
+    return f'<dl class="facts">{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in pairs)}</dl>'
 
 
-def _written(key: str, value: Any) -> str:
-    """A value in the unit that its name gives away."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and key.endswith("bytes"):
-        return amount(value, "bytes")
-    return figure(value)
+def written(name: str, value: Any) -> str:
+    """A value as text of the page, rates in per cent."""
+    is_rate = name.endswith("_rate") and isinstance(value, int | float)
+    return escaped(f"{100 * value:.4g} %" if is_rate else figure(value))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

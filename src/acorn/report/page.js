@@ -39,6 +39,7 @@ for (const chart of document.querySelectorAll("svg.chart")) {
     chart.append(hair);
     const rows = [axes[x]((at / width) * Number(xHigh))];
     for (const { name, points } of lines) {
+      if (at < points[0][0] - 6 || at > points.at(-1)[0] + 6) continue; // the run had not begun, or was over
       const near = points.reduce((best, point) => (Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best));
       rows.push(`${name}: ${written(Number(yHigh) - (near[1] / height) * (yHigh - yLow))}`);
     }

@@ -10,11 +10,12 @@ from typing import Any
 
 from acorn.config import Config, Section
 from acorn.report.formats import figure
-from acorn.report.markup import absent, escaped, fact_list, row_name, table
+from acorn.report.markup import absent, escaped, fact_list, row_name, table, with_code, written
 
 SAMPLE_STEPS = 6  # steps whose samples stand open, from the first to the last; the others are folded away
 SUMMARY_KEYS = 4  # changed keys that a folded section of the config names
 
+SPLITS = ("train", "valid", "test")
 EVALUATION_ROWS = (
     ("bits_per_byte", "Bits per byte"),
     ("loss_per_token", "Loss, nats per token"),
@@ -28,8 +29,8 @@ EVALUATION_ROWS = (
     ("stride", "Stride, tokens"),
     ("precision", "Precision"),
     ("lossless", "Lossless tokenizer"),
-    ("round_trip_rate", "Share of texts that survive a round trip"),
-    ("unknown_rate", "Share of unknown tokens"),
+    ("round_trip_rate", "Texts that survive a round trip"),
+    ("unknown_rate", "Unknown tokens"),
 )
 
 
@@ -54,33 +55,29 @@ def evaluation_section(evaluation: Mapping[str, Mapping[str, Any]]) -> str:
     """Figures of the finished model, a column a split."""
     if not evaluation:
         return absent("The finished model has not been evaluated yet.")
-    splits = list(evaluation.values())
+    by_split = _in_order(evaluation)
+    splits = list(by_split.values())
     rows = [
-        [label, *(escaped(figure(split.get(name))) for split in splits)]
+        [label, *(written(name, split.get(name)) for split in splits)]
         for name, label in EVALUATION_ROWS
         if any(split.get(name) is not None for split in splits)
     ]
-    notes = [split[name] for name in ("bits_per_byte_note", "word_perplexity_note") for split in splits if split.get(name)]
-    said = "".join(f'<p class="soft">{escaped(str(note))}</p>' for note in dict.fromkeys(notes))
-    return table(["", *map(escaped, evaluation)], rows) + said
+    notes = [split.get(name) for name in ("bits_per_byte_note", "word_perplexity_note") for split in splits]
+    said = [f'<p class="soft">{escaped(str(note))}</p>' for note in dict.fromkeys(notes) if note]
+    return table(["", *map(escaped, by_split)], rows) + "".join(said)
 
 
 def data_section(shards: Mapping[str, Any]) -> str:
     """Counts of each split of the token shards, and facts of the tokenizer, from their manifest."""
-    found = shards.get("splits")
-    splits = {name: counts for name, counts in found.items() if _is_table(counts)} if _is_table(found) else {}
+    splits = _in_order({name: _split_facts(shards, name) for name in _table_in(shards, "splits")})
     if not splits:
         return absent("The manifest of the token shards is not in reach, so their counts are left out.")
-    names = dict.fromkeys(name for counts in splits.values() for name in counts)
-    rows = [
-        [row_name(name), *(escaped(figure(counts.get(name))) for counts in splits.values())]
-        for name in names
-        if not any(isinstance(counts.get(name), Mapping | list) for counts in splits.values())
-    ]
-    rows.append(["Bytes per token", *(_bytes_per_token(counts) for counts in splits.values())])
-    counts_table = table(["", *map(escaped, splits)], rows)
-    tokenizer = shards.get("tokenizer")
-    return counts_table + (f"<h3>Tokenizer</h3>{fact_list(tokenizer)}" if _is_table(tokenizer) else "")
+    names = dict.fromkeys(name for facts in splits.values() for name in facts)
+    rows = [[row_name(name), *(written(name, facts.get(name)) for facts in splits.values())] for name in names]
+    rows.append(["Bytes per token", *(_bytes_per_token(facts) for facts in splits.values())])
+    tokenizer = _table_in(shards, "tokenizer")
+    about_tokenizer = f"<h3>Tokenizer</h3>{fact_list(tokenizer)}" if tokenizer else ""
+    return table(["", *map(escaped, splits)], rows) + about_tokenizer
 
 
 def config_section(config: Mapping[str, Mapping[str, Any]]) -> str:
@@ -102,13 +99,24 @@ def _sample(step: int, samples: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _with_prompt(prompt: str, text: str) -> str:
-    """The text with its prompt marked; a prompt that the text does not begin with goes before it."""
-    marked = f"<mark>{escaped(prompt)}</mark>" if prompt else ""
-    return marked + escaped(text.removeprefix(prompt))
+    """The text with its prompt marked, unless the tokenizer changed the prompt's letters."""
+    if not prompt or not text.startswith(prompt):
+        return escaped(text)
+    return f"<mark>{escaped(prompt)}</mark>{escaped(text.removeprefix(prompt))}"
 
 
-def _bytes_per_token(counts: Mapping[str, Any]) -> str:
-    tokens, n_bytes = counts.get("tokens"), counts.get("bytes")
+def _split_facts(shards: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """What the manifest says of one split: its counts, what was dropped, how much of it stands in training too."""
+    text = _table_in(shards, "text")
+    facts = {**_table_in(_table_in(shards, "splits"), split), **_table_in(_table_in(text, "counts"), split)}
+    facts |= _table_in(_table_in(shards, "tokenizer_report"), split)
+    if split in (overlap := _table_in(text, "overlap")):
+        facts["also_in_training_rate"] = overlap[split]
+    return {name: value for name, value in facts.items() if not isinstance(value, Mapping | list)}
+
+
+def _bytes_per_token(facts: Mapping[str, Any]) -> str:
+    tokens, n_bytes = facts.get("tokens"), facts.get("bytes")
     return f"{n_bytes / tokens:.3f}" if tokens and n_bytes else "—"
 
 
@@ -119,7 +127,7 @@ def _config_table(name: str, values: Mapping[str, Any]) -> str:
     rows = []
     for key, value in values.items():
         bold = ' class="changed"' if key in changed else ""
-        meaning = f"<span>{escaped(fields[key].description or '')}</span>" if key in fields else ""
+        meaning = f"<span>{with_code(fields[key].description or '')}</span>" if key in fields else ""
         rows.append(f"<dt{bold}><code>{escaped(key)}</code></dt><dd{bold}>{escaped(figure(value))}{meaning}</dd>")
     named = [f"{key} {figure(values[key])}" for key in changed[:SUMMARY_KEYS]]
     if len(changed) > SUMMARY_KEYS:
@@ -136,5 +144,11 @@ def _as_toml(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping)
+def _in_order(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """JSON files are sorted by name; readers expect train, valid, test."""
+    return {name: splits[name] for name in sorted(splits, key=lambda name: (*SPLITS, name).index(name))}
+
+
+def _table_in(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = outer.get(name)
+    return found if isinstance(found, Mapping) else {}

@@ -37,16 +37,12 @@ class TrainingLine:
 
     Args:
         steps: steps of the run, or 0 where the clock decides.
-        console: where to write; by default stderr.
-        clock: seconds that never run backwards.
+        screen: where to write; by default stderr.
     """
 
-    def __init__(
-        self, steps: int = 0, console: Console | None = None, clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, steps: int = 0, screen: Screen | None = None) -> None:
         self._steps = steps
-        self._clock = clock
-        self._screen = _Screen(console, clock)
+        self._screen = screen or Screen()
         self._logged = -math.inf
         self._validation_loss = math.nan
         self._latest: tuple[str, float] | None = None
@@ -61,10 +57,12 @@ class TrainingLine:
         """
         line = "  ".join(part for part in self._figures(record, seconds_left) if part)
         self._latest = (line, done)
-        if self._screen.is_live:
+        if done >= 1:
+            self.close()
+        elif self._screen.is_live:
             self._screen.draw(lambda: _bar_and_text(line, done, self._screen.width))
-        elif self._clock() - self._logged >= LOG_SECONDS:
-            self._logged = self._clock()
+        elif self._screen.clock() - self._logged >= LOG_SECONDS:
+            self._logged = self._screen.clock()
             self._say_latest()
 
     def valid(self, record: Mapping[str, Any]) -> None:
@@ -113,16 +111,15 @@ class TrainingLine:
 class TaskProgress:
     """A `progress.Progress` for the command line: a bar for each task under way, and one line when it is done."""
 
-    def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
-        self._screen = _Screen(console, clock)
-        self._clock = clock
+    def __init__(self, screen: Screen | None = None) -> None:
+        self._screen = screen or Screen()
         self._tasks: dict[str, _Task] = {}
 
     def note(self, text: str) -> None:
         self._screen.print(printable(text))
 
     def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
-        now = self._clock()
+        now = self._screen.clock()
         state = self._tasks.get(task)
         if state is None:
             state = self._tasks[task] = _Task(printable(task), now, done)
@@ -139,7 +136,7 @@ class TaskProgress:
         state = self._tasks.pop(task, None)
         if not self._tasks:
             self._screen.close()
-        self._screen.print(f"{state.name}: {state.summary(self._clock())}" if state else f"{printable(task)}: done")
+        self._screen.print(f"{printable(task)}: {state.summary(self._screen.clock()) if state else 'done'}")
 
     def close(self) -> None:
         """Takes the bars of unfinished tasks away, as when an error ends the work."""
@@ -197,13 +194,20 @@ class _Task:
         return f"{amount(self._done, self._unit)} in {duration(seconds)}{speed}"
 
 
-class _Screen:
-    """Where lines go: on a terminal a live picture stays below what is printed, elsewhere there are only the prints."""
+class Screen:
+    """Where lines go: on a terminal a live picture stays below what is printed, elsewhere there are only the prints.
 
-    def __init__(self, console: Console | None, clock: Clock) -> None:
+    Whoever draws at the same time must share one: two live pictures would overwrite each other.
+
+    Args:
+        console: where to write; by default stderr.
+        clock: seconds that never run backwards.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
         # Said outright: rich would otherwise take FORCE_COLOR for a terminal and fill log files with cursor moves.
         self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
-        self._clock = clock
+        self.clock = clock
         self._live: Live | None = None
         self._drawn = -math.inf
 
@@ -217,7 +221,7 @@ class _Screen:
 
     def draw(self, picture: Callable[[], RenderableType]) -> None:
         """Replaces the live picture, at most every REDRAW_SECONDS. Without a thread, forks and signals stay simple."""
-        now = self._clock()
+        now = self.clock()
         if now - self._drawn < REDRAW_SECONDS:
             return
         self._drawn = now

@@ -89,6 +89,22 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
     )
 
 
+def runtime_for_inference(device: str, precision: str) -> Runtime:
+    """The runtime of a command that only reads a model: fp32 on a CPU unless asked otherwise, never compiled.
+
+    Raises:
+        UsageError: the device or precision is not to be had here, or unknown.
+    """
+    choices = {"--device": (device, ("auto", "cpu", "cuda", "mps")), "--precision": (precision, ("auto", "fp32", "bf16", "fp16"))}
+    for option, (value, known) in choices.items():
+        if value not in known:
+            raise UsageError(f"{value!r} is not known.", where=option, mend=f"choose one of {', '.join(known)}")
+    chosen, device_reason = _choose_device(device)
+    wanted = "fp32" if precision == "auto" and chosen == "cpu" else precision
+    kind, precision_reason = _choose_precision(chosen, wanted)
+    return Runtime(chosen, kind, False, usable_cores(), True, (device_reason, precision_reason))
+
+
 def usable_cores() -> int:
     """Cores this process may use (its affinity, where the system tells)."""
     if hasattr(os, "sched_getaffinity"):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from acorn.config import DataConfig
 from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import clean
-from acorn.text.digests import digest_of
 from acorn.text.reading import Reading
 from acorn.text.rows import RowReader
 from acorn.text.sources import Part, open_reader
@@ -24,7 +23,7 @@ class Document:
     text: str  # cleaned
     n_bytes: int  # UTF-8 bytes of the original text
     n_words: int  # of the original text: words between white space, and one end-of-line a line
-    source: str  # the file or dataset it stands in
+    source: str  # where it stands: the file or dataset, and the byte, line or row
 
 
 @dataclass
@@ -69,15 +68,19 @@ class Corpus:
         self,
         reading: Reading,
         *,
-        rows: Reading | None = None,
-        wanted: Callable[[bytes], bool] = lambda digest: True,
+        rows: Reading,
+        wanted: Callable[[bytes], bool] | None = None,
         progress: Progress = QUIET,
         task: str = "reading text",
     ) -> Iterator[Document]:
-        """The documents whose digest is `wanted`, cleaned. Counts them in `reading`, empty and bad rows in `rows`."""
+        """The documents whose original bytes are `wanted` (None: all), cleaned.
+
+        What becomes of wanted documents is counted in `reading`; empty and bad rows, which no one could ask about,
+        in `rows`.
+        """
         counts, how = reading.counts, self.data.clean
-        for raw, position, reader in self.rows(rows or reading, progress, task):
-            if not wanted(digest_of(raw)):
+        for raw, position, reader in self.rows(rows, progress, task):
+            if wanted and not wanted(raw):
                 continue
             try:
                 text = raw.decode()
@@ -99,4 +102,4 @@ class Corpus:
             counts.words += n_words
             counts.with_crlf += b"\r\n" in raw
             counts.with_nul += b"\0" in raw
-            yield Document(cleaned, n_bytes, n_words, reader.name)
+            yield Document(cleaned, n_bytes, n_words, reader.place(position))

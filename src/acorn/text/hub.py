@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import threading
 import time
@@ -27,6 +28,7 @@ PREFIX = "hf:"
 SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PATIENCE_S = 5.0  # seconds without an answer until that is said
 _PATIENCE_AFTERWARDS_S = 30.0
+_WATCH = "waiting for the Hub"  # the name of the thread that says so
 _BATCH_ROWS = 1024
 # The library retries 20 times in an outer loop around its own five tries: half an hour against a dead network.
 _TRIES = {"STREAMING_OPEN_MAX_RETRIES": 2, "STREAMING_READ_MAX_RETRIES": 3}
@@ -50,7 +52,7 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
     """
     path, config = _parse(source)
     if Path(path).is_dir():
-        datasets = _streams(source, path, config, QUIET)
+        datasets = _streams(source, os.path.abspath(path), config, QUIET)
         progress = QUIET
     else:
         datasets = _remote_streams(source, path, config, progress)
@@ -59,9 +61,13 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
         chosen = {"train": next(iter(datasets))}
     if not chosen["train"]:
         raise InputError(
-            f"The dataset has no training split; it has {', '.join(datasets)}.", where=source, mend="name another dataset"
+            f"The dataset has no training split; it has {', '.join(datasets)}.",
+            where=source,
+            mend="name another dataset",
         )
-    return {split: HubSplit(f"{source}, split {name}", datasets[name], progress) for split, name in chosen.items() if name}
+    return {
+        split: HubSplit(f"{source}, split {name}", datasets[name], progress) for split, name in chosen.items() if name
+    }
 
 
 class HubReader:
@@ -69,14 +75,13 @@ class HubReader:
 
     def __init__(self, split: HubSplit, data: DataConfig, reading: Reading) -> None:
         self.split, self.data, self.reading = split, data, reading
-        self.name = split.name
         self.bytes_read = 0  # of text
 
     def rows(self) -> Iterator[Row]:
         number = 0
         for table in self._tables():
-            check_columns(table.column_names, self.data.text_field, self.name)
-            for raw in column_bytes(table.column(self.data.text_field), self.data.text_field, self.name):
+            check_columns(table.column_names, self.data.text_field, self.split.name)
+            for raw in column_bytes(table.column(self.data.text_field), self.data.text_field, self.split.name):
                 number += 1
                 if raw is None:
                     self.reading.refuse(f"The field {self.data.text_field!r} of this row is null.", self.place(number))
@@ -85,14 +90,14 @@ class HubReader:
                     yield raw, number
 
     def place(self, position: int, byte: int = 0) -> str:
-        return f"{self.name}, row {position:,}" + (f", byte {byte:,} of its text" if byte else "")
+        return f"{self.split.name}, row {position:,}" + (f", byte {byte:,} of its text" if byte else "")
 
     def _tables(self) -> Iterator[Any]:
         """Arrow tables of some rows each."""
-        with _library_call(self.name, self.split.progress):
+        with _library_call(self.split.name, self.split.progress):
             tables = iter(self.split.dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS))
         while True:
-            with _library_call(self.name, self.split.progress):
+            with _library_call(self.split.name, self.split.progress):
                 table = next(tables, None)
             if table is None:
                 return
@@ -102,11 +107,10 @@ class HubReader:
 def _parse(source: str) -> tuple[str, str]:
     """Folder or OWNER/NAME, and the config ("" where none is named)."""
     reference = source.removeprefix(PREFIX)
-    if Path(reference).is_dir():
+    if reference and Path(reference).is_dir():
         return reference, ""
-    path, _, config = reference.rpartition(":")
-    path, config = (path, config) if path else (config, "")
-    if Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+    path, _, config = reference.rpartition(":") if ":" in reference else (reference, "", "")
+    if (path and Path(path).is_dir()) or re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return path, config
     raise UsageError(
         f"{source} is neither a dataset of the Hub nor a folder that is there.",
@@ -121,13 +125,14 @@ def _remote_streams(source: str, repository: str, config: str, progress: Progres
 
     try:
         return _streams(source, repository, config, progress)
-    except InputError:
-        with contextlib.suppress(Exception):  # whatever it is, there is no copy, and the first error counts
+    except InputError as unreachable:
+        try:
             copy = huggingface_hub.snapshot_download(repository, repo_type="dataset", local_files_only=True)
             streams = _streams(source, copy, config, QUIET)
-            progress.note(f"The Hub cannot be reached; {source} is read from its copy in {copy}.")
-            return streams
-        raise
+        except (OSError, InputError):  # there is no copy, or not one with data
+            raise unreachable from None
+        progress.note(f"The Hub cannot be reached; {source} is read from its copy in {copy}.")
+        return streams
 
 
 def _streams(source: str, path: str, config: str, progress: Progress) -> Any:
@@ -141,16 +146,17 @@ def _streams(source: str, path: str, config: str, progress: Progress) -> Any:
             builder = datasets.load_dataset_builder(path, name, data_dir=folder)
         except ValueError:  # a config is missing or unknown, or the data cannot be understood
             names = datasets.get_dataset_config_names(path)
-            if name is None and len(names) < 2 or name in names:
+            if (name is None and len(names) < 2) or name in names:
                 raise
             _choose(config, names, source)
         return builder.as_streaming_dataset()
 
 
 def _config_folders(path: Path) -> list[str]:
-    """The configs of a local `path` whose README.md lists none: the folders with files named after the training split."""
+    """The configs of a local `path` whose README.md lists none: its folders that have files named after `train`."""
     card = path / "README.md"
-    if not path.is_dir() or (card.is_file() and re.search("^configs:", card.read_text("utf-8", "replace"), re.MULTILINE)):
+    listed = card.is_file() and re.search("^configs:", card.read_text("utf-8", "replace"), re.MULTILINE)
+    if listed or not path.is_dir():
         return []
     splits = {name for names in SPLIT_NAMES.values() for name in names}
     folders = [entry for entry in path.iterdir() if entry.is_dir() and entry.name not in splits]
@@ -173,14 +179,14 @@ def _choose(config: str, names: list[str], source: str) -> str:
 
 @contextlib.contextmanager
 def _library_call(name: str, progress: Progress) -> Iterator[None]:
-    """Around a call that may wait for the Hub: waiting is said, retries are few and silent, failure is an InputError."""
+    """Around a call that may wait for the Hub: waiting is said, tries are few and silent, failure is an InputError."""
     import datasets
 
     before = {setting: getattr(datasets.config, setting) for setting in _TRIES}
     loggers = {logger: logger.level for logger in map(logging.getLogger, ("huggingface_hub", "datasets"))}
     bars = datasets.are_progress_bars_disabled()
     answered = threading.Event()
-    watch = threading.Thread(target=_say_waiting, args=(name, progress, answered), daemon=True)
+    watch = threading.Thread(target=_say_waiting, args=(name, progress, answered), name=_WATCH, daemon=True)
     try:
         for setting, tries in _TRIES.items():
             setattr(datasets.config, setting, tries)
@@ -195,6 +201,7 @@ def _library_call(name: str, progress: Progress) -> Iterator[None]:
         raise _load_error(name, error) from error
     finally:
         answered.set()
+        watch.join()
         for setting, tries in before.items():
             setattr(datasets.config, setting, tries)
         for logger, level in loggers.items():
@@ -218,13 +225,17 @@ def _load_error(name: str, error: Exception) -> InputError:
 
     cause = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, DatasetNotFoundError):
-        return InputError(f"The Hub does not give this dataset: {cause}", where=name, mend="check its name; `hf auth login` for a private one")
+        return InputError(
+            f"The Hub does not give this dataset: {cause}",
+            where=name,
+            mend="check its name; `hf auth login` for a private one",
+        )
     if isinstance(error, ConnectionError):
         return InputError(
             f"The Hub cannot be reached: {cause}.",
             where=name,
-            mend="check the network; or work offline: on a connected machine run `hf download OWNER/NAME --repo-type dataset "
-            "--local-dir FOLDER`, copy FOLDER here, and give hf:FOLDER[:CONFIG]",
+            mend="check the network; or work offline: on a connected machine run `hf download OWNER/NAME "
+            "--repo-type dataset --local-dir FOLDER`, copy FOLDER here, and give hf:FOLDER[:CONFIG]",
         )
     return InputError(
         f"The dataset cannot be read: {type(error).__name__}: {cause}.",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from acorn.errors import InputError
 
 SKIP_HINT = 'correct it, or set data.errors = "skip" to leave such rows out and count them'
-UTF8_HINT = 'convert the file to UTF-8, or set data.errors to "replace" (U+FFFD in its place) or "skip" (the document is left out)'
+UTF8_HINT = (
+    'convert the file to UTF-8, or set data.errors to "replace" (U+FFFD in its place) '
+    'or "skip" (the document is left out)'
+)
 
 
 @dataclass
@@ -27,6 +30,10 @@ class SplitCounts:
     with_bom: int = 0  # files that began with a byte order mark; it is dropped
     with_crlf: int = 0  # documents with CRLF line ends; they are kept
     with_nul: int = 0  # documents with a NUL character; it is kept
+
+    def __add__(self, other: SplitCounts) -> SplitCounts:
+        mine, theirs = asdict(self), asdict(other)
+        return SplitCounts(**{name: mine[name] + theirs[name] for name in mine})
 
     def dropped(self) -> str:
         """What was left out and why, in words; empty where nothing was."""

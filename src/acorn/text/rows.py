@@ -3,6 +3,9 @@
 Every reader has `rows()`, one pass over (bytes, position); `place(position, byte)`, which says in words where
 byte `byte` of that row stands; and `bytes_read`, how far the pass is. Memory holds a row or block at a time
 and a buffer, never the file.
+
+A byte order mark at the beginning of a file is dropped. CRLF line ends and NUL characters stay as they are.
+Half a surrogate pair, which JSON can spell, is bad text like bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -36,9 +39,6 @@ class RowReader(Protocol):
     """One pass over the rows of a file or of a Hub dataset's split."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
     def bytes_read(self) -> int: ...
 
     def rows(self) -> Iterator[Row]: ...
@@ -58,7 +58,6 @@ class _FileReader:
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
         self.file, self.data, self.reading = file, data, reading
-        self.name = file.name
         self._open: OpenFile | None = None
 
     @property
@@ -140,7 +139,8 @@ class JsonlReader(_FileReader):
             return None
         name = self.data.text_field
         if not isinstance(record, dict):
-            self.reading.refuse(f"This line is a JSON {_json_kind(record)}, not an object with a field {name!r}.", where)
+            what = f"This line is a JSON {_json_kind(record)}, not an object with a field {name!r}."
+            self.reading.refuse(what, where)
             return None
         if name not in record:
             self.reading.refuse(f"This line has no field {name!r}; {_keys_seen(record)}.", where, _FIELD_HINT)
@@ -182,14 +182,16 @@ class ParquetReader(_FileReader):
         number = 0
         self.file.check_unchanged()
         try:
-            # A buffer makes it read a column's pages bit by bit instead of a whole row group.
-            with pyarrow.parquet.ParquetFile(self.file.path, buffer_size=1 << 20) as table:
+            # With a buffer it reads a column's pages bit by bit instead of a whole row group.
+            options = {"buffer_size": 1 << 20, "page_checksum_verification": True}
+            with pyarrow.parquet.ParquetFile(self.file.path, **options) as table:
                 check_columns(table.schema_arrow.names, self.data.text_field, self.file.name)
                 for batch in table.iter_batches(_TABLE_BATCH_ROWS, columns=[self.data.text_field]):
                     for raw in column_bytes(batch.column(0), self.data.text_field, self.file.name):
                         number += 1
                         if raw is None:
-                            self.reading.refuse(f"The field {self.data.text_field!r} of this row is null.", self.place(number))
+                            what = f"The field {self.data.text_field!r} of this row is null."
+                            self.reading.refuse(what, self.place(number))
                         else:
                             yield raw, number
                     self._share_read = number / table.metadata.num_rows

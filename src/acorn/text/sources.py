@@ -1,4 +1,4 @@
-"""What a SRC names: files, globs, folders, `hf:...`, `bundled:wikitext-2` -> the parts of each split, in a fixed order."""
+"""What a SRC names: files, globs, folders, `hf:...` or `bundled:wikitext-2` -> the parts of each split, in order."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Part = TextFile | HubSplit
 Splits = dict[str, list[Part]]  # "train", and where the source has its own "valid" and "test"
 
 
-def resolve(sources: Sequence[str], data: DataConfig, key: str, progress: Progress) -> Splits:
-    """The parts that `sources` stand for, by split. A file named twice is read once.
+def resolve(sources: Sequence[str], data: DataConfig, key: str, progress: Progress) -> list[Splits]:
+    """The parts that each of `sources` stands for, by split. A file named twice is only in the first.
 
     Args:
         key: the config key or option they come from, for messages.
@@ -36,16 +36,14 @@ def resolve(sources: Sequence[str], data: DataConfig, key: str, progress: Progre
     """
     if not sources:
         raise UsageError("No text is named.", where=key, mend=f"give files, globs, folders, hf:OWNER/NAME or {BUNDLED}")
-    splits: Splits = {}
     seen: set[str] = set()
-    for source in sources:
-        for split, parts in _resolve_one(source, data, progress).items():
-            for part in parts:
-                identity = os.path.realpath(part.path) if isinstance(part, TextFile) else part.name
-                if (split + identity) not in seen:
-                    seen.add(split + identity)
-                    splits.setdefault(split, []).append(part)
-    return splits
+    return [_without(seen, _resolve_one(source, data, progress)) for source in sources]
+
+
+def merged(found: Sequence[Splits]) -> Splits:
+    """The parts of several sources together."""
+    names = {name for splits in found for name in splits}
+    return {name: [part for splits in found for part in splits.get(name, [])] for name in names}
 
 
 def open_reader(part: Part, data: DataConfig, reading: Reading, *, cut_small: bool = False) -> RowReader:
@@ -58,7 +56,8 @@ def open_reader(part: Part, data: DataConfig, reading: Reading, *, cut_small: bo
 def _resolve_one(source: str, data: DataConfig, progress: Progress) -> Splits:
     if source == BUNDLED:
         return {
-            split: [TextFile.at(_BUNDLED_FOLDER / f"{split}.txt.xz", f"{BUNDLED} ({split})")] for split in ("train", "valid", "test")
+            split: [TextFile.at(_BUNDLED_FOLDER / f"{split}.txt.xz", f"{BUNDLED} ({split})")]
+            for split in ("train", "valid", "test")
         }
     if source.startswith("bundled:"):
         raise UsageError(f"There is no bundled text {source!r}.", where=source, mend=f"the only one is {BUNDLED}")
@@ -69,17 +68,33 @@ def _resolve_one(source: str, data: DataConfig, progress: Progress) -> Splits:
     for file in files:
         if file.form == "txt" and data.document == "row":
             raise UsageError(
-                "A .txt has no rows.", where=f"{file.name} with data.document = \"row\"", mend='use "auto", "line" or "file"'
+                "A .txt has no rows.",
+                where=f'{file.name} with data.document = "row"',
+                mend='use "auto", "line" or "file"',
             )
         if file.form != "txt":
             _check_table(file.name, data)
     return {"train": list(files)}
 
 
+def _without(seen: set[str], splits: Splits) -> Splits:
+    """`splits` without the parts in `seen`, which then holds them."""
+
+    def is_new(part: Part) -> bool:
+        identity = os.path.realpath(part.path) if isinstance(part, TextFile) else part.name
+        new = identity not in seen
+        seen.add(identity)
+        return new
+
+    return {name: [part for part in parts if is_new(part)] for name, parts in splits.items()}
+
+
 def _check_table(name: str, data: DataConfig) -> None:
     if data.document in ("line", "file"):
         raise UsageError(
-            "The documents of a table are its rows.", where=f'{name} with data.document = "{data.document}"', mend='use "auto" or "row"'
+            "The documents of a table are its rows.",
+            where=f'{name} with data.document = "{data.document}"',
+            mend='use "auto" or "row"',
         )
 
 
@@ -97,10 +112,13 @@ def _files(source: str, progress: Progress) -> list[TextFile]:
     if not texts:
         others = f", only {len(found):,} with other endings" if found else ""
         raise InputError(
-            f"{source!r} matches no text file{others}.", where=str(path.absolute()), mend=f"acorn reads {', '.join(ENDINGS)}; {_OFFLINE_HINT}"
+            f"{source!r} matches no text file{others}.",
+            where=str(path.absolute()),
+            mend=f"acorn reads {', '.join(ENDINGS)}; {_OFFLINE_HINT}",
         )
     if len(texts) < len(found):
-        progress.note(f"{source}: {len(found) - len(texts):,} of {len(found):,} files are not read, for their endings are not of text.")
+        ignored = len(found) - len(texts)
+        progress.note(f"{source}: {ignored:,} of {len(found):,} files are not read; their endings are not of text.")
     return [TextFile.at(entry) for entry in texts]
 
 
@@ -110,7 +128,7 @@ def _walk(folder: Path, depth: int | None) -> Iterator[Path]:
     Linked folders are entered, each folder once, so that a loop of links ends.
     """
     entered: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         status = os.stat(here)
         inside = len(Path(here).relative_to(folder).parts)
         if (status.st_dev, status.st_ino) in entered or (depth is not None and inside > depth):
@@ -121,13 +139,19 @@ def _walk(folder: Path, depth: int | None) -> Iterator[Path]:
         yield from (Path(here, name) for name in files if not name.startswith("."))
 
 
+def _refuse(error: OSError) -> None:
+    what = f"This folder cannot be read: {error.strerror}."
+    raise InputError(what, where=str(error.filename), mend="check that it can be opened")
+
+
 def _glob(pattern: Path) -> Iterator[Path]:
     """Files that match `pattern`; `**` stands for any number of folders, `*` and `?` stay within a name."""
     parts = pattern.parts
     first = next(index for index, part in enumerate(parts) if _has_wildcard(part))
     folder, wanted = Path(*parts[:first]), parts[first:]
-    depth = None if "**" in wanted else len(wanted) - 1
-    return (path for path in _walk(folder, depth) if _matches(path.relative_to(folder).parts, wanted))
+    if folder.is_dir():
+        depth = None if "**" in wanted else len(wanted) - 1
+        yield from (path for path in _walk(folder, depth) if _matches(path.relative_to(folder).parts, wanted))
 
 
 def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:

@@ -8,43 +8,45 @@ that adding files never moves old validation text into training.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from acorn.config import DataConfig
 from acorn.errors import InputError
 from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import looks_like_wikitext
 from acorn.text.corpus import Corpus, Document
-from acorn.text.digests import DigestSet, digest_of, fraction_of
+from acorn.text.digests import digest_of, fraction_of
+from acorn.text.overlap import HeldOut, TrainingFilter
 from acorn.text.reading import Reading, SplitCounts
-from acorn.text.sources import Part, resolve
-from acorn.text.text_files import TextFile
+from acorn.text.sources import Part, merged, resolve
 
-_SNIFF_BYTES = 64 << 10
-_NAMES = ("train", "valid", "test")
+NAMES = ("train", "valid", "test")
+_HEAD_BYTES = 64 << 10  # of a source, to tell whether it is WikiText
 
 
 class TextSplits:
-    """The documents of each split, streamed anew at every call. Memory: 24 to 48 bytes a document.
+    """The documents of each split, streamed anew at every call. Memory: up to 48 bytes a document.
 
     Attributes:
-        names: the splits there are, `train` first.
-        counts: split -> facts of its first whole pass (see `SplitCounts`).
+        names: the splits there are, in the order of `NAMES`.
+        automatic: validation is a share of the training text.
+        has_wikitext: training text is WikiText, whose rare words are `<unk>`.
+        counts: split -> facts of its last whole pass (the fields of `SplitCounts`).
         overlap: held-out split -> share of its distinct documents that are training documents too; known after
-            the first whole pass over `train`.
-        has_wikitext: the training text is WikiText, so that `<unk>` is a vocabulary entry.
+            a whole pass over `train`.
     """
 
-    def __init__(self, data: DataConfig, corpora: dict[str, Corpus], progress: Progress) -> None:
+    def __init__(self, data: DataConfig, corpora: dict[str, Corpus], has_wikitext: bool, progress: Progress) -> None:
         self.data = data
-        self.automatic = corpora.get("valid") is None and "train" in corpora
-        self.names = tuple(name for name in _NAMES if name in corpora or (name == "valid" and self.automatic))
+        self.automatic = "train" in corpora and "valid" not in corpora
+        self.names = tuple(name for name in NAMES if name in corpora or (name == "valid" and self.automatic))
+        self.has_wikitext = has_wikitext
         self.counts: dict[str, dict[str, int]] = {}
         self.overlap: dict[str, float] = {}
         self._corpora = corpora
         self._progress = progress
-        self._held_out: dict[str, DigestSet] | None = None
-        self.has_wikitext = data.clean == "wikitext" or any(map(self._is_wikitext, corpora[self.names[0]].parts[:1]))
+        self._held_out: dict[str, HeldOut] | None = None
 
     @classmethod
     def open(cls, data: DataConfig, progress: Progress = QUIET) -> TextSplits:
@@ -54,146 +56,144 @@ class TextSplits:
             UsageError: a source cannot be understood.
             InputError: a source matches nothing, cannot be reached, or cannot be read.
         """
-        own = resolve(data.source, data, "data.source", progress)
+        sources = resolve(data.source, data, "data.source", progress)
+        own = merged(sources)
         parts = {"train": own["train"]}
         for split, named in (("valid", data.valid_source), ("test", data.test_source)):
             if named:
-                brought = resolve(named, data, f"data.{split}_source", progress)
+                brought = merged(resolve(named, data, f"data.{split}_source", progress))
                 parts[split] = brought.get(split) or brought["train"]
             elif split in own:
                 parts[split] = own[split]
         corpora = {split: Corpus(found, data) for split, found in parts.items()}
-        if "valid" not in parts and len(parts["train"]) == 1:
-            # One short file would be one document, and one document cannot be split.
-            corpora["train"].cut_small = True
-        return cls(data, corpora, progress)
+        # One short file would be one document, and one document cannot be split.
+        corpora["train"].cut_small = "valid" not in parts and len(parts["train"]) == 1
+        firsts = [splits["train"][0] for splits in sources if splits["train"]]
+        has_wikitext = data.clean == "wikitext" or any(_is_wikitext(part, data) for part in firsts)
+        return cls(data, corpora, has_wikitext, progress)
 
     @classmethod
-    def open_whole(cls, sources: Sequence[str], data: DataConfig, name: str = "test", progress: Progress = QUIET) -> TextSplits:
-        """All of `sources` as the one split `name`, nothing held out or deduplicated: what an evaluation scores."""
-        found = resolve(sources, data, "--input", progress)
-        return cls(data, {name: Corpus(found.get(name) or found["train"], data)}, progress)
+    def open_held_out(cls, sources: Sequence[str], data: DataConfig, progress: Progress = QUIET) -> TextSplits:
+        """All of `sources` as the one split `test`, whole: what an evaluation of other text scores.
+
+        Raises:
+            UsageError, InputError: as `open`.
+        """
+        brought = merged(resolve(sources, data, "--input", progress))
+        return cls(data, {"test": Corpus(brought.get("test") or brought["train"], data)}, False, progress)
+
+    def entries(self, kind: Literal["wordpiece", "bpe"]) -> tuple[str, ...]:
+        """Strings of this text that a tokenizer of `kind` must hold as one entry: WikiText's mark of a rare word.
+
+        Cleaning turns `<unk>` into `[UNK]`, which every WordPiece has anyway.
+        """
+        if not self.has_wikitext:
+            return ()
+        if self.data.clean == "none":
+            return ("<unk>",)
+        return () if kind == "wordpiece" else ("[UNK]",)
 
     def documents(self, split: str, task: str = "reading text") -> Iterator[Document]:
-        """A pass over the documents of `split`: cleaned, and for `train` deduplicated, with the overlap policy applied.
+        """A pass over the documents of `split`: cleaned; for `train` deduplicated, with the overlap policy applied.
 
         Args:
             split: one of `names`.
             task: what `progress` calls the pass.
 
         Raises:
-            InputError: while it is read, for bad text under `data.errors`, a damaged or changed file, overlap under
-                `data.overlap = "fail"`; at its end, where a side of the split has no document.
+            InputError: for bad text (see `data.errors`) and damaged or changed files where they are met; at the end
+                of the pass, where the split or the other side of an automatic split has no document, and for overlap
+                under `data.overlap = "fail"`.
         """
-        corpus = self._corpora["train" if self.automatic and split == "valid" else split]
-        reading = Reading(self.data.errors)
-        counts = reading.counts
-        # With the automatic split, rows that belong to no side are counted with training alone.
-        rows = Reading(self.data.errors) if self.automatic and split == "valid" else reading
+        shared = self.automatic and split != "test"  # this pass reads both sides
+        reading, rows = Reading(self.data.errors), Reading(self.data.errors)
+        training = TrainingFilter(self.data, self._held_out_splits(), reading.counts) if split == "train" else None
         other_side = 0
-        in_train = self._training_filter(counts) if split == "train" else None
 
-        def wanted(digest: bytes) -> bool:
+        def wanted(raw: bytes) -> bool:
             nonlocal other_side
-            if self.automatic and split != "test":
-                held_out = fraction_of(digest) < self.data.valid_fraction
-                if held_out != (split == "valid"):
-                    other_side += 1
-                    return False
-            return in_train is None or in_train(digest)
+            digest = digest_of(raw)
+            if shared and (fraction_of(digest) < self.data.valid_fraction) != (split == "valid"):
+                other_side += 1
+                return False
+            return training is None or training.stays(digest, len(raw))
 
-        yield from corpus.documents(reading, rows=rows, wanted=wanted, progress=self._progress, task=task)
-        if split == "train":
+        yield from self._corpora["train" if shared else split].documents(
+            reading, rows=rows, wanted=wanted if shared or training else None, progress=self._progress, task=task
+        )
+        both = reading.counts + rows.counts
+        self._check_not_empty(split, both, other_side if shared else None)
+        if training:
             self._settle_overlap()
-        self._check_not_empty(split, counts, rows.counts, other_side)
-        if split not in self.counts:
-            self._note_losses(split, counts)
+        # Rows that became no document belong to no side of an automatic split: they are counted with training.
+        counts = reading.counts if shared and split == "valid" else both
+        if split not in self.counts and (counts.dropped_bad or counts.replaced):
+            self._progress.note(
+                f"{split}: {counts.dropped_bad:,} bad rows were left out; {counts.replaced:,} documents have U+FFFD "
+                "for characters that could not be read."
+            )
         self.counts[split] = dataclasses.asdict(counts)
 
-    def _training_filter(self, counts: SplitCounts) -> Callable[[bytes], bool]:
-        """Whether a training document stays; counts those that do not, and remembers overlap in `_found`."""
-        seen = DigestSet()
-        held_out = self._held_out_digests()
-        self._found = {split: DigestSet() for split in held_out}
-
-        def stays(digest: bytes) -> bool:
-            overlaps = False
-            for split, digests in held_out.items():
-                if digest in digests:
-                    overlaps = True
-                    self._found[split].add(digest)
-            if overlaps and self.data.overlap == "drop":
-                counts.dropped_overlap += 1
-                return False
-            if self.data.dedup and not seen.add(digest):
-                counts.dropped_duplicates += 1
-                return False
-            return True
-
-        return stays
-
-    def _held_out_digests(self) -> dict[str, DigestSet]:
-        """Digests of held-out text that is read from its own place; the automatic split cannot overlap."""
+    def _held_out_splits(self) -> dict[str, HeldOut]:
+        """The held-out splits that have a place of their own; the sides of an automatic split cannot overlap."""
         if self._held_out is None:
-            self._held_out = {}
-            for split in self.names:
-                if split in self._corpora and split != "train":
-                    self._held_out[split] = digests = DigestSet()
-                    for raw, _, _ in self._corpora[split].rows(Reading(self.data.errors)):
-                        digests.add(digest_of(raw))
+            self._held_out = {
+                split: HeldOut(raw for raw, _, _ in corpus.rows(Reading(self.data.errors)))
+                for split, corpus in self._corpora.items()
+                if split != "train"
+            }
         return self._held_out
 
     def _settle_overlap(self) -> None:
         """After a whole pass over training: the rates, said once; or the refusal."""
         first = not self.overlap
-        found = {split: (len(self._found[split]), len(digests)) for split, digests in self._held_out_digests().items()}
-        self.overlap = {split: here / max(1, all_of_it) for split, (here, all_of_it) in found.items()}
-        if self.automatic:
-            self.overlap["valid"] = 0.0
+        held_out = {split: found for split, found in self._held_out_splits().items() if len(found)}
+        self.overlap = {"valid": 0.0} if self.automatic else {}
+        self.overlap |= {split: found.met / len(found) for split, found in held_out.items()}
         shares = [
-            f"{here:,} of {all_of_it:,} distinct {split} documents ({here / all_of_it:.2%})"
-            for split, (here, all_of_it) in found.items()
-            if here
+            f"{found.met:,} of {len(found):,} distinct {split} documents ({found.met / len(found):.2%}; "
+            f"{found.bytes_met / found.bytes:.2%} of their bytes)"
+            for split, found in held_out.items()
+            if found.met
         ]
         if not shares:
             return
         what = f"{' and '.join(shares)} are also training documents"
         if self.data.overlap == "fail":
-            raise InputError(
-                f"{what}.", where='data.overlap = "fail"', mend='take them out of the training text, or set data.overlap = "drop" or "warn"'
-            )
+            hint = 'take them out of the training text, or set data.overlap to "drop" or "warn"'
+            raise InputError(f"{what}.", where='data.overlap = "fail"', mend=hint)
         if first:
-            self._progress.note(f"{what}{', and were dropped from training' if self.data.overlap == 'drop' else ''}.")
+            dropped = ", and were dropped from training" if self.data.overlap == "drop" else ""
+            self._progress.note(f"{what}{dropped}.")
 
-    def _check_not_empty(self, split: str, counts: SplitCounts, rows: SplitCounts, other_side: int) -> None:
-        """Raises InputError where the split just read, or the other side of the automatic split, has no document."""
-        if counts.documents and (other_side or not self.automatic or split == "test"):
+    def _check_not_empty(self, split: str, counts: SplitCounts, other_side: int | None) -> None:
+        """Raises InputError where the split just read, or the other side of an automatic split, has no document."""
+        if counts.documents and other_side != 0:
             return
-        dropped = dataclasses.replace(counts, dropped_empty=max(counts.dropped_empty, rows.dropped_empty)).dropped()
-        dropped = f"; left out: {dropped}" if dropped else ""
-        if self.automatic and split != "test" and counts.documents + other_side:
-            sides = {split: counts.documents, "valid" if split == "train" else "train": other_side}
-            empty = next(side for side in ("train", "valid") if not sides[side])
+        left_out = f"; left out: {counts.dropped()}" if counts.dropped() else ""
+        if not other_side and not counts.documents:
+            parts = self._corpora[split if split in self._corpora else "train"].parts
             raise InputError(
-                f"The {empty} side of the text is empty: {sides['train']:,} documents for train, {sides['valid']:,} for valid{dropped}.",
-                where=f"data.valid_fraction = {self.data.valid_fraction}",
-                mend='give more text, name validation text in data.valid_source, change data.valid_fraction, or set data.document = "line"',
+                f"The text has no document{left_out}.",
+                where=f"{split}: {', '.join(part.name for part in parts[:3])}{', ...' if len(parts) > 3 else ''}",
+                mend="give text that holds more than white space",
             )
-        names = ", ".join(part.name for part in self._corpora.get(split, self._corpora[self.names[0]]).parts[:3])
-        raise InputError(f"The {split} text is empty: 0 documents{dropped}.", where=names, mend="give text that holds more than white space")
+        other = "valid" if split == "train" else "train"
+        sides = {split: counts.documents, other: other_side or 0}
+        raise InputError(
+            f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
+            f"{sides['train']:,} documents in train, {sides['valid']:,} in valid{left_out}.",
+            where=f"data.valid_fraction = {self.data.valid_fraction}",
+            mend="give more text, name validation text in data.valid_source, change data.valid_fraction, or cut a "
+            '.txt finer with data.document = "line"',
+        )
 
-    def _note_losses(self, split: str, counts: SplitCounts) -> None:
-        if counts.dropped_bad or counts.replaced:
-            self._progress.note(
-                f"{split}: {counts.dropped_bad:,} bad rows left out, {counts.replaced:,} documents with U+FFFD in place of bad characters."
-            )
 
-    def _is_wikitext(self, part: Part) -> bool:
-        """Whether the first 64 KiB of a part look like WikiText."""
-        head, size = [], 0
-        for raw, _, _ in Corpus((part,), self.data).rows(Reading("skip")):
-            head.append(raw)
-            size += len(raw)
-            if size > _SNIFF_BYTES:
-                break
-        return looks_like_wikitext(b"\n".join(head)[:_SNIFF_BYTES])
+def _is_wikitext(part: Part, data: DataConfig) -> bool:
+    """Whether the beginning of a part looks like WikiText."""
+    head = bytearray()
+    for raw, _, _ in Corpus((part,), data).rows(Reading("skip")):
+        head += raw[:_HEAD_BYTES] + b"\n"
+        if len(head) > _HEAD_BYTES:
+            break
+    return looks_like_wikitext(bytes(head))

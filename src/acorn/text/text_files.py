@@ -20,10 +20,11 @@ from typing import Any, BinaryIO, Literal, cast
 from acorn.errors import InputError
 
 Form = Literal["txt", "jsonl", "parquet"]
+_PACKINGS = ("", ".gz", ".xz", ".zst")
 ENDINGS: dict[str, tuple[Form, str]] = {
-    f".{form}{packing}": (form, packing)
-    for form, packings in (("txt", ("", ".gz", ".xz", ".zst")), ("jsonl", ("", ".gz", ".xz", ".zst")), ("parquet", ("",)))
-    for packing in packings
+    **{f".txt{packing}": ("txt", packing) for packing in _PACKINGS},
+    **{f".jsonl{packing}": ("jsonl", packing) for packing in _PACKINGS},
+    ".parquet": ("parquet", ""),  # packs itself
 }
 _BUFFER_BYTES = 1 << 18
 _FILE_KINDS = {
@@ -122,7 +123,7 @@ def _unpacked(raw: io.FileIO, file: TextFile) -> io.BufferedReader:
     if file.packing == ".gz":
         content = gzip.GzipFile(fileobj=cast(BinaryIO, raw), mode="rb")
     elif file.packing == ".xz":
-        content = lzma.LZMAFile(cast(BinaryIO, raw))
+        content = lzma.LZMAFile(cast(BinaryIO, raw))  # noqa: SIM115 - closed with `raw`
     elif file.packing == ".zst":
         import pyarrow  # a quarter of a second, for this format alone
 
@@ -136,9 +137,10 @@ def _damage(error: Exception, file: TextFile, position: int) -> InputError:
             f"The file cannot be read: {error.strerror}.", where=file.name, mend="check that it can be opened"
         )
     cut_short = isinstance(error, EOFError) or "runcated" in str(error)  # pyarrow: "Truncated compressed stream"
-    what = "The file is cut short: it ends inside its compressed data." if cut_short else f"The file is damaged: {error}."
     return InputError(
-        what, where=f"{file.name}, at or before byte {position:,} of {file.size:,}", mend="copy or download it again"
+        "The file is cut short: it ends inside its compressed data." if cut_short else f"The file is damaged: {error}.",
+        where=f"{file.name}, at or before byte {position:,} of {file.size:,}",
+        mend="copy or download it again",
     )
 
 
@@ -147,7 +149,8 @@ def _status(path: Path, name: str) -> os.stat_result:
     try:
         status = path.stat()
     except OSError as error:
-        raise InputError(f"There is no file to read: {error.strerror}.", where=name, mend="check the path and its links") from None
+        what = f"There is no file to read: {error.strerror}."
+        raise InputError(what, where=name, mend="check the path and its links") from None
     if not stat.S_ISREG(status.st_mode):
         kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
         raise InputError(f"This is {kind}, where a file is expected.", where=name, mend="name a regular file")

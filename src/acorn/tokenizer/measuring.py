@@ -88,8 +88,8 @@ def mangling_warning(report: TokenizerReport) -> str | None:
         return None
     examples = ", ".join(f"{word!r} becomes {back!r}" for word, back in report.samples)
     return (
-        f"This tokenizer does not keep the text: its normaliser drops {report.dropped_letter_rate:.2%} of the letters and "
-        f"marks, and {report.round_trip_rate:.2%} of the words of held-out text come back unchanged"
+        f"This tokenizer does not keep the text: its normaliser drops {report.dropped_letter_rate:.2%} of the letters "
+        f"and marks, and {report.round_trip_rate:.2%} of the words of held-out text come back unchanged"
         + (f" ({examples})" if examples else "")
         + ". The model can only learn what is left. tokenizer.kind=bpe keeps everything."
     )

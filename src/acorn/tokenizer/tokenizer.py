@@ -40,14 +40,16 @@ class Tokenizer:
         _adapt(backend, self.separator)
         spec = json.loads(backend.to_str())
         vocabulary = backend.get_vocab()
-        unknown = spec["model"].get("unk_token")
+        unknown: str | None = spec["model"].get("unk_token")
+        if unknown not in vocabulary:
+            unknown = None
         specials = [token["content"] for token in spec["added_tokens"] if token["special"]]
 
         self.kind: str = spec["model"]["type"].lower()  # wordpiece or bpe; others only when made elsewhere
         self.vocab_size = max(vocabulary.values()) + 1
         self.separator_id = vocabulary[self.separator]
-        self.unknown: str | None = unknown if unknown in vocabulary else None
-        self.unknown_id = vocabulary[unknown] if unknown in vocabulary else None
+        self.unknown = unknown
+        self.unknown_id = None if unknown is None else vocabulary[unknown]
         self.pad = bpe.PAD if bpe.PAD in vocabulary else self.separator
         self.pad_id = vocabulary[self.pad]
         # Ids without a token can only come from a file made elsewhere.
@@ -159,7 +161,7 @@ class Tokenizer:
         return {**config, "unk_token": self.unknown} if self.unknown else config
 
 
-_OTHER_TOKENIZER = "name a tokenizer.json of the Hugging Face tokenizers library, or make one with `acorn tokenizer train`"
+_OTHER_TOKENIZER = "name a tokenizer.json of the Hugging Face tokenizers library; `acorn tokenizer train` makes one"
 
 
 def _not_unicode() -> InputError:
@@ -198,8 +200,8 @@ def _without_controls(spec: dict[str, Any], separator: str, unknown: str | None)
     """A second backend for documents, in which only vocabulary entries, not control tokens, are matched."""
     added = []
     for token in spec["added_tokens"]:
-        special = token["special"] and token["content"] != unknown or token["content"] == separator
-        added.append({**token, "special": special})
+        is_control = token["content"] == separator or (token["special"] and token["content"] != unknown)
+        added.append({**token, "special": is_control})
     backend = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": added}))
     backend.encode_special_tokens = True  # as ordinary text, that is
     return backend

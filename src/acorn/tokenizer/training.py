@@ -17,11 +17,14 @@ from acorn.tokenizer.tokenizer import Tokenizer
 Kind = Literal["wordpiece", "bpe"]
 Texts = Callable[[], Iterable[str]]
 
+_LEARNING = "learning the vocabulary"
 LONGEST_RUN = 1024  # characters without a change between blank and not blank that the trainers see in one piece
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{LONGEST_RUN + 1},}}|(?<!\s)\s{{{LONGEST_RUN + 1},}}")
 
 
-def train(texts: Texts, kind: Kind, vocab_size: int, *, entries: Sequence[str] = (), progress: Progress = QUIET) -> Tokenizer:
+def train(
+    texts: Texts, kind: Kind, vocab_size: int, *, entries: Sequence[str] = (), progress: Progress = QUIET
+) -> Tokenizer:
     """Learns a tokenizer.
 
     Args:
@@ -29,29 +32,31 @@ def train(texts: Texts, kind: Kind, vocab_size: int, *, entries: Sequence[str] =
         kind: `bpe` or `wordpiece`.
         vocab_size: entries wanted, special tokens included. A small text may reach fewer; progress is told.
         entries: strings such as `<unk>` that become one vocabulary entry each, matched wherever they stand.
-        progress: hears how many bytes were read.
+        progress: hears that the reading is done and the learning goes on, and notes. `texts` tells of the reading.
 
     Raises:
         UsageError: the vocabulary is too small, or an entry collides with another.
         InputError: there is no text to learn from.
     """
     if kind not in ("wordpiece", "bpe"):
-        raise UsageError(f"There is no tokenizer kind {kind!r}.", where="tokenizer.kind", mend="choose bpe or wordpiece")
+        raise UsageError(f"There is no tokenizer kind {kind!r}.", where="tokenizer.kind", mend="use bpe or wordpiece")
     specials = wordpiece.SPECIALS if kind == "wordpiece" else bpe.SPECIALS
     _check_entries(entries, specials)
     matched = [*entries, wordpiece.UNKNOWN] if kind == "wordpiece" else entries
-    text = _TrainingText(texts, matched, progress)
+    text = _TrainingText(texts, matched)
 
     named = len(specials) + len(entries)
     if kind == "wordpiece":
-        letters = wordpiece.alphabet(text.read("Reading the alphabet"))
+        letters = wordpiece.alphabet(text.read())
         text.check_not_empty()
-        _check_vocab_size(vocab_size, named + 2 * len(letters), f"each of the text's {len(letters):,} characters in two forms")
-        backend = wordpiece.learn(text.read("Learning the vocabulary"), letters, vocab_size, entries)
+        forms = f"each of the text's {len(letters):,} characters, beginning a word and within one,"
+        _check_vocab_size(vocab_size, named + 2 * len(letters), forms)
+        backend = wordpiece.learn(_and_then_learn(text.read(), progress), letters, vocab_size, entries)
     else:
         _check_vocab_size(vocab_size, named + 256, "the 256 bytes")
-        backend = bpe.learn(text.read("Learning the vocabulary"), vocab_size, entries)
+        backend = bpe.learn(_and_then_learn(text.read(), progress), vocab_size, entries)
         text.check_not_empty()
+    progress.end(_LEARNING)
 
     backend.add_special_tokens([AddedToken(special, normalized=False) for special in specials])
     backend.add_tokens([AddedToken(entry, normalized=False) for entry in entries])
@@ -67,24 +72,21 @@ def train(texts: Texts, kind: Kind, vocab_size: int, *, entries: Sequence[str] =
 class _TrainingText:
     """The training documents as the trainers should see them, counted on the way."""
 
-    def __init__(self, texts: Texts, matched: Sequence[str], progress: Progress) -> None:
+    def __init__(self, texts: Texts, matched: Sequence[str]) -> None:
         self.texts = texts
         self.matched = re.compile("|".join(map(re.escape, matched))) if matched else None
-        self.progress = progress
         self.documents = self.n_bytes = 0
         self.has_letters = False
 
-    def read(self, task: str) -> Iterator[str]:
+    def read(self) -> Iterator[str]:
         """One pass: documents cut at the entries (which are matched, so never learned) and inside endless words."""
         self.documents = self.n_bytes = 0
         for text in self.texts():
             self.documents += 1
             self.n_bytes += len(text.encode("utf-8", "surrogatepass"))
-            self.progress.at(task, self.n_bytes, 0)
             for part in self.matched.split(text) if self.matched else (text,):
                 self.has_letters = self.has_letters or not (part.isspace() or not part)
                 yield from _cut(part)
-        self.progress.end(task)
 
     def check_not_empty(self) -> None:
         if not self.has_letters:
@@ -94,6 +96,12 @@ class _TrainingText:
                 where="data.source",
                 mend="check that the source names the right files, and what data.clean leaves of them",
             )
+
+
+def _and_then_learn(texts: Iterator[str], progress: Progress) -> Iterator[str]:
+    """Passes the text through, then says that the trainer has all of it: what follows can take minutes."""
+    yield from texts
+    progress.at(_LEARNING, 0, 0, "entries")
 
 
 def _cut(text: str) -> Iterator[str]:

@@ -44,11 +44,14 @@ def alphabet(texts: Iterable[str]) -> list[str]:
     for text in texts:
         raw.update(text)
     backend = reader()
-    words = (word for c in raw for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(c)))
+    normalized = (backend.normalizer.normalize_str(character) for character in raw)
+    words = (word for text in normalized for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
     return sorted(set("".join(words)))
 
 
-def learn(texts: Iterable[str], letters: Sequence[str], vocab_size: int, entries: Sequence[str]) -> tokenizers.Tokenizer:
+def learn(
+    texts: Iterable[str], letters: Sequence[str], vocab_size: int, entries: Sequence[str]
+) -> tokenizers.Tokenizer:
     """A WordPiece of at most `vocab_size` entries: SPECIALS, `entries`, every letter in both forms, learned pieces.
 
     The library's trainer numbers the `##` letters in the order of a hash map, and the numbers decide ties between

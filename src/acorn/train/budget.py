@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from acorn.config import Config
+from acorn.config_files import with_values
 from acorn.errors import ResourceError
 from acorn.files import free_bytes
-from acorn.model.sizing import ADAMW_BYTES, MUON_BYTES, size_of, training_memory
-from acorn.runtime.device import Runtime
+from acorn.model.sizing import ADAMW_BYTES, MUON_BYTES, choose_micro_batch_size, size_of, training_memory
+from acorn.runtime.device import Runtime, choose_runtime, measure_peak
+from acorn.runtime.memory import available_memory
+
+USUAL_SHARE = 0.4
+"""Share of the matrix products' measured peak that a training step usually reaches on a CPU."""
 
 SLOWEST_SENSIBLE = 50e9
 """FLOP/s of fp32 on two modest cores, to tell a run of seconds from one of hours before anything is measured."""
@@ -20,6 +26,46 @@ def expected_seconds(config: Config) -> float:
         return 60 * config.train.minutes
     tokens = config.train.steps * config.train.batch_size * config.model.block_size
     return tokens * size_of(config.model).flops_per_token / SLOWEST_SENSIBLE
+
+
+def plan_run(config: Config) -> dict[str, Any]:
+    """Parameters, memory, tokens and time of a run on this machine. Nothing is read or written.
+
+    Time rests on the machine's matrix products as measured now, and on the share of them that training usually reaches.
+    """
+    vocab_size = config.model.vocab_size or config.tokenizer.vocab_size
+    config = with_values(config, {"model.vocab_size": vocab_size})
+    runtime = choose_runtime(config.train, expected_seconds(config))
+    width = 4 if runtime.precision == "fp32" else 2
+    available = available_memory(runtime.device)
+    model, train = config.model, config.train
+    micro_batch_size = train.micro_batch_size or choose_micro_batch_size(
+        model, config.optimizer.name, train.batch_size, width, available
+    )
+    size = size_of(model)
+    speed = USUAL_SHARE * measure_peak(runtime.device, runtime.dtype) / size.flops_per_token
+    batch_tokens = train.batch_size * model.block_size
+    steps = train.steps or int(60 * train.minutes * speed / batch_tokens)
+    return {
+        "name": config.name,
+        "architecture": model.architecture,
+        "parameters": size.parameters,
+        "vocab_size": vocab_size,
+        "flops_per_token": size.flops_per_token,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "compile": runtime.compile,
+        "threads": runtime.threads,
+        "micro_batch_size": micro_batch_size,
+        "memory_bytes": training_memory(model, config.optimizer.name, micro_batch_size, width),
+        "memory_available_bytes": available,
+        "tokens_per_step": batch_tokens,
+        "steps": steps,
+        "tokens": steps * batch_tokens,
+        "tokens_per_second": speed,
+        "minutes": train.minutes or steps * batch_tokens / speed / 60,
+        "checkpoint_bytes": size.parameters * (4 + _state_bytes(config)),
+    }
 
 
 def check_memory(config: Config, runtime: Runtime, available: int | None) -> None:
@@ -54,10 +100,9 @@ def check_disk(config: Config, out: Path) -> None:
     Raises:
         ResourceError: with the bytes needed and free.
     """
-    state = ADAMW_BYTES if config.optimizer.name == "adamw" else MUON_BYTES
     parameters = size_of(config.model).parameters
     # Kept ones, the best one, one being written, and final/ twice while it is replaced.
-    needed = parameters * ((config.checkpoint.keep + 2) * (4 + state) + 2 * 4)
+    needed = parameters * ((config.checkpoint.keep + 2) * (4 + _state_bytes(config)) + 2 * 4)
     free = free_bytes(out)
     if needed > free:
         raise ResourceError(
@@ -65,3 +110,8 @@ def check_disk(config: Config, out: Path) -> None:
             where=str(out),
             mend="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
         )
+
+
+def _state_bytes(config: Config) -> int:
+    """Optimizer state of one parameter, at the most."""
+    return ADAMW_BYTES if config.optimizer.name == "adamw" else MUON_BYTES

@@ -228,14 +228,13 @@ class Loop:
 
     def _validate(self) -> bool:
         """Scores the validation split, or its stated part. True if the loss is the lowest so far."""
-        with self.runtime.autocast():
-            loss_sum, count = score(
-                self.model,
-                self.shards.tokens("valid"),
-                context=self.config.model.block_size,
-                stride=self.config.model.block_size,
-                limit=self.config.train.eval_tokens or None,
-            )
+        loss_sum, count = score(
+            self.model,
+            self.shards.tokens("valid"),
+            context=self.config.model.block_size,
+            autocast=self.runtime.autocast,
+            limit=self.config.train.eval_tokens or None,
+        )
         counters = self.counters
         counters.valid_loss, counters.valid_step = loss_sum / count, counters.step
         record = self._record("valid") | {

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoin
 from acorn.config import Config
 from acorn.config_files import differences, load_config, to_toml, with_values
 from acorn.data.prepare import prepare
+from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DamageError, InputError, UsageError
-from acorn.files import FolderLock, disk_errors, settle, sha256_of, write_file, write_json
+from acorn.errors import DamageError, UsageError
+from acorn.files import FolderLock, disk_errors, read_json, settle, sha256_of, write_file, write_json
 from acorn.model.gpt import GPT
 from acorn.model.sizing import choose_micro_batch_size, size_of
 from acorn.progress import QUIET, Progress
@@ -29,8 +29,8 @@ from acorn.run_folder import MANIFEST, RunFolder
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak
 from acorn.runtime.memory import available_memory
 from acorn.text.splits import TextSplits
+from acorn.tokenizer.measuring import mangling_warning
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.tokenizer.training import mangling_warning
 from acorn.tokenizer.training import train as train_tokenizer
 from acorn.train.budget import check_disk, check_memory, expected_seconds
 from acorn.train.environment import changed_since, describe_environment
@@ -38,6 +38,10 @@ from acorn.train.finish import finish_run, is_finished
 from acorn.train.loop import Loop, Watcher
 from acorn.train.optimizer import build_optimizers
 from acorn.train.resume import merge_configs
+from acorn.train.schedule import rate_factor
+
+MEASURED_DOCUMENTS = 2000
+"""Held-out documents on which the tokenizer's losses are measured before training."""
 
 
 class Unwatched:
@@ -128,7 +132,7 @@ def _run(
     if not (config.train.steps or config.train.minutes):
         raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
     tokenizer, shards = _text_to_shards(config, run, checkpoint, progress)
-    config, runtime = _resolve(config, run, tokenizer, checkpoint)
+    config, runtime = _resolve(config, run, tokenizer, shards)
     environment = describe_environment(runtime, command_line) | {
         "windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}
     }
@@ -236,14 +240,113 @@ def _make_shards(config: Config, run: RunFolder, progress: Progress) -> tuple[To
         tokenizer = Tokenizer.from_file(Path(config.tokenizer.path))
     else:
         tokenizer = train_tokenizer(
-            _TrainingTexts(texts),
+            lambda: (document.text for document in texts.documents("train")),
             config.tokenizer.kind,
             config.tokenizer.vocab_size,
-            entries=["<unk>"] if texts.has_wikitext and config.tokenizer.kind == "bpe" else [],
+            entries=texts.entries(config.tokenizer.kind),
             progress=progress,
         )
+    held_out = (document.text for document in islice(texts.documents("valid"), MEASURED_DOCUMENTS))
+    if warning := mangling_warning(tokenizer.measure(held_out)):
+        progress.note(f"warning: {warning}")
     write_file(run.config, to_toml(config))
     write_file(run.tokenizer, tokenizer.to_json())
-    _remove_folder(run.data)
-    shards = prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
+    shards = prepare(
+        texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, replace_existing=True, progress=progress
+    )
     return tokenizer, shards
+
+
+def _resolve(
+    config: Config, run: RunFolder, tokenizer: Tokenizer, shards: TokenShards
+) -> tuple[Config, Runtime]:
+    """The config with every choice made, and the runtime it asks for. Refuses what cannot fit this machine."""
+    if config.model.vocab_size not in (0, tokenizer.vocab_size):
+        raise UsageError(
+            f"The model is to have {config.model.vocab_size:,} vocabulary entries; the tokenizer has {tokenizer.vocab_size:,}.",
+            where="model.vocab_size",
+            mend="leave model.vocab_size out, and set tokenizer.vocab_size",
+        )
+    SampleOrder(shards.count("train").tokens, config.model.block_size, config.train.seed)  # refuses too little text
+    config = with_values(config, {"model.vocab_size": tokenizer.vocab_size})
+    runtime = choose_runtime(config.train, expected_seconds(config))
+    width = 4 if runtime.precision == "fp32" else 2
+    available = available_memory(runtime.device)
+    micro_batch_size = config.train.micro_batch_size or choose_micro_batch_size(
+        config.model, config.optimizer.name, config.train.batch_size, width, available
+    )
+    config = with_values(
+        config,
+        {
+            "train.device": runtime.device,
+            "train.precision": runtime.precision,
+            "train.compile": runtime.compile,
+            "train.threads": runtime.threads,
+            "train.micro_batch_size": min(micro_batch_size, config.train.batch_size),
+            "parallel.strategy": "single",
+        },
+    )
+    check_memory(config, runtime, available)
+    check_disk(config, run.root)
+    return config, runtime
+
+
+def _build(
+    config: Config, runtime: Runtime, checkpoint: Checkpoint | None
+) -> tuple[GPT, list[torch.optim.Optimizer], Counters]:
+    """Model, optimizers and counters, new or as the checkpoint has them."""
+    with torch.device(runtime.device):
+        model = GPT(config.model)
+    muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
+    optimizers = build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
+    if checkpoint is None:
+        model.init_weights(config.train.seed)
+        return model, optimizers, Counters(schedule_steps=config.train.steps)
+    restore(model, optimizers, checkpoint)
+    return model, optimizers, checkpoint.counters
+
+
+def _note_inequality(
+    config: Config, checkpoint: Checkpoint | None, environment: dict[str, Any], counters: Counters, progress: Progress
+) -> None:
+    """Says what keeps the run from being bit-equal to an undisturbed one, if anything does."""
+    if config.train.minutes:
+        progress.note("The schedule follows the clock: this run does not repeat bit for bit. train.steps would.")
+    if checkpoint is None:
+        return
+    progress.note(f"Going on from step {counters.step:,} ({checkpoint.path}).")
+    for change in changed_since(checkpoint.resolved, environment):
+        progress.note(f"No longer bit-equal to an undisturbed run: {change}.")
+        counters.undisturbed = False
+    if config.train.steps != counters.schedule_steps and config.schedule.name != "constant":
+        old, new = (_factor_at(config, counters, steps) for steps in (counters.schedule_steps, config.train.steps))
+        progress.note(
+            f"The schedule is computed for {config.train.steps:,} steps from now on: at step {counters.step:,} the rate goes "
+            f"from {old:.3f} to {new:.3f} of its peak. The run is no longer equal to an undisturbed one."
+        )
+        counters.undisturbed = False
+    counters.schedule_steps = config.train.steps
+
+
+def _factor_at(config: Config, counters: Counters, steps: int) -> float:
+    """Share of the peak rate where the run stands, in a run of `steps` steps (0: by the clock)."""
+    if steps:
+        return rate_factor(config.schedule, min(1.0, counters.step / steps), 1 / steps)
+    return rate_factor(config.schedule, min(1.0, counters.seconds / (60 * config.train.minutes or 1)), 0.0)
+
+
+def _used_up(config: Config, counters: Counters) -> bool:
+    """Whether the run's steps or minutes are behind it."""
+    if config.train.steps:
+        return counters.step >= config.train.steps
+    return counters.seconds >= 60 * config.train.minutes
+
+
+def _fingerprint(shards: TokenShards) -> str:
+    """One value for all token shards: their manifest names the content of every file."""
+    return sha256_of(shards.folder / MANIFEST)
+
+
+def _result(run: RunFolder, step: int, *, was_complete: bool) -> PretrainResult:
+    evaluation = {split: figures for split, figures in read_json(run.evaluation).items() if isinstance(figures, dict)}
+    return PretrainResult(run.root, step, evaluation, was_complete)

@@ -1,0 +1,26 @@
+"""acorn grows a GPT-style language model from scratch out of your own text.
+
+The public names are those of `acorn.api`; they are imported when first asked for, so that `import acorn` is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acorn.api import AcornError, LanguageModel, Run, Tokenizer, load, pretrain
+
+__version__ = "0.1.0"
+__all__ = ["AcornError", "LanguageModel", "Run", "Tokenizer", "load", "pretrain"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from acorn import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

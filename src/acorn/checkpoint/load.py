@@ -1,0 +1,174 @@
+"""A RUN becomes a model and its tokenizer: a run folder, a checkpoint folder, or a Hugging Face model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from acorn.checkpoint.integrity import (
+    checkpoint_faults,
+    kind_of,
+    newest_whole_checkpoint,
+    readable_checkpoints,
+)
+from acorn.checkpoint.layouts import meta_parameters
+from acorn.checkpoint.model_folder import read_model_folder, without_padding
+from acorn.checkpoint.tensor_files import check_tensors
+from acorn.checkpoint.training_state import read_checkpoint
+from acorn.config import ModelConfig
+from acorn.errors import DamageError, UsageError
+from acorn.files import read_json, readable
+from acorn.model.gpt import GPT
+from acorn.progress import QUIET, Progress
+from acorn.run_folder import TOKENIZER, RunFolder
+from acorn.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model to use, not to resume.
+
+    Attributes:
+        model: in eval mode.
+        folder: where it came from: a checkpoint or model folder.
+        step: optimizer steps of the checkpoint; None for a model folder, which does not say.
+    """
+
+    model: GPT
+    tokenizer: Tokenizer
+    config: ModelConfig
+    folder: Path
+    step: int | None
+
+
+def load(
+    run: Path | str,
+    checkpoint: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    progress: Progress = QUIET,
+) -> LoadedModel:
+    """Loads the model that `run` stands for.
+
+    Args:
+        run: a run folder (its final model, else its newest whole checkpoint), a checkpoint folder in one, or a
+            Hugging Face model folder.
+        checkpoint: of a run folder: "last", "best" or a step, instead of the final model.
+        progress: hears of checkpoints that were passed over because they are torn.
+
+    Raises:
+        UsageError: `run` or the checkpoint is not there, or nothing of the kind.
+        InputError: a model folder that acorn cannot build.
+        DamageError: what was found fails its check.
+    """
+    run = Path(run)
+    kind = kind_of(run)
+    if checkpoint is not None and kind != "run":
+        raise UsageError(
+            f"{run} is a {kind} folder, in which there is no checkpoint to choose.",
+            where=f"--checkpoint {checkpoint}",
+            mend="name the run folder, or leave --checkpoint out",
+        )
+    folder = _chosen(RunFolder(run), checkpoint, progress) if kind == "run" else run
+    if kind_of(folder) == "model":
+        config, weights, tokenizer = read_model_folder(folder)
+        step = None
+    else:
+        if faults := checkpoint_faults(folder):
+            raise DamageError(
+                _listed(faults), where=str(folder), mend="name the run folder, whose newest whole one is used"
+            )
+        state = read_checkpoint(folder, weights_only=True)
+        tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER))
+        check_tensors(state.weights, {name: p.shape for name, p in meta_parameters(state.config.model).items()}, folder)
+        config, weights = without_padding(state.config.model, state.weights, tokenizer)
+        step = state.counters.step
+    return LoadedModel(build_model(config, weights, device, dtype), tokenizer, config, folder, step)
+
+
+def build_model(
+    config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
+) -> GPT:
+    """A network in eval mode around `weights` (names of `GPT.named_parameters()`); no second set is ever held."""
+    with torch.device("meta"):
+        model = GPT(config)
+    state = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+    if config.is_tied:
+        state["head.weight"] = state["token_embedding.weight"]
+    model.load_state_dict(state, assign=True)
+    if config.is_tied:
+        # Assigning made two parameters over the same memory; it is one again.
+        model.token_embedding.weight = model.head.weight
+    return model.eval()
+
+
+def _chosen(run: RunFolder, checkpoint: str | None, progress: Progress) -> Path:
+    """The folder inside the run that `checkpoint` stands for."""
+    final = readable(run.final)
+    if checkpoint is None and final.is_dir():
+        return final
+    if checkpoint not in (None, "last"):
+        return _of_step(run, _best_step(run) if checkpoint == "best" else _step_number(checkpoint))
+    newest = newest_whole_checkpoint(run, progress)
+    if newest is None:
+        raise UsageError(
+            "The run has nothing to load yet: neither final/ nor a checkpoint.",
+            where=str(run.root.absolute()),
+            mend="let it train until its first checkpoint",
+        )
+    return newest
+
+
+def _of_step(run: RunFolder, step: int) -> Path:
+    """The folder of a step's checkpoint.
+
+    Raises:
+        UsageError: there is none.
+        DamageError: it is torn; the whole ones are named.
+    """
+    folders = readable_checkpoints(run)
+    if step not in folders:
+        raise UsageError(
+            f"The run has no checkpoint of step {step}.", where=str(run.checkpoints), mend=_choice(list(folders))
+        )
+    if faults := checkpoint_faults(folders[step]):
+        whole = [other for other, folder in folders.items() if other != step and not checkpoint_faults(folder)]
+        raise DamageError(_listed(faults), where=str(folders[step]), mend=_choice(whole))
+    return folders[step]
+
+
+def _step_number(checkpoint: str) -> int:
+    try:
+        return int(checkpoint)
+    except ValueError:
+        raise UsageError(
+            f"{checkpoint!r} is not a checkpoint.", where="--checkpoint", mend="give last, best, or a step such as 200"
+        ) from None
+
+
+def _best_step(run: RunFolder) -> int:
+    if not run.best.is_file():
+        raise UsageError(
+            "The run has no best checkpoint yet: it was never validated.",
+            where=str(run.best),
+            mend="use --checkpoint last",
+        )
+    best = read_json(run.best)
+    if not isinstance(best, dict) or not isinstance(best.get("step"), int):
+        raise DamageError(f"{run.best.name} does not name a step.", where=str(run.best), mend="use --checkpoint last")
+    return int(best["step"])
+
+
+def _choice(steps: list[int]) -> str:
+    if not steps:
+        return "there is no other checkpoint to choose"
+    return "choose one of the steps " + ", ".join(map(str, steps))
+
+
+def _listed(faults: list[str]) -> str:
+    return "The checkpoint is not whole:\n" + "\n".join(f"  - {fault}" for fault in faults)

@@ -1,0 +1,178 @@
+"""The Hugging Face model folder: what acorn trained, as transformers and other runtimes load it, and read back.
+
+Nothing in it needs code of acorn's. `layouts.py` says how networks and names translate; here are the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from acorn.checkpoint.integrity import check_read_files
+from acorn.checkpoint.layouts import (
+    expected_shapes,
+    from_config_json,
+    from_hugging_face,
+    to_config_json,
+    to_hugging_face,
+)
+from acorn.checkpoint.tensor_files import check_tensors, load_tensors, save_tensors
+from acorn.config import ModelConfig
+from acorn.errors import DamageError, InputError
+from acorn.files import new_folder, read_json, to_json
+from acorn.model.gpt import GPT
+from acorn.run_folder import MODEL_CONFIG, TOKENIZER
+from acorn.tokenizer.tokenizer import Tokenizer
+
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
+GPT2_BUFFERS = (".attn.bias", ".attn.masked_bias")
+"""The causal mask, which GPT-2's first releases stored beside the weights."""
+
+
+def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, *, replace: bool = True) -> None:
+    """Writes `model` and `tokenizer` as the Hugging Face folder `path`, in fp32, whole or not at all.
+
+    Rows of the vocabulary that the tokenizer has no entries for are left out.
+
+    Args:
+        card: the text of README.md.
+        replace: an existing folder of that name is replaced, else refused.
+
+    Raises:
+        UsageError: `path` exists and `replace` is false.
+        InputError: the tokenizer has more entries than the model.
+        ResourceError: the disk is full or cannot be written.
+    """
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    config, weights = without_padding(model.config, parameters, tokenizer)
+    tensors = to_hugging_face(config, {name: tensor.detach().float() for name, tensor in weights.items()})
+    ids = {"separator_id": tokenizer.separator_id, "pad_id": tokenizer.pad_id}
+    with new_folder(path, replace=replace) as folder:
+        save_tensors(folder / WEIGHTS, tensors)
+        files = {
+            MODEL_CONFIG: to_json(to_config_json(config, **ids)),
+            GENERATION_CONFIG: to_json(_generation_config(tokenizer)),
+            TOKENIZER: tokenizer.to_json(),
+            TOKENIZER_CONFIG: to_json(tokenizer.transformers_config(config.block_size)),
+            CARD: card,
+        }
+        for name, text in files.items():
+            (folder / name).write_bytes(text.encode("utf-8"))
+
+
+def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer]:
+    """Reads a Hugging Face folder: acorn's own (checked against its manifest), or another GPT-2 or Qwen3.
+
+    Returns:
+        the config; the weights under acorn's names (a tied head left out), in the stored type; the tokenizer.
+
+    Raises:
+        InputError: acorn cannot build this network, or cannot use its tokenizer.
+        DamageError: a file is missing, changed or unsafe to read, or the weights do not fit the config.
+    """
+    files = _weight_files(path)
+    for name in (MODEL_CONFIG, TOKENIZER):
+        if not (path / name).is_file():
+            raise DamageError(f"{name} is missing.", where=str(path), mend=_MEND)
+    index = [] if WEIGHTS in files else [WEIGHTS_INDEX]
+    check_read_files(path, [MODEL_CONFIG, TOKENIZER, *index, *files])
+    values = read_json(path / MODEL_CONFIG)
+    if not isinstance(values, dict):
+        raise DamageError(f"{MODEL_CONFIG} does not hold an object.", where=str(path / MODEL_CONFIG), mend=_MEND)
+    config = from_config_json(values, str(path / MODEL_CONFIG))
+    tensors: dict[str, Tensor] = {}
+    for name in files:
+        tensors.update(load_tensors(path / name))
+    if config.architecture != "modern":
+        tensors = _with_prefix(tensors)
+    check_tensors(tensors, expected_shapes(config), path)
+    tokenizer = Tokenizer.from_file(path / TOKENIZER)
+    config, weights = without_padding(config, from_hugging_face(config, tensors), tokenizer)
+    return config, weights, tokenizer
+
+
+def without_padding(
+    config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Cuts the vocabulary's rows to those that the tokenizer has entries for, so that no other id can be produced.
+
+    Raises:
+        InputError: the tokenizer has more entries than the model.
+    """
+    entries = tokenizer.vocab_size
+    if entries > config.vocab_size:
+        raise InputError(
+            f"The tokenizer has {entries:,} entries, but the model only {config.vocab_size:,}.",
+            where=TOKENIZER,
+            mend="use the tokenizer that the model was trained with",
+        )
+    cut = {name: tensor[:entries] if name in VOCABULARY_ROWS else tensor for name, tensor in weights.items()}
+    return config.model_copy(update={"vocab_size": entries}), cut
+
+
+def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What transformers' generate() does when it is not told otherwise."""
+    values = {
+        "bos_token_id": tokenizer.separator_id,
+        "eos_token_id": tokenizer.separator_id,
+        "pad_token_id": tokenizer.pad_id,
+        "do_sample": False,
+        "use_cache": True,
+    }
+    return {**values, "suppress_tokens": tokenizer.reserved_ids} if tokenizer.reserved_ids else values
+
+
+def _weight_files(path: Path) -> list[str]:
+    """Names of the files that hold the weights.
+
+    Raises:
+        DamageError: there are none that are safe to read.
+    """
+    if (path / WEIGHTS).is_file():
+        return [WEIGHTS]
+    if (path / WEIGHTS_INDEX).is_file():
+        return _sharded(path / WEIGHTS_INDEX)
+    pickles = sorted(entry.name for entry in path.iterdir() if any(fnmatch(entry.name, pattern) for pattern in PICKLES))
+    if pickles:
+        raise DamageError(
+            f"The weights are a pickle ({', '.join(pickles)}), which could run any code when opened; it was not read.",
+            where=str(path),
+            mend="get the model as safetensors, or convert it where you trust its source",
+        )
+    raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), mend=_MEND)
+
+
+def _sharded(index: Path) -> list[str]:
+    """Names of the files that the index of a large model lists, each one beside it."""
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise DamageError(f"{index.name} has no weight_map.", where=str(index), mend=_MEND)
+    for tensor, name in places.items():
+        if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:"):
+            raise DamageError(
+                f"{index.name} names {name!r} for {tensor}: not a safetensors file of this folder; it was not read.",
+                where=str(index),
+                mend="do not use this model unless you know who changed it; get it anew from its source",
+            )
+    return sorted(set(places.values()))
+
+
+def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """GPT-2's first releases left the outer `transformer.` out of the names."""
+    outer = ("transformer.", "lm_head.")
+    return {
+        name if name.startswith(outer) else f"transformer.{name}": tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(GPT2_BUFFERS)
+    }
+
+
+_MEND = "restore the folder from a copy, or make it anew"

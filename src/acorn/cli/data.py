@@ -1,0 +1,60 @@
+"""`acorn data`: text to token shards, and their check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acorn.cli.output import print_facts, print_json
+from acorn.errors import UsageError
+
+app = typer.Typer(help="Turn text into token shards, or check them.", no_args_is_help=True)
+
+
+@app.command()
+def prepare(
+    tokenizer: Annotated[Path, typer.Option(help="A tokenizer.json.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    input: Annotated[list[str] | None, typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:...")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[SRC]...", help="More text.")] = None,
+    clean: Annotated[str, typer.Option(help="none or wikitext.")] = "none",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Encode documents into memory-mapped token shards with a manifest."""
+    from acorn.config_files import build_config
+    from acorn.data.prepare import prepare as prepare_shards
+    from acorn.report.terminal import TaskProgress
+    from acorn.text.splits import TextSplits
+    from acorn.tokenizer.tokenizer import Tokenizer
+
+    sources = [*(input or []), *(more or [])]
+    if not sources:
+        raise UsageError("No text is named.", where="--input", mend="name some: --input my_corpus/*.txt")
+    config = build_config({"data": {"source": sources, "clean": clean}}, "the command line")
+    progress = TaskProgress()
+    try:
+        texts = TextSplits.open(config.data, progress)
+        loaded = Tokenizer.from_file(tokenizer)
+        shards = prepare_shards(texts, loaded, out, shard_tokens=config.data.shard_tokens, progress=progress)
+    finally:
+        progress.close()
+    if as_json:
+        print_json({"folder": str(out), **shards.manifest})
+        return
+    for split in shards.splits:
+        count = shards.count(split)
+        print(f"\n{split}")
+        print_facts({"documents": count.documents, "tokens": count.tokens, "bytes": count.bytes, "words": count.words})
+    print(f"\n{out}")
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of token shards.")]) -> None:
+    """Check a folder of token shards: checksums and counts."""
+    from acorn.data.token_shards import TokenShards
+
+    shards = TokenShards.open(folder, check=True)
+    for split in shards.splits:
+        print(f"whole  {split:<6}  {shards.count(split).tokens:,} tokens")

@@ -1,0 +1,46 @@
+"""`acorn demo`: the whole path on the bundled WikiText-2, in a few minutes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PROMPTS = ("The history of", "In 1998 ,", "= Music =")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(min=0.05, help="Minutes of training.")] = 3.0,
+) -> None:
+    """Train a small model on the bundled WikiText-2 and let it write."""
+    from acorn.cli.pretrain import run_pretrain, show_result
+    from acorn.config_files import load_config
+    from acorn.report.metrics_log import read_metrics
+    from acorn.report.sparkline import sparkline
+    from acorn.run_folder import RunFolder
+
+    config = load_config("demo", [f"train.minutes={minutes}"])
+    # A demo that was interrupted, or is asked for again, goes on instead of being refused.
+    result = run_pretrain(config, out, resume=True)
+    _write_texts(result.folder)
+    records = read_metrics(RunFolder(result.folder).metrics)
+    losses = [record["loss"] for record in records if record["split"] == "train"]
+    if losses:
+        print(f"\ntraining loss  {losses[0]:.2f} {sparkline(losses, 60)} {losses[-1]:.2f}  (nats per token)")
+    show_result(result, as_json=False)
+
+
+def _write_texts(folder: Path) -> None:
+    """A few texts of the finished model, the same for equal weights."""
+    from acorn.checkpoint.load import load
+    from acorn.generate.engine import generate
+    from acorn.generate.sampling import SamplingSettings
+
+    loaded = load(folder)
+    settings = SamplingSettings(max_new_tokens=80, temperature=0.8, top_k=50, seed=1, ignore_eos=True)
+    for result in generate(loaded.model, loaded.tokenizer, list(PROMPTS), settings):
+        print(f"\n> {result.prompt}\n{result.text}")
+    sys.stdout.flush()

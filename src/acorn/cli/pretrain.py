@@ -1,0 +1,99 @@
+"""`acorn pretrain`: train a model from text, or go on with a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from acorn.cli.output import print_facts, print_json
+from acorn.errors import UsageError
+
+if TYPE_CHECKING:
+    from acorn.train.pretrain import PretrainResult
+
+
+def pretrain(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="A preset's name or a TOML file, then settings that override it."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/<config name>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Start the run, or go on where it stopped.")] = False,
+    allow_change: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Let this setting differ from the run's own when it goes on.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Train a model from scratch: text, tokenizer, shards, training, evaluation, report."""
+    from acorn.config_files import load_config
+
+    source, overrides = _split(arguments or [])
+    if source is None and not (resume and out):
+        raise UsageError(
+            "No config is named.",
+            where="acorn pretrain",
+            mend="name a preset or a TOML file (acorn pretrain small ...), or a run to go on with: --resume --out RUN",
+        )
+    config = load_config(source, overrides) if source else None
+    folder = out or Path("runs") / (config.name if config else "")
+    result = run_pretrain(config, folder, resume=resume, allow_change=allow_change or [], overrides=overrides)
+    show_result(result, as_json)
+
+
+def run_pretrain(
+    config: object, folder: Path, *, resume: bool, allow_change: list[str] | None = None, overrides: list[str] | None = None
+) -> PretrainResult:
+    """Trains with a progress line on stderr."""
+    from acorn.config import Config
+    from acorn.report.terminal import Screen, TaskProgress, TrainingLine
+    from acorn.train.pretrain import pretrain as train
+
+    assert config is None or isinstance(config, Config)
+    screen = Screen()
+    progress, line = TaskProgress(screen), TrainingLine(config.train.steps if config else 0, screen)
+    try:
+        return train(
+            config,
+            folder,
+            resume=resume,
+            allow_change=allow_change or [],
+            overrides=overrides or [],
+            command_line=" ".join(sys.argv),
+            watcher=line,
+            progress=progress,
+        )
+    finally:
+        line.close()
+        progress.close()
+
+
+def show_result(result: PretrainResult, as_json: bool) -> None:
+    """Where the run ended and how good it is."""
+    if as_json:
+        print_json(
+            {
+                "run": str(result.folder),
+                "step": result.step,
+                "was_complete": result.was_complete,
+                "evaluation": result.evaluation,
+            }
+        )
+        return
+    if result.was_complete:
+        print("The run was complete already; nothing was changed.", file=sys.stderr)
+    for split, figures in result.evaluation.items():
+        print(f"\n{split}")
+        wanted = ("loss_per_token", "bits_per_byte", "word_perplexity", "tokens", "context", "stride")
+        print_facts({name: figures.get(name) for name in wanted})
+    print(f"\nrun      {result.folder}\nreport   {result.folder / 'report.html'}\ncurve    {result.folder / 'loss.png'}")
+    print(f"try it   acorn generate {result.folder} --prompt \"The\"")
+
+
+def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The config's name, if the first argument is one, and the overrides."""
+    if arguments and ("=" not in arguments[0] or Path(arguments[0]).exists()):
+        return arguments[0], arguments[1:]
+    return None, arguments

@@ -1,0 +1,93 @@
+"""`acorn tokenizer`: train one, look into one."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acorn.cli.output import print_facts, print_json
+from acorn.errors import UsageError
+
+app = typer.Typer(help="Train a tokenizer, or look into one.", no_args_is_help=True)
+
+MEASURED_DOCUMENTS = 2000
+"""Held-out documents that the report of a new tokenizer is measured on."""
+
+
+@app.command()
+def train(
+    input: Annotated[list[str] | None, typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:...")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[SRC]...", help="More text.")] = None,
+    kind: Annotated[str, typer.Option(help="wordpiece or bpe.")] = "bpe",
+    vocab_size: Annotated[int, typer.Option(help="Vocabulary entries, special tokens included.")] = 8192,
+    clean: Annotated[str, typer.Option(help="none or wikitext.")] = "none",
+    out: Annotated[Path, typer.Option(help="Where to write it.")] = Path("tokenizer.json"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train a tokenizer on text, and report how it does on held-out text."""
+    from acorn.config_files import build_config
+    from acorn.report.terminal import TaskProgress
+    from acorn.text.splits import TextSplits
+    from acorn.tokenizer.measuring import mangling_warning
+    from acorn.tokenizer.training import train as train_tokenizer
+
+    sources = [*(input or []), *(more or [])]
+    if not sources:
+        raise UsageError("No text is named.", where="--input", mend="name some: --input my_corpus/*.txt")
+    settings = {"data": {"source": sources, "clean": clean}, "tokenizer": {"kind": kind, "vocab_size": vocab_size}}
+    config = build_config(settings, "the command line")
+    progress = TaskProgress()
+    try:
+        texts = TextSplits.open(config.data, progress)
+        tokenizer = train_tokenizer(
+            lambda: (document.text for document in texts.documents("train")),
+            config.tokenizer.kind,
+            config.tokenizer.vocab_size,
+            entries=texts.entries(config.tokenizer.kind),
+            progress=progress,
+        )
+        tokenizer.save(out)
+        held_out = (document.text for document in islice(texts.documents("valid"), MEASURED_DOCUMENTS))
+        report = tokenizer.measure(held_out)
+        if warning := mangling_warning(report):
+            progress.note(f"warning: {warning}")
+    finally:
+        progress.close()
+    facts = {"tokenizer": str(out), "kind": tokenizer.kind, **dataclasses.asdict(report), "fingerprint": tokenizer.fingerprint}
+    del facts["samples"]
+    print_json(facts) if as_json else print_facts(facts)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="tokenizer.json", help="The tokenizer.")],
+    text: Annotated[str | None, typer.Option(help="Text to encode.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show a tokenizer's facts, and how a text comes apart and together again."""
+    from acorn.tokenizer.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_file(path)
+    facts: dict[str, object] = {
+        "kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "separator": tokenizer.separator,
+        "lossless": tokenizer.lossless,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    if text is None:
+        print_json(facts) if as_json else print_facts(facts)
+        return
+    (ids,) = tokenizer.encode_documents([text])
+    decoded = tokenizer.decode(ids, skip_special_tokens=False)
+    pieces = [tokenizer.piece(token_id) for token_id in ids]
+    if as_json:
+        print_json({**facts, "text": text, "pieces": pieces, "ids": ids, "decoded": decoded, "round_trip": decoded == text})
+        return
+    print_facts(facts)
+    print("\n" + "\n".join(f"{token_id:>7}  {piece!r}" for token_id, piece in zip(ids, pieces, strict=True)))
+    print(f"\ndecoded     {decoded!r}\nround trip  {'exact' if decoded == text else 'not exact'}")

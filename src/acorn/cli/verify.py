@@ -1,0 +1,34 @@
+"""`acorn verify`: is everything in a run as it was written?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acorn.cli.output import print_json
+from acorn.errors import DamageError
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check every checkpoint, the final model and the shards against their checksums."""
+    from acorn.checkpoint.integrity import verify_run
+
+    checks = verify_run(run)
+    if as_json:
+        print_json({"folders": [{"folder": str(c.folder), "kind": c.kind, "faults": list(c.faults)} for c in checks]})
+    else:
+        for check in checks:
+            print(f"{'whole  ' if check.whole else 'DAMAGED'}  {check.kind:<10}  {check.folder}")
+    faults = [fault for check in checks for fault in check.faults]
+    if faults:
+        good = [str(check.folder) for check in checks if check.whole]
+        raise DamageError(
+            "Not everything is as it was written:\n  - " + "\n  - ".join(faults),
+            where=str(run),
+            mend=f"still good: {', '.join(good)}" if good else "nothing here is whole; restore it from a copy",
+        )

@@ -1,0 +1,44 @@
+"""The text that a finished model was trained on, found from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acorn.config import DataConfig
+from acorn.config_files import load_config
+from acorn.data.token_shards import TokenShards
+from acorn.errors import UsageError
+from acorn.run_folder import RunFolder
+from acorn.tokenizer.tokenizer import Tokenizer
+
+
+def run_of(folder: Path) -> RunFolder | None:
+    """The run that a model folder or checkpoint stands in; None for a folder on its own."""
+    for parent in (folder, *folder.absolute().parents[:2]):
+        if RunFolder(parent).environment.exists():
+            return RunFolder(parent)
+    return None
+
+
+def data_config_of(folder: Path) -> DataConfig:
+    """How the run of a model read its text; the defaults for a folder on its own."""
+    run = run_of(folder)
+    return load_config(run.config).data if run else DataConfig()
+
+
+def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
+    """The token shards of a model's run.
+
+    Raises:
+        UsageError: the model stands on its own, so there are none.
+        InputError, DamageError: they are not there, belong to another tokenizer, or are damaged.
+    """
+    run = run_of(folder)
+    if run is None:
+        raise UsageError(
+            f"The model {folder} is not inside a run folder, so it has no splits of its own.",
+            where="--split",
+            mend="name the text to score with --input FILE",
+        )
+    shards = load_config(run.config).data.shards
+    return TokenShards.open(Path(shards) if shards else run.data, tokenizer.fingerprint)

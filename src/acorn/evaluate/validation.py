@@ -1,0 +1,349 @@
+"""Loss, bits per byte and word perplexity of a model on a split or on any documents.
+
+Every token but the first is predicted exactly once; the first is the separator before the first document. With a
+stride below the context, windows overlap and each scores only the tokens that the one before did not reach, so that
+every prediction but the first ones sees at least context - stride tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from acorn.data.token_shards import SplitCount, TokenShards
+from acorn.errors import DamageError, InputError, UsageError
+from acorn.model.gpt import GPT
+from acorn.model.loss import IGNORE
+from acorn.progress import QUIET, Progress
+from acorn.runtime.device import Runtime
+from acorn.text.corpus import Document
+from acorn.tokenizer.tokenizer import Tokenizer
+
+ENCODED_TOGETHER = 1 << 20
+"""Characters of text that are encoded at once."""
+
+MEASURED = 1 << 20
+"""Characters from the beginning of a text on which the tokenizer's losses are measured."""
+
+
+class Tokens(Protocol):
+    """A sequence of token ids: an array, or the tokens of a split."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: slice, /) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a model on a text; the fields are those of `acorn evaluate --json`.
+
+    Attributes:
+        loss_per_token: nats.
+        perplexity_per_token: exp(loss_per_token); None where that is beyond a float, as for the other two.
+        bits_per_byte: bits of loss per byte of original text.
+        word_perplexity: exp(loss per word of the original text, ends of line counted).
+        tokens: predicted tokens, separators included.
+        context: tokens of a window.
+        stride: tokens between the beginnings of two windows.
+        lossless: whether the tokenizer gives every text back as it was.
+        round_trip_rate: share of words that the tokenizer gives back unchanged, where that was measured.
+        unknown_rate: share of tokens that stand for text the vocabulary cannot spell, where that was measured.
+    """
+
+    split: str
+    loss_per_token: float
+    perplexity_per_token: float | None
+    bits_per_byte: float
+    word_perplexity: float | None
+    tokens: int
+    bytes: int
+    words: int
+    documents: int
+    context: int
+    stride: int
+    precision: str
+    lossless: bool
+    round_trip_rate: float | None
+    unknown_rate: float | None
+    bits_per_byte_note: str | None
+    word_perplexity_note: str | None
+
+
+def evaluate_split(
+    model: GPT,
+    tokenizer: Tokenizer,
+    shards: TokenShards,
+    split: str,
+    runtime: Runtime,
+    *,
+    clean: str = "none",
+    context: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+    progress: Progress = QUIET,
+) -> Evaluation:
+    """Scores a whole split of prepared shards.
+
+    Args:
+        clean: the `data.clean` that the shards were made with.
+        context, stride: in tokens; None: the model's block_size, and the context.
+        batch_size: windows side by side.
+
+    Raises:
+        UsageError: context or stride does not fit, or there is no such split.
+        DamageError: the model's loss is not a number.
+    """
+    if split not in shards.splits:
+        raise UsageError(
+            f"There is no split {split!r}.", where=str(shards.folder), mend=f"choose one of {', '.join(shards.splits)}"
+        )
+    report = shards.manifest.get("tokenizer_report", {}).get(split, {})
+    scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
+    rates = report.get("round_trip_rate"), report.get("unknown_rate")
+    return scoring.evaluate(split, shards.tokens(split), shards.count(split), *rates)
+
+
+def evaluate_documents(
+    model: GPT,
+    tokenizer: Tokenizer,
+    documents: Iterable[Document],
+    runtime: Runtime,
+    *,
+    name: str = "input",
+    clean: str = "none",
+    context: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+    progress: Progress = QUIET,
+) -> Evaluation:
+    """Scores documents that are no split of a run; their tokens are held in memory, 4 bytes each.
+
+    Args:
+        name: what stands in the field `split`.
+        clean: how the documents were cleaned, in the terms of `data.clean`.
+        context, stride, batch_size: as in `evaluate_split`.
+
+    Raises:
+        UsageError: context or stride does not fit.
+        InputError: there is no document.
+        DamageError: the model's loss is not a number.
+    """
+    scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
+    tokens, count, sample = _encode(tokenizer, documents)
+    if not count.documents:
+        raise InputError("There is no text to score (0 documents).", where=name, mend="name a file that holds text")
+    report = tokenizer.measure(sample)
+    return scoring.evaluate(name, tokens, count, report.round_trip_rate, report.unknown_rate)
+
+
+def score(
+    model: GPT,
+    tokens: Tokens,
+    *,
+    context: int,
+    stride: int | None = None,
+    batch_size: int = 8,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+    limit: int | None = None,
+    progress: Progress = QUIET,
+) -> tuple[float, int]:
+    """The loss of every token but the first, each predicted once.
+
+    Draws no random numbers and leaves the model as it was.
+
+    Args:
+        context: tokens of a window.
+        stride: tokens between the beginnings of two windows; None: the context.
+        autocast: a context for the model's computing.
+        limit: score only so many tokens, the first ones; None: all.
+
+    Returns:
+        the loss summed over those tokens, in nats, and their number.
+
+    Raises:
+        UsageError: context or stride does not fit the model.
+    """
+    stride = context if stride is None else stride
+    _check(model, context, stride)
+    n_targets = max(0, len(tokens) - 1)
+    if limit is not None:
+        n_targets = min(n_targets, limit)
+    device = next(model.parameters()).device
+    total, done = 0.0, 0
+    was_training = model.training
+    model.eval()
+    try:
+        places = windows(n_targets, context, stride)
+        while batch := list(itertools.islice(places, batch_size)):
+            ids, targets = _read(tokens, batch)
+            with torch.no_grad(), autocast():
+                loss, _ = model(ids.to(device), targets.to(device))
+            total += float(loss)  # a double: batches are many
+            done += sum(window.scored for window in batch)
+            progress.at("Scoring", done, n_targets, "tokens")
+    finally:
+        model.train(was_training)
+    progress.end("Scoring")
+    return total, n_targets
+
+
+@dataclass(frozen=True)
+class Window:
+    """Predictions of the tokens begin + 1 to begin + length, of which the last `scored` count."""
+
+    begin: int
+    length: int
+    scored: int
+
+
+def windows(n_targets: int, context: int, stride: int) -> Iterator[Window]:
+    """Windows that score each of `n_targets` tokens once; the last one may be shorter than `context`."""
+    done = 0
+    for begin in range(0, n_targets, stride):
+        end = min(begin + context, n_targets)
+        yield Window(begin, end - begin, end - done)
+        done = end
+        if end == n_targets:
+            return
+
+
+def _read(tokens: Tokens, batch: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets (B, T). A shorter window is padded on the right, where no scored token sees it."""
+    longest = max(window.length for window in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    targets = torch.full((len(batch), longest), IGNORE)
+    for row, window in enumerate(batch):
+        read = torch.from_numpy(tokens[window.begin : window.begin + window.length + 1].astype(np.int64))
+        ids[row, : window.length] = read[:-1]
+        targets[row, window.length - window.scored : window.length] = read[1:][window.length - window.scored :]
+    return ids, targets
+
+
+def _check(model: GPT, context: int, stride: int) -> None:
+    most = model.config.block_size
+    if not 1 <= context <= most:
+        raise UsageError(
+            f"A context of {context:,} tokens does not fit the model.", where="context", mend=f"choose 1 to {most:,}"
+        )
+    if not 1 <= stride <= context:
+        raise UsageError(
+            f"A stride of {stride:,} tokens does not fit a context of {context:,}.",
+            where="stride",
+            mend=f"choose 1 to {context:,}; a longer one would leave tokens out",
+        )
+
+
+def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens, SplitCount, list[str]]:
+    """Ids with a separator before each document and one after the last, as in shards; their count; the first texts."""
+    ids = array("I")
+    n_documents = n_bytes = n_words = 0
+    sample: list[str] = []
+    measured = 0
+    for batch in _batches(documents):
+        for document, encoded in zip(batch, tokenizer.encode_documents([d.text for d in batch]), strict=True):
+            ids.append(tokenizer.separator_id)
+            ids.extend(encoded)
+            n_documents += 1
+            n_bytes += document.n_bytes
+            n_words += document.n_words
+            if measured < MEASURED:
+                sample.append(document.text[: MEASURED - measured])
+                measured += len(sample[-1])
+    ids.append(tokenizer.separator_id)
+    count = SplitCount(documents=n_documents, tokens=len(ids), bytes=n_bytes, words=n_words)
+    return np.frombuffer(ids, dtype=np.uint32), count, sample
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= ENCODED_TOGETHER:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What scores any text in the same way."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    runtime: Runtime
+    clean: str
+    context: int | None
+    stride: int | None
+    batch_size: int
+    progress: Progress
+
+    def evaluate(
+        self, name: str, tokens: Tokens, count: SplitCount, round_trip_rate: float | None, unknown_rate: float | None
+    ) -> Evaluation:
+        context = self.model.config.block_size if self.context is None else self.context
+        stride = context if self.stride is None else self.stride
+        loss, n_tokens = score(
+            self.model,
+            tokens,
+            context=context,
+            stride=stride,
+            batch_size=self.batch_size,
+            autocast=self.runtime.autocast,
+            progress=self.progress,
+        )
+        if not math.isfinite(loss):
+            raise DamageError(
+                f"The model's loss on {name} is {loss}, not a number to report.",
+                where=f"precision {self.runtime.precision}",
+                mend="use another checkpoint; with fp16, try --precision fp32",
+            )
+        changed = self._what_changed_the_text()
+        return Evaluation(
+            split=name,
+            loss_per_token=loss / n_tokens,
+            perplexity_per_token=_exp(loss / n_tokens),
+            bits_per_byte=loss / math.log(2) / count.bytes,
+            word_perplexity=None if changed else _exp(loss / count.words),
+            tokens=n_tokens,
+            bytes=count.bytes,
+            words=count.words,
+            documents=count.documents,
+            context=context,
+            stride=stride,
+            precision=self.runtime.precision,
+            lossless=self.tokenizer.lossless,
+            round_trip_rate=round_trip_rate,
+            unknown_rate=unknown_rate,
+            bits_per_byte_note=f"scores the text as {changed} left it, per byte of the original" if changed else None,
+            word_perplexity_note=f"not given: {changed} changed the words" if changed else None,
+        )
+
+    def _what_changed_the_text(self) -> str:
+        """What stands between the original text and the tokens; empty: nothing."""
+        changes = []
+        if self.clean != "none":
+            changes.append(f"cleaning (data.clean = {self.clean})")
+        if not self.tokenizer.lossless:
+            changes.append("the tokenizer's normalisation")
+        return " and ".join(changes)
+
+
+def _exp(x: float) -> float | None:
+    """exp, where it is a number."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return None

@@ -1,0 +1,1 @@
+"""Text out of a model: which token comes next, and how it becomes text."""

@@ -1,0 +1,269 @@
+"""Prompts -> text: one pass over each prompt, then one position per token, several prompts side by side.
+
+Prompts of unequal length share a batch by padding on the left. Padding, neighbours and random numbers are kept
+apart, so that a prompt gets the text it would get alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from acorn.errors import InputError, UsageError
+from acorn.generate.sampling import SamplingSettings, generator_for, next_token
+from acorn.generate.streaming import TextStream
+from acorn.model.gpt import GPT
+from acorn.model.kv_cache import KVCache
+from acorn.progress import QUIET
+from acorn.tokenizer.tokenizer import Tokenizer
+
+FinishReason = Literal["eos", "stop", "length"]
+
+KEPT = 0.75
+"""Share of the context that is kept when it is full. More would be read anew more often; less forgets more."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What became of one prompt; its fields are those of `acorn generate --json`.
+
+    Attributes:
+        prompt: as it was given.
+        text: prompt_ids and new_ids decoded without special tokens, and cut before a stop string.
+        completion: the part of `text` that is new.
+        prompt_ids: the ids the model was given: the whole prompt, or the end of one longer than the context.
+        new_ids: every id drawn, the closing separator and the tokens of a stop string included.
+        finish_reason: `eos`: the document ended; `stop`: a stop string came; `length`: max_new_tokens were drawn.
+        prefill_seconds: from the start to the first new token. Prompts of one batch share this time.
+        decode_seconds: from there to the last token.
+        tokens_per_second: new tokens over both times.
+        seed: gives the same text again, for the same prompt at the same place in the list.
+    """
+
+    prompt: str
+    text: str
+    completion: str
+    prompt_ids: list[int]
+    new_ids: list[int]
+    finish_reason: FinishReason
+    prefill_seconds: float
+    decode_seconds: float
+    tokens_per_second: float
+    seed: int
+
+
+def generate(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    settings: SamplingSettings,
+    *,
+    batch_size: int = 16,
+    strict: bool = False,
+    on_text: Callable[[int, str], None] | None = None,
+    note: Callable[[str], None] = QUIET.note,
+) -> list[Generation]:
+    """Continues each prompt; an empty one starts a new document.
+
+    The model computes where its weights are and in their precision (or that of an enclosing autocast), as in
+    evaluation, and is left as it was.
+
+    Args:
+        batch_size: prompts side by side.
+        strict: refuse a prompt longer than the context instead of keeping its end.
+        on_text: gets (number of the prompt, next piece of its completion) as text becomes certain. The pieces of a
+            prompt, joined, are its completion.
+        note: gets what a reader should know: a prompt that was cut, a context that slid.
+
+    Raises:
+        UsageError: a prompt is too long and `strict` is set.
+        InputError: model and tokenizer do not belong together, or a prompt cannot be encoded.
+        DamageError: the model gives numbers that are not finite.
+    """
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(
+            f"The tokenizer has {tokenizer.vocab_size:,} entries, the model only {model.config.vocab_size:,}.",
+            mend="use the tokenizer that the model was trained with",
+        )
+    seed = secrets.randbits(32) if settings.seed is None else settings.seed
+    sequences = []
+    for index, prompt in enumerate(prompts):
+        ids = _fit(tokenizer.encode_prompt(prompt) or [tokenizer.separator_id], index, model, strict, note)
+        stream = TextStream(tokenizer, ids, settings.stop)
+        sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
+    run = _Run(model, tokenizer, settings, on_text or (lambda index, piece: None), note)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for first in range(0, len(sequences), batch_size):
+                run.batch(sequences[first : first + batch_size])
+    finally:
+        model.train(was_training)
+    return [sequence.result(seed) for sequence in sequences]
+
+
+def _fit(ids: list[int], index: int, model: GPT, strict: bool, note: Callable[[str], None]) -> list[int]:
+    """The end of a prompt that fits the context."""
+    most = model.config.block_size
+    if len(ids) <= most:
+        return ids
+    too_long = f"Prompt {index + 1} has {len(ids):,} tokens, more than the model's context of {most:,}"
+    if strict:
+        mend = "shorten it, or leave out --strict to keep its end"
+        raise UsageError(f"{too_long}.", where=f"prompt {index + 1}", mend=mend)
+    note(f"{too_long}: its last {most:,} tokens are kept.")
+    return ids[-most:]
+
+
+@dataclass
+class _Sequence:
+    """One prompt on its way. The model is shown `ids[begin:]`."""
+
+    index: int
+    prompt: str
+    prompt_ids: list[int]
+    generator: torch.Generator
+    stream: TextStream
+    ids: list[int] = field(init=False)
+    begin: int = 0
+    finish_reason: FinishReason | None = None
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.prompt_ids)
+
+    @property
+    def shown(self) -> list[int]:
+        return self.ids[self.begin :]
+
+    @property
+    def n_new(self) -> int:
+        return len(self.ids) - len(self.prompt_ids)
+
+    def add(self, token: int, separator_id: int, settings: SamplingSettings) -> str:
+        """Takes a new token, ends the sequence if it is the last; returns the text that became certain."""
+        self.ids.append(token)
+        piece = self.stream.add(token)
+        if token == separator_id and not settings.ignore_eos:
+            self.finish_reason = "eos"
+        elif self.n_new == settings.max_new_tokens:
+            self.finish_reason = "length"
+        if self.finish_reason:
+            piece += self.stream.finish()
+        if self.stream.stopped:
+            self.finish_reason = "stop"
+        return piece
+
+    def result(self, seed: int) -> Generation:
+        assert self.finish_reason is not None
+        completion = self.stream.completion
+        return Generation(
+            prompt=self.prompt,
+            text=self.stream.prompt_text + completion,
+            completion=completion,
+            prompt_ids=self.prompt_ids,
+            new_ids=self.ids[len(self.prompt_ids) :],
+            finish_reason=self.finish_reason,
+            prefill_seconds=self.prefill_seconds,
+            decode_seconds=self.decode_seconds,
+            tokens_per_second=self.n_new / (self.prefill_seconds + self.decode_seconds),
+            seed=seed,
+        )
+
+
+class _Run:
+    """What all batches of one call share."""
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        settings: SamplingSettings,
+        on_text: Callable[[int, str], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self.model, self.settings = model, settings
+        self.separator_id = tokenizer.separator_id
+        self.on_text, self.note = on_text, note
+        self.block_size = model.config.block_size
+        self.device = model.head.weight.device
+        kind = self.device.type
+        # Keys and values as the layers make them, so that the cache is not converted at every token.
+        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.head.weight.dtype
+        padding = range(tokenizer.vocab_size, model.config.vocab_size)  # rows that no token stands for
+        self.banned = torch.tensor([*tokenizer.reserved_ids, *padding], dtype=torch.long, device=self.device)
+        self.has_slid = False
+
+    def batch(self, sequences: Sequence[_Sequence]) -> None:
+        """Continues every sequence to its end."""
+        start = time.perf_counter()
+        rows = list(sequences)
+        while rows:
+            cache, logits = self._prefill(rows)
+            while True:
+                tokens = next_token(
+                    logits, [row.ids for row in rows], self.settings, [row.generator for row in rows], self.banned
+                )
+                self._hand_out(rows, tokens.tolist(), start)
+                going = [row for row in rows if not row.finish_reason]
+                # Ended rows cost as much as others, so the batch starts over when half of them, or more, have ended;
+                # and when the context is full.
+                if 2 * len(going) <= len(rows) or cache.position == self.block_size:
+                    break
+                x = self.model.hidden(tokens[:, None].to(self.device), cache)  # (B, 1, C)
+                logits = self.model.head(x[:, -1])
+            rows = going
+
+    def _prefill(self, rows: Sequence[_Sequence]) -> tuple[KVCache, Tensor]:
+        """Reads what each row is shown into a fresh cache, and gives the logits that follow it (B, V)."""
+        for row in rows:
+            if len(row.shown) > self.block_size:
+                self._slide(row)
+        shown = [row.shown for row in rows]
+        longest = max(map(len, shown))
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        for line, tokens in zip(ids, shown, strict=True):
+            line[longest - len(tokens) :] = torch.tensor(tokens)
+        starts = torch.tensor([longest - len(tokens) for tokens in shown])
+        left = max(self.settings.max_new_tokens - row.n_new for row in rows)
+        cache = KVCache(
+            self.model.config,
+            len(rows),
+            min(longest + left, self.block_size),
+            self.device,
+            self.dtype,
+            starts if starts.any() else None,
+        )
+        x = self.model.hidden(ids.to(self.device), cache)  # (B, T, C)
+        return cache, self.model.head(x[:, -1])
+
+    def _slide(self, row: _Sequence) -> None:
+        """Moves what a row is shown on: the model knows no positions beyond its context."""
+        kept = max(1, int(KEPT * self.block_size))
+        row.begin = len(row.ids) - kept
+        if not self.has_slid:
+            self.note(
+                f"The text outgrew the model's context of {self.block_size:,} tokens: whenever that is full, it goes "
+                f"on from its last {kept:,} tokens."
+            )
+        self.has_slid = True
+
+    def _hand_out(self, rows: Sequence[_Sequence], tokens: Sequence[int], start: float) -> None:
+        now = time.perf_counter() - start
+        for row, token in zip(rows, tokens, strict=True):
+            if row.finish_reason:
+                continue
+            if not row.n_new:
+                row.prefill_seconds = now
+            row.decode_seconds = now - row.prefill_seconds
+            piece = row.add(token, self.separator_id, self.settings)
+            if piece:
+                self.on_text(row.index, piece)

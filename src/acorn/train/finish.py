@@ -1,0 +1,94 @@
+"""The end of a run: the model folder, its figures, the curve and the report. Each can be made again from what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from acorn.checkpoint.integrity import model_faults
+from acorn.checkpoint.model_card import CardFacts, write_card
+from acorn.checkpoint.model_folder import write_model_folder
+from acorn.checkpoint.training_state import Counters, read_checkpoint, restore
+from acorn.config import Config
+from acorn.data.token_shards import TokenShards
+from acorn.errors import AcornError
+from acorn.evaluate.validation import evaluate_split
+from acorn.files import read_json, write_json
+from acorn.model.gpt import GPT
+from acorn.model.sizing import size_of
+from acorn.progress import Progress
+from acorn.report.html import write_report
+from acorn.report.plots import write_loss_picture
+from acorn.run_folder import RunFolder
+from acorn.runtime.device import Runtime
+from acorn.tokenizer.tokenizer import Tokenizer
+
+
+def finish_run(
+    run: RunFolder,
+    config: Config,
+    runtime: Runtime,
+    model: GPT,
+    tokenizer: Tokenizer,
+    shards: TokenShards,
+    counters: Counters,
+    progress: Progress,
+) -> None:
+    """Scores the held-out splits and writes `final/`, evaluation.json, loss.png and report.html, in this order.
+
+    evaluation.json names the step, so that a run killed anywhere in here is seen as unfinished and ends up equal.
+    """
+    step = counters.step
+    if config.checkpoint.final == "best" and counters.best_step not in (None, step):
+        step = counters.best_step or step
+        restore(model, [], read_checkpoint(run.checkpoint(step), weights_only=True))
+    evaluation: dict[str, Any] = {}
+    for split in shards.splits:
+        if split != "train":
+            result = evaluate_split(model, tokenizer, shards, split, runtime, clean=config.data.clean, progress=progress)
+            evaluation[split] = dataclasses.asdict(result)
+    facts = _card_facts(config, tokenizer, shards, step, evaluation)
+    write_model_folder(run.final, model, tokenizer, write_card(facts))
+    write_json(run.evaluation, {"step": counters.step, "weights_of_step": step, **evaluation})
+    write_loss_picture(run.root)
+    write_report(run.root)
+
+
+def is_finished(run: RunFolder, step: int) -> bool:
+    """Whether the run ended at `step` with everything written."""
+    try:
+        written = read_json(run.evaluation).get("step")
+    except (AcornError, AttributeError):
+        return False
+    return written == step and not model_faults(run.final) and run.loss_picture.exists() and run.report.exists()
+
+
+def _card_facts(
+    config: Config, tokenizer: Tokenizer, shards: TokenShards, step: int, evaluation: dict[str, Any]
+) -> CardFacts:
+    count = shards.count("train")
+    recipe = {
+        "optimizer": config.optimizer.name,
+        "peak learning rate": config.optimizer.peak_lr,
+        "schedule": config.schedule.name,
+        "sequences per step": config.train.batch_size,
+        "tokens per sequence": config.model.block_size,
+        "precision": config.train.precision,
+        "seed": config.train.seed,
+    }
+    return CardFacts(
+        name=config.name,
+        config=config.model,
+        parameters=size_of(config.model).parameters,
+        tokenizer_kind=tokenizer.kind,
+        lossless=tokenizer.lossless,
+        sources=config.data.source,
+        documents=count.documents,
+        tokens=count.tokens,
+        words=count.words,
+        bytes=count.bytes,
+        steps=step,
+        tokens_seen=step * config.train.batch_size * config.model.block_size,
+        recipe=recipe,
+        evaluations=tuple(evaluation.values()),
+    )

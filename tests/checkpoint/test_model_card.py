@@ -1,0 +1,145 @@
+"""The model card: read back by the Hub's own library, and its figures are those of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import huggingface_hub
+import pytest
+import yaml
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from acorn.checkpoint.model_card import CardFacts, write_card
+from acorn.config import ModelConfig
+
+EVALUATION = {
+    "split": "test",
+    "loss_per_token": 3.912345678,
+    "perplexity_per_token": 50.01617,
+    "bits_per_byte": 1.6123456,
+    "word_perplexity": None,
+    "tokens": 300_123,
+    "bytes": 1_256_449,
+    "words": 245_569,
+    "documents": 4358,
+    "context": 256,
+    "stride": 128,
+    "precision": "fp32",
+    "bits_per_byte_note": "The tokenizer is not lossless: this scores normalised text.",
+    "word_perplexity_note": "Cleaning changed the words.",
+}
+FACTS = CardFacts(
+    name="demo",
+    config=ModelConfig(vocab_size=8192, n_kv_head=2, block_size=256),
+    parameters=6_123_456,
+    tokenizer_kind="wordpiece",
+    lossless=False,
+    sources=("bundled:wikitext-2",),
+    documents=23_767,
+    tokens=2_500_000,
+    words=2_088_628,
+    bytes=10_797_148,
+    steps=1234,
+    tokens_seen=5_054_464,
+    recipe={"optimizer": "muon", "peak learning rate": 0.02, "precision": "bf16", "seed": 0},
+    evaluations=(EVALUATION,),
+)
+
+
+def metadata(card: str) -> dict[str, object]:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def changed(**changes: object) -> CardFacts:
+    return dataclasses.replace(FACTS, **changes)
+
+
+def test_the_hub_reads_the_metadata() -> None:
+    data = huggingface_hub.ModelCard(write_card(FACTS)).data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "text-generation"
+    assert data.datasets == ["Salesforce/wikitext"]
+    assert data.tags == ["acorn", "qwen3", "from-scratch"]
+    assert data.language is None
+    results = {result.metric_type: result for result in data.eval_results}
+    assert {kind: result.metric_value for kind, result in results.items()} == {
+        "loss": 3.9123,
+        "perplexity": 50.016,
+        "bits_per_byte": 1.6123,
+    }
+    assert results["loss"].dataset_split == "test"
+    assert results["loss"].dataset_type == "Salesforce/wikitext"
+
+
+def test_without_figures_there_is_no_index() -> None:
+    card = write_card(changed(evaluations=()))
+    assert "model-index" not in metadata(card)
+    assert "No split was evaluated." in card
+
+
+def test_figures_stand_with_what_they_were_measured_on() -> None:
+    card = write_card(FACTS)
+    for cell in ("| Bits per byte | 1.6123 |", "| context | 256 |", "| stride | 128 |", "| tokens | 300,123 |"):
+        assert cell in card
+    assert EVALUATION["bits_per_byte_note"] in card
+    assert "Word perplexity |" not in card
+    assert EVALUATION["word_perplexity_note"] in card
+
+
+def test_data_and_architecture_are_told() -> None:
+    card = write_card(FACTS)
+    for cell in (
+        "| parameters | 6,123,456 |",
+        "| key and value heads | 2 |",
+        "| context | 256 tokens |",
+        "| words | 2,088,628 |",
+        "| passes over the data | 2.0218 |",
+        "| optimizer | muon |",
+    ):
+        assert cell in card
+    assert "CC BY-SA 3.0" in card
+    assert "acorn generate" in card
+    assert 'pipeline("text-generation"' in card
+
+
+@pytest.mark.parametrize(
+    ("sources", "licence", "said"),
+    [
+        (("hf:Salesforce/wikitext:wikitext-103-v1",), "", "CC BY-SA 3.0"),
+        (("bundled:wikitext-2", "my/*.txt"), "", "not stated"),
+        (("my/*.txt",), "public domain", "public domain"),
+        ((), "", "not stated"),
+    ],
+)
+def test_the_licence_is_never_guessed(sources: tuple[str, ...], licence: str, said: str) -> None:
+    card = write_card(changed(sources=sources, licence=licence))
+    row = next(line for line in card.splitlines() if line.startswith("| licence"))
+    assert said in row
+
+
+@pytest.mark.parametrize("source", ["my/*.txt", "C:\\texts", "/data/a.jsonl", "hf:./local"])
+def test_a_file_is_not_called_a_hub_dataset(source: str) -> None:
+    assert "datasets" not in metadata(write_card(changed(sources=(source,))))
+
+
+def test_odd_names_do_not_break_the_metadata() -> None:
+    name = 'a "quoted": name\nwith #, é and | in it'
+    card = write_card(changed(name=name, sources=('we"ird|/*.txt',)))
+    index = metadata(card)["model-index"]
+    assert index[0]["name"] == name
+    assert model_index_to_eval_results(index)[1][0].dataset_name == 'we"ird|/*.txt'
+
+
+def test_equal_facts_give_an_equal_card() -> None:
+    assert write_card(FACTS) == write_card(dataclasses.replace(FACTS))
+
+
+@pytest.mark.parametrize("architecture", ["seed", "gpt2"])
+def test_limits_follow_the_model(architecture: str) -> None:
+    config = ModelConfig(architecture=architecture, tied=architecture == "gpt2", vocab_size=10, block_size=128)
+    card = write_card(changed(config=config, lossless=True))
+    assert "Positions beyond 128 tokens" in card
+    assert "Positions beyond" not in write_card(FACTS)
+    assert "drops accents" not in card
+    assert "drops accents" in write_card(FACTS)
+    assert metadata(card)["tags"] == ["acorn", "gpt2", "from-scratch"]

@@ -1,0 +1,337 @@
+"""Cached, batched, sliding generation against plain loops and against transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from acorn.errors import DamageError, InputError, UsageError
+from acorn.generate.engine import Generation, generate
+from acorn.generate.sampling import SamplingSettings
+from acorn.model.gpt import GPT, ROPE_THETA
+from acorn.tokenizer.tokenizer import Tokenizer
+
+Build = Callable[..., GPT]
+ARCHITECTURES = ["seed", "gpt2", "modern"]
+PROMPTS = ["The old", "An acorn fell; the", "", "x"]
+TIMES = ("prefill_seconds", "decode_seconds", "tokens_per_second")
+
+
+def greedy(n: int, **more: object) -> SamplingSettings:
+    return SamplingSettings(max_new_tokens=n, greedy=True, ignore_eos=True, **more)
+
+
+def slow_greedy(model: GPT, tokenizer: Tokenizer, prompt_ids: list[int], n: int) -> list[int]:
+    """Reads the whole context anew for each token; a full context goes on from its last three quarters."""
+    model.eval()
+    block_size = model.config.block_size
+    ids, begin = list(prompt_ids), 0
+    for _ in range(n):
+        if len(ids) - begin > block_size:
+            begin = len(ids) - max(1, block_size * 3 // 4)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[begin:]]))[0, -1]
+        logits[tokenizer.reserved_ids] = -math.inf
+        ids.append(int(logits.argmax()))
+    return ids[len(prompt_ids) :]
+
+
+def without_times(results: list[Generation]) -> list[dict[str, object]]:
+    return [{k: v for k, v in dataclasses.asdict(result).items() if k not in TIMES} for result in results]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("block_size", [16, 7, 1])
+def test_greedy_text_equals_a_loop_without_cache_or_batch(
+    random_model: Build, bpe: Tokenizer, architecture: str, block_size: int
+) -> None:
+    """Row 58: also where the text slides past the context, several times, each prompt at its own moment."""
+    model = random_model(architecture, bpe.vocab_size, block_size)
+    notes: list[str] = []
+    results = generate(model, bpe, PROMPTS, greedy(40), note=notes.append)
+    for result in results:
+        assert result.new_ids == slow_greedy(model, bpe, result.prompt_ids, 40)
+        assert result.finish_reason == "length"
+    assert sum("outgrew" in note for note in notes) == 1
+
+
+def test_text_that_just_fills_the_context_does_not_slide(random_model: Build, bpe: Tokenizer) -> None:
+    """Row 58: the last token drawn need not be read, so block_size + 1 tokens come without sliding."""
+    model = random_model("gpt2", bpe.vocab_size, block_size=12)
+    notes: list[str] = []
+    generate(model, bpe, [""], greedy(12), note=notes.append)
+    assert notes == []
+    generate(model, bpe, [""], greedy(13), note=notes.append)
+    assert len(notes) == 1
+    assert "12 tokens" in notes[0]
+
+
+def qwen3_of(model: GPT) -> nn.Module:
+    """The same network, built and computed by transformers."""
+    config = model.config
+    other = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=config.vocab_size,
+            hidden_size=config.n_embd,
+            intermediate_size=config.mlp_hidden,
+            num_hidden_layers=config.n_layer,
+            num_attention_heads=config.n_head,
+            num_key_value_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            max_position_embeddings=config.block_size,
+            rms_norm_eps=1e-6,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+            tie_word_embeddings=config.tied,
+            attention_bias=False,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+        )
+    )
+    names = {
+        "token_embedding.": "model.embed_tokens.",
+        "blocks.": "model.layers.",
+        ".attention_norm.": ".input_layernorm.",
+        ".mlp_norm.": ".post_attention_layernorm.",
+        ".attention.": ".self_attn.",
+        "final_norm.": "model.norm.",
+        "head.": "lm_head.",
+    }
+    state: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        for old, new in names.items():
+            name = new + name.removeprefix(old) if name.startswith(old) else name.replace(old, new)
+        state[name] = value
+    other.load_state_dict(state)
+    return other.eval()
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_greedy_text_equals_that_of_transformers(
+    random_model: Build, bpe: Tokenizer, kv_heads: int, penalty: float
+) -> None:
+    model = random_model("modern", bpe.vocab_size, block_size=64, n_kv_head=kv_heads, tied=False)
+    other = qwen3_of(model)
+    results = generate(model, bpe, PROMPTS, greedy(30, repetition_penalty=penalty))
+    for result in results:
+        ids = torch.tensor([result.prompt_ids])
+        theirs = other.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=30,
+            do_sample=False,
+            repetition_penalty=penalty,
+            suppress_tokens=bpe.reserved_ids,
+        )
+        assert result.new_ids == theirs[0, ids.size(1) :].tolist()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_prompt_gets_the_text_it_gets_alone(random_model: Build, bpe: Tokenizer, architecture: str) -> None:
+    """The first of several: equal seed and place, other neighbours, other batch sizes; texts end at different times."""
+    model = random_model(architecture, bpe.vocab_size, block_size=16)
+    settings = SamplingSettings(max_new_tokens=40, temperature=1.5, seed=3, stop=("e", "橡", " t"))
+    (alone,) = without_times(generate(model, bpe, PROMPTS[:1], settings))
+    together = without_times(generate(model, bpe, PROMPTS * 2, settings))
+    assert together[0] == alone
+    assert len({len(result["new_ids"]) for result in together}) > 2
+    for batch_size in (1, 3):
+        assert without_times(generate(model, bpe, PROMPTS * 2, settings, batch_size=batch_size)) == together
+
+
+def test_the_seed_decides_the_text(random_model: Build, bpe: Tokenizer) -> None:
+    model = random_model("modern", bpe.vocab_size)
+    texts = {
+        seed: generate(model, bpe, ["The"], SamplingSettings(seed=seed, max_new_tokens=20, ignore_eos=True))[0].new_ids
+        for seed in (0, 1, 2)
+    }
+    assert len({tuple(ids) for ids in texts.values()}) == 3
+    again = generate(model, bpe, ["The"] * 2, SamplingSettings(seed=1, max_new_tokens=20, ignore_eos=True))
+    assert again[0].new_ids == texts[1]
+    assert again[1].new_ids != texts[1]  # equal prompts of one call are drawn apart
+
+
+def test_without_a_seed_a_fresh_one_is_used_and_told(random_model: Build, bpe: Tokenizer) -> None:
+    model = random_model("modern", bpe.vocab_size)
+    settings = SamplingSettings(max_new_tokens=20, ignore_eos=True)
+    first, second = (generate(model, bpe, ["The"], settings)[0] for _ in range(2))
+    assert first.seed != second.seed
+    assert first.new_ids != second.new_ids
+    again = generate(model, bpe, ["The"], dataclasses.replace(settings, seed=first.seed))[0]
+    assert again.new_ids == first.new_ids
+
+
+def test_generating_disturbs_neither_the_model_nor_random_numbers(random_model: Build, bpe: Tokenizer) -> None:
+    model = random_model("seed", bpe.vocab_size, dropout=0.5)
+    model.train()
+    state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
+    first, second = (generate(model, bpe, ["The"], greedy(5))[0].new_ids for _ in range(2))
+    assert first == second  # no dropout
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    def fail(index: int, piece: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, bpe, ["The"], greedy(5), on_text=fail)
+    assert model.training
+    assert all(module.training for module in model.modules())
+
+
+def test_an_empty_prompt_starts_from_the_separator(random_model: Build, bpe: Tokenizer, wordpiece: Tokenizer) -> None:
+    """Row 54."""
+    for tokenizer in (bpe, wordpiece):
+        model = random_model("modern", tokenizer.vocab_size)
+        (result,) = generate(model, tokenizer, [""], greedy(8))
+        assert result.prompt_ids == [tokenizer.separator_id]
+        assert result.text == result.completion != ""
+
+
+def test_no_prompts_give_no_results(random_model: Build, bpe: Tokenizer) -> None:
+    assert generate(random_model("modern", bpe.vocab_size), bpe, [], greedy(3)) == []
+
+
+def test_a_prompt_longer_than_the_context_keeps_its_end(random_model: Build, bpe: Tokenizer) -> None:
+    """Row 53: and says which, how long it is and how long it may be."""
+    model = random_model("gpt2", bpe.vocab_size, block_size=10)
+    long = "the old oak stood where the paths met"
+    whole = bpe.encode_prompt(long)
+    notes: list[str] = []
+    _, result = generate(model, bpe, ["x", long], greedy(6), note=notes.append)
+    assert result.prompt_ids == whole[-10:]
+    assert result.prompt == long
+    assert result.new_ids == slow_greedy(model, bpe, whole[-10:], 6)
+    assert f"Prompt 2 has {len(whole)} tokens" in notes[0]
+    assert "10" in notes[0]
+
+
+def test_strict_refuses_a_prompt_longer_than_the_context(random_model: Build, bpe: Tokenizer) -> None:
+    """Row 53: a prompt that just fits is no offence."""
+    ids = bpe.encode_prompt("the old oak")
+    fits = random_model("gpt2", bpe.vocab_size, block_size=len(ids))
+    assert generate(fits, bpe, ["the old oak"], greedy(1), strict=True)[0].prompt_ids == ids
+    short = random_model("gpt2", bpe.vocab_size, block_size=len(ids) - 1)
+    with pytest.raises(UsageError, match="context") as caught:
+        generate(short, bpe, ["the old oak"], greedy(1), strict=True)
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "settings", [greedy(30), SamplingSettings(max_new_tokens=200, temperature=20.0, seed=0)], ids=str
+)
+def test_reserved_and_padded_ids_are_never_drawn(
+    random_model: Build, bpe: Tokenizer, settings: SamplingSettings
+) -> None:
+    """Row 57: not even by a model that wants nothing else."""
+    model = random_model("gpt2", bpe.vocab_size + 9)
+    forbidden = {*bpe.reserved_ids, *range(bpe.vocab_size, bpe.vocab_size + 9)}
+    with torch.no_grad():  # the last activations are all ones, so a row's sum is its logit
+        model.final_norm.weight.zero_()
+        model.final_norm.bias.fill_(1.0)
+        model.head.weight[sorted(forbidden)] = 5.0
+        assert int(model(torch.tensor([[0]]))[0, -1].argmax()) in forbidden
+    drawn = set(generate(model, bpe, ["An"], settings)[0].new_ids)
+    assert not drawn & forbidden
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(random_model: Build, bpe: Tokenizer) -> None:
+    with pytest.raises(InputError, match="tokenizer"):
+        generate(random_model("gpt2", bpe.vocab_size - 1), bpe, ["x"], greedy(3))
+
+
+def test_a_model_of_nan_is_an_error(random_model: Build, bpe: Tokenizer) -> None:
+    model = random_model("gpt2", bpe.vocab_size)
+    with torch.no_grad():
+        model.final_norm.weight[0] = math.nan
+    with pytest.raises(DamageError, match="finite"):
+        generate(model, bpe, ["x"], SamplingSettings(max_new_tokens=3))
+
+
+def chain(tokenizer: Tokenizer, text: str, then: int | None = None) -> dict[int, int]:
+    """Successors that make a model say `text` after its first token, and `then` at its end."""
+    (ids,) = tokenizer.encode_documents([text])
+    assert len(set(ids)) == len(ids), "each token can have one successor only"
+    path = [*ids] if then is None else [*ids, then]
+    return dict(itertools.pairwise(path))
+
+
+def test_text_ends_with_the_document(chain_model: Build, bpe: Tokenizer) -> None:
+    """The separator is among the new ids, as in transformers, and not in the text."""
+    model = chain_model(bpe.vocab_size, chain(bpe, "wolf", then=bpe.separator_id) | {bpe.separator_id: 300})
+    (result,) = generate(model, bpe, ["w"], SamplingSettings(greedy=True, max_new_tokens=50))
+    assert result.completion == "olf"
+    assert result.text == "wolf"
+    assert result.finish_reason == "eos"
+    assert result.new_ids[-1] == bpe.separator_id
+
+    (longer,) = generate(model, bpe, ["w"], greedy(50))
+    assert longer.finish_reason == "length"
+    assert longer.new_ids[: len(result.new_ids)] == result.new_ids
+    assert len(longer.new_ids) == 50
+
+
+def test_text_ends_before_a_stop_string(chain_model: Build, bpe: Tokenizer) -> None:
+    """Cut in `text` and `completion`; its tokens stay among the new ids."""
+    model = chain_model(bpe.vocab_size, chain(bpe, "wolf-pack", then=bpe.separator_id))
+    pieces: list[str] = []
+    settings = SamplingSettings(greedy=True, max_new_tokens=50, stop=("f-p", "zzz"))
+    (result,) = generate(model, bpe, ["w"], settings, on_text=lambda index, piece: pieces.append(piece))
+    assert (result.text, result.completion, result.finish_reason) == ("wol", "ol", "stop")
+    assert "".join(pieces) == "ol"
+    assert "f-p" in bpe.decode(result.new_ids)
+
+
+def test_a_stop_string_that_ends_with_the_text_counts(chain_model: Build, bpe: Tokenizer) -> None:
+    """Even one that ends in U+FFFD, which is held back until the text is over."""
+    model = chain_model(bpe.vocab_size, chain(bpe, "wo\ufffd"))
+    n = len(bpe.encode_documents(["o\ufffd"])[0])
+    (result,) = generate(model, bpe, ["w"], SamplingSettings(greedy=True, max_new_tokens=n, stop=("\ufffd",)))
+    assert (result.text, result.finish_reason) == ("wo", "stop")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_streamed_pieces_joined_are_the_completions(
+    random_model: Build, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """Row 56: with several prompts at once, and random tokens, most of which are torn characters."""
+    tokenizer: Tokenizer = request.getfixturevalue(kind)
+    model = random_model("modern", tokenizer.vocab_size)
+    pieces: dict[int, list[str]] = {index: [] for index in range(4)}
+    settings = SamplingSettings(max_new_tokens=90, temperature=3.0, seed=0, stop=("qz", "th"))
+    results = generate(model, tokenizer, PROMPTS, settings, on_text=lambda index, piece: pieces[index].append(piece))
+    for index, result in enumerate(results):
+        assert "".join(pieces[index]) == result.completion
+        assert "" not in pieces[index]
+        assert result.text == tokenizer.decode(result.prompt_ids) + result.completion
+        decoded = tokenizer.decode(result.prompt_ids + result.new_ids)
+        assert decoded == result.text if result.finish_reason != "stop" else decoded.startswith(result.text)
+
+
+def test_times_add_up(random_model: Build, bpe: Tokenizer) -> None:
+    (result,) = generate(random_model("gpt2", bpe.vocab_size), bpe, ["x"], greedy(9))
+    seconds = result.prefill_seconds + result.decode_seconds
+    assert result.prefill_seconds > 0
+    assert result.decode_seconds > 0
+    assert result.tokens_per_second == pytest.approx(9 / seconds)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_half_precision_weights_and_autocast_generate_too(
+    random_model: Build, bpe: Tokenizer, architecture: str
+) -> None:
+    model = random_model(architecture, bpe.vocab_size)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (result,) = generate(model, bpe, ["The"], greedy(20))
+    assert len(result.new_ids) == 20
+    (result,) = generate(model.bfloat16(), bpe, ["The"], greedy(20))
+    assert len(result.new_ids) == 20

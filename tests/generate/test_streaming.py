@@ -1,0 +1,156 @@
+"""What is streamed is never taken back, and joined it is the whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acorn.generate.streaming import SETTLE, TextStream
+from acorn.tokenizer.tokenizer import Tokenizer
+
+
+@pytest.fixture(params=["bpe", "wordpiece"], name="tokenizer")
+def _tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return request.getfixturevalue(request.param)
+
+
+def stream(tokenizer: Tokenizer, prompt_ids: Sequence[int], ids: Sequence[int], stop: Sequence[str] = ()) -> list[str]:
+    """The pieces let out for each token, and at the end."""
+    running = TextStream(tokenizer, prompt_ids, stop)
+    pieces = []
+    for token in ids:
+        pieces.append(running.add(token))
+        if running.stopped:
+            break
+    pieces.append(running.finish())
+    assert running.completion == "".join(pieces)
+    return pieces
+
+
+def completion(tokenizer: Tokenizer, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
+    """What decoding everything at once gives, less the prompt."""
+    prompt, whole = tokenizer.decode([*prompt_ids]), tokenizer.decode([*prompt_ids, *ids])
+    assert whole.startswith(prompt)
+    return whole[len(prompt) :]
+
+
+@pytest.mark.parametrize("prompt", ["", "The old oak", "Việt 橡", "don't"])
+def test_pieces_joined_are_the_decoded_text(tokenizer: Tokenizer, prompt: str) -> None:
+    """Drawn ids are more hostile than any model: torn characters, special tokens, pieces of words without words."""
+    prompt_ids = tokenizer.encode_prompt(prompt)
+
+    @given(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=3 * SETTLE))
+    def check(ids: list[int]) -> None:
+        pieces = stream(tokenizer, prompt_ids, ids)
+        assert "".join(pieces) == completion(tokenizer, prompt_ids, ids)
+
+    check()
+
+
+def test_every_piece_comes_as_soon_as_it_is_certain(tokenizer: Tokenizer, lines: list[str]) -> None:
+    """Row 56: text goes out with its token; only torn characters wait, and none for longer than itself."""
+    ids = tokenizer.encode_documents(lines[:8])
+    flat = [token for document in ids for token in document]
+    prompt_ids = tokenizer.encode_prompt("An")
+    running = TextStream(tokenizer, prompt_ids)
+    for n, token in enumerate(flat, start=1):
+        running.add(token)
+        so_far = completion(tokenizer, prompt_ids, flat[:n])
+        assert running.completion == so_far.rstrip("\ufffd")
+    assert len(flat) > 3 * SETTLE
+
+
+def test_no_piece_holds_half_a_character(bpe: Tokenizer) -> None:
+    """Row 56: four-, three- and two-byte characters, one byte a token."""
+    text = "a🌳b橡c𝄞éß🏳️‍🌈" * 8
+    (ids,) = bpe.encode_documents([text])
+    assert len(ids) > len(text)
+    pieces = stream(bpe, bpe.encode_prompt("x"), ids)
+    assert "".join(pieces) == text
+    assert "\ufffd" not in "".join(pieces)
+
+
+def test_a_replacement_character_of_the_text_itself_comes_out(bpe: Tokenizer) -> None:
+    """Row 56: with the next token, or at the end."""
+    (ids,) = bpe.encode_documents(["a\ufffdb\ufffd\ufffd"])
+    pieces = stream(bpe, bpe.encode_prompt(""), ids)
+    assert "".join(pieces) == "a\ufffdb\ufffd\ufffd"
+    assert pieces[-1] == "\ufffd\ufffd"
+
+
+def test_a_character_that_never_becomes_whole_comes_out_as_decoded(bpe: Tokenizer) -> None:
+    first, *_, last = bpe.encode_documents(["🌳"])[0]
+    letter = bpe.encode_documents(["z"])[0]
+    assert "".join(stream(bpe, bpe.encode_prompt(""), [first, *letter, last])) == "\ufffdz\ufffd"
+
+
+def test_pieces_of_words_join_without_a_space(wordpiece: Tokenizer) -> None:
+    vocabulary = {wordpiece.piece(token): token for token in range(wordpiece.vocab_size)}
+    ids = [vocabulary[piece] for piece in ("o", "##a", "##k", ",", "a")]
+    assert stream(wordpiece, wordpiece.encode_prompt("The"), ids) == [" o", "a", "k", ",", " a", ""]
+
+
+def test_after_an_empty_prompt_text_begins_without_a_space(wordpiece: Tokenizer) -> None:
+    """Row 54."""
+    ids = wordpiece.encode_documents(["The oak"])[0]
+    assert "".join(stream(wordpiece, wordpiece.encode_prompt(""), ids)) == "The oak"
+
+
+def test_the_cost_of_a_token_does_not_grow_with_the_text(bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    decode = bpe.decode
+    monkeypatch.setattr(bpe, "decode", lambda ids: decoded.append(len(ids)) or decode(ids))
+    stream(bpe, bpe.encode_prompt("An"), bpe.encode_documents(["oak " * 500])[0])
+    assert max(decoded) <= 2 * SETTLE
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "wanted"),
+    [
+        ("the old oak stood", ["oak"], "the old "),
+        ("the old oak stood", ["ld oa"], "the o"),  # over several tokens
+        ("the old oak stood", ["oaks", "stood!"], "the old oak stood"),  # begun, never completed
+        ("the old oak stood", ["oak", "old"], "the "),  # the one that comes first
+        ("the old oak stood", ["the"], ""),
+        ("the old oak stood", ["d"], "the ol"),
+        ("aaab", ["aab"], "a"),  # begins inside its own beginning
+        ("one\n\ntwo", ["\n\n"], "one"),
+        ("ab🌳c", ["🌳"], "ab"),
+    ],
+)
+def test_text_ends_before_a_stop_string(bpe: Tokenizer, text: str, stop: list[str], wanted: str) -> None:
+    (ids,) = bpe.encode_documents([text])
+    pieces = stream(bpe, bpe.encode_prompt(""), ids, stop)
+    assert "".join(pieces) == wanted
+
+
+def test_a_stop_string_in_the_prompt_or_across_its_end_does_not_count(bpe: Tokenizer) -> None:
+    prompt_ids = bpe.encode_prompt("stop st")
+    (ids,) = bpe.encode_documents(["op it"])
+    assert "".join(stream(bpe, prompt_ids, ids, ["stop"])) == "op it"
+
+
+@given(
+    st.text("ab", max_size=2 * SETTLE),
+    st.lists(st.text("ab", min_size=2, max_size=6), min_size=1, max_size=3),
+)
+def test_stop_strings_against_a_plain_search(bpe_letters: Tokenizer, text: str, stop: list[str]) -> None:
+    """One letter a token: the text ends at the first letter that completes a stop string, before that string."""
+    wanted = text
+    for end in range(1, len(text) + 1):
+        found = [place for s in stop if (place := text[:end].find(s)) >= 0]
+        if found:
+            wanted = text[: min(found)]
+            break
+    ids = [bpe_letters.encode_documents([letter])[0][0] for letter in text]
+    pieces = stream(bpe_letters, bpe_letters.encode_prompt(""), ids, stop)
+    assert "".join(pieces) == wanted
+
+
+@pytest.fixture(scope="session")
+def bpe_letters(bpe: Tokenizer) -> Tokenizer:
+    assert all(len(ids) == 1 for ids in bpe.encode_documents(["a", "b"]))
+    return bpe

@@ -1,0 +1,96 @@
+"""Reading a text piece by piece through the cache gives what reading it at once gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from acorn.config import ModelConfig
+from acorn.model.gpt import GPT
+from acorn.model.kv_cache import KVCache
+
+SHAPE = {"n_layer": 2, "n_embd": 16, "n_head": 4, "block_size": 12, "vocab_size": 23}
+ARCHITECTURES = {
+    "seed": {"architecture": "seed", "tied": False, "dropout": 0.1},
+    "gpt2": {"architecture": "gpt2", "tied": True},
+    "modern": {"architecture": "modern", "tied": False},
+    "modern, grouped queries": {"architecture": "modern", "tied": True, "n_kv_head": 2},
+}
+
+
+@pytest.fixture(params=ARCHITECTURES, name="model")
+def _model(request: pytest.FixtureRequest) -> GPT:
+    """In fp64, so that a wrong position or mask cannot hide behind rounding."""
+    model = GPT(ModelConfig(**SHAPE, **ARCHITECTURES[request.param])).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():  # no zeros: `modern` starts with blocks that do nothing
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator) + (parameter.dim() == 1))
+    return model
+
+
+def cache_for(model: GPT, batch: int, starts: Tensor | None = None, length: int | None = None) -> KVCache:
+    return KVCache(model.config, batch, length or model.config.block_size, dtype=torch.float64, starts=starts)
+
+
+def read(model: GPT, ids: Tensor, cache: KVCache, lengths: Sequence[int]) -> Tensor:
+    """Logits of `ids` (B, T), read in pieces of `lengths`."""
+    assert sum(lengths) == ids.size(1)
+    return torch.cat([model(part, cache=cache) for part in ids.split(list(lengths), dim=1)], dim=1)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[12], [1] * 12, [11, 1], [1, 11], [5, 1, 1, 5], [3, 4, 5]],
+    ids=lambda lengths: "+".join(map(str, lengths)),
+)
+@torch.no_grad()
+def test_pieces_through_the_cache_equal_the_whole(model: GPT, lengths: list[int]) -> None:
+    ids = torch.randint(23, (3, 12), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(read(model, ids, cache_for(model, 3), lengths), model(ids), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("tail", [[4], [1, 1, 1, 1], [2, 1, 1]], ids=lambda tail: "+".join(map(str, tail)))
+@torch.no_grad()
+def test_left_padded_sequences_equal_each_alone(model: GPT, tail: list[int]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    prompts = [torch.randint(23, (n,), generator=generator) for n in (8, 1, 5, 7)]
+    after = torch.randint(23, (4, 4), generator=generator)
+    padded = torch.stack([torch.cat((torch.zeros(8 - len(prompt), dtype=torch.long), prompt)) for prompt in prompts])
+    starts = torch.tensor([8 - len(prompt) for prompt in prompts])
+
+    together = read(model, torch.cat((padded, after), dim=1), cache_for(model, 4, starts), [8, *tail])
+
+    assert not together.isnan().any()  # not even where nothing but padding could be attended to
+    for row, prompt in enumerate(prompts):
+        alone = model(torch.cat((prompt, after[row]))[None])[0]
+        torch.testing.assert_close(together[row, starts[row] :], alone, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_what_stands_in_the_padding_does_not_matter(model: GPT) -> None:
+    ids = torch.randint(23, (2, 9), generator=torch.Generator().manual_seed(3))
+    starts = torch.tensor([0, 4])
+    other = ids.clone()
+    other[1, :4] = 22 - other[1, :4]
+    first, second = (read(model, each, cache_for(model, 2, starts), [7, 1, 1]) for each in (ids, other))
+    torch.testing.assert_close(first[1, 4:], second[1, 4:], rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_cache_just_long_enough_is_enough(model: GPT) -> None:
+    ids = torch.randint(23, (1, 7), generator=torch.Generator().manual_seed(4))
+    cache = cache_for(model, 1, length=7)
+    torch.testing.assert_close(read(model, ids, cache, [5, 1, 1]), model(ids), rtol=0, atol=1e-9)
+    assert cache.position == 7
+
+
+@torch.no_grad()
+def test_more_tokens_than_the_context_are_refused(model: GPT) -> None:
+    cache = cache_for(model, 1)
+    model(torch.zeros(1, 12, dtype=torch.long), cache=cache)
+    with pytest.raises(ValueError, match="block_size"):
+        model(torch.zeros(1, 1, dtype=torch.long), cache=cache)

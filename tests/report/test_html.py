@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from acorn.errors import UsageError
+from acorn.report.html import write_report
+from acorn.report.metrics_log import JsonLines
+
+MakeRun = Callable[..., Path]
+VOID = {"meta", "br", "input"}
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it apart: its text, and every tag with its attributes. Unbalanced tags fail."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.script = ""
+        self.feed(path.read_text("utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["script"]:
+            self.script += data
+        elif self.open[-1:] != ["style"]:
+            self.words += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
+
+    def drawn_names(self) -> list[str]:
+        return list(dict.fromkeys(self.attributes("data-name")))
+
+
+def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
+    run = make_run()
+    assert write_report(run) == run / "report.html"
+    page = Page(run / "report.html")
+    for wanted in ("1.5000", "1.2500", "2.5000", "321.5", "15.4K", "30 s", "25 % of peak"):
+        assert wanted in page.words, wanted
+    assert "One end-of-line a line counts as a word." in page.words
+    assert "dropped duplicates" in page.words.lower()
+    assert "1.25 %" in page.words  # the overlap of validation with training
+    assert "3.11.7" in page.words
+    assert "Transformer blocks." in page.words
+    assert page.drawn_names() == [
+        "training",
+        "validation",
+        "mine",
+        "Learning rate",
+        "Gradient norm, before clipping",
+        "Tokens per second",
+    ]
+    assert sum(tag == "svg" and attributes.get("class") == "chart" for tag, attributes in page.tags) == 5 * 3
+    assert "not in reach" not in page.words
+
+
+def test_a_report_needs_nothing_outside_it(make_run: MakeRun) -> None:
+    page = Page(write_report(make_run()))
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"link", "img", "iframe", "object", "base"}
+    assert page.attributes("src") == []
+    assert all(target.startswith("#") for target in page.attributes("href"))
+    assert "@import" not in page.words
+    (policy,) = [attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes]
+    digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_text_from_the_run_stays_text(make_run: MakeRun) -> None:
+    attack = "</p></style><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x' &amp; \x00\x1b\u202e\ud800"
+    run = make_run(overrides=('name="<i>name<u>"', 'train.sample_prompts=["<u>"]'))
+    samples = JsonLines(run / "samples.jsonl")
+    samples.write({"step": 60, "prompt": "</p>", "text": attack})
+    samples.write({"step": 60, "prompt": "", "text": "مرحبا"})
+    samples.close()
+    page = Page(write_report(run))
+    assert attack.removesuffix("\x00\x1b\u202e\ud800") + r"\x00\x1b\u202e\ud800" in page.words
+    assert "مرحبا" in page.words
+    assert "The cat <b>sat</b> & 'purred' \\x1b[2J" in page.words
+    assert "<i>name<u>" in page.words
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not {"img", "u"} & {tag for tag, _ in page.tags}
+    assert page.attributes("onload") == page.attributes("onerror") == []
+
+
+def test_the_prompt_of_a_sample_is_marked(make_run: MakeRun) -> None:
+    report = write_report(make_run()).read_text("utf-8")
+    assert "<mark>The</mark> cat &lt;b&gt;" in report
+
+
+def test_equal_runs_give_equal_bytes(make_run: MakeRun) -> None:
+    run = make_run()
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentences"),
+    [
+        ({"steps": 0, "complete": False}, ["Training has not logged a step yet.", "No loss has been logged"]),
+        (
+            {"complete": False},
+            ["stands at step 60", "has no final model yet", "No text was drawn", "has not been evaluated"],
+        ),
+        ({"valid_every": 0, "complete": False}, ["was not validated while it trained"]),
+        ({"complete": False}, ["counts are left out", "no environment.json"]),
+    ],
+)
+def test_what_is_missing_is_said_in_a_sentence(
+    make_run: MakeRun, settings: dict[str, object], sentences: list[str]
+) -> None:
+    words = Page(write_report(make_run(**settings))).words
+    for sentence in sentences:
+        assert sentence in words
+
+
+def test_damaged_files_are_named_on_the_page(make_run: MakeRun) -> None:
+    run = make_run()
+    (run / "metrics.jsonl").write_bytes(b"\x00\x00\n")
+    (run / "config.toml").write_bytes(b"\xff")
+    words = Page(write_report(run)).words
+    assert f"{run / 'metrics.jsonl'}, line 1" in words
+    assert "config.toml cannot be read" in words
+
+
+def test_odd_contents_do_not_stop_the_report(make_run: MakeRun) -> None:
+    """Files of another version, or written by hand: strange shapes where tables are expected."""
+    run = make_run()
+    (run / "data" / "manifest.json").write_text('{"splits": [1], "tokenizer": "x", "text": null}')
+    (run / "evaluation.json").write_text('{"valid": {"loss_per_token": null, "tokens": "many"}, "test": 3}')
+    (run / "config.toml").write_text('name = 3\n[model]\narchitecture = "newer"\n[novel]\nkey = {a = 1}\n')
+    words = Page(write_report(run)).words
+    assert "many" in words
+    assert "novel" in words
+
+
+def test_many_samples_are_folded_but_all_there(make_run: MakeRun) -> None:
+    run = make_run()
+    samples = JsonLines(run / "samples.jsonl")
+    for step in range(100, 2100, 100):
+        samples.write({"step": step, "prompt": "", "text": f"sample of {step}."})
+    samples.close()
+    report = write_report(run).read_text("utf-8")
+    open_part, folded = report.split("steps between</summary>", 1)
+    assert all(report.count(f"sample of {step}.") == 1 for step in range(100, 2100, 100))
+    assert open_part.count('class="sample"') == 6
+    assert "sample of 2000." in open_part
+    assert folded.count('class="sample"') == 22 - 6
+
+
+def test_other_runs_are_laid_over_and_set_beside(make_run: MakeRun) -> None:
+    run = make_run("one")
+    other = make_run("two", steps=30, overrides=("optimizer.name=muon",))
+    page = Page(write_report(run, [other]))
+    assert {"one, training", "one, validation", "two, training", "two, validation"} <= set(page.drawn_names())
+    assert "optimizer.name" in page.words
+    assert "model.n_layer" not in page.words
+    assert "different tokenizers" not in page.words
+    assert not (other / "report.html").exists()
+
+
+def test_runs_with_different_tokenizers_are_not_compared_by_loss(make_run: MakeRun) -> None:
+    run, other = make_run("one"), make_run("two")
+    manifest = other / "data" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("abab", "cdcd"))
+    assert "different tokenizers: compare their bits per byte" in Page(write_report(run, [other])).words
+
+
+def test_runs_of_one_name_are_told_apart(make_run: MakeRun) -> None:
+    run, other = make_run("one", overrides=("name=same",)), make_run("two", overrides=("name=same",))
+    assert {"same (one)", "same (two)"} <= set(Page(write_report(run, [other])).drawn_names())
+
+
+def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    for arguments in ((tmp_path, []), (run, [tmp_path])):
+        with pytest.raises(UsageError):
+            write_report(*arguments)
+    assert not (run / "report.html").exists()
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_every_colour_class_of_the_charts_is_in_the_stylesheet(make_run: MakeRun) -> None:
+    runs = [make_run(f"run-{number}", steps=25, complete=False) for number in range(7)]
+    report = write_report(runs[0], runs[1:]).read_text("utf-8")
+    used = set(re.findall(r'<polyline class="\w+ (c\d+)"', report))
+    styled = set(re.findall(r"svg polyline\.(c\d+) ", report))
+    assert used == styled == {f"c{number}" for number in range(6)}

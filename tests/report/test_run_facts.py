@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from acorn.errors import UsageError
+from acorn.report.run_facts import read_run
+
+MakeRun = Callable[..., Path]
+
+
+def test_a_complete_run_is_read_whole(make_run: MakeRun) -> None:
+    facts = read_run(make_run("mine"))
+    assert facts.name == "mine"
+    assert facts.finished
+    assert facts.problems == []
+    assert facts.config["model"]["n_layer"] == 2
+    assert [record["step"] for record in facts.curves.train] == list(range(1, 61))
+    assert [record["step"] for record in facts.curves.valid] == [20, 40, 60]
+    assert [sample["step"] for sample in facts.samples] == [30, 60]
+    assert set(facts.evaluation) == {"valid", "test"}
+    assert facts.environment["world_size"] == 1
+    assert facts.shards["splits"]["train"]["tokens"] == 9000
+    assert facts.last["step"] == 60
+    assert facts.typical("tokens_per_second") == 512.0
+
+
+def test_parameters_are_counted_from_the_config(make_run: MakeRun) -> None:
+    """2 blocks of 64: embedding, q k v o, SwiGLU of 192, two norms and two head norms each; one norm at the end."""
+    block = 4 * 64 * 64 + 3 * 64 * 192 + 2 * 64 + 2 * 32
+    assert read_run(make_run()).parameters == 500 * 64 + 2 * block + 64
+
+
+def test_figures_are_those_of_the_finished_model_else_the_last_validation(make_run: MakeRun) -> None:
+    done, training = read_run(make_run("done")), read_run(make_run("training", complete=False))
+    assert done.figure("valid", "bits_per_byte") == 1.5
+    assert done.figure("test", "bits_per_byte") == 1.25
+    assert training.figure("valid", "loss_per_token") == pytest.approx(2.1 + 6.0 * math.exp(-3))
+    assert training.figure("test", "bits_per_byte") is None
+
+
+def test_a_run_that_has_only_begun_is_empty_not_wrong(make_run: MakeRun) -> None:
+    facts = read_run(make_run(steps=0, complete=False))
+    assert not facts.finished
+    assert facts.last == {}
+    assert facts.typical("mfu") is None
+    assert facts.problems == []
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_kept(make_run: MakeRun) -> None:
+    run = make_run()
+    (run / "evaluation.json").write_text("{")
+    (run / "environment.json").write_text("[1]")
+    (run / "samples.jsonl").write_text("nonsense\n")
+    (run / "config.toml").write_text("= broken")
+    facts = read_run(run)
+    assert len(facts.problems) == 4
+    for name in ("evaluation.json", "environment.json", "samples.jsonl", "config.toml"):
+        assert any(str(run / name) in problem for problem in facts.problems)
+    assert facts.name == "mine"
+    assert facts.parameters is None
+    assert len(facts.curves.train) == 60
+
+
+@pytest.mark.parametrize("kind", ["absolute", "from the run"])
+def test_shards_elsewhere_are_found_by_the_config(make_run: MakeRun, tmp_path: Path, kind: str) -> None:
+    shards = tmp_path / "prepared"
+    pointer = str(shards) if kind == "absolute" else "../../prepared"
+    run = make_run(overrides=(f"data.shards={json.dumps(pointer)}",))
+    shutil.move(run / "data", shards)
+    assert read_run(run).shards["splits"]["train"]["tokens"] == 9000
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UsageError) as error:
+            read_run(folder)
+        assert "config.toml" in error.value.what
+        assert "metrics.jsonl" in error.value.what
+
+
+@pytest.mark.parametrize("inner", ["final", "checkpoints/step-00000020"])
+def test_a_folder_inside_a_run_is_refused_and_the_run_named(make_run: MakeRun, inner: str) -> None:
+    run = make_run()
+    folder = run / inner
+    folder.mkdir(parents=True, exist_ok=True)
+    if inner != "final":
+        shutil.copy(run / "config.toml", folder)
+        (folder / "state.json").write_text("{}")
+    with pytest.raises(UsageError) as error:
+        read_run(folder)
+    assert error.value.mend == f"name the run folder: {run}"

@@ -1,0 +1,160 @@
+"""Configs as text: presets, overrides, faults, and the way back to TOML."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acorn.config import Config
+from acorn.config_files import build_config, differences, flatten, load_config, preset_names, to_toml, with_values
+from acorn.errors import UsageError
+from acorn.model.sizing import size_of
+
+PARAMETERS = {
+    "seed": 47_987_712,
+    "demo": 5_311_232,
+    "small": 5_311_232,
+    "gpt2-124m": 124_475_904,
+    "modern-30m": 34_088_448,
+    "modern-124m": 123_588_864,
+}
+
+
+def refusal(*overrides: str, source: str | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_config(source, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_resolve_and_have_the_stated_size(name: str) -> None:
+    """Each builds on the meta device; the counts are those that the presets and the README state."""
+    config = load_config(name)
+    assert config.name == name
+    assert config.train.steps or config.train.minutes
+    model = config.model.model_copy(update={"vocab_size": config.tokenizer.vocab_size})
+    assert size_of(model).parameters == PARAMETERS[name]
+
+
+LONE_OVERRIDES = [
+    "model.architecture=seed",
+    "model.architecture=gpt2",
+    "model.architecture=modern",
+    "model.n_embd=100",
+    "model.n_embd=96",
+    "model.tied=false",
+    "model.tied=true",
+    "model.block_size=64",
+    "optimizer.name=adamw",
+    "optimizer.name=muon",
+    "schedule.name=wsd",
+    "schedule.warmup=0.9",
+    "schedule.decay=1",
+    "train.batch_size=7",
+    "train.steps=10",
+    "train.minutes=0.5",
+    "tokenizer.kind=wordpiece",
+    "tokenizer.kind=bpe",
+    "data.clean=none",
+]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_lone_override_never_makes_a_preset_invalid(name: str) -> None:
+    for override in LONE_OVERRIDES:
+        config = load_config(name, [override])
+        model = config.model.model_copy(update={"vocab_size": 300})
+        assert size_of(model).parameters > 0
+
+
+def test_a_length_given_clears_the_other() -> None:
+    assert load_config("demo", ["train.steps=7"]).train.minutes == 0
+    assert load_config("seed", ["train.minutes=2"]).train.steps == 0
+    assert "exclude each other" in refusal("train.steps=7", "train.minutes=2")
+
+
+def test_all_faults_at_once_with_the_nearest_key() -> None:
+    """Row 25."""
+    message = refusal("trian.steps=5", "model.n_heads=4", "train.batch_size=abc", "data.clean=x", "model.n_embd=7")
+    assert "unknown key trian; did you mean train?" in message
+    assert "unknown key model.n_heads; did you mean model.n_head?" in message
+    assert "train.batch_size: input should be a valid integer, not 'abc'" in message
+    assert "data.clean: input should be 'none' or 'wikitext', not 'x'" in message
+    assert "4 faults" in message or "5 faults" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("nonsense", "not an override"),
+        ("model.n_embd=7", "even head width"),
+        ("model.n_head=3", "must be a multiple of n_head (3)"),
+        ("model.n_kv_head=3", "multiple of n_kv_head"),
+        ("optimizer.lr=inf", "finite"),
+        ("train.seed=-1", "greater than or equal to 0"),
+        ("name=../up", "pattern"),
+        ("data.source=2024", "quote it"),
+        ("train=3", "valid dictionary"),
+    ],
+)
+def test_single_faults(override: str, part: str) -> None:
+    assert part in refusal(override)
+
+
+def test_override_values_are_toml_else_bare_strings() -> None:
+    config = load_config(None, ["data.source=my/*.txt", "train.compile=true", "optimizer.lr=1e-3", 'name="7"'])
+    assert config.data.source == ("my/*.txt",)
+    assert config.train.compile is True
+    assert config.optimizer.lr == 1e-3
+    assert config.name == "7"
+    assert load_config(None, ['data.source=["a", "b"]']).data.source == ("a", "b")
+    assert load_config(None, ["data.source="]).data.source == ()
+    assert load_config(None, ["train.sample_prompts="]).train.sample_prompts == ("",)
+
+
+def test_config_files(tmp_path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf[train]\nsteps = 9\n")
+    assert load_config(path).train.steps == 9
+    assert load_config(path).name == "mine"
+    path.write_text("[train\nsteps = 9")
+    assert "not TOML" in refusal(source=str(path))
+    path.write_text("train = 3")
+    assert "valid dictionary" in refusal(source=str(path))
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in refusal(source=str(path))
+    assert "did you mean small?" in refusal(source="smal")
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=10),
+    sources=st.lists(text, max_size=3),
+    lr=st.floats(0, 1e6, allow_nan=False),
+    seed=st.integers(0, 2**63 - 1),
+    compiled=st.sampled_from(["auto", True, False]),
+)
+@settings(max_examples=100, deadline=None)
+def test_toml_gives_the_same_config_back(tmp_path_factory, name, sources, lr, seed, compiled) -> None:
+    values = {
+        "name": name,
+        "data": {"source": sources},
+        "optimizer": {"lr": lr},
+        "train": {"seed": seed, "compile": compiled, "sample_prompts": sources},
+    }
+    config = build_config(values, "here")
+    assert build_config(tomllib.loads(to_toml(config)), "there") == config
+
+
+def test_differences_and_changes() -> None:
+    config = Config()
+    changed = with_values(config, {"train.steps": 5, "name": "other"})
+    assert differences(config, changed) == {"name": ("run", "other"), "train.steps": (0, 5)}
+    assert flatten(changed)["train.steps"] == 5
+    with pytest.raises(UsageError, match="exclude"):
+        with_values(changed, {"train.minutes": 1.0})

@@ -1,0 +1,218 @@
+"""The project itself: import directions, dependencies, package contents, and how light the command line is."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import acorn
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "acorn"
+MODULES = sorted(SOURCE.rglob("*.py"))
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+STANDARD_LIBRARY = {*sys.stdlib_module_names, "__future__"}
+
+# Imported by us, and always there because a core dependency requires it by name.
+COMES_WITH = {"huggingface_hub": "datasets", "pyarrow": "datasets"}
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    """Every import of acorn's, those inside functions too; other packages as one module each."""
+    return grimp.build_graph("acorn", include_external_packages=True, cache_dir=None)
+
+
+def test_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_import_contracts_see_every_file(graph: grimp.ImportGraph) -> None:
+    """A folder without `__init__.py` would stay out of every contract."""
+    assert {module_name(path) for path in MODULES} == {name for name in graph.modules if root_of(name) == "acorn"}
+
+
+def test_model_needs_torch_and_its_config_only(graph: grimp.ImportGraph) -> None:
+    own = {"acorn.model", *graph.find_descendants("acorn.model")}
+    imported = set().union(*(graph.find_modules_directly_imported_by(module) for module in own)) - own
+    assert {name for name in imported if root_of(name) not in STANDARD_LIBRARY} == {"acorn.config", "torch"}
+
+
+def test_text_tokenizer_and_config_do_not_load_torch() -> None:
+    """Contracts see what acorn imports itself; this sees what its dependencies load in turn."""
+    files = [path for path in MODULES if path.parent == SOURCE and path.stem not in ("__main__", "api")]
+    files += [path for path in MODULES if path.parent.name in ("text", "tokenizer")]
+    imports = "\n".join(f"import {module_name(path)}" for path in files)
+    assert "torch" not in loaded_by("-c", imports)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = {"datasets", "matplotlib", "numpy", "pandas", "pyarrow", "tokenizers", "torch", "transformers"}
+    assert not heavy & loaded_by("-m", "acorn", "--help")
+
+
+def test_imports_at_module_level_are_of_core_dependencies() -> None:
+    """An extra is imported inside the function that needs it, so that only that function fails without it."""
+    core = {import_name(requirement) for requirement in requirements("")} | set(COMES_WITH)
+    found = {(module_name(path), name) for path in MODULES for name in imported_when_loaded(path)}
+    assert not {(module, name) for module, name in found if name not in core | STANDARD_LIBRARY | {"acorn"}}
+
+
+def test_every_import_is_declared(graph: grimp.ImportGraph) -> None:
+    declared = {import_name(requirement) for extra in ("", *extras()) for requirement in requirements(extra)}
+    external = {root_of(name) for name in graph.modules} - STANDARD_LIBRARY - {"acorn"}
+    assert external <= declared | set(COMES_WITH)
+
+
+@pytest.mark.parametrize(("name", "bringer"), COMES_WITH.items())
+def test_undeclared_imports_come_with_a_core_dependency(name: str, bringer: str) -> None:
+    assert bringer in {requirement.name for requirement in requirements("")}
+    brought = {import_name(requirement) for requirement in applicable(importlib.metadata.requires(bringer))}
+    assert name in brought
+
+
+@pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
+def test_constraints_pin_what_the_project_asks_for(extra: str) -> None:
+    pins = constraints()
+    wanted = requirements(extra)
+    assert wanted
+    for requirement in wanted:
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_constraints_pin_every_installed_dependency() -> None:
+    """Followed from package to package, but not below torch: what it needs on a GPU it pins itself."""
+    pins = constraints()
+    waiting = [*requirements(""), *requirements("dev")]
+    seen: set[str] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in seen:
+            continue
+        seen.add(name)
+        assert name in pins, f"{name} is not in constraints.txt; run: make lock"
+        if name != "torch":
+            waiting += applicable(importlib.metadata.requires(name), *requirement.extras)
+    assert len(seen) > len(requirements("")) + len(requirements("dev"))
+
+
+def test_constraints_pin_torch_for_every_kind_of_machine() -> None:
+    """A local label such as +cpu would keep GPU machines from installing."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", constraints()["torch"])
+
+
+def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
+    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    assert wheel.name == f"acorn_lm-{acorn.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    package = {name for name in names if name.startswith("acorn/")}
+    assert package == {path.relative_to(SOURCE.parent).as_posix() for path in source_files()}
+    assert {"acorn/py.typed", "acorn/presets/demo.toml"} <= package
+    assert {f"acorn/text/wikitext2/{split}.txt.xz" for split in ("train", "valid", "test")} <= package
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_network_is_refused(network_attempts: list[str]) -> None:
+    """192.0.2.0/24 is kept for documentation: no machine has such an address."""
+    with pytest.raises(RuntimeError, match=r"192\.0\.2\.1"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    assert network_attempts
+    network_attempts.clear()
+
+
+def test_installed_command_is_the_one_of_this_checkout() -> None:
+    [script] = importlib.metadata.entry_points(group="console_scripts", name="acorn")
+    assert script.value == PROJECT["scripts"]["acorn"]
+    assert Path(acorn.__file__).parent == SOURCE
+
+
+def source_files() -> Iterator[Path]:
+    return (path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def root_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Packages that a Python process with these arguments loads."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    return {root_of(line.rpartition("|")[2].strip()) for line in lines if line.startswith("import time:")}
+
+
+def imported_when_loaded(path: Path) -> set[str]:
+    """Packages that a file imports when it is imported itself: outside functions and `if TYPE_CHECKING:`."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_bytes())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            names |= {root_of(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(root_of(node.module or "acorn"))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting += ast.iter_child_nodes(node)
+    return names
+
+
+def extras() -> list[str]:
+    return list(PROJECT["optional-dependencies"])
+
+
+def requirements(extra: str) -> list[Requirement]:
+    """What pyproject.toml asks for: the core (`""`) or an extra, extras named by it included."""
+    lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    found = []
+    for requirement in map(Requirement, lines):
+        if requirement.name == PROJECT["name"]:
+            found += [inner for name in sorted(requirement.extras) for inner in requirements(name)]
+        else:
+            found.append(requirement)
+    return found
+
+
+def import_name(requirement: Requirement) -> str:
+    return requirement.name.replace("-", "_")
+
+
+def applicable(lines: list[str] | None, *extras: str) -> list[Requirement]:
+    """Those requirements of an installed package that this machine and these extras call for."""
+    found = [Requirement(line) for line in lines or []]
+    return [r for r in found if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in ("", *extras))]
+
+
+def constraints() -> dict[str, str]:
+    """Normalised name -> version."""
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert all(Version(version) for version in pins.values())
+    return pins

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acorn.config import DataConfig
+from acorn.errors import InputError
+from acorn.text.corpus import Corpus, Document
+from acorn.text.reading import Reading, SplitCounts
+from acorn.text.text_files import TextFile
+
+Write = Callable[[str, bytes | str], Path]
+
+
+def read(*paths: Path, **settings: Any) -> tuple[list[Document], SplitCounts]:
+    data = DataConfig(**settings)
+    reading = Reading(data.errors)
+    documents = list(Corpus([TextFile.at(path) for path in paths], data).documents(reading, rows=reading))
+    return documents, reading.counts
+
+
+def test_a_document_knows_its_text_size_and_place(write: Write) -> None:
+    path = write("a.txt", "Été in town\n\n \u3000\n'two'  words")
+    documents, counts = read(path, document="line")
+    assert documents == [
+        Document("Été in town\n", n_bytes=14, n_words=4, source=f"{path}, byte 0"),
+        Document("'two'  words", n_bytes=12, n_words=3, source=f"{path}, byte 20"),
+    ]
+    assert (counts.documents, counts.bytes, counts.words, counts.dropped_empty) == (2, 26, 7, 2)
+
+
+def test_words_count_one_line_end_a_line(write: Write) -> None:
+    (document,), _ = read(write("a.txt", "one two\nthree\n\nfour"))
+    assert document.n_words == 4 + 4
+    (document,), _ = read(write("a.txt", "one two\nthree\n\nfour\n"))
+    assert document.n_words == 4 + 4
+
+
+def test_cleaning_changes_the_text_and_not_the_counts(write: Write) -> None:
+    path = write("a.txt", " = Title = \n \n the 17th @-@ century <unk> \n '\\' \n")
+    documents, counts = read(path, clean="wikitext")
+    assert [document.text for document in documents] == [" = Title = ", " the 17th  century [UNK] "]
+    assert [(document.n_bytes, document.n_words) for document in documents] == [(12, 4), (29, 6)]
+    assert (counts.dropped_empty, counts.dropped_by_cleaning) == (1, 1)
+    assert counts.dropped() == "1 empty, 1 left empty by cleaning"
+
+
+def test_crlf_and_nul_are_kept_and_counted(write: Write) -> None:
+    """Row 11: BOM, CRLF, NUL: documented, counted."""
+    documents, counts = read(write("a.txt", b"\xef\xbb\xbfone\r\ntwo\0\nthree\n"), document="line")
+    assert [document.text for document in documents] == ["one\r\n", "two\0\n", "three\n"]
+    assert (counts.with_bom, counts.with_crlf, counts.with_nul) == (1, 1, 1)
+    assert counts.bytes == 5 + 5 + 6
+
+
+def test_invalid_utf8_names_file_and_byte(write: Write) -> None:
+    """Row 8: invalid UTF-8: file and byte offset; replace and skip with counts."""
+    content = b"good\n" + b"caf\xe9 cut \xe2\x82\nagain good\n"
+    path = write("a.txt", content)
+    with pytest.raises(InputError, match="byte 0xE9, invalid continuation byte") as error:
+        read(path, document="line")
+    assert error.value.where == f"{path}, byte 8"
+    assert 'data.errors to "replace"' in error.value.mend
+    with pytest.raises(InputError) as error:
+        read(write("a.txt.gz", gzip.compress(content)), document="line")
+    assert "a.txt.gz, byte 8 of the unpacked text" in error.value.where
+
+    documents, counts = read(path, document="line", errors="replace")
+    assert [document.text for document in documents] == ["good\n", "caf\ufffd cut \ufffd\n", "again good\n"]
+    assert [document.n_bytes for document in documents] == [5, len("caf\ufffd cut \ufffd\n".encode()), 11]
+    assert counts.replaced == 1
+
+    documents, counts = read(path, document="line", errors="skip")
+    assert [document.text for document in documents] == ["good\n", "again good\n"]
+    assert (counts.documents, counts.dropped_bad) == (2, 1)
+
+
+@given(content=st.binary(min_size=1, max_size=40))
+def test_the_offset_is_that_of_the_first_byte_python_cannot_decode(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """Row 8, against Python's own decoder on the whole file."""
+    path = tmp_path_factory.mktemp("bytes") / "a.txt"
+    path.write_bytes(content)
+    offset = first_bad_byte(content)
+    if offset is None:
+        documents, _ = read(path, document="line")
+        lines = content.decode("utf-8-sig").split("\n")
+        assert [document.text.removesuffix("\n") for document in documents] == [line for line in lines if line.strip()]
+    else:
+        with pytest.raises(InputError) as error:
+            read(path, document="line")
+        assert error.value.where == f"{path}, byte {offset}"
+
+
+def first_bad_byte(content: bytes) -> int | None:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
+def test_utf16_is_said_to_be_that(write: Write) -> None:
+    """Row 8: the usual cause of invalid UTF-8 on Windows."""
+    with pytest.raises(InputError, match="like UTF-16"):
+        read(write("a.txt", "some text".encode("utf-16")))
+
+
+def test_progress_counts_bytes_on_disk(write: Write, listener: Any) -> None:
+    text = b"".join(b"Line %d of a text that takes some time to be read.\n" % number for number in range(100_000))
+    paths = [write("a.txt", text), write("b.txt.gz", gzip.compress(text))]
+    data = DataConfig()
+    reading = Reading("strict")
+    parts = [TextFile.at(path) for path in paths]
+    for _ in Corpus(parts, data).documents(reading, rows=reading, progress=listener, task="reading"):
+        pass
+    total = sum(path.stat().st_size for path in paths)
+    done = [step[1] for step in listener.steps]
+    assert {(task, of) for task, _, of in listener.steps} == {("reading", total)}
+    assert done == sorted(done)
+    assert len(done) > 8
+    assert done[-1] == total
+    assert listener.ended == ["reading"]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acorn.text.digests import DigestSet, digest_of, fraction_of
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_a_digest_set_is_a_set(numbers: list[int]) -> None:
+    ours, reference = DigestSet(), set[int]()
+    for number in numbers:
+        digest = digest_of(b"%d" % number)
+        assert (digest in ours) == (number in reference)
+        assert ours.add(digest) == (number not in reference)
+        reference.add(number)
+    assert len(ours) == len(reference)
+
+
+def test_digests_that_want_the_same_slot_are_kept_apart() -> None:
+    same_slot = [bytes([first]) + bytes(14) + b"\x07" for first in range(1, 50)]
+    ours = DigestSet()
+    assert all(ours.add(digest) for digest in same_slot)
+    assert all(digest in ours for digest in same_slot)
+    assert bytes([50]) + bytes(14) + b"\x07" not in ours
+
+
+def test_nothing_is_lost_when_the_table_grows() -> None:
+    digests = [digest_of(b"%d" % number) for number in range(50_000)]
+    ours = DigestSet()
+    assert all(ours.add(digest) for digest in digests)
+    assert not any(ours.add(digest) for digest in digests)
+    assert len(ours) == len(digests)
+
+
+def test_one_side_of_a_split_does_not_crowd_the_table() -> None:
+    """Digests whose first half is alike (the split has chosen it) still spread: few looks find a free slot."""
+    ours = DigestSet()
+    for number in range(20_000):
+        ours.add(bytes(8) + hashlib.sha256(b"%d" % number).digest()[:8])
+    slots = [bytes(ours._slots[at : at + 16]) for at in range(0, len(ours._slots), 16)]
+    runs = "".join("x" if any(slot) else " " for slot in slots).split()
+    assert max(map(len, runs)) < 200
+
+
+def test_the_digest_is_blake2b() -> None:
+    assert digest_of(b"acorn") == hashlib.blake2b(b"acorn", digest_size=16).digest()
+
+
+def test_fractions_are_uniform() -> None:
+    fractions = [fraction_of(digest_of(b"%d" % number)) for number in range(10_000)]
+    assert min(fractions) >= 0
+    assert max(fractions) < 1
+    # The count below 0.1 is binomial: mean 1000, standard deviation 30.
+    assert 850 < sum(fraction < 0.1 for fraction in fractions) < 1150

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acorn.config import DataConfig
+from acorn.errors import InputError
+from acorn.text.reading import Reading
+from acorn.text.rows import BLOCK_BYTES, WHOLE_FILE_BYTES, file_reader
+from acorn.text.text_files import TextFile
+
+Write = Callable[[str, bytes | str], Path]
+BOM = b"\xef\xbb\xbf"
+
+
+def rows(
+    path: Path, *, cut_small: bool = False, reading: Reading | None = None, **settings: Any
+) -> list[tuple[bytes, int]]:
+    data = DataConfig(**settings)
+    return list(file_reader(TextFile.at(path), data, reading or Reading(data.errors), cut_small=cut_small).rows())
+
+
+def texts(path: Path, **settings: Any) -> list[bytes]:
+    return [raw for raw, _ in rows(path, **settings)]
+
+
+# --- .txt
+
+
+def test_a_short_file_is_one_row_and_a_long_one_is_cut(write: Write) -> None:
+    line = b"Twelve words make one line of this file, which repeats and repeats.\n"
+    short = line * (WHOLE_FILE_BYTES // len(line))
+    assert texts(write("short.txt", short)) == [short]
+    long = short + line
+    blocks = texts(write("long.txt", long))
+    assert b"".join(blocks) == long
+    assert all(BLOCK_BYTES - len(line) < len(block) <= BLOCK_BYTES for block in blocks[:-1])
+    assert all(block.endswith(b"\n") for block in blocks)
+    assert texts(write("long.txt.gz", gzip.compress(long))) == blocks
+    assert texts(write("long.txt", long), document="file") == [long]
+
+
+def test_a_lone_short_file_can_be_cut_into_about_64_blocks(write: Write) -> None:
+    text = b"".join(b"Paragraph %d of the file, followed by a blank line.\n\n" % number for number in range(2_000))
+    blocks = texts(write("my.txt", text), cut_small=True)
+    assert b"".join(blocks) == text
+    assert 60 <= len(blocks) <= 70
+    assert all(block.endswith(b"\n\n") for block in blocks)
+    tiny = texts(write("tiny.txt", text[:1000]), cut_small=True)
+    assert all(len(block) > 128 for block in tiny[:-1])
+
+
+@given(text=st.lists(st.sampled_from(["a", "bc", " ", "\n", "\r\n", "\r", "é"])).map("".join))
+def test_lines_keep_their_ends(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("lines") / "a.txt"
+    path.write_bytes(text.encode())
+    lines = texts(path, document="line")
+    assert b"".join(lines) == text.encode()
+    assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in lines[:-1])
+
+
+def test_lines_do_not_break_where_the_first_mebibyte_ends(write: Write) -> None:
+    lines = [b"%06d" % number + b"x" * (number % 90) + b"\n" for number in range(30_000)]
+    assert texts(write("a.txt", b"".join(lines)), document="line") == lines
+
+
+def test_a_line_of_a_million_equal_characters(write: Write) -> None:
+    """Row 4: one line of a million equal characters."""
+    lines = [b"before\n", b"x" * 3_000_000 + b"\n", b"after"]
+    assert texts(write("a.txt", b"".join(lines)), document="line") == lines
+
+
+def test_wikitext_is_read_by_lines(write: Write) -> None:
+    wikitext = b" \n = Title = \n \n A 17th @-@ century house .\n"
+    assert texts(write("a.txt", wikitext)) == [b" \n", b" = Title = \n", b" \n", b" A 17th @-@ century house .\n"]
+    assert texts(write("a.txt", wikitext), document="file") == [wikitext]
+    plain = b"one\ntwo\n"
+    assert texts(write("b.txt", plain)) == [plain]
+    assert texts(write("b.txt", plain), clean="wikitext") == [b"one\n", b"two\n"]
+
+
+def test_a_byte_order_mark_is_dropped_and_positions_count_it(write: Write) -> None:
+    """Row 11: BOM at the beginning of a file; one elsewhere is a character."""
+    reading = Reading("strict")
+    path = write("a.txt", BOM + b"one\n" + BOM + b"two\n")
+    assert rows(path, document="line", reading=reading) == [(b"one\n", 3), (BOM + b"two\n", 7)]
+    assert reading.counts.with_bom == 1
+    record = b'{"text": "one"}\n'
+    assert texts(write("a.jsonl", BOM + record + record), reading=reading) == [b"one", b"one"]
+    assert reading.counts.with_bom == 2
+
+
+# --- .jsonl
+
+
+@given(values=st.lists(st.text()), ascii_only=st.booleans())
+def test_jsonl_gives_the_text_field(
+    tmp_path_factory: pytest.TempPathFactory, values: list[str], ascii_only: bool
+) -> None:
+    path = tmp_path_factory.mktemp("jsonl") / "a.jsonl"
+    lines = [json.dumps({"id": 1, "body": value}, ensure_ascii=ascii_only) + "\n" for value in values]
+    path.write_text("\n".join(lines), "utf-8")  # a blank line between two is nothing
+    assert texts(path, text_field="body") == [value.encode() for value in values]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"text": "cut', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('["text"]', "a JSON list, not an object"),
+        ('{"text": null}', "a JSON null, not a string"),
+        ('{"text": ["a"]}', "a JSON list, not a string"),
+        ('{"body": "a", "id": 7}', "no field 'text'; it has 'body', 'id'"),
+        (r'{"text": "half \ud83c"}', r"lone surrogate \(\\ud83c\)"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_number_or_skipped_and_counted(write: Write, line: str, words: str) -> None:
+    """Rows 9 and 11: a bad JSONL line, a missing field, a lone surrogate."""
+    path = write("a.jsonl", f'{{"text": "good"}}\n{line}\n{{"text": "also good"}}\n')
+    with pytest.raises(InputError, match=words) as error:
+        rows(path)
+    assert error.value.where == f"{path}, line 2"
+    skipping = Reading("skip")
+    assert texts(path, errors="skip", reading=skipping) == [b"good", b"also good"]
+    assert skipping.counts.dropped_bad == 1
+
+
+def test_a_line_that_is_not_utf8_is_refused_with_its_byte(write: Write) -> None:
+    """Row 8: invalid UTF-8: file and byte offset."""
+    path = write("a.jsonl", b'{"text": "good"}\n{"text": "\xff"}\n')
+    with pytest.raises(InputError, match="byte 0xFF") as error:
+        rows(path)
+    assert error.value.where == f"{path}, byte 27 (line 2)"
+    replacing = Reading("replace")
+    assert texts(path, errors="replace", reading=replacing) == [b"good", "\ufffd".encode()]
+    assert replacing.counts.replaced == 1
+
+
+def test_half_a_surrogate_pair_can_be_replaced_and_a_whole_one_is_a_character(write: Write) -> None:
+    """Row 11: lone surrogates."""
+    path = write("a.jsonl", r'{"text": "\ud83c\udf30 \ud83c"}')
+    assert texts(path, errors="replace") == ["\U0001f330 \ufffd".encode()]
+
+
+# --- .parquet
+
+
+def parquet(path: Path, column: pa.Array, name: str = "text", **options: Any) -> Path:
+    pq.write_table(pa.table({name: column, "id": list(range(len(column)))}), path, **options)
+    return path
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+def test_parquet_gives_the_text_column(tmp_path: Path, kind: pa.DataType) -> None:
+    values = [f"row {number} é" for number in range(3_000)]
+    path = parquet(tmp_path / "a.parquet", pa.array(values).cast(kind), row_group_size=1_100)
+    reader = file_reader(TextFile.at(path), DataConfig(), Reading("strict"))
+    assert list(reader.rows()) == [(value.encode(), number) for number, value in enumerate(values, 1)]
+    assert reader.bytes_read == path.stat().st_size
+
+
+def test_parquet_without_the_column_lists_those_there_are(tmp_path: Path) -> None:
+    """Row 9: missing field: list the keys seen."""
+    path = parquet(tmp_path / "a.parquet", pa.array(["a"]), name="body")
+    with pytest.raises(InputError, match="no column 'text'; it has 'body', 'id'") as error:
+        rows(path)
+    assert "data.text_field" in error.value.mend
+    with pytest.raises(InputError, match="the column 'id' holds int64, not text".capitalize()):
+        rows(path, text_field="id")
+
+
+def test_null_rows(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", pa.array(["a", None, "b"]))
+    with pytest.raises(InputError, match="null") as error:
+        rows(path)
+    assert error.value.where == f"{path}, row 2"
+    assert texts(path, errors="skip") == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
+    """Row 10: truncated parquet: the file and offset."""
+    path = parquet(tmp_path / "a.parquet", pa.array([f"row {number}" for number in range(1_000)]))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(InputError, match="cut short or damaged") as error:
+        rows(path)
+    assert error.value.where == f"{path}, after row 0 ({int(kept * len(whole)):,} bytes)"
+
+
+def test_a_flipped_bit_in_parquet_never_passes_for_text(tmp_path: Path) -> None:
+    """Row 10: damage inside a file, where its writer left checksums."""
+    values = pa.array([f"row {number}" for number in range(4_000)])
+    path = parquet(tmp_path / "a.parquet", values, row_group_size=2_000, write_page_checksum=True, use_dictionary=False)
+    damaged = bytearray(path.read_bytes())
+    damaged[pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset + 1_000] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match="cut short or damaged") as error:
+        rows(path)
+    assert "after row 1,024" in error.value.where  # the batch that ends before the damaged row group

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acorn.config import DataConfig
+from acorn.errors import InputError
+from acorn.progress import QUIET
+from acorn.text.splits import TextSplits
+
+Write = Callable[[str, bytes | str], Path]
+
+
+def jsonl(texts: Iterable[str]) -> str:
+    return "".join(json.dumps({"text": text}) + "\n" for text in texts)
+
+
+def opened(*sources: Path | str, progress: Any = QUIET, **settings: Any) -> TextSplits:
+    return TextSplits.open(DataConfig(source=tuple(map(str, sources)), **settings), progress)
+
+
+def texts(splits: TextSplits, split: str) -> list[str]:
+    return [document.text for document in splits.documents(split)]
+
+
+TEXTS = [f"document {number}" for number in range(500)]
+
+# --- the automatic split
+
+
+def test_every_document_is_on_one_side_and_about_a_tenth_is_validation(write: Write) -> None:
+    splits = opened(write("a.jsonl", jsonl(TEXTS)))
+    assert splits.names == ("train", "valid")
+    train, valid = texts(splits, "train"), texts(splits, "valid")
+    assert sorted(train + valid) == sorted(TEXTS)
+    assert 25 <= len(valid) <= 80  # binomial: mean 50, standard deviation 6.7
+    assert texts(splits, "train") == train  # each pass is the same
+
+
+@settings(max_examples=20)
+@given(more=st.lists(st.text(min_size=1), max_size=30), fraction=st.sampled_from([0.05, 0.3]))
+def test_adding_files_moves_no_document(
+    tmp_path_factory: pytest.TempPathFactory, more: list[str], fraction: float
+) -> None:
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "m.jsonl").write_text(jsonl(TEXTS))
+    before = texts(opened(folder, valid_fraction=fraction), "valid")
+    (folder / "a.jsonl").write_text(jsonl(more))
+    (folder / "z.txt").write_text("A file of another kind.")
+    after = opened(folder, valid_fraction=fraction)
+    assert set(before) <= set(texts(after, "valid"))
+    assert not set(before) & set(texts(after, "train"))
+
+
+def test_a_larger_share_keeps_what_was_held_out(write: Write) -> None:
+    path = write("a.jsonl", jsonl(TEXTS))
+    held_out = [set(texts(opened(path, valid_fraction=share), "valid")) for share in (0.05, 0.1, 0.5)]
+    assert held_out[0] < held_out[1] < held_out[2]
+
+
+def test_the_side_does_not_depend_on_how_a_text_is_stored(write: Write, tmp_path: Path) -> None:
+    documents = [f"document {number}\n" for number in range(100)]
+    by_line = opened(write("a.txt", "".join(documents)), document="line")
+    by_row = opened(write("a.jsonl", jsonl(documents)))
+    assert texts(by_line, "valid") == texts(by_row, "valid")
+
+
+def test_one_plain_file_is_enough(write: Write) -> None:
+    paragraphs = [f"Paragraph {number}, one of many in the only file there is.\n\n" for number in range(1_000)]
+    path = write("my.txt", "".join(paragraphs))
+    splits = opened(path)
+    train, valid = texts(splits, "train"), texts(splits, "valid")
+    assert len(train) + len(valid) in range(60, 71)
+    assert valid
+    assert sorted("".join(train + valid).splitlines()) == sorted("".join(paragraphs).splitlines())
+    # With text for validation, or with a second file, a short file is one document.
+    assert texts(opened(path, valid_source=str(path)), "train") == ["".join(paragraphs)]
+    others = [write(f"{number}.txt", f"Another text, number {number}.") for number in range(30)]
+    with_others = opened(path, *others)
+    assert len(texts(with_others, "train")) + len(texts(with_others, "valid")) == 31
+
+
+def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> None:
+    """Row 1: one side of the split empty: refuse with counts."""
+    path = write("a.jsonl", jsonl(TEXTS[:50]))
+    with pytest.raises(InputError, match=r"valid side of the split is empty: 50 documents in train, 0 in valid"):
+        texts(opened(path, valid_fraction=1e-9), "train")
+    with pytest.raises(InputError, match=r"train side of the split is empty: 0 documents in train, 50 in valid"):
+        texts(opened(path, valid_fraction=1 - 1e-9), "valid")
+    with pytest.raises(InputError, match=r"1 documents in train, 0 in valid|0 documents in train, 1 in valid") as error:
+        texts(opened(write("tiny.txt", "Too short to be split.")), "train")
+    assert "data.valid_source" in error.value.mend
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize(
+    ("name", "content", "config", "words"),
+    [
+        ("a.txt", "", {}, "no document"),
+        ("a.txt", " \n\n \t", {}, "left out: 1 empty"),
+        ("a.jsonl", jsonl(["", " "]), {}, "left out: 2 empty"),
+        ("a.jsonl", "{}\n{}\n{}\n", {"errors": "skip"}, "left out: 3 bad"),
+    ],
+)
+def test_a_corpus_without_a_document_is_refused_with_counts(
+    write: Write, split: str, name: str, content: str, config: dict[str, Any], words: str
+) -> None:
+    """Row 1: empty corpus: refuse with counts."""
+    path = write(name, content)
+    with pytest.raises(InputError, match=words) as error:
+        texts(opened(path, **config), split)
+    assert str(path) in error.value.where
+
+
+def test_a_corpus_that_cleaning_leaves_empty_is_refused_with_counts(write: Write) -> None:
+    """Row 1: empty after cleaning: refuse with counts."""
+    path = write("a.txt", "'\n\\\n''\n" * 20)
+    with pytest.raises(InputError, match="cleaning"):
+        texts(opened(path, clean="wikitext", dedup=False), "train")
+
+
+# --- text of its own for validation and test
+
+
+def test_validation_and_test_text_can_be_named(write: Write) -> None:
+    train, valid, test = (write(f"{name}.txt", f"{name} one\n{name} two\n") for name in ("train", "valid", "test"))
+    splits = opened(train, valid_source=str(valid), test_source=str(test), document="line")
+    assert splits.names == ("train", "valid", "test")
+    assert {name: texts(splits, name) for name in splits.names} == {
+        name: [f"{name} one\n", f"{name} two\n"] for name in ("train", "valid", "test")
+    }
+    with_share = opened(train, test_source=str(test), document="line", valid_fraction=0.5)
+    assert with_share.names == ("train", "valid", "test")
+    assert texts(with_share, "test") == ["test one\n", "test two\n"]
+
+
+def test_named_validation_text_stands_before_the_sources_own(write: Write) -> None:
+    splits = opened("bundled:wikitext-2", valid_source=str(write("mine.txt", "Mine.\n")))
+    assert splits.names == ("train", "valid", "test")
+    assert texts(splits, "valid") == ["Mine.\n"]
+    own = opened(write("my.txt", "Mine.\n"), valid_source="bundled:wikitext-2")
+    assert len(texts(own, "valid")) == 2461
+
+
+def test_duplicates_leave_training_alone(write: Write) -> None:
+    lines = "one\ntwo\none\none\n"
+    train, valid = write("train.txt", lines), write("valid.txt", "three\nthree\n")
+    splits = opened(train, valid_source=str(valid), document="line")
+    assert texts(splits, "train") == ["one\n", "two\n"]
+    assert texts(splits, "valid") == ["three\n", "three\n"]
+    assert splits.counts["train"]["dropped_duplicates"] == 2
+    assert splits.counts["train"]["documents"] == 2
+    assert texts(opened(train, valid_source=str(valid), document="line", dedup=False), "train") == [
+        "one\n", "two\n", "one\n", "one\n",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", ["warn", "drop", "fail"])
+def test_overlap(write: Write, listener: Any, policy: str) -> None:
+    """Row 16: the same document in train and validation: reported with a rate; warn, drop, fail."""
+    train = write("train.txt", "a\nb\nb\nc\nd\n")
+    valid = write("valid.txt", "b\nb\nx\nyy\nz\n")
+    test = write("test.txt", "b\nc\n")
+    splits = opened(
+        train, valid_source=str(valid), test_source=str(test), document="line", overlap=policy, progress=listener
+    )
+    note = (
+        "1 of 4 distinct valid documents (25.00%; 22.22% of their bytes) and "
+        "2 of 2 distinct test documents (100.00%; 100.00% of their bytes) are also training documents"
+    )
+    if policy == "fail":
+        with pytest.raises(InputError) as error:
+            texts(splits, "train")
+        assert error.value.what == f"{note}."
+    else:
+        expected = ["a\n", "b\n", "c\n", "d\n"] if policy == "warn" else ["a\n", "d\n"]
+        assert texts(splits, "train") == expected
+        assert texts(splits, "train") == expected  # and is said once
+        assert listener.notes == [note + (", and were dropped from training." if policy == "drop" else ".")]
+        assert splits.counts["train"]["dropped_overlap"] == (3 if policy == "drop" else 0)
+    assert splits.overlap == {"valid": 0.25, "test": 1.0}
+    assert texts(splits, "valid") == ["b\n", "b\n", "x\n", "yy\n", "z\n"]  # held-out text is always scored whole
+
+
+def test_an_automatic_split_does_not_overlap(write: Write, listener: Any) -> None:
+    splits = opened(write("a.jsonl", jsonl(TEXTS * 2)), overlap="fail", progress=listener)
+    train, valid = texts(splits, "train"), texts(splits, "valid")
+    assert not set(train) & set(valid)
+    assert len(train) == len(set(train))
+    assert len(valid) == 2 * len(set(valid))  # every row of validation is scored
+    assert splits.overlap == {"valid": 0.0}
+    assert listener.notes == []
+
+
+# --- counts
+
+
+def test_bad_rows_of_an_automatic_split_are_counted_once_and_said(write: Write, listener: Any) -> None:
+    path = write("a.jsonl", jsonl(TEXTS[:80]) + "{bad\n\n{}\n" + jsonl(["", " "]))
+    splits = opened(path, errors="skip", progress=listener)
+    train, valid = texts(splits, "train"), texts(splits, "valid")
+    assert splits.counts["train"]["dropped_bad"] == 2
+    assert splits.counts["train"]["dropped_empty"] == 2
+    assert splits.counts["valid"]["dropped_bad"] == splits.counts["valid"]["dropped_empty"] == 0
+    for split, documents in (("train", train), ("valid", valid)):
+        assert splits.counts[split]["documents"] == len(documents)
+        assert splits.counts[split]["bytes"] == sum(len(text) for text in documents)
+        assert splits.counts[split]["words"] == sum(len(text.split()) + 1 for text in documents)
+    assert [note.split(":")[0] for note in listener.notes] == ["train"]
+
+
+# --- WikiText
+
+
+@pytest.mark.parametrize(
+    ("clean", "kind", "entries"),
+    [
+        ("none", "bpe", ("<unk>",)),
+        ("none", "wordpiece", ("<unk>",)),
+        ("wikitext", "bpe", ("[UNK]",)),
+        ("wikitext", "wordpiece", ()),
+    ],
+)
+def test_wikitext_gives_the_tokenizer_an_entry(write: Write, clean: str, kind: Any, entries: tuple[str, ...]) -> None:
+    """Row 13: with WikiText sources, `<unk>` is a vocabulary entry."""
+    path = write("a.txt", " = Title = \n \n A <unk> 17th @-@ century house .\n")
+    splits = opened(path, clean=clean)
+    assert splits.has_wikitext
+    assert splits.entries(kind) == entries
+
+
+def test_wikitext_is_seen_in_any_source_and_any_form(write: Write) -> None:
+    rows = jsonl(["", " = Title = \n", " A <unk> 17th @-@ century house .\n"])
+    plain, wikitext = write("plain.txt", "Plain text.\n"), write("w.jsonl", rows)
+    assert opened(plain, wikitext).has_wikitext
+    assert not opened(plain).has_wikitext
+    assert opened(plain).entries("bpe") == ()
+
+
+# --- other text to score, and trouble between passes
+
+
+def test_text_to_score_is_one_whole_split(write: Write) -> None:
+    path = write("a.txt", "one\ntwo\ntwo\n")
+    splits = TextSplits.open_held_out([str(path)], DataConfig(document="line"))
+    assert splits.names == ("test",)
+    assert texts(splits, "test") == ["one\n", "two\n", "two\n"]
+    assert not splits.automatic
+    assert len(texts(TextSplits.open_held_out(["bundled:wikitext-2"], DataConfig()), "test")) == 2891
+
+
+def test_a_file_that_changes_between_two_passes_is_noticed(write: Write) -> None:
+    """Row 14: a file changed between the passes over it."""
+    path = write("a.jsonl", jsonl(TEXTS))
+    splits = opened(path)
+    texts(splits, "train")
+    with path.open("a") as file:
+        file.write(jsonl(["one more"]))
+    with pytest.raises(InputError, match="changed while it was in use") as error:
+        texts(splits, "valid")
+    assert error.value.where == str(path)
+    os.remove(path)
+    with pytest.raises(InputError, match="no file to read"):
+        texts(splits, "valid")
+
+
+def test_the_task_is_named_by_the_caller(write: Write, listener: Any) -> None:
+    splits = opened(write("a.jsonl", jsonl(TEXTS)), progress=listener)
+    list(splits.documents("valid", "looking at text"))
+    assert listener.ended == ["looking at text"]

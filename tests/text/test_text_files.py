@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+
+from acorn.errors import InputError
+from acorn.text.text_files import TextFile, ending_of, open_text
+
+Write = Callable[[str, bytes | str], Path]
+TEXT = "".join(f"Line {number} of a text that is long enough to be packed.\n" for number in range(5_000)).encode()
+PACK = {
+    ".gz": lambda data: gzip.compress(data[: len(data) // 2]) + gzip.compress(data[len(data) // 2 :]),
+    ".xz": lzma.compress,
+    ".zst": lambda data: bytes(pyarrow.compress(data, "zstd", asbytes=True)),
+}
+
+
+def content(path: Path) -> bytes:
+    with open_text(TextFile.at(path)) as file:
+        return file.bytes.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("a.txt", ".txt"),
+        ("A.TXT.GZ", ".txt.gz"),
+        ("b.jsonl.zst", ".jsonl.zst"),
+        ("c.parquet", ".parquet"),
+        ("c.parquet.gz", None),
+        ("notes.md", None),
+        ("txt", None),
+    ],
+)
+def test_endings(name: str, ending: str | None) -> None:
+    assert ending_of(name) == ending
+
+
+@pytest.mark.parametrize("packing", PACK)
+def test_packed_text_comes_out_and_position_follows_the_file(write: Write, packing: str) -> None:
+    path = write(f"a.txt{packing}", PACK[packing](TEXT))
+    with open_text(TextFile.at(path)) as file:
+        assert file.bytes.read(100) == TEXT[:100]
+        assert 0 < file.position <= path.stat().st_size
+        assert file.bytes.read() == TEXT[100:]
+        assert file.position == path.stat().st_size
+
+
+def test_several_zstandard_frames_in_a_row(write: Write) -> None:
+    assert content(write("a.txt.zst", PACK[".zst"](b"one\n") + PACK[".zst"](b"two\n"))) == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.999])
+def test_a_truncated_file_is_refused(write: Write, packing: str, kept: float) -> None:
+    """Row 10: a truncated gzip, xz or zst: the file and offset."""
+    packed = PACK[packing](TEXT)
+    path = write(f"a.txt{packing}", packed[: int(len(packed) * kept)])
+    with pytest.raises(InputError, match="cut short") as error:
+        content(path)
+    assert re.search(rf"a\.txt{packing}, at or before byte [\d,]+ of [\d,]+", error.value.where)
+
+
+@pytest.mark.parametrize("packing", PACK)
+def test_a_file_that_is_not_packed_at_all_is_refused(write: Write, packing: str) -> None:
+    """Row 10: damage of other kinds."""
+    with pytest.raises(InputError, match="damaged"):
+        content(write(f"a.txt{packing}", TEXT))
+
+
+def test_bytes_after_the_packed_text_are_refused(write: Write) -> None:
+    """Row 10: damage of other kinds."""
+    with pytest.raises(InputError, match="damaged"):
+        content(write("a.txt.gz", gzip.compress(TEXT) + b"garbage"))
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    """Row 12: a FIFO where a file is expected. In a process of its own, which a hang would not take along."""
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "link.txt").symlink_to("pipe.txt")
+    program = "import sys, pathlib, acorn.text.text_files as t\nt.TextFile.at(pathlib.Path(sys.argv[1]))"
+    for name in ("pipe.txt", "link.txt"):
+        command = [sys.executable, "-c", program, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert "This is a named pipe, where a file is expected." in done.stderr
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    """Row 12: a directory, a symlink loop, a device, nothing at all."""
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "a.txt").symlink_to("b.txt")
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    (tmp_path / "gone.txt").symlink_to("nowhere.txt")
+    expected = {"folder.txt": "a folder", "a.txt": "symbolic link", "gone.txt": "No such file", "/dev/null": "a device"}
+    for name, words in expected.items():
+        with pytest.raises(InputError, match=words) as error:
+            TextFile.at(tmp_path / name)
+        assert error.value.where == str(tmp_path / name)
+
+
+def test_an_unknown_ending_is_refused_with_those_that_work(write: Write) -> None:
+    with pytest.raises(InputError, match=r"notes\.md") as error:
+        TextFile.at(write("notes.md", "text"))
+    assert ".jsonl.zst" in error.value.mend
+
+
+def test_a_file_that_grows_while_it_is_read_is_noticed(write: Write) -> None:
+    """Row 14: a file changed while it was read."""
+    path = write("a.txt", TEXT)
+
+    def read_while_it_grows() -> None:
+        with open_text(TextFile.at(path)) as file, path.open("ab") as other:
+            file.bytes.read(10)
+            other.write(b"more")
+            other.flush()
+
+    with pytest.raises(InputError, match="changed while it was in use") as error:
+        read_while_it_grows()
+    assert error.value.where == str(path)
+
+
+def test_a_file_rewritten_at_equal_length_between_two_passes_is_noticed(write: Write) -> None:
+    """Row 14: a file changed between the passes, told by its modification time."""
+    path = write("a.txt", TEXT)
+    file = TextFile.at(path)
+    with open_text(file) as opened:
+        opened.bytes.read()
+    path.write_bytes(TEXT[::-1])
+    os.utime(path, ns=(0, file.changed_ns + 1))
+    with pytest.raises(InputError, match="changed while it was in use"), open_text(file):
+        pytest.fail("it was opened")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_is_refused(write: Write) -> None:
+    path = write("a.txt", TEXT)
+    path.chmod(0)
+    with pytest.raises(InputError, match="Permission denied"):
+        content(path)

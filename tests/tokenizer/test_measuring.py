@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from acorn.tokenizer.measuring import TokenizerReport, mangling_warning
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.training import train
+
+TEXT = "the cat sat on the mat , and Vietnam was far away . No [UNK] there"
+
+
+@pytest.fixture(scope="module")
+def word_piece() -> Tokenizer:
+    return train(lambda: [TEXT] * 3, "wordpiece", 200)
+
+
+@pytest.fixture(scope="module")
+def byte_level() -> Tokenizer:
+    return train(lambda: [TEXT] * 3, "bpe", 300)
+
+
+def test_plain_text_comes_back(word_piece: Tokenizer) -> None:
+    report = word_piece.measure([TEXT])
+    assert report.bytes_per_token == len(TEXT) / len(word_piece.encode_documents([TEXT])[0])
+    assert (report.unknown_rate, report.round_trip_rate, report.dropped_letter_rate) == (0.0, 1.0, 0.0)
+    assert mangling_warning(report) is None
+
+
+def test_dropped_accents_count_as_letters_lost(word_piece: Tokenizer) -> None:
+    """`Việt` decomposes into V, i, e, dot below, circumflex, t; the two marks go."""
+    report = word_piece.measure(["Việt", "the cat"])
+    assert report.dropped_letter_rate == pytest.approx(2 / (6 + 6))
+    assert report.round_trip_rate == pytest.approx(2 / 3)
+    assert report.samples == (("Việt", "Viet"),)
+
+
+def test_composed_and_decomposed_text_lose_the_same(word_piece: Tokenizer) -> None:
+    composed, decomposed = word_piece.measure(["\u00e9"]), word_piece.measure(["e\u0301"])
+    assert composed.dropped_letter_rate == decomposed.dropped_letter_rate == 0.5
+
+
+def test_hindi_vowel_signs_count(word_piece: Tokenizer) -> None:
+    """`में`: the letter ma and two nonspacing marks, which go."""
+    assert word_piece.measure(["में"]).dropped_letter_rate == pytest.approx(2 / 3)
+
+
+def test_only_unknown_tokens_that_the_text_did_not_spell_count(word_piece: Tokenizer) -> None:
+    """Six tokens: one spelled `[UNK]`, one word of letters never seen."""
+    report = word_piece.measure(["the cat [UNK] 日本 the cat"])
+    assert report.unknown_rate == pytest.approx(1 / 6)
+    assert report.round_trip_rate == pytest.approx(5 / 6)
+
+
+def test_lossless_documents_come_back_exactly(byte_level: Tokenizer) -> None:
+    texts = ["Việt हिन्दी \t\n<|endoftext|> 日本", TEXT]
+    report = byte_level.measure(texts)
+    assert (report.unknown_rate, report.round_trip_rate, report.dropped_letter_rate) == (0.0, 1.0, 0.0)
+    n_bytes = sum(len(text.encode()) for text in texts)
+    assert report.bytes_per_token == n_bytes / sum(map(len, byte_level.encode_documents(texts)))
+
+
+def test_batches_do_not_change_the_figures(word_piece: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [TEXT, "Việt é", "日本 the cat", ""] * 3
+    whole = word_piece.measure(texts)
+    monkeypatch.setattr("acorn.tokenizer.measuring.BATCH_CHARACTERS", 1)
+    assert word_piece.measure(iter(texts)) == whole
+
+
+def test_no_text_is_no_fault(word_piece: Tokenizer) -> None:
+    assert word_piece.measure([]) == TokenizerReport(word_piece.vocab_size, 0.0, 0.0, 1.0, 0.0)
+
+
+def test_the_warning_says_what_is_lost_and_what_to_use() -> None:
+    fine = TokenizerReport(8192, 4.0, 0.01, 0.9901, 0.0009)
+    assert mangling_warning(fine) is None
+    samples = (("Việt", "Viet"),)
+    for report in (
+        TokenizerReport(8192, 4.0, 0.0, 0.9901, 0.0011, samples),
+        TokenizerReport(8192, 4.0, 0.0, 0.9899, 0.0, samples),
+    ):
+        warning = mangling_warning(report)
+        assert warning is not None
+        assert "tokenizer.kind=bpe" in warning
+        assert "'Việt' becomes 'Viet'" in warning

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acorn.errors import InputError, UsageError
+from acorn.progress import Quiet
+from acorn.tokenizer.training import LONGEST_RUN, Kind, train
+
+SRC = Path(__file__).parents[2] / "src"
+KINDS: tuple[Kind, ...] = ("wordpiece", "bpe")
+
+TRAIN_AND_HASH = """
+import hashlib, random
+from acorn.tokenizer.training import train
+draw = random.Random(0)
+words = ["".join(draw.choices("etaoinshrdlué", k=draw.randint(1, 9))) for _ in range(3000)]
+texts = [" ".join(draw.choices(words, k=30)) for _ in range(600)]
+for kind in ("wordpiece", "bpe"):
+    print(hashlib.sha256(train(lambda: texts, kind, 900).to_json().encode()).hexdigest())
+"""
+
+
+class Notes(Quiet):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def words(n: int) -> list[str]:
+    draw = random.Random(n)
+    return [" ".join("".join(draw.choices("abcdefgh", k=5)) for _ in range(20)) for _ in range(n)]
+
+
+def test_every_process_and_thread_count_learns_the_same_vocabulary() -> None:
+    """Row 7. The random words hold many pairs of equal count, so anything left to chance would show."""
+    digests = set()
+    for threads in ("1", "2", "4"):
+        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(SRC)}
+        run = subprocess.run(
+            [sys.executable, "-c", TRAIN_AND_HASH], env=environment, capture_output=True, text=True, check=True
+        )
+        digests.add(run.stdout)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_are_contiguous_and_the_size_is_what_was_asked_for(kind: Kind) -> None:
+    tokenizer = train(lambda: words(50), kind, 400, entries=["<unk>"])
+    vocabulary = json.loads(tokenizer.to_json())["model"]["vocab"]
+    assert sorted(vocabulary.values()) == list(range(400))
+    assert tokenizer.vocab_size == 400
+    assert "<unk>" in vocabulary
+
+
+def test_wordpiece_begins_with_the_named_tokens_and_both_forms_of_each_letter() -> None:
+    tokenizer = train(lambda: ["ba cab"] * 3, "wordpiece", 30)
+    vocabulary = json.loads(tokenizer.to_json())["model"]["vocab"]
+    assert list(vocabulary)[:8] == ["[UNK]", "<|EOS|>", "##a", "##b", "##c", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_to_train_on(kind: Kind) -> None:
+    """Row 1."""
+    with pytest.raises(InputError, match="2 documents, 3 bytes"):
+        train(lambda: ["\n", " \t"], kind, 1000)
+    with pytest.raises(InputError, match="0 documents, 0 bytes"):
+        train(lambda: [], kind, 1000)
+
+
+@pytest.mark.parametrize(("kind", "least"), [("wordpiece", 2 + 1 + 2 * 8), ("bpe", 17 + 1 + 256)])
+def test_too_small_a_vocabulary_names_the_least_that_works(kind: Kind, least: int) -> None:
+    """Row 2."""
+    with pytest.raises(UsageError, match=f"need {least:,}") as caught:
+        train(lambda: words(50), kind, least - 1, entries=["<unk>"])
+    assert f"{least:,}" in caught.value.mend
+    assert train(lambda: words(50), kind, least, entries=["<unk>"]).vocab_size == least
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_too_small_a_corpus_says_the_size_reached(kind: Kind) -> None:
+    """Row 3."""
+    listener = Notes()
+    tokenizer = train(lambda: ["one small text"], kind, 5000, progress=listener)
+    assert tokenizer.vocab_size < 5000
+    assert [f"{tokenizer.vocab_size:,}" in note and "5,000" in note for note in listener.notes] == [True]
+    listener.notes.clear()
+    train(lambda: words(50), kind, 300, progress=listener)
+    assert listener.notes == []
+
+
+@pytest.mark.parametrize(("kind", "character"), [("wordpiece", "a"), ("bpe", "a"), ("bpe", " ")])
+def test_a_million_equal_characters(kind: Kind, character: str) -> None:
+    """Row 4. Uncut, the trainer's time grows with the square: 14 s at 160,000 characters, ten minutes here."""
+    line = character * 1_000_000
+    tokenizer = train(lambda: [*words(5), line], kind, 320)
+    ids = tokenizer.encode_documents([line])[0]
+    if kind == "bpe":
+        assert tokenizer.decode(ids) == line
+    else:
+        assert ids == [tokenizer.unknown_id]
+
+
+def test_cutting_endless_words_loses_no_letter() -> None:
+    """Row 4: the pieces of a word of 3 1/2 times the longest are all learned from."""
+    line = "x" * (3 * LONGEST_RUN + LONGEST_RUN // 2)
+    size = 17 + 256 + 11
+    tokenizer = train(lambda: [line], "bpe", size)
+    longest = max(len(piece) for piece in json.loads(tokenizer.to_json())["model"]["vocab"] if set(piece) == {"x"})
+    assert longest == LONGEST_RUN  # 2**10, reached by ten merges that double; the eleventh joins what is left
+    assert tokenizer.vocab_size <= size
+
+
+@pytest.mark.parametrize(
+    ("entries", "named"),
+    [
+        (["<a>", "<b>", "<a>"], "'<a>' is given 2 times"),
+        (["<|endoftext|>"], "'<|endoftext|>' is a special token"),
+        (["the"], "'the' would collide"),
+        (["!"], "'!' would collide"),
+        (["<é>"], "'<é>' is not made of"),
+        (["< >"], "'< >' is not made of"),
+        ([""], "'' is not made of"),
+    ],
+)
+def test_colliding_entries_are_named(entries: list[str], named: str) -> None:
+    """Row 5."""
+    with pytest.raises(UsageError) as caught:
+        train(lambda: words(5), "bpe", 400, entries=entries)
+    assert named in caught.value.what
+
+
+def test_all_colliding_entries_are_named_together() -> None:
+    """Row 5."""
+    with pytest.raises(UsageError, match=r"'\[UNK\]' is a special token.*'<a>' is given 2 times|'<a>'.*'\[UNK\]'"):
+        train(lambda: words(5), "wordpiece", 400, entries=["[UNK]", "<a>", "<a>"])
+
+
+def test_entries_are_not_learned_from() -> None:
+    """They are matched whole, so pieces such as `unk` would only waste the vocabulary."""
+    tokenizer = train(lambda: ["<unk> <unk> see"] * 50, "bpe", 400, entries=["<unk>"])
+    assert not any("nk" in piece for piece in json.loads(tokenizer.to_json())["model"]["vocab"] if piece != "<unk>")
+
+
+def test_an_error_of_the_text_keeps_its_kind() -> None:
+    """The library runs the generator; what it raises must come out as it went in."""
+
+    def texts() -> Iterator[str]:
+        yield "some text"
+        raise InputError("bad byte", where="file.txt")
+
+    for kind in KINDS:
+        with pytest.raises(InputError, match="bad byte"):
+            train(texts, kind, 400)
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(UsageError, match="unigram"):
+        train(lambda: ["text"], "unigram", 400)  # type: ignore[arg-type]
+
+
+def test_wordpiece_learns_the_most_frequent_pairs() -> None:
+    """By hand: `ab` stands 13 times, then `abc` 10 times, then `abd` 3 times."""
+    tokenizer = train(lambda: ["abc " * 10 + "abd " * 3 + "bc"], "wordpiece", 2 + 2 * 4 + 3)
+    assert list(json.loads(tokenizer.to_json())["model"]["vocab"])[-3:] == ["ab", "abc", "abd"]
+
+
+def test_equal_text_gives_equal_fingerprint_and_other_text_another() -> None:
+    first, second = train(lambda: words(20), "bpe", 300), train(lambda: words(20), "bpe", 300)
+    assert first.fingerprint == second.fingerprint != train(lambda: words(21), "bpe", 300).fingerprint
+    assert first.to_json() == second.to_json()

@@ -1,0 +1,92 @@
+"""Muon against PyTorch's, and the grouping of parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from acorn.config import ModelConfig, OptimizerConfig
+from acorn.model.gpt import GPT
+from acorn.train.optimizer import Muon, build_optimizers, orthogonalize, set_rates
+
+SHAPES = {
+    "seed": ModelConfig(architecture="seed", n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
+    "gpt2": ModelConfig(architecture="gpt2", n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
+    "modern": ModelConfig(n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
+    "untied": ModelConfig(n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50, tied=False),
+}
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 48)])
+def test_equals_torch_muon(shape: tuple[int, int]) -> None:
+    """torch.optim.Muon iterates in bf16; so does ours here. Weights move by about the learning rate each step."""
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    lr, decay = 0.02, 0.1
+    muon = Muon([ours], lr, 0.95, decay, torch.bfloat16)
+    reference = torch.optim.Muon([theirs], lr=lr, momentum=0.95, weight_decay=decay, nesterov=True)
+    for _ in range(10):
+        gradient = torch.randn(shape)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        muon.step()
+        reference.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved
+
+
+def test_batched_equals_alone() -> None:
+    """Stacking equal shapes changes nothing."""
+    torch.manual_seed(0)
+    values, gradients = torch.randn(2, 5, 24, 12)
+    together = [torch.nn.Parameter(value.clone()) for value in values]
+    alone = [torch.nn.Parameter(value.clone()) for value in values]
+    optimizers = [Muon(together, 0.1, 0.9, 0.0, torch.float32)]
+    optimizers += [Muon([parameter], 0.1, 0.9, 0.0, torch.float32) for parameter in alone]
+    for parameters in (together, alone):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+    for optimizer in optimizers:
+        optimizer.step()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_orthogonalize_brings_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 40, 24)))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_muon_refuses_vectors() -> None:
+    with pytest.raises(ValueError, match="matrices"):
+        Muon([torch.nn.Parameter(torch.zeros(4))], 0.1, 0.9, 0.0, torch.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_parameter_is_in_one_group_and_moves(shape: str, name: str) -> None:
+    model = GPT(SHAPES[shape])
+    model.init_weights(0)
+    optimizers = build_optimizers(model, OptimizerConfig(name=name, weight_decay=0.0), muon_dtype=torch.float32)
+    grouped = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in grouped} == {id(p) for p in model.parameters()}
+    assert len(grouped) == len({id(p) for p in grouped})
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    set_rates(optimizers, 0.5)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert all(not torch.equal(before[key], value) for key, value in model.named_parameters())
+
+
+def test_vectors_are_never_decayed() -> None:
+    model = GPT(SHAPES["gpt2"])
+    optimizers = build_optimizers(model, OptimizerConfig(weight_decay=0.1), muon_dtype=torch.float32)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            is_vector = {parameter.ndim < 2 for parameter in group["params"]}
+            assert len(is_vector) == 1
+            assert (group["weight_decay"] == 0) == is_vector.pop()

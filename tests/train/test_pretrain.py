@@ -1,0 +1,317 @@
+"""Whole runs: from text to a finished folder; interrupted, resumed, refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from acorn.checkpoint.training_state import Counters
+from acorn.errors import DamageError, DivergedError, InputError, ResourceError, StoppedError, UsageError
+from acorn.report.metrics_log import read_metrics, read_samples
+from acorn.run_folder import RunFolder
+from acorn.train import loop as loop_module
+from acorn.train import pretrain as pretrain_module
+from acorn.train.pretrain import Unwatched
+from acorn.train.step import StepResult
+
+CLOCK = ("seconds", "tokens_per_second", "mfu")
+
+
+def metrics_of(out: Path) -> list[dict]:
+    """Metrics without what a clock says."""
+    return [{k: v for k, v in record.items() if k not in CLOCK} for record in read_metrics(out / "metrics.jsonl")]
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def assert_equal_runs(one: Path, other: Path, step: int) -> None:
+    """Bit for bit: weights, optimizer state, the final folder, metrics and samples but for the clock."""
+    first, second = RunFolder(one), RunFolder(other)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        tensors = load_file(first.checkpoint(step) / name), load_file(second.checkpoint(step) / name)
+        assert tensors[0].keys() == tensors[1].keys()
+        assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
+    assert fingerprint(first.final) == fingerprint(second.final)
+    assert metrics_of(one) == metrics_of(other)
+    assert read_samples(first.samples) == read_samples(second.samples)
+    states = [json.loads((run.checkpoint(step) / "state.json").read_text())["counters"] for run in (first, second)]
+    for state in states:
+        for key in ("seconds", "train_seconds", "metrics_bytes"):
+            del state[key]
+    assert states[0] == states[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, text_file):
+    """One undisturbed run, for comparison."""
+    return tmp_path_factory.mktemp("runs") / "whole"
+
+
+@pytest.fixture
+def whole(finished, run_tiny) -> Path:
+    if not finished.exists():
+        run_tiny(finished)
+    return finished
+
+
+def test_a_run_leaves_everything_the_contract_names(whole: Path) -> None:
+    run = RunFolder(whole)
+    for path in (run.config, run.tokenizer, run.environment, run.metrics, run.samples, run.loss_picture, run.report):
+        assert path.stat().st_size > 0, path
+    assert (run.data / "manifest.json").exists()
+    assert {path.name for path in run.final.iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "README.md",
+        "manifest.json",
+    }
+    newest = run.checkpoint(12)
+    assert {path.name for path in newest.iterdir()} == {
+        "config.toml",
+        "tokenizer.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "manifest.json",
+    }
+    config = run.config.read_text()
+    assert '"auto"' not in config.replace('document = "auto"', "").replace('tied = "auto"', "")
+
+
+def test_metrics_are_those_of_the_contract(whole: Path) -> None:
+    records = read_metrics(whole / "metrics.jsonl")
+    train = [record for record in records if record["split"] == "train"]
+    valid = [record for record in records if record["split"] == "valid"]
+    assert [record["step"] for record in train] == list(range(1, 13))
+    assert [record["step"] for record in valid] == [4, 8, 12]
+    fields = {"step", "samples", "tokens", "epoch", "seconds", "split", "loss", "bits_per_byte"}
+    assert fields | {"lr", "grad_norm", "tokens_per_second", "mfu"} == set(train[0])
+    assert fields == set(valid[0])
+    assert train[-1]["samples"] == 48
+    assert train[-1]["tokens"] == 48 * 32
+    assert train[-1]["loss"] < train[0]["loss"]
+    assert [record["step"] for record in read_samples(whole / "samples.jsonl")] == [6, 12]
+
+
+def test_best_and_newest_checkpoints_are_kept(whole: Path) -> None:
+    run = RunFolder(whole)
+    best = json.loads(run.best.read_text())
+    losses = {r["step"]: r["loss"] for r in read_metrics(run.metrics) if r["split"] == "valid"}
+    assert best == {"step": min(losses, key=losses.__getitem__), "loss": min(losses.values())}
+    assert {best["step"], 12} <= set(run.checkpoint_steps())
+    assert len(run.checkpoint_steps()) <= 3
+
+
+def test_equal_runs_give_equal_bytes(whole: Path, tmp_path: Path, run_tiny) -> None:
+    run_tiny(tmp_path / "again")
+    assert_equal_runs(whole, tmp_path / "again", 12)
+    assert fingerprint(whole / "data") == fingerprint(tmp_path / "again" / "data")
+
+
+def test_validation_and_samples_do_not_disturb_training(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """Row 51."""
+    run_tiny(tmp_path / "quiet", "train.eval_every=0", "train.sample_every=0", "train.save_every=0")
+    losses = [
+        [record["loss"] for record in read_metrics(out / "metrics.jsonl") if record["split"] == "train"]
+        for out in (whole, tmp_path / "quiet")
+    ]
+    assert losses[0] == losses[1]
+    weights = [load_file(out / "final" / "model.safetensors") for out in (whole, tmp_path / "quiet")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+KILLED_AT = """
+    import os, signal, sys
+    from pathlib import Path
+    from acorn.config_files import load_config
+    from acorn.train import pretrain as training
+
+    class Killer(training.Unwatched):
+        def step(self, record, done, left):
+            if record["step"] == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    training.pretrain(load_config(sys.argv[1]), Path(sys.argv[2]), resume=True, watcher=Killer())
+"""
+
+
+@pytest.mark.parametrize("steps", [(7,), (3, 5, 11)], ids=["once", "three times"])
+def test_killed_and_resumed_is_bit_equal(whole: Path, tmp_path: Path, tiny, steps: tuple[int, ...], run_tiny) -> None:
+    """kill -9 in the middle; the same command again; nothing differs from a run that was never killed."""
+    from acorn.config_files import to_toml
+
+    config = tmp_path / "tiny.toml"
+    config.write_text(to_toml(tiny()))
+    script = tmp_path / "killed.py"
+    script.write_text(textwrap.dedent(KILLED_AT))
+    out = tmp_path / "killed"
+    for step in steps:
+        process = subprocess.run([sys.executable, str(script), str(config), str(out), str(step)], capture_output=True, text=True)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+    run_tiny(out, resume=True)
+    assert_equal_runs(whole, out, 12)
+
+
+def test_resume_in_a_later_epoch_is_exact(tmp_path: Path, run_tiny, tiny) -> None:
+    """Row 42: stopped right at an epoch's end, and in the third epoch."""
+    overrides = ["model.block_size=64", "train.batch_size=16", "train.steps=50", "train.save_every=0", "train.eval_every=0"]
+    run_tiny(tmp_path / "whole", *overrides)
+    records = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    first_of_epoch = next(r["step"] for r in records if r["split"] == "train" and r["epoch"] >= 1)
+    third = next(r["step"] for r in records if r["split"] == "train" and r["epoch"] >= 2)
+    assert third < 50
+    for stop in (first_of_epoch, third + 1):
+        with pytest.raises(StoppedError) as caught:
+            run_tiny(tmp_path / "cut", *overrides, resume=True, watcher=SignalAt(stop))
+        assert caught.value.exit_code == 128 + signal.SIGTERM
+    run_tiny(tmp_path / "cut", *overrides, resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut", 50)
+
+
+class SignalAt(Unwatched):
+    """Sends this process SIGTERM when a step is reported."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, record, done, seconds_left) -> None:
+        if record["step"] == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_finished_run_is_left_alone_and_can_go_on(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """Row 43."""
+    out = tmp_path / "run"
+    run_tiny(out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert run_tiny(out, resume=True).was_complete
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    notes = Notes()
+    result = run_tiny(out, "train.steps=14", resume=True, progress=notes)
+    assert result.step == 14
+    assert not result.was_complete
+    assert any("no longer equal to an undisturbed one" in note for note in notes.texts)
+    assert [r["step"] for r in read_metrics(out / "metrics.jsonl") if r["split"] == "train"] == list(range(1, 15))
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
+        pass
+
+    def end(self, task: str) -> None:
+        pass
+
+
+def test_a_folder_in_use_is_refused_without_resume(whole: Path, run_tiny) -> None:
+    with pytest.raises(UsageError, match="not empty") as caught:
+        run_tiny(whole)
+    assert "--resume" in str(caught.value)
+    assert "--out" in str(caught.value)
+
+
+def test_changed_settings_are_refused_on_resume(whole: Path, run_tiny) -> None:
+    """Row 40."""
+    with pytest.raises(UsageError, match=r"model.n_layer: 2 in the run, 3 now"):
+        run_tiny(whole, "model.n_layer=3", resume=True)
+
+
+def test_the_newest_whole_checkpoint_is_used(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """Rows 37 and 38: a flipped bit in the newest; the run goes on from the one before and ends equal."""
+    out = tmp_path / "run"
+    run_tiny(out)
+    run = RunFolder(out)
+    run.evaluation.unlink()
+    path = run.checkpoint(12) / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    run_tiny(out, resume=True)
+    assert_equal_runs(whole, out, 12)
+    for step in run.checkpoint_steps():
+        (run.checkpoint(step) / "state.json").unlink()
+    with pytest.raises(DamageError):  # row 39: never start over silently
+        run_tiny(out, resume=True)
+
+
+def test_diverging_rolls_back_then_gives_up(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """Row 27: skips, then rollbacks with another sample order, then exit 5; the last checkpoint stands."""
+    real = loop_module.train_step
+    orders = []
+
+    def poisoned(model, loss_function, optimizers, inputs, targets, *, counters: Counters, **options) -> StepResult:
+        if counters.step >= 7:
+            orders.append((counters.step, counters.rollbacks, inputs[0, :8].tolist()))
+            return StepResult(float("nan"), float("nan"), updated=False, diverged=True)
+        return real(model, loss_function, optimizers, inputs, targets, counters=counters, **options)
+
+    monkeypatch.setattr(loop_module, "train_step", poisoned)
+    with pytest.raises(DivergedError, match="after 2 rollbacks") as caught:
+        run_tiny(tmp_path / "run", "train.max_skips=1", "train.max_rollbacks=2", "train.eval_every=0")
+    assert caught.value.exit_code == 5
+    assert [(step, rollbacks) for step, rollbacks, _ in orders] == [(7, 0), (8, 0), (7, 1), (8, 1), (7, 2), (8, 2)]
+    assert orders[0][2] != orders[2][2]
+    assert RunFolder(tmp_path / "run").checkpoint_steps() == [5]
+    steps = [record["step"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert steps == sorted(set(steps))
+
+
+def test_too_little_text(tmp_path: Path, run_tiny) -> None:
+    """Row 24."""
+    with pytest.raises(InputError, match="fewer than one window"):
+        run_tiny(tmp_path / "run", "model.block_size=40000")
+
+
+def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """Rows 26 and 29."""
+    monkeypatch.setattr(pretrain_module, "available_memory", lambda device: 2_000_000)
+    with pytest.raises(ResourceError, match=r"A training step would need .* memory") as caught:
+        run_tiny(tmp_path / "memory", "train.micro_batch_size=4")
+    assert "train.micro_batch_size=" in str(caught.value) or "lower model.n_layer" in str(caught.value)
+    monkeypatch.undo()
+    monkeypatch.setattr("acorn.train.budget.free_bytes", lambda path: 1000)
+    with pytest.raises(ResourceError, match="1,000 are free"):
+        run_tiny(tmp_path / "disk")
+    assert not (tmp_path / "disk" / "metrics.jsonl").exists()
+
+
+def test_minutes_end_the_run(tmp_path: Path, run_tiny) -> None:
+    """The schedule follows the clock and comes down to its end."""
+    result = run_tiny(tmp_path / "run", "train.minutes=0.05", "train.eval_every=0", "train.sample_every=0", "train.save_every=0")
+    records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "train"]
+    assert result.step == records[-1]["step"] > 3
+    assert records[-1]["seconds"] == pytest.approx(3, abs=1.5)
+    assert records[-1]["lr"] < 0.5 * max(record["lr"] for record in records)
+
+
+def test_best_weights_become_final(tmp_path: Path, run_tiny) -> None:
+    """With a rate that ruins the model at the end, final/ holds the weights of the lowest validation loss."""
+    out = tmp_path / "run"
+    run_tiny(out, "checkpoint.final=best", "optimizer.lr=0.5", "schedule.name=constant", "train.eval_every=2", "train.steps=16")
+    run = RunFolder(out)
+    best = json.loads(run.best.read_text())["step"]
+    evaluation = json.loads(run.evaluation.read_text())
+    assert evaluation["weights_of_step"] == best
+    tensors = load_file(run.final / "model.safetensors")
+    kept = load_file(run.checkpoint(best) / "model.safetensors")
+    assert torch.equal(tensors["model.embed_tokens.weight"], kept["token_embedding.weight"])

@@ -1,0 +1,61 @@
+"""What may change when a run goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from acorn.config import Config
+from acorn.config_files import load_config, with_values
+from acorn.errors import UsageError
+from acorn.train.resume import UNDECIDED, merge_configs
+
+RESOLVED = {
+    "train.device": "cpu",
+    "train.precision": "bf16",
+    "train.compile": True,
+    "train.micro_batch_size": 8,
+    "train.threads": 2,
+    "parallel.strategy": "single",
+    "model.vocab_size": 300,
+}
+
+
+def stored() -> Config:
+    return with_values(load_config("small", ["train.steps=100"]), RESOLVED)
+
+
+def test_the_same_command_line_changes_nothing() -> None:
+    """Choices that were made stay made, though the command line leaves them open again."""
+    assert set(RESOLVED) == set(UNDECIDED)
+    config, changed = merge_configs(stored(), load_config("small", ["train.steps=100"]))
+    assert config == stored()
+    assert changed == {}
+
+
+def test_harmless_changes_are_taken_over() -> None:
+    asked = load_config("small", ["train.steps=200", "train.eval_every=7", "checkpoint.keep=5"])
+    config, changed = merge_configs(stored(), asked)
+    assert (config.train.steps, config.train.eval_every, config.checkpoint.keep) == (200, 7, 5)
+    assert config.train.precision == "bf16"
+    assert changed["train.steps"] == "100 -> 200"
+
+
+def test_steps_may_become_minutes() -> None:
+    config, _ = merge_configs(stored(), load_config("small", ["train.minutes=3"]))
+    assert (config.train.steps, config.train.minutes) == (0, 3)
+
+
+def test_other_changes_are_refused_together() -> None:
+    """Row 40."""
+    asked = load_config("small", ["train.steps=100", "model.n_layer=9", "optimizer.lr=0.5", "train.precision=fp32"])
+    with pytest.raises(UsageError) as caught:
+        merge_configs(stored(), asked)
+    for line in ("model.n_layer: 4 in the run, 9 now", "optimizer.lr: 0.0 in the run, 0.5 now", "train.precision: 'bf16'"):
+        assert line in str(caught.value)
+    assert "--allow-change optimizer.lr" in str(caught.value)
+    asked = load_config("small", ["train.steps=100", "optimizer.lr=0.5"])
+    config, changed = merge_configs(stored(), asked, ["optimizer.lr"])
+    assert config.optimizer.lr == 0.5
+    assert "optimizer.lr" in changed
+    with pytest.raises(UsageError, match="no key"):
+        merge_configs(stored(), asked, ["optimizer.rate"])

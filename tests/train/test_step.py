@@ -1,0 +1,137 @@
+"""One step: the same update however the batch is cut, and none where a number is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from acorn.checkpoint.training_state import Counters
+from acorn.config import ModelConfig, OptimizerConfig
+from acorn.model.gpt import GPT
+from acorn.model.loss import IGNORE
+from acorn.runtime.device import Runtime
+from acorn.train.optimizer import build_optimizers
+from acorn.train.step import GROWTH_INTERVAL, StepResult, train_step
+
+RUNTIME = Runtime("cpu", "fp32", False, 1, True)
+SHAPE = ModelConfig(n_layer=2, n_embd=32, n_head=2, block_size=16, vocab_size=40)
+
+
+def take_step(
+    shape: ModelConfig = SHAPE,
+    micro_batch_size: int = 6,
+    runtime: Runtime = RUNTIME,
+    counters: Counters | None = None,
+    clip: float = 0.0,
+    damage=None,
+    ignored: int = 0,
+) -> tuple[StepResult, GPT]:
+    model = GPT(shape)
+    model.init_weights(0)
+    if damage:
+        damage(model)
+    optimizers = build_optimizers(model, OptimizerConfig(), muon_dtype=torch.float32)
+    windows = torch.randint(0, 40, (6, 17), generator=torch.Generator().manual_seed(1))
+    targets = windows[:, 1:].clone()
+    targets[:2, :ignored] = IGNORE
+    result = train_step(
+        model,
+        model,
+        optimizers,
+        windows[:, :-1],
+        targets,
+        micro_batch_size=micro_batch_size,
+        clip=clip,
+        seed=0,
+        counters=counters or Counters(),
+        runtime=runtime,
+    )
+    return result, model
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_micro_batches_give_the_whole_batchs_update(micro_batch_size: int) -> None:
+    """Also where they are of unequal size and some targets do not count."""
+    whole, model = take_step(ignored=9)
+    parts, other = take_step(micro_batch_size=micro_batch_size, ignored=9)
+    assert parts.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert parts.grad_norm == pytest.approx(whole.grad_norm, rel=1e-5)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        # AdamW's first update is lr * sign(gradient) where the gradient is not tiny.
+        assert ((one - two).abs() > 1e-4).float().mean() < 0.01
+
+
+def test_loss_of_a_fresh_model_is_that_of_a_guess() -> None:
+    result, _ = take_step()
+    assert result.loss == pytest.approx(math.log(40), abs=0.1)
+    assert result.updated
+    assert not result.diverged
+
+
+def test_clipping_limits_the_update() -> None:
+    """SGD-like check: with clip c the gradients that reach the optimizer have norm c."""
+    seen = {}
+    original = torch.optim.AdamW.step
+
+    def spy(self, *arguments, **options):
+        seen["norm"] = torch.nn.utils.get_total_norm([p.grad for g in self.param_groups for p in g["params"]]).item()
+        return original(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spy)
+        result, _ = take_step(clip=0.01)
+    assert result.grad_norm > 0.01
+    assert seen["norm"] == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_touches_nothing(value: float) -> None:
+    """Row 27."""
+
+    def damage(model: GPT) -> None:
+        with torch.no_grad():
+            model.blocks[0].mlp.up_proj.weight[0, 0] = value
+
+    def untouched() -> GPT:
+        model = GPT(SHAPE)
+        model.init_weights(0)
+        damage(model)
+        return model
+
+    result, model = take_step(damage=damage)
+    assert not result.updated
+    assert result.diverged
+    for (name, after), before in zip(model.named_parameters(), untouched().parameters(), strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True, msg=name)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_dropout_is_a_function_of_seed_and_step() -> None:
+    """Not of what was drawn before."""
+    shape = SHAPE.model_copy(update={"architecture": "gpt2", "dropout": 0.3})
+    losses = {}
+    for step, noise in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(noise)
+        result, _ = take_step(shape, counters=Counters(step=step))
+        losses[step, noise] = result.loss
+    assert losses[0, 1] == losses[0, 2]
+    assert losses[0, 1] != losses[1, 1]
+
+
+def test_fp16_overflow_halves_the_scale_and_is_no_divergence() -> None:
+    """Row 27: overflows count only when the scale is at its minimum."""
+    runtime = Runtime("cpu", "fp16", False, 1, True)
+    counters = Counters(loss_scale=2.0**60)
+    result, _ = take_step(runtime=runtime, counters=counters)
+    assert not result.updated
+    assert not result.diverged
+    assert counters.loss_scale == 2.0**59
+    counters = Counters(loss_scale=1024.0, good_steps=GROWTH_INTERVAL - 1)
+    result, _ = take_step(runtime=runtime, counters=counters)
+    assert result.updated
+    assert counters.loss_scale == 2048.0
+    exact, _ = take_step()
+    assert result.loss == pytest.approx(exact.loss, abs=0.01)
+    assert result.grad_norm == pytest.approx(exact.grad_norm, rel=0.02)
