@@ -56,8 +56,9 @@ def resolve(torch: str) -> dict[str, str]:
         venv.create(folder, with_pip=True)
         report = Path(folder) / "report.json"
         python = Path(folder) / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-        command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", report]
-        subprocess.run([*command, f"torch=={torch}", "-e", f"{ROOT}[{extras}]"], check=True)
+        options = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
+        wanted = [f"torch=={torch}", "-e", f"{ROOT}[{extras}]"]
+        subprocess.run([str(python), "-m", "pip", "install", *options, *wanted], check=True)
         packages = [package["metadata"] for package in json.loads(report.read_bytes())["install"]]
     versions = {normalised(package["name"]): without_local_label(package["version"]) for package in packages}
     return {

@@ -36,17 +36,34 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the text comes from and how it becomes token shards."""
 
-    source: Strings = Field((), description="Training text: files, globs, folders, `hf:OWNER/NAME[:CONFIG]` or `bundled:wikitext-2`.")
-    valid_source: Strings = Field((), description="Validation text; empty: the source's own validation split, else a share of the training text.")
+    source: Strings = Field(
+        (), description="Training text: files, globs, folders, `hf:OWNER/NAME[:CONFIG]` or `bundled:wikitext-2`."
+    )
+    valid_source: Strings = Field(
+        (), description="Validation text; empty: the source's own validation split, else a share of the training text."
+    )
     test_source: Strings = Field((), description="Test text; empty: the source's own test split, else none.")
     shards: str = Field("", description="A folder made by `acorn data prepare`, used instead of source and tokenizer.")
-    clean: Literal["none", "wikitext"] = Field("none", description="`wikitext` undoes WikiText's artefacts (`@-@`, line ends, apostrophes) as the seed did.")
-    document: Literal["auto", "row", "line", "file"] = Field("auto", description="What one document is; `auto`: a row of a table, a file of text, a line of WikiText.")
-    valid_fraction: float = Field(0.1, gt=0, lt=1, description="Share of documents held out for validation when no validation text is given.")
-    text_field: str = Field("text", min_length=1, description="Name of the column that holds the text in .jsonl, .parquet and Hub data.")
+    clean: Literal["none", "wikitext"] = Field(
+        "none", description="`wikitext` undoes WikiText's artefacts (`@-@`, line ends, apostrophes) as the seed did."
+    )
+    document: Literal["auto", "row", "line", "file"] = Field(
+        "auto", description="What one document is; `auto`: a row of a table, a file of text, a line of WikiText."
+    )
+    valid_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Share of documents held out for validation when no validation text is given."
+    )
+    text_field: str = Field(
+        "text", min_length=1, description="Name of the column that holds the text in .jsonl, .parquet and Hub data."
+    )
     dedup: bool = Field(True, description="Drop exact duplicates of earlier documents from the training side.")
-    errors: Literal["strict", "replace", "skip"] = Field("strict", description="Bad bytes and rows: `strict` refuses, `replace` puts U+FFFD, `skip` drops the document.")
-    overlap: Literal["warn", "drop", "fail"] = Field("warn", description="A validation or test document that is also a training document: say so, drop it from training, or refuse.")
+    errors: Literal["strict", "replace", "skip"] = Field(
+        "strict", description="Bad bytes and rows: `strict` refuses, `replace` puts U+FFFD, `skip` drops the document."
+    )
+    overlap: Literal["warn", "drop", "fail"] = Field(
+        "warn",
+        description="Held-out documents that are also in training: say so, drop them from training, or refuse.",
+    )
     shard_tokens: int = Field(2**26, ge=1024, description="Tokens per shard file.")
     shuffle_group: int = Field(0, ge=0, description="Shards that are shuffled together; 0: all of them.")
 
@@ -54,15 +71,22 @@ class DataConfig(Section):
 class TokenizerConfig(Section):
     """How text becomes token ids."""
 
-    kind: Literal["wordpiece", "bpe"] = Field("bpe", description="`bpe`: byte-level, lossless, any language. `wordpiece`: the seed's, for plain English.")
-    vocab_size: int = Field(8192, ge=1, description="Vocabulary entries wanted, special tokens included; a small text may reach fewer.")
+    kind: Literal["wordpiece", "bpe"] = Field(
+        "bpe", description="`bpe`: byte-level, lossless, any language. `wordpiece`: the seed's, for plain English."
+    )
+    vocab_size: int = Field(
+        8192, ge=1, description="Vocabulary entries wanted, special tokens included; a small text may reach fewer."
+    )
     path: str = Field("", description="A `tokenizer.json` to use instead of training one.")
 
 
 class ModelConfig(Section):
     """The shape of the network."""
 
-    architecture: Literal["seed", "gpt2", "modern"] = Field("modern", description="`modern`: rotary, RMSNorm, QK-norm, SwiGLU. `gpt2`: GPT-2. `seed`: GPT-2's layout with ReLU and no query/key/value bias.")
+    architecture: Literal["seed", "gpt2", "modern"] = Field(
+        "modern",
+        description="`modern`: rotary, RMSNorm, SwiGLU. `gpt2`: GPT-2. `seed`: GPT-2 with ReLU, fewer biases.",
+    )
     n_layer: int = Field(4, ge=1, description="Transformer blocks.")
     n_head: int = Field(0, ge=0, description="Query heads of each block; 0: as many as make a head about 64 wide.")
     n_kv_head: int = Field(0, ge=0, description="Key and value heads (modern only); 0: as many as query heads.")
@@ -70,7 +94,9 @@ class ModelConfig(Section):
     block_size: int = Field(256, ge=1, description="Context length, in tokens.")
     vocab_size: int = Field(0, ge=0, description="Vocabulary entries; 0: the tokenizer's.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an activation while training.")
-    tied: Literal["auto"] | bool = Field("auto", description="One matrix serves as token embedding and as head; `auto`: yes, but for the seed.")
+    tied: Literal["auto"] | bool = Field(
+        "auto", description="One matrix serves as token embedding and as head; `auto`: yes, but for the seed."
+    )
 
     @property
     def heads(self) -> int:
@@ -115,12 +141,19 @@ class ModelConfig(Section):
 class OptimizerConfig(Section):
     """How gradients move parameters."""
 
-    name: Literal["adamw", "muon"] = Field("adamw", description="`muon`: Muon for the matrices inside the blocks, AdamW for the rest. `adamw`: AdamW for everything.")
+    name: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="`muon`: Muon for the blocks' matrices, AdamW for the rest. `adamw`: AdamW for all.",
+    )
     lr: float = Field(0.0, ge=0, description="Peak learning rate of AdamW, or of Muon's matrices; 0: 0.001 and 0.02.")
-    embedding_lr: float = Field(0.004, gt=0, description="Peak AdamW rate of the embeddings (and tied head) beside Muon.")
+    embedding_lr: float = Field(
+        0.004, gt=0, description="Peak AdamW rate of the embeddings (and tied head) beside Muon."
+    )
     head_lr: float = Field(0.004, gt=0, description="Peak AdamW rate of an untied head beside Muon.")
     vector_lr: float = Field(0.004, gt=0, description="Peak AdamW rate of norms and biases beside Muon.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the matrices, per unit of learning rate.")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Decoupled weight decay of the matrices, per unit of learning rate."
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient.")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
     eps: float = Field(1e-8, gt=0, description="AdamW's guard against division by zero.")
@@ -135,9 +168,14 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """How the learning rate moves over the run. Shares are of the whole run, so they fit any length."""
 
-    name: Literal["constant", "linear", "cosine", "wsd"] = Field("linear", description="After warm-up: `constant`; `linear` or `cosine` decay; `wsd`: constant, then a linear decay at the end.")
+    name: Literal["constant", "linear", "cosine", "wsd"] = Field(
+        "linear",
+        description="After warm-up: `constant`, `linear` or `cosine` decay, or `wsd` (constant, then linear decay).",
+    )
     warmup: float = Field(0.02, ge=0, le=1, description="Share of the run in which the rate rises from zero.")
-    decay: float = Field(0.4, ge=0, le=1, description="Share of the run in which `wsd` decays (less where warm-up needs the room).")
+    decay: float = Field(
+        0.4, ge=0, le=1, description="Share of the run in which `wsd` decays (less where warm-up needs the room)."
+    )
     floor: float = Field(0.0, ge=0, le=1, description="Rate at the end of a decay, as a share of the peak.")
 
 
@@ -145,23 +183,40 @@ class TrainConfig(Section):
     """How long, how large and on what."""
 
     steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
-    minutes: float = Field(0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides.")
+    minutes: float = Field(
+        0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides."
+    )
     batch_size: int = Field(16, ge=1, description="Sequences per optimizer step, over all processes.")
     micro_batch_size: int = Field(0, ge=0, description="Sequences per forward pass; 0: chosen to fit memory.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights, the data order and dropout.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="`auto`: cuda, else mps, else cpu.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="`auto`: bf16 where the hardware multiplies it, fp16 on older GPUs, else fp32.")
-    compile: Literal["auto"] | bool = Field("auto", description="torch.compile; `auto`: where a compiler is there and the run is long enough to earn it back.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="`auto`: bf16 where the hardware multiplies it, fp16 on older GPUs, else fp32."
+    )
+    compile: Literal["auto"] | bool = Field(
+        "auto",
+        description="torch.compile; `auto`: where a compiler is there and the run is long enough to earn it back.",
+    )
     deterministic: bool = Field(True, description="Only operations that repeat bit for bit on the same machine.")
     threads: int = Field(0, ge=0, description="CPU threads of PyTorch; 0: one a core that this process may use.")
     eval_every: int = Field(200, ge=0, description="Steps between validations; 0: never before the end.")
-    eval_tokens: int = Field(0, ge=0, description="Validation tokens scored at `eval_every` (always the same first ones); 0: the whole split.")
+    eval_tokens: int = Field(
+        0,
+        ge=0,
+        description="Validation tokens scored at `eval_every` (always the same first ones); 0: the whole split.",
+    )
     save_every: int = Field(500, ge=0, description="Steps between checkpoints; 0: only at the end.")
-    sample_every: int = Field(0, ge=0, description="Steps between samples drawn from the model; 0: never before the end.")
-    sample_prompts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(("",), description="Prompts of those samples; an empty one starts a new document.")
+    sample_every: int = Field(
+        0, ge=0, description="Steps between samples drawn from the model; 0: never before the end."
+    )
+    sample_prompts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        ("",), description="Prompts of those samples; an empty one starts a new document."
+    )
     sample_tokens: int = Field(64, ge=1, description="Tokens of each sample.")
     log_every: int = Field(1, ge=0, description="Steps between training lines in metrics.jsonl; 0: never.")
-    max_skips: int = Field(5, ge=0, description="Steps in a row that may be skipped for a non-finite loss or gradient before rolling back.")
+    max_skips: int = Field(
+        5, ge=0, description="Steps in a row that may be skipped for a non-finite loss or gradient before rolling back."
+    )
     max_rollbacks: int = Field(3, ge=0, description="Rollbacks before the run gives up.")
 
     @model_validator(mode="after")
@@ -175,13 +230,17 @@ class CheckpointConfig(Section):
     """What is kept."""
 
     keep: int = Field(2, ge=1, description="Newest checkpoints kept, beside the best one.")
-    final: Literal["last", "best"] = Field("last", description="Weights of `final/`: the last ones, or those of the lowest validation loss.")
+    final: Literal["last", "best"] = Field(
+        "last", description="Weights of `final/`: the last ones, or those of the lowest validation loss."
+    )
 
 
 class ParallelConfig(Section):
     """How several processes share the work."""
 
-    strategy: Literal["auto", "single"] = Field("auto", description="`single`: one process. `auto`: what the launch asks for.")
+    strategy: Literal["auto", "single"] = Field(
+        "auto", description="`single`: one process. `auto`: what the launch asks for."
+    )
 
 
 class ReportConfig(Section):
@@ -195,7 +254,9 @@ class ReportConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    name: str = Field("run", pattern=r"^[^/\\\x00-\x1f]+$", description="Name of the run; its default folder is runs/<name>.")
+    name: str = Field(
+        "run", pattern=r"^[^/\\\x00-\x1f]+$", description="Name of the run; its default folder is runs/<name>."
+    )
     data: DataConfig = Field(DataConfig(), description="The text.")
     tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="The tokenizer.")
     model: ModelConfig = Field(ModelConfig(), description="The network.")

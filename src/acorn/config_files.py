@@ -103,7 +103,11 @@ def _read(source: str | Path) -> tuple[str, str, str]:
     """Text, place and run name of a preset or TOML file."""
     path = Path(source)
     if str(source) in preset_names():
-        return (resources.files("acorn") / "presets" / f"{source}.toml").read_text("utf-8"), f"preset {source}", str(source)
+        return (
+            (resources.files("acorn") / "presets" / f"{source}.toml").read_text("utf-8"),
+            f"preset {source}",
+            str(source),
+        )
     try:
         return path.read_text("utf-8-sig"), str(path), path.stem
     except FileNotFoundError:
@@ -115,7 +119,9 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             mend=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The config file cannot be read: {error}", where=str(path), mend="give a TOML file in UTF-8") from error
+        raise UsageError(
+            f"The config file cannot be read: {error}", where=str(path), mend="give a TOML file in UTF-8"
+        ) from error
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -134,13 +140,17 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key:
             raise UsageError(
-                f"{override!r} is not an override.", where="the command line", mend="write key=value, such as train.steps=200"
+                f"{override!r} is not an override.",
+                where="the command line",
+                mend="write key=value, such as train.steps=200",
             )
         section, dot, name = key.partition(".")
         if dot:
             table = result.setdefault(section, {})
             if not isinstance(table, dict):
-                raise UsageError(f"{section!r} is a value, not a section.", where=override, mend="write section.key=value")
+                raise UsageError(
+                    f"{section!r} is a value, not a section.", where=override, mend="write section.key=value"
+                )
             table[name] = _override_value(raw)
         else:
             result[section] = _override_value(raw)
@@ -184,7 +194,8 @@ def _all_keys() -> list[str]:
 
 def _section_keys(section: str) -> Iterator[str]:
     annotation = Config.model_fields[section].annotation
-    assert isinstance(annotation, type) and issubclass(annotation, Section)
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, Section)
     return (f"{section}.{key}" for key in annotation.model_fields)
 
 

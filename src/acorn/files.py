@@ -72,7 +72,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DamageError(
-            f"{path.name} cannot be read: {error}", where=str(path), mend="restore the folder from a copy, or make it anew"
+            f"{path.name} cannot be read: {error}",
+            where=str(path),
+            mend="restore the folder from a copy, or make it anew",
         ) from None
 
 
@@ -115,8 +117,8 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
 def settle(path: Path) -> None:
     """Finishes a replacement of the folder `path` that was interrupted: afterwards it is the old one or the new one.
 
-    For writers only, who hold the run's lock. `X.new` that never got its manifest goes. `X.old` is what `X` was: with no
-    `X`, a complete `X.new` takes the name, else the old one takes it back.
+    For writers only, who hold the run's lock. `X.new` that never got its manifest goes. `X.old` is what `X` was: with
+    no `X`, a complete `X.new` takes the name, else the old one takes it back.
 
     Raises:
         UsageError: a folder of that name is in the way which acorn did not make. It is left alone.
@@ -125,7 +127,9 @@ def settle(path: Path) -> None:
     for folder in (fresh, old):
         if folder.exists() and not ((folder / MANIFEST).exists() or (folder / MARKER).exists()):
             raise UsageError(
-                f"{folder} is in the way, and acorn did not make it.", where=str(folder), mend="move it, or name another folder"
+                f"{folder} is in the way, and acorn did not make it.",
+                where=str(folder),
+                mend="move it, or name another folder",
             )
     with disk_errors(path):
         if not path.exists() and (found := readable(path)) != path:
@@ -219,7 +223,7 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - held open as long as the lock
+            file = open(self.path, "a+", encoding="utf-8")
         try:
             _lock(file)
         except OSError as error:
@@ -241,7 +245,9 @@ class FolderLock:
             file.flush()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._file:
             self._file.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,7 +71,10 @@ def test_epochs_seeds_and_rollbacks_differ() -> None:
     one = SampleOrder(10_000, 10, seed=0)
     n = one.n_windows
     orders = [starts(one, 0, n), starts(one, n, n)]
-    orders += [starts(SampleOrder(10_000, 10, seed=1), 0, n), starts(SampleOrder(10_000, 10, seed=0, rollbacks=1), 0, n)]
+    orders += [
+        starts(SampleOrder(10_000, 10, seed=1), 0, n),
+        starts(SampleOrder(10_000, 10, seed=0, rollbacks=1), 0, n),
+    ]
     assert len({tuple(order) for order in orders}) == 4
 
 
@@ -78,7 +83,7 @@ def test_groups_are_read_one_after_the_other() -> None:
     order = SampleOrder(1200, 10, seed=0, shard_starts=(0, 200, 400, 600, 800, 1000), shuffle_group=2)
     phase = order.phase(0)
     groups = [((start - phase) % 1200) // 400 for start in starts(order, 0, order.n_windows)]
-    changes = [a for a, b in zip(groups, groups[1:], strict=False) if a != b]
+    changes = [a for a, b in pairwise(groups) if a != b]
     assert len(changes) == 2
     assert sorted(set(groups)) == [0, 1, 2]
 

@@ -174,7 +174,10 @@ def test_logits_that_are_no_numbers_are_an_error(value: float, greedy: bool) -> 
         next_token(logits, [[], []], SamplingSettings(greedy=greedy), [generator_for(0, 0), generator_for(0, 1)])
 
 
-def test_a_draw_at_the_end_of_the_scale_stays_within_the_allowed_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda n, generator, dtype: torch.ones(n, dtype=dtype))
-    logits = torch.tensor([[0.0, 1.0, -math.inf, -math.inf]])
-    assert next_token(logits, [[]], SamplingSettings(), [generator_for(0, 0)]).tolist() == [1]
+@pytest.mark.parametrize(("draw", "token"), [(0.0, 1), (1.0, 2)])
+def test_a_draw_at_either_end_of_the_scale_stays_within_the_allowed_tokens(
+    monkeypatch: pytest.MonkeyPatch, draw: float, token: int
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda n, generator, dtype: torch.full((n,), draw, dtype=dtype))
+    logits = torch.tensor([[-math.inf, 0.0, 1.0, -math.inf]])
+    assert next_token(logits, [[]], SamplingSettings(), [generator_for(0, 0)]).tolist() == [token]

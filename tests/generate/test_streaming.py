@@ -93,6 +93,16 @@ def test_pieces_of_words_join_without_a_space(wordpiece: Tokenizer) -> None:
     assert stream(wordpiece, wordpiece.encode_prompt("The"), ids) == [" o", "a", "k", ",", " a", ""]
 
 
+@pytest.mark.parametrize("n", range(SETTLE - 2, SETTLE + 3))
+def test_a_piece_joins_its_word_across_a_special_token(wordpiece: Tokenizer, n: int) -> None:
+    """Wherever the window that is decoded moves on, for the first token in it decodes in another way."""
+    (word,) = wordpiece.encode_documents(["oak"])
+    vocabulary = {wordpiece.piece(token): token for token in range(wordpiece.vocab_size)}
+    ids = [*(word * n)[:n], wordpiece.separator_id, vocabulary["##s"], *word]
+    prompt_ids = wordpiece.encode_prompt("The")
+    assert "".join(stream(wordpiece, prompt_ids, ids)) == completion(wordpiece, prompt_ids, ids)
+
+
 def test_after_an_empty_prompt_text_begins_without_a_space(wordpiece: Tokenizer) -> None:
     """Row 54."""
     ids = wordpiece.encode_documents(["The oak"])[0]
@@ -114,6 +124,7 @@ def test_the_cost_of_a_token_does_not_grow_with_the_text(bpe: Tokenizer, monkeyp
         ("the old oak stood", ["ld oa"], "the o"),  # over several tokens
         ("the old oak stood", ["oaks", "stood!"], "the old oak stood"),  # begun, never completed
         ("the old oak stood", ["oak", "old"], "the "),  # the one that comes first
+        ("the old oak stood", ["k", "oak"], "the old "),  # both complete at once: the one that begins first
         ("the old oak stood", ["the"], ""),
         ("the old oak stood", ["d"], "the ol"),
         ("aaab", ["aab"], "a"),  # begins inside its own beginning

@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acorn.text.digests import DigestSet, digest_of, fraction_of
+from acorn.text.digests import DigestSet, digest_limit, digest_of
 
 
 @given(st.lists(st.integers(0, 40)))
@@ -49,9 +49,9 @@ def test_the_digest_is_blake2b() -> None:
     assert digest_of(b"acorn") == hashlib.blake2b(b"acorn", digest_size=16).digest()
 
 
-def test_fractions_are_uniform() -> None:
-    fractions = [fraction_of(digest_of(b"%d" % number)) for number in range(10_000)]
-    assert min(fractions) >= 0
-    assert max(fractions) < 1
-    # The count below 0.1 is binomial: mean 1000, standard deviation 30.
-    assert 850 < sum(fraction < 0.1 for fraction in fractions) < 1150
+def test_the_share_below_a_limit_is_what_was_asked_for() -> None:
+    digests = [digest_of(b"%d" % number) for number in range(10_000)]
+    # The count is binomial: mean 1000, standard deviation 30.
+    assert 850 < sum(digest < digest_limit(0.1) for digest in digests) < 1150
+    assert digest_limit(0.1) < digest_limit(0.1 + 1e-12) < digest_limit(1 - 2**-53)
+    assert bytes(16) > digest_limit(0)  # nothing is below a share of nothing

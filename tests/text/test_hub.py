@@ -58,7 +58,7 @@ def test_a_local_folder_in_the_hubs_layout_streams_without_a_network(folder: Pat
         assert [document.text for document in documents] == [
             f" wikitext-103-v1 {theirs} row {row} \n" for row in range(rows)
         ]
-        assert documents[-1].source == f"hf:{folder}:wikitext-103-v1, split {theirs}, row {rows + 1:,}"
+        assert documents[-1].source == f"hf:{folder}:wikitext-103-v1, split {theirs}, row {rows + 1}"
         assert splits.counts[split]["dropped_empty"] == 1
     assert listener.notes == []  # a local folder is never said to be waited for
     done = [step[1] for step in listener.steps]

@@ -207,4 +207,4 @@ def test_a_flipped_bit_in_parquet_never_passes_for_text(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(InputError, match="cut short or damaged") as error:
         rows(path)
-    assert "after row 1,024" in error.value.where  # the batch that ends before the damaged row group
+    assert "after row 1024" in error.value.where  # the batch that ends before the damaged row group

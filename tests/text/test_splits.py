@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acorn.config import DataConfig
-from acorn.errors import InputError
+from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET
 from acorn.text.splits import TextSplits
 
@@ -141,12 +141,18 @@ def test_validation_and_test_text_can_be_named(write: Write) -> None:
     assert texts(with_share, "test") == ["test one\n", "test two\n"]
 
 
+def test_a_split_that_is_not_there_is_refused_with_the_key_that_brings_it(write: Write) -> None:
+    with pytest.raises(UsageError, match="no test text") as error:
+        texts(opened(write("a.jsonl", jsonl(TEXTS))), "test")
+    assert error.value.mend == "name it in data.test_source"
+
+
 def test_named_validation_text_stands_before_the_sources_own(write: Write) -> None:
     splits = opened("bundled:wikitext-2", valid_source=str(write("mine.txt", "Mine.\n")))
     assert splits.names == ("train", "valid", "test")
     assert texts(splits, "valid") == ["Mine.\n"]
-    own = opened(write("my.txt", "Mine.\n"), valid_source="bundled:wikitext-2")
-    assert len(texts(own, "valid")) == 2461
+    both = opened(write("my.txt", "Mine.\n"), valid_source=("bundled:wikitext-2", str(write("more.txt", "More.\n"))))
+    assert len(texts(both, "valid")) == 2461 + 1
 
 
 def test_duplicates_leave_training_alone(write: Write) -> None:

@@ -67,7 +67,7 @@ def test_a_truncated_file_is_refused(write: Write, packing: str, kept: float) ->
     path = write(f"a.txt{packing}", packed[: int(len(packed) * kept)])
     with pytest.raises(InputError, match="cut short") as error:
         content(path)
-    assert re.search(rf"a\.txt{packing}, at or before byte [\d,]+ of [\d,]+", error.value.where)
+    assert re.search(rf"a\.txt{packing}, at or before byte \d+ of \d+", error.value.where)
 
 
 @pytest.mark.parametrize("packing", PACK)

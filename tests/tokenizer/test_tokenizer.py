@@ -195,6 +195,13 @@ def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None
     assert path.read_bytes() == content
 
 
+def test_a_file_on_which_the_library_panics_is_refused(word_piece: Tokenizer) -> None:
+    spec = json.loads(word_piece.to_json())
+    spec["post_processor"]["special_tokens"] = {}
+    with pytest.raises(InputError, match="cannot encode"):
+        Tokenizer.from_json(json.dumps(spec))
+
+
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(InputError, match="cannot be read"):

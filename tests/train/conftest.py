@@ -11,14 +11,14 @@ from acorn.config import Config
 from acorn.config_files import load_config
 from acorn.train.pretrain import PretrainResult, pretrain
 
-WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again".split()
+TEXT = "the cat dog bird saw ate found a small red old house tree and then it slept again"
 
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """About 60 KB of made-up sentences, the same each time."""
     draw = random.Random(0)
-    lines = [" ".join(draw.choices(WORDS, k=draw.randint(4, 12))) + "." for _ in range(1500)]
+    lines = [" ".join(draw.choices(TEXT.split(), k=draw.randint(4, 12))) + "." for _ in range(1500)]
     path = tmp_path_factory.mktemp("text") / "my.txt"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -29,15 +29,16 @@ def tiny(text_file: Path):
     """Builds the config of a run of 12 steps, with overrides."""
 
     def build(*overrides: str) -> Config:
+        length = [] if any(override.startswith("train.minutes") for override in overrides) else ["train.steps=12"]
         return load_config(
             "small",
             [
+                *length,
                 f"data.source={text_file}",
                 "tokenizer.vocab_size=320",
                 "model.n_layer=2",
                 "model.n_embd=32",
                 "model.block_size=32",
-                "train.steps=12",
                 "train.batch_size=4",
                 "train.eval_every=4",
                 "train.eval_tokens=500",

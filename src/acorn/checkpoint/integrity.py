@@ -60,8 +60,9 @@ def verify_run(run: Path) -> list[FolderCheck]:
         return [FolderCheck(run, kind, tuple(model_faults(run)))]
     folder = RunFolder(run)
     checks = []
-    if (folder.data / MANIFEST).exists():
-        checks.append(FolderCheck(folder.data, "data", tuple(token_shards.verify(folder.data))))
+    data = readable(folder.data)
+    if data.is_dir():
+        checks.append(FolderCheck(data, "data", tuple(token_shards.verify(data))))
     for checkpoint in readable_checkpoints(folder).values():
         checks.append(FolderCheck(checkpoint, "checkpoint", tuple(checkpoint_faults(checkpoint))))
     final = readable(folder.final)

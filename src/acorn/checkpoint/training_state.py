@@ -139,9 +139,9 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
 def restore(model: nn.Module, optimizers: list[torch.optim.Optimizer], checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's weights and optimizer state into `model` and `optimizers`, in place."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(checkpoint.weights[name])
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+        for name, weight in model.named_parameters():
+            weight.copy_(checkpoint.weights[name])
+    names = {id(weight): name for name, weight in model.named_parameters()}
     for optimizer in optimizers:
         for parameter in _parameters(optimizer):
             prefix = names[id(parameter)] + "."

@@ -17,7 +17,10 @@ app = typer.Typer(help="Turn text into token shards, or check them.", no_args_is
 def prepare(
     tokenizer: Annotated[Path, typer.Option(help="A tokenizer.json.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],
-    input: Annotated[list[str] | None, typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:...")] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:..."),
+    ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[SRC]...", help="More text.")] = None,
     clean: Annotated[str, typer.Option(help="none or wikitext.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

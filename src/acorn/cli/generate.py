@@ -15,21 +15,30 @@ from acorn.cli.output import print_json
 def generate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="[P]...", help="More prompts.")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(metavar="P", help="What the text begins with (repeat for several).")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="P", help="What the text begins with (repeat for several).")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most.")] = 200,
     temperature: Annotated[float, typer.Option(help="Below 1: safer; above 1: wilder; 0: greedy.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Only the K likeliest tokens; 0: all.")] = 50,
     top_p: Annotated[float, typer.Option(help="Only the likeliest tokens that reach this probability; 1: all.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Only tokens this share as likely as the likeliest; 0: all.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.0,
-    stop: Annotated[list[str] | None, typer.Option(metavar="S", help="End before this string (repeat for several).")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="S", help="End before this string (repeat for several).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Equal seeds give equal text.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the end of a document.")] = False,
-    checkpoint: Annotated[str | None, typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is fp32 on a CPU.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a prompt longer than the context instead of cutting it.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a prompt longer than the context instead of cutting it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write text that goes on from a prompt, as it is drawn."""
@@ -40,7 +49,16 @@ def generate(
     from acorn.runtime.device import runtime_for_inference
 
     settings = SamplingSettings(
-        max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, greedy, tuple(stop or ()), ignore_eos
+        max_new_tokens,
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        seed,
+        greedy,
+        tuple(stop or ()),
+        ignore_eos,
     )
     prompts = [*(prompt or []), *(more or [])] or [""]
     runtime = runtime_for_inference(device, precision)

@@ -8,8 +8,8 @@ import sys
 from types import FrameType
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from acorn.cli import data, demo, evaluate, generate, plan, pretrain, report, tokenizer, verify
 from acorn.errors import AcornError
@@ -47,7 +47,9 @@ def acorn(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
+    ] = False,
 ) -> None:
     """Grow a language model from scratch out of your own text."""
 
@@ -60,11 +62,9 @@ def main() -> None:
         code = app(arguments, prog_name="acorn", standalone_mode=False)
     except AcornError as error:
         _leave(f"acorn: {error}", error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        _leave(error.format_message(), 2)
-    except click.ClickException as error:
-        _leave(f"acorn: {error.format_message()}{_usage(error)}", 2)
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        _leave(f"acorn: {error.format_message()}", 2)
+    except (KeyboardInterrupt, typer.Abort):
         _leave("acorn: stopped.", 130)
     except MemoryError:
         _leave("acorn: Out of memory.\n  to mend: lower train.micro_batch_size or the model's sizes", 6)
@@ -83,11 +83,6 @@ def _leave(message: str, code: int) -> None:
         traceback.print_exc()
     print(message, file=sys.stderr)
     sys.exit(code)
-
-
-def _usage(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"\n  to mend: see {context.command_path} --help" if context else ""
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

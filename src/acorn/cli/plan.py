@@ -11,7 +11,9 @@ from acorn.cli.output import print_facts, print_json
 
 def plan(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset's name or a TOML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override it.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Parameters, memory, tokens and time on this machine, from a few seconds of measuring its matrix products."""

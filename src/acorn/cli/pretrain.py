@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 def pretrain(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="A preset's name or a TOML file, then settings that override it."),
+        typer.Argument(
+            metavar="[CONFIG] [KEY=VALUE]...", help="A preset's name or a TOML file, then settings that override it."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/<config name>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Start the run, or go on where it stopped.")] = False,
     allow_change: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Let this setting differ from the run's own when it goes on.")
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Let this setting differ from the run's own when it goes on."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -44,7 +47,12 @@ def pretrain(
 
 
 def run_pretrain(
-    config: object, folder: Path, *, resume: bool, allow_change: list[str] | None = None, overrides: list[str] | None = None
+    config: object,
+    folder: Path,
+    *,
+    resume: bool,
+    allow_change: list[str] | None = None,
+    overrides: list[str] | None = None,
 ) -> PretrainResult:
     """Trains with a progress line on stderr."""
     from acorn.config import Config
@@ -88,8 +96,10 @@ def show_result(result: PretrainResult, as_json: bool) -> None:
         print(f"\n{split}")
         wanted = ("loss_per_token", "bits_per_byte", "word_perplexity", "tokens", "context", "stride")
         print_facts({name: figures.get(name) for name in wanted})
-    print(f"\nrun      {result.folder}\nreport   {result.folder / 'report.html'}\ncurve    {result.folder / 'loss.png'}")
-    print(f"try it   acorn generate {result.folder} --prompt \"The\"")
+    print(
+        f"\nrun      {result.folder}\nreport   {result.folder / 'report.html'}\ncurve    {result.folder / 'loss.png'}"
+    )
+    print(f'try it   acorn generate {result.folder} --prompt "The"')
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -10,7 +10,9 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    compare: Annotated[list[Path] | None, typer.Option(metavar="RUN", help="Other runs, laid over the curves (repeat).")] = None,
+    compare: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Other runs, laid over the curves (repeat).")
+    ] = None,
     others: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="More runs to compare with.")] = None,
 ) -> None:
     """Write RUN/report.html: curves, samples, figures, config, data, environment."""

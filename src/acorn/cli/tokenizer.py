@@ -20,7 +20,10 @@ MEASURED_DOCUMENTS = 2000
 
 @app.command()
 def train(
-    input: Annotated[list[str] | None, typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:...")] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:..."),
+    ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[SRC]...", help="More text.")] = None,
     kind: Annotated[str, typer.Option(help="wordpiece or bpe.")] = "bpe",
     vocab_size: Annotated[int, typer.Option(help="Vocabulary entries, special tokens included.")] = 8192,
@@ -57,7 +60,12 @@ def train(
             progress.note(f"warning: {warning}")
     finally:
         progress.close()
-    facts = {"tokenizer": str(out), "kind": tokenizer.kind, **dataclasses.asdict(report), "fingerprint": tokenizer.fingerprint}
+    facts = {
+        "tokenizer": str(out),
+        "kind": tokenizer.kind,
+        **dataclasses.asdict(report),
+        "fingerprint": tokenizer.fingerprint,
+    }
     del facts["samples"]
     print_json(facts) if as_json else print_facts(facts)
 
@@ -86,7 +94,9 @@ def inspect(
     decoded = tokenizer.decode(ids, skip_special_tokens=False)
     pieces = [tokenizer.piece(token_id) for token_id in ids]
     if as_json:
-        print_json({**facts, "text": text, "pieces": pieces, "ids": ids, "decoded": decoded, "round_trip": decoded == text})
+        print_json(
+            {**facts, "text": text, "pieces": pieces, "ids": ids, "decoded": decoded, "round_trip": decoded == text}
+        )
         return
     print_facts(facts)
     print("\n" + "\n".join(f"{token_id:>7}  {piece!r}" for token_id, piece in zip(ids, pieces, strict=True)))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BATCH_CHARACTERS = 1 << 22  # enough documents for all cores; a batch takes some hundred megabytes while it is encoded
 BATCHES_AHEAD = 2
+ENCODERS = 2  # threads: while one fetches its ids from the library, the library works for the other on all cores
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: S
 
 
 def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Encoded]:
-    """Encodes batches in a second thread, BATCHES_AHEAD of what is being written; the order is kept."""
+    """Encodes batches in threads of their own, BATCHES_AHEAD of what is being written; the order is kept."""
     ahead: deque[Future[_Encoded]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
+    with ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode") as pool:
         try:
             for batch in _batches(documents):
                 ahead.append(pool.submit(_encode, batch, tokenizer))

@@ -84,15 +84,13 @@ class TokenSequence:
             raise IndexError(f"windows of {length} tokens must lie within the {self._length} tokens of the split")
         windows = np.empty((len(starts), length), np.int64)
         shards = self._shard_of(starts)
-        for shard in np.unique(shards):
-            ids, rows = self._shards[shard], np.flatnonzero(shards == shard)
-            offsets = starts[rows] - self.shard_starts[shard]
-            inside = offsets + length <= len(ids)
-            if inside.any():
-                views = np.lib.stride_tricks.sliding_window_view(ids, length)  # (len(ids) - length + 1, length)
-                windows[rows[inside]] = views[offsets[inside]]
-            for row in rows[~inside]:
-                windows[row] = self[int(starts[row]) : int(starts[row]) + length]
+        offsets = starts - self.shard_starts[shards]
+        # One copy a row: measured twice to twenty times as fast as index arithmetic over whole batches.
+        for row, (shard, offset) in enumerate(zip(shards.tolist(), offsets.tolist(), strict=True)):
+            window = self._shards[shard][offset : offset + length]
+            if len(window) < length:  # it goes on in the next shard
+                window = self[int(starts[row]) : int(starts[row]) + length]
+            windows[row] = window
         return windows
 
     def _shard_of(self, places: Any) -> Any:

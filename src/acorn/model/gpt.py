@@ -42,6 +42,7 @@ class GPT(nn.Module):
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size must be set before the network is built")
         self.config = config
+        self.head_dim = config.head_dim
         modern = config.architecture == "modern"
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = None if modern else nn.Embedding(config.block_size, config.n_embd)
@@ -50,7 +51,7 @@ class GPT(nn.Module):
         self.final_norm = norm(config)
         self.head = Head(config)
         if config.is_tied:
-            self.head.weight = self.token_embedding.weight
+            self.token_embedding.weight = self.head.weight
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
@@ -81,7 +82,7 @@ class GPT(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         else:
-            rotation = rotary_tables(positions, self.config.head_dim)
+            rotation = rotary_tables(positions, self.head_dim)
         x = self.embedding_dropout(x)
         mask = cache.mask(T) if cache else None
         for layer, block in enumerate(self.blocks):
@@ -92,7 +93,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draws every parameter anew. Each is a function of (seed, its name) alone, whatever else is drawn or sharded."""
+        """Draws every parameter anew, each as a function of (seed, its name) alone."""
         for name, parameter in self.named_parameters():
             generator = torch.Generator().manual_seed(_stream(seed, name))
             value = self._initial_value(name, parameter.shape, generator)

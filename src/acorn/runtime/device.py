@@ -95,8 +95,8 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     Raises:
         UsageError: the device or precision is not to be had here, or unknown.
     """
-    choices = {"--device": (device, ("auto", "cpu", "cuda", "mps")), "--precision": (precision, ("auto", "fp32", "bf16", "fp16"))}
-    for option, (value, known) in choices.items():
+    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", "fp32", "bf16", "fp16")
+    for option, value, known in (("--device", device, devices), ("--precision", precision, precisions)):
         if value not in known:
             raise UsageError(f"{value!r} is not known.", where=option, mend=f"choose one of {', '.join(known)}")
     chosen, device_reason = _choose_device(device)
@@ -118,7 +118,7 @@ def multiplies_bf16(device: str) -> bool:
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "mps":
         return False
-    has = getattr(torch.cpu, "get_capabilities", dict)()
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile") or has.get("bf16"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from acorn.config import DataConfig
 from acorn.progress import QUIET, Progress
@@ -16,8 +17,7 @@ from acorn.text.text_files import TextFile
 _PROGRESS_BYTES = 1 << 20  # bytes of text between two words to the listener
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One unit of text, as the model sees it, with what its original counts."""
 
     text: str  # cleaned
@@ -100,6 +100,6 @@ class Corpus:
             counts.documents += 1
             counts.bytes += n_bytes
             counts.words += n_words
-            counts.with_crlf += b"\r\n" in raw
-            counts.with_nul += b"\0" in raw
+            counts.with_crlf += "\r" in text and "\r\n" in text  # one character is found far sooner than two
+            counts.with_nul += "\0" in text
             yield Document(cleaned, n_bytes, n_words, reader.place(position))

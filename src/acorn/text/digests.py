@@ -18,9 +18,9 @@ def digest_of(raw: bytes) -> bytes:
     return blake2b(raw, digest_size=DIGEST_BYTES).digest()
 
 
-def fraction_of(digest: bytes) -> float:
-    """A number in [0, 1), uniform over digests: documents below `valid_fraction` are validation."""
-    return int.from_bytes(digest[:8], "big") / 2**64
+def digest_limit(share: float) -> bytes:
+    """The bytes below which `share` (0 to 1) of all digests sort: those documents are validation."""
+    return int(share * 2**64).to_bytes(8, "big")
 
 
 class DigestSet:
@@ -65,9 +65,12 @@ class DigestSet:
 
     def _double(self) -> None:
         old = self._slots
-        self._slots = bytearray(2 * len(old))
+        slots = self._slots = bytearray(2 * len(old))
+        last = len(slots) - 1
         for start in range(0, len(old), DIGEST_BYTES):
-            digest = bytes(old[start : start + DIGEST_BYTES])
+            digest = old[start : start + DIGEST_BYTES]
             if digest != _EMPTY:
-                at, _ = self._find(digest)
-                self._slots[at : at + DIGEST_BYTES] = digest
+                at = int.from_bytes(digest[8:], "big") * DIGEST_BYTES & last
+                while slots[at : at + DIGEST_BYTES] != _EMPTY:
+                    at = (at + DIGEST_BYTES) & last
+                slots[at : at + DIGEST_BYTES] = digest

@@ -52,21 +52,21 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
     """
     path, config = _parse(source)
     if Path(path).is_dir():
-        datasets = _streams(source, os.path.abspath(path), config, QUIET)
-        progress = QUIET
+        streams = _streams(source, os.path.abspath(path), config, QUIET)
+        progress = QUIET  # there is no Hub to wait for
     else:
-        datasets = _remote_streams(source, path, config, progress)
-    chosen = {split: next((name for name in names if name in datasets), "") for split, names in SPLIT_NAMES.items()}
-    if len(datasets) == 1:
-        chosen = {"train": next(iter(datasets))}
+        streams = _remote_streams(source, path, config, progress)
+    chosen = {split: next((name for name in names if name in streams), "") for split, names in SPLIT_NAMES.items()}
+    if len(streams) == 1:
+        chosen = {"train": next(iter(streams))}
     if not chosen["train"]:
         raise InputError(
-            f"The dataset has no training split; it has {', '.join(datasets)}.",
+            f"The dataset has no training split; it has {', '.join(streams)}.",
             where=source,
             mend="name another dataset",
         )
     return {
-        split: HubSplit(f"{source}, split {name}", datasets[name], progress) for split, name in chosen.items() if name
+        split: HubSplit(f"{source}, split {name}", streams[name], progress) for split, name in chosen.items() if name
     }
 
 
@@ -90,7 +90,7 @@ class HubReader:
                     yield raw, number
 
     def place(self, position: int, byte: int = 0) -> str:
-        return f"{self.split.name}, row {position:,}" + (f", byte {byte:,} of its text" if byte else "")
+        return f"{self.split.name}, row {position}" + (f", byte {byte} of its text" if byte else "")
 
     def _tables(self) -> Iterator[Any]:
         """Arrow tables of some rows each."""
@@ -187,13 +187,13 @@ def _library_call(name: str, progress: Progress) -> Iterator[None]:
     bars = datasets.are_progress_bars_disabled()
     answered = threading.Event()
     watch = threading.Thread(target=_say_waiting, args=(name, progress, answered), name=_WATCH, daemon=True)
+    watch.start()
     try:
         for setting, tries in _TRIES.items():
             setattr(datasets.config, setting, tries)
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         datasets.disable_progress_bars()
-        watch.start()
         yield
     except AcornError:
         raise

@@ -20,7 +20,7 @@ from acorn.config import DataConfig
 from acorn.errors import InputError
 from acorn.text.blocks import cut_blocks
 from acorn.text.cleaning import looks_like_wikitext
-from acorn.text.reading import UTF8_HINT, Reading
+from acorn.text.reading import SKIP_HINT, UTF8_HINT, Reading
 from acorn.text.text_files import OpenFile, TextFile, open_text
 
 WHOLE_FILE_BYTES = 1 << 20  # a longer .txt is cut into blocks
@@ -65,7 +65,7 @@ class _FileReader:
         return self._open.position if self._open else 0
 
     def _where(self, offset: int) -> str:
-        return f"{self.file.name}, byte {offset:,}" + (" of the unpacked text" if self.file.packing else "")
+        return f"{self.file.name}, byte {offset}" + (" of the unpacked text" if self.file.packing else "")
 
 
 class TxtReader(_FileReader):
@@ -121,37 +121,28 @@ class JsonlReader(_FileReader):
                         yield raw, number
 
     def place(self, position: int, byte: int = 0) -> str:
-        return f"{self.file.name}, line {position:,}"
+        return f"{self.file.name}, line {position}"
 
     def _text_of(self, line: bytes, number: int, start: int) -> bytes | None:
         """UTF-8 of the line's text field, or None where the line is left out."""
-        where = self.place(number)
         try:
             decoded: str | None = line.decode()
         except UnicodeDecodeError as error:
-            decoded = self.reading.mended(error, f"{self._where(start + error.start)} (line {number:,})")
+            decoded = self.reading.mended(error, f"{self._where(start + error.start)} (line {number})")
         if decoded is None:
             return None
         try:
             record = json.loads(decoded)
         except (ValueError, RecursionError) as error:
-            self.reading.refuse(f"This line is not JSON: {error}.", where)
+            self.reading.refuse(f"This line is not JSON: {error}.", self.place(number))
             return None
-        name = self.data.text_field
-        if not isinstance(record, dict):
-            what = f"This line is a JSON {_json_kind(record)}, not an object with a field {name!r}."
-            self.reading.refuse(what, where)
-            return None
-        if name not in record:
-            self.reading.refuse(f"This line has no field {name!r}; {_keys_seen(record)}.", where, _FIELD_HINT)
-            return None
-        text = record[name]
-        if not isinstance(text, str):
-            self.reading.refuse(f"The field {name!r} of this line is a JSON {_json_kind(text)}, not a string.", where)
-            return None
-        return self._encoded(text, where)
+        text = record.get(self.data.text_field) if isinstance(record, dict) else None
+        if isinstance(text, str):
+            return self._encoded(text, number)
+        self.reading.refuse(_fault(record, self.data.text_field), self.place(number), f"{_FIELD_HINT}; or {SKIP_HINT}")
+        return None
 
-    def _encoded(self, text: str, where: str) -> bytes | None:
+    def _encoded(self, text: str, number: int) -> bytes | None:
         """UTF-8 of `text`; JSON's escapes can spell half a surrogate pair, which no UTF-8 can hold."""
         try:
             return text.encode("utf-8")
@@ -160,7 +151,7 @@ class JsonlReader(_FileReader):
                 self.reading.counts.replaced += 1
                 return _SURROGATE.sub("\ufffd", text).encode("utf-8")
             what = f"The text holds a lone surrogate (\\u{ord(text[error.start]):04x}), which is no character."
-            self.reading.refuse(what, where, UTF8_HINT)
+            self.reading.refuse(what, self.place(number), UTF8_HINT)
             return None
 
 
@@ -183,7 +174,7 @@ class ParquetReader(_FileReader):
         self.file.check_unchanged()
         try:
             # With a buffer it reads a column's pages bit by bit instead of a whole row group.
-            options = {"buffer_size": 1 << 20, "page_checksum_verification": True}
+            options = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
             with pyarrow.parquet.ParquetFile(self.file.path, **options) as table:
                 check_columns(table.schema_arrow.names, self.data.text_field, self.file.name)
                 for batch in table.iter_batches(_TABLE_BATCH_ROWS, columns=[self.data.text_field]):
@@ -199,13 +190,13 @@ class ParquetReader(_FileReader):
             self.file.check_unchanged()
             raise InputError(
                 f"The file is cut short or damaged: {error}.",
-                where=f"{self.file.name}, after row {number:,} ({self.file.size:,} bytes)",
+                where=f"{self.file.name}, after row {number} ({self.file.size:,} bytes)",
                 mend="copy or download it again",
             ) from error
         self.file.check_unchanged()
 
     def place(self, position: int, byte: int = 0) -> str:
-        return f"{self.file.name}, row {position:,}" + (f", byte {byte:,} of its text" if byte else "")
+        return f"{self.file.name}, row {position}" + (f", byte {byte} of its text" if byte else "")
 
 
 def check_columns(names: list[str], wanted: str, where: str) -> None:
@@ -237,6 +228,15 @@ def _lines(head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:
     for line in io.BytesIO(head):
         yield line if line.endswith(b"\n") else line + rest.readline()
     yield from rest
+
+
+def _fault(record: object, field: str) -> str:
+    """Why a line's JSON gives no text."""
+    if not isinstance(record, dict):
+        return f"This line is a JSON {_json_kind(record)}, not an object with a field {field!r}."
+    if field not in record:
+        return f"This line has no field {field!r}; {_keys_seen(record)}."
+    return f"The field {field!r} of this line is a JSON {_json_kind(record[field])}, not a string."
 
 
 def _json_kind(value: object) -> str:

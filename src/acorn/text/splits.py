@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from acorn.config import DataConfig
-from acorn.errors import InputError
+from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import looks_like_wikitext
 from acorn.text.corpus import Corpus, Document
-from acorn.text.digests import digest_of, fraction_of
+from acorn.text.digests import digest_limit, digest_of
 from acorn.text.overlap import HeldOut, TrainingFilter
 from acorn.text.reading import Reading, SplitCounts
-from acorn.text.sources import Part, merged, resolve
+from acorn.text.sources import Part, Splits, merged, resolve
 
 NAMES = ("train", "valid", "test")
 _HEAD_BYTES = 64 << 10  # of a source, to tell whether it is WikiText
@@ -61,8 +61,7 @@ class TextSplits:
         parts = {"train": own["train"]}
         for split, named in (("valid", data.valid_source), ("test", data.test_source)):
             if named:
-                brought = merged(resolve(named, data, f"data.{split}_source", progress))
-                parts[split] = brought.get(split) or brought["train"]
+                parts[split] = _held_out_parts(resolve(named, data, f"data.{split}_source", progress), split)
             elif split in own:
                 parts[split] = own[split]
         corpora = {split: Corpus(found, data) for split, found in parts.items()}
@@ -79,8 +78,8 @@ class TextSplits:
         Raises:
             UsageError, InputError: as `open`.
         """
-        brought = merged(resolve(sources, data, "--input", progress))
-        return cls(data, {"test": Corpus(brought.get("test") or brought["train"], data)}, False, progress)
+        parts = _held_out_parts(resolve(sources, data, "--input", progress), "test")
+        return cls(data, {"test": Corpus(parts, data)}, False, progress)
 
     def entries(self, kind: Literal["wordpiece", "bpe"]) -> tuple[str, ...]:
         """Strings of this text that a tokenizer of `kind` must hold as one entry: WikiText's mark of a rare word.
@@ -101,19 +100,23 @@ class TextSplits:
             task: what `progress` calls the pass.
 
         Raises:
+            UsageError: there is no such split.
             InputError: for bad text (see `data.errors`) and damaged or changed files where they are met; at the end
                 of the pass, where the split or the other side of an automatic split has no document, and for overlap
                 under `data.overlap = "fail"`.
         """
+        if split not in self.names:
+            hint = f"name it in data.{split}_source" if split in NAMES else f"the splits are {', '.join(self.names)}"
+            raise UsageError(f"There is no {split} text.", where=f"split {split!r}", mend=hint)
         shared = self.automatic and split != "test"  # this pass reads both sides
         reading, rows = Reading(self.data.errors), Reading(self.data.errors)
         training = TrainingFilter(self.data, self._held_out_splits(), reading.counts) if split == "train" else None
-        other_side = 0
+        other_side, limit = 0, digest_limit(self.data.valid_fraction)
 
         def wanted(raw: bytes) -> bool:
             nonlocal other_side
             digest = digest_of(raw)
-            if shared and (fraction_of(digest) < self.data.valid_fraction) != (split == "valid"):
+            if shared and (digest < limit) != (split == "valid"):
                 other_side += 1
                 return False
             return training is None or training.stays(digest, len(raw))
@@ -187,6 +190,11 @@ class TextSplits:
             mend="give more text, name validation text in data.valid_source, change data.valid_fraction, or cut a "
             '.txt finer with data.document = "line"',
         )
+
+
+def _held_out_parts(sources: Sequence[Splits], split: str) -> list[Part]:
+    """Of each source that is named as held-out text its own such split, else all of it."""
+    return [part for splits in sources for part in splits.get(split, splits["train"])]
 
 
 def _is_wikitext(part: Part, data: DataConfig) -> bool:

@@ -139,7 +139,7 @@ def _damage(error: Exception, file: TextFile, position: int) -> InputError:
     cut_short = isinstance(error, EOFError) or "runcated" in str(error)  # pyarrow: "Truncated compressed stream"
     return InputError(
         "The file is cut short: it ends inside its compressed data." if cut_short else f"The file is damaged: {error}.",
-        where=f"{file.name}, at or before byte {position:,} of {file.size:,}",
+        where=f"{file.name}, at or before byte {position} of {file.size}",
         mend="copy or download it again",
     )
 

@@ -5,9 +5,10 @@ It wraps the `tokenizers` library, and its saved form is that library's tokenize
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,8 @@ class Tokenizer:
         Raises:
             InputError: it is not one, or not one that can be used here.
         """
-        try:
+        with _library_errors("This is not a tokenizer.json", where):
             backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing more particular
-            raise InputError(f"This is not a tokenizer.json: {error}", where=where, mend=_OTHER_TOKENIZER) from None
         try:
             return cls(backend)
         except InputError as error:
@@ -164,6 +163,17 @@ class Tokenizer:
 _OTHER_TOKENIZER = "name a tokenizer.json of the Hugging Face tokenizers library; `acorn tokenizer train` makes one"
 
 
+@contextlib.contextmanager
+def _library_errors(what: str, where: str = "") -> Iterator[None]:
+    """The library raises plain Exception for bad files, and PanicException, which is none, for what it overlooked."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{what}: {error}", where=where, mend=_OTHER_TOKENIZER) from None
+
+
 def _not_unicode() -> InputError:
     return InputError("The text holds a lone surrogate, which is no character.", mend="give text that is valid Unicode")
 
@@ -186,10 +196,8 @@ def _adapt(backend: tokenizers.Tokenizer, separator: str) -> None:
     if not any(token.special for id_, token in backend.get_added_tokens_decoder().items() if id_ == separator_id):
         backend.add_special_tokens([AddedToken(separator, normalized=False)])
     probe = "a b"
-    try:
+    with _library_errors("The tokenizer cannot encode text"):
         begun = backend.encode(probe).ids == [separator_id, *backend.encode(probe, add_special_tokens=False).ids]
-    except Exception as error:  # the library raises nothing more particular
-        raise InputError(f"The tokenizer cannot encode text: {error}", mend=_OTHER_TOKENIZER) from None
     if not begun:
         backend.post_processor = processors.TemplateProcessing(
             single=f"{separator} $A", special_tokens=[(separator, separator_id)]

@@ -88,7 +88,7 @@ def check_memory(config: Config, runtime: Runtime, available: int | None) -> Non
     else:
         advice = "lower model.n_layer, model.n_embd, model.block_size or tokenizer.vocab_size: one sequence is too much"
     raise ResourceError(
-        f"A training step would need about {needed(now) / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available.",
+        f"A training step would need about {needed(now) / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are there.",
         where=f"train.micro_batch_size = {now} on {runtime.device}",
         mend=advice,
     )

@@ -37,7 +37,9 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
 
 def changed_since(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs of the things that bit-for-bit equality rests on, one line each."""
-    return [f"{key}: {stored[key]} then, {now[key]} now" for key in EQUALITY if key in stored and stored[key] != now[key]]
+    return [
+        f"{key}: {stored[key]} then, {now[key]} now" for key in EQUALITY if key in stored and stored[key] != now[key]
+    ]
 
 
 def _version(package: str) -> str:

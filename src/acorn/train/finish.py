@@ -1,4 +1,4 @@
-"""The end of a run: the model folder, its figures, the curve and the report. Each can be made again from what is there."""
+"""The end of a run: model folder, figures, curve and report. Each can be made again from what is there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def finish_run(
     evaluation: dict[str, Any] = {}
     for split in shards.splits:
         if split != "train":
-            result = evaluate_split(model, tokenizer, shards, split, runtime, clean=config.data.clean, progress=progress)
+            result = evaluate_split(
+                model, tokenizer, shards, split, runtime, clean=config.data.clean, progress=progress
+            )
             evaluation[split] = dataclasses.asdict(result)
     facts = _card_facts(config, tokenizer, shards, step, evaluation)
     write_model_folder(run.final, model, tokenizer, write_card(facts))

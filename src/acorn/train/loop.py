@@ -85,6 +85,7 @@ class Loop:
         self._order = self._sample_order()
         self._flops_per_token = size_of(self.config.model).flops_per_token
         self._batch_tokens = train.batch_size * self.config.model.block_size
+        self._first_step = self.counters.step
         self._sitting_start = 0.0
         self._seconds_before = self.counters.seconds
         self._since_log = [0.0, 0]  # seconds, tokens
@@ -169,8 +170,8 @@ class Loop:
         except torch.OutOfMemoryError:
             smaller = max(1, self.config.train.micro_batch_size // 2)
             raise ResourceError(
-                f"Out of memory on {self.runtime.device} at step {self.counters.step + 1:,}; the last checkpoint stands.",
-                where=f"train.micro_batch_size = {self.config.train.micro_batch_size}",
+                f"Out of memory at step {self.counters.step + 1:,}; the last checkpoint stands.",
+                where=f"train.micro_batch_size = {self.config.train.micro_batch_size} on {self.runtime.device}",
                 mend=f"start anew with train.micro_batch_size={smaller}, or lower model.block_size",
             ) from None
 
@@ -252,7 +253,7 @@ class Loop:
     def _finish(self) -> None:
         """The last validation, samples and checkpoint, unless the run was found with all of them."""
         counters = self.counters
-        found = self.run.checkpoint(counters.step).exists()
+        found = counters.step == self._first_step > 0
         if counters.valid_step != counters.step:
             self._validate()
             found = False

@@ -1,4 +1,4 @@
-"""A whole pretraining run: text, tokenizer and shards if they are not there yet, the loop, the finished model, the report."""
+"""A whole pretraining run: text, tokenizer and shards where they are missing, the loop, the model, the report."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def pretrain(
         if config is None:
             if not run.config.exists():
                 raise UsageError(
-                    "There is no run to go on with.", where=str(run.config), mend="name a preset or a TOML file to start one"
+                    "There is no run to go on with.",
+                    where=str(run.config),
+                    mend="name a preset or a TOML file to start one",
                 )
             config = load_config(run.config, overrides)
         found = newest_whole_checkpoint(run) if resume else None
@@ -148,7 +150,9 @@ def _run(
         samples = stack.enter_context(contextlib.closing(JsonLines(run.samples)))
         for log, length in ((metrics, counters.metrics_bytes), (samples, counters.samples_bytes)):
             if log.cut_to(length):
-                progress.note(f"{log.path.name} is shorter than the checkpoint remembers; the missing lines stay missing.")
+                progress.note(
+                    f"{log.path.name} is shorter than the checkpoint remembers; the missing lines stay missing."
+                )
         trackers = open_trackers(config.report.trackers, config.name, run.root, config.model_dump(), progress.note)
         stack.enter_context(contextlib.closing(trackers))
         _note_inequality(config, checkpoint, environment, counters, progress)
@@ -233,7 +237,9 @@ def _has_own_shards(config: Config, run: RunFolder) -> bool:
 def _make_shards(config: Config, run: RunFolder, progress: Progress) -> tuple[Tokenizer, TokenShards]:
     if not config.data.source:
         raise UsageError(
-            "No text is named.", where="data.source", mend="name some, such as 'data.source=my_corpus/*.txt' or bundled:wikitext-2"
+            "No text is named.",
+            where="data.source",
+            mend="name some, such as 'data.source=my_corpus/*.txt' or bundled:wikitext-2",
         )
     texts = TextSplits.open(config.data, progress)
     if config.tokenizer.path:
@@ -257,13 +263,12 @@ def _make_shards(config: Config, run: RunFolder, progress: Progress) -> tuple[To
     return tokenizer, shards
 
 
-def _resolve(
-    config: Config, run: RunFolder, tokenizer: Tokenizer, shards: TokenShards
-) -> tuple[Config, Runtime]:
+def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: TokenShards) -> tuple[Config, Runtime]:
     """The config with every choice made, and the runtime it asks for. Refuses what cannot fit this machine."""
     if config.model.vocab_size not in (0, tokenizer.vocab_size):
         raise UsageError(
-            f"The model is to have {config.model.vocab_size:,} vocabulary entries; the tokenizer has {tokenizer.vocab_size:,}.",
+            f"The model is to have {config.model.vocab_size:,} vocabulary entries; the tokenizer has "
+            f"{tokenizer.vocab_size:,}.",
             where="model.vocab_size",
             mend="leave model.vocab_size out, and set tokenizer.vocab_size",
         )
@@ -321,8 +326,8 @@ def _note_inequality(
     if config.train.steps != counters.schedule_steps and config.schedule.name != "constant":
         old, new = (_factor_at(config, counters, steps) for steps in (counters.schedule_steps, config.train.steps))
         progress.note(
-            f"The schedule is computed for {config.train.steps:,} steps from now on: at step {counters.step:,} the rate goes "
-            f"from {old:.3f} to {new:.3f} of its peak. The run is no longer equal to an undisturbed one."
+            f"The schedule is computed for {config.train.steps:,} steps from now on: at step {counters.step:,} the rate "
+            f"goes from {old:.3f} to {new:.3f} of its peak. The run is no longer equal to an undisturbed one."
         )
         counters.undisturbed = False
     counters.schedule_steps = config.train.steps

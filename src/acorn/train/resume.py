@@ -53,7 +53,9 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
     """
     unknown = [key for key in allow_change if key not in flatten(stored)]
     if unknown:
-        raise UsageError(f"There is no key {', '.join(unknown)}.", where="--allow-change", mend="name a key of the config")
+        raise UsageError(
+            f"There is no key {', '.join(unknown)}.", where="--allow-change", mend="name a key of the config"
+        )
     kept = {key: flatten(stored)[key] for key, value in UNDECIDED.items() if flatten(asked)[key] == value}
     found = differences(stored, with_values(asked, kept))
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}

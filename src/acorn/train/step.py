@@ -81,7 +81,7 @@ def train_step(
     if scale != 1.0:
         torch._foreach_mul_(gradients, 1 / scale)
     norm = torch.nn.utils.get_total_norm(gradients)
-    loss, grad_norm = (value / divisor for value, divisor in zip(torch.stack((loss_sum, norm)).tolist(), (count, 1)))
+    loss, grad_norm = torch.stack((loss_sum / count, norm)).tolist()  # the one wait for the device
     finite = math.isfinite(loss) and math.isfinite(grad_norm)
     at_least_scale = scale <= 1.0
     if runtime.precision == "fp16":

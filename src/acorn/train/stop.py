@@ -29,7 +29,9 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._received)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             with contextlib.suppress(TypeError):  # a handler that was not set from Python cannot be put back
                 signal.signal(number, handler)

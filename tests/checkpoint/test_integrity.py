@@ -1,0 +1,235 @@
+"""Checks of a run: what is whole, what is torn, and which checkpoint to go by."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from acorn.checkpoint.integrity import (
+    FolderCheck,
+    check_read_files,
+    checkpoint_faults,
+    kind_of,
+    newest_whole_checkpoint,
+    readable_checkpoints,
+    verify_run,
+)
+from acorn.errors import DamageError, UsageError
+from acorn.files import sha256_of
+from acorn.run_folder import RunFolder
+
+CHECKPOINT_FILES = [
+    "config.toml",
+    "tokenizer.json",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+]
+
+
+class Notes:
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None: ...
+
+    def end(self, task: str) -> None: ...
+
+
+def flip_bit(file: Path, position: int = -1) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 4
+    file.write_bytes(content)
+
+
+def tear(folder: Path) -> None:
+    flip_bit(folder / "model.safetensors")
+
+
+def relist(folder: Path) -> None:
+    """Makes the manifest fit whatever the folder holds now, as someone who means harm would."""
+    files = [path for path in folder.iterdir() if path.name != "manifest.json"]
+    entries = {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files}
+    (folder / "manifest.json").write_text(json.dumps({"files": entries}))
+
+
+def test_a_whole_run(run: RunFolder) -> None:
+    checks = verify_run(run.root)
+    assert [(check.kind, check.folder) for check in checks] == [
+        ("data", run.data),
+        ("checkpoint", run.checkpoint(10)),
+        ("checkpoint", run.checkpoint(20)),
+        ("model", run.final),
+    ]
+    assert all(check.whole for check in checks)
+    assert newest_whole_checkpoint(run) == run.checkpoint(20)
+
+
+def test_a_single_folder_is_checked_by_itself(run: RunFolder) -> None:
+    assert verify_run(run.checkpoint(10)) == [FolderCheck(run.checkpoint(10), "checkpoint", ())]
+    assert verify_run(run.final) == [FolderCheck(run.final, "model", ())]
+
+
+@pytest.mark.parametrize("file", CHECKPOINT_FILES)
+def test_a_flipped_bit_is_found_and_the_older_checkpoint_taken(run: RunFolder, file: str) -> None:
+    """Rows 37 and 38: the file is named; the newest whole checkpoint is another one, and that is said."""
+    flip_bit(run.checkpoint(20) / file, position=20)
+    damaged = [check for check in verify_run(run.root) if not check.whole]
+    assert [check.folder for check in damaged] == [run.checkpoint(20)]
+    if file != "manifest.json":
+        assert str(run.checkpoint(20) / file) in damaged[0].faults[0]
+    progress = Notes()
+    assert newest_whole_checkpoint(run, progress) == run.checkpoint(10)
+    assert len(progress.notes) == 1
+    assert "step 10" in progress.notes[0]
+    assert str(run.checkpoint(20)) in progress.notes[0]
+
+
+@pytest.mark.parametrize("file", CHECKPOINT_FILES)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_missing_file_is_found(run: RunFolder, file: str, listed: bool) -> None:
+    """Also where the manifest does not speak of it."""
+    (run.checkpoint(20) / file).unlink()
+    if not listed and file != "manifest.json":
+        relist(run.checkpoint(20))
+    faults = checkpoint_faults(run.checkpoint(20))
+    assert len(faults) == 1
+    assert file.split(".")[0] in faults[0]
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("data", "data"), ("final", "model")])
+def test_damage_of_data_and_final_model_is_found(run: RunFolder, folder: str, kind: str) -> None:
+    """Row 22 for shards: found and named."""
+    file = next(path for path in sorted((run.root / folder).iterdir()) if path.suffix in (".bin", ".safetensors"))
+    flip_bit(file)
+    damaged = [check for check in verify_run(run.root) if not check.whole]
+    assert [(check.kind, check.folder) for check in damaged] == [(kind, run.root / folder)]
+    assert str(file) in damaged[0].faults[0]
+
+
+def test_a_file_cut_short_is_found(run: RunFolder) -> None:
+    file = run.checkpoint(20) / "optimizer.safetensors"
+    os.truncate(file, file.stat().st_size - 100)
+    assert str(file) in checkpoint_faults(run.checkpoint(20))[0]
+
+
+def test_all_torn_is_an_error(run: RunFolder) -> None:
+    """Row 39: checkpoints exist and all are torn: never start over silently."""
+    for step in (10, 20):
+        tear(run.checkpoint(step))
+    with pytest.raises(DamageError) as caught:
+        newest_whole_checkpoint(run)
+    assert caught.value.exit_code == 4
+    assert str(run.checkpoint(10)) in caught.value.what
+    assert str(run.checkpoint(20)) in caught.value.what
+
+
+def test_no_checkpoint_at_all_is_none(run: RunFolder, tmp_path: Path) -> None:
+    assert newest_whole_checkpoint(RunFolder(tmp_path / "absent")) is None
+    shutil.rmtree(run.checkpoint(10))
+    shutil.rmtree(run.checkpoint(20))
+    assert newest_whole_checkpoint(run) is None
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_pickle_in_a_checkpoint_is_refused_unread(run: RunFolder, listed: bool) -> None:
+    """Row 44: also if the manifest lists it."""
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (run.root / "sprung",)
+
+    torch.save(Trap(), run.checkpoint(20) / "optimizer.pt")
+    if listed:
+        relist(run.checkpoint(20))
+    assert "optimizer.pt" in checkpoint_faults(run.checkpoint(20))[0]
+    assert newest_whole_checkpoint(run) == run.checkpoint(10)
+    assert not (run.root / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["../../config.toml", "/etc/hostname"])
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(run: RunFolder, name: str) -> None:
+    """Row 63: `../` or an absolute path in a manifest."""
+    manifest = run.checkpoint(20) / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"][name] = {"sha256": "0" * 64, "bytes": 1}
+    manifest.write_text(json.dumps(content))
+    assert "outside its folder" in checkpoint_faults(run.checkpoint(20))[0]
+
+
+def test_files_that_desktops_add_do_not_count(run: RunFolder) -> None:
+    (run.checkpoint(20) / ".DS_Store").write_text("x")
+    assert checkpoint_faults(run.checkpoint(20)) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"step-00000020.old": "whole"}, "step-00000020.old"),
+        ({"step-00000020.old": "whole", "step-00000020.new": "whole"}, "step-00000020.new"),
+        ({"step-00000020.old": "whole", "step-00000020.new": "torn"}, "step-00000020.old"),
+        ({"step-00000020": "whole", "step-00000020.new": "torn"}, "step-00000020"),
+        ({"step-00000020.new": "torn"}, "step-00000010"),
+        ({"removed-step-00000020": "whole"}, "step-00000010"),
+    ],
+)
+def test_interrupted_replacements(run: RunFolder, state: dict[str, str], expected: str) -> None:
+    """Row 33: every state between writing X.new and deleting X.old; and nothing is changed by looking."""
+    shutil.move(run.checkpoint(20), run.root / "kept")
+    for name, condition in state.items():
+        shutil.copytree(run.root / "kept", run.checkpoints / name)
+        if condition == "torn":
+            (run.checkpoints / name / "manifest.json").unlink()
+    before = sorted(path.name for path in run.checkpoints.iterdir())
+    assert newest_whole_checkpoint(run) == run.checkpoints / expected
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == before
+
+
+def test_steps_are_ordered_as_numbers(run: RunFolder) -> None:
+    shutil.copytree(run.checkpoint(20), run.checkpoint(123_456_789))
+    (run.checkpoints / "step-latest").mkdir()
+    assert list(readable_checkpoints(run)) == [10, 20, 123_456_789]
+
+
+def test_what_a_folder_is(run: RunFolder) -> None:
+    assert kind_of(run.root) == "run"
+    assert kind_of(run.checkpoint(10)) == "checkpoint"
+    assert kind_of(run.final) == "model"
+    (run.checkpoint(10) / "state.json").unlink()
+    assert kind_of(run.checkpoint(10)) == "checkpoint"
+
+
+@pytest.mark.parametrize("what", ["absent", "a file", "empty", "other"])
+def test_what_is_no_run_is_refused(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "place"
+    if what == "a file":
+        path.write_text("x")
+    elif what != "absent":
+        path.mkdir()
+    if what == "other":
+        (path / "notes.txt").write_text("x")
+    for ask in (kind_of, verify_run):
+        with pytest.raises(UsageError) as caught:
+            ask(path)
+        assert str(path) in caught.value.where
+
+
+def test_only_the_files_that_are_read_are_compared(run: RunFolder) -> None:
+    (run.final / "README.md").write_text("my own words")
+    (run.final / "figure.png").write_text("x")
+    check_read_files(run.final, ["config.json", "model.safetensors"])
+    (run.final / "second.safetensors").write_text("x")
+    with pytest.raises(DamageError, match=r"second\.safetensors"):
+        check_read_files(run.final, ["config.json", "second.safetensors"])

@@ -1,0 +1,235 @@
+"""Every kind of RUN becomes the model that was written, or an error that says what was looked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from acorn.checkpoint.load import build_model, load
+from acorn.checkpoint.training_state import Counters, save_checkpoint
+from acorn.config import Config, ModelConfig
+from acorn.errors import DamageError, InputError, UsageError
+from acorn.files import sha256_of
+from acorn.model.gpt import GPT
+from acorn.run_folder import RunFolder
+from acorn.tokenizer.tokenizer import Tokenizer
+
+
+def flip_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 4
+    file.write_bytes(content)
+
+
+def is_from(model: GPT, checkpoint: Path) -> bool:
+    weights = load_file(checkpoint / "model.safetensors")
+    parameters = dict(model.named_parameters())
+    return weights.keys() == parameters.keys() and all(torch.equal(weights[name], parameters[name]) for name in weights)
+
+
+def test_a_run_is_its_final_model(run: RunFolder, tokenizer: Tokenizer) -> None:
+    loaded = load(run.root)
+    assert loaded.folder == run.final
+    assert loaded.step is None
+    assert is_from(loaded.model, run.checkpoint(20))
+    assert not loaded.model.training
+    assert loaded.tokenizer.fingerprint == tokenizer.fingerprint
+    assert loaded.config == loaded.model.config
+
+
+def test_a_run_without_a_final_model_is_its_newest_checkpoint(run: RunFolder) -> None:
+    shutil.rmtree(run.final)
+    loaded = load(str(run.root))
+    assert (loaded.folder, loaded.step) == (run.checkpoint(20), 20)
+
+
+@pytest.mark.parametrize(("checkpoint", "step"), [("last", 20), ("best", 10), ("10", 10), ("20", 20)])
+def test_a_checkpoint_is_chosen(run: RunFolder, checkpoint: str, step: int) -> None:
+    loaded = load(run.root, checkpoint)
+    assert (loaded.folder, loaded.step) == (run.checkpoint(step), step)
+    assert is_from(loaded.model, run.checkpoint(step))
+
+
+def test_a_checkpoint_or_model_folder_by_itself(run: RunFolder, tmp_path: Path) -> None:
+    """They can be moved out of their run."""
+    shutil.move(run.checkpoint(10), tmp_path / "elsewhere")
+    shutil.move(run.final, tmp_path / "model")
+    assert load(tmp_path / "elsewhere").step == 10
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "model").model(ids), load(run.checkpoint(20)).model(ids))
+
+
+@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_loaded_model_is_complete_and_tied_as_it_was(architecture: str, tied: bool) -> None:
+    """Row 62: tied weights survive."""
+    config = ModelConfig(
+        architecture=architecture, tied=tied, n_layer=2, n_embd=16, n_head=2, block_size=8, vocab_size=11
+    )
+    model = GPT(config)
+    model.init_weights(0)
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    built = build_model(config, weights, "cpu", torch.float32)
+    assert (built.head.weight is built.token_embedding.weight) == tied
+    assert dict(built.named_parameters()).keys() == weights.keys()
+    assert not any(parameter.is_meta for parameter in built.parameters())
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(built(ids), model(ids))
+
+
+def test_the_type_asked_for(run: RunFolder) -> None:
+    model = load(run.root, dtype=torch.bfloat16).model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("checkpoint", [None, "last"])
+def test_a_torn_newest_checkpoint_is_passed_over_and_told(run: RunFolder, checkpoint: str | None) -> None:
+    """Row 38: fall back to the newest whole one, and say so."""
+    shutil.rmtree(run.final)
+    flip_bit(run.checkpoint(20) / "model.safetensors")
+    notes: list[str] = []
+
+    class Progress:
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+        def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None: ...
+
+        def end(self, task: str) -> None: ...
+
+    assert load(run.root, checkpoint, progress=Progress()).step == 10
+    assert "step 10" in notes[0]
+
+
+def test_a_torn_checkpoint_that_was_asked_for_is_an_error(run: RunFolder) -> None:
+    """Row 37: the file is named, and the other one offered."""
+    flip_bit(run.checkpoint(20) / "model.safetensors")
+    with pytest.raises(DamageError) as caught:
+        load(run.root, "20")
+    assert str(run.checkpoint(20) / "model.safetensors") in caught.value.what
+    assert "10" in caught.value.mend
+    with pytest.raises(DamageError, match=r"model\.safetensors"):
+        load(run.checkpoint(20))
+
+
+def test_a_damaged_final_model_is_an_error(run: RunFolder) -> None:
+    """Row 37: the file is named, and the checkpoints offered."""
+    flip_bit(run.final / "model.safetensors")
+    with pytest.raises(DamageError) as caught:
+        load(run.root)
+    assert str(run.final / "model.safetensors") in caught.value.what
+    assert "--checkpoint last" in caught.value.mend
+    assert load(run.root, "last").step == 20
+
+
+def test_all_checkpoints_torn(run: RunFolder) -> None:
+    """Row 39."""
+    shutil.rmtree(run.final)
+    for step in (10, 20):
+        flip_bit(run.checkpoint(step) / "state.json")
+    with pytest.raises(DamageError):
+        load(run.root)
+
+
+def test_while_the_final_model_is_being_replaced(run: RunFolder) -> None:
+    run.final.rename(run.final.with_name("final.old"))
+    assert load(run.root).folder == run.final.with_name("final.old")
+
+
+@pytest.mark.parametrize(("checkpoint", "said"), [("15", "10, 20"), ("newest", "last, best"), ("-1", "10, 20")])
+def test_a_checkpoint_that_is_not_there(run: RunFolder, checkpoint: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(run.root, checkpoint)
+    assert said in caught.value.mend
+
+
+def test_best_without_a_validation(run: RunFolder) -> None:
+    run.best.unlink()
+    with pytest.raises(UsageError, match="best"):
+        load(run.root, "best")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"step": "ten"}', "{"])
+def test_a_damaged_best_is_an_error(run: RunFolder, content: str) -> None:
+    run.best.write_text(content)
+    with pytest.raises(DamageError, match=r"best\.json"):
+        load(run.root, "best")
+
+
+def test_choosing_a_checkpoint_where_there_is_none_to_choose(run: RunFolder) -> None:
+    for folder in (run.final, run.checkpoint(10)):
+        with pytest.raises(UsageError, match="no checkpoint to choose"):
+            load(folder, "last")
+
+
+def test_a_run_that_has_only_begun(run: RunFolder) -> None:
+    shutil.rmtree(run.final)
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(UsageError, match="nothing to load yet"):
+        load(run.root)
+
+
+@pytest.mark.parametrize("what", ["absent", "a file", "empty"])
+def test_what_is_no_run(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "place"
+    if what == "a file":
+        path.write_text("x")
+    if what == "empty":
+        path.mkdir()
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert str(path) in caught.value.where
+
+
+def test_weights_of_another_shape(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A checkpoint whose config was exchanged for another one, manifest and all."""
+    config = ModelConfig(n_layer=1, n_embd=16, n_head=2, block_size=32, vocab_size=tokenizer.vocab_size)
+    model = GPT(config)
+    model.init_weights(0)
+    other = Config(model=config.model_copy(update={"n_layer": 2}))
+    save_checkpoint(tmp_path / "step-00000001", other, tokenizer.to_json(), model, [], Counters(step=1), {})
+    with pytest.raises(DamageError, match=r"blocks\.1\.attention\.q_proj\.weight is missing"):
+        load(tmp_path / "step-00000001")
+
+
+def test_padded_rows_are_cut_and_missing_ones_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Row 57: padded vocabulary ids cannot be sampled."""
+    for padding in (5, -5):
+        shape = {"n_layer": 1, "n_embd": 16, "n_head": 2, "block_size": 32, "tied": False}
+        config = Config(model=ModelConfig.model_validate({**shape, "vocab_size": tokenizer.vocab_size + padding}))
+        model = GPT(config.model)
+        model.init_weights(0)
+        folder = tmp_path / f"{padding}" / "step-00000001"
+        save_checkpoint(folder, config, tokenizer.to_json(), model, [], Counters(step=1), {})
+    loaded = load(tmp_path / "5" / "step-00000001")
+    assert loaded.config.vocab_size == loaded.model.head.weight.size(0) == tokenizer.vocab_size
+    with pytest.raises(InputError, match="entries"):
+        load(tmp_path / "-5" / "step-00000001")
+
+
+def test_a_model_folder_without_a_manifest_is_fine(run: RunFolder) -> None:
+    (run.final / "manifest.json").unlink()
+    assert load(run.final).config.n_embd == 16
+
+
+def test_a_state_that_names_unknown_counters(run: RunFolder) -> None:
+    """A checkpoint of some other version: an error of ours, not a TypeError."""
+    folder = run.checkpoint(20)
+    state = json.loads((folder / "state.json").read_text())
+    state["counters"]["novel"] = 1
+    (folder / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {
+        "sha256": sha256_of(folder / "state.json"),
+        "bytes": (folder / "state.json").stat().st_size,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamageError, match="cannot be read"):
+        load(folder)
