@@ -13,7 +13,6 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 MODEL_CONFIG = "config.json"
 BEST = "best.json"
-STEP_PREFIX = "step-"
 STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
 
 

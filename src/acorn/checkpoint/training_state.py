@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from acorn.config import Config
 from acorn.config_files import load_config, to_toml
 from acorn.errors import AcornError, DamageError
 from acorn.files import new_folder, read_json, to_json, verify_folder
+from acorn.checkpoint.tensor_files import load_tensors, save_tensors
 from acorn.run_folder import CONFIG, STATE, TOKENIZER
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
-METADATA = {"format": "pt"}
 
 
 @dataclass
@@ -101,8 +99,8 @@ def save_checkpoint(
     with new_folder(path, replace=True) as folder:
         (folder / CONFIG).write_text(to_toml(config), "utf-8")
         (folder / TOKENIZER).write_text(tokenizer_json, "utf-8")
-        save_file(_contiguous(dict(model.named_parameters())), folder / MODEL_FILE, METADATA)
-        save_file(_contiguous(optimizer_tensors(model, optimizers)), folder / OPTIMIZER_FILE, METADATA)
+        save_tensors(folder / MODEL_FILE, dict(model.named_parameters()))
+        save_tensors(folder / OPTIMIZER_FILE, optimizer_tensors(model, optimizers))
         state = {"counters": dataclasses.asdict(counters), "resolved": resolved}
         (folder / STATE).write_text(to_json(state), "utf-8")
 
@@ -125,12 +123,12 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
             path,
             load_config(path / CONFIG),
             (path / TOKENIZER).read_text("utf-8"),
-            load_file(path / MODEL_FILE),
-            {} if weights_only else load_file(path / OPTIMIZER_FILE),
+            load_tensors(path / MODEL_FILE),
+            {} if weights_only else load_tensors(path / OPTIMIZER_FILE),
             Counters(**state["counters"]),
             dict(state["resolved"]),
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path)) from None
     except AcornError as error:
         raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path)) from None
@@ -169,7 +167,3 @@ def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer])
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}

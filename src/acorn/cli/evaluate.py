@@ -59,7 +59,6 @@ def evaluate(
                 shards_of(loaded.folder, loaded.tokenizer),
                 split,
                 runtime,
-                clean=data_config_of(loaded.folder).clean,
                 context=context,
                 stride=stride,
                 progress=progress,

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 BATCH_CHARACTERS = 1 << 22  # enough documents for all cores; a batch takes some hundred megabytes while it is encoded
 BATCHES_AHEAD = 2
+MEASURED_DOCUMENTS = 2000  # of a held-out split, for the tokenizer's report
 ENCODERS = 2  # threads: while one fetches its ids from the library, the library works for the other on all cores
 
 
@@ -70,11 +72,14 @@ def prepare(
             "fingerprint": tokenizer.fingerprint,
             "separator_id": tokenizer.separator_id,
         },
+        "tokenizer_report": {},
         "splits": {},
     }
     with files.new_folder(out, replace=replace_existing, extra=manifest) as folder:
         tokenizer.save(folder / TOKENIZER)
         for split in splits.names:
+            if split != "train":
+                manifest["tokenizer_report"][split] = _measure(splits, split, tokenizer)
             writer = ShardWriter(folder, split, dtype, shard_tokens)
             count = _write_split(splits, split, tokenizer, writer)
             manifest["splits"][split] = {**asdict(count), "shards": writer.shards}
@@ -82,8 +87,19 @@ def prepare(
                 f"{split}: {count.documents:,} documents of {count.bytes:,} bytes are {count.tokens:,} tokens, "
                 f"{count.bytes / count.tokens:.2f} bytes each."
             )
-        manifest["text"] = {"counts": splits.counts, "overlap": splits.overlap}
+        manifest["text"] = {"clean": splits.data.clean, "counts": splits.counts, "overlap": splits.overlap}
     return TokenShards.open(out)
+
+
+def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer) -> dict[str, float]:
+    """What the tokenizer keeps of the first documents of a held-out split."""
+    documents = splits.documents(split, f"measuring the tokenizer on {split}")
+    report = tokenizer.measure(document.text for document in islice(documents, MEASURED_DOCUMENTS))
+    return {
+        "round_trip_rate": report.round_trip_rate,
+        "unknown_rate": report.unknown_rate,
+        "bytes_per_token": report.bytes_per_token,
+    }
 
 
 def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter) -> SplitCount:

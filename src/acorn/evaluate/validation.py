@@ -86,7 +86,6 @@ def evaluate_split(
     split: str,
     runtime: Runtime,
     *,
-    clean: str = "none",
     context: int | None = None,
     stride: int | None = None,
     batch_size: int = 8,
@@ -95,7 +94,6 @@ def evaluate_split(
     """Scores a whole split of prepared shards.
 
     Args:
-        clean: the `data.clean` that the shards were made with.
         context, stride: in tokens; None: the model's block_size, and the context.
         batch_size: windows side by side.
 
@@ -108,6 +106,7 @@ def evaluate_split(
             f"There is no split {split!r}.", where=str(shards.folder), mend=f"choose one of {', '.join(shards.splits)}"
         )
     report = shards.manifest.get("tokenizer_report", {}).get(split, {})
+    clean = shards.manifest.get("text", {}).get("clean", "none")
     scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
     rates = report.get("round_trip_rate"), report.get("unknown_rate")
     return scoring.evaluate(split, shards.tokens(split), shards.count(split), *rates)

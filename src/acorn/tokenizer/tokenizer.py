@@ -154,6 +154,7 @@ class Tokenizer:
             "pad_token": self.pad,
             "clean_up_tokenization_spaces": False,
             "model_max_length": model_max_length,
+            "padding_side": "left",  # of a batch of prompts, so that text goes on from each prompt's end
             # By default also token_type_ids, which GPT-2 would add to its embeddings.
             "model_input_names": ["input_ids", "attention_mask"],
         }

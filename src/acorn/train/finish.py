@@ -43,11 +43,9 @@ def finish_run(
         step = counters.best_step or step
         restore(model, [], read_checkpoint(run.checkpoint(step), weights_only=True))
     evaluation: dict[str, Any] = {}
-    for split in shards.splits:
-        if split != "train":
-            result = evaluate_split(
-                model, tokenizer, shards, split, runtime, clean=config.data.clean, progress=progress
-            )
+    for split in ("valid", "test"):
+        if split in shards.splits:
+            result = evaluate_split(model, tokenizer, shards, split, runtime, progress=progress)
             evaluation[split] = dataclasses.asdict(result)
     facts = _card_facts(config, tokenizer, shards, step, evaluation)
     write_model_folder(run.final, model, tokenizer, write_card(facts))

@@ -19,13 +19,14 @@ from acorn.config import Config
 from acorn.data.batches import read_batch
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DivergedError, ResourceError, StoppedError
+from acorn.errors import DamageError, DivergedError, ResourceError, StoppedError
 from acorn.evaluate.validation import score
 from acorn.files import write_json
 from acorn.generate.engine import generate
 from acorn.generate.sampling import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
+from acorn.progress import Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import Trackers
 from acorn.run_folder import RunFolder
@@ -77,6 +78,7 @@ class Loop:
     samples: JsonLines
     trackers: Trackers
     watcher: Watcher
+    progress: Progress
 
     def __post_init__(self) -> None:
         train = self.config.train
@@ -274,12 +276,16 @@ class Loop:
     def _sample(self) -> None:
         """Draws text from the model as it stands. Its random numbers are its own, so training is not disturbed."""
         settings = dataclasses.replace(SAMPLE_SETTINGS, max_new_tokens=self.config.train.sample_tokens)
-        with self.runtime.autocast():
-            results = generate(self.model, self.tokenizer, list(self.config.train.sample_prompts), settings)
+        self.counters.sample_step = self.counters.step
+        try:
+            with self.runtime.autocast():
+                results = generate(self.model, self.tokenizer, list(self.config.train.sample_prompts), settings)
+        except DamageError as error:  # logits out of fp16's range are no reason to end a run
+            self.watcher.note(f"step {self.counters.step:,}: no sample could be drawn: {error.what}")
+            return
         for result in results:
             self.samples.write({"step": self.counters.step, "prompt": result.prompt, "text": result.text})
             self.watcher.sample(self.counters.step, result.prompt, result.text)
-        self.counters.sample_step = self.counters.step
 
     def _save(self) -> None:
         """Writes a checkpoint, then removes those that are no longer to be kept."""
@@ -291,7 +297,7 @@ class Loop:
         save_checkpoint(
             path, self.config, self.tokenizer.to_json(), self.model, self.optimizers, counters, self.resolved
         )
-        if counters.best_step == counters.step:
+        if counters.best_step is not None:
             write_json(self.run.best, {"step": counters.best_step, "loss": counters.best_loss})
         rotate_checkpoints(self.run, keep=self.config.checkpoint.keep, best_step=counters.best_step)
         self._tick()
@@ -320,7 +326,7 @@ class Loop:
                 where=where,
                 mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip; the last checkpoint stands",
             )
-        path = newest_whole_checkpoint(self.run)
+        path = newest_whole_checkpoint(self.run, self.progress)
         seconds = counters.seconds
         if path is None:
             self.model.init_weights(train.seed)

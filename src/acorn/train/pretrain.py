@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from acorn.checkpoint.integrity import newest_whole_checkpoint
+from acorn.checkpoint.integrity import newest_whole_checkpoint, readable_checkpoints
 from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoint, restore
 from acorn.config import Config
 from acorn.config_files import differences, load_config, to_toml, with_values
@@ -101,6 +102,8 @@ def pretrain(
         StoppedError, DivergedError, ResourceError: as `Loop.train`.
     """
     run = RunFolder(out)
+    if config is not None:
+        _check_config(config)
     _check_folder(run, resume)
     with FolderLock(run.lock):
         if config is None:
@@ -111,7 +114,9 @@ def pretrain(
                     mend="name a preset or a TOML file to start one",
                 )
             config = load_config(run.config, overrides)
-        found = newest_whole_checkpoint(run) if resume else None
+        for step in readable_checkpoints(run):
+            settle(run.checkpoint(step))
+        found = newest_whole_checkpoint(run, progress) if resume else None
         if found is None:
             return _run(config, run, None, command_line, watcher or Unwatched(), progress)
         checkpoint = read_checkpoint(found)
@@ -131,8 +136,6 @@ def _run(
     watcher: Watcher,
     progress: Progress,
 ) -> PretrainResult:
-    if not (config.train.steps or config.train.minutes):
-        raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
     tokenizer, shards = _text_to_shards(config, run, checkpoint, progress)
     config, runtime = _resolve(config, run, tokenizer, shards)
     environment = describe_environment(runtime, command_line) | {
@@ -180,10 +183,29 @@ def _run(
             samples,
             trackers,
             watcher,
+            progress,
         )
         loop.train()
         finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
     return _result(run, counters.step, was_complete=False)
+
+
+def _check_config(config: Config) -> None:
+    """Refuses what no run can be made of, before anything is touched."""
+    if not (config.train.steps or config.train.minutes):
+        raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
+    if not (config.data.source or config.data.shards):
+        raise UsageError(
+            "No text is named.",
+            where="data.source",
+            mend="name some, such as 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
+        )
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            "Several processes were launched; this version trains in one.",
+            where="WORLD_SIZE",
+            mend="start acorn without torchrun",
+        )
 
 
 def _check_folder(run: RunFolder, resume: bool) -> None:
@@ -235,12 +257,6 @@ def _has_own_shards(config: Config, run: RunFolder) -> bool:
 
 
 def _make_shards(config: Config, run: RunFolder, progress: Progress) -> tuple[Tokenizer, TokenShards]:
-    if not config.data.source:
-        raise UsageError(
-            "No text is named.",
-            where="data.source",
-            mend="name some, such as 'data.source=my_corpus/*.txt' or bundled:wikitext-2",
-        )
     texts = TextSplits.open(config.data, progress)
     if config.tokenizer.path:
         tokenizer = Tokenizer.from_file(Path(config.tokenizer.path))

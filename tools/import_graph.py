@@ -1,0 +1,64 @@
+"""Draws docs/imports.png: the folders of src/acorn on their floors, and which imports which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grimp
+from matplotlib.figure import Figure
+
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "imports.png"
+
+FLOORS = (
+    ("config", "config_files", "errors", "files", "progress", "run_folder"),
+    ("text", "tokenizer", "runtime"),
+    ("data", "model"),
+    ("checkpoint", "generate", "evaluate", "report"),
+    ("train",),
+    ("cli", "api"),
+)
+
+
+def places() -> dict[str, tuple[float, float]]:
+    """Where each folder or file stands: one row a floor, the ground floor at the bottom."""
+    return {
+        name: ((number + 0.5) / len(names), float(floor))
+        for floor, names in enumerate(FLOORS)
+        for number, name in enumerate(names)
+    }
+
+
+def edges() -> set[tuple[str, str]]:
+    """(importer, imported) between folders, the ground floor's own imports left out."""
+    graph = grimp.build_graph("acorn", cache_dir=None)
+    where = places()
+    found = set()
+    for module in graph.modules:
+        for imported in graph.find_modules_directly_imported_by(module):
+            one, other = (name.split(".")[1] if "." in name else "" for name in (module, imported))
+            if one != other and one in where and other in where and where[one][1]:
+                found.add((one, other))
+    return found
+
+
+def draw() -> None:
+    where = places()
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots()
+    for one, other in sorted(edges()):
+        (x, y), (to_x, to_y) = where[one], where[other]
+        runs_up = to_y > y
+        style = {"arrowstyle": "-|>", "color": "#c0392b" if runs_up else "#8a9a8b", "lw": 1.8 if runs_up else 0.8}
+        axes.annotate("", (to_x, to_y + 0.13), (x, y - 0.13), arrowprops=style)
+    for name, (x, y) in where.items():
+        box = {"boxstyle": "round,pad=0.4", "fc": "#f4efe4", "ec": "#5b4b35"}
+        axes.text(x, y, name, ha="center", va="center", bbox=box, fontsize=10)
+    axes.set(xlim=(0, 1), ylim=(-0.5, len(FLOORS) - 0.5), yticks=range(len(FLOORS)), xticks=[], ylabel="floor")
+    axes.set_title("Who imports whom: arrows point at what is imported, and all of them down (one that ran up would be red)")
+    for side in axes.spines.values():
+        side.set_visible(False)
+    figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    draw()
