@@ -14,8 +14,8 @@ HEAD = """# Every setting
 
 <!-- Made by tools/config_reference.py from src/acorn/config.py. -->
 
-A config is a TOML file with the sections below, or a preset's name. On the command line `section.key=value` overrides it:
-the value is TOML (`train.compile=true`, `'data.source=["a.txt", "b.txt"]'`), else a bare string
+A config is a TOML file with the sections below, or a preset's name. On the command line `section.key=value` overrides
+it: the value is TOML (`train.compile=true`, `'data.source=["a.txt", "b.txt"]'`), else a bare string
 (`'data.source=my/*.txt'`). Unknown keys and wrong values are refused, all of them at once.
 """
 

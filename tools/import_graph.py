@@ -54,7 +54,9 @@ def draw() -> None:
         box = {"boxstyle": "round,pad=0.4", "fc": "#f4efe4", "ec": "#5b4b35"}
         axes.text(x, y, name, ha="center", va="center", bbox=box, fontsize=10)
     axes.set(xlim=(0, 1), ylim=(-0.5, len(FLOORS) - 0.5), yticks=range(len(FLOORS)), xticks=[], ylabel="floor")
-    axes.set_title("Who imports whom: arrows point at what is imported, and all of them down (one that ran up would be red)")
+    axes.set_title(
+        "Who imports whom: arrows point at what is imported, and all of them down (one that ran up would be red)"
+    )
     for side in axes.spines.values():
         side.set_visible(False)
     figure.savefig(PICTURE, dpi=110, metadata={"Software": None})

@@ -1,14 +1,18 @@
-"""The command as a user runs it: another process, exit code, stdout and stderr apart."""
+"""The command as a user runs it: arguments in; exit code, stdout and stderr apart out."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from acorn.cli.main import main
 
 SETTINGS = [
     "tokenizer.vocab_size=300",
@@ -25,20 +29,46 @@ SETTINGS = [
     "train.threads=1",
 ]
 
-Acorn = Callable[..., subprocess.CompletedProcess[str]]
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def run_acorn(*arguments: object, cwd: Path | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "acorn", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=timeout, stdin=subprocess.DEVNULL
-    )
+Acorn = Callable[..., Done]
+
+
+def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
+    """Runs the command line in this process: a fresh one would load PyTorch anew each time.
+
+    Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
+    """
+    out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
+    sys.argv = ["acorn", *map(str, arguments)]
+    os.chdir(cwd or folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = argv
+        os.chdir(folder)
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")
 def acorn() -> Acorn:
     return run_acorn
+
+
+@pytest.fixture(scope="session")
+def settings() -> list[str]:
+    """Overrides that make a run take a second or two."""
+    return SETTINGS
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +86,3 @@ def run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     done = run_acorn("pretrain", "small", f"data.source={text_file}", *SETTINGS, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
-
-
-@pytest.fixture(scope="session")
-def settings() -> list[str]:
-    """Overrides that make a run take a second or two."""
-    return SETTINGS

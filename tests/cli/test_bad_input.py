@@ -1,4 +1,4 @@
-"""Bad use and bad input: the contract's exit code, one message that says what, where and how to mend it, no traceback."""
+"""Bad use and bad input: the exit code, one message that says what, where and how to mend it, no traceback."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import acorn.train.pretrain  # noqa: F401 - loaded before a test patches what it imports
 from acorn.report.metrics_log import read_metrics
 from acorn.report.sparkline import sparkline
 
@@ -36,7 +37,8 @@ def test_help_and_version(acorn) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     """So that it answers at once."""
-    script = "import sys; sys.argv = ['acorn', '--help']\nfrom acorn.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
+    script = "import sys; sys.argv = ['acorn', '--help']\nfrom acorn.cli.main import main\n"
+    script += "try: main()\nexcept SystemExit: pass\n"
     script += "print(sorted({'torch', 'numpy', 'datasets', 'tokenizers', 'pydantic', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
@@ -76,7 +78,9 @@ def test_pretrain_from_prepared_shards(acorn, tmp_path: Path, text_file: Path, s
     tokenizer, shards = tmp_path / "tokenizer.json", tmp_path / "shards"
     acorn("tokenizer", "train", "--vocab-size", 300, "--input", text_file, "--out", tokenizer)
     acorn("data", "prepare", "--tokenizer", tokenizer, "--input", text_file, "--out", shards)
-    result = json_of(acorn("pretrain", "small", f"data.shards={shards}", *settings, "--out", tmp_path / "run", "--json"))
+    result = json_of(
+        acorn("pretrain", "small", f"data.shards={shards}", *settings, "--out", tmp_path / "run", "--json")
+    )
     assert result["step"] == 8
     assert not (tmp_path / "run" / "data").exists()
     again = json_of(acorn("evaluate", tmp_path / "run", "--json"))
@@ -172,7 +176,7 @@ def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, 
     small.write_text("".join(f" = Article {n} = \n The {n} cats of <unk> saw {n} birds . \n" for n in range(300)))
     tiny = [f"data.source={small}", "data.clean=wikitext", "tokenizer.vocab_size=150", "model.n_layer=1"]
     tiny += ["model.n_embd=16", "model.block_size=16", "train.threads=1"]
-    monkeypatch.setattr("acorn.config_files.load_config", lambda name, given: load_config(name, [*given, *tiny]))
+    monkeypatch.setattr("acorn.config_files.load_config", lambda name, given=(): load_config(name, [*given, *tiny] if name == "demo" else given))
     for _ in range(2):
         verb.demo(out=tmp_path / "demo", minutes=0.03)
     assert (tmp_path / "demo" / "final" / "config.json").exists()

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acorn.checkpoint.tensor_files import load_tensors, save_tensors
 from acorn.config import Config
 from acorn.config_files import load_config, to_toml
 from acorn.errors import AcornError, DamageError
 from acorn.files import new_folder, read_json, to_json, verify_folder
-from acorn.checkpoint.tensor_files import load_tensors, save_tensors
 from acorn.run_folder import CONFIG, STATE, TOKENIZER
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"

@@ -65,12 +65,14 @@ def generate(
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
     streams = len(prompts) == 1 and not as_json
-    if streams:
-        sys.stdout.write(prompts[0])
+    written = ""
 
     def show(_: int, piece: str) -> None:
-        sys.stdout.write(piece)
+        nonlocal written
+        # The prompt comes with the first piece: a prompt that is refused leaves stdout empty.
+        sys.stdout.write(piece if written else prompts[0] + piece)
         sys.stdout.flush()
+        written += piece
 
     with runtime.start(), runtime.autocast():
         results = generate_text(
@@ -86,6 +88,6 @@ def generate(
         objects = [dataclasses.asdict(result) for result in results]
         print_json(objects[0] if len(objects) == 1 else {"results": objects})
     elif streams:
-        print()
+        print("" if written else prompts[0])
     else:
         print("\n\n".join(f"{result.prompt}{result.completion}" for result in results))

@@ -342,8 +342,8 @@ def _note_inequality(
     if config.train.steps != counters.schedule_steps and config.schedule.name != "constant":
         old, new = (_factor_at(config, counters, steps) for steps in (counters.schedule_steps, config.train.steps))
         progress.note(
-            f"The schedule is computed for {config.train.steps:,} steps from now on: at step {counters.step:,} the rate "
-            f"goes from {old:.3f} to {new:.3f} of its peak. The run is no longer equal to an undisturbed one."
+            f"The schedule is computed for {config.train.steps:,} steps from now on: at step {counters.step:,} the "
+            f"rate goes from {old:.3f} to {new:.3f} of its peak. The run is no longer equal to an undisturbed one."
         )
         counters.undisturbed = False
     counters.schedule_steps = config.train.steps
