@@ -176,7 +176,10 @@ def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, 
     small.write_text("".join(f" = Article {n} = \n The {n} cats of <unk> saw {n} birds . \n" for n in range(300)))
     tiny = [f"data.source={small}", "data.clean=wikitext", "tokenizer.vocab_size=150", "model.n_layer=1"]
     tiny += ["model.n_embd=16", "model.block_size=16", "train.threads=1"]
-    monkeypatch.setattr("acorn.config_files.load_config", lambda name, given=(): load_config(name, [*given, *tiny] if name == "demo" else given))
+    monkeypatch.setattr(
+        "acorn.config_files.load_config",
+        lambda name, given=(): load_config(name, [*given, *tiny] if name == "demo" else given),
+    )
     for _ in range(2):
         verb.demo(out=tmp_path / "demo", minutes=0.03)
     assert (tmp_path / "demo" / "final" / "config.json").exists()

@@ -33,13 +33,14 @@ SRC = Path(__file__).parents[2] / "src"
 KILLED = """
 import os
 from pathlib import Path
+from acorn.config import DataConfig
 from acorn.data import prepare as module
 from acorn.data.token_shards import ShardWriter
 from acorn.text.corpus import Document
 from acorn.tokenizer.tokenizer import Tokenizer
 
 class Texts:
-    names, counts, overlap = ("train",), {{}}, {{}}
+    names, counts, overlap, data = ("train",), {{}}, {{}}, DataConfig()
     def documents(self, split, task):
         yield Document("some text that fills more than one shard", 40, 9, "x")
 
@@ -60,6 +61,7 @@ class Texts:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     overlap: dict[str, float] = field(default_factory=dict)
     task: str = ""
+    data: DataConfig = field(default_factory=lambda: DataConfig(clean="wikitext"))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,7 +126,11 @@ def test_the_folder_holds_its_tokenizer_and_the_facts_of_the_text(byte_level: To
     shards = prepare(splits, byte_level, tmp_path / "out", shard_tokens=100)  # type: ignore[arg-type]
     assert shards.tokenizer().fingerprint == byte_level.fingerprint == shards.manifest["tokenizer"]["fingerprint"]
     assert shards.manifest["tokenizer"]["separator_id"] == byte_level.separator_id
-    assert shards.manifest["text"] == {"counts": {"train": {"bytes": 500}}, "overlap": {"valid": 0.25}}
+    assert shards.manifest["text"] == {
+        "clean": "wikitext",
+        "counts": {"train": {"bytes": 500}},
+        "overlap": {"valid": 0.25},
+    }
     assert shards.manifest["dtype"] == "uint16"
     assert splits.task == "encoding train"
 

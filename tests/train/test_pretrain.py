@@ -207,7 +207,7 @@ def test_a_finished_run_is_left_alone_and_can_go_on(whole: Path, tmp_path: Path,
     result = run_tiny(out, "train.steps=14", resume=True, progress=notes)
     assert result.step == 14
     assert not result.was_complete
-    assert any("no longer equals an undisturbed one" in note for note in notes.texts)
+    assert any("no longer equal to an undisturbed one" in note for note in notes.texts)
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl") if r["split"] == "train"] == list(range(1, 15))
 
 
