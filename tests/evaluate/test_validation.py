@@ -356,7 +356,7 @@ def test_many_documents_are_encoded_in_batches(
 ) -> None:
     model = model_of(bpe.vocab_size)
     whole = evaluate_documents(model, bpe, documents(), runtime)
-    monkeypatch.setattr("acorn.evaluate.validation.ENCODED_TOGETHER", 20)
+    monkeypatch.setattr("acorn.data.prepare.BATCH_CHARACTERS", 20)
     assert evaluate_documents(model, bpe, documents(), runtime) == whole
 
 

@@ -125,7 +125,7 @@ def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_E
     ahead: deque[Future[_Encoded]] = deque()
     with ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode") as pool:
         try:
-            for batch in _batches(documents):
+            for batch in document_batches(documents):
                 ahead.append(pool.submit(_encode, batch, tokenizer))
                 if len(ahead) > BATCHES_AHEAD:
                     yield ahead.popleft().result()
@@ -160,7 +160,8 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
     )
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def document_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """`documents` in lists that are worth encoding on all cores at once."""
     batch: list[Document] = []
     size = 0
     for document in documents:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from acorn.data.prepare import document_batches
 from acorn.data.token_shards import SplitCount, TokenShards
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.model.gpt import GPT
@@ -27,9 +28,6 @@ from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
 from acorn.text.corpus import Document
 from acorn.tokenizer.tokenizer import Tokenizer
-
-ENCODED_TOGETHER = 1 << 20
-"""Characters of text that are encoded at once."""
 
 MEASURED = 1 << 20
 """Characters from the beginning of a text on which the tokenizer's losses are measured."""
@@ -248,7 +246,7 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens
     n_documents = n_bytes = n_words = 0
     sample: list[str] = []
     measured = 0
-    for batch in _batches(documents):
+    for batch in document_batches(documents):
         for document, encoded in zip(batch, tokenizer.encode_documents([d.text for d in batch]), strict=True):
             ids.append(tokenizer.separator_id)
             ids.extend(encoded)
@@ -261,19 +259,6 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens
     ids.append(tokenizer.separator_id)
     count = SplitCount(documents=n_documents, tokens=len(ids), bytes=n_bytes, words=n_words)
     return np.frombuffer(ids, dtype=np.uint32), count, sample
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= ENCODED_TOGETHER:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 @dataclass(frozen=True)
