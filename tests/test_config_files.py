@@ -15,8 +15,8 @@ from acorn.model.sizing import size_of
 
 PARAMETERS = {
     "seed": 47_987_712,
-    "demo": 5_311_232,
-    "small": 5_311_232,
+    "demo": 1_475_456,
+    "small": 1_475_456,
     "gpt2-124m": 124_475_904,
     "modern-30m": 34_088_448,
     "modern-124m": 123_588_864,
