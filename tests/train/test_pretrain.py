@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -318,3 +320,30 @@ def test_best_weights_become_final(tmp_path: Path, run_tiny) -> None:
     tensors = load_file(run.final / "model.safetensors")
     kept = load_file(run.checkpoint(best) / "model.safetensors")
     assert torch.equal(tensors["model.embed_tokens.weight"], kept["token_embedding.weight"])
+
+
+def test_evaluation_equals_transformers_on_the_final_folder(whole: Path, text_file: Path) -> None:
+    """Text, tokenizer and model read by other libraries; windows cut here; the same loss and bits per byte."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(whole / "final").eval()
+    tokenizer = AutoTokenizer.from_pretrained(whole / "final")
+    ours = json.loads((whole / "evaluation.json").read_text())["valid"]
+    valid = np.fromfile(whole / "data" / "valid-00000.bin", dtype="<u2").astype(np.int64)
+    separator = tokenizer.bos_token_id
+    documents = [piece.tolist() for piece in np.split(valid, np.flatnonzero(valid == separator)) if len(piece) > 1]
+    texts = [tokenizer.decode(ids[1:]) for ids in documents]
+    assert all(text in text_file.read_text() for text in texts)
+    assert sum(len(text.encode()) for text in texts) == ours["bytes"]
+    ids = [token for text in texts for token in tokenizer(text)["input_ids"]] + [separator]
+    assert ids == valid.tolist()
+    total = 0.0
+    for begin in range(0, len(ids) - 1, 32):
+        window = torch.tensor([ids[begin : begin + 33]])
+        with torch.no_grad():
+            logits = model(window[:, :-1]).logits[0]
+        total += torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="sum").item()
+    assert total / (len(ids) - 1) == pytest.approx(ours["loss_per_token"], abs=1e-5)
+    assert total / math.log(2) / ours["bytes"] == pytest.approx(ours["bits_per_byte"], abs=1e-5)
+    words = sum(len(text.split()) + len(text.splitlines()) for text in texts)
+    assert math.exp(total / words) == pytest.approx(ours["word_perplexity"], rel=1e-4)

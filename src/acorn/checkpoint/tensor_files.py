@@ -30,6 +30,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, METADATA)
+        path.chmod(0o644)  # the library makes files for the owner alone; models are there to be handed on
     except SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
