@@ -1,0 +1,35 @@
+"""Counts against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+
+from acorn.config import ModelConfig
+from acorn.model.sizing import choose_micro_batch_size, size_of, training_memory
+
+
+def test_flops_of_a_training_step() -> None:
+    """6 for each weight that multiplies, and 6 T C a layer for causal attention; GPT-2 small's numbers by hand."""
+    config = ModelConfig(architecture="gpt2", n_layer=12, n_embd=768, block_size=1024, vocab_size=50_257)
+    size = size_of(config)
+    matrices = 12 * 12 * 768**2 + 50_257 * 768
+    assert size.parameters == 124_439_808
+    assert size.matrix_parameters == matrices
+    assert size.flops_per_token == 6 * matrices + 6 * 12 * 1024 * 768
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tied_head_still_multiplies(tied: bool) -> None:
+    config = ModelConfig(n_layer=1, n_embd=64, vocab_size=1000, tied=tied)
+    size = size_of(config)
+    assert size.matrix_parameters == 4 * 64**2 + 3 * 64 * config.mlp_hidden + 1000 * 64
+    assert size.parameters - size.matrix_parameters == (0 if tied else 1000 * 64) + 3 * 64 + 2 * 64
+
+
+def test_micro_batch_is_the_largest_divisor_that_fits() -> None:
+    config = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
+    needs = {n: training_memory(config, "adamw", n, 4) for n in (1, 2, 3, 4, 6, 12)}
+    assert sorted(needs.values()) == list(needs.values())
+    assert choose_micro_batch_size(config, "adamw", 12, 4, None) == 12
+    assert choose_micro_batch_size(config, "adamw", 12, 4, int(needs[6] / 0.8) + 1) == 6
+    assert choose_micro_batch_size(config, "adamw", 12, 4, 1) == 1

@@ -1,0 +1,96 @@
+"""Choices of device, precision, threads and compiling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from acorn.config import TrainConfig
+from acorn.errors import UsageError
+from acorn.runtime import device as module
+from acorn.runtime import memory
+from acorn.runtime.device import Runtime, choose_runtime, measure_peak, runtime_for_inference, usable_cores
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [({"avx2": True}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
+)
+def test_bf16_where_the_hardware_multiplies_it(no_gpu, monkeypatch, capabilities: dict, precision: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    runtime = choose_runtime(TrainConfig())
+    assert (runtime.device, runtime.precision) == ("cpu", precision)
+    assert any(reason.startswith(f"precision {precision}:") for reason in runtime.reasons)
+    # A command that only reads a model computes in fp32 on a CPU whatever the hardware.
+    assert runtime_for_inference("auto", "auto").precision == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16")])
+def test_gpus(monkeypatch, capability: tuple[int, int], precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    runtime = choose_runtime(TrainConfig(), expected_seconds=3600)
+    assert (runtime.device, runtime.precision, runtime.compile) == ("cuda", precision, True)
+
+
+def test_compiling_must_be_earned_back(no_gpu, monkeypatch) -> None:
+    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/c++")
+    fp32 = TrainConfig(precision="fp32")
+    assert not choose_runtime(fp32, expected_seconds=180).compile
+    assert choose_runtime(fp32, expected_seconds=1800).compile
+    assert choose_runtime(TrainConfig(precision="bf16"), expected_seconds=180).compile
+    assert choose_runtime(TrainConfig(compile=True), expected_seconds=1).compile
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    assert not choose_runtime(fp32, expected_seconds=1800).compile
+
+
+def test_what_is_not_there_is_refused(no_gpu) -> None:
+    with pytest.raises(UsageError, match="cuda is not available") as caught:
+        choose_runtime(TrainConfig(device="cuda"))
+    assert "cpu" in caught.value.mend
+    with pytest.raises(UsageError, match="'tpu' is not known"):
+        runtime_for_inference("tpu", "auto")
+
+
+def test_start_puts_back_what_it_set() -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with Runtime("cpu", "fp32", False, 1, True).start():
+        assert torch.get_num_threads() == 1
+        assert torch.are_deterministic_algorithms_enabled()
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_autocast_computes_in_the_precision() -> None:
+    a = torch.ones(2, 2)
+    with Runtime("cpu", "bf16", False, 1, True).autocast():
+        assert (a @ a).dtype == torch.bfloat16
+    with Runtime("cpu", "fp32", False, 1, True).autocast():
+        assert (a @ a).dtype == torch.float32
+
+
+def test_peak_is_that_of_a_machine() -> None:
+    assert 1e8 < measure_peak("cpu", torch.float32, seconds=0.01) < 1e15
+    assert usable_cores() >= 1
+
+
+def test_available_memory_is_the_lesser_of_kernel_and_cgroup(monkeypatch, tmp_path) -> None:
+    """Row 26."""
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    1000 kB\n")
+    (tmp_path / "max").write_text("600000\n")
+    (tmp_path / "current").write_text("100000\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP_LIMIT", tmp_path / "max")
+    monkeypatch.setattr(memory, "CGROUP_USED", tmp_path / "current")
+    assert memory.available_memory("cpu") == 500_000
+    (tmp_path / "max").write_text("max\n")
+    assert memory.available_memory("cpu") == 1_024_000
+    (tmp_path / "meminfo").unlink()
+    assert memory.available_memory("cpu") is None
+    assert memory.available_memory("mps") is None
