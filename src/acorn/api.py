@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from acorn.errors import AcornError
 from acorn.generate.engine import Generation, generate
 from acorn.generate.sampling import SamplingSettings
 from acorn.model.gpt import GPT
+from acorn.report.terminal import Screen, TaskProgress, TrainingLine
 from acorn.text.splits import TextSplits
 from acorn.tokenizer import tokenizer as tokenizers
 from acorn.tokenizer.training import train
@@ -79,15 +81,23 @@ def pretrain(
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    quiet: bool = False,
 ) -> Run:
     """Trains a model: a preset's name or TOML file, `key=value` overrides, the run folder (by default runs/<name>).
+
+    Progress is shown on stderr, unless `quiet`.
 
     Raises:
         AcornError: as `acorn pretrain`; its `exit_code` tells the kinds apart.
     """
     resolved = load_config(config, overrides)
     folder = Path(out) if out else Path("runs") / resolved.name
-    return training.pretrain(resolved, folder, resume=resume)
+    if quiet:
+        return training.pretrain(resolved, folder, resume=resume)
+    screen = Screen()
+    progress, line = TaskProgress(screen), TrainingLine(resolved.train.steps, screen)
+    with contextlib.closing(progress), contextlib.closing(line):
+        return training.pretrain(resolved, folder, resume=resume, watcher=line, progress=progress)
 
 
 def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> LanguageModel:

@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from acorn.config import Config, Section
 from acorn.errors import UsageError
 
+TEXT_ENDINGS = frozenset({".txt", ".jsonl", ".parquet", ".gz", ".xz", ".zst"})
+
 
 def preset_names() -> list[str]:
     """Names of the presets that ship with acorn, sorted."""
@@ -102,6 +104,12 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def _read(source: str | Path) -> tuple[str, str, str]:
     """Text, place and run name of a preset or TOML file."""
     path = Path(source)
+    if path.suffix in TEXT_ENDINGS:
+        raise UsageError(
+            f"{path.name} is text to train on, not a config.",
+            where="CONFIG",
+            mend=f"name a preset and then the text: acorn pretrain small 'data.source={source}'",
+        )
     if str(source) in preset_names():
         return (
             (resources.files("acorn") / "presets" / f"{source}.toml").read_text("utf-8"),

@@ -121,3 +121,15 @@ def test_debug_shows_the_traceback(acorn) -> None:
     done = acorn("evaluate", "nowhere", "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
+
+
+def test_a_text_in_the_configs_place(acorn, text_file: Path, tmp_path: Path) -> None:
+    refused(
+        acorn("pretrain", text_file, cwd=tmp_path), 2, "not a config", f"acorn pretrain small 'data.source={text_file}'"
+    )
+
+
+def test_a_refused_run_leaves_no_folder(acorn, tmp_path: Path) -> None:
+    done = acorn("pretrain", "small", f"data.source={tmp_path}/missing.txt", "--out", tmp_path / "run")
+    refused(done, 3, "missing.txt")
+    assert list(tmp_path.iterdir()) == []

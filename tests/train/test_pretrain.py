@@ -347,3 +347,13 @@ def test_evaluation_equals_transformers_on_the_final_folder(whole: Path, text_fi
     assert total / math.log(2) / ours["bytes"] == pytest.approx(ours["bits_per_byte"], abs=1e-5)
     words = sum(len(text.split()) + len(text.splitlines()) for text in texts)
     assert math.exp(total / words) == pytest.approx(ours["word_perplexity"], rel=1e-4)
+
+
+def test_a_signal_at_the_very_end_is_heard(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """In the last step: its checkpoint is saved, the run stops, and going on ends equal."""
+    out = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        run_tiny(out, watcher=SignalAt(12))
+    assert not (out / "evaluation.json").exists()
+    run_tiny(out, resume=True)
+    assert_equal_runs(whole, out, 12)

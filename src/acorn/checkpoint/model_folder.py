@@ -58,7 +58,7 @@ def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, 
         save_tensors(folder / WEIGHTS, tensors)
         files = {
             MODEL_CONFIG: to_json(to_config_json(config, **ids)),
-            GENERATION_CONFIG: to_json(_generation_config(tokenizer, model.config.block_size)),
+            GENERATION_CONFIG: to_json(_generation_config(tokenizer, config)),
             TOKENIZER: tokenizer.to_json(),
             TOKENIZER_CONFIG: to_json(tokenizer.transformers_config(config.block_size)),
             CARD: card,
@@ -117,19 +117,20 @@ def without_padding(
     return config.model_copy(update={"vocab_size": entries}), cut
 
 
-def _generation_config(tokenizer: Tokenizer, block_size: int) -> dict[str, Any]:
+def _generation_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
     """What transformers' generate() does when it is not told otherwise.
 
-    `max_length` keeps its pipelines, which ask for more, within the positions that a GPT-2 has.
+    `max_length` keeps its pipelines, which ask for more, within the positions that a learned table has.
     """
-    values = {
+    values: dict[str, Any] = {
         "bos_token_id": tokenizer.separator_id,
         "eos_token_id": tokenizer.separator_id,
         "pad_token_id": tokenizer.pad_id,
         "do_sample": False,
         "use_cache": True,
-        "max_length": block_size,
     }
+    if config.architecture != "modern":
+        values["max_length"] = config.block_size
     return {**values, "suppress_tokens": tokenizer.reserved_ids} if tokenizer.reserved_ids else values
 
 

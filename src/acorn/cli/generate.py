@@ -84,6 +84,8 @@ def generate(
             strict=strict,
             note=progress.note,
         )
+    if not as_json and not any(result.new_ids[1:] for result in results):
+        progress.note("The model ended the text at once. Try another --seed, a prompt, or --ignore-eos.")
     if as_json:
         objects = [dataclasses.asdict(result) for result in results]
         print_json(objects[0] if len(objects) == 1 else {"results": objects})

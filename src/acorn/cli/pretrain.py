@@ -99,7 +99,7 @@ def show_result(result: PretrainResult, as_json: bool) -> None:
     print(
         f"\nrun      {result.folder}\nreport   {result.folder / 'report.html'}\ncurve    {result.folder / 'loss.png'}"
     )
-    print(f'try it   acorn generate {result.folder} --prompt "The"')
+    print(f'try it   acorn generate {result.folder} --prompt "..."')
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:

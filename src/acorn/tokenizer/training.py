@@ -56,6 +56,7 @@ def train(
         _check_vocab_size(vocab_size, named + 256, "the 256 bytes")
         backend = bpe.learn(_and_then_learn(text.read(), progress), vocab_size, entries)
         text.check_not_empty()
+    progress.at(_LEARNING, backend.get_vocab_size(), backend.get_vocab_size(), "entries")
     progress.end(_LEARNING)
 
     backend.add_special_tokens([AddedToken(special, normalized=False) for special in specials])

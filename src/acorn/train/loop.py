@@ -40,7 +40,8 @@ from acorn.train.stop import StopRequest
 SPIKE_WINDOW, SPIKE_RATIO = 50, 1.5
 """A loss this many times the median of the last so many steps is named, with the batch it came from."""
 
-SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0)
+SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0, ignore_eos=True)
+"""An early model often ends a document at once; an empty sample would tell nothing."""
 
 
 class Watcher(Protocol):
@@ -120,6 +121,8 @@ class Loop:
                 if stop.signal_number:
                     raise self._stopped(stop.signal_number)
             self._finish()
+            if stop.signal_number:
+                raise self._stopped(stop.signal_number)
 
     def is_done(self) -> bool:
         """Whether the steps or the minutes of the run are used up."""
@@ -210,7 +213,7 @@ class Loop:
         done, share = self._done_and_share()
         left = (1 - done) / share * counters.seconds / counters.step if self.config.train.steps else None
         if self.config.train.minutes:
-            left = 60 * self.config.train.minutes - counters.seconds
+            left = max(0.0, 60 * self.config.train.minutes - counters.seconds)
         self.watcher.step(record, done, left)
 
     def _record(self, split: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -105,7 +105,7 @@ def pretrain(
     if config is not None:
         _check_config(config)
     _check_folder(run, resume)
-    with FolderLock(run.lock):
+    with FolderLock(run.lock), _nothing_left_behind(run):
         if config is None:
             if not run.config.exists():
                 raise UsageError(
@@ -143,8 +143,9 @@ def _run(
     }
     write_file(run.config, to_toml(config))
     write_json(run.environment, environment)
-    for reason in runtime.reasons:
-        progress.note(reason)
+    if checkpoint is None:
+        for reason in runtime.reasons:
+            progress.note(reason)
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
@@ -188,6 +189,19 @@ def _run(
         loop.train()
         finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
     return _result(run, counters.step, was_complete=False)
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(run: RunFolder) -> Iterator[None]:
+    """Removes the run folder again if an error came before anything was written into it."""
+    try:
+        yield
+    except Exception:
+        if [entry.name for entry in run.root.iterdir()] == [run.lock.name]:
+            run.lock.unlink()
+            with contextlib.suppress(OSError):  # such as on systems that keep an open file's folder
+                run.root.rmdir()
+        raise
 
 
 def _check_config(config: Config) -> None:
@@ -335,7 +349,11 @@ def _note_inequality(
         progress.note("The schedule follows the clock: this run does not repeat bit for bit. train.steps would.")
     if checkpoint is None:
         return
-    progress.note(f"Going on from step {counters.step:,} ({checkpoint.path}).")
+    train = config.train
+    progress.note(
+        f"Going on from step {counters.step:,} ({checkpoint.path}) as the run was started: device {train.device}, "
+        f"precision {train.precision}, compile {'on' if train.compile else 'off'}, threads {train.threads}."
+    )
     for change in changed_since(checkpoint.resolved, environment):
         progress.note(f"No longer bit-equal to an undisturbed run: {change}.")
         counters.undisturbed = False
