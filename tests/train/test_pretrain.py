@@ -92,6 +92,8 @@ def test_a_run_leaves_everything_the_contract_names(whole: Path) -> None:
         "state.json",
         "manifest.json",
     }
+    resolved = json.loads((newest / "state.json").read_text())["resolved"]
+    assert (resolved["precision"], resolved["compile"], resolved["micro_batch_size"]) == ("fp32", False, 4)
     config = run.config.read_text()
     assert '"auto"' not in config.replace('document = "auto"', "").replace('tied = "auto"', "")
 

@@ -161,6 +161,10 @@ def _run(
         stack.enter_context(contextlib.closing(trackers))
         _note_inequality(config, checkpoint, environment, counters, progress)
         resolved = {key: environment[key] for key in ("torch", "machine", "device", "threads", "world_size")} | {
+            "precision": config.train.precision,
+            "compile": config.train.compile,
+            "micro_batch_size": config.train.micro_batch_size,
+            "strategy": config.parallel.strategy,
             "tokenizer": tokenizer.fingerprint,
             "data": _fingerprint(shards),
         }
