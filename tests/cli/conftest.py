@@ -26,6 +26,7 @@ SETTINGS = [
     "train.sample_every=4",
     "train.sample_tokens=8",
     "train.compile=false",
+    "train.precision=fp32",  # what auto picks depends on the machine
     "train.threads=1",
 ]
 
