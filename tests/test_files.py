@@ -1,8 +1,9 @@
-"""Durable writes: the old or the new, never a mixture."""
+"""Files written durably: the old or the new, never a mixture."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -11,22 +12,8 @@ import sys
 import pytest
 
 from acorn import files
-from acorn.errors import DamageError, ResourceError, UsageError
-from acorn.files import (
-    FolderLock,
-    new_folder,
-    read_json,
-    readable,
-    settle,
-    verify_folder,
-    write_file,
-    write_json,
-)
-
-
-def make(path, text: str, **options) -> None:
-    with new_folder(path, **options) as folder:
-        (folder / "a.txt").write_text(text)
+from acorn.errors import DamageError, ResourceError
+from acorn.files import read_json, read_sealed_json, remove_temporary_files, write_file, write_json, write_sealed_json
 
 
 def test_write_file_replaces_whole(tmp_path) -> None:
@@ -54,108 +41,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, call: str) ->
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_new_folder_has_a_manifest(tmp_path) -> None:
-    make(tmp_path / "x", "hello", extra={"format": "test"})
-    manifest = read_json(tmp_path / "x" / "manifest.json")
-    assert manifest["format"] == "test"
-    assert manifest["files"]["a.txt"]["bytes"] == 5
-    # SHA-256 of "hello", as sha256sum prints it
-    assert manifest["files"]["a.txt"]["sha256"] == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-    assert verify_folder(tmp_path / "x") == []
-
-
-def test_existing_folder_is_refused_or_replaced(tmp_path) -> None:
-    """Row 19."""
-    make(tmp_path / "x", "old")
-    with pytest.raises(UsageError, match="exists already"):
-        make(tmp_path / "x", "new")
-    assert (tmp_path / "x" / "a.txt").read_text() == "old"
-    make(tmp_path / "x", "new", replace=True)
-    assert (tmp_path / "x" / "a.txt").read_text() == "new"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
-
-
-def test_an_error_inside_leaves_nothing(tmp_path) -> None:
-    make(tmp_path / "x", "old")
-    with pytest.raises(KeyError), new_folder(tmp_path / "x", replace=True):
-        raise KeyError("stop")
-    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "y"):
-        (tmp_path / "input that is not there").read_bytes()
-    assert (tmp_path / "x" / "a.txt").read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
-
-
-def test_a_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch) -> None:
-    make(tmp_path / "x", "old")
-    replace = os.replace
-
-    def fail(source, target) -> None:
-        if str(source).endswith(".new"):
-            raise OSError(errno.EIO, "Input/output error", str(target))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(ResourceError, match="Writing failed"):
-        make(tmp_path / "x", "new", replace=True)
-    assert (tmp_path / "x" / "a.txt").read_text() == "old"
-
-
-@pytest.mark.parametrize(
-    ("present", "expected"),
-    [(("new",), "new"), (("old",), "old"), (("old", "new"), "new"), (("", "old"), ""), (("", "new"), "")],
-)
-def test_settle_after_an_interruption(tmp_path, present: tuple[str, ...], expected: str) -> None:
-    """Every state between writing X.new and removing X.old becomes one whole folder."""
-    names = {"": tmp_path / "x", "new": tmp_path / "x.new", "old": tmp_path / "x.old"}
-    for name in present:
-        make(tmp_path / "scratch", name)
-        os.rename(tmp_path / "scratch", names[name])
-    assert (readable(names[""]) / "a.txt").read_text() == expected
-    settle(names[""])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
-    assert (names[""] / "a.txt").read_text() == expected
-
-
-def test_an_unfinished_new_folder_does_not_win(tmp_path) -> None:
-    make(tmp_path / "x.old", "old")
-    (tmp_path / "x.new").mkdir()
-    (tmp_path / "x.new" / files.MARKER).touch()
-    settle(tmp_path / "x")
-    assert (tmp_path / "x" / "a.txt").read_text() == "old"
-
-
-@pytest.mark.parametrize("ending", [".old", ".new"])
-def test_a_users_own_folder_is_never_touched(tmp_path, ending: str) -> None:
-    mine = tmp_path / f"x{ending}"
-    mine.mkdir()
-    (mine / "precious").touch()
-    with pytest.raises(UsageError, match="acorn did not make it"):
-        make(tmp_path / "x", "new")
-    assert (mine / "precious").exists()
-
-
-def test_verify_names_what_is_wrong(tmp_path) -> None:
-    """Row 22: a file added, missing, cut short, bit-flipped; and a manifest that is none."""
-
-    def faults_after(damage) -> str:
-        folder = tmp_path / "x"
-        make(folder, "hello", replace=True)
-        damage(folder)
-        (fault,) = verify_folder(folder)
-        return fault
-
-    assert "was added" in faults_after(lambda folder: (folder / "b.txt").touch())
-    assert "is missing" in faults_after(lambda folder: (folder / "a.txt").unlink())
-    assert "has 4 bytes, not 5" in faults_after(lambda folder: (folder / "a.txt").write_text("hell"))
-    assert "SHA-256 differs" in faults_after(lambda folder: (folder / "a.txt").write_text("jello"))
-    assert "cannot be read" in faults_after(lambda folder: (folder / "manifest.json").write_text("{"))
-    assert "form of a manifest" in faults_after(lambda folder: (folder / "manifest.json").write_text("[]"))
-    outside = {"files": {"../a.txt": {"sha256": "", "bytes": 1}}}
-    (tmp_path / "x" / "manifest.json").write_text(json.dumps(outside))
-    assert any("outside its folder" in fault for fault in verify_folder(tmp_path / "x"))
-    assert "not a folder" in verify_folder(tmp_path / "nowhere")[0]
-
-
 def test_json_is_sorted_and_strict(tmp_path) -> None:
     write_json(tmp_path / "a.json", {"b": 1, "a": [1.5]})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    1.5\n  ],\n  "b": 1\n}\n'
@@ -164,21 +49,65 @@ def test_json_is_sorted_and_strict(tmp_path) -> None:
         read_json(tmp_path / "a.json")
 
 
-def test_lock_keeps_a_second_process_out(tmp_path) -> None:
-    """Row 30. The lock goes with its holder, however that ends."""
-    script = (
-        "import sys; from pathlib import Path; from acorn.files import FolderLock\n"
-        "with FolderLock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    path = tmp_path / "run" / ".lock"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UsageError, match=f"process {holder.pid}"), FolderLock(path):
-        pass
-    holder.kill()
-    holder.wait()
-    with FolderLock(path):
-        assert str(os.getpid()) in path.read_text()
+def test_a_sealed_object_shows_every_change(tmp_path) -> None:
+    """Layout and order of keys are not its content; each value is."""
+    path = tmp_path / "a.json"
+    write_sealed_json(path, {"b": [1, None], "a": {"c": "é"}})
+    assert read_sealed_json(path) == {"b": [1, None], "a": {"c": "é"}}
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(written.items())), indent=7))
+    assert read_sealed_json(path)["b"] == [1, None]
+    for changed in ({**written, "b": [1, 0]}, {**written, "d": 1}, {"b": [1, None]}, [], {}):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(DamageError, match="not what was written"):
+            read_sealed_json(path)
+
+
+def test_half_written_files_of_processes_that_are_gone_are_removed(tmp_path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f"report.html.{gone.pid}.tmp").touch()
+    (tmp_path / f"report.html.{os.getppid()}.tmp").touch()
+    (tmp_path / "mine.tmp").touch()
+    remove_temporary_files(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {f"report.html.{os.getppid()}.tmp", "mine.tmp"}
+
+
+def test_macos_is_asked_to_empty_the_drives_cache(tmp_path, monkeypatch) -> None:
+    """fsync() alone does not; where F_FULLFSYNC is not supported it is all there is, and other errors count."""
+    calls: list[str] = []
+    refusal: list[int] = []
+
+    def full(descriptor: int, command: int) -> None:
+        calls.append(f"fcntl {command}")
+        if refusal:
+            raise OSError(refusal[0], "refused")
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", full)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("fsync"))
+    files.sync_file(0)
+    assert calls == ["fcntl 51"]
+    refusal.append(errno.ENOTSUP)
+    files.sync_file(0)
+    assert calls == ["fcntl 51", "fcntl 51", "fsync"]
+    refusal[0] = errno.EIO
+    with pytest.raises(OSError, match="refused"):
+        files.sync_file(0)
+
+
+def test_a_file_system_that_cannot_flush_folders_is_no_fault(tmp_path, monkeypatch) -> None:
+    """Some network file systems refuse; a disk that fails is another matter."""
+
+    def fail(number: int):
+        def fsync(descriptor: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", fail(errno.EINVAL))
+    files.sync_folder(tmp_path)
+    monkeypatch.setattr(os, "fsync", fail(errno.EIO))
+    with pytest.raises(OSError, match="error"):
+        files.sync_folder(tmp_path)

@@ -6,6 +6,7 @@ All faults of a config are reported together, each unknown key with the nearest 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -15,8 +16,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from acorn.config import Config, Section
-from acorn.errors import UsageError
+from acorn.errors import DamageError, UsageError
 
+SEAL_LINE = "# SHA-256 of the lines above: "
+_RESTORE = (
+    "put back the config.toml of the run's newest checkpoint, which is equal; what a run may change is changed on the "
+    "command line, such as train.steps=500"
+)
 TEXT_ENDINGS = frozenset({".txt", ".jsonl", ".parquet", ".gz", ".xz", ".zst"})
 
 
@@ -42,6 +48,23 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     return build_config(_apply(values, overrides), where)
 
 
+def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config that a run wrote into its own folder, with `key=value` overrides on top.
+
+    Raises:
+        DamageError: the file is not there, or is not what the run wrote.
+        UsageError: an override is wrong.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamageError(f"{path.name} cannot be read: {error.strerror}.", where=str(path), mend=_RESTORE) from None
+    text, found, digest = content.decode("utf-8", "replace").rpartition(SEAL_LINE)
+    if not found or digest != _sha256(text) + "\n":
+        raise DamageError(f"{path.name} is not what the run wrote.", where=str(path), mend=_RESTORE)
+    return load_config(path, overrides)
+
+
 def build_config(values: Mapping[str, Any], where: str) -> Config:
     """Checks nested `values` into a `Config`.
 
@@ -63,7 +86,10 @@ def build_config(values: Mapping[str, Any], where: str) -> Config:
 
 
 def to_toml(config: Config) -> str:
-    """Every field of `config` as TOML, each with its description. `load_config` gives the same value back."""
+    """Every field of `config` as TOML, each with its description. `load_config` gives the same value back.
+
+    The last line is a digest of the others, by which `load_run_config` knows the file as it was written.
+    """
     lines = ["# Every setting of this run, as resolved.", f"name = {_toml_value(config.name)}"]
     for section_name, section in config:
         if not isinstance(section, Section):
@@ -71,7 +97,8 @@ def to_toml(config: Config) -> str:
         lines += ["", f"[{section_name}]"]
         for key, field in type(section).model_fields.items():
             lines += [f"# {field.description}", f"{key} = {_toml_value(getattr(section, key))}"]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return f"{text}{SEAL_LINE}{_sha256(text)}\n"
 
 
 def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -214,6 +241,10 @@ def _same_last_name(name: str) -> list[str]:
 
 def _is_section(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _toml_value(value: Any) -> str:

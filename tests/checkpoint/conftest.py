@@ -13,7 +13,7 @@ from acorn.checkpoint.training_state import Counters, save_checkpoint
 from acorn.config import Config, DataConfig, ModelConfig
 from acorn.config_files import to_toml
 from acorn.data.prepare import prepare
-from acorn.files import write_file, write_json
+from acorn.files import write_file, write_sealed_json
 from acorn.model.gpt import GPT
 from acorn.run_folder import RunFolder
 from acorn.text.splits import TextSplits
@@ -58,7 +58,7 @@ def build_run(root: Path, tokenizer: Tokenizer) -> RunFolder:
         optimizer.step()
         counters = Counters(step=step)
         save_checkpoint(run.checkpoint(step), config, tokenizer.to_json(), model, [optimizer], counters, {})
-    write_json(run.best, {"step": 10, "loss": 1.0})
+    write_sealed_json(run.best, {"step": 10, "loss": 1.0})
     write_model_folder(run.final, model, tokenizer, "card")
     return run
 

@@ -21,7 +21,7 @@ from acorn.checkpoint.integrity import (
     verify_run,
 )
 from acorn.errors import DamageError, UsageError
-from acorn.files import sha256_of
+from acorn.files import seal, sha256_of
 from acorn.run_folder import RunFolder
 
 CHECKPOINT_FILES = [
@@ -62,7 +62,7 @@ def relist(folder: Path) -> None:
     """Makes the manifest fit whatever the folder holds now, as someone who means harm would."""
     files = [path for path in folder.iterdir() if path.name != "manifest.json"]
     entries = {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files}
-    (folder / "manifest.json").write_text(json.dumps({"files": entries}))
+    (folder / "manifest.json").write_text(json.dumps(seal({"files": entries})))
 
 
 def test_a_whole_run(run: RunFolder) -> None:
@@ -165,8 +165,25 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(run: RunFolder, name
     manifest = run.checkpoint(20) / "manifest.json"
     content = json.loads(manifest.read_text())
     content["files"][name] = {"sha256": "0" * 64, "bytes": 1}
-    manifest.write_text(json.dumps(content))
+    manifest.write_text(json.dumps(seal(content)))
     assert "outside its folder" in checkpoint_faults(run.checkpoint(20))[0]
+
+
+def test_a_manifest_that_was_changed_is_found(run: RunFolder) -> None:
+    """Also where it still fits the files, as one without its own digest does."""
+    manifest = run.checkpoint(20) / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for changed in ({**content, "note": "mine"}, {"files": content["files"]}):
+        manifest.write_text(json.dumps(changed))
+        assert "its own SHA-256 differs" in checkpoint_faults(run.checkpoint(20))[0]
+
+
+def test_the_checkpoint_of_another_step_is_found(run: RunFolder) -> None:
+    """Whole, but under another one's name."""
+    shutil.rmtree(run.checkpoint(20))
+    shutil.copytree(run.checkpoint(10), run.checkpoint(20))
+    assert "is the state of step 10" in checkpoint_faults(run.checkpoint(20))[0]
+    assert newest_whole_checkpoint(run) == run.checkpoint(10)
 
 
 def test_files_that_desktops_add_do_not_count(run: RunFolder) -> None:

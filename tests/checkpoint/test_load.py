@@ -14,7 +14,7 @@ from acorn.checkpoint.load import build_model, load
 from acorn.checkpoint.training_state import Counters, save_checkpoint
 from acorn.config import Config, ModelConfig
 from acorn.errors import DamageError, InputError, UsageError
-from acorn.files import sha256_of
+from acorn.files import seal, sha256_of
 from acorn.model.gpt import GPT
 from acorn.run_folder import RunFolder
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -156,7 +156,9 @@ def test_best_without_a_validation(run: RunFolder) -> None:
         load(run.root, "best")
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"step": "ten"}', "{"])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"step": 20, "loss": 1.0}', "{", json.dumps(seal({"step": "ten"})), json.dumps(seal({}))]
+)
 def test_a_damaged_best_is_an_error(run: RunFolder, content: str) -> None:
     run.best.write_text(content)
     with pytest.raises(DamageError, match=r"best\.json"):
@@ -230,6 +232,6 @@ def test_a_state_that_names_unknown_counters(run: RunFolder) -> None:
         "sha256": sha256_of(folder / "state.json"),
         "bytes": (folder / "state.json").stat().st_size,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(seal(manifest)))
     with pytest.raises(DamageError, match="cannot be read"):
         load(folder)

@@ -18,7 +18,7 @@ from acorn.checkpoint.load import build_model
 from acorn.checkpoint.model_folder import read_model_folder, write_model_folder
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError, ResourceError, UsageError
-from acorn.files import verify_folder
+from acorn.folders import verify_folder
 from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import Kind, train

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from acorn.data.token_shards import FORMAT, ShardWriter, TokenSequence, TokenShards, dtype_for, verify
 from acorn.errors import DamageError, InputError
-from acorn.files import new_folder
+from acorn.files import seal
+from acorn.folders import new_folder
 
 SEPARATOR = 7
 TRAIN = [7, 1, 2, 3, 7, 4, 5, 7, 6, 7]  # three documents
@@ -171,7 +172,7 @@ def test_a_wrong_manifest_is_found(folder: Path, place: tuple[Any, ...], value: 
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(seal(manifest)))
     with pytest.raises(DamageError, match=fault):
         TokenShards.open(folder, check=True)
 

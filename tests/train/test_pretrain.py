@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from acorn.checkpoint.training_state import Counters
 from acorn.errors import DamageError, DivergedError, InputError, ResourceError, StoppedError, UsageError
+from acorn.files import read_sealed_json
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
@@ -115,7 +116,7 @@ def test_metrics_are_those_of_the_contract(whole: Path) -> None:
 
 def test_best_and_newest_checkpoints_are_kept(whole: Path) -> None:
     run = RunFolder(whole)
-    best = json.loads(run.best.read_text())
+    best = read_sealed_json(run.best)
     losses = {r["step"]: r["loss"] for r in read_metrics(run.metrics) if r["split"] == "valid"}
     assert best == {"step": min(losses, key=losses.__getitem__), "loss": min(losses.values())}
     assert {best["step"], 12} <= set(run.checkpoint_steps())

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from acorn.data import token_shards
 from acorn.errors import DamageError, UsageError
-from acorn.files import read_json, readable, sha256_of, verify_folder
+from acorn.files import is_sealed, read_json, sha256_of
+from acorn.folders import readable, verify_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, STEP_FOLDER, TOKENIZER, RunFolder
 
@@ -100,7 +101,7 @@ def checkpoint_faults(folder: Path) -> list[str]:
     foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in CHECKPOINT_FILES)]
     if foreign:
         return [f"{folder / name}: does not belong into a checkpoint; nothing was read" for name in foreign]
-    return verify_folder(folder) or _missing(folder, names, CHECKPOINT_FILES)
+    return verify_folder(folder) or _missing(folder, names, CHECKPOINT_FILES) or _step_faults(folder)
 
 
 def model_faults(folder: Path) -> list[str]:
@@ -120,7 +121,7 @@ def check_read_files(folder: Path, names: list[str]) -> None:
         return
     manifest = read_json(folder / MANIFEST)
     files = manifest.get("files") if isinstance(manifest, dict) else None
-    faults = []
+    faults = [] if is_sealed(manifest) else [f"{folder / MANIFEST}: is not what was written (its own SHA-256 differs)"]
     for name in names:
         entry = files.get(name) if isinstance(files, dict) else None
         if not isinstance(entry, dict):
@@ -164,14 +165,30 @@ def kind_of(path: Path) -> str:
 _A_RUN = "name a run folder, a checkpoint folder inside one, or a Hugging Face model folder"
 
 
+def started_checkpoints(run: RunFolder) -> list[int]:
+    """Steps of which there is anything: a checkpoint, or one half-written or half-replaced. Oldest first."""
+    if not run.checkpoints.is_dir():
+        return []
+    names = (entry.name.removesuffix(".new").removesuffix(".old") for entry in run.checkpoints.iterdir())
+    return sorted({int(match[1]) for match in map(STEP_FOLDER.fullmatch, names) if match})
+
+
 def readable_checkpoints(run: RunFolder) -> dict[int, Path]:
     """Step -> the folder to read for it, oldest first; interrupted replacements included. Not verified."""
-    if not run.checkpoints.is_dir():
-        return {}
-    names = (entry.name.removesuffix(".new").removesuffix(".old") for entry in run.checkpoints.iterdir())
-    steps = sorted({int(match[1]) for match in map(STEP_FOLDER.fullmatch, names) if match})
-    folders = {step: readable(run.checkpoint(step)) for step in steps}
+    folders = {step: readable(run.checkpoint(step)) for step in started_checkpoints(run)}
     return {step: folder for step, folder in folders.items() if folder.is_dir()}
+
+
+def _step_faults(folder: Path) -> list[str]:
+    """Whether the checkpoint is of the step that its folder's name says; another one's content may be whole too."""
+    named = STEP_FOLDER.match(folder.name)
+    try:
+        step = read_json(folder / STATE)["counters"]["step"]
+    except (DamageError, KeyError, TypeError):
+        return [f"{folder / STATE}: does not have the form of a checkpoint's state"]
+    if named and step != int(named[1]):
+        return [f"{folder / STATE}: is the state of step {step}, not of the step in the folder's name"]
+    return []
 
 
 def _names(folder: Path) -> list[str]:

@@ -21,7 +21,8 @@ from acorn.checkpoint.tensor_files import check_tensors
 from acorn.checkpoint.training_state import read_checkpoint
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, UsageError
-from acorn.files import read_json, readable
+from acorn.files import read_sealed_json
+from acorn.folders import readable
 from acorn.model.gpt import GPT
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER, RunFolder
@@ -158,10 +159,10 @@ def _best_step(run: RunFolder) -> int:
             where=str(run.best),
             mend="use --checkpoint last",
         )
-    best = read_json(run.best)
-    if not isinstance(best, dict) or not isinstance(best.get("step"), int):
+    step = read_sealed_json(run.best).get("step")
+    if type(step) is not int:
         raise DamageError(f"{run.best.name} does not name a step.", where=str(run.best), mend="use --checkpoint last")
-    return int(best["step"])
+    return step
 
 
 def _choice(steps: list[int]) -> str:

@@ -23,7 +23,8 @@ from acorn.checkpoint.layouts import (
 from acorn.checkpoint.tensor_files import check_tensors, load_tensors, save_tensors
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError
-from acorn.files import new_folder, read_json, to_json
+from acorn.files import read_json, to_json
+from acorn.folders import new_folder
 from acorn.model.gpt import GPT
 from acorn.run_folder import MODEL_CONFIG, TOKENIZER
 from acorn.tokenizer.tokenizer import Tokenizer

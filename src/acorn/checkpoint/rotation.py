@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 
-from acorn.files import sync_folder, verify_folder
-from acorn.run_folder import RunFolder
+from acorn.files import disk_errors, sync_folder
+from acorn.folders import remove_folder, verify_folder
+from acorn.run_folder import STEP_FOLDER, RunFolder
 
 REMOVED_PREFIX = "removed-"
 
@@ -18,16 +18,25 @@ def rotate_checkpoints(run: RunFolder, *, keep: int, best_step: int | None) -> l
 
     Returns:
         the steps removed; none if the newest is not whole.
+
+    Raises:
+        ResourceError: a folder cannot be renamed or removed. Those to be kept still stand.
     """
     steps = run.checkpoint_steps()
     if not steps or verify_folder(run.checkpoint(steps[-1])):
         return []
     removed = [step for step in steps[:-keep] if step != best_step]
-    for step in removed:
-        path = run.checkpoint(step)
-        os.replace(path, path.with_name(REMOVED_PREFIX + path.name))
-    for leftover in run.checkpoints.glob(REMOVED_PREFIX + "*"):
-        shutil.rmtree(leftover)
-    if removed:
-        sync_folder(run.checkpoints)
+    with disk_errors(run.checkpoints):
+        for step in removed:
+            path = run.checkpoint(step)
+            os.replace(path, path.with_name(REMOVED_PREFIX + path.name))
+        leftovers = [entry for entry in run.checkpoints.iterdir() if _is_leftover(entry.name)]
+        if leftovers:
+            sync_folder(run.checkpoints)  # else a power loss might bring back the names of emptied folders
+        for leftover in leftovers:
+            remove_folder(leftover)
     return removed
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(REMOVED_PREFIX) and STEP_FOLDER.fullmatch(name.removeprefix(REMOVED_PREFIX)) is not None

@@ -7,6 +7,8 @@ state a few counters are all there is to keep. Nothing here is a pickle, and not
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acorn.checkpoint.tensor_files import load_tensors, save_tensors
+from acorn.checkpoint.tensor_files import check_tensors, load_tensors, save_tensors
 from acorn.config import Config
 from acorn.config_files import load_config, to_toml
 from acorn.errors import AcornError, DamageError
-from acorn.files import new_folder, read_json, to_json, verify_folder
+from acorn.files import read_json, to_json
+from acorn.folders import new_folder, verify_folder
 from acorn.run_folder import CONFIG, STATE, TOKENIZER
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
@@ -125,31 +128,38 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
             (path / TOKENIZER).read_text("utf-8"),
             load_tensors(path / MODEL_FILE),
             {} if weights_only else load_tensors(path / OPTIMIZER_FILE),
-            Counters(**state["counters"]),
+            _counters(state["counters"]),
             dict(state["resolved"]),
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path)) from None
     except AcornError as error:
         raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path)) from None
 
 
 def restore(model: nn.Module, optimizers: list[torch.optim.Optimizer], checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights and optimizer state into `model` and `optimizers`, in place."""
+    """Puts a checkpoint's weights and optimizer state into `model` and `optimizers`, in place.
+
+    Raises:
+        DamageError: its tensors do not fit them.
+    """
+    shapes = {name: weight.shape for name, weight in model.named_parameters()}
+    check_tensors(checkpoint.weights, shapes, checkpoint.path)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(checkpoint.weights[name])
     names = {id(weight): name for name, weight in model.named_parameters()}
+    stored: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in checkpoint.optimizer_state.items():
+        name, _, kind = key.rpartition(".")
+        stored[name][kind] = value
     for optimizer in optimizers:
+        _check_optimizer_state(
+            {names[id(parameter)]: parameter.shape for parameter in _parameters(optimizer)}, stored, checkpoint.path
+        )
         for parameter in _parameters(optimizer):
-            prefix = names[id(parameter)] + "."
-            found = {
-                key.removeprefix(prefix): value
-                for key, value in checkpoint.optimizer_state.items()
-                if key.rpartition(".")[0] + "." == prefix
-            }
             optimizer.state[parameter].clear()
-            for key, value in found.items():
+            for key, value in stored[names[id(parameter)]].items():
                 # AdamW counts its steps on the CPU unless it is fused, then beside the parameter.
                 optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
@@ -163,6 +173,51 @@ def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer])
         for parameter in _parameters(optimizer)
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+
+
+def _check_optimizer_state(
+    shapes: Mapping[str, torch.Size], stored: Mapping[str, Mapping[str, Tensor]], where: Path
+) -> None:
+    """Every parameter of an optimizer has the same kinds of state, each a number or of the parameter's shape."""
+    kinds = {name: set(stored.get(name, ())) for name in shapes}
+    faults = [name for name in shapes if kinds[name] != next(iter(kinds.values()))]
+    faults += [
+        f"{name}.{kind}"
+        for name, shape in shapes.items()
+        for kind, value in stored.get(name, {}).items()
+        if value.shape not in (shape, torch.Size([])) or not value.is_floating_point()
+    ]
+    if faults:
+        raise DamageError(
+            f"The optimizer's state does not fit the model: {', '.join(faults[:8])}.",
+            where=str(where / OPTIMIZER_FILE),
+            mend="restore the checkpoint from a copy, or go on from another one",
+        )
+
+
+def _counters(values: Mapping[str, Any]) -> Counters:
+    """Counters from what state.json says.
+
+    Raises:
+        ValueError: a counter is missing, unknown, negative or of another type.
+    """
+    kinds = {field.name: _COUNTER_TYPES[str(field.type)] for field in dataclasses.fields(Counters)}
+    if values.keys() != kinds.keys():
+        raise ValueError(f"{STATE} does not have the counters of a run")
+    for name, value in values.items():
+        is_number = type(value) in (int, float)
+        if type(value) not in kinds[name] or (is_number and not 0 <= value < 2**63):
+            raise ValueError(f"{STATE} has {name} = {value!r}")
+    return Counters(**values)
+
+
+_COUNTER_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -87,5 +87,5 @@ def _leave(message: str, code: int) -> None:
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     """SIGTERM outside training: unwind, so that temporary folders are removed."""
-    print("acorn: stopped.", file=sys.stderr)
+    os.write(2, b"acorn: stopped.\n")  # print() must not be entered again from within itself
     sys.exit(128 + number)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from acorn import files
 from acorn.data.token_shards import FORMAT, VERSION, ShardWriter, SplitCount, TokenShards, dtype_for
 from acorn.errors import InputError, ResourceError
+from acorn.folders import new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -75,7 +76,7 @@ def prepare(
         "tokenizer_report": {},
         "splits": {},
     }
-    with files.new_folder(out, replace=replace_existing, extra=manifest) as folder:
+    with new_folder(out, replace=replace_existing, extra=manifest) as folder:
         tokenizer.save(folder / TOKENIZER)
         for split in splits.names:
             if split != "train":

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acorn.errors import DamageError, InputError
-from acorn.files import disk_errors, read_json, verify_folder
+from acorn.files import disk_errors, is_sealed, read_json
+from acorn.folders import verify_folder
+from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST, TOKENIZER
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -104,13 +106,21 @@ class TokenShards:
         self.folder, self.manifest = folder, manifest
 
     @classmethod
-    def open(cls, folder: Path, tokenizer_fingerprint: str | None = None, *, check: bool = False) -> TokenShards:
+    def open(
+        cls,
+        folder: Path,
+        tokenizer_fingerprint: str | None = None,
+        *,
+        check: bool = False,
+        progress: Progress = QUIET,
+    ) -> TokenShards:
         """Opens `folder`.
 
         Args:
             folder: made by `acorn data prepare`, or a run's own.
             tokenizer_fingerprint: that of the tokenizer it is going to be used with; None: any.
             check: compare every file with its SHA-256 and every count, instead of only names and sizes.
+            progress: hears how far that is.
 
         Raises:
             InputError: it is no folder of token shards, or they were made with another tokenizer.
@@ -127,7 +137,13 @@ class TokenShards:
                 where=str(folder / MANIFEST),
                 mend="make them again, or use the version of acorn that made them",
             )
-        faults = verify(folder) if check else _structure_faults(folder, manifest)
+        if not is_sealed(manifest):
+            raise DamageError(
+                f"{MANIFEST} is not what was written (its own SHA-256 differs).",
+                where=str(folder / MANIFEST),
+                mend="restore the folder from a copy, or make it again from the text (the result is equal)",
+            )
+        faults = verify(folder, progress) if check else _structure_faults(folder, manifest)
         if faults:
             raise DamageError(
                 "These token shards are damaged:\n  " + "\n  ".join(faults),
@@ -199,12 +215,12 @@ def dtype_for(vocab_size: int) -> str:
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
-def verify(folder: Path) -> list[str]:
+def verify(folder: Path, progress: Progress = QUIET) -> list[str]:
     """What is wrong with a folder of token shards: nothing (`[]`), or one line a fault, files named.
 
     Checks every file's SHA-256, that no file was added, and that the manifest's counts are those of the files.
     """
-    faults = verify_folder(folder)
+    faults = verify_folder(folder, progress)
     if faults:
         return faults
     manifest = read_json(folder / MANIFEST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from acorn.config import DataConfig
-from acorn.config_files import load_config
+from acorn.config_files import load_run_config
 from acorn.data.token_shards import TokenShards
 from acorn.errors import UsageError
 from acorn.run_folder import RunFolder
@@ -23,7 +23,7 @@ def run_of(folder: Path) -> RunFolder | None:
 def data_config_of(folder: Path) -> DataConfig:
     """How the run of a model read its text; the defaults for a folder on its own."""
     run = run_of(folder)
-    return load_config(run.config).data if run else DataConfig()
+    return load_run_config(run.config).data if run else DataConfig()
 
 
 def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
@@ -40,5 +40,5 @@ def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
             where="--split",
             mend="name the text to score with --input FILE",
         )
-    shards = load_config(run.config).data.shards
+    shards = load_run_config(run.config).data.shards
     return TokenShards.open(Path(shards) if shards else run.data, tokenizer.fingerprint)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from acorn.errors import DamageError
-from acorn.files import disk_errors
+from acorn.files import disk_errors, make_folders, sync_file, sync_folder
 
 FIELDS = (
     "step",
@@ -46,9 +46,12 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
+            is_new = not path.exists()
             # Unbuffered: a line that failed to be written must not stay in a buffer and surface later.
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+            if is_new:
+                sync_folder(path.parent)
             self._drop_torn_line()
 
     @property
@@ -91,7 +94,7 @@ class JsonLines:
     def sync(self) -> None:
         """Flushes the file to the disk: to be called before a checkpoint records `length`."""
         with disk_errors(self.path):
-            os.fsync(self._file.fileno())
+            sync_file(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -11,9 +11,9 @@ from acorn.checkpoint.model_folder import write_model_folder
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore
 from acorn.config import Config
 from acorn.data.token_shards import TokenShards
-from acorn.errors import AcornError
+from acorn.errors import DamageError
 from acorn.evaluate.validation import evaluate_split
-from acorn.files import read_json, write_json
+from acorn.files import read_sealed_json, write_sealed_json
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.progress import Progress
@@ -45,11 +45,17 @@ def finish_run(
     evaluation: dict[str, Any] = {}
     for split in ("valid", "test"):
         if split in shards.splits:
-            result = evaluate_split(model, tokenizer, shards, split, runtime, progress=progress)
+            try:
+                result = evaluate_split(model, tokenizer, shards, split, runtime, progress=progress)
+            except DamageError as error:  # a loss that is not finite is no reason to lose the model
+                progress.note(f"No figures of {split}: {error.what}")
+                continue
             evaluation[split] = dataclasses.asdict(result)
     facts = _card_facts(config, tokenizer, shards, step, evaluation)
     write_model_folder(run.final, model, tokenizer, write_card(facts))
-    write_json(run.evaluation, {"step": counters.step, "weights_of_step": step, **evaluation})
+    for page in (run.loss_picture, run.report):
+        page.unlink(missing_ok=True)  # of an earlier end of this run: `is_finished` goes by their being there
+    write_sealed_json(run.evaluation, {"step": counters.step, "weights_of_step": step, **evaluation})
     write_loss_picture(run.root)
     write_report(run.root)
 
@@ -57,8 +63,8 @@ def finish_run(
 def is_finished(run: RunFolder, step: int) -> bool:
     """Whether the run ended at `step` with everything written."""
     try:
-        written = read_json(run.evaluation).get("step")
-    except (AcornError, AttributeError):
+        written = read_sealed_json(run.evaluation).get("step")
+    except DamageError:
         return False
     return written == step and not model_faults(run.final) and run.loss_picture.exists() and run.report.exists()
 

@@ -12,16 +12,13 @@ from typing import Any, Protocol
 
 import torch
 
-from acorn.checkpoint.integrity import newest_whole_checkpoint
-from acorn.checkpoint.rotation import rotate_checkpoints
-from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
+from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.data.batches import read_batch
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError, DivergedError, ResourceError, StoppedError
 from acorn.evaluate.validation import score
-from acorn.files import write_json
 from acorn.generate.engine import generate
 from acorn.generate.sampling import SamplingSettings
 from acorn.model.gpt import GPT
@@ -33,8 +30,9 @@ from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.optimizer import set_rates
+from acorn.train.saving import Saver, go_back, weights_are_finite
 from acorn.train.schedule import rate_factor
-from acorn.train.step import INITIAL_LOSS_SCALE, LossFunction, StepResult, train_step
+from acorn.train.step import LossFunction, StepResult, train_step
 from acorn.train.stop import StopRequest
 
 SPIKE_WINDOW, SPIKE_RATIO = 50, 1.5
@@ -94,8 +92,17 @@ class Loop:
         self._since_log = [0.0, 0]  # seconds, tokens
         self._last_step_seconds = 0.0
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
-        if self.counters.step == 0 and self.runtime.precision == "fp16":
-            self.counters.loss_scale = INITIAL_LOSS_SCALE
+        self._saver = Saver(
+            self.run,
+            self.config,
+            self.tokenizer.to_json(),
+            self.model,
+            self.optimizers,
+            self.resolved,
+            self.metrics,
+            self.samples,
+            self.watcher.note,
+        )
 
     def train(self) -> None:
         """Runs to the end of the run and leaves its last checkpoint.
@@ -107,7 +114,9 @@ class Loop:
         """
         with StopRequest() as stop:
             self._sitting_start = time.monotonic()
-            while not self.is_done():
+            if self.counters.step:
+                self._saver.tidy(self.counters)
+            while not (self.is_done() and self._finish()):
                 if not self._step():
                     continue
                 improved = self._due(self.config.train.eval_every) and self._validate()
@@ -115,12 +124,13 @@ class Loop:
                     self._sample()
                 self._tick()
                 if self.is_done():
-                    break
-                if improved or stop.signal_number or self._due(self.config.train.save_every):
-                    self._save()
-                if stop.signal_number:
-                    raise self._stopped(stop.signal_number)
-            self._finish()
+                    continue
+                signal_number = stop.signal_number  # asked once: a later one is answered after the next step
+                due = self._due(self.config.train.save_every) or self._saver.has_to_retry(self.counters.step)
+                if (improved or due or signal_number) and not self._save(can_wait=not signal_number):
+                    continue
+                if signal_number:
+                    raise self._stopped(signal_number)
             if stop.signal_number:
                 raise self._stopped(stop.signal_number)
 
@@ -152,7 +162,7 @@ class Loop:
         counters.skips = counters.skips + 1 if result.diverged else 0
         self._note_if_odd(result, first)
         if counters.skips > train.max_skips:
-            self._roll_back(first)
+            self._roll_back(f"{counters.skips} steps in a row had a loss or gradient that is not finite")
             return False
         if self._due(train.log_every):
             self._log(result, self.config.optimizer.peak_lr * factor)
@@ -241,22 +251,22 @@ class Loop:
             autocast=self.runtime.autocast,
             limit=self.config.train.eval_tokens or None,
         )
-        counters = self.counters
-        counters.valid_loss, counters.valid_step = loss_sum / count, counters.step
-        record = self._record("valid") | {
-            "loss": counters.valid_loss,
-            "bits_per_byte": self._bits_per_byte("valid", counters.valid_loss),
-        }
+        counters, loss = self.counters, loss_sum / count
+        counters.valid_loss, counters.valid_step = loss if math.isfinite(loss) else None, counters.step
+        record = self._record("valid") | {"loss": loss, "bits_per_byte": self._bits_per_byte("valid", loss)}
         self.metrics.write(record)
         self.trackers.log(counters.step, "valid", record)
         self.watcher.valid(record)
-        if counters.best_loss is not None and not counters.valid_loss < counters.best_loss:
+        if not loss < (math.inf if counters.best_loss is None else counters.best_loss):  # NaN is never the best
             return False
-        counters.best_loss, counters.best_step = counters.valid_loss, counters.step
+        counters.best_loss, counters.best_step = loss, counters.step
         return True
 
-    def _finish(self) -> None:
-        """The last validation, samples and checkpoint, unless the run was found with all of them."""
+    def _finish(self) -> bool:
+        """The last validation, samples and checkpoint, unless the run was found with all of them.
+
+        False if the run had to roll back.
+        """
         counters = self.counters
         found = counters.step == self._first_step > 0
         if counters.valid_step != counters.step:
@@ -265,8 +275,7 @@ class Loop:
         if counters.sample_step != counters.step:
             self._sample()
             found = False
-        if not found:
-            self._save()
+        return found or self._save(can_wait=False)
 
     def _stopped(self, signal_number: int) -> StoppedError:
         return StoppedError(
@@ -290,20 +299,14 @@ class Loop:
             self.samples.write({"step": self.counters.step, "prompt": result.prompt, "text": result.text})
             self.watcher.sample(self.counters.step, result.prompt, result.text)
 
-    def _save(self) -> None:
-        """Writes a checkpoint, then removes those that are no longer to be kept."""
-        counters = self.counters
-        self.metrics.sync()
-        self.samples.sync()
-        counters.metrics_bytes, counters.samples_bytes = self.metrics.length, self.samples.length
-        path = self.run.checkpoint(counters.step)
-        save_checkpoint(
-            path, self.config, self.tokenizer.to_json(), self.model, self.optimizers, counters, self.resolved
-        )
-        if counters.best_step is not None:
-            write_json(self.run.best, {"step": counters.best_step, "loss": counters.best_loss})
-        rotate_checkpoints(self.run, keep=self.config.checkpoint.keep, best_step=counters.best_step)
+    def _save(self, *, can_wait: bool) -> bool:
+        """Saves a checkpoint; see `Saver.save`. False if the weights are not finite: then the run rolled back."""
+        if not weights_are_finite(self.model):
+            self._roll_back("the last update left weights that are not finite")
+            return False
+        self._saver.save(self.counters, can_wait=can_wait)
         self._tick()
+        return True
 
     def _note_if_odd(self, result: StepResult, first: int) -> None:
         """Names a step that was skipped or whose loss leapt, with the batch that it saw."""
@@ -317,38 +320,34 @@ class Loop:
             self.watcher.note(f"step {counters.step:,}: the loss leapt to {result.loss:.3f} ({batch}).")
         self._losses.append(result.loss)
 
-    def _roll_back(self, first: int) -> None:
-        """Goes back to the last checkpoint, or the initial weights, and on from there in another sample order."""
+    def _roll_back(self, why: str) -> None:
+        """Goes back to the last checkpoint, or the initial weights, and on from there in another sample order.
+
+        Raises:
+            DivergedError: it went back as often as it may.
+        """
         counters, train = self.counters, self.config.train
         rollbacks = counters.rollbacks + 1
-        where = f"step {counters.step:,}, samples {first:,} to {first + train.batch_size - 1:,}"
+        where = f"step {counters.step:,}, samples {counters.samples - train.batch_size:,} to {counters.samples - 1:,}"
         if rollbacks > train.max_rollbacks:
             raise DivergedError(
-                f"Training diverged: {train.max_skips + 1} steps in a row were not finite, after "
-                f"{train.max_rollbacks} rollbacks.",
+                f"Training diverged after {train.max_rollbacks} rollbacks: {why}.",
                 where=where,
                 mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip; the last checkpoint stands",
             )
-        path = newest_whole_checkpoint(self.run, self.progress)
         seconds = counters.seconds
-        if path is None:
-            self.model.init_weights(train.seed)
-            for optimizer in self.optimizers:
-                optimizer.state.clear()
-            fresh = Counters(loss_scale=INITIAL_LOSS_SCALE if self.runtime.precision == "fp16" else 1.0)
-        else:
-            checkpoint = read_checkpoint(path)
-            restore(self.model, self.optimizers, checkpoint)
-            fresh = checkpoint.counters
+        found = go_back(self.run, self.config, self.model, self.optimizers, self.progress)
         for field in dataclasses.fields(Counters):
-            setattr(counters, field.name, getattr(fresh, field.name))
+            setattr(counters, field.name, getattr(found, field.name))
         counters.rollbacks, counters.skips, counters.seconds = rollbacks, 0, seconds
         self._order = self._sample_order()
         self._since_log = [0.0, 0]
+        self._losses.clear()
+        self._saver.failures, self._saver.retry_at = 0, None
         self.metrics.cut_to(counters.metrics_bytes)
         self.samples.cut_to(counters.samples_bytes)
         self.watcher.note(
-            f"Training diverged at {where}: rolled back to step {counters.step:,} "
+            f"Training diverged at {where} ({why}): rolled back to step {counters.step:,} "
             f"(rollback {rollbacks} of {train.max_rollbacks}), with another sample order."
         )
 

@@ -6,43 +6,39 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from acorn.checkpoint.integrity import newest_whole_checkpoint, readable_checkpoints
+from acorn.checkpoint.integrity import newest_whole_checkpoint, started_checkpoints
 from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoint, restore
 from acorn.config import Config
-from acorn.config_files import differences, load_config, to_toml, with_values
-from acorn.data.prepare import prepare
+from acorn.config_files import load_run_config, to_toml, with_values
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DamageError, UsageError
-from acorn.files import FolderLock, disk_errors, read_json, settle, sha256_of, write_file, write_json
+from acorn.errors import UsageError
+from acorn.files import disk_errors, read_sealed_json, remove_temporary_files, write_file, write_json
+from acorn.folder_lock import FolderLock
+from acorn.folders import settle
 from acorn.model.gpt import GPT
 from acorn.model.sizing import choose_micro_batch_size, size_of
 from acorn.progress import QUIET, Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import open_trackers
-from acorn.run_folder import MANIFEST, RunFolder
+from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak
 from acorn.runtime.memory import available_memory
-from acorn.text.splits import TextSplits
-from acorn.tokenizer.measuring import mangling_warning
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.tokenizer.training import train as train_tokenizer
 from acorn.train.budget import check_disk, check_memory, expected_seconds
 from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.loop import Loop, Watcher
 from acorn.train.optimizer import build_optimizers
 from acorn.train.resume import merge_configs
+from acorn.train.run_text import fingerprint_of, text_to_shards
 from acorn.train.schedule import rate_factor
-
-MEASURED_DOCUMENTS = 2000
-"""Held-out documents on which the tokenizer's losses are measured before training."""
+from acorn.train.step import initial_counters
 
 
 class Unwatched:
@@ -113,9 +109,8 @@ def pretrain(
                     where=str(run.config),
                     mend="name a preset or a TOML file to start one",
                 )
-            config = load_config(run.config, overrides)
-        for step in readable_checkpoints(run):
-            settle(run.checkpoint(step))
+            config = load_run_config(run.config, overrides)
+        _clear_leftovers(run)
         found = newest_whole_checkpoint(run, progress) if resume else None
         if found is None:
             return _run(config, run, None, command_line, watcher or Unwatched(), progress)
@@ -136,7 +131,7 @@ def _run(
     watcher: Watcher,
     progress: Progress,
 ) -> PretrainResult:
-    tokenizer, shards = _text_to_shards(config, run, checkpoint, progress)
+    tokenizer, shards = text_to_shards(config, run, checkpoint, progress)
     config, runtime = _resolve(config, run, tokenizer, shards)
     environment = describe_environment(runtime, command_line) | {
         "windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}
@@ -166,7 +161,7 @@ def _run(
             "micro_batch_size": config.train.micro_batch_size,
             "strategy": config.parallel.strategy,
             "tokenizer": tokenizer.fingerprint,
-            "data": _fingerprint(shards),
+            "data": fingerprint_of(shards),
         }
         size = size_of(config.model)
         progress.note(
@@ -193,6 +188,14 @@ def _run(
         loop.train()
         finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
     return _result(run, counters.step, was_complete=False)
+
+
+def _clear_leftovers(run: RunFolder) -> None:
+    """Finishes or removes what an interrupted process was in the middle of. Only the holder of the lock may."""
+    for folder in (run.root, run.checkpoints):
+        remove_temporary_files(folder)
+    for step in started_checkpoints(run):
+        settle(run.checkpoint(step))
 
 
 @contextlib.contextmanager
@@ -240,63 +243,6 @@ def _check_folder(run: RunFolder, resume: bool) -> None:
         run.root.mkdir(parents=True, exist_ok=True)
 
 
-def _text_to_shards(
-    config: Config, run: RunFolder, checkpoint: Checkpoint | None, progress: Progress
-) -> tuple[Tokenizer, TokenShards]:
-    """The run's tokenizer and shards: those in its folder if they are whole and its own, else made now."""
-    if config.data.shards:
-        shards = TokenShards.open(Path(config.data.shards))
-        tokenizer = Tokenizer.from_file(Path(config.data.shards) / "tokenizer.json")
-        write_file(run.tokenizer, tokenizer.to_json())
-    elif checkpoint is not None:
-        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json)
-        shards = TokenShards.open(run.data, tokenizer.fingerprint)
-    elif _has_own_shards(config, run):
-        tokenizer = Tokenizer.from_file(run.tokenizer)
-        shards = TokenShards.open(run.data, tokenizer.fingerprint)
-    else:
-        tokenizer, shards = _make_shards(config, run, progress)
-    if checkpoint is not None and _fingerprint(shards) != checkpoint.resolved["data"]:
-        raise DamageError(
-            "The token shards are not those that the run was started with.",
-            where=str(shards.folder),
-            mend="put the original shards back, or start another run with --out",
-        )
-    return tokenizer, shards
-
-
-def _has_own_shards(config: Config, run: RunFolder) -> bool:
-    """Whether an earlier start of this very run got as far as its shards."""
-    settle(run.data)
-    if not (run.config.exists() and run.tokenizer.exists() and (run.data / MANIFEST).exists()):
-        return False
-    changed = differences(load_config(run.config), config)
-    return not any(key.startswith(("data.", "tokenizer.")) for key in changed)
-
-
-def _make_shards(config: Config, run: RunFolder, progress: Progress) -> tuple[Tokenizer, TokenShards]:
-    texts = TextSplits.open(config.data, progress)
-    if config.tokenizer.path:
-        tokenizer = Tokenizer.from_file(Path(config.tokenizer.path))
-    else:
-        tokenizer = train_tokenizer(
-            lambda: (document.text for document in texts.documents("train")),
-            config.tokenizer.kind,
-            config.tokenizer.vocab_size,
-            entries=texts.entries(config.tokenizer.kind),
-            progress=progress,
-        )
-    held_out = (document.text for document in islice(texts.documents("valid"), MEASURED_DOCUMENTS))
-    if warning := mangling_warning(tokenizer.measure(held_out)):
-        progress.note(f"warning: {warning}")
-    write_file(run.config, to_toml(config))
-    write_file(run.tokenizer, tokenizer.to_json())
-    shards = prepare(
-        texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, replace_existing=True, progress=progress
-    )
-    return tokenizer, shards
-
-
 def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: TokenShards) -> tuple[Config, Runtime]:
     """The config with every choice made, and the runtime it asks for. Refuses what cannot fit this machine."""
     if config.model.vocab_size not in (0, tokenizer.vocab_size):
@@ -340,7 +286,7 @@ def _build(
     optimizers = build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
     if checkpoint is None:
         model.init_weights(config.train.seed)
-        return model, optimizers, Counters(schedule_steps=config.train.steps)
+        return model, optimizers, initial_counters(config.train.steps, runtime.precision)
     restore(model, optimizers, checkpoint)
     return model, optimizers, checkpoint.counters
 
@@ -385,11 +331,6 @@ def _used_up(config: Config, counters: Counters) -> bool:
     return counters.seconds >= 60 * config.train.minutes
 
 
-def _fingerprint(shards: TokenShards) -> str:
-    """One value for all token shards: their manifest names the content of every file."""
-    return sha256_of(shards.folder / MANIFEST)
-
-
 def _result(run: RunFolder, step: int, *, was_complete: bool) -> PretrainResult:
-    evaluation = {split: figures for split, figures in read_json(run.evaluation).items() if isinstance(figures, dict)}
-    return PretrainResult(run.root, step, evaluation, was_complete)
+    figures = {split: value for split, value in read_sealed_json(run.evaluation).items() if isinstance(value, dict)}
+    return PretrainResult(run.root, step, figures, was_complete)

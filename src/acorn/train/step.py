@@ -19,6 +19,12 @@ INITIAL_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
 """Steps without an overflow after which fp16's loss scale doubles."""
 
+
+def initial_counters(steps: int, precision: str) -> Counters:
+    """The counters of a run that has not begun. `steps`: its length, 0 for one that follows the clock."""
+    return Counters(schedule_steps=steps, loss_scale=INITIAL_LOSS_SCALE if precision == "fp16" else 1.0)
+
+
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 

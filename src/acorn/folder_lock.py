@@ -1,0 +1,74 @@
+"""A lock on a folder that ends with the process that holds it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from acorn.errors import UsageError
+from acorn.files import disk_errors
+
+IN_USE = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
+
+
+class FolderLock:
+    """Keeps a second process out of a folder while the block runs.
+
+    The operating system holds the lock and drops it when the process ends, however it ends; the pid and host
+    written into the file only serve the message.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> FolderLock:
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(self.path, "a+", encoding="utf-8")
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno not in IN_USE:
+                file.close()
+                with disk_errors(self.path):
+                    raise
+            file.seek(0)
+            holder = file.read(200).strip() or "another process"
+            file.close()
+            raise UsageError(
+                f"Another run is using this folder ({holder}).",
+                where=str(self.path.parent),
+                mend="wait for it, stop it, or name another folder with --out",
+            ) from None
+        self._file = file
+        with disk_errors(self.path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file:
+            self._file.close()
+
+
+def _lock(file: IO[str]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(1 << 30)  # the same byte for everyone; text before it stays readable
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

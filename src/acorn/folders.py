@@ -1,0 +1,221 @@
+"""Folders written durably: a folder appears whole under its name, or not at all.
+
+A folder is filled as `X.new`, gets a manifest with the SHA-256 of every file in it, and is renamed; when it replaces
+an older one, that is `X.old` in between. A writer first settles what an interrupted one left (`settle`); a reader
+changes nothing and asks `readable` which of the names holds the folder now. Folders are flat: files only.
+
+Each step is flushed before the next one relies on it, so nothing rests on the order in which a disk writes what was
+not flushed. Pillai et al. 2014, "All File Systems Are Not Created Equal", show what goes wrong otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from acorn.errors import DamageError, UsageError
+from acorn.files import (
+    DISK_FAULTS,
+    disk_error,
+    disk_errors,
+    is_sealed,
+    make_folders,
+    read_json,
+    sha256_of,
+    sync_file,
+    sync_folder,
+    write_sealed_json,
+)
+from acorn.progress import QUIET, Progress
+from acorn.run_folder import MANIFEST
+
+MARKER = ".being-written"
+"""Stands in `X.new` until its manifest does: a folder with neither, unless it is empty, is not ours to remove."""
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | None = None) -> Iterator[Path]:
+    """A folder to fill that appears as `path`, with its manifest, when the block ends without an error.
+
+    Args:
+        path: the name it gets at the end.
+        replace: an existing folder of that name is replaced, else refused.
+        extra: more content for the manifest; read when the block ends, so it may be filled inside it.
+
+    Raises:
+        UsageError: `path` exists and `replace` is false.
+        ResourceError: the disk is full or cannot be written.
+    """
+    path = path.absolute()
+    if path.exists() and not replace:
+        raise UsageError(f"{path} exists already.", where=str(path), mend="name another folder, or remove this one")
+    settle(path)
+    fresh = _beside(path, ".new")
+    with disk_errors(path):
+        make_folders(fresh.parent)
+    try:
+        with disk_errors(path):
+            fresh.mkdir()
+            (fresh / MARKER).touch()
+        yield fresh
+        with disk_errors(path):
+            _write_manifest(fresh, extra or {})
+            (fresh / MARKER).unlink()
+            _move_into_place(fresh, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            remove_folder(fresh)
+        if isinstance(error, OSError) and _is_about_writing(error, fresh):
+            raise disk_error(error, path, 0) from error
+        raise
+
+
+def settle(path: Path) -> None:
+    """Finishes a replacement of the folder `path` that was interrupted: afterwards it is the old one or the new one.
+
+    For writers only, who hold the run's lock. `X.new` that never got its manifest goes. `X.old` is what `X` was: with
+    no `X`, a whole `X.new` takes the name, else the old one takes it back, whatever state it is in.
+
+    Raises:
+        UsageError: a folder of that name is in the way which acorn did not make. It is left alone.
+    """
+    leftovers = [folder for folder in (_beside(path, ".new"), _beside(path, ".old")) if folder.exists()]
+    for folder in leftovers:
+        if not _is_ours(folder):
+            raise UsageError(
+                f"{folder} is in the way, and acorn did not make it.",
+                where=str(folder),
+                mend="move it, or name another folder",
+            )
+    if not leftovers:
+        return
+    with disk_errors(path):
+        if not path.exists() and (found := readable(path)) != path:
+            (found / MARKER).unlink(missing_ok=True)
+            os.replace(found, path)
+        sync_folder(path.parent)  # before the other one goes: the renames may not be on the disk yet
+        for folder in leftovers:
+            remove_folder(folder)
+
+
+def readable(path: Path) -> Path:
+    """Where the folder `path` can be read now: under its own name, or in the middle of being replaced."""
+    fresh, old = _beside(path, ".new"), _beside(path, ".old")
+    if path.exists():
+        return path
+    if (fresh / MANIFEST).exists() and not verify_folder(fresh):
+        return fresh
+    return old if (old / MANIFEST).exists() else path
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder of ours, if it is there. Wherever that stops, what is left is still known as ours."""
+    if not path.is_dir():
+        return
+    keep = {MANIFEST, MARKER}
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name not in keep:
+            entry.unlink()
+    sync_folder(path)
+    for name in keep:
+        (path / name).unlink(missing_ok=True)
+    path.rmdir()
+
+
+def verify_folder(path: Path, progress: Progress = QUIET) -> list[str]:
+    """What is wrong with a folder that `new_folder` made: nothing (`[]`), or one line a fault, files named."""
+    if not path.is_dir():
+        return [f"{path}: is not a folder"]
+    try:
+        manifest = read_json(path / MANIFEST)
+        if not is_sealed(manifest):
+            return [f"{path / MANIFEST}: is not what was written (its own SHA-256 differs)"]
+        listed = manifest["files"]
+        entries = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in listed.items()}
+    except DamageError as error:
+        return [f"{path / MANIFEST}: {error.what}"]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return [f"{path / MANIFEST}: does not have the form of a manifest"]
+    faults = []
+    task, done, total = f"checking {path.name}", 0, sum(size for _, size in entries.values())
+    for name, (digest, size) in sorted(entries.items()):
+        progress.at(task, done, total)
+        done += size
+        file = path / name
+        if Path(name).name != name or "\0" in name:
+            faults.append(f"{path / MANIFEST}: names a file outside its folder: {name!r}")
+        elif not file.is_file():
+            faults.append(f"{file}: is missing")
+        else:
+            faults += _faults_of(file, digest, size)
+    progress.end(task)
+    faults += [f"{path / name}: was added afterwards" for name in sorted(set(_file_names(path)) - set(entries))]
+    return faults
+
+
+def _faults_of(file: Path, digest: str, size: int) -> list[str]:
+    """What is wrong with one file of a folder."""
+    try:
+        if file.stat().st_size != size:
+            return [f"{file}: has {file.stat().st_size} bytes, not {size}"]
+        if sha256_of(file) != digest:
+            return [f"{file}: its content is not what was written (SHA-256 differs)"]
+    except OSError as error:
+        return [f"{file}: cannot be read ({error.strerror})"]
+    return []
+
+
+def _write_manifest(folder: Path, extra: dict[str, Any]) -> None:
+    """Flushes every file of `folder`, then writes its manifest last."""
+    entries = {}
+    for name in _file_names(folder):
+        with open(folder / name, "rb+") as file:
+            sync_file(file.fileno())
+        entries[name] = {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
+    write_sealed_json(folder / MANIFEST, {**extra, "files": entries})
+
+
+def _move_into_place(fresh: Path, path: Path) -> None:
+    """Gives a finished folder its name, with a flush after each rename: none may reach the disk before an earlier."""
+    old = _beside(path, ".old")
+    replaces = path.exists()
+    if replaces:
+        sync_folder(path.parent)
+        os.replace(path, old)
+    try:
+        if replaces:
+            sync_folder(path.parent)
+        os.replace(fresh, path)
+    except OSError:
+        if replaces:
+            os.replace(old, path)
+        raise
+    sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # the new folder stands: an old one that stays is no reason to fail
+        remove_folder(old)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether acorn made this folder, as far as it goes; an empty one holds nothing to lose."""
+    return (folder / MANIFEST).exists() or (folder / MARKER).exists() or not any(folder.iterdir())
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Files of a folder but for its manifest and what desktops and checkouts add (names that begin with a dot)."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != MANIFEST and not entry.name.startswith("."))
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _is_about_writing(error: OSError, folder: Path) -> bool:
+    """Whether an error inside a `new_folder` block is the disk's, not that of an input or a connection."""
+    named = error.filename if isinstance(error.filename, str | os.PathLike) else ""
+    return error.errno in DISK_FAULTS or (bool(named) and Path(named).is_relative_to(folder))

@@ -1,0 +1,32 @@
+"""A lock that ends with its holder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from acorn.errors import UsageError
+from acorn.folder_lock import FolderLock
+
+
+def test_lock_keeps_a_second_process_out(tmp_path) -> None:
+    """Row 30. The lock goes with its holder, however that ends."""
+    script = (
+        "import sys; from pathlib import Path; from acorn.folder_lock import FolderLock\n"
+        "with FolderLock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    path = tmp_path / "run" / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UsageError, match=f"process {holder.pid}"), FolderLock(path):
+        pass
+    holder.kill()
+    holder.wait()
+    with FolderLock(path):
+        assert str(os.getpid()) in path.read_text()
