@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import IO
 
 from acorn.errors import UsageError
-from acorn.files import disk_errors
+from acorn.files import disk_errors, make_folders
 
 IN_USE = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 
@@ -31,8 +32,26 @@ class FolderLock:
 
     def __enter__(self) -> FolderLock:
         with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(self.path, "a+", encoding="utf-8")
+            make_folders(self.path.parent)
+        self._file = self._open_and_lock()
+        while not self._is_the_one_there(self._file):  # its last holder removed it in the meantime
+            self._file.close()
+            self._file = self._open_and_lock()
+        with contextlib.suppress(OSError):  # the lock holds, whoever its file names
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._file.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file:
+            self._file.close()
+
+    def _open_and_lock(self) -> IO[str]:
+        with disk_errors(self.path):
+            file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - open as long as the lock is held
         try:
             _lock(file)
         except OSError as error:
@@ -48,18 +67,14 @@ class FolderLock:
                 where=str(self.path.parent),
                 mend="wait for it, stop it, or name another folder with --out",
             ) from None
-        self._file = file
-        with disk_errors(self.path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-        return self
+        return file
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file:
-            self._file.close()
+    def _is_the_one_there(self, file: IO[str]) -> bool:
+        try:
+            there = self.path.stat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(file.fileno()))
 
 
 def _lock(file: IO[str]) -> None:

@@ -61,6 +61,7 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
         with disk_errors(path):
             fresh.mkdir()
             (fresh / MARKER).touch()
+            sync_folder(fresh)
         yield fresh
         with disk_errors(path):
             _write_manifest(fresh, extra or {})
@@ -186,6 +187,9 @@ def _move_into_place(fresh: Path, path: Path) -> None:
     old = _beside(path, ".old")
     replaces = path.exists()
     if replaces:
+        if not _is_ours(path):  # it lost its manifest; what it becomes must be ours to remove
+            (path / MARKER).touch()
+            sync_folder(path)
         sync_folder(path.parent)
         os.replace(path, old)
     try:
@@ -203,7 +207,11 @@ def _move_into_place(fresh: Path, path: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether acorn made this folder, as far as it goes; an empty one holds nothing to lose."""
-    return (folder / MANIFEST).exists() or (folder / MARKER).exists() or not any(folder.iterdir())
+    if not folder.is_dir():
+        return False
+    # .nfs*: what NFS keeps of a removed file that somebody still reads.
+    is_empty = all(entry.name.startswith(".nfs") for entry in folder.iterdir())
+    return is_empty or (folder / MANIFEST).exists() or (folder / MARKER).exists()
 
 
 def _file_names(folder: Path) -> list[str]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from pathlib import Path
 
-from acorn.files import disk_errors, sync_folder
+from acorn.errors import DamageError
+from acorn.files import disk_errors, read_json, sync_folder
 from acorn.folders import remove_folder, verify_folder
-from acorn.run_folder import STEP_FOLDER, RunFolder
+from acorn.run_folder import STATE, STEP_FOLDER, RunFolder
 
 REMOVED_PREFIX = "removed-"
 
 
-def rotate_checkpoints(run: RunFolder, *, keep: int, best_step: int | None) -> list[int]:
-    """Removes all but the newest `keep` checkpoints and the best one, once the newest has passed its check.
+def rotate_checkpoints(run: RunFolder, *, keep: int, also: Collection[int | None] = ()) -> list[int]:
+    """Removes all but the newest `keep` checkpoints, once the newest has passed its check.
+
+    One that a signal or a full disk put between those of the schedule stays only while it is the newest, and does not
+    count: a run that was stopped keeps the same checkpoints as one that was not.
 
     A folder is renamed before it is emptied, so that what a kill leaves behind does not look like a checkpoint.
+
+    Args:
+        also: steps that stay beside them, such as the best one.
 
     Returns:
         the steps removed; none if the newest is not whole.
@@ -22,21 +31,46 @@ def rotate_checkpoints(run: RunFolder, *, keep: int, best_step: int | None) -> l
     Raises:
         ResourceError: a folder cannot be renamed or removed. Those to be kept still stand.
     """
-    steps = run.checkpoint_steps()
-    if not steps or verify_folder(run.checkpoint(steps[-1])):
-        return []
-    removed = [step for step in steps[:-keep] if step != best_step]
     with disk_errors(run.checkpoints):
-        for step in removed:
+        steps = run.checkpoint_steps()
+        if not steps or verify_folder(run.checkpoint(steps[-1])):
+            return []
+    scheduled = [step for step in steps if _is_scheduled(run.checkpoint(step))]
+    stay = {*scheduled[-keep:], *also, steps[-1]}
+    removed = [step for step in steps if step not in stay]
+    remove_checkpoints(run, removed)
+    return removed
+
+
+def remove_checkpoints(run: RunFolder, steps: Collection[int]) -> None:
+    """Removes the checkpoints of `steps`, and what an interrupted removal left.
+
+    Raises:
+        ResourceError: as `rotate_checkpoints`.
+    """
+    with disk_errors(run.checkpoints):
+        _remove_leftovers(run)
+        for step in steps:
             path = run.checkpoint(step)
             os.replace(path, path.with_name(REMOVED_PREFIX + path.name))
-        leftovers = [entry for entry in run.checkpoints.iterdir() if _is_leftover(entry.name)]
-        if leftovers:
-            sync_folder(run.checkpoints)  # else a power loss might bring back the names of emptied folders
-        for leftover in leftovers:
-            remove_folder(leftover)
-    return removed
+        _remove_leftovers(run)
+
+
+def _remove_leftovers(run: RunFolder) -> None:
+    leftovers = [entry for entry in run.checkpoints.iterdir() if _is_leftover(entry.name)]
+    if leftovers:
+        sync_folder(run.checkpoints)  # else a power loss might bring back the names of emptied folders
+    for leftover in leftovers:
+        remove_folder(leftover)
 
 
 def _is_leftover(name: str) -> bool:
     return name.startswith(REMOVED_PREFIX) and STEP_FOLDER.fullmatch(name.removeprefix(REMOVED_PREFIX)) is not None
+
+
+def _is_scheduled(checkpoint: Path) -> bool:
+    """What its state says; a damaged one counts, so that nothing is removed on its account."""
+    try:
+        return read_json(checkpoint / STATE)["counters"]["scheduled"] is not False
+    except (DamageError, KeyError, TypeError):
+        return True

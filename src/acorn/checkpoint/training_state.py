@@ -46,6 +46,7 @@ class Counters:
         sample_step: when samples were last drawn.
         metrics_bytes, samples_bytes: lengths of metrics.jsonl and samples.jsonl at this point.
         schedule_steps: the length that the schedule was computed for (0: by the clock).
+        scheduled: false in a checkpoint that only a signal, or a full disk before it, caused.
         undisturbed: false once anything happened that an undisturbed run would not have seen.
     """
 
@@ -66,6 +67,7 @@ class Counters:
     metrics_bytes: int = 0
     samples_bytes: int = 0
     schedule_steps: int = 0
+    scheduled: bool = True
     undisturbed: bool = True
 
 
@@ -199,10 +201,10 @@ def _counters(values: Mapping[str, Any]) -> Counters:
     """Counters from what state.json says.
 
     Raises:
-        ValueError: a counter is missing, unknown, negative or of another type.
+        ValueError: a counter is unknown, negative or of another type, or one without which there is no run is missing.
     """
     kinds = {field.name: _COUNTER_TYPES[str(field.type)] for field in dataclasses.fields(Counters)}
-    if values.keys() != kinds.keys():
+    if not {"step", "samples", "tokens"} <= values.keys() <= kinds.keys():
         raise ValueError(f"{STATE} does not have the counters of a run")
     for name, value in values.items():
         is_number = type(value) in (int, float)

@@ -72,6 +72,13 @@ def main() -> None:
         # Whoever read our output has gone; what is still in the buffer has nowhere to go either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        where = f"\n  where:   {error.filename}" if error.filename else ""
+        _leave(
+            f"acorn: Reading or writing failed: {error.strerror or error}.{where}\n  to mend: check the disk and the "
+            "rights of that place; a run goes on with --resume",
+            6,
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

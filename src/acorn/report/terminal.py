@@ -7,6 +7,7 @@ that jumps changes no rate and no time left.
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 import time
@@ -210,6 +211,7 @@ class Screen:
         self.clock = clock
         self._live: Live | None = None
         self._drawn = -math.inf
+        self._is_gone = False
 
     @property
     def is_live(self) -> bool:
@@ -227,17 +229,28 @@ class Screen:
         self._drawn = now
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
-            self._live.start()
-        self._live.update(picture(), refresh=True)
+            self._write(self._live.start)
+        live, content = self._live, picture()
+        self._write(lambda: live.update(content, refresh=True))
 
     def print(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._write(lambda: self._console.print(Text(text), soft_wrap=True))
 
     def close(self) -> None:
         if self._live:
-            self._live.stop()
+            self._write(self._live.stop)
             self._live = None
         self._drawn = -math.inf
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """A reader that has gone, or a full disk behind stderr, must not end the work that is being told of."""
+        if self._is_gone:
+            return
+        try:
+            write()
+        except (OSError, SystemExit):  # rich exits where it meets a broken pipe
+            self._is_gone = True
+            self._console.file = io.StringIO()
 
 
 def _bar_and_text(line: str, done: float | None, width: int) -> RenderableType:

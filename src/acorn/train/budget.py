@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from acorn.config import Config
 from acorn.config_files import with_values
@@ -103,13 +107,34 @@ def check_disk(config: Config, out: Path) -> None:
     parameters = size_of(config.model).parameters
     # Kept ones, the best one, one being written, and final/ twice while it is replaced.
     needed = parameters * ((config.checkpoint.keep + 2) * (4 + _state_bytes(config)) + 2 * 4)
-    free = free_bytes(out)
+    folders = [out / "final", *(out / "checkpoints").glob("*")]
+    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
+    needed, free = max(0, needed - there), free_bytes(out)
     if needed > free:
         raise ResourceError(
-            f"The run's checkpoints would take {needed:,} bytes; {free:,} are free.",
+            f"The run's checkpoints would take {needed:,} more bytes; {free:,} are free.",
             where=str(out),
             mend="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
         )
+
+
+@contextlib.contextmanager
+def memory_errors(config: Config) -> Iterator[None]:
+    """Turns running out of memory inside the block into a ResourceError with the setting to lower, and to what."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # On a CPU, PyTorch has no type of its own for it.
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not known:
+            raise
+        size = config.train.micro_batch_size
+        advice = f"start anew with train.micro_batch_size={size // 2}, or " if size > 1 else ""
+        raise ResourceError(
+            "Out of memory; the last checkpoint stands.",
+            where=f"train.micro_batch_size = {size} on {config.train.device}",
+            mend=f"{advice}lower model.block_size, or leave more memory to this program",
+        ) from None
 
 
 def _state_bytes(config: Config) -> int:

@@ -13,7 +13,7 @@ from acorn.config import Config
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError
 from acorn.evaluate.validation import evaluate_split
-from acorn.files import read_sealed_json, write_sealed_json
+from acorn.files import disk_errors, read_sealed_json, sync_folder, write_sealed_json
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.progress import Progress
@@ -40,8 +40,14 @@ def finish_run(
     """
     step = counters.step
     if config.checkpoint.final == "best" and counters.best_step not in (None, step):
-        step = counters.best_step or step
-        restore(model, [], read_checkpoint(run.checkpoint(step), weights_only=True))
+        best = run.checkpoint(counters.best_step or step)
+        if best.is_dir():
+            step = counters.best_step or step
+            restore(model, [], read_checkpoint(best, weights_only=True))
+        else:  # damage was gone back past, and the best one of then had been removed
+            progress.note(
+                f"The best checkpoint, {best.name}, is gone: final/ holds the last weights, of step {step:,}."
+            )
     evaluation: dict[str, Any] = {}
     for split in ("valid", "test"):
         if split in shards.splits:
@@ -53,8 +59,10 @@ def finish_run(
             evaluation[split] = dataclasses.asdict(result)
     facts = _card_facts(config, tokenizer, shards, step, evaluation)
     write_model_folder(run.final, model, tokenizer, write_card(facts))
-    for page in (run.loss_picture, run.report):
-        page.unlink(missing_ok=True)  # of an earlier end of this run: `is_finished` goes by their being there
+    with disk_errors(run.root):
+        for page in (run.loss_picture, run.report):
+            page.unlink(missing_ok=True)  # of an earlier end of this run: `is_finished` goes by their being there
+        sync_folder(run.root)
     write_sealed_json(run.evaluation, {"step": counters.step, "weights_of_step": step, **evaluation})
     write_loss_picture(run.root)
     write_report(run.root)

@@ -17,7 +17,7 @@ from acorn.config import Config
 from acorn.data.batches import read_batch
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DamageError, DivergedError, ResourceError, StoppedError
+from acorn.errors import DamageError, DivergedError, StoppedError
 from acorn.evaluate.validation import score
 from acorn.generate.engine import generate
 from acorn.generate.sampling import SamplingSettings
@@ -30,7 +30,7 @@ from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.optimizer import set_rates
-from acorn.train.saving import Saver, go_back, weights_are_finite
+from acorn.train.saving import Saver, go_back, tidy, weights_are_finite
 from acorn.train.schedule import rate_factor
 from acorn.train.step import LossFunction, StepResult, train_step
 from acorn.train.stop import StopRequest
@@ -92,6 +92,7 @@ class Loop:
         self._since_log = [0.0, 0]  # seconds, tokens
         self._last_step_seconds = 0.0
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        self._best_before: tuple[float | None, int | None] = (None, None)
         self._saver = Saver(
             self.run,
             self.config,
@@ -115,24 +116,46 @@ class Loop:
         with StopRequest() as stop:
             self._sitting_start = time.monotonic()
             if self.counters.step:
-                self._saver.tidy(self.counters)
+                tidy(self.run, self.config, self.counters, self.watcher.note)
+                self._make_up_for_a_stop()
             while not (self.is_done() and self._finish()):
                 if not self._step():
                     continue
-                improved = self._due(self.config.train.eval_every) and self._validate()
-                if self._due(self.config.train.sample_every):
-                    self._sample()
+                # Asked once, before what may take long; a signal that comes later is answered after the next step.
+                signal_number = stop.signal_number
+                improved = not signal_number and self._look_at_the_model()
                 self._tick()
                 if self.is_done():
                     continue
-                signal_number = stop.signal_number  # asked once: a later one is answered after the next step
-                due = self._due(self.config.train.save_every) or self._saver.has_to_retry(self.counters.step)
-                if (improved or due or signal_number) and not self._save(can_wait=not signal_number):
+                scheduled = improved or self._due(self.config.train.save_every)
+                due = scheduled or signal_number or self._saver.has_to_retry(self.counters.step)
+                if due and not self._save(scheduled=scheduled, can_wait=not signal_number):
                     continue
                 if signal_number:
                     raise self._stopped(signal_number)
-            if stop.signal_number:
-                raise self._stopped(stop.signal_number)
+        if stop.signal_number:
+            raise self._stopped(stop.signal_number)
+
+    def _make_up_for_a_stop(self) -> None:
+        """Validates and samples where a signal made the run save before it could, and saves where it would have."""
+        train = self.config.train
+        if self.is_done() or not (self._has_to_validate() or self._has_to_sample()):
+            return
+        if self._look_at_the_model() or self._due(train.save_every):
+            self._save(scheduled=True, can_wait=True)
+
+    def _has_to_validate(self) -> bool:
+        return self._due(self.config.train.eval_every) and self.counters.valid_step != self.counters.step
+
+    def _has_to_sample(self) -> bool:
+        return self._due(self.config.train.sample_every) and self.counters.sample_step != self.counters.step
+
+    def _look_at_the_model(self) -> bool:
+        """Validates and samples, where that is due and not done. True if the loss is the lowest so far."""
+        improved = self._has_to_validate() and self._validate()
+        if self._has_to_sample():
+            self._sample()
+        return improved
 
     def is_done(self) -> bool:
         """Whether the steps or the minutes of the run are used up."""
@@ -150,7 +173,18 @@ class Loop:
         set_rates(self.optimizers, factor)
         first = counters.samples
         inputs, targets = read_batch(self._tokens, self._order, first, train.batch_size)
-        result = self._guarded_step(inputs, targets)
+        result = train_step(
+            self.model,
+            self._loss_function,
+            self.optimizers,
+            inputs,
+            targets,
+            micro_batch_size=train.micro_batch_size,
+            clip=self.config.optimizer.clip,
+            seed=train.seed,
+            counters=counters,
+            runtime=self.runtime,
+        )
         counters.step += 1
         counters.samples += train.batch_size
         counters.tokens += self._batch_tokens
@@ -167,28 +201,6 @@ class Loop:
         if self._due(train.log_every):
             self._log(result, self.config.optimizer.peak_lr * factor)
         return True
-
-    def _guarded_step(self, inputs: torch.Tensor, targets: torch.Tensor) -> StepResult:
-        try:
-            return train_step(
-                self.model,
-                self._loss_function,
-                self.optimizers,
-                inputs,
-                targets,
-                micro_batch_size=self.config.train.micro_batch_size,
-                clip=self.config.optimizer.clip,
-                seed=self.config.train.seed,
-                counters=self.counters,
-                runtime=self.runtime,
-            )
-        except torch.OutOfMemoryError:
-            smaller = max(1, self.config.train.micro_batch_size // 2)
-            raise ResourceError(
-                f"Out of memory at step {self.counters.step + 1:,}; the last checkpoint stands.",
-                where=f"train.micro_batch_size = {self.config.train.micro_batch_size} on {self.runtime.device}",
-                mend=f"start anew with train.micro_batch_size={smaller}, or lower model.block_size",
-            ) from None
 
     def _done_and_share(self) -> tuple[float, float]:
         """Share of the run done before the coming step, and the share that the step takes."""
@@ -259,6 +271,7 @@ class Loop:
         self.watcher.valid(record)
         if not loss < (math.inf if counters.best_loss is None else counters.best_loss):  # NaN is never the best
             return False
+        self._best_before = (counters.best_loss, counters.best_step)
         counters.best_loss, counters.best_step = loss, counters.step
         return True
 
@@ -275,7 +288,7 @@ class Loop:
         if counters.sample_step != counters.step:
             self._sample()
             found = False
-        return found or self._save(can_wait=False)
+        return found or self._save(scheduled=True, can_wait=False)
 
     def _stopped(self, signal_number: int) -> StoppedError:
         return StoppedError(
@@ -299,12 +312,16 @@ class Loop:
             self.samples.write({"step": self.counters.step, "prompt": result.prompt, "text": result.text})
             self.watcher.sample(self.counters.step, result.prompt, result.text)
 
-    def _save(self, *, can_wait: bool) -> bool:
+    def _save(self, *, scheduled: bool, can_wait: bool) -> bool:
         """Saves a checkpoint; see `Saver.save`. False if the weights are not finite: then the run rolled back."""
         if not weights_are_finite(self.model):
             self._roll_back("the last update left weights that are not finite")
             return False
-        self._saver.save(self.counters, can_wait=can_wait)
+        counters = self.counters
+        saved = self._saver.save(counters, scheduled=scheduled, can_wait=can_wait)
+        if not saved and counters.best_step == counters.step:  # the best one is a checkpoint that is there
+            counters.best_loss, counters.best_step = self._best_before
+            counters.undisturbed = False
         self._tick()
         return True
 
@@ -336,7 +353,7 @@ class Loop:
                 mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip; the last checkpoint stands",
             )
         seconds = counters.seconds
-        found = go_back(self.run, self.config, self.model, self.optimizers, self.progress)
+        found = go_back(self.run, self.config, self.model, self.optimizers, counters, self.progress)
         for field in dataclasses.fields(Counters):
             setattr(counters, field.name, getattr(found, field.name))
         counters.rollbacks, counters.skips, counters.seconds = rollbacks, 0, seconds

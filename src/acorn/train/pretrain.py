@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from acorn.checkpoint.integrity import newest_whole_checkpoint, started_checkpoints
+from acorn.checkpoint.integrity import newest_whole_checkpoint
 from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoint, restore
 from acorn.config import Config
 from acorn.config_files import load_run_config, to_toml, with_values
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenShards
-from acorn.errors import UsageError
-from acorn.files import disk_errors, read_sealed_json, remove_temporary_files, write_file, write_json
+from acorn.errors import DamageError, UsageError
+from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
-from acorn.folders import settle
 from acorn.model.gpt import GPT
 from acorn.model.sizing import choose_micro_batch_size, size_of
 from acorn.progress import QUIET, Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import open_trackers
-from acorn.run_folder import RunFolder
+from acorn.run_folder import CONFIG, RunFolder
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak
 from acorn.runtime.memory import available_memory
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.train.budget import check_disk, check_memory, expected_seconds
+from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors
 from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.loop import Loop, Watcher
 from acorn.train.optimizer import build_optimizers
 from acorn.train.resume import merge_configs
+from acorn.train.run_start import check_config, check_folder, clear_leftovers, nothing_left_behind
 from acorn.train.run_text import fingerprint_of, text_to_shards
+from acorn.train.saving import tidy
 from acorn.train.schedule import rate_factor
 from acorn.train.step import initial_counters
 
@@ -99,28 +99,44 @@ def pretrain(
     """
     run = RunFolder(out)
     if config is not None:
-        _check_config(config)
-    _check_folder(run, resume)
-    with FolderLock(run.lock), _nothing_left_behind(run):
-        if config is None:
-            if not run.config.exists():
-                raise UsageError(
-                    "There is no run to go on with.",
-                    where=str(run.config),
-                    mend="name a preset or a TOML file to start one",
-                )
-            config = load_run_config(run.config, overrides)
-        _clear_leftovers(run)
+        check_config(config)
+    check_folder(run, resume)
+    with FolderLock(run.lock), nothing_left_behind(run):
+        check_folder(run, resume)  # again: another process may have been quicker to the lock
+        clear_leftovers(run)
         found = newest_whole_checkpoint(run, progress) if resume else None
+        if config is None:
+            config = _own_config(run, found, overrides)
         if found is None:
+            config = _with_earlier_choices(config, run)
             return _run(config, run, None, command_line, watcher or Unwatched(), progress)
         checkpoint = read_checkpoint(found)
         config, changed = merge_configs(checkpoint.config, config, allow_change)
         for key, change in changed.items():
             progress.note(f"changed on resume: {key}: {change}")
         if not changed and is_finished(run, checkpoint.counters.step) and _used_up(config, checkpoint.counters):
+            tidy(run, config, checkpoint.counters, progress.note)
             return _result(run, checkpoint.counters.step, was_complete=True)
         return _run(config, run, checkpoint, command_line, watcher or Unwatched(), progress)
+
+
+def _own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]) -> Config:
+    """The config that the run wrote into its folder; where that file is gone, the one in its checkpoint."""
+    if run.config.exists():
+        return load_run_config(run.config, overrides)
+    if checkpoint is None:
+        raise UsageError(
+            "There is no run to go on with.", where=str(run.config), mend="name a preset or a TOML file to start one"
+        )
+    return load_run_config(checkpoint / CONFIG, overrides)
+
+
+def _with_earlier_choices(config: Config, run: RunFolder) -> Config:
+    """`config` with what an earlier start of this run, killed before its first checkpoint, chose for the machine."""
+    try:
+        return merge_configs(load_run_config(run.config), config)[0]
+    except (DamageError, UsageError):  # there was none, or it was another run
+        return config
 
 
 def _run(
@@ -185,62 +201,10 @@ def _run(
             watcher,
             progress,
         )
-        loop.train()
-        finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
+        with memory_errors(config):
+            loop.train()
+            finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
     return _result(run, counters.step, was_complete=False)
-
-
-def _clear_leftovers(run: RunFolder) -> None:
-    """Finishes or removes what an interrupted process was in the middle of. Only the holder of the lock may."""
-    for folder in (run.root, run.checkpoints):
-        remove_temporary_files(folder)
-    for step in started_checkpoints(run):
-        settle(run.checkpoint(step))
-
-
-@contextlib.contextmanager
-def _nothing_left_behind(run: RunFolder) -> Iterator[None]:
-    """Removes the run folder again if an error came before anything was written into it."""
-    try:
-        yield
-    except Exception:
-        if [entry.name for entry in run.root.iterdir()] == [run.lock.name]:
-            run.lock.unlink()
-            with contextlib.suppress(OSError):  # such as on systems that keep an open file's folder
-                run.root.rmdir()
-        raise
-
-
-def _check_config(config: Config) -> None:
-    """Refuses what no run can be made of, before anything is touched."""
-    if not (config.train.steps or config.train.minutes):
-        raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
-    if not (config.data.source or config.data.shards):
-        raise UsageError(
-            "No text is named.",
-            where="data.source",
-            mend="name some, such as 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
-        )
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError(
-            "Several processes were launched; this version trains in one.",
-            where="WORLD_SIZE",
-            mend="start acorn without torchrun",
-        )
-
-
-def _check_folder(run: RunFolder, resume: bool) -> None:
-    """Refuses a folder that holds something already, and one that cannot be written."""
-    if run.root.exists() and not run.root.is_dir():
-        raise UsageError(f"{run.root} is a file, not a folder.", where="--out", mend="name another folder")
-    if not resume and run.root.exists() and any(entry != run.lock for entry in run.root.iterdir()):
-        raise UsageError(
-            f"The folder {run.root} is not empty.",
-            where="--out",
-            mend="go on with that run by adding --resume, or name another folder with --out",
-        )
-    with disk_errors(run.root):
-        run.root.mkdir(parents=True, exist_ok=True)
 
 
 def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: TokenShards) -> tuple[Config, Runtime]:

@@ -11,8 +11,8 @@ from acorn.config_files import differences, load_run_config, to_toml
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError
-from acorn.files import sha256_of, write_file
-from acorn.folders import settle
+from acorn.files import disk_errors, sha256_of, sync_folder, write_file
+from acorn.folders import remove_folder, settle
 from acorn.progress import Progress
 from acorn.run_folder import MANIFEST, TOKENIZER, RunFolder
 from acorn.text.splits import TextSplits
@@ -98,11 +98,12 @@ def _make_shards(config: Config, run: RunFolder, progress: Progress) -> tuple[To
     held_out = (document.text for document in islice(texts.documents("valid"), MEASURED_DOCUMENTS))
     if warning := mangling_warning(tokenizer.measure(held_out)):
         progress.note(f"warning: {warning}")
+    with disk_errors(run.root):
+        remove_folder(run.data)  # first: shards of other text must never stand beside this config
+        sync_folder(run.root)
     write_file(run.config, to_toml(config))
     write_file(run.tokenizer, tokenizer.to_json())
-    shards = prepare(
-        texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, replace_existing=True, progress=progress
-    )
+    shards = prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
     return tokenizer, shards
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from acorn.checkpoint.integrity import newest_whole_checkpoint
-from acorn.checkpoint.rotation import rotate_checkpoints
+from acorn.checkpoint.integrity import checkpoint_faults, newest_whole_checkpoint
+from acorn.checkpoint.rotation import remove_checkpoints, rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
 from acorn.config import Config
 from acorn.errors import DamageError, ResourceError
-from acorn.files import read_sealed_json, write_sealed_json
+from acorn.files import disk_errors, read_sealed_json, write_sealed_json
+from acorn.folders import readable
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.metrics_log import JsonLines
@@ -49,15 +50,20 @@ class Saver:
     def has_to_retry(self, step: int) -> bool:
         return self.retry_at is not None and step >= self.retry_at
 
-    def save(self, counters: Counters, *, can_wait: bool) -> None:
+    def save(self, counters: Counters, *, scheduled: bool, can_wait: bool) -> bool:
         """Writes the checkpoint of this step, then removes those that are no longer to be kept.
 
         Args:
+            scheduled: an undisturbed run would save here too.
             can_wait: a failure is only noted, and the save is due again some steps later; the fourth in a row counts.
+
+        Returns:
+            whether it was written.
 
         Raises:
             ResourceError: the disk is full or cannot be written. The last checkpoint stands.
         """
+        counters.scheduled = scheduled
         try:
             self._write(counters)
         except ResourceError as error:
@@ -76,20 +82,10 @@ class Saver:
                 f"The checkpoint of step {counters.step:,} could not be saved: {error.what} "
                 f"The last one stands; trying again at step {self.retry_at:,}."
             )
-        else:
-            self.failures, self.retry_at = 0, None
-
-    def tidy(self, counters: Counters) -> None:
-        """Names the best checkpoint and removes those no longer kept: what a kill right after a save leaves undone.
-
-        Raises:
-            ResourceError: as `save`.
-        """
-        if counters.best_step is not None:
-            best = {"step": counters.best_step, "loss": counters.best_loss}
-            if not _holds(self.run.best, best):
-                write_sealed_json(self.run.best, best)
-        rotate_checkpoints(self.run, keep=self.config.checkpoint.keep, best_step=counters.best_step)
+            return False
+        self.failures, self.retry_at = 0, None
+        tidy(self.run, self.config, counters, self.note)
+        return True
 
     def _write(self, counters: Counters) -> None:
         self.metrics.sync()
@@ -97,7 +93,25 @@ class Saver:
         counters.metrics_bytes, counters.samples_bytes = self.metrics.length, self.samples.length
         path = self.run.checkpoint(counters.step)
         save_checkpoint(path, self.config, self.tokenizer_json, self.model, self.optimizers, counters, self.resolved)
-        self.tidy(counters)
+
+
+def tidy(run: RunFolder, config: Config, counters: Counters, note: Callable[[str], None]) -> None:
+    """Names the best checkpoint and removes those no longer kept.
+
+    Called after each save, and again when a run goes on: a kill in between leaves it undone. A disk that refuses is
+    noted and no more, for the checkpoint itself stands.
+    """
+    try:
+        best = {"step": counters.best_step, "loss": counters.best_loss}
+        if counters.best_step is None or not readable(run.checkpoint(counters.best_step)).is_dir():
+            with disk_errors(run.best):
+                run.best.unlink(missing_ok=True)  # after going back past damage, the best one may be gone
+        elif not _holds(run.best, best):
+            write_sealed_json(run.best, best)
+        also = {counters.best_step, last_on_schedule(config, counters.step, counters.best_step)}
+        rotate_checkpoints(run, keep=config.checkpoint.keep, also=also)
+    except ResourceError as error:
+        note(f"Older checkpoints could not be removed, or {run.best.name} not written: {error.what} ({error.where})")
 
 
 def weights_are_finite(model: GPT) -> bool:
@@ -110,27 +124,42 @@ def go_back(
     config: Config,
     model: GPT,
     optimizers: list[torch.optim.Optimizer],
+    counters: Counters,
     progress: Progress,
 ) -> Counters:
-    """Puts model and optimizers back to the newest checkpoint, or to the run's beginning where there is none.
+    """Puts model and optimizers back to where an undisturbed run would go from here, and gives the counters of there.
+
+    That is the last checkpoint saved on schedule, and before the first one the beginning; where it is gone, the newest.
+    One that a signal put in between is passed over, and removed, so that a stop does not change where the run goes.
 
     Raises:
         DamageError: there are checkpoints, and none is whole.
     """
-    path = newest_whole_checkpoint(run, progress)
-    if path is None:
+    step = last_on_schedule(config, counters.step - 1, counters.best_step)
+    path = readable(run.checkpoint(step))
+    expected = not step or (path.is_dir() and not checkpoint_faults(path))
+    if not expected:
+        newest = newest_whole_checkpoint(run, progress)
+        path, step = (newest, int(newest.name.split("-")[1].split(".")[0])) if newest else (path, 0)
+    remove_checkpoints(run, [newer for newer in run.checkpoint_steps() if newer > step])
+    if not step:
         model.init_weights(config.train.seed)
         for optimizer in optimizers:
             optimizer.state.clear()
-        return initial_counters(config.train.steps, config.train.precision)
-    checkpoint = read_checkpoint(path)
-    restore(model, optimizers, checkpoint)
-    counters = checkpoint.counters
-    on_schedule = config.train.save_every > 0 and counters.step % config.train.save_every == 0
-    if not on_schedule and counters.best_step != counters.step:
-        # A signal or a full disk put it there: a run that met neither would have gone back further.
-        counters.undisturbed = False
-    return counters
+        found = initial_counters(config.train.steps, config.train.precision)
+    else:
+        checkpoint = read_checkpoint(path)
+        restore(model, optimizers, checkpoint)
+        found = checkpoint.counters
+    found.schedule_steps = counters.schedule_steps
+    found.undisturbed = found.undisturbed and counters.undisturbed and expected
+    return found
+
+
+def last_on_schedule(config: Config, step: int, best_step: int | None) -> int:
+    """The newest step up to `step` that a run saves by itself: by the interval, or as the best one. 0: none."""
+    every = config.train.save_every
+    return max(step // every * every if every else 0, best_step or 0)
 
 
 def _holds(path: Path, value: dict[str, Any]) -> bool:

@@ -9,11 +9,13 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # a terminal or an ssh session that ends
+    SIGNALS.append(signal.SIGHUP)
 
 
 class StopRequest:
-    """Catches SIGINT and SIGTERM while the block runs.
+    """Catches SIGINT, SIGTERM and SIGHUP while the block runs, but for those that were to be ignored (as by nohup).
 
     The first one sets `signal_number`. A second SIGINT leaves at once with exit code 130: a save that is under way
     is simply not finished, and the older checkpoint stands. Outside the main thread nothing is caught.
@@ -26,7 +28,8 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._received)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._received)
         return self
 
     def __exit__(

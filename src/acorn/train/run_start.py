@@ -1,0 +1,68 @@
+"""What must hold before a run starts, and its folder as an interrupted process may have left it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from acorn.checkpoint.integrity import started_checkpoints
+from acorn.config import Config
+from acorn.errors import UsageError
+from acorn.files import disk_errors, make_folders, remove_temporary_files
+from acorn.folders import settle
+from acorn.run_folder import RunFolder
+
+
+def clear_leftovers(run: RunFolder) -> None:
+    """Finishes or removes what an interrupted process was in the middle of. Only the holder of the lock may."""
+    with disk_errors(run.root):
+        for folder in (run.root, run.checkpoints):
+            remove_temporary_files(folder)
+        for step in started_checkpoints(run):
+            settle(run.checkpoint(step))
+
+
+@contextlib.contextmanager
+def nothing_left_behind(run: RunFolder) -> Iterator[None]:
+    """Removes the run folder again if an error came before anything was written into it."""
+    try:
+        yield
+    except BaseException:
+        if [entry.name for entry in run.root.iterdir()] == [run.lock.name]:
+            run.lock.unlink()
+            with contextlib.suppress(OSError):  # such as on systems that keep an open file's folder
+                run.root.rmdir()
+        raise
+
+
+def check_config(config: Config) -> None:
+    """Refuses what no run can be made of, before anything is touched."""
+    if not (config.train.steps or config.train.minutes):
+        raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
+    if not (config.data.source or config.data.shards):
+        raise UsageError(
+            "No text is named.",
+            where="data.source",
+            mend="name some, such as 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
+        )
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            "Several processes were launched; this version trains in one.",
+            where="WORLD_SIZE",
+            mend="start acorn without torchrun",
+        )
+
+
+def check_folder(run: RunFolder, resume: bool) -> None:
+    """Refuses a folder that holds something already, and one that cannot be written."""
+    if run.root.exists() and not run.root.is_dir():
+        raise UsageError(f"{run.root} is a file, not a folder.", where="--out", mend="name another folder")
+    if not resume and run.root.exists() and any(entry != run.lock for entry in run.root.iterdir()):
+        raise UsageError(
+            f"The folder {run.root} is not empty.",
+            where="--out",
+            mend="go on with that run by adding --resume, or name another folder with --out",
+        )
+    with disk_errors(run.root):
+        make_folders(run.root)

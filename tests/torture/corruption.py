@@ -1,0 +1,244 @@
+"""Flipped bits, truncations and swapped files: what changes the meaning of a run is found before its first step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import tomllib
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from torture.runs import prepare_folder
+from torture.workers import run_trials
+
+SETTINGS = [
+    "train.steps=40",
+    "model.n_embd=16",
+    "model.n_layer=1",
+    "train.eval_every=0",
+    "train.sample_every=0",
+    "train.save_every=15",
+    "checkpoint.keep=3",
+]
+"""Leaves checkpoints 15, 30 and 40; the one of the end is removed, so that there is something to go on with."""
+
+
+class Reached(Exception):
+    """The run got to its first step, with `meaning`: a digest of everything it would go on with."""
+
+    def __init__(self, meaning: str, step: int) -> None:
+        super().__init__(meaning)
+        self.meaning, self.step = meaning, step
+
+
+class Notes:
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def note(self, text: str) -> None:
+        self.text += text + "\n"
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None: ...
+
+    def end(self, task: str) -> None: ...
+
+
+class Victim:
+    """A run with two checkpoints, and one with only the newer of them."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.folder = folder
+        prepare_folder(folder)
+        self.base = folder / "base"
+        process = os.fork()  # computing here would start threads that no later fork survives
+        if not process:
+            try:
+                self._train()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        assert os.waitpid(process, 0)[1] == 0
+
+    def _train(self) -> None:
+        from acorn.config_files import load_config
+        from acorn.run_folder import RunFolder
+        from acorn.train.pretrain import pretrain
+
+        config = load_config(self.folder / "plain.toml", SETTINGS)
+        pretrain(config, self.base)
+        run = RunFolder(self.base)
+        shutil.rmtree(run.checkpoint(40))
+        shutil.rmtree(run.final)
+        for path in (run.loss_picture, run.report, run.evaluation):
+            path.unlink()
+        shutil.copytree(self.base, self.folder / "single")
+        shutil.rmtree(RunFolder(self.folder / "single").checkpoint(15))
+
+    def files(self, run: Path) -> list[Path]:
+        parts = [run / "config.toml", run / "tokenizer.json", *(run / "data").iterdir()]
+        return sorted([*parts, *(run / "checkpoints").glob("step-*/*")])
+
+
+def resume(out: Path) -> tuple[str, str]:
+    """Goes on with a run up to its first step.
+
+    Returns:
+        what it would go on with ("" where it was refused), and what it said.
+
+    Raises:
+        RuntimeError: it ended otherwise than by a refusal with exit code 3 or 4.
+    """
+    from acorn.errors import AcornError
+    from acorn.train.pretrain import pretrain
+
+    notes = Notes()
+    try:
+        pretrain(None, out, resume=True, progress=notes)
+    except Reached as reached:
+        return reached.meaning, notes.text
+    except AcornError as error:
+        if error.exit_code not in (3, 4) or not (error.what and error.where):
+            raise RuntimeError(f"exit code {error.exit_code}: {error}") from error
+        return "", f"{notes.text}{error}"
+    raise RuntimeError("the run ended without a step")
+
+
+def stop_at_the_first_step() -> None:
+    """Replaces training by a look at what would be trained; and leaves out what only takes time."""
+    import torch
+
+    from acorn.train import environment, loop, pretrain
+
+    torch.set_num_threads(1)
+
+    def meaning(self: Any) -> None:
+        digest = hashlib.sha256()
+        for name, parameter in self.model.named_parameters():
+            digest.update(name.encode() + parameter.detach().numpy().tobytes())
+        for optimizer in self.optimizers:
+            for state in optimizer.state.values():
+                for key in sorted(state):
+                    digest.update(key.encode() + state[key].numpy().tobytes())
+        for split in self.shards.splits:
+            digest.update(self.shards.tokens(split)[:].tobytes() + repr(self.shards.count(split)).encode())
+        config = self.config.model_dump_json()
+        digest.update(f"{self.counters}{config}{self.tokenizer.to_json()}{self.resolved}".encode())
+        raise Reached(digest.hexdigest(), self.counters.step)
+
+    loop.Loop.train = meaning  # type: ignore[method-assign]
+    pretrain.measure_peak = lambda device, dtype: 1e9
+    environment._git_revision = lambda: None
+
+
+def corrupt(draw: random.Random, files: list[Path]) -> tuple[str, Path]:
+    """Damages one file, or swaps two. Returns how, and which (of two, the first)."""
+    path = draw.choice(files)
+    content = bytearray(path.read_bytes())
+    how = draw.choice(("flip", "flip", "flip", "truncate", "swap"))
+    if how == "flip":
+        place = draw.randrange(len(content) * 8)
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+    elif how == "truncate":
+        path.write_bytes(content[: draw.choice((0, len(content) - 1, draw.randrange(len(content))))])
+    else:
+        others = [file for file in files if file.read_bytes() != content]
+        other = draw.choice([file for file in others if file.suffix == path.suffix] or others)
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    return how, path
+
+
+def means_the_same(path: Path, before: bytes) -> bool:
+    """Whether a text file says what it said: a space more in JSON is no other manifest."""
+    now = path.read_bytes()
+    try:
+        if path.suffix == ".json":
+            return bool(json.loads(now) == json.loads(before))
+        if path.suffix == ".toml":
+            return tomllib.loads(now.decode()) == tomllib.loads(before.decode())
+    except ValueError:
+        return False
+    return now == before
+
+
+def corruptions(folder: Path, trials: int, seed: int = 0) -> dict[str, Any]:
+    """`trials` damages, each to a fresh copy of the run.
+
+    Returns:
+        counts by kind and by what came of it, and what was broken: a change of meaning that nobody noticed, or a
+        refusal that does not name the file.
+    """
+    victim = Victim(folder)
+
+    def trial(number: int) -> dict[str, Any]:
+        from acorn.checkpoint.integrity import verify_run
+
+        _once(stop_at_the_first_step)
+        draw = random.Random(f"{seed}:{number}")
+        base = victim.base if number % 2 else folder / "single"
+        out = folder / f"copy-{os.getpid()}"
+        wanted, older = _expected(victim, base, out)
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(base, out)
+        before = {file: file.read_bytes() for file in victim.files(out)}
+        how, path = corrupt(draw, list(before))
+        damaged = [file for file, content in before.items() if file.read_bytes() != content]
+        changed = [file for file in damaged if not means_the_same(file, before[file])]
+        checks = {fault for check in verify_run(out) for fault in check.faults}
+        got, said = resume(out)
+        named = any(file.name in said for file in damaged)
+        if not got:
+            come, fine = "refused", named
+        elif got == wanted and not changed:
+            come, fine = "same meaning", True
+        elif got == wanted:  # an older checkpoint, which this resume had no need of
+            come, fine = "found by verify", any(str(file) in fault for fault in checks for file in changed)
+        else:
+            come, fine = "older checkpoint", got == older and named
+        outcome = {"number": number, "how": how, "file": path.name, "come": come, "fine": fine}
+        return outcome if fine else {**outcome, "said": said}
+
+    outcomes = run_trials(trial, list(range(trials)), folder / "outcomes", "corruption")
+    return {
+        "trials": trials,
+        "by_damage": dict(Counter(outcome.get("how", "error") for outcome in outcomes)),
+        "by_outcome": dict(Counter(outcome.get("come", "error") for outcome in outcomes)),
+        "by_file": dict(Counter(outcome.get("file", "error") for outcome in outcomes)),
+        "broken": [outcome for outcome in outcomes if not outcome.get("fine")],
+    }
+
+
+_meanings: dict[Path, tuple[str, str]] = {}
+_done: set[Any] = set()
+
+
+def _once(action: Any) -> None:
+    if action not in _done:
+        _done.add(action)
+        action()
+
+
+def _expected(victim: Victim, base: Path, out: Path) -> tuple[str, str]:
+    """What an undamaged run goes on with, and what it does from its older checkpoint ("": there is none)."""
+    if base not in _meanings:
+        found = []
+        for without in ((), (30,)):
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(base, out)
+            for step in without:
+                shutil.rmtree(out / "checkpoints" / f"step-{step:08d}")
+            has_any = any((out / "checkpoints").glob("step-*"))
+            found.append(resume(out)[0] if has_any else "")
+        _meanings[base] = (found[0], found[1])
+    return _meanings[base]

@@ -1,0 +1,116 @@
+"""A disk that is really full: a small file system in memory, filled to its last page, in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from torture import calls
+from torture.runs import differences, import_everything, outcome_of, prepare_folder, pretrain_arguments, start
+
+SIZE = 12 << 20
+PAGE = 4096
+RUN_LIMIT = 120.0
+
+
+def can_mount() -> bool:
+    """Whether this user may have a mount namespace."""
+    if not shutil.which("unshare"):
+        return False
+    probe = ["unshare", *_rights(), "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(probe, capture_output=True).returncode == 0
+
+
+def full_disk(folder: Path, runs: int) -> dict[str, Any]:
+    """Starts `_main` in a namespace in which `folder`/disk is the small file system.
+
+    Args:
+        runs: whole training runs that meet a full disk, beside the writer's sweep.
+    """
+    disk = folder / "disk"
+    disk.mkdir(parents=True, exist_ok=True)
+    script = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+    command = ["unshare", *_rights(), "sh", "-c", script, "sh", str(SIZE), str(disk)]
+    command += [sys.executable, "-m", "torture.full_disk", str(folder), str(runs)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=calls.environment())
+    assert done.returncode == 0, done.stdout
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _rights() -> list[str]:
+    return ["--mount"] if os.geteuid() == 0 else ["--mount", "--map-root-user"]
+
+
+def _sweep(root: Path, ballast: Path) -> dict[str, Any]:
+    """The writer meets the end of the disk at every page, from none free until all fits."""
+    done, broken, pages = 0, [], 0
+    while True:
+        ballast.unlink(missing_ok=True)
+        calls.prepare(root)
+        _fill(ballast, leave=pages * PAGE)
+        code = calls.write_in_a_fork(root)
+        ballast.unlink()
+        done += 1
+        if code not in (0, 6):
+            broken.append(f"{pages} pages free: exit code {code}")
+        broken += [f"{pages} pages free: {fault}" for fault in calls.faults_in(root)]
+        if code == 0:
+            return {"done": done, "broken": broken}
+        pages += 1
+
+
+def _fill(ballast: Path, leave: int) -> None:
+    """Takes all the room but `leave` bytes."""
+    room = os.statvfs(ballast.parent)
+    with open(ballast, "wb") as file:
+        file.write(b"\0" * max(0, room.f_bavail * room.f_frsize - leave))
+
+
+def _whole_runs(folder: Path, disk: Path, runs: int) -> dict[str, Any]:
+    """Runs whose disk fills up at one of their saves, some with a page or two left; with room again they go on."""
+    broken: list[str] = []
+    codes: dict[str, int] = {}
+    prepare_folder(folder)
+    reference = start(pretrain_arguments(folder, "plain", folder / "reference"), folder / "reference.log")
+    assert reference.wait() == 0, reference.log.read_text()
+    wanted = outcome_of(folder / "reference")
+    for number in range(runs):
+        out, ballast, log = disk / "run", disk / "ballast", folder / f"run-{number}.log"
+        run = start(pretrain_arguments(folder, "plain", out), log)
+        saves = 1 + number * 20 // runs
+        while run.poll() is None and run.phase.entered("save") < saves:
+            time.sleep(0.0005)
+        _fill(ballast, leave=(number % 4) * 8 * PAGE)
+        code = run.wait(RUN_LIMIT)
+        codes[str(code)] = codes.get(str(code), 0) + 1
+        text = log.read_text()
+        if code not in (0, 6) or "Traceback" in text or (code == 6 and "to mend:" not in text):
+            broken.append(f"run {number}: exit code {code}: {text[-500:]}")
+        ballast.unlink()
+        if start(pretrain_arguments(folder, "plain", out), log).wait(RUN_LIMIT) != 0:
+            broken.append(f"run {number} cannot go on: {log.read_text()[-500:]}")
+        else:
+            broken += [f"run {number}: {name} differs" for name in differences(outcome_of(out), wanted)]
+        shutil.rmtree(out)
+    return {"runs": runs, "codes": codes, "broken": broken}
+
+
+def _main() -> None:
+    folder, runs = Path(sys.argv[1]), int(sys.argv[2])
+    disk = folder / "disk"
+    found = {"sweep": _sweep(disk / "writer", disk / "ballast")}
+    shutil.rmtree(disk / "writer")
+    if runs:
+        import_everything()
+        found["whole"] = _whole_runs(folder / "runs", disk, runs)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    _main()

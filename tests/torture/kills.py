@@ -1,0 +1,212 @@
+"""kill -9 at random moments, and signals: resumed, a run must equal one that nothing happened to, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from torture.runs import (
+    KINDS,
+    PHASES,
+    Started,
+    differences,
+    outcome_of,
+    prepare_folder,
+    pretrain_arguments,
+    start,
+)
+from torture.workers import run_trials
+
+AIMED = ("evaluation", "sampling", "save", "rotation", "final evaluation", "final/", "report")
+"""Phases that are aimed at; a kill at a random time seldom meets the short ones."""
+
+SECOND_CTRL_C = 0.02
+"""Seconds between two SIGINTs, at the most."""
+
+
+class Campaign:
+    """References of each kind, then trials against them.
+
+    Args:
+        folder: for everything; emptied.
+        kinds: of `KINDS`.
+        seed: of the trials' random choices.
+    """
+
+    def __init__(self, folder: Path, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.folder, self.kinds, self.seed = folder, kinds, seed
+        # Forked processes must not fork compilers of their own; and all share what one of them compiled.
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
+        prepare_folder(folder)
+        self.wanted: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        self.visits: dict[str, dict[str, int]] = {}
+        for kind in kinds:
+            for again in range(2 if kind == "compiled" else 1):  # the second finds the first one's compiled code
+                out = folder / f"reference-{kind}-{again}"
+                run = self._start(kind, out)
+                code = run.wait(600)
+                assert code == 0, run.log.read_text()
+                self.seconds[kind] = time.monotonic() - run.began
+                self.visits[kind] = {phase: run.phase.entered(phase) for phase in PHASES}
+                outcome = outcome_of(out)
+                assert self.wanted.setdefault(kind, outcome) == outcome
+
+    def kill(self, number: int) -> dict[str, Any]:
+        """One run, killed once to five times, gone on with after each, compared at its end."""
+        draw = random.Random(f"{self.seed}:kill:{number}")
+        kind = self._kind(number)
+        out = self.folder / "runs" / f"kill-{number:06d}"
+        phases: list[str] = []
+        for _ in range(draw.choice([1, 1, 2, 3, 5])):
+            run = self._start(kind, out)
+            phase = self._wait_for_a_moment(run, draw, kind)
+            if run.send(signal.SIGKILL):
+                run.wait()
+            if run.code != -signal.SIGKILL:  # it had ended before
+                assert run.code == 0, run.log.read_text()[-3000:]
+                break
+            phases.append(phase)
+        found = self._go_on(kind, out)
+        return self._compared(number, kind, found, out, {"phases": phases})
+
+    def stop(self, number: int) -> dict[str, Any]:
+        """One run, stopped by SIGTERM, SIGINT or two SIGINTs at a random time, gone on with, compared at its end."""
+        draw = random.Random(f"{self.seed}:stop:{number}")
+        kind = self._kind(number)
+        out = self.folder / "runs" / f"stop-{number:06d}"
+        how = ("SIGTERM", "SIGINT", "SIGINT twice")[number % 3]
+        run = self._start(kind, out)
+        phase = self._wait_for_a_moment(run, draw, kind)
+        number_sent = signal.SIGTERM if how == "SIGTERM" else signal.SIGINT
+        sent = run.send(number_sent)
+        if how == "SIGINT twice":
+            time.sleep(draw.uniform(0, SECOND_CTRL_C))
+            run.send(number_sent)
+        code = run.wait()
+        text = run.log.read_text()
+        faults = [] if "Traceback" not in text else ["a traceback"]
+        if sent and code not in (0, 128 + number_sent):
+            faults.append(f"exit code {code}")
+        in_training = phase not in ("text", "final evaluation", "final/", "report")
+        saved = "a checkpoint was saved" in text
+        if in_training and how != "SIGINT twice" and code != 0:
+            faults += _stop_faults(out, text, saved)
+        found = self._go_on(kind, out)
+        # A stop adds a checkpoint off the schedule, and rotation then keeps others.
+        rest = {name: value for name, value in found.items() if name != "checkpoints"}
+        wanted = {name: value for name, value in self.wanted[kind].items() if name != "checkpoints"}
+        details = {"how": how, "phases": [phase], "saved": saved, "code": code, "faults": faults}
+        outcome = self._compared(number, kind, rest, out, details, wanted)
+        return outcome
+
+    def _start(self, kind: str, out: Path) -> Started:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return start(pretrain_arguments(self.folder, kind, out), out.with_suffix(".log"), kind)
+
+    def _kind(self, number: int) -> str:
+        """A quarter of the trials compiled, a quarter diverging, where those kinds are asked for."""
+        wished = ("plain", "diverging", "plain", "compiled")[number % 4]
+        return wished if wished in self.kinds else "plain"
+
+    def _wait_for_a_moment(self, run: Started, draw: random.Random, kind: str) -> str:
+        """Waits for a time drawn over the whole run, or for a random place in a phase that is aimed at."""
+        aimed = draw.choice((None, None, *AIMED))
+        end = run.began + draw.uniform(0, 0.95 * self.seconds[kind])
+        visit = draw.randint(1, max(1, self.visits[kind].get(aimed or "", 1)))
+        while run.poll() is None:
+            if aimed is None and time.monotonic() >= end:
+                break
+            if aimed is not None and run.phase.entered(aimed) >= visit:
+                time.sleep(draw.choice((0, draw.uniform(0, 0.003), draw.uniform(0, 0.02))))
+                break
+            if aimed is not None and time.monotonic() > run.began + 3 * self.seconds[kind]:
+                break  # a run that was gone on with near its end makes fewer visits
+            time.sleep(0.0003)
+        return str(run.phase)
+
+    def _go_on(self, kind: str, out: Path) -> dict[str, Any]:
+        run = self._start(kind, out)
+        code = run.wait()
+        assert code == 0, f"exit code {code}: {run.log.read_text()[-3000:]}"
+        return outcome_of(out)
+
+    def _compared(
+        self,
+        number: int,
+        kind: str,
+        found: dict[str, Any],
+        out: Path,
+        details: dict[str, Any],
+        wanted: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        different = differences(found, wanted or self.wanted[kind])
+        text = out.with_suffix(".log").read_text()
+        if "Traceback" in text:
+            different.append("a traceback")
+        equal = not different and not details.get("faults")
+        if equal:
+            shutil.rmtree(out)
+            out.with_suffix(".log").unlink()
+        return {"number": number, "kind": kind, "equal": equal, "different": different, **details}
+
+
+def _stop_faults(out: Path, text: str, saved: bool) -> list[str]:
+    """A polite stop says which step it saved, and that checkpoint is there and whole."""
+    from acorn.checkpoint.integrity import checkpoint_faults
+    from acorn.run_folder import RunFolder
+
+    if not saved:
+        return ["no checkpoint was saved"]
+    step = int(text.rpartition("Stopped at step ")[2].split(";")[0].replace(",", ""))
+    return checkpoint_faults(RunFolder(out).checkpoint(step))
+
+
+def kills(folder: Path, trials: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:
+    """`trials` runs that are killed. `equal` of them ended as the undisturbed run of their kind did."""
+    campaign = Campaign(folder, kinds, seed)
+    outcomes = run_trials(campaign.kill, list(range(trials)), folder / "outcomes-kill", "kill -9")
+    return _summary(outcomes)
+
+
+def signals(folder: Path, trials: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:
+    """`trials` runs that are asked to stop."""
+    campaign = Campaign(folder, kinds, seed)
+    outcomes = run_trials(campaign.stop, list(range(trials)), folder / "outcomes-stop", "signals")
+    return {**_summary(outcomes), "saved": sum(bool(outcome.get("saved")) for outcome in outcomes)}
+
+
+def _summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "trials": len(outcomes),
+        "equal": sum(outcome.get("equal", False) for outcome in outcomes),
+        "by_kind": dict(Counter(outcome.get("kind", "error") for outcome in outcomes)),
+        "killed": sum(len(outcome.get("phases", ())) for outcome in outcomes),
+        "by_phase": dict(Counter(phase for outcome in outcomes for phase in outcome.get("phases", ()))),
+        "failed": [outcome for outcome in outcomes if not outcome.get("equal")],
+    }
+
+
+def main() -> None:
+    """`python -m torture.kills kill|stop FOLDER TRIALS KIND...`: prints the summary as JSON."""
+    import sys
+
+    from torture.runs import import_everything
+
+    what, folder, trials, *kinds = sys.argv[1:]
+    import_everything()
+    campaign = {"kill": kills, "stop": signals}[what]
+    print(json.dumps(campaign(Path(folder), int(trials), tuple(kinds) or KINDS)))
+
+
+if __name__ == "__main__":
+    main()

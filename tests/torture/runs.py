@@ -1,0 +1,270 @@
+"""A small run to be tortured: its config, how it is started in a process of its own, and what must come out equal.
+
+Runs are forked from a process that has imported everything and computed nothing, so that a start costs milliseconds
+instead of seconds. Apart from that they are the command line: arguments in, exit code and messages out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CLOCK = ("seconds", "tokens_per_second", "mfu")
+"""Fields of metrics.jsonl that a clock decides."""
+
+CLOCK_COUNTERS = ("seconds", "train_seconds", "metrics_bytes")
+"""Counters that a clock decides: metrics.jsonl holds seconds, so its length does too."""
+
+KINDS = ("plain", "diverging", "compiled")
+PHASES = ("text", "steps", "evaluation", "sampling", "save", "rotation", "final evaluation", "final/", "report")
+STEPS = 200
+SETTINGS = [
+    f"train.steps={STEPS}",
+    "tokenizer.vocab_size=300",
+    "model.n_layer=2",
+    "model.n_embd=32",
+    "model.block_size=32",
+    "model.dropout=0.1",
+    "train.batch_size=4",
+    "train.micro_batch_size=2",
+    "train.eval_every=25",
+    "train.eval_tokens=500",
+    "train.save_every=10",
+    "train.sample_every=50",
+    "train.sample_tokens=8",
+    "train.threads=1",
+    "train.max_skips=2",
+]
+KIND_SETTINGS = {
+    "plain": ["train.compile=false", "train.precision=fp32"],
+    "diverging": ["train.compile=false", "train.precision=fp32"],
+    "compiled": ["train.compile=true", "train.precision=bf16", "train.micro_batch_size=4", "model.n_layer=1"],
+}
+WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again"
+
+
+def prepare_folder(folder: Path) -> None:
+    """A text of about 30 KB and a config of each kind."""
+    from acorn.config_files import load_config, to_toml
+
+    draw = random.Random(0)
+    lines = [" ".join(draw.choices(WORDS.split(), k=draw.randint(4, 12))) + "." for _ in range(800)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text.txt").write_text("\n".join(lines) + "\n")
+    for kind in KINDS:
+        config = load_config("small", [f"data.source={folder / 'text.txt'}", *SETTINGS, *KIND_SETTINGS[kind]])
+        (folder / f"{kind}.toml").write_text(to_toml(config))
+
+
+class Phase:
+    """What a run is doing, in memory that it shares with the process that watches it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1 + 4 * len(PHASES))
+
+    def __str__(self) -> str:
+        return PHASES[self._memory[0]]
+
+    def entered(self, phase: str) -> int:
+        """How often a phase was entered."""
+        place = 1 + 4 * PHASES.index(phase)
+        return int.from_bytes(self._memory[place : place + 4], "little")
+
+    @contextlib.contextmanager
+    def inside(self, phase: str) -> Iterator[None]:
+        code, before = PHASES.index(phase), self._memory[0]
+        place = 1 + 4 * code
+        self._memory[place : place + 4] = (self.entered(phase) + 1).to_bytes(4, "little")
+        self._memory[0] = code
+        try:
+            yield
+        finally:
+            self._memory[0] = before
+
+    def wrap(self, owner: Any, name: str, phase: str) -> None:
+        """Makes a function tell when it runs."""
+        function = getattr(owner, name)
+
+        def told(*arguments: Any, **options: Any) -> Any:
+            with self.inside(phase):
+                return function(*arguments, **options)
+
+        setattr(owner, name, told)
+
+
+@dataclass
+class Started:
+    """A run in its own process. `log` is what it prints."""
+
+    process: int
+    log: Path
+    phase: Phase
+    began: float
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        """Exit code (negative: the signal that ended it), or None while it runs."""
+        if self.code is None:
+            process, status = os.waitpid(self.process, os.WNOHANG)
+            if process:
+                self.code = os.waitstatus_to_exitcode(status)
+        return self.code
+
+    def wait(self, limit: float = 120.0) -> int:
+        """Waits for the end.
+
+        Raises:
+            TimeoutError: it did not come within `limit` seconds.
+        """
+        while self.poll() is None:
+            if time.monotonic() - self.began > limit:
+                os.kill(self.process, 9)
+                os.waitpid(self.process, 0)
+                raise TimeoutError(f"process {self.process} hung in {self.phase}: {self.log.read_text()[-2000:]}")
+            time.sleep(0.001)
+        assert self.code is not None
+        return self.code
+
+    def send(self, number: int) -> bool:
+        """Sends a signal; False if the process had ended."""
+        if self.poll() is not None:
+            return False
+        os.kill(self.process, number)
+        return True
+
+
+def import_everything() -> None:
+    """What a run imports, so that forked ones need not. Nothing is computed: threads do not survive a fork."""
+
+    import acorn.cli.main
+    import acorn.report.terminal
+    import acorn.train.pretrain  # noqa: F401
+
+
+def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callable[[], None] | None = None) -> Started:
+    """Starts the command line in a forked process.
+
+    Args:
+        kind: `diverging` makes gradients NaN at certain steps.
+        prepare: called in the new process before the command.
+    """
+    phase = Phase()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    began = time.monotonic()
+    process = os.fork()
+    if process:
+        return Started(process, log, phase, began)
+    code = 99
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        _watch(phase)
+        if kind == "diverging":
+            _poison_gradients()
+        if prepare:
+            prepare()
+        sys.argv = ["acorn", *arguments]
+        from acorn.cli.main import main
+
+        main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 98
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def pretrain_arguments(folder: Path, kind: str, out: Path) -> list[str]:
+    return ["pretrain", str(folder / f"{kind}.toml"), "--resume", "--out", str(out)]
+
+
+def _watch(phase: Phase) -> None:
+    """Wraps the functions whose names say what a run is doing; and spares it measuring the machine's peak."""
+    from acorn.train import finish, loop, pretrain, saving
+
+    phase.wrap(loop.Loop, "train", "steps")
+    phase.wrap(loop.Loop, "_validate", "evaluation")
+    phase.wrap(loop.Loop, "_sample", "sampling")
+    phase.wrap(saving, "save_checkpoint", "save")
+    phase.wrap(saving, "rotate_checkpoints", "rotation")
+    phase.wrap(pretrain, "finish_run", "final evaluation")
+    phase.wrap(finish, "write_model_folder", "final/")
+    phase.wrap(finish, "write_loss_picture", "report")
+    phase.wrap(finish, "write_report", "report")
+    pretrain.measure_peak = lambda device, dtype: 1e9
+
+
+def _poison_gradients() -> None:
+    """One step that is skipped; one streak that rolls back to a checkpoint; and, after that, one more of each."""
+    from acorn.train import loop
+
+    train_step = loop.train_step
+
+    def poisoned(model: Any, *arguments: Any, counters: Any, **options: Any) -> Any:
+        step, rollbacks = counters.step, counters.rollbacks
+        bad = step == 36 or (rollbacks == 0 and 63 <= step < 66)
+        bad = bad or (rollbacks == 1 and (step == 90 or 120 <= step < 124))
+        handle = None
+        if bad:
+            parameter = list(model.parameters())[step % len(list(model.parameters()))]
+            handle = parameter.register_hook(lambda gradient: gradient * float("nan" if step % 2 else "inf"))
+        try:
+            return train_step(model, *arguments, counters=counters, **options)
+        finally:
+            if handle:
+                handle.remove()
+
+    loop.train_step = poisoned
+
+
+def outcome_of(out: Path) -> dict[str, Any]:
+    """Everything that two equal runs have equal, as digests by name."""
+    from acorn.files import read_sealed_json
+    from acorn.report.metrics_log import read_metrics
+    from acorn.run_folder import RunFolder
+
+    run = RunFolder(out)
+    newest = run.checkpoint(run.checkpoint_steps()[-1])
+    state = json.loads((newest / "state.json").read_text())
+    for name in CLOCK_COUNTERS:
+        state["counters"].pop(name)
+    metrics = [{k: v for k, v in record.items() if k not in CLOCK} for record in read_metrics(run.metrics)]
+    found: dict[str, Any] = {
+        "checkpoints": run.checkpoint_steps(),
+        "best.json": read_sealed_json(run.best),
+        "state.json": state,
+        "metrics.jsonl": _digest(json.dumps(metrics).encode()),
+        "evaluation.json": read_sealed_json(run.evaluation),
+        "leftovers": sorted(p.name for p in out.rglob("*") if p.name.endswith((".tmp", ".new", ".old"))),
+    }
+    found |= {path.name: _digest(path.read_bytes()) for path in (run.samples, run.tokenizer, run.config)}
+    tensors = ("model.safetensors", "optimizer.safetensors")
+    files = [newest / name for name in (*tensors, "config.toml")] + [*run.final.iterdir(), *run.data.iterdir()]
+    found |= {f"{path.parent.name}/{path.name}": _digest(path.read_bytes()) for path in files}
+    return found
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names of what is not equal."""
+    return sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
