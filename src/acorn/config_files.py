@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from acorn.config import Config, Section
 from acorn.errors import DamageError, UsageError
+from acorn.pickles import refuse_pickle
 
 SEAL_LINE = "# SHA-256 of the lines above: "
 _RESTORE = (
@@ -137,6 +138,7 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             where="CONFIG",
             mend=f"name a preset and then the text: acorn pretrain small 'data.source={source}'",
         )
+    refuse_pickle(path, "CONFIG", kind=UsageError, mend="name a preset or a TOML file")
     if str(source) in preset_names():
         return (
             (resources.files("acorn") / "presets" / f"{source}.toml").read_text("utf-8"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from acorn.errors import InputError
+from acorn.pickles import refuse_pickle
 
 Form = Literal["txt", "jsonl", "parquet"]
 _PACKINGS = ("", ".gz", ".xz", ".zst")
@@ -64,6 +65,7 @@ class TextFile:
         status = _status(path, name)
         ending = ending_of(path.name)
         if ending is None:
+            refuse_pickle(path, name, mend=f"give text: {', '.join(ENDINGS)}")
             raise InputError(
                 f"{path.name} does not have the ending of a text acorn can read.",
                 where=name,

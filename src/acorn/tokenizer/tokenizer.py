@@ -17,6 +17,7 @@ from tokenizers import AddedToken, pre_tokenizers, processors
 
 from acorn.errors import InputError
 from acorn.files import write_file
+from acorn.pickles import refuse_pickle
 from acorn.tokenizer import bpe, wordpiece
 from acorn.tokenizer.measuring import TokenizerReport, measure
 
@@ -83,6 +84,7 @@ class Tokenizer:
         Raises:
             InputError: it cannot be read, or is not a tokenizer.json that can be used here.
         """
+        refuse_pickle(Path(path), str(path), mend=_OTHER_TOKENIZER)
         try:
             text = Path(path).read_bytes().decode("utf-8")
         except OSError as error:
