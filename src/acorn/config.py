@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 
 def _as_tuple(value: object) -> object:
@@ -24,13 +24,32 @@ def _as_sources(value: object) -> object:
     return () if value == "" else _as_tuple(value)
 
 
+MOST_LAYERS, WIDEST, LONGEST, MOST_ENTRIES, LARGEST_BATCH = 2**11, 2**17, 2**24, 2**24, 2**24
+"""Far beyond any network there is: configs come from foreign files too, and what they claim is built and gone over."""
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_sources)]
+
+
+def _is_unicode(text: str) -> bool:
+    """No lone surrogates, which have no UTF-8 and stand for the bytes of a file name in another encoding."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Section(BaseModel):
     """A frozen section that refuses unknown keys and never coerces types (an int may stand for a float)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: object) -> object:
+        """Hexadecimal TOML has integers without end, and a file name bytes that are no UTF-8: neither can be kept."""
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, int) and part >= 2**63:
+                raise ValueError("whole numbers are below 2^63")
+            if isinstance(part, str) and not _is_unicode(part):
+                raise ValueError(f"{part!r} is not Unicode text; rename the file, or name it by a glob")
+        return value
 
 
 class DataConfig(Section):
@@ -75,7 +94,10 @@ class TokenizerConfig(Section):
         "bpe", description="`bpe`: byte-level, lossless, any language. `wordpiece`: the seed's, for plain English."
     )
     vocab_size: int = Field(
-        8192, ge=1, description="Vocabulary entries wanted, special tokens included; a small text may reach fewer."
+        8192,
+        ge=1,
+        le=MOST_ENTRIES,
+        description="Vocabulary entries wanted, special tokens included; a small text may reach fewer.",
     )
     path: str = Field("", description="A `tokenizer.json` to use instead of training one.")
 
@@ -87,12 +109,12 @@ class ModelConfig(Section):
         "modern",
         description="`modern`: rotary, RMSNorm, SwiGLU. `gpt2`: GPT-2. `seed`: GPT-2 with ReLU, fewer biases.",
     )
-    n_layer: int = Field(4, ge=1, description="Transformer blocks.")
+    n_layer: int = Field(4, ge=1, le=MOST_LAYERS, description="Transformer blocks.")
     n_head: int = Field(0, ge=0, description="Query heads of each block; 0: as many as make a head about 64 wide.")
     n_kv_head: int = Field(0, ge=0, description="Key and value heads (modern only); 0: as many as query heads.")
-    n_embd: int = Field(256, ge=1, description="Width of the residual stream.")
-    block_size: int = Field(256, ge=1, description="Context length, in tokens.")
-    vocab_size: int = Field(0, ge=0, description="Vocabulary entries; 0: the tokenizer's.")
+    n_embd: int = Field(256, ge=1, le=WIDEST, description="Width of the residual stream.")
+    block_size: int = Field(256, ge=1, le=LONGEST, description="Context length, in tokens.")
+    vocab_size: int = Field(0, ge=0, le=MOST_ENTRIES, description="Vocabulary entries; 0: the tokenizer's.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an activation while training.")
     tied: Literal["auto"] | bool = Field(
         "auto", description="One matrix serves as token embedding and as head; `auto`: yes, but for the seed."
@@ -100,10 +122,13 @@ class ModelConfig(Section):
 
     @property
     def heads(self) -> int:
-        """Query heads: as set, or the divisor of n_embd whose heads are nearest to 64 wide (an even width)."""
+        """Query heads: as set, or the divisor of n_embd whose heads are nearest to 64 wide (an even width).
+
+        Every even n_embd can have heads 2 wide, so none that is further from 64 than 2 is comes into question.
+        """
         if self.n_head:
             return self.n_head
-        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % n == 0 and self.n_embd // n % 2 == 0]
+        fits = [self.n_embd // width for width in range(2, 127, 2) if self.n_embd % width == 0]
         return min(fits, key=lambda n: (abs(self.n_embd // n - 64), n), default=1)
 
     @property
@@ -186,8 +211,10 @@ class TrainConfig(Section):
     minutes: float = Field(
         0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides."
     )
-    batch_size: int = Field(16, ge=1, description="Sequences per optimizer step, over all processes.")
-    micro_batch_size: int = Field(0, ge=0, description="Sequences per forward pass; 0: chosen to fit memory.")
+    batch_size: int = Field(16, ge=1, le=LARGEST_BATCH, description="Sequences per optimizer step, over all processes.")
+    micro_batch_size: int = Field(
+        0, ge=0, le=LARGEST_BATCH, description="Sequences per forward pass; 0: chosen to fit memory."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights, the data order and dropout.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="`auto`: cuda, else mps, else cpu.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

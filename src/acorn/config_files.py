@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ _RESTORE = (
     "put back the config.toml of the run's newest checkpoint, which is equal; what a run may change is changed on the "
     "command line, such as train.steps=500"
 )
+_NOT_TOML = (ValueError, RecursionError)
+"""tomllib's own error is a ValueError, as is Python's for thousands of digits; brackets nest until the stack ends."""
+
+LONGEST_SHOWN = 200
+"""Characters of a wrong value that a message repeats."""
+
 TEXT_ENDINGS = frozenset({".txt", ".jsonl", ".parquet", ".gz", ".xz", ".zst"})
 
 
@@ -155,7 +161,7 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             where=str(path.absolute()),
             mend=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8 inside, or a name that no file can have
         raise UsageError(
             f"The config file cannot be read: {error}", where=str(path), mend="give a TOML file in UTF-8"
         ) from error
@@ -164,7 +170,7 @@ def _read(source: str | Path) -> tuple[str, str, str]:
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except _NOT_TOML as error:
         raise UsageError(f"The config is not TOML: {error}", where=where, mend="correct the line named above") from None
 
 
@@ -202,7 +208,7 @@ def _override_value(raw: str) -> Any:
     """A TOML value, else the bare string."""
     try:
         table = tomllib.loads(f"value = {raw}")
-    except tomllib.TOMLDecodeError:
+    except _NOT_TOML:
         return raw
     return table["value"] if len(table) == 1 else raw
 
@@ -218,10 +224,20 @@ def _fault(detail: Any) -> str:
     if detail["type"] == "value_error":
         return f"{key or 'config'}: {detail['ctx']['error']}"
     valid = ".".join(path[:2])
+    shown = _shown(detail["input"])
     if detail["type"] in ("string_type", "tuple_type"):
-        return f"{valid}: should be text, not {detail['input']!r}; quote it: '{valid}=\"{detail['input']}\"'"
+        return f"{valid}: should be text, not {shown}; quote it: '{valid}=\"{_shown(detail['input'], str)}\"'"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{valid}: {message}, not {detail['input']!r}"
+    return f"{valid}: {message}, not {shown}"
+
+
+def _shown(value: object, form: Callable[[object], str] = repr) -> str:
+    """A wrong value as a message repeats it."""
+    try:
+        text = form(value)
+    except (ValueError, RecursionError):  # more digits than Python writes, or nested without end
+        return "what is there"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _all_keys() -> list[str]:
