@@ -22,6 +22,9 @@ from acorn.tokenizer import bpe, wordpiece
 from acorn.tokenizer.measuring import TokenizerReport, measure
 
 # What may stand between documents, the first one found counts: our own two, then those of other people's files.
+MOST_HOLES = 1 << 16
+"""Ids without a token, beside as many as there are tokens, up to which a file is taken to mean what it says."""
+
 SEPARATORS = (bpe.SEPARATOR, wordpiece.SEPARATOR, "<|end_of_text|>", "</s>")
 
 
@@ -54,7 +57,12 @@ class Tokenizer:
         self.unknown_id = None if unknown is None else vocabulary[unknown]
         self.pad = bpe.PAD if bpe.PAD in vocabulary else self.separator
         self.pad_id = vocabulary[self.pad]
-        # Ids without a token can only come from a file made elsewhere.
+        # Ids without a token can only come from a file made elsewhere. A row of the model stands for each of them.
+        if self.vocab_size > 2 * len(vocabulary) + MOST_HOLES:
+            raise InputError(
+                f"The tokenizer's largest id is {self.vocab_size - 1:,}, but it has {len(vocabulary):,} entries only.",
+                mend=_OTHER_TOKENIZER,
+            )
         holes = set(range(self.vocab_size)).difference(vocabulary.values())
         controls = {vocabulary[name] for name in specials if name not in (self.separator, unknown)}
         self.reserved_ids = sorted(holes | controls)
@@ -73,7 +81,8 @@ class Tokenizer:
         with _library_errors("This is not a tokenizer.json", where):
             backend = tokenizers.Tokenizer.from_str(text)
         try:
-            return cls(backend)
+            with _library_errors("The tokenizer cannot be used"):
+                return cls(backend)
         except InputError as error:
             raise InputError(error.what, where=where, mend=error.mend) from None
 
@@ -87,13 +96,15 @@ class Tokenizer:
         refuse_pickle(Path(path), str(path), mend=_OTHER_TOKENIZER)
         try:
             text = Path(path).read_bytes().decode("utf-8")
-        except OSError as error:
-            raise InputError(
-                f"The tokenizer cannot be read: {error.strerror}.", where=str(path), mend=_OTHER_TOKENIZER
-            ) from None
         except UnicodeDecodeError:
             raise InputError(
                 "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), mend=_OTHER_TOKENIZER
+            ) from None
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise InputError(
+                f"The tokenizer cannot be read: {getattr(error, 'strerror', error)}.",
+                where=str(path),
+                mend=_OTHER_TOKENIZER,
             ) from None
         return cls.from_json(text, where=str(path))
 
@@ -111,25 +122,28 @@ class Tokenizer:
         The text of a control token (separator, chat markup) is ordinary text here; the unknown token and the entries
         the vocabulary was trained with, such as `<unk>`, are matched.
         """
-        try:
-            encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError:
-            raise _not_unicode() from None
-        return [encoding.ids for encoding in encodings]
+        with _library_errors("The tokenizer cannot encode the text"):
+            try:
+                encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
+            except TypeError:
+                raise _not_unicode() from None
+            return [encoding.ids for encoding in encodings]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids a model is prompted with: one separator, then the text, in which control tokens are matched.
 
         Exactly what transformers' AutoTokenizer gives, by default, for the exported model.
         """
-        try:
-            return self._backend.encode(text).ids
-        except TypeError:
-            raise _not_unicode() from None
+        with _library_errors("The tokenizer cannot encode the text"):
+            try:
+                return self._backend.encode(text).ids
+            except TypeError:
+                raise _not_unicode() from None
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`. Bytes that are not whole UTF-8 characters become U+FFFD; ids without a token nothing."""
-        return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        with _library_errors("The tokenizer cannot decode these ids"):
+            return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def normalize(self, text: str) -> str:
         """What the normaliser leaves of `text`, before it is cut into tokens."""
@@ -172,7 +186,8 @@ def _library_errors(what: str, where: str = "") -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        ours = isinstance(error, InputError | MemoryError)
+        if ours or (not isinstance(error, Exception) and type(error).__name__ != "PanicException"):
             raise
         raise InputError(f"{what}: {error}", where=where, mend=_OTHER_TOKENIZER) from None
 
