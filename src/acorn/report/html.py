@@ -116,7 +116,7 @@ def _summary(facts: RunFacts) -> str:
     sentence += f" in {duration(seconds)}" if seconds else ""
     if facts.finished:
         return f"{sentence}."
-    steps = f" of {train['steps']:,}" if train.get("steps") else ""
+    steps = f" of {figure(train['steps'])}" if train.get("steps") else ""
     return f"{sentence} so far. It stands at step {facts.last['step']:,}{steps} and has no final model yet."
 
 

@@ -36,6 +36,13 @@ FIELDS = (
 )
 
 
+WORDS = {"split", "prompt", "text"}
+"""Fields that are strings; all the others of `FIELDS` are numbers."""
+
+LARGEST = 2**63
+"""Numbers from here on are no counts of anything, and floats could not hold the largest."""
+
+
 class JsonLines:
     """Appends records to a file of JSON lines. A line left half-written by a killed run is dropped at opening.
 
@@ -119,7 +126,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl, in order; none if there is no such file. A torn last line is left out.
 
     Raises:
-        DamageError: another line is not a JSON object.
+        DamageError: another line is not a JSON object of such fields, or the file cannot be read.
     """
     return _read(path, needed=("step", "split"))
 
@@ -128,7 +135,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     """The records of samples.jsonl, in order; none if there is no such file. A torn last line is left out.
 
     Raises:
-        DamageError: another line is not a JSON object.
+        DamageError: another line is not a JSON object of such fields, or the file cannot be read.
     """
     return _read(path, needed=("step", "prompt", "text"))
 
@@ -138,13 +145,17 @@ def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DamageError(
+            f"{path.name} cannot be read: {error.strerror}.", where=str(path), mend="check that it can be opened"
+        ) from None
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is torn, or nothing
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
-        if not isinstance(record, dict) or any(name not in record for name in needed):
+        if not isinstance(record, dict) or any(name not in record for name in needed) or _wrong_fields(record):
             raise DamageError(
                 f"{path.name} has a line that is not a JSON object with {', '.join(needed)}.",
                 where=f"{path}, line {number}",
@@ -152,6 +163,19 @@ def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
             )
         records.append(record)
     return records
+
+
+def _wrong_fields(record: dict[str, Any]) -> list[str]:
+    """Fields that do not hold what is written into them: whoever reads a record computes with them."""
+    return [
+        name
+        for name in FIELDS
+        if name in record and not (isinstance(record[name], str) if name in WORDS else _is_number(record[name]))
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _is_json(value: Any) -> bool:

@@ -6,6 +6,7 @@ there and cannot be read is named in `problems`.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run_folder import MANIFEST, STATE, RunFolder
 
 Content = TypeVar("Content")
+
+DEEPEST = 32
+"""Levels of objects and lists in a file that a report shows; acorn's own have five."""
+LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def read_run(folder: Path) -> RunFacts:
     run = RunFolder(folder)
     _check_is_run(run)
     problems: list[str] = []
-    document: dict[str, Any] = _read(run.config, lambda path: tomllib.loads(path.read_text("utf-8")), {}, problems)
+    document: dict[str, Any] = _read(run.config, _read_toml, {}, problems)
     config = {section: values for section, values in document.items() if isinstance(values, dict)}
     name = str(document.get("name") or folder.resolve().name)
     evaluation: dict[str, Any] = _read(run.evaluation, _read_object, {}, problems)
@@ -103,11 +108,11 @@ def read_run(folder: Path) -> RunFacts:
 
 
 def _check_is_run(run: RunFolder) -> None:
-    is_run = run.config.is_file() or run.metrics.is_file()
-    if is_run and not (run.root / STATE).is_file():  # a checkpoint has a config too, and a state beside it
+    is_run = os.path.isfile(run.config) or os.path.isfile(run.metrics)
+    if is_run and not os.path.isfile(run.root / STATE):  # a checkpoint has a config too, and a state beside it
         return
     parents = (run.root.absolute().parent, run.root.absolute().parent.parent)
-    around = next((parent for parent in parents if RunFolder(parent).metrics.is_file()), None)
+    around = next((parent for parent in parents if os.path.isfile(RunFolder(parent).metrics)), None)
     raise UsageError(
         f"{run.root} is not a run folder: it has no {run.config.name} and {run.metrics.name} of a run in it.",
         where=str(run.root.absolute()),
@@ -117,7 +122,7 @@ def _check_is_run(run: RunFolder) -> None:
 
 def _read(path: Path, reader: Callable[[Path], Content], empty: Content, problems: list[str]) -> Content:
     """What `reader` finds in `path`; `empty` where there is no such file, or where it is damaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's, False for names that no file can have
         return empty
     try:
         return reader(path)
@@ -132,7 +137,29 @@ def _read_object(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict):
         raise DamageError(f"{path.name} does not hold a JSON object.", where=str(path))
+    _check_plain(value, path)
     return value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        value = tomllib.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise DamageError(f"{path.name} nests too deep to be read.", where=str(path)) from None
+    _check_plain(value, path)
+    return value
+
+
+def _check_plain(value: object, path: Path) -> None:
+    """Raises DamageError for what can be read and yet not be shown: endless nesting, and integers beyond a float."""
+    level = [value]
+    for _ in range(DEEPEST):
+        if any(isinstance(item, int) and abs(item) >= LARGEST for item in level):
+            raise DamageError(f"{path.name} holds an integer of more than 64 bits.", where=str(path))
+        inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [item for items in inside for item in items]
+    if level:
+        raise DamageError(f"{path.name} nests too deep to be shown.", where=str(path))
 
 
 def _shards_folder(run: RunFolder, config: Mapping[str, Mapping[str, Any]]) -> Path:
@@ -140,7 +167,7 @@ def _shards_folder(run: RunFolder, config: Mapping[str, Mapping[str, Any]]) -> P
     pointer = str(config.get("data", {}).get("shards", ""))
     if not pointer or run.data.is_dir():
         return run.data
-    return Path(pointer) if Path(pointer).is_dir() else run.root / pointer
+    return Path(pointer) if os.path.isdir(pointer) else run.root / pointer
 
 
 def _parameters(model: Mapping[str, Any]) -> int | None:

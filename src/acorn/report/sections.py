@@ -117,7 +117,8 @@ def _split_facts(shards: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 def _bytes_per_token(facts: Mapping[str, Any]) -> str:
     tokens, n_bytes = facts.get("tokens"), facts.get("bytes")
-    return f"{n_bytes / tokens:.3f}" if tokens and n_bytes else "—"
+    both = isinstance(tokens, int | float) and isinstance(n_bytes, int | float)
+    return f"{n_bytes / tokens:.3f}" if both and tokens and n_bytes else "—"
 
 
 def _config_table(name: str, values: Mapping[str, Any]) -> str:
