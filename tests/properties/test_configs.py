@@ -1,0 +1,133 @@
+"""Any valid config, drawn from the fields as they are declared, survives the way to TOML and back."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from acorn.config import Config, ModelConfig, Section
+from acorn.config_files import flatten, load_config, to_toml
+from acorn.errors import UsageError
+
+LARGEST = 2**63 - 1
+
+
+def values_of(field: FieldInfo) -> st.SearchStrategy[Any]:
+    """What a field takes, by its type and bounds, so that a new one is covered the day it is declared."""
+    low, high, above, below = None, None, None, None
+    shortest = 0
+    for bound in field.metadata:
+        low = bound.ge if isinstance(bound, annotated_types.Ge) else low
+        high = bound.le if isinstance(bound, annotated_types.Le) else high
+        above = bound.gt if isinstance(bound, annotated_types.Gt) else above
+        below = bound.lt if isinstance(bound, annotated_types.Lt) else below
+        shortest = bound.min_length if isinstance(bound, annotated_types.MinLen) else shortest
+    return by_type(field.annotation, low, high, above, below, shortest)
+
+
+def by_type(kind: Any, low: Any, high: Any, above: Any, below: Any, shortest: int) -> st.SearchStrategy[Any]:
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        return st.one_of([by_type(part, low, high, above, below, shortest) for part in get_args(kind)])
+    if get_origin(kind) is typing.Annotated:
+        return by_type(get_args(kind)[0], low, high, above, below, shortest)
+    if get_origin(kind) is tuple:
+        return st.lists(by_type(get_args(kind)[0], None, None, None, None, 0), max_size=3).map(tuple)
+    if kind is bool:
+        return st.booleans()
+    if kind is int:
+        most = below - 1 if below is not None else high
+        return st.integers(low, LARGEST if most is None else most)
+    if kind is float:
+        ends = (low if above is None else above, high if below is None else below)
+        return st.floats(*ends, exclude_min=above is not None, exclude_max=below is not None, allow_infinity=False)
+    assert kind is str, f"a field of the type {kind} needs a way to be drawn"
+    return st.text(min_size=shortest, max_size=20)
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
+    """Fields of a model whose widths fit each other."""
+    fields = {name: draw(values_of(field)) for name, field in ModelConfig.model_fields.items()}
+    modern = fields["architecture"] == "modern"
+    kv_heads, groups, width = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 40))
+    heads = kv_heads * groups
+    fields |= {"n_head": heads, "n_embd": heads * 2 * width, "n_kv_head": kv_heads if modern else 0}
+    if draw(st.booleans()):
+        fields |= {"n_head": 0, "n_kv_head": 0}
+    return fields
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    values: dict[str, Any] = {"name": draw(st.from_regex(r"[^/\\\x00-\x1f\ud800-\udfff]{1,12}", fullmatch=True))}
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            values[name] = {key: draw(values_of(entry)) for key, entry in section.model_fields.items()}
+    values["model"] = draw(shapes())
+    values["train"][draw(st.sampled_from(["steps", "minutes"]))] = 0  # they exclude each other
+    return Config.model_validate(values)
+
+
+@settings(max_examples=60)
+@given(config=configs())
+def test_any_config_comes_back_from_toml(tmp_path_factory: pytest.TempPathFactory, config: Config) -> None:
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    path.write_text(to_toml(config), "utf-8")
+    assert load_config(path) == config
+
+
+@settings(max_examples=40)
+@given(config=configs())
+def test_pythons_own_reader_finds_every_value(config: Config) -> None:
+    read = tomllib.loads(to_toml(config))
+    found = {"name": read.pop("name")}
+    found |= {f"{section}.{key}": value for section, values in read.items() for key, value in values.items()}
+    expected = {key: list(value) if isinstance(value, tuple) else value for key, value in flatten(config).items()}
+    assert found == expected
+    assert {key: type(value) for key, value in found.items()} == {key: type(value) for key, value in expected.items()}
+
+
+@settings(max_examples=40)
+@given(config=configs())
+def test_every_value_can_be_given_as_an_override(config: Config) -> None:
+    """What the file says of a key, said on the command line, is the same setting."""
+    lines = [line for line in to_toml(config).split("\n") if " = " in line and not line.startswith("#")]
+    values = [line.partition(" = ")[2] for line in lines]
+    overrides = [f"{key}={value}" for key, value in zip(flatten(config), values, strict=True)]
+    assert load_config(None, overrides) == config
+
+
+def test_heads_are_the_nearest_to_64_wide() -> None:
+    """Against the definition, by trying every number of heads."""
+    for n_embd in range(1, 700):
+        fits = [n for n in range(1, n_embd + 1) if n_embd % n == 0 and n_embd // n % 2 == 0]
+        best = min(fits, key=lambda n: (abs(n_embd // n - 64), n), default=1)
+        assert ModelConfig.model_construct(n_embd=n_embd, n_head=0).heads == best
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.n_embd=1000000000000",
+        "model.n_layer=1000000000",
+        "model.block_size=10000000000",
+        "model.vocab_size=100000000000",
+        "tokenizer.vocab_size=1000000000000",
+        "train.batch_size=1000000000000",
+    ],
+)
+def test_claims_beyond_any_network_are_refused_at_once(override: str) -> None:
+    """Each of them would be looped over, built or reserved."""
+    with pytest.raises(UsageError, match="less than or equal"):
+        load_config(None, [override])

@@ -1,0 +1,82 @@
+"""Every schedule, for every valid config, against the corners that its documentation names."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acorn.config import ScheduleConfig
+from acorn.train.schedule import rate_factor
+
+# Shares as people write them, and the ones that only an adversary would.
+shares = st.one_of(st.sampled_from([0.0, 0.02, 0.4, 0.5, 0.9, 1.0]), st.floats(0, 1))
+schedules = st.builds(
+    ScheduleConfig,
+    name=st.sampled_from(["constant", "linear", "cosine", "wsd"]),
+    warmup=shares,
+    decay=shares,
+    floor=shares,
+)
+SLACK = 1e-9  # of rounding
+
+
+def by_the_corners(schedule: ScheduleConfig, done: float) -> float:
+    """The rate after `done` of the run, as a share of the peak: straight lines, or a half cosine, between corners."""
+    if done < schedule.warmup:
+        return done / schedule.warmup
+    if schedule.name == "constant" or schedule.warmup == 1:
+        return 1.0
+    if schedule.name == "cosine":
+        passed = (done - schedule.warmup) / (1 - schedule.warmup)
+        return schedule.floor + (1 - schedule.floor) * math.cos(math.pi * passed / 2) ** 2
+    begin = max(schedule.warmup, 1 - schedule.decay) if schedule.name == "wsd" else schedule.warmup
+    return 1.0 if begin == 1 else float(np.interp(done, [begin, 1.0], [1.0, schedule.floor]))
+
+
+def curve(schedule: ScheduleConfig, steps: int) -> list[float]:
+    return [rate_factor(schedule, step / steps, 1 / steps) for step in range(steps)]
+
+
+@given(schedules, st.integers(1, 200))
+def test_each_step_is_where_the_documentation_has_it(schedule: ScheduleConfig, steps: int) -> None:
+    """A warm-up counts the step itself, a decay does not."""
+    for step, factor in enumerate(curve(schedule, steps)):
+        after = step / steps + 1 / steps
+        counted = after if after < schedule.warmup else max(step / steps, schedule.warmup)
+        assert factor == pytest.approx(by_the_corners(schedule, counted), abs=1e-6)
+
+
+@given(schedules, st.integers(1, 10**6))
+def test_neither_the_first_step_nor_the_last_is_at_rate_zero(schedule: ScheduleConfig, steps: int) -> None:
+    first, last = (rate_factor(schedule, step / steps, 1 / steps) for step in (0, steps - 1))
+    assert 0 < first <= 1 + SLACK
+    assert max(0.0, min(schedule.floor, first)) - SLACK <= last <= 1 + SLACK
+    assert last > 0
+
+
+@given(schedules, st.integers(2, 200))
+def test_it_rises_to_the_peak_then_falls_to_the_floor(schedule: ScheduleConfig, steps: int) -> None:
+    factors = curve(schedule, steps)
+    warm = sum(step / steps + 1 / steps < schedule.warmup for step in range(steps))
+    rising, falling = factors[:warm], factors[warm:]
+    assert all(a < b <= 1 + SLACK for a, b in pairwise(rising))
+    assert all(a + SLACK >= b >= schedule.floor - SLACK for a, b in pairwise(falling))
+    assert not falling or falling[0] == pytest.approx(by_the_corners(schedule, max(warm / steps, schedule.warmup)))
+
+
+@settings(max_examples=200)
+@given(schedules, st.floats(0, 1, exclude_max=True), st.floats(1e-9, 1e-3))
+def test_it_has_no_leaps(schedule: ScheduleConfig, done: float, ahead: float) -> None:
+    """From one moment to the next the rate moves no faster than the steepest of its lines."""
+    later = min(done + ahead, 1.0)
+    before, after = (rate_factor(schedule, moment, 0.0) for moment in (done, later))
+    begin = max(schedule.warmup, 1 - schedule.decay) if schedule.name == "wsd" else schedule.warmup
+    slopes = [1 / schedule.warmup] if schedule.warmup else []
+    if begin < 1:
+        slopes.append((math.pi / 2 if schedule.name == "cosine" else 1) / (1 - begin))
+    assert abs(after - before) <= max(slopes, default=0.0) * (later - done) * (1 + 1e-6) + SLACK
