@@ -51,7 +51,7 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
         InputError: the Hub cannot be reached and no local copy stands in, or there is no such dataset.
     """
     path, config = _parse(source)
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         streams = _streams(source, os.path.abspath(path), config, QUIET)
         progress = QUIET  # there is no Hub to wait for
     else:
@@ -107,10 +107,10 @@ class HubReader:
 def _parse(source: str) -> tuple[str, str]:
     """Folder or OWNER/NAME, and the config ("" where none is named)."""
     reference = source.removeprefix(PREFIX)
-    if reference and Path(reference).is_dir():
+    if reference and os.path.isdir(reference):
         return reference, ""
     path, _, config = reference.rpartition(":") if ":" in reference else (reference, "", "")
-    if (path and Path(path).is_dir()) or re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+    if (path and os.path.isdir(path)) or re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return path, config
     raise UsageError(
         f"{source} is neither a dataset of the Hub nor a folder that is there.",

@@ -99,8 +99,9 @@ def _check_table(name: str, data: DataConfig) -> None:
 
 
 def _files(source: str, progress: Progress) -> list[TextFile]:
-    path = Path(source).expanduser()
-    if path.is_dir():
+    # Unlike Path's own, these take any string: names too long, with NUL, or of a user who is not there.
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):
         found = sorted(_walk(path, None))
     elif os.path.lexists(path):
         return [TextFile.at(path, source)]
@@ -149,7 +150,7 @@ def _glob(pattern: Path) -> Iterator[Path]:
     parts = pattern.parts
     first = next(index for index, part in enumerate(parts) if _has_wildcard(part))
     folder, wanted = Path(*parts[:first]), parts[first:]
-    if folder.is_dir():
+    if os.path.isdir(folder):
         depth = None if "**" in wanted else len(wanted) - 1
         yield from (path for path in _walk(folder, depth) if _matches(path.relative_to(folder).parts, wanted))
 
