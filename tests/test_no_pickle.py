@@ -1,0 +1,485 @@
+"""No pickle is ever opened: not by our own code, and not by whatever a user, or a folder from elsewhere, names.
+
+Loading a pickle runs the code in it. The ones written here would create a file, so that one that was run is found out.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acorn import files
+from acorn.cli.main import main
+from acorn.errors import InputError, UsageError
+from acorn.files import sha256_of
+from acorn.pickles import PICKLE_ENDINGS, refuse_pickle
+from acorn.run_folder import MANIFEST
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "acorn"
+
+# --- what the code may not do
+
+MODULES = {"pickle", "cPickle", "_pickle", "pickletools", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+MODULES |= {"torch.hub", "torch.serialization", "numpy.lib.npyio"}
+CALLS = {"torch.load", "torch.save", "torch.hub", "torch.serialization", "torch.jit.load", "torch.package"}
+CALLS |= {"numpy.fromregex", "numpy.save", "numpy.savez", "pandas.read_pickle", "eval", "exec", "compile", "__import__"}
+METHODS = {"read_pickle", "to_pickle"}
+SHORT = {"np": "numpy", "pd": "pandas"}
+
+
+def unsafe(source: str) -> list[str]:
+    """Every import and use in a Python source that opens or writes pickles, or runs text as code."""
+    tree = ast.parse(source)
+    names = {"builtins": "builtins"}  # what a name in the file stands for
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found += [alias.name] if is_one_of(alias.name, MODULES) else []
+                names[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found += [whole] if is_one_of(node.module, MODULES) or is_one_of(whole, MODULES | CALLS) else []
+                names[alias.asname or alias.name] = whole
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            name = dotted(node, names)
+            if is_one_of(name, CALLS) or (isinstance(node, ast.Attribute) and node.attr in METHODS):
+                found.append(name or node.attr)  # type: ignore[union-attr]
+        if isinstance(node, ast.Call):
+            name = dotted(node.func, names)
+            allowed = {keyword.arg: keyword.value for keyword in node.keywords}.get("allow_pickle")
+            refused = isinstance(allowed, ast.Constant) and allowed.value is False
+            if (name in ("numpy.load", "numpy.lib.format.read_array") and not refused) or (allowed and not refused):
+                found.append(f"{name} with pickles")
+            if name in ("importlib.import_module",) and not (
+                node.args and isinstance(node.args[0], ast.Constant) and not is_one_of(node.args[0].value, MODULES)
+            ):
+                found.append(name)
+    return found
+
+
+def dotted(node: ast.expr, names: dict[str, str]) -> str:
+    """`np.load` as `numpy.load`; "" for what is no chain of names."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id, SHORT.get(node.id, node.id)).removeprefix("builtins.")
+    if isinstance(node, ast.Attribute) and (before := dotted(node.value, names)):
+        return f"{before}.{node.attr}".removeprefix("builtins.")
+    return ""
+
+
+def is_one_of(name: str, unwanted: set[str]) -> bool:
+    """Whether `name` or a module it stands in is unwanted."""
+    parts = name.split(".")
+    return any(".".join(parts[:length]) in unwanted for length in range(1, len(parts) + 1))
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_no_file_of_ours_handles_pickles(path: Path) -> None:
+    assert unsafe(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(f"import {name}" for name in sorted(MODULES)),
+        *(
+            "import pickle as p",
+            "from pickle import loads",
+            "from dill import load as read",
+            "def f():\n    import shelve",
+        ),
+        *(
+            "import torch\ntorch.load('x')",
+            "import torch as t\nt.load('x', weights_only=True)",
+            "from torch import load",
+        ),
+        *("import torch\nsave = torch.save", "import torch\ntorch.hub.load('a', 'b')", "from torch import hub"),
+        *("import torch\ntorch.serialization.load('x')", "from torch.serialization import load"),
+        *("import numpy as np\nnp.load('x')", "import numpy as np\nnp.load('x', allow_pickle=True)"),
+        *("import numpy as np\nnp.load('x', allow_pickle=wanted)", "from numpy import load\nload('x')"),
+        *(
+            "import numpy\nnumpy.lib.format.read_array(file)",
+            "import numpy as np\nnp.lib.format.open(x, allow_pickle=True)",
+        ),
+        *("import pandas as pd\npd.read_pickle('x')", "from pandas import read_pickle\nread_pickle('x')"),
+        *("frame.to_pickle('x')", "eval('1')", "exec('1')", "import builtins\nbuiltins.eval('1')", "run = eval"),
+        *("from builtins import exec as run\nrun('1')", "compile('1', '', 'eval')", "__import__('pickle')"),
+        *("import importlib\nimportlib.import_module('pickle')", "import importlib\nimportlib.import_module(name)"),
+    ],
+)
+def test_the_scanner_sees_each_form(source: str) -> None:
+    assert unsafe(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import re\nre.compile('x')",
+        "import torch\ntorch.compile(model)\nmodel.eval()",
+        "import numpy as np\nnp.load('x', allow_pickle=False)",
+        "from safetensors.torch import load_file\nload_file('x')",
+        "'torch.load'",
+    ],
+)
+def test_the_scanner_leaves_the_rest_alone(source: str) -> None:
+    assert unsafe(source) == []
+
+
+# --- what the commands may not open
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_acorn(*arguments: object, cwd: Path) -> Done:
+    """The command line in this process; whatever `main` does not turn into an exit code comes out as it is."""
+    out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
+    sys.argv = ["acorn", *map(str, arguments)]
+    os.chdir(cwd)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = argv
+        os.chdir(folder)
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.getvalue(), err.getvalue())
+
+
+class Bomb:
+    """Creates a file when its pickle is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def write_plain(path: Path, bomb: Bomb) -> None:
+    path.write_bytes(pickle.dumps(bomb))
+
+
+def write_text_protocol(path: Path, bomb: Bomb) -> None:
+    """Protocol 0 is ASCII: it passes for text."""
+    path.write_bytes(pickle.dumps(bomb, protocol=0))
+
+
+def write_array(path: Path, bomb: Bomb) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.array([bomb], dtype=object), allow_pickle=True)
+
+
+def write_arrays(path: Path, bomb: Bomb) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, weights=np.array([bomb], dtype=object))
+
+
+def write_like_torch(path: Path, bomb: Bomb) -> None:
+    """What torch.save writes: a zip with data.pkl in it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(bomb))
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/version", "3\n")
+
+
+FORMS = {
+    "model.pt": write_like_torch,
+    "model.pth": write_text_protocol,
+    "last.ckpt": write_plain,
+    "model.pkl": write_plain,
+    "model.PKL": write_text_protocol,
+    "array.npy": write_array,
+    "arrays.npz": write_arrays,
+    "pytorch_model.bin": write_plain,
+}
+WRITERS: list[Callable[[Path, Bomb], None]] = [
+    write_plain,
+    write_text_protocol,
+    write_array,
+    write_arrays,
+    write_like_torch,
+]
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Iterator[Path]:
+    """The file that must not come to be."""
+    path = tmp_path / "pwned"
+    yield path
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_bombs_are_live(tmp_path: Path, writer: Callable[[Path, Bomb], None]) -> None:
+    """Else nothing here would show anything."""
+    path, marker = tmp_path / "bomb", tmp_path / "pwned"
+    writer(path, Bomb(marker))
+    assert not marker.exists()
+    if writer in (write_array, write_arrays):
+        loaded = np.load(path, allow_pickle=True)
+        _ = loaded["weights"] if writer is write_arrays else loaded
+    elif writer is write_like_torch:
+        pickle.loads(zipfile.ZipFile(path).read("archive/data.pkl"))
+    else:
+        pickle.loads(path.read_bytes())
+    assert marker.exists()
+
+
+_opened: list[str] | None = None
+
+
+def _remember(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook: every file that this process opens, whatever library asks for it."""
+    if _opened is not None and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        _opened.append(os.path.realpath(os.fsdecode(arguments[0])))
+
+
+sys.addaudithook(_remember)
+
+
+@contextlib.contextmanager
+def never_opened(*paths: Path) -> Iterator[None]:
+    global _opened
+    _opened = []
+    try:
+        yield
+        for path in paths:
+            assert os.path.realpath(path) not in _opened, f"{path} was opened"
+    finally:
+        _opened = None
+
+
+def test_openings_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a")
+    with pytest.raises(AssertionError, match="was opened"), never_opened(path):
+        path.read_bytes()
+    with never_opened(path):
+        assert path.is_file()
+
+
+def refused(done: Done) -> None:
+    assert done.returncode in (2, 3, 4), done
+    assert "Traceback" not in done.stderr
+    assert not done.stdout or done.stdout.startswith("DAMAGED")  # what `acorn verify` says of each folder
+
+
+# Where a command takes a path. {bad}: the file; {text}, {tokenizer}, {run}: good ones; {out}: what is not there yet.
+COMMANDS = [
+    "pretrain {bad} --out {out}",
+    "pretrain {bad} data.source={text} train.steps=1 --out {out}",
+    "pretrain small data.source={bad} train.steps=1 --out {out}",
+    "pretrain small data.source={text} data.valid_source={bad} train.steps=1 --out {out}",
+    "pretrain small data.source={text} data.test_source={bad} train.steps=1 --out {out}",
+    "pretrain small data.shards={bad} train.steps=1 --out {out}",
+    "pretrain small data.source={text} tokenizer.path={bad} train.steps=1 --out {out}",
+    "pretrain --resume --out {bad}",
+    "pretrain small data.source={text} train.steps=1 --out {bad}",
+    "tokenizer inspect {bad}",
+    "tokenizer inspect {bad} --text hello",
+    "tokenizer train --vocab-size 300 --out {out} --input {bad}",
+    "tokenizer train --vocab-size 300 --out {out} {bad}",
+    "data prepare --tokenizer {bad} --out {out} --input {text}",
+    "data prepare --tokenizer {tokenizer} --out {out} --input {bad}",
+    "data prepare --tokenizer {tokenizer} --out {out} {bad}",
+    "data verify {bad}",
+    "evaluate {bad}",
+    "evaluate {bad} --checkpoint best",
+    "evaluate {run}/final --input {bad}",
+    "generate {bad}",
+    "verify {bad}",
+    "report {bad}",
+    "report {run} --compare {bad}",
+    "report {run} {bad}",
+    "plan {bad}",
+]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A text, and a finished run of it."""
+    root = tmp_path_factory.mktemp("good")
+    text = root / "my.txt"
+    text.write_text("".join(f"Sentence {n} says that {n} and {n + 1} make {2 * n + 1}.\n" for n in range(200)))
+    run = root / "run"
+    shape = "tokenizer.vocab_size=280 model.n_layer=1 model.n_embd=16 model.n_head=2 model.block_size=16"
+    length = "train.steps=2 train.batch_size=2 train.compile=false train.precision=fp32 train.threads=1"
+    settings = f"pretrain small data.source={text} {shape} {length} train.sample_tokens=2 --out {run}"
+    done = run_acorn(*settings.split(), cwd=root)
+    assert done.returncode == 0, done.stderr
+    return {"text": text, "run": run, "tokenizer": run / "tokenizer.json"}
+
+
+def filled(command: str, good: dict[str, Path], tmp_path: Path, bad: Path) -> list[str]:
+    places = {**good, "bad": bad, "out": tmp_path / "out"}
+    return [part.format(**places) for part in command.split()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_pickle_named_to_a_command_is_refused_unopened(
+    command: str, good: dict[str, Path], tmp_path: Path, marker: Path
+) -> None:
+    for name, writer in FORMS.items():
+        bad = tmp_path / name
+        writer(bad, Bomb(marker))
+        with never_opened(bad):
+            done = run_acorn(*filled(command, good, tmp_path, bad), cwd=tmp_path)
+        refused(done)
+        assert "to mend" in done.stderr
+        assert not marker.exists(), name
+
+
+FOLDER_COMMANDS = [command for command in COMMANDS if "--out {bad}" not in command and "{bad} --out" not in command]
+
+
+@pytest.mark.parametrize("command", FOLDER_COMMANDS)
+def test_pickles_in_a_folder_named_to_a_command_stay_shut(
+    command: str, good: dict[str, Path], tmp_path: Path, marker: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, writer in FORMS.items():
+        writer(folder / name, Bomb(marker))
+    with never_opened(*(folder / name for name in FORMS)):
+        refused(run_acorn(*filled(command, good, tmp_path, folder), cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if "source={bad}" in command or "--input {bad}" in command]
+)
+def test_a_hub_folder_of_pickles_is_refused(command: str, good: dict[str, Path], tmp_path: Path, marker: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, writer in FORMS.items():
+        writer(folder / f"train-{name}", Bomb(marker))
+    refused(run_acorn(*filled(command.replace("{bad}", "hf:{bad}"), good, tmp_path, folder), cwd=tmp_path))
+
+
+# Names that are to be read: the content has to be refused as what it is not.
+DISGUISES = {
+    "pretrain {bad} --out {out}": "config.toml",
+    "plan {bad}": "config.toml",
+    "tokenizer inspect {bad}": "tokenizer.json",
+    "pretrain small data.source={text} tokenizer.path={bad} train.steps=1 --out {out}": "tokenizer.json",
+    "data prepare --tokenizer {bad} --out {out} --input {text}": "tokenizer.json",
+    "tokenizer train --vocab-size 300 --out {out} --input {bad}": "text.jsonl",
+    "data prepare --tokenizer {tokenizer} --out {out} --input {bad}": "text.parquet",
+    "pretrain small data.source={bad} train.steps=1 --out {out}": "text.txt.gz",
+    "evaluate {run}/final --input {bad}": "text.txt.xz",
+}
+
+
+@pytest.mark.parametrize("command", DISGUISES)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_pickle_under_another_name_is_not_what_it_says(
+    command: str, writer: Callable[[Path, Bomb], None], good: dict[str, Path], tmp_path: Path, marker: Path
+) -> None:
+    bad = tmp_path / DISGUISES[command]
+    writer(bad, Bomb(marker))
+    refused(run_acorn(*filled(command, good, tmp_path, bad), cwd=tmp_path))
+
+
+seal: Callable[[dict[str, Any]], dict[str, Any]] = getattr(files, "seal", lambda value: value)
+
+
+def fit(folder: Path) -> None:
+    """Makes a folder's manifest say what is there now, as whoever put it there would."""
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    manifest["files"] = {
+        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size} for name in names
+    }
+    value = seal({key: value for key, value in manifest.items() if key != "manifest_sha256"})
+    (folder / MANIFEST).write_text(json.dumps(value))
+
+
+IN_PLACE = [
+    ("run/checkpoints/step-00000002", "model.safetensors"),
+    ("run/checkpoints/step-00000002", "optimizer.safetensors"),
+    ("run/checkpoints/step-00000002", "state.json"),
+    ("run/checkpoints/step-00000002", "config.toml"),
+    ("run/checkpoints/step-00000002", "tokenizer.json"),
+    ("run/final", "model.safetensors"),
+    ("run/final", "config.json"),
+    ("run/final", "tokenizer.json"),
+    ("run/data", "tokenizer.json"),
+]
+
+
+@pytest.mark.parametrize(("folder", "name"), IN_PLACE)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_pickle_in_the_place_of_a_file(
+    folder: str, name: str, writer: Callable[[Path, Bomb], None], good: dict[str, Path], tmp_path: Path, marker: Path
+) -> None:
+    """With a manifest that vouches for it."""
+    shutil.copytree(good["run"], tmp_path / "run")
+    here = tmp_path / folder
+    writer(here / name, Bomb(marker))
+    fit(here)
+    if folder == "run/data":
+        shards = run_acorn(
+            "pretrain", "small", f"data.shards={here}", "train.steps=1", "--out", tmp_path / "out", cwd=tmp_path
+        )
+        refused(shards)
+        return
+    if name != "optimizer.safetensors":
+        refused(run_acorn("generate", here, cwd=tmp_path))
+        refused(run_acorn("evaluate", here, "--input", good["text"], cwd=tmp_path))
+    if "checkpoints" in folder:
+        refused(run_acorn("pretrain", "--resume", "--out", tmp_path / "run", "train.steps=3", cwd=tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["run/checkpoints/step-00000002", "run/final", "run/data"])
+def test_a_pickle_beside_the_files(folder: str, good: dict[str, Path], tmp_path: Path, marker: Path) -> None:
+    """A file more, vouched for by the manifest: it stays shut, whatever else is read."""
+    shutil.copytree(good["run"], tmp_path / "run")
+    here = tmp_path / folder
+    for name, writer in FORMS.items():
+        writer(here / name, Bomb(marker))
+    fit(here)
+    for command in (
+        ["verify", here],
+        ["verify", tmp_path / "run"],
+        ["generate", here],
+        ["evaluate", here],
+        ["data", "verify", here],
+    ):
+        done = run_acorn(*command, cwd=tmp_path)
+        assert done.returncode in (0, 2, 3, 4), done
+        assert "Traceback" not in done.stderr
+
+
+def test_refusal_by_name() -> None:
+    for ending in PICKLE_ENDINGS:
+        for name in (f"a{ending}", f"a{ending.upper()}", f"a.b{ending}"):
+            with pytest.raises(InputError, match="pickle by its name"):
+                refuse_pickle(Path(name), "here")
+            with pytest.raises(UsageError):
+                refuse_pickle(Path(name), "here", kind=UsageError)
+    for name in ("a.toml", "a.json", "pt", ".pt", "a.pt.json", "a.txt", "a.safetensors"):
+        refuse_pickle(Path(name), "here")
