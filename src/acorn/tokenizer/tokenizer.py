@@ -40,6 +40,7 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        _check_ids(backend)
         self.separator = _find_separator(backend)
         self._backend = backend
         _adapt(backend, self.separator)
@@ -57,12 +58,7 @@ class Tokenizer:
         self.unknown_id = None if unknown is None else vocabulary[unknown]
         self.pad = bpe.PAD if bpe.PAD in vocabulary else self.separator
         self.pad_id = vocabulary[self.pad]
-        # Ids without a token can only come from a file made elsewhere. A row of the model stands for each of them.
-        if self.vocab_size > 2 * len(vocabulary) + MOST_HOLES:
-            raise InputError(
-                f"The tokenizer's largest id is {self.vocab_size - 1:,}, but it has {len(vocabulary):,} entries only.",
-                mend=_OTHER_TOKENIZER,
-            )
+        # Ids without a token can only come from a file made elsewhere.
         holes = set(range(self.vocab_size)).difference(vocabulary.values())
         controls = {vocabulary[name] for name in specials if name not in (self.separator, unknown)}
         self.reserved_ids = sorted(holes | controls)
@@ -194,6 +190,17 @@ def _library_errors(what: str, where: str = "") -> Iterator[None]:
 
 def _not_unicode() -> InputError:
     return InputError("The text holds a lone surrogate, which is no character.", mend="give text that is valid Unicode")
+
+
+def _check_ids(backend: tokenizers.Tokenizer) -> None:
+    """Refuses ids far beyond the number of entries: each id in between is listed by the library and a row of a model."""
+    vocabulary = backend.get_vocab()
+    largest = max(vocabulary.values(), default=0)
+    if largest >= 2 * len(vocabulary) + MOST_HOLES:
+        raise InputError(
+            f"The tokenizer's largest id is {largest:,}, but it has {len(vocabulary):,} entries only.",
+            mend=_OTHER_TOKENIZER,
+        )
 
 
 def _find_separator(backend: tokenizers.Tokenizer) -> str:
