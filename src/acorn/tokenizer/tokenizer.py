@@ -193,7 +193,7 @@ def _not_unicode() -> InputError:
 
 
 def _check_ids(backend: tokenizers.Tokenizer) -> None:
-    """Refuses ids far beyond the number of entries: each id in between is listed by the library and a row of a model."""
+    """Refuses ids far beyond the number of entries: the library lists each in between, a model has a row for it."""
     vocabulary = backend.get_vocab()
     largest = max(vocabulary.values(), default=0)
     if largest >= 2 * len(vocabulary) + MOST_HOLES:
