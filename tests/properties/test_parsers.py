@@ -30,13 +30,15 @@ from acorn.config import Config, DataConfig, ModelConfig
 from acorn.config_files import load_config, to_toml
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import SplitCount, TokenShards, verify
-from acorn.errors import AcornError
+from acorn.errors import AcornError, DamageError
+from acorn.evaluate.validation import evaluate_split
 from acorn.files import sha256_of, verify_folder
 from acorn.model.gpt import GPT
 from acorn.report.html import write_report
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.report.run_facts import read_run
 from acorn.run_folder import MANIFEST, RunFolder
+from acorn.runtime.device import runtime_for_inference
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
@@ -499,6 +501,39 @@ def test_tokenizers_of_any_json(tokenizer: Tokenizer, damage: Damage) -> None:
         read.transformers_config(16)
 
     tried(use)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        *({"tokenizer_report": odd} for odd in ([], "a", {"valid": []})),
+        *({"text": odd} for odd in (None, [], {"clean": 5})),
+        *({"splits": odd} for odd in ({"bytes": 0}, {"words": 0}, {"documents": 0})),
+    ],
+)
+def test_an_evaluation_of_odd_shards(whole: Path, claim: dict[str, Any]) -> None:
+    file = whole / "shards/manifest.json"
+    manifest = json.loads(file.read_bytes())
+    if "splits" in claim:
+        manifest["splits"]["valid"] |= claim["splits"]
+    else:
+        manifest |= claim
+    with with_damage(file, json.dumps(manifest).encode(), "made to fit"):
+        tried(lambda: evaluated(whole))
+
+
+def test_an_evaluation_of_ids_that_the_model_does_not_have(whole: Path) -> None:
+    file = whole / "shards/valid-00000.bin"
+    content = bytearray(file.read_bytes())
+    content[6:8] = b"\xff\xff"
+    with with_damage(file, bytes(content), "made to fit"):
+        assert isinstance(tried(lambda: evaluated(whole)), DamageError)
+
+
+def evaluated(whole: Path) -> None:
+    loaded = load(whole / "modern")
+    runtime = runtime_for_inference("cpu", "fp32")
+    evaluate_split(loaded.model, loaded.tokenizer, TokenShards.open(whole / "shards"), "valid", runtime)
 
 
 # --- claims

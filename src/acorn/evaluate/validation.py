@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -97,17 +97,30 @@ def evaluate_split(
 
     Raises:
         UsageError: context or stride does not fit, or there is no such split.
-        DamageError: the model's loss is not a number.
+        DamageError: the model's loss is not a number, or the shards hold what their manifest cannot mean.
     """
     if split not in shards.splits:
         raise UsageError(
             f"There is no split {split!r}.", where=str(shards.folder), mend=f"choose one of {', '.join(shards.splits)}"
         )
-    report = shards.manifest.get("tokenizer_report", {}).get(split, {})
-    clean = shards.manifest.get("text", {}).get("clean", "none")
+    count = shards.count(split)
+    if min(count.documents, count.bytes, count.words, count.tokens - 1) < 1:
+        raise DamageError(
+            f"The manifest says that split {split} holds nothing to score: {count}.",
+            where=str(shards.folder),
+            mend="make the shards again from the text",
+        )
+    report = _table(_table(shards.manifest, "tokenizer_report"), split)
+    clean = str(_table(shards.manifest, "text").get("clean", "none"))
     scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
     rates = report.get("round_trip_rate"), report.get("unknown_rate")
-    return scoring.evaluate(split, shards.tokens(split), shards.count(split), *rates)
+    return scoring.evaluate(split, shards.tokens(split), count, *rates)
+
+
+def _table(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object inside a manifest; empty where there is none, or something else."""
+    found = outer.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def evaluate_documents(
@@ -183,6 +196,7 @@ def score(
         places = windows(n_targets, context, stride)
         while batch := list(itertools.islice(places, batch_size)):
             ids, targets = _read(tokens, batch)
+            _check_ids(ids, targets, model)
             with torch.no_grad(), autocast():
                 loss, _ = model(ids.to(device), targets.to(device))
             total += float(loss)  # a double: batches are many
@@ -224,6 +238,17 @@ def _read(tokens: Tokens, batch: list[Window]) -> tuple[torch.Tensor, torch.Tens
         ids[row, : window.length] = read[:-1]
         targets[row, window.length - window.scored : window.length] = read[1:][window.length - window.scored :]
     return ids, targets
+
+
+def _check_ids(ids: torch.Tensor, targets: torch.Tensor, model: GPT) -> None:
+    """A checksum vouches for the bytes of a shard, not for ids that the vocabulary has."""
+    largest = max(int(ids.max()), int(targets.max()))
+    if largest >= model.config.vocab_size:
+        raise DamageError(
+            f"The text holds the token id {largest:,}; the model has {model.config.vocab_size:,} entries.",
+            where="the token shards",
+            mend="make them again from the text, with the model's own tokenizer",
+        )
 
 
 def _check(model: GPT, context: int, stride: int) -> None:
