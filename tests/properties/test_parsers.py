@@ -20,12 +20,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save
 
 from acorn import files
 from acorn.checkpoint.integrity import checkpoint_faults, model_faults, verify_run
 from acorn.checkpoint.load import load
 from acorn.checkpoint.model_folder import read_model_folder, write_model_folder
-from acorn.checkpoint.training_state import Counters, read_checkpoint, save_checkpoint
+from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
 from acorn.config import Config, DataConfig, ModelConfig
 from acorn.config_files import load_config, to_toml
 from acorn.data.prepare import prepare
@@ -534,6 +535,25 @@ def evaluated(whole: Path) -> None:
     loaded = load(whole / "modern")
     runtime = runtime_for_inference("cpu", "fp32")
     evaluate_split(loaded.model, loaded.tokenizer, TokenShards.open(whole / "shards"), "valid", runtime)
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer"])
+@pytest.mark.parametrize("how", ["one row", "missing", "more", "integers"])
+def test_a_run_does_not_go_on_with_tensors_that_do_not_fit(whole: Path, name: str, how: str) -> None:
+    """Copying spreads one row over a whole matrix, and an optimizer's kernel reads beyond what is too short."""
+    file = whole / STEP / f"{name}.safetensors"
+    tensors = load_file(file)
+    key = next(key for key in sorted(tensors) if tensors[key].ndim == 2)
+    if how == "missing":
+        del tensors[key]
+    elif how == "more":
+        tensors["another.weight"] = torch.zeros(2, 2)
+    else:
+        tensors[key] = tensors[key][:1].clone() if how == "one row" else tensors[key].to(torch.int32)
+    model = GPT(load_config(whole / STEP / "config.toml").model)
+    with with_damage(file, save(tensors, {"format": "pt"}), "made to fit"), pytest.raises(DamageError):
+        restore(model, [torch.optim.AdamW(model.parameters())], read_checkpoint(file.parent))
+    restore(model, [torch.optim.AdamW(model.parameters())], read_checkpoint(file.parent))
 
 
 # --- claims
