@@ -20,6 +20,7 @@ from acorn.text.digests import digest_limit, digest_of
 from acorn.text.overlap import HeldOut, TrainingFilter
 from acorn.text.reading import Reading, SplitCounts
 from acorn.text.sources import Part, Splits, merged, resolve
+from acorn.text.text_files import TextFile
 
 NAMES = ("train", "valid", "test")
 _HEAD_BYTES = 64 << 10  # of a source, to tell whether it is WikiText
@@ -176,8 +177,9 @@ class TextSplits:
         left_out = f"; left out: {counts.dropped()}" if counts.dropped() else ""
         if not other_side and not counts.documents:
             parts = self._corpora[split if split in self._corpora else "train"].parts
+            read = sum(part.size for part in parts if isinstance(part, TextFile))
             raise InputError(
-                f"The text has no document{left_out}.",
+                f"The text has no document (0 documents, {read:,} bytes){left_out}.",
                 where=f"{split}: {', '.join(part.name for part in parts[:3])}{', ...' if len(parts) > 3 else ''}",
                 mend="give text that holds more than white space",
             )

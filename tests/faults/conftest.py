@@ -1,0 +1,347 @@
+"""Commands as a user runs them, tiny runs to damage, and the ways in which disks, files and folders let one down."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acorn.cli.main import main
+
+SETTINGS = [
+    "tokenizer.vocab_size=300",
+    "model.n_layer=1",
+    "model.n_embd=32",
+    "model.block_size=32",
+    "train.steps=8",
+    "train.batch_size=4",
+    "train.micro_batch_size=4",
+    "train.eval_every=4",
+    "train.eval_tokens=500",
+    "train.save_every=4",
+    "train.sample_every=0",
+    "train.sample_tokens=4",
+    "train.compile=false",
+    "train.precision=fp32",
+    "train.threads=1",
+]
+"""A run of less than a second. It leaves the checkpoints of steps 4 and 8."""
+
+WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
+    """Runs the command line in this process, where faults can be injected.
+
+    Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
+    """
+    out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.argv = ["acorn", *map(str, arguments)]
+    os.chdir(cwd or folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = argv
+        os.chdir(folder)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def words_of(text: str) -> str:
+    """A message without its line breaks: a terminal line may be wrapped anywhere."""
+    return " ".join(text.split())
+
+
+def check_refused(done: Done, code: int, *parts: str) -> None:
+    """The exit code; one message that says what, where and how to mend it; no traceback; no result."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("acorn: ") == 1, done.stderr
+    assert "  where:   " in done.stderr, done.stderr
+    assert "  to mend: " in done.stderr, done.stderr
+    for part in parts:
+        assert words_of(part) in words_of(done.stderr)
+
+
+def check_fine(done: Done, *parts: str) -> None:
+    """Exit code 0, and the notes that the user gets."""
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert words_of(part) in words_of(done.stderr)
+
+
+def digest_of(folder: Path) -> dict[str, str]:
+    """Everything below `folder` (or the file itself), by path: content of files, names of folders and links.
+
+    Lock files are no content: they say who looked at the folder last.
+    """
+    found = {}
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        if path.name == ".lock":
+            continue
+        is_content = path.is_file() and not path.is_symlink()
+        found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest() if is_content else "-"
+    return found
+
+
+@pytest.fixture(scope="session")
+def acorn() -> Callable[..., Done]:
+    return run_acorn
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., None]:
+    return check_refused
+
+
+@pytest.fixture(scope="session")
+def fine() -> Callable[..., None]:
+    return check_fine
+
+
+@pytest.fixture(scope="session")
+def digest() -> Callable[[Path], dict[str, str]]:
+    return digest_of
+
+
+@pytest.fixture(scope="session")
+def untouched() -> Callable[..., Any]:
+    """`with untouched(path, ...)`: nothing below these paths may differ afterwards."""
+
+    @contextlib.contextmanager
+    def check(*paths: Path) -> Iterator[None]:
+        before = [digest_of(path) for path in paths]
+        yield
+        assert [digest_of(path) for path in paths] == before
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def settings() -> list[str]:
+    return SETTINGS
+
+
+def made_up_text(lines: int, seed: int = 0) -> str:
+    draw = random.Random(seed)
+    return "".join(" ".join(draw.choices(WORDS.split(), k=draw.randint(4, 12))) + ".\n" for _ in range(lines))
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 24 KB of made-up sentences, the same each time."""
+    path = tmp_path_factory.mktemp("text") / "my.txt"
+    path.write_text(made_up_text(600))
+    return path
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    """Writes made-up rows as `name` (a .jsonl), and those given after them."""
+    import json
+
+    def write(name: str, *more: str, rows: int = 60, seed: int = 0) -> Path:
+        lines = [json.dumps({"text": line}) for line in made_up_text(rows, seed).splitlines()]
+        path = tmp_path / name
+        path.write_text("\n".join([*lines, *more]) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pretrain(text_file: Path) -> Callable[..., Done]:
+    """`acorn pretrain` with tiny settings; later overrides win. `text=None` names no text."""
+
+    def run(out: Path, *more: str, text: Path | None = text_file) -> Done:
+        source = [f"data.source={text}"] if text else []
+        options = [word for word in more if word.startswith("--")]
+        overrides = [word for word in more if not word.startswith("--")]
+        return run_acorn("pretrain", "small", *source, *SETTINGS, *overrides, "--out", out, *options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, pretrain: Callable[..., Done]) -> Path:
+    """A finished run that no test changes."""
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    check_fine(pretrain(out))
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def unfinished(run: Path) -> Path:
+    """The same run as if it had been killed right after its last checkpoint."""
+    shutil.rmtree(run / "final")
+    for name in ("evaluation.json", "loss.png", "report.html"):
+        (run / name).unlink()
+    return run
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(finished: Path) -> Path:
+    return finished / "tokenizer.json"
+
+
+@pytest.fixture
+def shards(tokenizer_file: Path, text_file: Path, tmp_path: Path) -> Path:
+    """A folder of token shards to damage."""
+    out = tmp_path / "shards"
+    check_fine(run_acorn("data", "prepare", "--tokenizer", tokenizer_file, "--input", text_file, "--out", out))
+    return out
+
+
+@pytest.fixture(scope="session")
+def flip() -> Callable[[Path], None]:
+    """Turns over one bit in the middle of a file."""
+
+    def turn(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    return turn
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Path]]:
+    """Makes renames into place fail with an error of the disk wherever `where(target)` says so; lists the targets."""
+    real = os.replace
+
+    def inject(where: Callable[[Path], bool], number: int = errno.ENOSPC) -> list[Path]:
+        failed: list[Path] = []
+
+        def replace(source: Any, target: Any) -> None:
+            if where(Path(target)):
+                failed.append(Path(target))
+                raise OSError(number, os.strerror(number), str(target))
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        return failed
+
+    return inject
+
+
+_recorders: list[list[str]] = []
+
+
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _recorders and isinstance(arguments[0], str | bytes | os.PathLike):
+        for recorder in _recorders:
+            recorder.append(os.path.realpath(os.fsdecode(arguments[0])))
+
+
+sys.addaudithook(_record)  # sees every file that Python code opens; it cannot be taken out again
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """The real paths of all files that Python opened during the test."""
+    recorder: list[str] = []
+    _recorders.append(recorder)
+    yield recorder
+    _recorders.remove(recorder)
+
+
+@pytest.fixture
+def named_pipe(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes a named pipe. Whoever opens it against the rule finds it empty, instead of waiting for ever."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("named pipes are a thing of POSIX systems")
+    made: list[tuple[Path, threading.Thread]] = []
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        os.mkfifo(path)
+        writer = threading.Thread(target=lambda: open(path, "wb").close(), daemon=True)
+        writer.start()
+        made.append((path, writer))
+        return path
+
+    yield make
+    for path, writer in made:
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # lets the writer go
+        writer.join()
+        os.close(reader)
+
+
+@pytest.fixture
+def after_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Does something once a training step has been reported."""
+    from acorn.report.terminal import TrainingLine
+
+    real = TrainingLine.step
+    actions: dict[int, Callable[[], None]] = {}
+
+    def step(self: TrainingLine, record: Any, done: float, seconds_left: float | None) -> None:
+        real(self, record, done, seconds_left)
+        if action := actions.pop(record["step"], None):
+            action()
+
+    def register(number: int, action: Callable[[], None]) -> None:
+        actions[number] = action
+        monkeypatch.setattr(TrainingLine, "step", step)
+
+    return register
+
+
+@pytest.fixture
+def stop_after(after_step: Callable[[int, Callable[[], None]], None]) -> Callable[[int], None]:
+    """Has the run get SIGTERM once a step has been reported."""
+    return lambda number: after_step(number, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], Any]], None]:
+    """Has each training step's loss (a tensor) replaced by `change(step, loss)`, before gradients are taken."""
+    from acorn.train import loop
+
+    real = loop.train_step
+
+    def inject(change: Callable[[int, Any], Any]) -> None:
+        def changed(model: Any, loss_function: Any, *arguments: Any, counters: Any, **options: Any) -> Any:
+            def other(*batch: Any) -> Any:
+                loss, count = loss_function(*batch)
+                return change(counters.step + 1, loss), count
+
+            return real(model, other, *arguments, counters=counters, **options)
+
+        monkeypatch.setattr(loop, "train_step", changed)
+
+    return inject

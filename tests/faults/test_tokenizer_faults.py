@@ -1,0 +1,166 @@
+"""Training and saving a tokenizer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from acorn.errors import UsageError
+from acorn.tokenizer import bpe
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.training import LONGEST_RUN, train
+
+SRC = Path(__file__).parents[2] / "src"
+
+
+@pytest.mark.fault(1)
+@pytest.mark.parametrize(
+    ("name", "content", "clean", "parts"),
+    [
+        ("empty.txt", "", "none", ("The text has no document (0 documents, 0 bytes)", "train: ", "empty.txt")),
+        ("blank.txt", " \n\t\n", "none", ("(0 documents, 4 bytes); left out: 1 empty", "blank.txt")),
+        ("quotes.txt", "'\n''\n\\\n", "wikitext", ("(0 documents, 7 bytes); left out: 3 left empty by cleaning",)),
+        ("one.txt", "A single line of text.\n", "none", ("side of the split is empty: 1 documents", ", 0 in valid")),
+    ],
+    ids=["empty", "blank", "empty after cleaning", "one side of the split"],
+)
+def test_no_text(acorn, refused, untouched, tmp_path: Path, name, content, clean, parts) -> None:
+    """Fault 1: nothing to learn from is refused with counts, and no tokenizer is written."""
+    source = tmp_path / name
+    source.write_text(content)
+    command = ("tokenizer", "train", "--vocab-size", 300, "--input", source, "--clean", clean)
+    with untouched(tmp_path):
+        done = acorn(*command, "--out", tmp_path / "t.json")
+    refused(done, 3, *parts)
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_a_vocabulary_below_the_alphabet(acorn, refused, fine, untouched, tmp_path: Path, text_file, kind) -> None:
+    """Fault 2: the least size that works is named, and it does work."""
+    letters = set(text_file.read_text()) - {" ", "\n"}
+    least = 256 + 17 if kind == "bpe" else 2 * len(letters) + 2
+    command = ("tokenizer", "train", "--kind", kind, "--input", text_file, "--out", tmp_path / "t.json")
+    with untouched(tmp_path):
+        refused(
+            acorn(*command, "--vocab-size", least - 1),
+            2,
+            f"set tokenizer.vocab_size to {least}",
+            f"{least - 1} entries",
+        )
+    fine(acorn(*command, "--vocab-size", least))
+    assert Tokenizer.from_file(tmp_path / "t.json").vocab_size == least
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_a_text_too_small_for_the_vocabulary(acorn, fine, tmp_path: Path, text_file: Path, kind: str) -> None:
+    """Fault 3: the tokenizer is made, and the size it reached is said."""
+    out = tmp_path / "t.json"
+    done = acorn(
+        "tokenizer", "train", "--kind", kind, "--vocab-size", 5000, "--input", text_file, "--out", out, "--json"
+    )
+    reached = Tokenizer.from_file(out).vocab_size
+    assert 40 < reached < 5000
+    assert json.loads(done.stdout)["vocab_size"] == reached
+    fine(done, f"too small for 5,000 vocabulary entries: it gave {reached}")
+
+
+@pytest.mark.fault(4)
+def test_one_line_of_a_million_equal_characters(acorn, fine, tmp_path: Path, write_rows, monkeypatch) -> None:
+    """Fault 4: the trainer sees each character once and no endless word, whose cost would grow with its square."""
+    source = write_rows("long.jsonl", json.dumps({"text": "a" * 1_000_000}))
+    pieces: list[int] = []
+    real = bpe.learn
+
+    def watched(text, vocab_size, entries):
+        def counted():
+            for piece in text:
+                pieces.append(len(piece))
+                yield piece
+
+        return real(counted(), vocab_size, entries)
+
+    monkeypatch.setattr(bpe, "learn", watched)
+    out = tmp_path / "t.json"
+    fine(acorn("tokenizer", "train", "--vocab-size", 300, "--input", source, "--out", out))
+    assert max(pieces) <= LONGEST_RUN
+    assert 1_000_000 <= sum(pieces) <= source.stat().st_size
+    done = acorn("data", "prepare", "--tokenizer", out, "--input", source, "--out", tmp_path / "shards", "--json")
+    fine(done)
+    splits = json.loads(done.stdout)["splits"]
+    assert sum(split["documents"] for split in splits.values()) == 61
+    assert sum(split["bytes"] for split in splits.values()) > 1_000_000
+
+
+@pytest.mark.fault(5)
+def test_special_tokens_that_collide(text_file: Path) -> None:
+    """Fault 5: each of them is named, all in one message."""
+    entries = ["<unk>", "<unk>", "<|endoftext|>", "house", "##s"]
+    with pytest.raises(UsageError) as caught:
+        train(lambda: [text_file.read_text()], "bpe", 400, entries=entries)
+    error = caught.value
+    assert error.exit_code == 2
+    assert "'<unk>' is given 2 times" in error.what
+    assert "'<|endoftext|>' is a special token already" in error.what
+    assert "'house' would collide with an ordinary word" in error.what
+    assert "'##s'" in error.what
+    assert error.where == "entries"
+    assert "give each once" in error.mend
+
+
+KILLED_WHILE_SAVING = """
+import os, sys
+from acorn.tokenizer.tokenizer import Tokenizer
+
+setattr(os, sys.argv[1], lambda *arguments: os._exit(9))
+Tokenizer.from_file(sys.argv[2]).save(sys.argv[3])
+"""
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_killed_while_saving(tokenizer_file: Path, tmp_path: Path, call: str) -> None:
+    """Fault 6: a process that ends while it saves a tokenizer leaves the old file as it was."""
+    out = tmp_path / "t.json"
+    out.write_text("the old one")
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, call, str(tokenizer_file), str(out)]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SRC)}).returncode == 9
+    assert out.read_text() == "the old one"
+    Tokenizer.from_file(tokenizer_file).save(out)
+    assert out.read_bytes() == tokenizer_file.read_bytes()
+
+
+@pytest.mark.fault(6)
+def test_a_disk_that_is_full_while_saving(acorn, refused, untouched, full_disk, tmp_path: Path, text_file) -> None:
+    """Fault 6: the same where the disk refuses the new file; the message says so, and nothing is left beside it."""
+    out = tmp_path / "t.json"
+    out.write_text("the old one")
+    failed = full_disk(lambda target: target == out, errno.ENOSPC)
+    with untouched(tmp_path):
+        done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", text_file, "--out", out)
+    refused(done, 6, "The disk is full", "bytes were needed", "t.json", "what was there before still stands")
+    assert failed == [out]
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_the_number_of_threads_changes_nothing(text_file: Path, tmp_path: Path, kind: str) -> None:
+    """Fault 7: one thread and five give equal bytes. The library reads their number once, so each has a process."""
+    made = set()
+    for threads in ("1", "5"):
+        out = tmp_path / f"{threads}.json"
+        command = [sys.executable, "-m", "acorn", "tokenizer", "train", "--kind", kind, "--vocab-size", "320"]
+        environment = {**os.environ, "PYTHONPATH": str(SRC), "RAYON_NUM_THREADS": threads}
+        done = subprocess.run(
+            [*command, "--input", str(text_file), "--out", str(out)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        made.add(out.read_bytes())
+    assert len(made) == 1
