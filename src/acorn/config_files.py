@@ -151,6 +151,12 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             f"preset {source}",
             str(source),
         )
+    if path.exists() and not path.is_file():  # who opens a pipe waits for what may never come
+        raise UsageError(
+            "The config file cannot be read: this is no regular file.",
+            where=str(path),
+            mend="give a TOML file in UTF-8",
+        )
     try:
         return path.read_text("utf-8-sig"), str(path), path.stem
     except FileNotFoundError:

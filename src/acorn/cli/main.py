@@ -34,6 +34,14 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 
 
+_OUT_OF_MEMORY = """\
+acorn: Out of memory.
+  where:   this process, to which the system gives no more
+  to mend: lower train.micro_batch_size or the model's sizes, or end other programs; checkpoints still stand"""
+_TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "out of memory")
+"""What PyTorch says where a CPU or a GPU has no more memory. On a CPU the error has no type of its own."""
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         from acorn import __version__
@@ -67,7 +75,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _leave("acorn: stopped.", 130)
     except MemoryError:
-        _leave("acorn: Out of memory.\n  to mend: lower train.micro_batch_size or the model's sizes", 6)
+        _leave(_OUT_OF_MEMORY, 6)
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _TORCH_OUT_OF_MEMORY):
+            raise
+        _leave(_OUT_OF_MEMORY, 6)
     except BrokenPipeError:
         # Whoever read our output has gone; what is still in the buffer has nowhere to go either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

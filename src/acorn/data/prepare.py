@@ -138,7 +138,11 @@ def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_E
 
 def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
     flat: list[int] = []
-    for ids in tokenizer.encode_documents([document.text for document in batch]):
+    try:
+        encoded = tokenizer.encode_documents([document.text for document in batch])
+    except InputError as error:  # only here is it known where the text stands
+        raise InputError(error.what, where=f"{batch[0].source} to {batch[-1].source}", mend=error.mend) from error
+    for ids in encoded:
         flat.append(tokenizer.separator_id)
         flat += ids
     tokens = np.array(flat, np.uint32)

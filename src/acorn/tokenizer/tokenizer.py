@@ -15,7 +15,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, pre_tokenizers, processors
 
-from acorn.errors import InputError
+from acorn.errors import AcornError, InputError
 from acorn.files import write_file
 from acorn.pickles import refuse_pickle
 from acorn.tokenizer import bpe, wordpiece
@@ -90,6 +90,10 @@ class Tokenizer:
             InputError: it cannot be read, or is not a tokenizer.json that can be used here.
         """
         refuse_pickle(Path(path), str(path), mend=_OTHER_TOKENIZER)
+        if Path(path).exists() and not Path(path).is_file():  # who opens a pipe waits for what may never come
+            raise InputError(
+                "The tokenizer cannot be read: this is no regular file.", where=str(path), mend=_OTHER_TOKENIZER
+            )
         try:
             text = Path(path).read_bytes().decode("utf-8")
         except UnicodeDecodeError:
@@ -117,13 +121,16 @@ class Tokenizer:
 
         The text of a control token (separator, chat markup) is ordinary text here; the unknown token and the entries
         the vocabulary was trained with, such as `<unk>`, are matched.
+
+        Raises:
+            InputError: a text is no Unicode, or the library fails at it.
         """
-        with _library_errors("The tokenizer cannot encode the text"):
+        with _library_errors("The tokenizer cannot encode this text"):
             try:
                 encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
             except TypeError:
                 raise _not_unicode() from None
-            return [encoding.ids for encoding in encodings]
+        return [encoding.ids for encoding in encodings]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids a model is prompted with: one separator, then the text, in which control tokens are matched.
@@ -181,9 +188,10 @@ def _library_errors(what: str, where: str = "") -> Iterator[None]:
     """The library raises plain Exception for bad files, and PanicException, which is none, for what it overlooked."""
     try:
         yield
+    except (AcornError, MemoryError):
+        raise
     except BaseException as error:
-        ours = isinstance(error, InputError | MemoryError)
-        if ours or (not isinstance(error, Exception) and type(error).__name__ != "PanicException"):
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(f"{what}: {error}", where=where, mend=_OTHER_TOKENIZER) from None
 
