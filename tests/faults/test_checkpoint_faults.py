@@ -1,0 +1,362 @@
+"""Saving checkpoints, keeping them, and finding the damaged ones."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from acorn.checkpoint import training_state
+from acorn.checkpoint.integrity import newest_whole_checkpoint
+from acorn.checkpoint.rotation import rotate_checkpoints
+from acorn.files import verify_folder
+from acorn.report.metrics_log import read_metrics
+from acorn.run_folder import STEP_FOLDER, RunFolder
+from acorn.train import loop as loop_module
+
+SRC = Path(__file__).parents[2] / "src"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC)}
+
+# Saves the same step again and again in child processes; the n-th ends at its n-th call to the system that changes
+# something. What is seen: calls that Python reports to audit hooks, fsync, and the safetensors library's files.
+KILLED_ANYWHERE = """
+import json, os, sys
+from pathlib import Path
+import torch
+from acorn import files
+from acorn.checkpoint import tensor_files
+from acorn.checkpoint import training_state
+from acorn.checkpoint.integrity import newest_whole_checkpoint
+from acorn.checkpoint.training_state import Counters, read_checkpoint, save_checkpoint
+from acorn.config_files import load_config
+from acorn.run_folder import RunFolder
+
+torch.set_num_threads(1)
+run, step, old_step = RunFolder(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "fsync", "save_file")
+left = None
+
+def count(event, arguments=()):
+    global left
+    if left is None or event not in EVENTS:
+        return
+    if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
+        return
+    if left == 0:
+        os._exit(9)
+    left -= 1
+
+def counted(name, real):
+    def call(*arguments, **options):
+        count(name)
+        return real(*arguments, **options)
+    return call
+
+sys.addaudithook(count)
+os.fsync = counted("fsync", os.fsync)
+tensor_files.save_file = counted("save_file", tensor_files.save_file)
+
+model = torch.nn.Linear(2, 2, bias=False)
+
+def save(step, value):
+    with torch.no_grad():
+        model.weight.fill_(value)
+    save_checkpoint(
+        run.checkpoint(step), load_config(), "{}", model, [], Counters(step=step, samples=int(value)), {"data": ""}
+    )
+
+found = []
+for point in range(1000):
+    for folder in run.checkpoints.glob("*") if run.checkpoints.exists() else ():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    if old_step:
+        save(old_step, 1.0)
+    child = os.fork()
+    if child == 0:
+        left = point
+        save(step, 2.0)
+        os._exit(0)
+    killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    newest = newest_whole_checkpoint(run)
+    if newest is None:
+        found.append(None)
+    else:
+        checkpoint = read_checkpoint(newest)
+        weight = checkpoint.weights["weight"]
+        assert (weight == weight[0, 0]).all() and weight[0, 0] == checkpoint.counters.samples
+        found.append([checkpoint.counters.step, checkpoint.counters.samples])
+    save(step, 3.0)  # whatever was left, the next save works
+    assert read_checkpoint(newest_whole_checkpoint(run)).counters.samples == 3
+    assert {path.name for path in run.checkpoints.iterdir()} == {run.checkpoint(s).name for s in (step, old_step) if s}
+    if not killed:
+        break
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.fault(33)
+@pytest.mark.parametrize("old_step", [8, 4, 0], ids=["the same step again", "a later step", "the first one"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_killed_at_any_moment_of_a_save(tmp_path: Path, old_step: int) -> None:
+    """Fault 33: wherever the process ends, the old checkpoint or the new one is whole, and the next save works."""
+    command = [sys.executable, "-c", KILLED_ANYWHERE, str(tmp_path), "8", str(old_step)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    old, new = [old_step, 1] if old_step else None, [8, 2]
+    assert len(found) > 15
+    switch = found.index(new)
+    assert found == [old] * switch + [new] * (len(found) - switch)
+    assert 0 < switch < len(found) - 1 or not old_step
+
+
+@pytest.fixture
+def attempts(monkeypatch):
+    """Lists the steps at which a checkpoint was tried."""
+    steps: list[int] = []
+    real = loop_module.save_checkpoint
+
+    def watched(path, *arguments, **options):
+        steps.append(int(path.name.removeprefix("step-")))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(loop_module, "save_checkpoint", watched)
+    return steps
+
+
+def is_checkpoint(path: Path) -> bool:
+    return STEP_FOLDER.fullmatch(path.name) is not None
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_save_that_fails_is_tried_again(pretrain, fine, full_disk, attempts, tmp_path: Path, number: int) -> None:
+    """Fault 34: it is said and tried again after 1, 2 and 4 more steps; the run does not end for it."""
+    full_disk(lambda path: is_checkpoint(path) and attempts[-1] in (8, 9, 11), number)
+    done = pretrain(tmp_path / "run", "train.steps=16", "train.save_every=8", "train.eval_every=0")
+    fine(done, "could not be saved")
+    assert done.stderr.count("could not be saved") == 3
+    assert attempts == [8, 9, 11, 15, 16]
+    run = RunFolder(tmp_path / "run")
+    assert run.checkpoint_steps() == [15, 16]
+    assert not [path for path in run.checkpoints.iterdir() if path.name.endswith((".new", ".old", ".tmp"))]
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_disk_that_stays_full(
+    pretrain, acorn, fine, refused, digest, full_disk, attempts, monkeypatch, after_step, tmp_path: Path, call: str
+) -> None:
+    """Fault 34: the fourth failure in a row ends the run; the last checkpoint stands, and the run can go on from it."""
+    run = RunFolder(tmp_path / "run")
+    kept: list[dict[str, str]] = []
+    after_step(6, lambda: kept.append(digest(run.checkpoint(4))))
+    command = ("train.steps=40", "train.save_every=4", "train.eval_every=0")
+    with pytest.MonkeyPatch.context() as patch:
+        if call == "replace":
+            real_replace = os.replace
+
+            def replace(source, target):
+                if is_checkpoint(Path(target)) and attempts[-1] >= 8:
+                    raise OSError(errno.ENOSPC, "No space left on device", str(target))
+                real_replace(source, target)
+
+            patch.setattr(os, "replace", replace)
+        else:
+            real_fsync = os.fsync
+
+            def fsync(descriptor):
+                if attempts and attempts[-1] >= 8:
+                    raise OSError(errno.EIO, "Input/output error")
+                real_fsync(descriptor)
+
+            patch.setattr(os, "fsync", fsync)
+        done = pretrain(run.root, *command)
+    refused(done, 6, "could not be saved", "step-00000015", "still stands")
+    assert attempts == [4, 8, 9, 11, 15]
+    assert run.checkpoint_steps() == [4]
+    assert [digest(run.checkpoint(4))] == kept
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000004"]
+    fine(pretrain(run.root, *command, "--resume"), "Going on from step 4")
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("moment", ["the end", "a signal"])
+def test_a_save_that_must_not_wait(
+    pretrain, refused, untouched, full_disk, attempts, stop_after, tmp_path: Path, moment: str
+) -> None:
+    """Fault 34: at the end of the run and on a signal there is no later; the failure is the run's."""
+    last = 8 if moment == "the end" else 6
+    if moment == "a signal":
+        stop_after(6)
+    full_disk(lambda path: is_checkpoint(path) and attempts[-1] == last)
+    done = pretrain(tmp_path / "run", "train.eval_every=0")
+    refused(done, 6, "The disk is full", f"step-{last:08d}", "still stands")
+    run = RunFolder(tmp_path / "run")
+    assert attempts == [4, last]
+    assert run.checkpoint_steps() == [4]
+    assert verify_folder(run.checkpoint(4)) == []
+    assert not run.final.exists()
+
+
+@pytest.mark.fault(35)
+def test_rotation_waits_for_a_whole_one(run: Path, flip, untouched) -> None:
+    """Fault 35: while the newest checkpoint is not whole, no older one is removed."""
+    folder = RunFolder(run)
+    flip(folder.checkpoint(8) / "model.safetensors")
+    with untouched(run):
+        assert rotate_checkpoints(folder, keep=1, best_step=None) == []
+
+
+@pytest.mark.fault(35)
+def test_rotation_in_a_run(pretrain, fine, monkeypatch, flip, tmp_path: Path) -> None:
+    """Fault 35: a save that went wrong without a word costs no older checkpoint."""
+    real = loop_module.save_checkpoint
+
+    def torn(path, *arguments, **options):
+        real(path, *arguments, **options)
+        if path.name != "step-00000002":
+            flip(path / "model.safetensors")
+
+    monkeypatch.setattr(loop_module, "save_checkpoint", torn)
+    fine(pretrain(tmp_path / "run", "checkpoint.keep=1", "train.save_every=2", "train.eval_every=0"))
+    assert newest_whole_checkpoint(RunFolder(tmp_path / "run")) == RunFolder(tmp_path / "run").checkpoint(2)
+
+
+@pytest.mark.fault(35)
+def test_the_best_one_is_kept(pretrain, acorn, fine, monkeypatch, tmp_path: Path) -> None:
+    """Fault 35: however many came after it."""
+    sums = iter([5.0, 3.0, 4.0, 6.0])
+    monkeypatch.setattr(loop_module, "score", lambda *arguments, **options: (next(sums), 1))
+    out = tmp_path / "run"
+    fine(pretrain(out, "checkpoint.keep=1", "train.eval_every=2", "train.save_every=1"))
+    assert RunFolder(out).checkpoint_steps() == [4, 8]
+    assert json.loads(RunFolder(out).best.read_text()) == {"loss": 3.0, "step": 4}
+    assert verify_folder(RunFolder(out).checkpoint(4)) == []
+    fine(acorn("generate", out, "--checkpoint", "best", "--max-new-tokens", 2))
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_during_a_save(pretrain, acorn, fine, monkeypatch, tmp_path: Path, number: int, code: int) -> None:
+    """Fault 36: the save is finished, and then the run stops and says how to go on."""
+    write = training_state.save_tensors
+
+    def interrupted(path, tensors):
+        monkeypatch.setattr(training_state, "save_tensors", write)
+        os.kill(os.getpid(), number)
+        write(path, tensors)
+
+    monkeypatch.setattr(training_state, "save_tensors", interrupted)
+    run = RunFolder(tmp_path / "run")
+    done = pretrain(run.root)
+    assert done.returncode == code, done.stderr
+    assert "Stopped at step 4; a checkpoint was saved" in done.stderr
+    assert str(run.checkpoint(4)) in done.stderr
+    assert f"acorn pretrain --resume --out {run.root}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert verify_folder(run.checkpoint(4)) == []
+    fine(acorn("pretrain", "--resume", "--out", run.root), "Going on from step 4")
+
+
+INTERRUPTED_TWICE = """
+import os, signal, sys
+from acorn.checkpoint import training_state
+from acorn.cli.main import main
+
+write = training_state.save_tensors
+
+def interrupted(path, tensors):
+    write(path, tensors)
+    if "step-00000008" in str(path):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+training_state.save_tensors = interrupted
+sys.argv = ["acorn", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.fault(36)
+def test_a_second_interrupt_during_a_save(acorn, fine, digest, unfinished: Path) -> None:
+    """Fault 36: it leaves at once; the half-made save is no checkpoint, and the older one stands."""
+    run = RunFolder(unfinished)
+    shutil.rmtree(run.checkpoint(8))
+    before = digest(run.checkpoint(4))
+    command = [sys.executable, "-c", INTERRUPTED_TWICE, "pretrain", "--resume", "--out", str(unfinished)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert run.checkpoint_steps() == [4]
+    assert digest(run.checkpoint(4)) == before
+    assert run.checkpoint(8).with_name("step-00000008.new").exists()
+    fine(acorn("pretrain", "--resume", "--out", unfinished), "Going on from step 4")
+    assert run.checkpoint_steps() == [4, 8]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.json", "step-00000004", "step-00000008"]
+    steps = [record["step"] for record in read_metrics(run.metrics) if record["split"] == "train"]
+    assert steps == list(range(1, 9))
+
+
+@pytest.mark.fault(37)
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "state.json", "config.toml", "tokenizer.json"]
+)
+def test_a_flipped_bit(acorn, refused, untouched, run: Path, flip, name: str) -> None:
+    """Fault 37: the file is named, and what is still good."""
+    folder = RunFolder(run)
+    flip(folder.checkpoint(8) / name)
+    with untouched(run):
+        done = acorn("verify", run)
+        assert done.returncode == 4
+        assert f"DAMAGED  checkpoint  {folder.checkpoint(8)}" in done.stdout
+        assert f"whole    checkpoint  {folder.checkpoint(4)}" in done.stdout
+        assert f"{folder.checkpoint(8) / name}: its content is not what was written (SHA-256 differs)" in done.stderr
+        assert f"still good: {run / 'data'}, {folder.checkpoint(4)}, {folder.final}" in done.stderr
+        done = acorn("generate", run, "--checkpoint", 8)
+        refused(done, 4, "The checkpoint is not whole", name, "SHA-256 differs", "choose one of the steps 4")
+
+
+@pytest.mark.fault(37)
+def test_a_flipped_bit_in_the_final_model(acorn, refused, untouched, run: Path, flip) -> None:
+    """Fault 37: the same for the finished model; the newest checkpoint is offered instead."""
+    flip(run / "final" / "model.safetensors")
+    with untouched(run):
+        done = acorn("generate", run, "--prompt", "the cat")
+        refused(done, 4, "model.safetensors", "SHA-256 differs", str(run / "final"), "--checkpoint last")
+    assert acorn("generate", run, "--checkpoint", "last", "--max-new-tokens", 2).returncode == 0
+
+
+@pytest.mark.fault(37)
+def test_a_checkpoint_under_another_name(acorn, refused, untouched, run: Path) -> None:
+    """Fault 37: a folder that was swapped with another step's is not taken for it."""
+    folder = RunFolder(run)
+    shutil.rmtree(folder.checkpoint(8))
+    shutil.copytree(folder.checkpoint(4), folder.checkpoint(8))
+    with untouched(run):
+        done = acorn("verify", run)
+        assert done.returncode == 4, done.stdout
+        assert str(folder.checkpoint(8)) in done.stderr
+        refused(acorn("generate", run, "--checkpoint", 8), 4, "step-00000008", "choose one of the steps 4")
+
+
+@pytest.mark.fault(37)
+def test_a_manifest_edited_by_hand(acorn, untouched, run: Path) -> None:
+    """Fault 37: whoever changes a file and its line in the manifest is found by the manifest's own digest."""
+    path = RunFolder(run).checkpoint(8) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["state.json"]["note"] = "mine"
+    path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    with untouched(run):
+        done = acorn("verify", run)
+    assert done.returncode == 4
+    assert str(path) in done.stderr

@@ -1,0 +1,360 @@
+"""Before and during a training run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from acorn.files import FolderLock, verify_folder
+from acorn.report.metrics_log import JsonLines, read_metrics
+from acorn.run_folder import RunFolder
+from acorn.runtime import memory
+from acorn.train import loop as loop_module
+
+SRC = Path(__file__).parents[2] / "src"
+QUIET = ("train.eval_every=0", "train.save_every=0")
+
+
+def train_steps(run: Path) -> list[int]:
+    return [record["step"] for record in read_metrics(run / "metrics.jsonl") if record["split"] == "train"]
+
+
+@pytest.mark.fault(24)
+def test_too_little_text(pretrain, refused, tmp_path: Path) -> None:
+    """Fault 24: fewer tokens than one window; both numbers are said, and no step is taken."""
+    done = pretrain(tmp_path / "run", "model.block_size=40000")
+    refused(done, 3, "fewer than one window of block_size + 1 = 40,001", "lower model.block_size")
+    manifest = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())
+    assert f"The training text has {manifest['splits']['train']['tokens']:,} tokens" in done.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.fault(25)
+def test_every_wrong_key_at_once(pretrain, refused, untouched, tmp_path: Path) -> None:
+    """Fault 25: unknown keys, each with the nearest valid one, and wrong types, in one message."""
+    wrong = ("train.stepz=3", "optimizer.learn_rate=1", "model.n_layer=two", 'train.compile="maybe"', "modle.n_head=2")
+    with untouched(tmp_path):
+        done = pretrain(tmp_path / "run", *wrong)
+    refused(done, 2, "5 faults", "train.stepz; did you mean train.steps?", "model.n_layer", "'two'", "'maybe'", "modle")
+    assert "optimizer.learn_rate" in done.stderr
+
+
+@pytest.mark.fault(25)
+def test_every_wrong_key_of_a_file(acorn, refused, untouched, tmp_path: Path) -> None:
+    """Fault 25: the same for a config file, which is named."""
+    config = tmp_path / "my.toml"
+    config.write_text('[train]\nstepz = 3\nseed = "one"\n\n[model]\nn_layr = 2\n')
+    with untouched(tmp_path):
+        done = acorn("pretrain", config, "--out", tmp_path / "run")
+    refused(done, 2, "3 faults", "did you mean train.steps?", "train.seed", "did you mean model.n_layer?", "my.toml")
+
+
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("teller", ["kernel", "container"])
+def test_what_cannot_fit_into_memory(pretrain, refused, monkeypatch, tmp_path: Path, teller: str) -> None:
+    """Fault 26: predicted before the first step, against what the kernel and the container's limit leave."""
+    for name, text in (("MEMINFO", "MemAvailable: 4000000 kB\n"), ("CGROUP_LIMIT", "max\n"), ("CGROUP_USED", "0\n")):
+        path = tmp_path / name
+        path.write_text(text)
+        monkeypatch.setattr(memory, name, path)
+    (tmp_path / "MEMINFO" if teller == "kernel" else tmp_path / "CGROUP_LIMIT").write_text(
+        "MemAvailable: 1300 kB\n" if teller == "kernel" else "1300000\n"
+    )
+    done = pretrain(tmp_path / "run", "train.batch_size=512", "train.micro_batch_size=512")
+    refused(done, 6, "A training step would need about", "GB are there", "train.micro_batch_size = 512 on cpu")
+    assert "set train.micro_batch_size=" in done.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    smaller = int(done.stderr.rpartition("set train.micro_batch_size=")[2].split()[0])
+    assert 1 <= smaller < 512
+    done = pretrain(
+        tmp_path / "again", "train.batch_size=512", f"train.micro_batch_size={smaller}", "train.steps=1", *QUIET
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("kind", ["GPU", "CPU", "Python"])
+def test_out_of_memory_in_a_step(pretrain, refused, untouched, monkeypatch, losses, tmp_path: Path, kind: str) -> None:
+    """Fault 26: in the middle of a run: which setting to lower, and to what; the last checkpoint stands."""
+    errors = {
+        "GPU": torch.OutOfMemoryError("CUDA out of memory."),
+        "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        "Python": MemoryError(),
+    }
+
+    def fail(step: int, loss: torch.Tensor) -> torch.Tensor:
+        if step == 6:
+            raise errors[kind]
+        return loss
+
+    losses(fail)
+    done = pretrain(tmp_path / "run")
+    if kind == "GPU":
+        refused(done, 6, "Out of memory at step 6", "train.micro_batch_size = 4", "train.micro_batch_size=2")
+    else:
+        refused(done, 6, "Out of memory", "train.micro_batch_size")
+    run = RunFolder(tmp_path / "run")
+    assert run.checkpoint_steps() == [4]
+    assert verify_folder(run.checkpoint(4)) == []
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_is_skipped(pretrain, fine, losses, tmp_path: Path, value: float) -> None:
+    """Fault 27: no update; step and schedule go on; the batch is named."""
+    rates, weights = [], []
+
+    def poison(step: int, loss: torch.Tensor) -> torch.Tensor:
+        return loss * value if step == 3 else loss
+
+    real = loop_module.set_rates
+
+    def watched(optimizers, factor):
+        rates.append(factor)
+        weights.append([p.detach().clone() for group in optimizers[0].param_groups for p in group["params"]])
+        real(optimizers, factor)
+
+    losses(poison)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "set_rates", watched)
+        done = pretrain(tmp_path / "run", *QUIET)
+    fine(done, "step 3 was skipped for a loss or gradient that is not finite (samples 8 to 11)")
+    assert train_steps(tmp_path / "run") == list(range(1, 9))
+    assert len(set(rates[2:])) == 6  # the linear schedule moves on at every step, the skipped one included
+    same = [all(map(torch.equal, weights[n], weights[n + 1])) for n in range(7)]
+    assert [n + 1 for n, is_same in enumerate(same) if is_same] == [3]
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("first", [3, 6], ids=["no checkpoint yet", "after a checkpoint"])
+def test_many_steps_that_are_not_finite(
+    pretrain, refused, digest, monkeypatch, losses, after_step, tmp_path: Path, first: int
+) -> None:
+    """Fault 27: K skips in a row, R rollbacks each with another order of the text, then the end; a checkpoint stands."""
+    batches, checkpoint = [], RunFolder(tmp_path / "run").checkpoint(4)
+    kept: list[dict[str, str]] = []
+    real = loop_module.read_batch
+
+    def watched(tokens, order, sample, size):
+        inputs, targets = real(tokens, order, sample, size)
+        batches.append((sample // size + 1, inputs.tolist()))
+        return inputs, targets
+
+    monkeypatch.setattr(loop_module, "read_batch", watched)
+    losses(lambda step, loss: loss * math.nan if step >= first else loss)
+    after_step(first - 1, lambda: kept.append(digest(checkpoint) if checkpoint.exists() else {}))
+    done = pretrain(tmp_path / "run", "train.max_skips=1", "train.max_rollbacks=2", "train.eval_every=0")
+    back = 4 if first > 4 else 0
+    refused(
+        done,
+        5,
+        f"rolled back to step {back} (rollback 1 of 2), with another sample order",
+        f"rolled back to step {back} (rollback 2 of 2)",
+        "2 steps in a row were not finite, after 2 rollbacks",
+        f"step {first + 1}, samples",
+        "lower optimizer.lr",
+    )
+    sitting = list(range(back + 1, first + 2))
+    assert [step for step, _ in batches] == [*range(1, first + 2), *sitting, *sitting]
+    orders = [tuple(map(tuple, batch)) for step, batch in batches if step == first]
+    assert len(set(orders)) == 3
+    assert RunFolder(tmp_path / "run").checkpoint_steps() == ([4] if back else [])
+    if back:
+        assert [digest(checkpoint)] == kept
+    assert train_steps(tmp_path / "run") == sorted(set(train_steps(tmp_path / "run")))
+
+
+@pytest.mark.fault(27)
+def test_without_a_checkpoint_it_goes_back_to_the_initial_weights(pretrain, fine, losses, tmp_path: Path) -> None:
+    """Fault 27: a passing divergence costs a rollback, and the run ends well."""
+    calls = []
+
+    def poison(step: int, loss: torch.Tensor) -> torch.Tensor:
+        calls.append((step, loss.item() / 128))
+        return loss * math.nan if len(calls) in (2, 3) else loss
+
+    losses(poison)
+    done = pretrain(tmp_path / "run", "train.max_skips=1", *QUIET)
+    fine(done, "rolled back to step 0 (rollback 1 of")
+    assert [step for step, _ in calls] == [1, 2, 3, *range(1, 9)]
+    assert calls[3][1] == pytest.approx(calls[0][1], abs=0.1)  # of fresh weights: each token is a guess
+    assert calls[2][1] < calls[0][1] - 0.1
+    state = json.loads((RunFolder(tmp_path / "run").checkpoint(8) / "state.json").read_text())
+    assert state["counters"]["rollbacks"] == 1
+
+
+@pytest.mark.fault(27)
+def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, tmp_path: Path) -> None:
+    """Fault 27: above its least, the loss scale is halved and nothing is counted; the scale is in the checkpoint."""
+    losses(lambda step, loss: loss * math.inf if step <= 3 else loss)
+    done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=0", "train.max_rollbacks=0", *QUIET)
+    fine(done, "step 1 was skipped for an overflow of fp16", "step 3 was skipped for an overflow of fp16")
+    counters = json.loads((RunFolder(tmp_path / "run").checkpoint(8) / "state.json").read_text())["counters"]
+    assert counters["loss_scale"] == 2.0**13
+    assert (counters["rollbacks"], counters["skips"]) == (0, 0)
+
+
+@pytest.mark.fault(28)
+def test_a_leap_of_the_loss(pretrain, fine, monkeypatch, losses, tmp_path: Path) -> None:
+    """Fault 28: the step is named with its batch; training goes on."""
+    monkeypatch.setattr(loop_module, "SPIKE_WINDOW", 3)
+    losses(lambda step, loss: loss * 5 if step == 6 else loss)
+    done = pretrain(tmp_path / "run", *QUIET)
+    fine(done, "step 6: the loss leapt to", "(samples 20 to 23)")
+    assert done.stderr.count("leapt") == 1
+    assert train_steps(tmp_path / "run") == list(range(1, 9))
+
+
+@pytest.mark.fault(29)
+def test_a_folder_that_cannot_be_written(pretrain, refused, untouched, monkeypatch, tmp_path: Path) -> None:
+    """Fault 29: said before anything is read or trained. (Rights are no obstacle to root, so the system says no.)"""
+
+    def forbidden(self, *arguments, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    with untouched(tmp_path):
+        done = pretrain(tmp_path / "run")
+    refused(done, 6, "Writing failed: Permission denied", str(tmp_path / "run"), "check that the folder can be written")
+
+
+@pytest.mark.fault(29)
+def test_a_folder_below_a_file(pretrain, refused, untouched, tmp_path: Path) -> None:
+    """Fault 29: a path that can never become a folder."""
+    (tmp_path / "file").touch()
+    with untouched(tmp_path):
+        refused(pretrain(tmp_path / "file" / "run"), 6, "Writing failed", str(tmp_path / "file"))
+        refused(pretrain(tmp_path / "file"), 2, "is a file, not a folder", "--out", "name another folder")
+
+
+@pytest.mark.fault(29)
+def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path: Path) -> None:
+    """Fault 29: the bytes that the checkpoints will take, and those that are free, before the first step."""
+    monkeypatch.setattr("acorn.train.budget.free_bytes", lambda path: 1000)
+    done = pretrain(tmp_path / "run")
+    refused(done, 6, "The run's checkpoints would take", "bytes; 1,000 are free", str(tmp_path / "run"), "checkpoint.keep")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from acorn.files import FolderLock
+
+with FolderLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.fault(30)
+def test_two_runs_in_one_folder(pretrain, acorn, refused, fine, untouched, unfinished: Path) -> None:
+    """Fault 30: the second is refused and told who holds the folder; a holder that was killed holds nothing."""
+    lock = RunFolder(unfinished).lock
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with untouched(unfinished):
+            done = acorn("pretrain", "--resume", "--out", unfinished)
+        refused(done, 2, "Another run is using this folder", f"process {holder.pid} on", str(unfinished), "stop it")
+    finally:
+        holder.kill()
+        holder.wait()
+    assert str(holder.pid) in lock.read_text()
+    fine(acorn("pretrain", "--resume", "--out", unfinished))
+
+
+@pytest.mark.fault(30)
+def test_two_new_runs_in_one_folder(pretrain, refused, untouched, tmp_path: Path) -> None:
+    """Fault 30: also where the first has written nothing yet."""
+    out = tmp_path / "run"
+    with FolderLock(RunFolder(out).lock), untouched(out):
+        refused(pretrain(out), 2, "Another run is using this folder", f"process {os.getpid()} on")
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("broken", ["init", "log", "finish"])
+def test_a_tracker_that_fails(pretrain, fine, monkeypatch, tmp_path: Path, broken: str) -> None:
+    """Fault 31: said once; training goes on."""
+
+    def call(name: str):
+        def answer(*arguments, **options):
+            if name == broken:
+                raise ConnectionError("no route to host")
+            return tracker
+
+        return answer
+
+    tracker = types.SimpleNamespace(**{name: call(name) for name in ("init", "log", "finish")})
+    monkeypatch.setitem(sys.modules, "wandb", tracker)
+    done = pretrain(tmp_path / "run", 'report.trackers=["wandb"]')
+    fine(done, "the tracker wandb failed and gets no more metrics (ConnectionError: no route to host)")
+    assert done.stderr.count("wandb") == 1
+    assert train_steps(tmp_path / "run") == list(range(1, 9))
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+def test_the_system_clock_jumps(pretrain, fine, monkeypatch, after_step, tmp_path: Path, jump: float) -> None:
+    """Fault 32: rates and times come from a clock that nobody sets."""
+    real = time.time
+    after_step(3, lambda: monkeypatch.setattr(time, "time", lambda: real() + jump))
+    begin = time.monotonic()
+    fine(pretrain(tmp_path / "run"))
+    passed = time.monotonic() - begin
+    records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "train"]
+    seconds = [record["seconds"] for record in records]
+    assert len(seconds) == 8
+    assert seconds == sorted(seconds)
+    assert 0 < seconds[0] <= seconds[-1] < passed
+    assert all(record["tokens_per_second"] > 128 / passed for record in records)
+    assert abs(time.time() - real()) > 1e8
+
+
+@pytest.mark.fault(17)
+def test_a_disk_that_fills_up_while_training(
+    pretrain, refused, monkeypatch, tmp_path: Path
+) -> None:
+    """Fault 17: a line of metrics that does not fit ends the run; no half line stays, and the last checkpoint stands."""
+    real = JsonLines.write
+
+    class Full:
+        def __init__(self, file) -> None:
+            self.file = file
+
+        def write(self, line: bytes) -> int:
+            return self.file.write(line[:10])  # as much as there was room for
+
+        def __getattr__(self, name: str):
+            return getattr(self.file, name)
+
+    def write(self, record) -> None:
+        if record["step"] == 6 and self.path.name == "metrics.jsonl":
+            self._file = Full(self._file)
+        real(self, record)
+
+    monkeypatch.setattr(JsonLines, "write", write)
+    done = pretrain(tmp_path / "run")
+    refused(done, 6, "The disk is full", "bytes were needed", "metrics.jsonl", "free some space")
+    run = RunFolder(tmp_path / "run")
+    assert train_steps(run.root) == [1, 2, 3, 4, 5]
+    assert run.metrics.read_bytes().endswith(b"}\n")
+    assert verify_folder(run.checkpoint(4)) == []
