@@ -30,7 +30,6 @@ KILLED_ANYWHERE = """
 import json, os, sys
 from pathlib import Path
 import torch
-from acorn import files
 from acorn.checkpoint import tensor_files
 from acorn.checkpoint import training_state
 from acorn.checkpoint.integrity import newest_whole_checkpoint
@@ -60,16 +59,17 @@ def counted(name, real):
     return call
 
 sys.addaudithook(count)
-os.fsync = counted("fsync", os.fsync)
+os.fsync = counted("fsync", lambda descriptor: None)  # a process that ends takes nothing from the system's buffers
 tensor_files.save_file = counted("save_file", tensor_files.save_file)
 
 model = torch.nn.Linear(2, 2, bias=False)
+config = load_config()
 
 def save(step, value):
     with torch.no_grad():
         model.weight.fill_(value)
     save_checkpoint(
-        run.checkpoint(step), load_config(), "{}", model, [], Counters(step=step, samples=int(value)), {"data": ""}
+        run.checkpoint(step), config, "{}", model, [], Counters(step=step, samples=int(value)), {"data": ""}
     )
 
 found = []

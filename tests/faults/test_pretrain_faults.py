@@ -140,7 +140,7 @@ def test_a_step_that_is_not_finite_is_skipped(pretrain, fine, losses, tmp_path: 
 def test_many_steps_that_are_not_finite(
     pretrain, refused, digest, monkeypatch, losses, after_step, tmp_path: Path, first: int
 ) -> None:
-    """Fault 27: K skips in a row, R rollbacks each with another order of the text, then the end; a checkpoint stands."""
+    """Fault 27: skips in a row, then rollbacks, each with another order of the text, then the end."""
     batches, checkpoint = [], RunFolder(tmp_path / "run").checkpoint(4)
     kept: list[dict[str, str]] = []
     real = loop_module.read_batch
@@ -242,7 +242,7 @@ def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path:
     """Fault 29: the bytes that the checkpoints will take, and those that are free, before the first step."""
     monkeypatch.setattr("acorn.train.budget.free_bytes", lambda path: 1000)
     done = pretrain(tmp_path / "run")
-    refused(done, 6, "The run's checkpoints would take", "bytes; 1,000 are free", str(tmp_path / "run"), "checkpoint.keep")
+    refused(done, 6, "The run's checkpoints would take", "bytes; 1,000 are free", str(tmp_path), "checkpoint.keep")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -330,10 +330,8 @@ def test_the_system_clock_jumps(pretrain, fine, monkeypatch, after_step, tmp_pat
 
 
 @pytest.mark.fault(17)
-def test_a_disk_that_fills_up_while_training(
-    pretrain, refused, monkeypatch, tmp_path: Path
-) -> None:
-    """Fault 17: a line of metrics that does not fit ends the run; no half line stays, and the last checkpoint stands."""
+def test_a_disk_that_fills_up_while_training(pretrain, refused, monkeypatch, tmp_path: Path) -> None:
+    """Fault 17: a line of metrics that does not fit ends the run; no half of it stays."""
     real = JsonLines.write
 
     class Full:
