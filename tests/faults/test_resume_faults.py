@@ -1,0 +1,332 @@
+"""Going on with a run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from acorn.report.metrics_log import read_metrics
+from acorn.run_folder import RunFolder
+from acorn.train import environment
+
+CLOCK = ("seconds", "tokens_per_second", "mfu")
+
+
+def metrics_of(run: Path) -> list[dict]:
+    """Metrics without what a clock says."""
+    records = read_metrics(run / "metrics.jsonl")
+    return [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
+
+
+def weights_of(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Weights and optimizer state."""
+    folder = RunFolder(run).checkpoint(step)
+    return {
+        f"{name}:{key}": tensor
+        for name in ("model", "optimizer")
+        for key, tensor in load_file(folder / f"{name}.safetensors").items()
+    }
+
+
+def assert_equal_runs(one: Path, other: Path, step: int, digest) -> None:
+    """Bit for bit: weights, optimizer state, the final model; metrics but for the clock."""
+    first, second = weights_of(one, step), weights_of(other, step)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert digest(one / "final") == digest(other / "final")
+    assert metrics_of(one) == metrics_of(other)
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize("damage", ["bit flipped", "cut short", "file missing", "no manifest"])
+def test_the_newest_checkpoint_is_torn(
+    acorn, fine, finished: Path, unfinished: Path, digest, flip, damage: str
+) -> None:
+    """Fault 38: the newest whole one is used, that is said, and the run ends as if nothing had happened."""
+    newest = RunFolder(unfinished).checkpoint(8)
+    file = newest / "optimizer.safetensors"
+    if damage == "bit flipped":
+        flip(file)
+    elif damage == "cut short":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "file missing":
+        file.unlink()
+    else:
+        file = newest / "manifest.json"
+        file.unlink()
+    done = acorn("generate", unfinished, "--max-new-tokens", 2)
+    fine(done, "Going by the checkpoint of step 4; newer ones are not whole", str(file))
+    done = acorn("pretrain", "--resume", "--out", unfinished)
+    fine(done, "Going by the checkpoint of step 4; newer ones are not whole", str(file), "Going on from step 4")
+    assert_equal_runs(finished, unfinished, 8, digest)
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize("command", ["resume", "resume with a config", "generate", "evaluate"])
+def test_all_checkpoints_are_torn(acorn, pretrain, refused, untouched, unfinished: Path, flip, command: str) -> None:
+    """Fault 39: a run is never started over silently; each of them is named with what is wrong."""
+    run = RunFolder(unfinished)
+    flip(run.checkpoint(4) / "model.safetensors")
+    (run.checkpoint(8) / "state.json").unlink()
+    with untouched(unfinished):
+        if command == "resume with a config":
+            done = pretrain(unfinished, "--resume")
+        elif command == "resume":
+            done = acorn("pretrain", "--resume", "--out", unfinished)
+        else:
+            done = acorn(command, unfinished)
+    broken = (run.checkpoint(4) / "model.safetensors", run.checkpoint(8) / "state.json")
+    refused(done, 4, "None of the run's checkpoints is whole", *map(str, broken), str(run.checkpoints), "from a copy")
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("model.n_layer=3", "model.n_layer: 1 in the run, 3 now"),
+        ("model.architecture=gpt2", "model.architecture: 'modern' in the run, 'gpt2' now"),
+        ("optimizer.lr=0.5", "optimizer.lr: 0.01 in the run, 0.5 now"),
+        ("schedule.name=cosine", "schedule.name: 'linear' in the run, 'cosine' now"),
+        ("tokenizer.vocab_size=310", "tokenizer.vocab_size: 300 in the run, 310 now"),
+        ("data.source=other.txt", "data.source: ("),
+        ("train.seed=7", "train.seed: "),
+        ("train.precision=bf16", "train.precision: 'fp32' in the run, 'bf16' now"),
+    ],
+)
+def test_a_change_that_is_not_allowed(pretrain, refused, untouched, run: Path, override, difference) -> None:
+    """Fault 40: the difference is shown, with every way out, and nothing is touched."""
+    key = override.partition("=")[0]
+    with untouched(run):
+        done = pretrain(run, override, "--resume")
+    refused(done, 2, "started with other settings", difference, "config.toml", f"--allow-change {key}", "--out")
+
+
+@pytest.mark.fault(40)
+def test_every_change_is_shown(pretrain, acorn, refused, fine, untouched, unfinished: Path) -> None:
+    """Fault 40: all at once; and a change that is insisted on is said."""
+    with untouched(unfinished):
+        done = pretrain(unfinished, "optimizer.lr=0.5", "train.batch_size=8", "--resume")
+    refused(done, 2, "optimizer.lr: ", "train.batch_size: 4 in the run, 8 now")
+    done = acorn("pretrain", "--resume", "--out", unfinished, "optimizer.lr=0.5", "--allow-change", "optimizer.lr")
+    fine(done, "changed on resume: optimizer.lr: 0.01 -> 0.5")
+
+
+@pytest.mark.fault(40)
+def test_the_text_behind_a_run_changed(acorn, refused, fine, untouched, unfinished: Path, write_rows) -> None:
+    """Fault 40: shards of other text, though of the same tokenizer."""
+    data = unfinished / "data"
+    shutil.rmtree(data)
+    prepared = ("data", "prepare", "--tokenizer", unfinished / "tokenizer.json", "--out", data)
+    fine(acorn(*prepared, "--input", write_rows("other.jsonl", seed=5)))
+    with untouched(unfinished):
+        done = acorn("pretrain", "--resume", "--out", unfinished)
+    refused(done, 4, "The token shards are not those that the run was started with", str(data), "put the original")
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("whole", [True, False], ids=["valid TOML", "no TOML"])
+def test_the_runs_config_was_edited(acorn, refused, untouched, unfinished: Path, whole: bool) -> None:
+    """Fault 40: a run's own config is a record, not a place to change settings."""
+    config = unfinished / "config.toml"
+    text = config.read_text()
+    assert "\nlr = 0.01\n" in text
+    config.write_text(text.replace("\nlr = 0.01\n", "\nlr = 0.5\n" if whole else "\nlr = \n"))
+    with untouched(unfinished):
+        done = acorn("pretrain", "--resume", "--out", unfinished)
+    refused(done, 4, str(config))
+
+
+@pytest.mark.fault(40)
+def test_the_runs_tokenizer_was_changed(acorn, refused, untouched, unfinished: Path, text_file: Path) -> None:
+    """Fault 40: the tokenizer beside the checkpoints is not the one in them."""
+    path = unfinished / "tokenizer.json"
+    assert acorn("tokenizer", "train", "--vocab-size", 280, "--input", text_file, "--out", path).returncode == 0
+    with untouched(unfinished):
+        done = acorn("pretrain", "--resume", "--out", unfinished)
+    refused(done, 4, str(path))
+
+
+@pytest.mark.fault(41)
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ("torch", f"No longer bit-equal to an undisturbed run: torch: {torch.__version__} then, 9.9.9 now"),
+        ("machine", "No longer bit-equal to an undisturbed run: machine: "),
+        ("threads", "No longer bit-equal to an undisturbed run: threads: 1 then, 2 now"),
+        ("precision", "No longer bit-equal to an undisturbed run: precision: fp32 then, bf16 now"),
+    ],
+)
+def test_what_bit_for_bit_equality_rests_on_changed(
+    pretrain, fine, monkeypatch, unfinished: Path, change: str, note: str
+) -> None:
+    """Fault 41: the run goes on, says that it no longer repeats bit for bit, and remembers that."""
+    shutil.rmtree(RunFolder(unfinished).checkpoint(8))
+    more = []
+    if change == "torch":
+        monkeypatch.setattr(torch, "__version__", "9.9.9")
+    elif change == "machine":
+        monkeypatch.setattr(environment, "_processor", lambda: "an abacus")
+    elif change == "threads":
+        more = ["train.threads=2"]
+    else:  # asked for, and insisted on
+        more = ["train.precision=bf16", "--allow-change=train.precision"]
+    done = pretrain(unfinished, *more, "--resume")
+    fine(done, "Going on from step 4", note)
+    state = json.loads((RunFolder(unfinished).checkpoint(8) / "state.json").read_text())
+    assert state["counters"]["undisturbed"] is False
+    assert [r["step"] for r in read_metrics(unfinished / "metrics.jsonl") if r["split"] == "train"] == [*range(1, 9)]
+
+
+@pytest.mark.fault(42)
+def test_going_on_at_an_epochs_end_and_in_a_later_one(
+    pretrain, acorn, fine, digest, stop_after, write_rows, tmp_path: Path
+) -> None:
+    """Fault 42: stopped right after an epoch, and in the third; it ends bit-equal to a run that was never stopped."""
+    # Batches of one window, so that an epoch ends exactly between two steps.
+    text, held_out = write_rows("small.jsonl", rows=16), write_rows("valid.jsonl", rows=5, seed=1)
+    undisturbed = ("train.eval_every=0", "train.save_every=0")
+    small = ("train.batch_size=1", "train.micro_batch_size=1", f"data.valid_source={held_out}", *undisturbed)
+    fine(pretrain(tmp_path / "probe", "train.steps=1", *small, text=text))
+    manifest = json.loads((tmp_path / "probe" / "data" / "manifest.json").read_text())
+    windows = -(-(manifest["splits"]["train"]["tokens"] - 1) // 32)
+    steps = f"train.steps={3 * windows}"
+    fine(pretrain(tmp_path / "whole", steps, *small, text=text))
+    records = [r for r in read_metrics(tmp_path / "whole" / "metrics.jsonl") if r["split"] == "train"]
+    ends = [record["step"] for record in records if record["epoch"] == int(record["epoch"])]
+    assert len(ends) >= 2
+    for stop in (ends[0], ends[1] + 2):
+        stop_after(stop)
+        done = pretrain(tmp_path / "cut", steps, *small, "--resume", text=text)
+        assert done.returncode == 143, done.stderr
+    fine(pretrain(tmp_path / "cut", steps, *small, "--resume", text=text), f"Going on from step {ends[1] + 2}")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut", 3 * windows, digest)
+
+
+@pytest.mark.fault(43)
+@pytest.mark.parametrize("config", ["named", "its own"])
+def test_a_finished_run_goes_on(acorn, pretrain, fine, untouched, run: Path, config: str) -> None:
+    """Fault 43: nothing is written again."""
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock" and path.is_file()}
+    with untouched(run):
+        done = pretrain(run, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", run)
+    fine(done, "The run was complete already; nothing was changed")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.fault(43)
+def test_a_finished_run_is_asked_for_more_steps(pretrain, fine, run: Path) -> None:
+    """Fault 43: it goes on, and the leap of the schedule is said."""
+    done = pretrain(run, "train.steps=10", "--resume")
+    fine(done, "Going on from step 8", "the rate goes from", "no longer equal to an undisturbed one")
+    records = [r for r in read_metrics(run / "metrics.jsonl") if r["split"] == "train"]
+    assert [record["step"] for record in records] == list(range(1, 11))
+    assert RunFolder(run).checkpoint_steps()[-1] == 10
+    assert json.loads((run / "evaluation.json").read_text())["step"] == 10
+
+
+class Bomb:
+    """What runs where its pickle is opened."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def bomb(tmp_path: Path):
+    """Writes pickles that leave a mark where they are opened; none may be there at the end."""
+    mark = tmp_path / "opened"
+
+    def write(path: Path) -> Path:
+        path.write_bytes(pickle.dumps(Bomb(mark)))
+        return path
+
+    yield write
+    assert not mark.exists()
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize("name", ["optimizer.pt", "pytorch_model.bin", "notes.txt", "model.safetensors.pkl"])
+def test_a_foreign_file_in_a_checkpoint(
+    acorn, fine, untouched, unfinished: Path, bomb, opened: list[str], name: str
+) -> None:
+    """Fault 44: it is named, and nothing of that checkpoint is read; the run goes on from the one before."""
+    newest = RunFolder(unfinished).checkpoint(8)
+    bomb(newest / name)
+    for command in ("generate", "verify"):
+        with untouched(unfinished):
+            opened.clear()
+            done = acorn(command, newest)
+            read = [path for path in opened if path.startswith(str(newest.resolve()))]
+        assert read == []
+        assert done.returncode == 4
+        assert f"{newest / name}: does not belong into a checkpoint; nothing was read" in done.stderr
+        assert "  where:   " in done.stderr
+        assert "  to mend: " in done.stderr
+    opened.clear()
+    fine(acorn("pretrain", "--resume", "--out", unfinished), "Going on from step 4", str(newest / name))
+    assert str((newest / name).resolve()) not in opened
+
+
+@pytest.mark.fault(44)
+def test_a_pickle_in_a_tensors_place(acorn, refused, unfinished: Path, bomb) -> None:
+    """Fault 44: under a name of ours: its digest is not the one written."""
+    newest = RunFolder(unfinished).checkpoint(8)
+    bomb(newest / "model.safetensors")
+    refused(acorn("generate", newest), 4, str(newest / "model.safetensors"))
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth"])
+def test_a_model_folder_of_pickles(acorn, refused, finished: Path, tmp_path: Path, bomb, opened, name: str) -> None:
+    """Fault 44: the file is named, and it is not opened."""
+    folder = tmp_path / "model"
+    shutil.copytree(finished / "final", folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "manifest.json").unlink()
+    path = bomb(folder / name)
+    opened.clear()
+    refused(acorn("generate", folder), 4, f"The weights are a pickle ({name}", "it was not read", str(folder))
+    assert str(path.resolve()) not in opened
+
+
+ENDINGS = ["pt", "pth", "pkl", "pickle", "npy", "npz", "bin", "ckpt"]
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_pickle_is_offered(
+    acorn, refused, untouched, text_file: Path, tokenizer_file: Path, tmp_path: Path, bomb, opened, ending: str
+) -> None:
+    """Fault 44: as config, tokenizer, run or text it is refused by its name, and not opened."""
+    path = bomb(tmp_path / f"mine.{ending}")
+    new = tmp_path / "new"
+    prepare = ("data", "prepare", "--out", new)
+    commands = [
+        ("pretrain", path, "--out", new),
+        ("pretrain", "small", f"data.source={path}", "--out", new),
+        ("pretrain", "small", f"data.source={text_file}", f"tokenizer.path={path}", "train.steps=1", "--out", new),
+        ("tokenizer", "inspect", path),
+        ("tokenizer", "train", "--vocab-size", 300, "--input", path, "--out", new),
+        (*prepare, "--tokenizer", path, "--input", text_file),
+        (*prepare, "--tokenizer", tokenizer_file, "--input", path),
+        ("generate", path),
+        ("evaluate", path),
+        ("verify", path),
+    ]
+    before = list(tmp_path.iterdir())
+    for command in commands:
+        opened.clear()
+        done = acorn(*command)
+        assert done.returncode in (2, 3), done.stderr
+        refused(done, done.returncode, path.name)
+        assert str(path.resolve()) not in opened, command
+    assert list(tmp_path.iterdir()) == before
