@@ -154,7 +154,7 @@ def test_a_save_that_fails_is_tried_again(pretrain, fine, full_disk, attempts, t
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_a_disk_that_stays_full(
-    pretrain, acorn, fine, refused, digest, full_disk, attempts, monkeypatch, after_step, tmp_path: Path, call: str
+    pretrain, fine, refused, digest, attempts, after_step, tmp_path: Path, call: str
 ) -> None:
     """Fault 34: the fourth failure in a row ends the run; the last checkpoint stands, and the run can go on from it."""
     run = RunFolder(tmp_path / "run")
@@ -192,7 +192,7 @@ def test_a_disk_that_stays_full(
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("moment", ["the end", "a signal"])
 def test_a_save_that_must_not_wait(
-    pretrain, refused, untouched, full_disk, attempts, stop_after, tmp_path: Path, moment: str
+    pretrain, refused, full_disk, attempts, stop_after, tmp_path: Path, moment: str
 ) -> None:
     """Fault 34: at the end of the run and on a signal there is no later; the failure is the run's."""
     last = 8 if moment == "the end" else 6

@@ -64,7 +64,7 @@ def test_weights_that_do_not_fit_the_config(acorn, refused, untouched, finished:
 
 @pytest.mark.fault(62)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_a_model_that_cannot_be_written(acorn, fine, refused, full_disk, unfinished: Path, digest, number: int) -> None:
+def test_a_model_that_cannot_be_written(acorn, fine, refused, unfinished: Path, digest, number: int) -> None:
     """Fault 62: nothing of it is kept; the checkpoints are, and the same command finishes the run."""
     run = RunFolder(unfinished)
     before = digest(run.checkpoints)

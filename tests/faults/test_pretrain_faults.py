@@ -84,7 +84,7 @@ def test_what_cannot_fit_into_memory(pretrain, refused, monkeypatch, tmp_path: P
 
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("kind", ["GPU", "CPU", "Python"])
-def test_out_of_memory_in_a_step(pretrain, refused, untouched, monkeypatch, losses, tmp_path: Path, kind: str) -> None:
+def test_out_of_memory_in_a_step(pretrain, refused, losses, tmp_path: Path, kind: str) -> None:
     """Fault 26: in the middle of a run: which setting to lower, and to what; the last checkpoint stands."""
     errors = {
         "GPU": torch.OutOfMemoryError("CUDA out of memory."),
@@ -259,7 +259,7 @@ with FolderLock(Path(sys.argv[1])):
 
 
 @pytest.mark.fault(30)
-def test_two_runs_in_one_folder(pretrain, acorn, refused, fine, untouched, unfinished: Path) -> None:
+def test_two_runs_in_one_folder(acorn, refused, fine, untouched, unfinished: Path) -> None:
     """Fault 30: the second is refused and told who holds the folder; a holder that was killed holds nothing."""
     lock = RunFolder(unfinished).lock
     holder = subprocess.Popen(

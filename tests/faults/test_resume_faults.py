@@ -185,7 +185,7 @@ def test_what_bit_for_bit_equality_rests_on_changed(
 
 @pytest.mark.fault(42)
 def test_going_on_at_an_epochs_end_and_in_a_later_one(
-    pretrain, acorn, fine, digest, stop_after, write_rows, tmp_path: Path
+    pretrain, fine, digest, stop_after, write_rows, tmp_path: Path
 ) -> None:
     """Fault 42: stopped right after an epoch, and in the third; it ends bit-equal to a run that was never stopped."""
     # Batches of one window, so that an epoch ends exactly between two steps.
@@ -304,7 +304,7 @@ ENDINGS = ["pt", "pth", "pkl", "pickle", "npy", "npz", "bin", "ckpt"]
 @pytest.mark.fault(44)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_pickle_is_offered(
-    acorn, refused, untouched, text_file: Path, tokenizer_file: Path, tmp_path: Path, bomb, opened, ending: str
+    acorn, refused, text_file: Path, tokenizer_file: Path, tmp_path: Path, bomb, opened, ending: str
 ) -> None:
     """Fault 44: as config, tokenizer, run or text it is refused by its name, and not opened."""
     path = bomb(tmp_path / f"mine.{ending}")

@@ -102,7 +102,7 @@ main()
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_killed_between_shards(
-    prepare, acorn, fine, shards: Path, digest, tokenizer_file: Path, text_file: Path, tmp_path: Path, split: str
+    acorn, fine, shards: Path, digest, tokenizer_file: Path, text_file: Path, tmp_path: Path, split: str
 ) -> None:
     """Fault 20: no folder has the final name; the same command again gives the bytes of a run that was not killed."""
     out = tmp_path / "killed"
