@@ -285,16 +285,22 @@ def named_pipe(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     if not hasattr(os, "mkfifo"):
         pytest.skip("named pipes are a thing of POSIX systems")
     made: list[tuple[Path, threading.Thread]] = []
+    over = threading.Event()
+
+    def keep_writing(path: Path) -> None:
+        while not over.is_set():
+            open(path, "wb").close()  # waits for a reader
 
     def make(name: str) -> Path:
         path = tmp_path / name
         os.mkfifo(path)
-        writer = threading.Thread(target=lambda: open(path, "wb").close(), daemon=True)
+        writer = threading.Thread(target=keep_writing, args=(path,), daemon=True)
         writer.start()
         made.append((path, writer))
         return path
 
     yield make
+    over.set()
     for path, writer in made:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # lets the writer go
         writer.join()
