@@ -159,14 +159,14 @@ def test_a_disk_that_stays_full(
     """Fault 34: the fourth failure in a row ends the run; the last checkpoint stands, and the run can go on from it."""
     run = RunFolder(tmp_path / "run")
     kept: list[dict[str, str]] = []
-    after_step(6, lambda: kept.append(digest(run.checkpoint(4))))
-    command = ("train.steps=40", "train.save_every=4", "train.eval_every=0")
+    after_step(11, lambda: kept.append(digest(run.checkpoint(10))))
+    command = ("train.steps=40", "train.save_every=10", "train.eval_every=0")
     with pytest.MonkeyPatch.context() as patch:
         if call == "replace":
             real_replace = os.replace
 
             def replace(source, target):
-                if is_checkpoint(Path(target)) and attempts[-1] >= 8:
+                if is_checkpoint(Path(target)) and attempts[-1] >= 20:
                     raise OSError(errno.ENOSPC, "No space left on device", str(target))
                 real_replace(source, target)
 
@@ -175,18 +175,18 @@ def test_a_disk_that_stays_full(
             real_fsync = os.fsync
 
             def fsync(descriptor):
-                if attempts and attempts[-1] >= 8:
+                if attempts and attempts[-1] >= 20:
                     raise OSError(errno.EIO, "Input/output error")
                 real_fsync(descriptor)
 
             patch.setattr(os, "fsync", fsync)
         done = pretrain(run.root, *command)
-    refused(done, 6, "could not be saved", "step-00000015", "still stands")
-    assert attempts == [4, 8, 9, 11, 15]
-    assert run.checkpoint_steps() == [4]
-    assert [digest(run.checkpoint(4))] == kept
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000004"]
-    fine(pretrain(run.root, *command, "--resume"), "Going on from step 4")
+    refused(done, 6, "could not be saved", "step-00000027", "still stands")
+    assert attempts == [10, 20, 21, 23, 27]
+    assert run.checkpoint_steps() == [10]
+    assert [digest(run.checkpoint(10))] == kept
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000010"]
+    fine(pretrain(run.root, *command, "--resume"), "Going on from step 10")
 
 
 @pytest.mark.fault(34)
