@@ -120,14 +120,24 @@ def test_killed_at_any_moment_of_a_save(tmp_path: Path, old_step: int) -> None:
 
 
 @pytest.fixture
-def attempts(monkeypatch):
+def saving() -> list[Path]:
+    """Holds the checkpoint that is being saved, while it is."""
+    return []
+
+
+@pytest.fixture
+def attempts(monkeypatch, saving: list[Path]) -> list[int]:
     """Lists the steps at which a checkpoint was tried."""
     steps: list[int] = []
     real = loop_module.save_checkpoint
 
     def watched(path, *arguments, **options):
         steps.append(int(path.name.removeprefix("step-")))
-        return real(path, *arguments, **options)
+        saving.append(path)
+        try:
+            return real(path, *arguments, **options)
+        finally:
+            saving.clear()
 
     monkeypatch.setattr(loop_module, "save_checkpoint", watched)
     return steps
@@ -154,7 +164,7 @@ def test_a_save_that_fails_is_tried_again(pretrain, fine, full_disk, attempts, t
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_a_disk_that_stays_full(
-    pretrain, fine, refused, digest, attempts, after_step, tmp_path: Path, call: str
+    pretrain, fine, refused, digest, attempts, saving, after_step, tmp_path: Path, call: str
 ) -> None:
     """Fault 34: the fourth failure in a row ends the run; the last checkpoint stands, and the run can go on from it."""
     run = RunFolder(tmp_path / "run")
@@ -175,7 +185,7 @@ def test_a_disk_that_stays_full(
             real_fsync = os.fsync
 
             def fsync(descriptor):
-                if attempts and attempts[-1] >= 20:
+                if saving and attempts[-1] >= 20:
                     raise OSError(errno.EIO, "Input/output error")
                 real_fsync(descriptor)
 
