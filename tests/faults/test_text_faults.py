@@ -148,6 +148,13 @@ def test_half_a_surrogate_pair(train_on, pretrain, fine, write_rows, tmp_path: P
     fine(done, "1 documents have U+FFFD")
 
 
+@pytest.mark.fault(11)
+def test_half_a_surrogate_pair_on_the_command_line(acorn, refused, finished: Path, tokenizer_file: Path) -> None:
+    """Fault 11: what a terminal hands over that is not UTF-8 reaches the program as such halves."""
+    refused(acorn("generate", finished, "--prompt", "caf\udce9"), 3, "lone surrogate", "prompt 1", "valid Unicode")
+    refused(acorn("tokenizer", "inspect", tokenizer_file, "--text", "caf\udce9"), 3, "lone surrogate", "valid Unicode")
+
+
 @pytest.mark.fault(12)
 def test_a_pipe_where_a_text_is_expected(train_on, named_pipe) -> None:
     """Fault 12: a named pipe is refused; nobody waits for what may never come."""

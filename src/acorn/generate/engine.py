@@ -89,12 +89,17 @@ def generate(
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(
             f"The tokenizer has {tokenizer.vocab_size:,} entries, the model only {model.config.vocab_size:,}.",
+            where="the tokenizer beside the model",
             mend="use the tokenizer that the model was trained with",
         )
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     sequences = []
     for index, prompt in enumerate(prompts):
-        ids = _fit(tokenizer.encode_prompt(prompt) or [tokenizer.separator_id], index, model, strict, note)
+        try:
+            ids = tokenizer.encode_prompt(prompt) or [tokenizer.separator_id]
+        except InputError as error:
+            raise InputError(error.what, where=f"prompt {index + 1}", mend=error.mend) from None
+        ids = _fit(ids, index, model, strict, note)
         stream = TextStream(tokenizer, ids, settings.stop)
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
     run = _Run(model, tokenizer, settings, on_text or (lambda index, piece: None), note)

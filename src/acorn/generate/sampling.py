@@ -126,6 +126,7 @@ def allowed_scores(
     if not torch.isfinite(logits.amax(-1)).all():  # the largest is NaN where any is
         raise DamageError(
             "The model's logits are not finite numbers.",
+            where="the weights of the model, or the precision it computes in",
             mend="use another checkpoint; with fp16, try --precision fp32",
         )
     scores = logits.float()

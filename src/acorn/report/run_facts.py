@@ -136,7 +136,7 @@ def _read(path: Path, reader: Callable[[Path], Content], empty: Content, problem
 def _read_object(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DamageError(f"{path.name} does not hold a JSON object.", where=str(path))
+        raise DamageError(f"{path.name} does not hold a JSON object.", where=str(path), mend="restore it from a copy")
     _check_plain(value, path)
     return value
 

@@ -197,7 +197,11 @@ def _library_errors(what: str, where: str = "") -> Iterator[None]:
 
 
 def _not_unicode() -> InputError:
-    return InputError("The text holds a lone surrogate, which is no character.", mend="give text that is valid Unicode")
+    return InputError(
+        "The text holds a lone surrogate, which is no character.",
+        where="the text to encode",
+        mend="give text that is valid Unicode",
+    )
 
 
 def _check_ids(backend: tokenizers.Tokenizer) -> None:
