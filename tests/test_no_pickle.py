@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acorn import files
 from acorn.cli.main import main
 from acorn.errors import InputError, UsageError
-from acorn.files import sha256_of
+from acorn.files import seal, sha256_of
 from acorn.pickles import PICKLE_ENDINGS, refuse_pickle
 from acorn.run_folder import MANIFEST
 
@@ -402,9 +401,6 @@ def test_a_pickle_under_another_name_is_not_what_it_says(
     bad = tmp_path / DISGUISES[command]
     writer(bad, Bomb(marker))
     refused(run_acorn(*filled(command, good, tmp_path, bad), cwd=tmp_path))
-
-
-seal: Callable[[dict[str, Any]], dict[str, Any]] = getattr(files, "seal", lambda value: value)
 
 
 def fit(folder: Path) -> None:

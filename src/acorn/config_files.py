@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -151,7 +152,7 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             f"preset {source}",
             str(source),
         )
-    if path.exists() and not path.is_file():  # who opens a pipe waits for what may never come
+    if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
         raise UsageError(
             "The config file cannot be read: this is no regular file.",
             where=str(path),

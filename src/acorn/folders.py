@@ -123,7 +123,8 @@ def remove_folder(path: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name not in keep:
             entry.unlink()
-    sync_folder(path)
+    with contextlib.suppress(OSError):  # only a power loss could tell; a disk that fails is no reason to keep it
+        sync_folder(path)
     for name in keep:
         (path / name).unlink(missing_ok=True)
     path.rmdir()
@@ -151,12 +152,13 @@ def verify_folder(path: Path, progress: Progress = QUIET) -> list[str]:
         file = path / name
         if Path(name).name != name or "\0" in name:
             faults.append(f"{path / MANIFEST}: names a file outside its folder: {name!r}")
-        elif not file.is_file():
-            faults.append(f"{file}: is missing")
+        elif not os.path.isfile(file):  # unlike Path's, False for a name that no file can have
+            faults.append(f"{file}: is missing ({MANIFEST} lists it)")
         else:
             faults += _faults_of(file, digest, size)
     progress.end(task)
-    faults += [f"{path / name}: was added afterwards" for name in sorted(set(_file_names(path)) - set(entries))]
+    added = sorted(set(_file_names(path)) - set(entries))
+    faults += [f"{path / name}: was added afterwards ({MANIFEST} does not list it)" for name in added]
     return faults
 
 

@@ -19,11 +19,17 @@ TRAIN = [7, 1, 2, 3, 7, 4, 5, 7, 6, 7]  # three documents
 
 
 def write_shards(folder: Path, splits: dict[str, list[int]], shard_tokens: int = 4, dtype: str = "uint16") -> Path:
+    vocab_size = 8 if dtype == "uint16" else 2**32
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "version": 1,
         "dtype": dtype,
-        "tokenizer": {"kind": "bpe", "vocab_size": 8, "fingerprint": "f00d", "separator_id": SEPARATOR},
+        "tokenizer": {
+            "kind": "bpe",
+            "vocab_size": vocab_size,
+            "fingerprint": "f00d",
+            "separator_id": SEPARATOR,
+        },
         "splits": {},
     }
     with new_folder(folder, extra=manifest) as fresh:
@@ -32,7 +38,7 @@ def write_shards(folder: Path, splits: dict[str, list[int]], shard_tokens: int =
             writer = ShardWriter(fresh, split, dtype, shard_tokens)
             writer.append(np.array(ids, np.uint32))
             manifest["splits"][split] = {
-                "documents": ids.count(SEPARATOR) - 1,
+                "documents": max(0, ids.count(SEPARATOR) - 1),
                 "tokens": len(ids),
                 "bytes": 30,
                 "words": 9,
@@ -158,7 +164,10 @@ def test_a_missing_or_short_shard_is_found_even_without_checksums(folder: Path, 
         (("splits", "train", "tokens"), 9, "do not add up"),
         (("splits", "train", "documents"), 4, "has 4 separators, not 5"),
         (("splits", "train", "shards", 0, "file"), "../train-00000.bin", "outside its folder"),
-        (("splits", "train", "shards", 0, "tokens"), -1, "has 8 bytes"),
+        (("splits", "train", "shards", 0, "tokens"), 0, "has 8 bytes"),
+        (("splits", "train", "shards", 0, "tokens"), -1, "does not have the form"),
+        (("splits", "train", "documents"), 1.0, "does not have the form"),
+        (("tokenizer", "vocab_size"), 7, "has the id 7; the tokenizer has 7 entries"),
         (("splits", "train", "shards", 0, "tokens"), "many", "does not have the form"),
         (("splits", "train"), {}, "does not have the form"),
         (("dtype",), "int7", "does not have the form"),

@@ -16,10 +16,12 @@ import pytest
 from acorn.checkpoint import training_state
 from acorn.checkpoint.integrity import newest_whole_checkpoint
 from acorn.checkpoint.rotation import rotate_checkpoints
-from acorn.files import verify_folder
+from acorn.files import read_sealed_json
+from acorn.folders import verify_folder
 from acorn.report.metrics_log import read_metrics
 from acorn.run_folder import STEP_FOLDER, RunFolder
 from acorn.train import loop as loop_module
+from acorn.train import saving as saving_module
 
 SRC = Path(__file__).parents[2] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC)}
@@ -129,7 +131,7 @@ def saving() -> list[Path]:
 def attempts(monkeypatch, saving: list[Path]) -> list[int]:
     """Lists the steps at which a checkpoint was tried."""
     steps: list[int] = []
-    real = loop_module.save_checkpoint
+    real = saving_module.save_checkpoint
 
     def watched(path, *arguments, **options):
         steps.append(int(path.name.removeprefix("step-")))
@@ -139,7 +141,7 @@ def attempts(monkeypatch, saving: list[Path]) -> list[int]:
         finally:
             saving.clear()
 
-    monkeypatch.setattr(loop_module, "save_checkpoint", watched)
+    monkeypatch.setattr(saving_module, "save_checkpoint", watched)
     return steps
 
 
@@ -224,20 +226,20 @@ def test_rotation_waits_for_a_whole_one(run: Path, flip, untouched) -> None:
     folder = RunFolder(run)
     flip(folder.checkpoint(8) / "model.safetensors")
     with untouched(run):
-        assert rotate_checkpoints(folder, keep=1, best_step=None) == []
+        assert rotate_checkpoints(folder, keep=1) == []
 
 
 @pytest.mark.fault(35)
 def test_rotation_in_a_run(pretrain, fine, monkeypatch, flip, tmp_path: Path) -> None:
     """Fault 35: a save that went wrong without a word costs no older checkpoint."""
-    real = loop_module.save_checkpoint
+    real = saving_module.save_checkpoint
 
     def torn(path, *arguments, **options):
         real(path, *arguments, **options)
         if path.name != "step-00000002":
             flip(path / "model.safetensors")
 
-    monkeypatch.setattr(loop_module, "save_checkpoint", torn)
+    monkeypatch.setattr(saving_module, "save_checkpoint", torn)
     fine(pretrain(tmp_path / "run", "checkpoint.keep=1", "train.save_every=2", "train.eval_every=0"))
     assert newest_whole_checkpoint(RunFolder(tmp_path / "run")) == RunFolder(tmp_path / "run").checkpoint(2)
 
@@ -250,7 +252,7 @@ def test_the_best_one_is_kept(pretrain, acorn, fine, monkeypatch, tmp_path: Path
     out = tmp_path / "run"
     fine(pretrain(out, "checkpoint.keep=1", "train.eval_every=2", "train.save_every=1"))
     assert RunFolder(out).checkpoint_steps() == [4, 8]
-    assert json.loads(RunFolder(out).best.read_text()) == {"loss": 3.0, "step": 4}
+    assert read_sealed_json(RunFolder(out).best) == {"loss": 3.0, "step": 4}
     assert verify_folder(RunFolder(out).checkpoint(4)) == []
     fine(acorn("generate", out, "--checkpoint", "best", "--max-new-tokens", 2))
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from acorn.files import FolderLock, verify_folder
+from acorn.folder_lock import FolderLock
+from acorn.folders import verify_folder
 from acorn.report.metrics_log import JsonLines, read_metrics
 from acorn.run_folder import RunFolder
 from acorn.runtime import memory
@@ -101,7 +102,7 @@ def test_out_of_memory_in_a_step(pretrain, refused, losses, tmp_path: Path, kind
     losses(fail)
     done = pretrain(tmp_path / "run")
     if kind == "GPU":
-        refused(done, 6, "Out of memory at step 6", "train.micro_batch_size = 4", "train.micro_batch_size=2")
+        refused(done, 6, "Out of memory after step 5", "train.micro_batch_size = 4", "train.micro_batch_size=2")
     else:
         refused(done, 6, "Out of memory", "train.micro_batch_size")
     run = RunFolder(tmp_path / "run")
@@ -251,7 +252,7 @@ def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path:
 HOLDER = """
 import sys
 from pathlib import Path
-from acorn.files import FolderLock
+from acorn.folder_lock import FolderLock
 
 with FolderLock(Path(sys.argv[1])):
     print("held", flush=True)

@@ -22,7 +22,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from acorn import files
 from acorn.checkpoint.integrity import checkpoint_faults, model_faults, verify_run
 from acorn.checkpoint.load import load
 from acorn.checkpoint.model_folder import read_model_folder, write_model_folder
@@ -33,7 +32,8 @@ from acorn.data.prepare import prepare
 from acorn.data.token_shards import SplitCount, TokenShards, verify
 from acorn.errors import AcornError, DamageError
 from acorn.evaluate.validation import evaluate_split
-from acorn.files import sha256_of, verify_folder
+from acorn.files import seal, sha256_of
+from acorn.folders import verify_folder
 from acorn.model.gpt import GPT
 from acorn.report.html import write_report
 from acorn.report.metrics_log import read_metrics, read_samples
@@ -49,9 +49,6 @@ STEP = "run/checkpoints/step-00000003"
 EXIT_CODES = (2, 3, 4)
 ROOM = 1 << 30  # bytes of addresses beyond what the process has: far more than any file here can need
 FIXED, PER_BYTE = 8 << 20, 100  # what a parse may take, in bytes, and for each byte of what it reads
-
-seal: Callable[[dict[str, Any]], dict[str, Any]] = getattr(files, "seal", lambda value: value)
-
 
 # --- the valid files
 

@@ -5,6 +5,7 @@ Everything here only reads, so that it can look at a run that another process is
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -144,8 +145,8 @@ def kind_of(path: Path) -> str:
     Raises:
         UsageError: it is not there, or none of these.
     """
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "is not there"
+    if not os.path.isdir(path):  # unlike Path's, False for a name that no file can have
+        what = "is a file" if os.path.exists(path) else "is not there"
         raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), mend=_A_RUN)
     names = _names(path)
     if STATE in names or STEP_FOLDER.match(path.name):

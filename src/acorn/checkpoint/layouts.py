@@ -235,7 +235,7 @@ def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
     """
     readers = {"gpt2": _from_gpt2, "qwen3": _from_qwen3}
     kind = values.get("model_type")
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise InputError(
             f"The model is of the type {kind!r}; acorn reads {' and '.join(readers)}.",
             where=where,
@@ -247,6 +247,7 @@ def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
         try:
             config = ModelConfig.model_validate(fields)
             faults += _width_faults(values, config)
+            faults += [] if config.vocab_size else ["vocab_size is 0"]
         except ValidationError as error:
             faults += [f"{'.'.join(map(str, detail['loc'])) or 'config'}: {detail['msg']}" for detail in error.errors()]
     if config is None or faults:

@@ -17,7 +17,7 @@ from acorn.checkpoint.integrity import (
 )
 from acorn.checkpoint.layouts import meta_parameters
 from acorn.checkpoint.model_folder import read_model_folder, without_padding
-from acorn.checkpoint.tensor_files import check_tensors
+from acorn.checkpoint.tensor_files import check_layers, check_tensors
 from acorn.checkpoint.training_state import read_checkpoint
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, UsageError
@@ -86,6 +86,7 @@ def load(
             )
         state = read_checkpoint(folder, weights_only=True)
         tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER))
+        check_layers(state.config.model, state.weights, folder)
         check_tensors(state.weights, {name: p.shape for name, p in meta_parameters(state.config.model).items()}, folder)
         config, weights = without_padding(state.config.model, state.weights, tokenizer)
         step = state.counters.step

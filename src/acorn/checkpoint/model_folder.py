@@ -6,7 +6,6 @@ Nothing in it needs code of acorn's. `layouts.py` says how networks and names tr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,18 @@ from acorn.checkpoint.layouts import (
     to_config_json,
     to_hugging_face,
 )
-from acorn.checkpoint.tensor_files import check_tensors, load_tensors, save_tensors
+from acorn.checkpoint.tensor_files import check_layers, check_tensors, load_tensors, save_tensors
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError
 from acorn.files import read_json, to_json
 from acorn.folders import new_folder
 from acorn.model.gpt import GPT
+from acorn.pickles import PICKLE_ENDINGS
 from acorn.run_folder import MODEL_CONFIG, TOKENIZER
 from acorn.tokenizer.tokenizer import Tokenizer
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
 GPT2_BUFFERS = (".attn.bias", ".attn.masked_bias")
 """The causal mask, which GPT-2's first releases stored beside the weights."""
@@ -93,6 +92,7 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
         tensors.update(load_tensors(path / name))
     if config.architecture != "modern":
         tensors = _with_prefix(tensors)
+    check_layers(config, tensors, path)
     check_tensors(tensors, expected_shapes(config), path)
     tokenizer = Tokenizer.from_file(path / TOKENIZER)
     config, weights = without_padding(config, from_hugging_face(config, tensors), tokenizer)
@@ -145,7 +145,7 @@ def _weight_files(path: Path) -> list[str]:
         return [WEIGHTS]
     if (path / WEIGHTS_INDEX).is_file():
         return _sharded(path / WEIGHTS_INDEX)
-    pickles = sorted(entry.name for entry in path.iterdir() if any(fnmatch(entry.name, pattern) for pattern in PICKLES))
+    pickles = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in PICKLE_ENDINGS)
     if pickles:
         raise DamageError(
             f"The weights are a pickle ({', '.join(pickles)}), which could run any code when opened; it was not read.",

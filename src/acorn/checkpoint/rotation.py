@@ -17,8 +17,8 @@ REMOVED_PREFIX = "removed-"
 def rotate_checkpoints(run: RunFolder, *, keep: int, also: Collection[int | None] = ()) -> list[int]:
     """Removes all but the newest `keep` checkpoints, once the newest has passed its check.
 
-    One that a signal or a full disk put between those of the schedule stays only while it is the newest, and does not
-    count: a run that was stopped keeps the same checkpoints as one that was not.
+    One that a signal or a full disk put between those of the schedule stays only while it is the newest, or while there
+    are too few others: a run that was stopped comes to keep the same checkpoints as one that was not.
 
     A folder is renamed before it is emptied, so that what a kill leaves behind does not look like a checkpoint.
 
@@ -35,8 +35,8 @@ def rotate_checkpoints(run: RunFolder, *, keep: int, also: Collection[int | None
         steps = run.checkpoint_steps()
         if not steps or verify_folder(run.checkpoint(steps[-1])):
             return []
-    scheduled = [step for step in steps if _is_scheduled(run.checkpoint(step))]
-    stay = {*scheduled[-keep:], *also, steps[-1]}
+    by_worth = sorted(steps, key=lambda step: (_is_scheduled(run.checkpoint(step)), step))
+    stay = {*by_worth[-keep:], *also, steps[-1]}
     removed = [step for step in steps if step not in stay]
     remove_checkpoints(run, removed)
     return removed
@@ -57,7 +57,8 @@ def remove_checkpoints(run: RunFolder, steps: Collection[int]) -> None:
 
 
 def _remove_leftovers(run: RunFolder) -> None:
-    leftovers = [entry for entry in run.checkpoints.iterdir() if _is_leftover(entry.name)]
+    entries = run.checkpoints.iterdir() if run.checkpoints.is_dir() else ()
+    leftovers = [entry for entry in entries if _is_leftover(entry.name)]
     if leftovers:
         sync_folder(run.checkpoints)  # else a power loss might bring back the names of emptied folders
     for leftover in leftovers:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from acorn.config import ModelConfig
 from acorn.errors import DamageError
 
 METADATA = {"format": "pt"}
@@ -44,12 +45,27 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a name that no file can have
         raise DamageError(
             f"{path.name} cannot be read as safetensors: {error}",
             where=str(path),
             mend="restore it from a copy, or make the folder anew",
         ) from None
+
+
+def check_layers(config: ModelConfig, found: Mapping[str, Tensor], where: Path) -> None:
+    """Refuses more layers than there are tensors, before a network of that many is built to learn their names.
+
+    Raises:
+        DamageError: as in `check_tensors`.
+    """
+    if config.vocab_size < 1 or config.n_layer > len(found):
+        raise DamageError(
+            f"The config has {config.n_layer:,} layers and {config.vocab_size:,} entries; there are "
+            f"{len(found):,} tensors in all.",
+            where=str(where),
+            mend="restore the folder from a copy, or make it anew",
+        )
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: Path) -> None:

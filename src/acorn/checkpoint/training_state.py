@@ -121,7 +121,7 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
     """
     faults = verify_folder(path)
     if faults:
-        raise DamageError("The checkpoint fails its check:\n  - " + "\n  - ".join(faults), where=str(path))
+        raise DamageError("The checkpoint fails its check:\n  - " + "\n  - ".join(faults), where=str(path), mend=_MEND)
     try:
         state = read_json(path / STATE)
         return Checkpoint(
@@ -134,9 +134,12 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
             dict(state["resolved"]),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path)) from None
+        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), mend=_MEND) from None
     except AcornError as error:
-        raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path)) from None
+        raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path), mend=_MEND) from None
+
+
+_MEND = "name the run folder, whose newest whole checkpoint is used, or restore it from a copy"
 
 
 def restore(model: nn.Module, optimizers: list[torch.optim.Optimizer], checkpoint: Checkpoint) -> None:
@@ -155,6 +158,13 @@ def restore(model: nn.Module, optimizers: list[torch.optim.Optimizer], checkpoin
     for key, value in checkpoint.optimizer_state.items():
         name, _, kind = key.rpartition(".")
         stored[name][kind] = value
+    known = {names[id(parameter)] for optimizer in optimizers for parameter in _parameters(optimizer)}
+    if optimizers and not stored.keys() <= known:
+        raise DamageError(
+            f"The optimizer's state is of parameters that the model has not: {', '.join(stored.keys() - known)}.",
+            where=str(checkpoint.path / OPTIMIZER_FILE),
+            mend=_MEND,
+        )
     for optimizer in optimizers:
         _check_optimizer_state(
             {names[id(parameter)]: parameter.shape for parameter in _parameters(optimizer)}, stored, checkpoint.path
@@ -187,13 +197,13 @@ def _check_optimizer_state(
         f"{name}.{kind}"
         for name, shape in shapes.items()
         for kind, value in stored.get(name, {}).items()
-        if value.shape not in (shape, torch.Size([])) or not value.is_floating_point()
+        if value.shape != (torch.Size([]) if kind == "step" else shape) or not value.is_floating_point()
     ]
     if faults:
         raise DamageError(
             f"The optimizer's state does not fit the model: {', '.join(faults[:8])}.",
             where=str(where / OPTIMIZER_FILE),
-            mend="restore the checkpoint from a copy, or go on from another one",
+            mend=_MEND,
         )
 
 

@@ -9,6 +9,7 @@ is exactly full, so documents may straddle two. Counts and checksums are in the 
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,11 @@ class TokenShards:
             InputError: it is no folder of token shards, or they were made with another tokenizer.
             DamageError: a shard is missing, or is not what was written.
         """
-        if not (folder / MANIFEST).is_file():
+        if not os.path.isfile(folder / MANIFEST):  # unlike Path's, False for a name that no file can have
             raise InputError(f"There are no token shards here: no {MANIFEST}.", where=str(folder), mend=_MAKE_THEM)
         manifest = read_json(folder / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InputError("This folder does not hold token shards.", where=str(folder), mend=_MAKE_THEM)
+            raise InputError("This folder does not hold token shards.", where=str(folder / MANIFEST), mend=_MAKE_THEM)
         if manifest.get("version") != VERSION:
             raise InputError(
                 f"These shards have version {manifest.get('version')} of the format; this program reads {VERSION}.",
@@ -228,8 +229,11 @@ def verify(folder: Path, progress: Progress = QUIET) -> list[str]:
     if faults:
         return faults
     shards = TokenShards(folder, manifest)
+    vocab_size = manifest["tokenizer"]["vocab_size"]
     for split in shards.splits:
-        separators = _count_separators(shards.tokens(split), manifest["tokenizer"]["separator_id"])
+        separators, largest = _separators_and_largest(shards.tokens(split), manifest["tokenizer"]["separator_id"])
+        if largest >= vocab_size:
+            faults.append(f"{folder}: split {split} has the id {largest}; the tokenizer has {vocab_size} entries")
         documents = shards.count(split).documents
         if separators != documents + 1:
             faults.append(f"{folder}: split {split} has {separators} separators, not {documents + 1} as its documents")
@@ -243,12 +247,13 @@ def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Faults that can be seen without reading the shards: form of the manifest, names, sizes, sums."""
     try:
         width = DTYPES[manifest["dtype"]].itemsize
-        _ = str(manifest["tokenizer"]["fingerprint"]), int(manifest["tokenizer"]["separator_id"])
+        _ = str(manifest["tokenizer"]["fingerprint"]), _count(manifest["tokenizer"]["separator_id"])
+        _count(manifest["tokenizer"]["vocab_size"])
         counts = {
-            name: (SplitCount(**{key: int(entry[key]) for key in asdict(SplitCount())}), entry["shards"])
+            name: (SplitCount(**{key: _count(entry[key]) for key in asdict(SplitCount())}), entry["shards"])
             for name, entry in manifest["splits"].items()
         }
-        shards = {name: [(str(s["file"]), int(s["tokens"])) for s in listed] for name, (_, listed) in counts.items()}
+        shards = {name: [(str(s["file"]), _count(s["tokens"])) for s in listed] for name, (_, listed) in counts.items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         return [f"{folder / MANIFEST}: does not have the form of token shards' manifest"]
     faults = []
@@ -257,7 +262,7 @@ def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
             file = folder / name
             if Path(name).name != name:
                 faults.append(f"{folder / MANIFEST}: names a shard outside its folder: {name!r}")
-            elif not file.is_file():
+            elif not os.path.isfile(file):
                 faults.append(f"{file}: is missing")
             elif tokens < 1 or file.stat().st_size != tokens * width:
                 faults.append(f"{file}: has {file.stat().st_size} bytes, not {tokens * width}")
@@ -266,6 +271,15 @@ def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _count_separators(tokens: TokenSequence, separator_id: int) -> int:
-    places = range(0, len(tokens), CHECK_TOKENS)
-    return sum(int(np.count_nonzero(tokens[place : place + CHECK_TOKENS] == separator_id)) for place in places)
+def _count(value: Any) -> int:
+    """A count as it stands in a manifest; what is read later is the manifest's own value, so it must be one already."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _separators_and_largest(tokens: TokenSequence, separator_id: int) -> tuple[int, int]:
+    """How many separators a split has, and its largest id."""
+    parts = [tokens[place : place + CHECK_TOKENS] for place in range(0, len(tokens), CHECK_TOKENS)]
+    separators = sum(int(np.count_nonzero(part == separator_id)) for part in parts)
+    return separators, max((int(part.max()) for part in parts), default=0)

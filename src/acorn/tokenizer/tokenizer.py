@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class Tokenizer:
             InputError: it cannot be read, or is not a tokenizer.json that can be used here.
         """
         refuse_pickle(Path(path), str(path), mend=_OTHER_TOKENIZER)
-        if Path(path).exists() and not Path(path).is_file():  # who opens a pipe waits for what may never come
+        if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
             raise InputError(
                 "The tokenizer cannot be read: this is no regular file.", where=str(path), mend=_OTHER_TOKENIZER
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.errors import ResourceError
@@ -119,8 +120,12 @@ def check_disk(config: Config, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def memory_errors(config: Config) -> Iterator[None]:
-    """Turns running out of memory inside the block into a ResourceError with the setting to lower, and to what."""
+def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
+    """Turns running out of memory inside the block into a ResourceError with the setting to lower, and to what.
+
+    Args:
+        counters: of the run, as they move on inside the block.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -131,7 +136,7 @@ def memory_errors(config: Config) -> Iterator[None]:
         size = config.train.micro_batch_size
         advice = f"start anew with train.micro_batch_size={size // 2}, or " if size > 1 else ""
         raise ResourceError(
-            "Out of memory; the last checkpoint stands.",
+            f"Out of memory after step {counters.step:,}; the last checkpoint stands.",
             where=f"train.micro_batch_size = {size} on {config.train.device}",
             mend=f"{advice}lower model.block_size, or leave more memory to this program",
         ) from None

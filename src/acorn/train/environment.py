@@ -14,7 +14,7 @@ from acorn.runtime.device import Runtime
 
 PACKAGES = ("acorn-lm", "torch", "numpy", "tokenizers", "datasets", "safetensors", "pydantic")
 
-EQUALITY = ("torch", "machine", "device", "threads", "world_size")
+EQUALITY = ("torch", "machine", "device", "threads", "world_size", "precision", "compile")
 """What bit-for-bit equality of a resumed run rests on."""
 
 
@@ -27,6 +27,8 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "system": platform.platform(),
         "device": torch.cuda.get_device_name() if runtime.device == "cuda" else runtime.device,
         "threads": runtime.threads,
+        "precision": runtime.precision,
+        "compile": runtime.compile,
         "choices": list(runtime.reasons),
         "world_size": 1,
         "strategy": "single",

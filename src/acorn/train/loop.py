@@ -121,18 +121,15 @@ class Loop:
             while not (self.is_done() and self._finish()):
                 if not self._step():
                     continue
-                # Asked once, before what may take long; a signal that comes later is answered after the next step.
-                signal_number = stop.signal_number
-                improved = not signal_number and self._look_at_the_model()
+                improved = not stop.signal_number and self._look_at_the_model()  # which may take long
                 self._tick()
                 if self.is_done():
                     continue
                 scheduled = improved or self._due(self.config.train.save_every)
-                due = scheduled or signal_number or self._saver.has_to_retry(self.counters.step)
-                if due and not self._save(scheduled=scheduled, can_wait=not signal_number):
-                    continue
-                if signal_number:
-                    raise self._stopped(signal_number)
+                if scheduled or stop.signal_number or self._saver.has_to_retry(self.counters.step):
+                    saved = self._save(scheduled=scheduled, can_wait=not stop.signal_number)
+                    if saved and stop.signal_number:
+                        raise self._stopped(stop.signal_number)
         if stop.signal_number:
             raise self._stopped(stop.signal_number)
 
@@ -196,7 +193,7 @@ class Loop:
         counters.skips = counters.skips + 1 if result.diverged else 0
         self._note_if_odd(result, first)
         if counters.skips > train.max_skips:
-            self._roll_back(f"{counters.skips} steps in a row had a loss or gradient that is not finite")
+            self._roll_back(f"{counters.skips} steps in a row were not finite")
             return False
         if self._due(train.log_every):
             self._log(result, self.config.optimizer.peak_lr * factor)
@@ -313,7 +310,10 @@ class Loop:
             self.watcher.sample(self.counters.step, result.prompt, result.text)
 
     def _save(self, *, scheduled: bool, can_wait: bool) -> bool:
-        """Saves a checkpoint; see `Saver.save`. False if the weights are not finite: then the run rolled back."""
+        """Saves a checkpoint; see `Saver.save`. False if it could not, or if it had to roll back.
+
+        It rolls back where the weights are not finite.
+        """
         if not weights_are_finite(self.model):
             self._roll_back("the last update left weights that are not finite")
             return False
@@ -323,7 +323,7 @@ class Loop:
             counters.best_loss, counters.best_step = self._best_before
             counters.undisturbed = False
         self._tick()
-        return True
+        return saved
 
     def _note_if_odd(self, result: StepResult, first: int) -> None:
         """Names a step that was skipped or whose loss leapt, with the batch that it saw."""
@@ -348,7 +348,7 @@ class Loop:
         where = f"step {counters.step:,}, samples {counters.samples - train.batch_size:,} to {counters.samples - 1:,}"
         if rollbacks > train.max_rollbacks:
             raise DivergedError(
-                f"Training diverged after {train.max_rollbacks} rollbacks: {why}.",
+                f"Training diverged: {why}, after {train.max_rollbacks} rollbacks.",
                 where=where,
                 mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip; the last checkpoint stands",
             )

@@ -33,7 +33,7 @@ from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.loop import Loop, Watcher
 from acorn.train.optimizer import build_optimizers
-from acorn.train.resume import merge_configs
+from acorn.train.resume import MAY_CHANGE, merge_configs
 from acorn.train.run_start import check_config, check_folder, clear_leftovers, nothing_left_behind
 from acorn.train.run_text import fingerprint_of, text_to_shards
 from acorn.train.saving import tidy
@@ -114,6 +114,9 @@ def pretrain(
         config, changed = merge_configs(checkpoint.config, config, allow_change)
         for key, change in changed.items():
             progress.note(f"changed on resume: {key}: {change}")
+            if key not in MAY_CHANGE:
+                progress.note(f"No longer bit-equal to an undisturbed run: {key} was changed.")
+                checkpoint.counters.undisturbed = False
         if not changed and is_finished(run, checkpoint.counters.step) and _used_up(config, checkpoint.counters):
             tidy(run, config, checkpoint.counters, progress.note)
             return _result(run, checkpoint.counters.step, was_complete=True)
@@ -201,7 +204,7 @@ def _run(
             watcher,
             progress,
         )
-        with memory_errors(config):
+        with memory_errors(config, counters):
             loop.train()
             finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
     return _result(run, counters.step, was_complete=False)

@@ -10,7 +10,7 @@ from acorn.config import Config
 from acorn.config_files import differences, load_run_config, to_toml
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DamageError
+from acorn.errors import DamageError, InputError
 from acorn.files import disk_errors, sha256_of, sync_folder, write_file
 from acorn.folders import remove_folder, settle
 from acorn.progress import Progress
@@ -30,6 +30,12 @@ def text_to_shards(
     """The run's tokenizer and shards: those in its folder if they are whole and its own, else made now."""
     if config.data.shards:
         shards = TokenShards.open(Path(config.data.shards), check=True, progress=progress)
+        if missing := {"train", "valid"} - set(shards.splits):
+            raise InputError(
+                f"The token shards have no split {' and no split '.join(sorted(missing))}.",
+                where=str(shards.folder / MANIFEST),
+                mend="make them with `acorn data prepare`, which always writes both",
+            )
         tokenizer = shards.tokenizer()
         if checkpoint is None:
             write_file(run.tokenizer, tokenizer.to_json())
@@ -49,7 +55,7 @@ def text_to_shards(
     if fingerprint_of(shards) != checkpoint.resolved.get("data"):
         raise DamageError(
             "The token shards are not those that the run was started with.",
-            where=str(shards.folder),
+            where=str(shards.folder / MANIFEST),
             mend="put the original shards back, or start another run with --out",
         )
     return tokenizer, shards
