@@ -9,7 +9,7 @@ BIN := .venv/bin
 WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock clean moved
+.PHONY: help install demo test torture lint format lock clean moved
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ demo: install ## train on the bundled WikiText-2 for about three minutes, show t
 
 test: install ## run the tests (ARGS="tests/model -x": only those, without coverage)
 	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
+
+torture: install ## try to make acorn lose a run, for about 45 minutes (ARGS="--share 0.1": less)
+	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
 lint: install ## check style, types and import directions
 	$(BIN)/python -m ruff check

@@ -23,7 +23,7 @@ ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT}
 TRACED = ("write", "fsync", "rename", "unlink", "mkdir", "rmdir")
 """Kernel calls that are made to fail, with their `...at` forms."""
 
-OLD, NEW = "old " * 3000, "new " * 3000
+OLD, NEW = "old " * 10_000, "new " * 10_000
 PLAIN_LINE = re.compile(r"^(?:\[pid +\d+\] )?(\w+)\(")
 
 

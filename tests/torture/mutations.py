@@ -1,0 +1,95 @@
+"""Do the tests test? Each promise is taken out of the source in turn; the suite must fail."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import acorn
+from torture import calls
+
+# What is taken out -> file, the text there, what stands in its place.
+MUTATIONS: dict[str, tuple[str, str, str]] = {
+    "flush of a file": ("files.py", "    os.fsync(descriptor)\n", "    pass\n"),
+    "flush of a folder": ("files.py", "        sync_file(descriptor)\n    except", "        pass\n    except"),
+    "flush before a file's rename": ("files.py", "                sync_file(file.fileno())\n", ""),
+    "rename of a file": ("files.py", "os.replace(temporary, path)", "shutil.copyfile(temporary, path)"),
+    "flush after a file's rename": (
+        "files.py",
+        "        sync_folder(path.parent)\n\n\ndef write_json",
+        "\n\ndef write_json",
+    ),
+    "flush of a folder's files": ("folders.py", "            sync_file(file.fileno())\n", "            pass\n"),
+    "flush of the mark": ("folders.py", "            sync_folder(fresh)\n", ""),
+    "the mark": ("folders.py", "            (fresh / MARKER).touch()\n            sync_folder(fresh)\n", ""),
+    "rename of a folder": ("folders.py", "        os.replace(fresh, path)\n", "        shutil.copytree(fresh, path)\n"),
+    "flush between the renames of a folder": (
+        "folders.py",
+        "        if replaces:\n            sync_folder(path.parent)\n        os.replace(fresh",
+        "        os.replace(fresh",
+    ),
+    "flush after a folder's rename": (
+        "folders.py",
+        "        raise\n    sync_folder(path.parent)\n",
+        "        raise\n",
+    ),
+    "the manifest's digest of itself": ("files.py", "value.get(SEAL) == seal(value)[SEAL]", "True"),
+    "the check of a file's digest": ("folders.py", "if sha256_of(file) != digest:", "if False:"),
+    "the check of the shards": ("train/run_text.py", "check=True", "check=False"),
+    "the check of the newest before a rotation": (
+        "checkpoint/rotation.py",
+        " or verify_folder(run.checkpoint(steps[-1]))",
+        "",
+    ),
+    "the guard against numbers that are not finite": (
+        "train/step.py",
+        "    if finite:\n        if clip",
+        "    if True:\n        if clip",
+    ),
+    "cutting the metrics back": ("report/metrics_log.py", "self._file.truncate(min(n_bytes, self.length))", "pass"),
+}
+TESTS = (
+    "tests/test_files.py",
+    "tests/test_folders.py",
+    "tests/torture/test_power.py",
+    "tests/torture/test_calls.py",
+    "tests/checkpoint",
+    "tests/train/test_step.py",
+    "tests/faults/test_checkpoint_faults.py",
+    "tests/faults/test_shard_faults.py",
+    "tests/train/test_pretrain.py",
+)
+"""In this order, until one fails."""
+
+
+def mutations(folder: Path) -> dict[str, Any]:
+    """Copies the source, takes each promise out of the copy, and runs the tests against it.
+
+    Returns:
+        for each the first test that failed; those that none noticed are `unnoticed`.
+    """
+    root = Path(__file__).parent.parent.parent
+    noticed: dict[str, str] = {}
+    for name, (file, text, instead) in MUTATIONS.items():
+        source = folder / "mutated"
+        shutil.rmtree(source, ignore_errors=True)
+        shutil.copytree(Path(acorn.__file__).parent, source / "acorn", ignore=shutil.ignore_patterns("__pycache__"))
+        path = source / "acorn" / file
+        content = path.read_text()
+        assert text in content, f"{name}: {file} no longer has {text!r}"
+        path.write_text(content.replace(text, instead))
+        environment = {
+            **calls.environment(),
+            "PYTHONPATH": f"{source}:{root / 'tests'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *TESTS]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
+        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        if done.returncode and failed:
+            noticed[name] = failed[0].split(" - ")[0].removeprefix("FAILED ").removeprefix("ERROR ")
+        print(f"mutation: {name}: {noticed.get(name, 'NOT NOTICED')}", file=sys.stderr, flush=True)
+    return {"noticed": noticed, "unnoticed": sorted(MUTATIONS.keys() - noticed.keys())}

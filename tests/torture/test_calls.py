@@ -1,0 +1,41 @@
+"""Each call of the durable writers fails or kills once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torture import calls, full_disk
+
+# In a process of its own: it forks, and this one has threads.
+INTERCEPTED = "import json, sys; from pathlib import Path; from torture import calls\n"
+INTERCEPTED += "print(json.dumps(calls.intercepted(Path(sys.argv[1]))))"
+
+
+@pytest.mark.fault(33)
+@pytest.mark.fault(34)
+def test_old_or_new_wherever_python_is_killed_or_refused(tmp_path: Path) -> None:
+    """Faults 33 and 34: a kill and three errors at every call in turn."""
+    command = [sys.executable, "-c", INTERCEPTED, str(tmp_path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=calls.environment())
+    found = json.loads(done.stdout)
+    assert found["broken"] == []
+    assert found["done"] > 200
+
+
+@pytest.mark.skipif(not calls.has_strace(), reason="strace is not here, or may not trace")
+def test_old_or_new_wherever_the_kernel_kills(tmp_path: Path) -> None:
+    found = calls.traced(tmp_path, ("KILL",))
+    assert found["broken"] == []
+    assert found["done"] > 50
+
+
+@pytest.mark.skipif(not full_disk.can_mount(), reason="no mount namespace here")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    found = full_disk.full_disk(tmp_path, runs=0)
+    assert found["sweep"]["broken"] == []
+    assert found["sweep"]["done"] > 5

@@ -1,0 +1,54 @@
+"""Kills, signals and corruption in short: a dozen runs, some hundred damages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torture import calls
+from torture.runs import KINDS
+
+HAS_COMPILER = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+def torture(tmp_path: Path, script: str) -> dict:
+    """Runs it in a process of its own: it forks, and this one has threads."""
+    begin = "import json, sys; from pathlib import Path; from torture.runs import import_everything\n"
+    begin += "import_everything()\nfolder = Path(sys.argv[1])\n"
+    command = [sys.executable, "-c", begin + script, str(tmp_path / "folder")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=calls.environment())
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.fault(33)
+@pytest.mark.fault(38)
+def test_killed_runs_end_equal(tmp_path: Path) -> None:
+    """Faults 33 and 38: kill -9 at random moments, resumed, compared bit for bit; a quarter compiled and in bf16."""
+    kinds = KINDS if HAS_COMPILER else ("plain", "diverging")
+    script = f"from torture.kills import kills\nprint(json.dumps(kills(folder, 12, {kinds}, seed=1)))"
+    found = torture(tmp_path, script)
+    assert found["failed"] == []
+    assert found["equal"] == 12
+    assert found["killed"] >= 12
+
+
+def test_stopped_runs_end_equal(tmp_path: Path) -> None:
+    script = "from torture.kills import signals\nprint(json.dumps(signals(folder, 6, ('plain', 'diverging'), seed=1)))"
+    found = torture(tmp_path, script)
+    assert found["failed"] == []
+    assert found["equal"] == 6
+
+
+@pytest.mark.fault(22)
+@pytest.mark.fault(37)
+def test_damage_is_found_before_the_first_step(tmp_path: Path) -> None:
+    """Faults 22 and 37: flips, truncations and swaps over every file that a run goes on with."""
+    found = torture(tmp_path, "from torture.corruption import corruptions\nprint(json.dumps(corruptions(folder, 300)))")
+    assert found["broken"] == []
+    assert found["by_outcome"]["refused"] > 100
