@@ -41,9 +41,8 @@ def main() -> None:
         rows.append((name, done, result, f"{time.monotonic() - start:,.0f} s"))
         if options.json:
             options.json.write_text(json.dumps(found, indent=2) + "\n")
-    print(
-        f"\n{platform.machine()}, {len(cores())} cores, Python {platform.python_version()}, torch {_torch()}, seed {options.seed}"
-    )
+    versions = f"Python {platform.python_version()}, torch {_torch()}"
+    print(f"\n{platform.machine()}, {len(cores())} cores, {versions}, seed {options.seed}")
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + f"  {row[3]}")

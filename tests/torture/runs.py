@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import mmap
 import os
@@ -146,10 +147,15 @@ class Started:
 
 def import_everything() -> None:
     """What a run imports, so that forked ones need not. Nothing is computed: threads do not survive a fork."""
-
-    import acorn.cli.main
-    import acorn.report.terminal
-    import acorn.train.pretrain  # noqa: F401
+    for name in (
+        "acorn.cli.main",
+        "acorn.report.terminal",
+        "acorn.train.pretrain",
+        "matplotlib.pyplot",
+        "torch._dynamo",
+        "torch._inductor.compile_fx",
+    ):
+        importlib.import_module(name)
 
 
 def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callable[[], None] | None = None) -> Started:

@@ -21,7 +21,7 @@ def torture(tmp_path: Path, script: str) -> dict:
     begin = "import json, sys; from pathlib import Path; from torture.runs import import_everything\n"
     begin += "import_everything()\nfolder = Path(sys.argv[1])\n"
     command = [sys.executable, "-c", begin + script, str(tmp_path / "folder")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=calls.environment())
+    done = subprocess.run(command, capture_output=True, text=True, env=calls.environment())
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout)
 
