@@ -185,24 +185,21 @@ def _write_manifest(folder: Path, extra: dict[str, Any]) -> None:
 
 
 def _move_into_place(fresh: Path, path: Path) -> None:
-    """Gives a finished folder its name, with a flush after each rename: none may reach the disk before an earlier."""
+    """Gives a finished folder its name. Whichever of the renames reach the disk, an old or a new one is found whole."""
     old = _beside(path, ".old")
     replaces = path.exists()
     if replaces:
         if not _is_ours(path):  # it lost its manifest; what it becomes must be ours to remove
             (path / MARKER).touch()
             sync_folder(path)
-        sync_folder(path.parent)
         os.replace(path, old)
     try:
-        if replaces:
-            sync_folder(path.parent)
         os.replace(fresh, path)
     except OSError:
         if replaces:
             os.replace(old, path)
         raise
-    sync_folder(path.parent)
+    sync_folder(path.parent)  # before the old one goes
     with contextlib.suppress(OSError):  # the new folder stands: an old one that stays is no reason to fail
         remove_folder(old)
 

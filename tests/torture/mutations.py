@@ -10,6 +10,7 @@ from typing import Any
 
 import acorn
 from torture import calls
+from torture.workers import run_trials
 
 # What is taken out -> file, the text there, what stands in its place.
 MUTATIONS: dict[str, tuple[str, str, str]] = {
@@ -26,15 +27,10 @@ MUTATIONS: dict[str, tuple[str, str, str]] = {
     "flush of the mark": ("folders.py", "            sync_folder(fresh)\n", ""),
     "the mark": ("folders.py", "            (fresh / MARKER).touch()\n            sync_folder(fresh)\n", ""),
     "rename of a folder": ("folders.py", "        os.replace(fresh, path)\n", "        shutil.copytree(fresh, path)\n"),
-    "flush between the renames of a folder": (
-        "folders.py",
-        "        if replaces:\n            sync_folder(path.parent)\n        os.replace(fresh",
-        "        os.replace(fresh",
-    ),
     "flush after a folder's rename": (
         "folders.py",
-        "        raise\n    sync_folder(path.parent)\n",
-        "        raise\n",
+        "    sync_folder(path.parent)  # before the old one goes\n",
+        "",
     ),
     "the manifest's digest of itself": ("files.py", "value.get(SEAL) == seal(value)[SEAL]", "True"),
     "the check of a file's digest": ("folders.py", "if sha256_of(file) != digest:", "if False:"),
@@ -66,30 +62,36 @@ TESTS = (
 
 
 def mutations(folder: Path) -> dict[str, Any]:
-    """Copies the source, takes each promise out of the copy, and runs the tests against it.
+    """Copies the source, takes each promise out of a copy, and runs the tests against it.
 
     Returns:
         for each the first test that failed; those that none noticed are `unnoticed`.
     """
+    names = list(MUTATIONS)
+    outcomes = run_trials(
+        lambda number: {"number": number, "noticed_by": _first_failure(names[number], folder / f"mutated-{number}")},
+        list(range(len(names))),
+        folder / "outcomes",
+        "mutations",
+    )
+    found = {names[outcome["number"]]: outcome.get("noticed_by", outcome.get("error")) for outcome in outcomes}
+    return {"noticed": found, "unnoticed": sorted(name for name, test in found.items() if "::" not in (test or ""))}
+
+
+def _first_failure(name: str, source: Path) -> str:
+    """The test that fails where a promise is taken out; "" if none does."""
+    file, text, instead = MUTATIONS[name]
     root = Path(__file__).parent.parent.parent
-    noticed: dict[str, str] = {}
-    for name, (file, text, instead) in MUTATIONS.items():
-        source = folder / "mutated"
-        shutil.rmtree(source, ignore_errors=True)
-        shutil.copytree(Path(acorn.__file__).parent, source / "acorn", ignore=shutil.ignore_patterns("__pycache__"))
-        path = source / "acorn" / file
-        content = path.read_text()
-        assert text in content, f"{name}: {file} no longer has {text!r}"
-        path.write_text(content.replace(text, instead))
-        environment = {
-            **calls.environment(),
-            "PYTHONPATH": f"{source}:{root / 'tests'}",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *TESTS]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
-        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        if done.returncode and failed:
-            noticed[name] = failed[0].split(" - ")[0].removeprefix("FAILED ").removeprefix("ERROR ")
-        print(f"mutation: {name}: {noticed.get(name, 'NOT NOTICED')}", file=sys.stderr, flush=True)
-    return {"noticed": noticed, "unnoticed": sorted(MUTATIONS.keys() - noticed.keys())}
+    shutil.copytree(Path(acorn.__file__).parent, source / "acorn", ignore=shutil.ignore_patterns("__pycache__"))
+    path = source / "acorn" / file
+    content = path.read_text()
+    assert text in content, f"{name}: {file} no longer has {text!r}"
+    path.write_text(content.replace(text, instead))
+    environment = calls.environment() | {"PYTHONPATH": f"{source}:{root / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    scratch = source / "scratch"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command += [f"--basetemp={scratch}", *TESTS]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    shutil.rmtree(source)
+    return failed[0].split(" - ")[0].partition(" ")[2] if done.returncode and failed else ""
