@@ -14,6 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from acorn.checkpoint import model_folder
 from acorn.checkpoint.load import build_model
 from acorn.checkpoint.model_folder import read_model_folder, write_model_folder
 from acorn.config import ModelConfig
@@ -445,3 +446,27 @@ def test_a_config_that_is_not_an_object_is_refused(folder: Path, text: str) -> N
     (folder / "config.json").write_text(text)
     with pytest.raises(DamageError, match=r"config\.json"):
         read_model_folder(folder)
+
+
+@pytest.mark.fault(62)
+@pytest.mark.parametrize("damaged", ["a weight", "a setting"])
+def test_a_folder_that_reads_back_otherwise_is_not_kept(tmp_path: Path, monkeypatch, damaged: str) -> None:
+    """Fault 62: the round trip is looked at before the folder gets its name; the old one stands."""
+    write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "old")
+    if damaged == "a weight":
+        save = model_folder.save_tensors
+
+        def nearly(path: Path, tensors) -> None:
+            save(path, {**tensors, "transformer.ln_f.bias": tensors["transformer.ln_f.bias"] + 1e-6})
+
+        monkeypatch.setattr(model_folder, "save_tensors", nearly)
+    else:
+        to_config = model_folder.to_config_json
+        monkeypatch.setattr(model_folder, "to_config_json", lambda *a, **k: {**to_config(*a, **k), "n_head": 1})
+    with pytest.raises(DamageError, match="does not read back") as caught:
+        write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "new")
+    assert caught.value.exit_code == 4
+    assert caught.value.where
+    assert caught.value.mend
+    assert [entry.name for entry in tmp_path.iterdir()] == ["final"]
+    assert (tmp_path / "final" / "README.md").read_text() == "old"

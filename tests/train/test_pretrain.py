@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from acorn.checkpoint.training_state import Counters
+from acorn.config_files import load_run_config
 from acorn.errors import DamageError, DivergedError, InputError, ResourceError, StoppedError, UsageError
 from acorn.files import read_sealed_json
 from acorn.report.metrics_log import read_metrics, read_samples
@@ -191,14 +192,14 @@ def test_resume_in_a_later_epoch_is_exact(tmp_path: Path, run_tiny, tiny) -> Non
 
 
 class SignalAt(Unwatched):
-    """Sends this process SIGTERM when a step is reported."""
+    """Sends this process a signal when a step is reported."""
 
-    def __init__(self, step: int) -> None:
-        self.at = step
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        self.at, self.number = step, number
 
     def step(self, record, done, seconds_left) -> None:
         if record["step"] == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 def test_a_finished_run_is_left_alone_and_can_go_on(whole: Path, tmp_path: Path, run_tiny) -> None:
@@ -360,3 +361,75 @@ def test_a_signal_at_the_very_end_is_heard(whole: Path, tmp_path: Path, run_tiny
     assert not (out / "evaluation.json").exists()
     run_tiny(out, resume=True)
     assert_equal_runs(whole, out, 12)
+
+
+@pytest.mark.parametrize("step", [3, 4, 6, 10, 12])
+def test_a_stop_is_answered_before_validation_and_made_up_for(whole: Path, tmp_path: Path, run_tiny, step: int) -> None:
+    """At a validation (4), samples (6), a save (10), the end (12) and between: what a supervisor waits for is short."""
+    out = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        run_tiny(out, resume=True, watcher=SignalAt(step))
+    records = read_metrics(out / "metrics.jsonl")
+    assert records[-1]["step"] == step
+    assert (records[-1]["split"] == "valid") == (step == 12)  # the end is brought to its end
+    run_tiny(out, resume=True)
+    assert_equal_runs(whole, out, 12)
+    assert RunFolder(out).checkpoint_steps() == RunFolder(whole).checkpoint_steps()
+    assert read_sealed_json(RunFolder(out).best) == read_sealed_json(RunFolder(whole).best)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal here")
+def test_a_closed_terminal_is_a_stop(tmp_path: Path, run_tiny) -> None:
+    """But for a run that was started to outlive it, as with nohup."""
+    with pytest.raises(StoppedError) as caught:
+        run_tiny(tmp_path / "run", watcher=SignalAt(3, signal.SIGHUP))
+    assert caught.value.exit_code == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_tiny(tmp_path / "other", watcher=SignalAt(3, signal.SIGHUP)).step == 12
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_shards_of_other_text_are_never_trained_on(tmp_path: Path, run_tiny, text_file: Path, monkeypatch) -> None:
+    """Killed over the old text, started with another one, killed before its shards: the third start makes them."""
+    out, other = tmp_path / "run", tmp_path / "other.txt"
+    other.write_text(text_file.read_text().replace("dog", "fox"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_module.Loop, "train", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_tiny(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("acorn.train.run_text.prepare", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_tiny(out, f"data.source={other}", resume=True)
+    run_tiny(out, f"data.source={other}", resume=True)
+    run_tiny(tmp_path / "fresh", f"data.source={other}")
+    assert fingerprint(out / "data") == fingerprint(tmp_path / "fresh" / "data")
+
+
+def test_choices_made_before_the_first_checkpoint_stay(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """Killed before it, and started again where memory is short: another micro-batch would give other bits."""
+    monkeypatch.setattr(pretrain_module, "available_memory", lambda device: 1 << 40)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_module.Loop, "train", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_tiny(tmp_path / "run")
+    monkeypatch.setattr(pretrain_module, "choose_micro_batch_size", lambda *arguments: 1)
+    run_tiny(tmp_path / "run", resume=True)
+    assert load_run_config(tmp_path / "run" / "config.toml").train.micro_batch_size == 4
+
+
+def interrupt(*arguments, **options) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_without_its_config_goes_on_with_that_of_its_checkpoint(tmp_path: Path, run_tiny) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        run_tiny(out, watcher=SignalAt(7))
+    before = (out / "config.toml").read_bytes()
+    (out / "config.toml").unlink()
+    assert pretrain_module.pretrain(None, out, resume=True).step == 12
+    assert (out / "config.toml").read_bytes() == before

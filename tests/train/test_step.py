@@ -135,3 +135,91 @@ def test_fp16_overflow_halves_the_scale_and_is_no_divergence() -> None:
     exact, _ = take_step()
     assert result.loss == pytest.approx(exact.loss, abs=0.01)
     assert result.grad_norm == pytest.approx(exact.grad_norm, rel=0.02)
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_bad_gradient_anywhere_touches_nothing(value: float) -> None:
+    """Fault 27: one element of one parameter's gradient; weights and optimizer state stay to the bit."""
+    model = GPT(SHAPE)
+    model.init_weights(0)
+    optimizers = build_optimizers(model, OptimizerConfig(name="muon"), muon_dtype=torch.float32)
+    windows = torch.randint(0, 40, (6, 17), generator=torch.Generator().manual_seed(1))
+
+    def step() -> StepResult:
+        options = {"micro_batch_size": 2, "clip": 1.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
+        return train_step(model, model, optimizers, windows[:, :-1], windows[:, 1:], **options)
+
+    def everything() -> list[torch.Tensor]:
+        states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+        return [tensor.detach().clone() for tensor in [*model.parameters(), *states]]
+
+    assert step().updated
+    for parameter in model.parameters():
+        before = everything()
+
+        def spoil(gradient: torch.Tensor) -> torch.Tensor:
+            spoiled = gradient.clone()
+            spoiled.view(-1)[-1] = value
+            return spoiled
+
+        handle = parameter.register_hook(spoil)
+        result = step()
+        handle.remove()
+        assert (result.updated, result.diverged) == (False, True)
+        assert all(map(torch.equal, before, everything()))
+    assert step().updated
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_bad_loss_touches_nothing(value: float) -> None:
+    """Fault 27: the loss of one micro-batch, with gradients that are finite."""
+    model = GPT(SHAPE)
+    model.init_weights(0)
+    optimizers = build_optimizers(model, OptimizerConfig(), muon_dtype=torch.float32)
+    windows = torch.randint(0, 40, (6, 17), generator=torch.Generator().manual_seed(1))
+    calls = []
+
+    def spoiled(ids: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, count = model(ids, wanted)
+        calls.append(1)
+        return (loss + value if len(calls) == 2 else loss), count
+
+    options = {"micro_batch_size": 2, "clip": 1.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
+    result = train_step(model, spoiled, optimizers, windows[:, :-1], windows[:, 1:], **options)
+    fresh = GPT(SHAPE)
+    fresh.init_weights(0)
+    assert (result.updated, result.diverged) == (False, True)
+    assert all(map(torch.equal, model.parameters(), fresh.parameters()))
+
+
+def test_the_guard_waits_for_the_device_once(monkeypatch) -> None:
+    """Loss and norm come over together, and with them what is logged anyway; nothing else asks for a value."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Waits(TorchDispatchMode):
+        """Counts what makes a device finish its work: reading a value out of a tensor."""
+
+        count = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+                Waits.count += 1
+            return function(*arguments, **(options or {}))
+
+    tolist = torch.Tensor.tolist
+
+    def counted(tensor: torch.Tensor) -> list:
+        Waits.count += 1
+        return tolist(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", counted)
+    counts = {}
+    for micro_batch_size in (6, 1):
+        Waits.count = 0
+        with Waits():
+            take_step(micro_batch_size=micro_batch_size, clip=1.0)
+        counts[micro_batch_size] = Waits.count
+    # One for the count of targets, which are still on the CPU; one for loss and norm.
+    assert counts == {6: 2, 1: 2}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from acorn.checkpoint.integrity import check_read_files
@@ -48,6 +49,7 @@ def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, 
     Raises:
         UsageError: `path` exists and `replace` is false.
         InputError: the tokenizer has more entries than the model.
+        DamageError: what was written does not read back as it was.
         ResourceError: the disk is full or cannot be written.
     """
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -65,6 +67,30 @@ def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, 
         }
         for name, text in files.items():
             (folder / name).write_bytes(text.encode("utf-8"))
+        _check_round_trip(folder, config, weights, tokenizer)
+
+
+def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:
+    """Reads a folder that was just written: it must hold the same network, bit for bit, and so the same logits.
+
+    Raises:
+        DamageError: it does not.
+    """
+    read_config, read_weights, read_tokenizer = read_model_folder(folder)
+    different = [
+        name
+        for name, weight in weights.items()
+        if name not in read_weights or not torch.equal(read_weights[name], weight.detach().float().cpu())
+    ]
+    shape = {"n_layer", "heads", "kv_heads", "n_embd", "block_size", "vocab_size", "mlp_hidden", "is_tied"}
+    different += [name for name in sorted(shape) if getattr(read_config, name) != getattr(config, name)]
+    different += [TOKENIZER] if read_tokenizer.fingerprint != tokenizer.fingerprint else []
+    if different:
+        raise DamageError(
+            f"The model folder does not read back as the model that was written: {', '.join(different[:8])}.",
+            where=str(folder),
+            mend="check the disk and its file system; nothing was kept of the new folder",
+        )
 
 
 def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer]:
