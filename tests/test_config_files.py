@@ -77,7 +77,7 @@ def test_a_length_given_clears_the_other() -> None:
 
 
 def test_all_faults_at_once_with_the_nearest_key() -> None:
-    """Row 25."""
+    """Fault 25."""
     message = refusal("trian.steps=5", "model.n_heads=4", "train.batch_size=abc", "data.clean=x", "model.n_embd=7")
     assert "unknown key trian; did you mean train?" in message
     assert "unknown key model.n_heads; did you mean model.n_head?" in message

@@ -26,7 +26,7 @@ def test_write_file_replaces_whole(tmp_path) -> None:
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, call: str) -> None:
-    """Rows 6 and 34."""
+    """Faults 6 and 34."""
     path = tmp_path / "file.txt"
     write_file(path, "old")
 

@@ -13,7 +13,7 @@ from acorn.folder_lock import FolderLock
 
 
 def test_lock_keeps_a_second_process_out(tmp_path) -> None:
-    """Row 30. The lock goes with its holder, however that ends."""
+    """Fault 30. The lock goes with its holder, however that ends."""
     script = (
         "import sys; from pathlib import Path; from acorn.folder_lock import FolderLock\n"
         "with FolderLock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"

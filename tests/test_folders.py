@@ -31,7 +31,7 @@ def test_new_folder_has_a_manifest(tmp_path) -> None:
 
 
 def test_existing_folder_is_refused_or_replaced(tmp_path) -> None:
-    """Row 19."""
+    """Fault 19."""
     make(tmp_path / "x", "old")
     with pytest.raises(UsageError, match="exists already"):
         make(tmp_path / "x", "new")
@@ -134,7 +134,7 @@ def test_a_users_own_folder_is_never_touched(tmp_path, ending: str) -> None:
 
 
 def test_verify_names_what_is_wrong(tmp_path) -> None:
-    """Row 22: a file added, missing, cut short, bit-flipped; and a manifest that is none."""
+    """Fault 22: a file added, missing, cut short, bit-flipped; and a manifest that is none."""
 
     def faults_after(damage) -> str:
         folder = tmp_path / "x"

@@ -84,7 +84,7 @@ def test_a_single_folder_is_checked_by_itself(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("file", CHECKPOINT_FILES)
 def test_a_flipped_bit_is_found_and_the_older_checkpoint_taken(run: RunFolder, file: str) -> None:
-    """Rows 37 and 38: the file is named; the newest whole checkpoint is another one, and that is said."""
+    """Faults 37 and 38: the file is named; the newest whole checkpoint is another one, and that is said."""
     flip_bit(run.checkpoint(20) / file, position=20)
     damaged = [check for check in verify_run(run.root) if not check.whole]
     assert [check.folder for check in damaged] == [run.checkpoint(20)]
@@ -111,7 +111,7 @@ def test_a_missing_file_is_found(run: RunFolder, file: str, listed: bool) -> Non
 
 @pytest.mark.parametrize(("folder", "kind"), [("data", "data"), ("final", "model")])
 def test_damage_of_data_and_final_model_is_found(run: RunFolder, folder: str, kind: str) -> None:
-    """Row 22 for shards: found and named."""
+    """Fault 22 for shards: found and named."""
     file = next(path for path in sorted((run.root / folder).iterdir()) if path.suffix in (".bin", ".safetensors"))
     flip_bit(file)
     damaged = [check for check in verify_run(run.root) if not check.whole]
@@ -126,7 +126,7 @@ def test_a_file_cut_short_is_found(run: RunFolder) -> None:
 
 
 def test_all_torn_is_an_error(run: RunFolder) -> None:
-    """Row 39: checkpoints exist and all are torn: never start over silently."""
+    """Fault 39: checkpoints exist and all are torn: never start over silently."""
     for step in (10, 20):
         tear(run.checkpoint(step))
     with pytest.raises(DamageError) as caught:
@@ -145,7 +145,7 @@ def test_no_checkpoint_at_all_is_none(run: RunFolder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_pickle_in_a_checkpoint_is_refused_unread(run: RunFolder, listed: bool) -> None:
-    """Row 44: also if the manifest lists it."""
+    """Fault 44: also if the manifest lists it."""
 
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -161,7 +161,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_unread(run: RunFolder, listed: bool
 
 @pytest.mark.parametrize("name", ["../../config.toml", "/etc/hostname"])
 def test_a_manifest_that_leads_out_of_its_folder_is_refused(run: RunFolder, name: str) -> None:
-    """Row 63: `../` or an absolute path in a manifest."""
+    """Fault 63: `../` or an absolute path in a manifest."""
     manifest = run.checkpoint(20) / "manifest.json"
     content = json.loads(manifest.read_text())
     content["files"][name] = {"sha256": "0" * 64, "bytes": 1}
@@ -203,7 +203,7 @@ def test_files_that_desktops_add_do_not_count(run: RunFolder) -> None:
     ],
 )
 def test_interrupted_replacements(run: RunFolder, state: dict[str, str], expected: str) -> None:
-    """Row 33: every state between writing X.new and deleting X.old; and nothing is changed by looking."""
+    """Fault 33: every state between writing X.new and deleting X.old; and nothing is changed by looking."""
     shutil.move(run.checkpoint(20), run.root / "kept")
     for name, condition in state.items():
         shutil.copytree(run.root / "kept", run.checkpoints / name)

@@ -68,7 +68,7 @@ def test_a_checkpoint_or_model_folder_by_itself(run: RunFolder, tmp_path: Path) 
 @pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_loaded_model_is_complete_and_tied_as_it_was(architecture: str, tied: bool) -> None:
-    """Row 62: tied weights survive."""
+    """Fault 62: tied weights survive."""
     config = ModelConfig(
         architecture=architecture, tied=tied, n_layer=2, n_embd=16, n_head=2, block_size=8, vocab_size=11
     )
@@ -91,7 +91,7 @@ def test_the_type_asked_for(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("checkpoint", [None, "last"])
 def test_a_torn_newest_checkpoint_is_passed_over_and_told(run: RunFolder, checkpoint: str | None) -> None:
-    """Row 38: fall back to the newest whole one, and say so."""
+    """Fault 38: fall back to the newest whole one, and say so."""
     shutil.rmtree(run.final)
     flip_bit(run.checkpoint(20) / "model.safetensors")
     notes: list[str] = []
@@ -109,7 +109,7 @@ def test_a_torn_newest_checkpoint_is_passed_over_and_told(run: RunFolder, checkp
 
 
 def test_a_torn_checkpoint_that_was_asked_for_is_an_error(run: RunFolder) -> None:
-    """Row 37: the file is named, and the other one offered."""
+    """Fault 37: the file is named, and the other one offered."""
     flip_bit(run.checkpoint(20) / "model.safetensors")
     with pytest.raises(DamageError) as caught:
         load(run.root, "20")
@@ -120,7 +120,7 @@ def test_a_torn_checkpoint_that_was_asked_for_is_an_error(run: RunFolder) -> Non
 
 
 def test_a_damaged_final_model_is_an_error(run: RunFolder) -> None:
-    """Row 37: the file is named, and the checkpoints offered."""
+    """Fault 37: the file is named, and the checkpoints offered."""
     flip_bit(run.final / "model.safetensors")
     with pytest.raises(DamageError) as caught:
         load(run.root)
@@ -130,7 +130,7 @@ def test_a_damaged_final_model_is_an_error(run: RunFolder) -> None:
 
 
 def test_all_checkpoints_torn(run: RunFolder) -> None:
-    """Row 39."""
+    """Fault 39."""
     shutil.rmtree(run.final)
     for step in (10, 20):
         flip_bit(run.checkpoint(step) / "state.json")
@@ -202,7 +202,7 @@ def test_weights_of_another_shape(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_padded_rows_are_cut_and_missing_ones_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Row 57: padded vocabulary ids cannot be sampled."""
+    """Fault 57: padded vocabulary ids cannot be sampled."""
     for padding in (5, -5):
         shape = {"n_layer": 1, "n_embd": 16, "n_head": 2, "block_size": 32, "tied": False}
         config = Config(model=ModelConfig.model_validate({**shape, "vocab_size": tokenizer.vocab_size + padding}))

@@ -230,7 +230,7 @@ def test_no_reserved_tokens_no_suppression(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["seed", "gpt2", "modern-untied"])
 def test_padded_rows_are_cut(name: str, tmp_path: Path) -> None:
-    """Row 57: padded vocabulary ids are never sampled: the folder does not have them."""
+    """Fault 57: padded vocabulary ids are never sampled: the folder does not have them."""
     padded, entries = a_model(name, "bpe", padding=7), a_tokenizer("bpe").vocab_size
     write_model_folder(tmp_path / "final", padded, a_tokenizer("bpe"), "card")
     auto_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "final")
@@ -277,7 +277,7 @@ def test_an_edited_card_or_an_added_file_does_not_hinder_reading(tmp_path: Path)
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_flipped_bit_is_found(file: str, tmp_path: Path) -> None:
-    """Row 37: SHA-256 finds it, the file is named."""
+    """Fault 37: SHA-256 finds it, the file is named."""
     write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "card")
     content = bytearray((tmp_path / "final" / file).read_bytes())
     content[-10] ^= 1
@@ -287,7 +287,7 @@ def test_a_flipped_bit_is_found(file: str, tmp_path: Path) -> None:
 
 
 def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    """Row 64: the target exists."""
+    """Fault 64: the target exists."""
     model, tokenizer = a_model("gpt2", "bpe"), a_tokenizer("bpe")
     write_model_folder(tmp_path / "final", model, tokenizer, "first")
     with pytest.raises(UsageError):
@@ -298,7 +298,7 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
-    """Rows 17 and 34: exit 6, the old one stands, nothing half-written remains."""
+    """Faults 17 and 34: exit 6, the old one stands, nothing half-written remains."""
     resource = pytest.importorskip("resource")  # limits of a process, on POSIX systems
     model, tokenizer = a_model("gpt2", "bpe"), a_tokenizer("bpe")
     write_model_folder(tmp_path / "final", model, tokenizer, "first")
@@ -395,7 +395,7 @@ def test_tensors_that_do_not_fit_are_named(folder: Path, name: str, value: Tenso
     "place", ["../model-1.safetensors", "/tmp/model-1.safetensors", "C:\\a.safetensors", "a.bin", 7]
 )
 def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path, place: object) -> None:
-    """Row 63: `../` or an absolute path in an index."""
+    """Fault 63: `../` or an absolute path in an index."""
     shutil.move(folder / "model.safetensors", folder.parent / "model-1.safetensors")
     index = {"weight_map": {"transformer.wte.weight": place}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -414,7 +414,7 @@ def test_a_damaged_index_is_refused(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "weights.pkl"])
 def test_a_pickle_is_refused_unread(folder: Path, file: str) -> None:
-    """Row 44: a pickle in the weights' place."""
+    """Fault 44: a pickle in the weights' place."""
 
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -428,7 +428,7 @@ def test_a_pickle_is_refused_unread(folder: Path, file: str) -> None:
 
 
 def test_a_pickle_under_another_name_is_refused_unread(folder: Path) -> None:
-    """Row 44: its content is not safetensors, whatever it is called."""
+    """Fault 44: its content is not safetensors, whatever it is called."""
     torch.save({"a": torch.zeros(3)}, folder / "model.safetensors")
     with pytest.raises(DamageError, match="safetensors"):
         read_model_folder(folder)

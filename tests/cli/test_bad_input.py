@@ -52,7 +52,7 @@ def test_wrong_use_touches_nothing(acorn, tmp_path: Path, arguments: tuple[str, 
     ],
 )
 def test_bad_text(acorn, tmp_path: Path, name: str, content: bytes, parts: tuple[str, ...]) -> None:
-    """Rows 1, 8, 9 and 10."""
+    """Faults 1, 8, 9 and 10."""
     (tmp_path / name).write_bytes(content)
     done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", tmp_path / name, "--out", tmp_path / "t.json")
     refused(done, 3, *parts, "to mend")
@@ -60,13 +60,13 @@ def test_bad_text(acorn, tmp_path: Path, name: str, content: bytes, parts: tuple
 
 
 def test_a_source_that_matches_nothing(acorn, tmp_path: Path) -> None:
-    """Row 15."""
+    """Fault 15."""
     done = acorn("pretrain", "small", f"data.source={tmp_path}/*.txt", "--out", tmp_path / "run")
     refused(done, 3, "*.txt", "to mend")
 
 
 def test_a_vocabulary_too_small_names_the_least(acorn, tmp_path: Path, text_file: Path) -> None:
-    """Row 2."""
+    """Fault 2."""
     done = acorn("tokenizer", "train", "--vocab-size", 100, "--input", text_file, "--out", tmp_path / "t.json")
     refused(done, 2, "273")  # 256 bytes, the separator and 16 reserved entries
 
@@ -87,12 +87,12 @@ def test_a_vocabulary_too_small_names_the_least(acorn, tmp_path: Path, text_file
     ],
 )
 def test_generation_settings(acorn, run: Path, arguments: tuple[str, ...], part: str) -> None:
-    """Rows 53 and 55."""
+    """Faults 53 and 55."""
     refused(acorn("generate", run, *arguments), 2, part)
 
 
 def test_a_long_prompt_is_cut_and_said(acorn, run: Path) -> None:
-    """Row 53; and row 54, an empty prompt."""
+    """Fault 53; and fault 54, an empty prompt."""
     done = acorn("generate", run, "--prompt", "word " * 100, "--max-new-tokens", 2)
     assert done.returncode == 0
     assert "context" in done.stderr
@@ -106,7 +106,7 @@ def test_evaluate_refusals(acorn, run: Path) -> None:
 
 
 def test_a_pickle_is_refused_unread(acorn, tmp_path: Path) -> None:
-    """Row 44."""
+    """Fault 44."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "gpt2"}')

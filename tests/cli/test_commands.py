@@ -203,6 +203,16 @@ def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path
     assert json_of(done)["step"] == step + 2
 
 
+def test_an_interrupt_outside_training_is_said(acorn, monkeypatch) -> None:
+    def interrupted(run: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("acorn.checkpoint.integrity.verify_run", interrupted)
+    done = acorn("verify", "anything")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "stopped" in done.stderr
+
+
 def test_sparkline() -> None:
     assert sparkline([3, 2, 1, 0], 4) == "█▆▃▁"
     assert sparkline([1.0] * 10, 3) == "▁▁▁"

@@ -139,7 +139,7 @@ def test_the_folder_holds_its_tokenizer_and_the_facts_of_the_text(byte_level: To
 def test_equal_input_gives_equal_bytes_however_it_is_batched(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    """Rows 19 and 20."""
+    """Faults 19 and 20."""
     splits = splits_of(train=TRAIN * 5, valid=VALID)
     prepare(splits, byte_level, tmp_path / "one", shard_tokens=7)
     monkeypatch.setattr(module, "BATCH_CHARACTERS", batch)
@@ -148,7 +148,7 @@ def test_equal_input_gives_equal_bytes_however_it_is_batched(
 
 
 def test_what_a_killed_process_left_is_made_anew(byte_level: Tokenizer, tmp_path: Path) -> None:
-    """Row 20."""
+    """Fault 20."""
     prepare(splits_of(train=TRAIN), byte_level, tmp_path / "whole", shard_tokens=7)
     script = KILLED.format(tokenizer=byte_level.to_json(), out=str(tmp_path / "out"))
     assert subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(SRC)}).returncode == 9
@@ -160,7 +160,7 @@ def test_what_a_killed_process_left_is_made_anew(byte_level: Tokenizer, tmp_path
 
 
 def test_an_existing_folder_is_refused_untouched(byte_level: Tokenizer, tmp_path: Path) -> None:
-    """Row 19."""
+    """Fault 19."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists"):
@@ -171,7 +171,7 @@ def test_an_existing_folder_is_refused_untouched(byte_level: Tokenizer, tmp_path
 def test_too_small_a_disk_is_seen_before_writing(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 17: ten times the first batch's bytes are to come, so ten times its tokens of 2 bytes."""
+    """Fault 17: ten times the first batch's bytes are to come, so ten times its tokens of 2 bytes."""
     monkeypatch.setattr(files, "free_bytes", lambda path: 50)
     tokens = 1 + len(byte_level.encode_documents(VALID)[0])
     n_bytes = len(VALID[0].encode()) + 100
@@ -184,7 +184,7 @@ def test_too_small_a_disk_is_seen_before_writing(
 def test_a_disk_that_fills_up_leaves_nothing(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 17."""
+    """Fault 17."""
     append = ShardWriter.append
 
     def full(self: ShardWriter, ids: Any) -> None:
@@ -202,7 +202,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
 def test_an_error_on_the_way_comes_out_and_leaves_nothing(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    """Row 21: whichever thread fails, the caller gets the error, and nothing waits for ever."""
+    """Fault 21: whichever thread fails, the caller gets the error, and nothing waits for ever."""
 
     def broken_text(split: str, task: str) -> Iterator[Document]:
         yield from Texts({"train": TRAIN}).documents(split, task)
@@ -225,7 +225,7 @@ def test_an_error_on_the_way_comes_out_and_leaves_nothing(
 def test_a_tokenizer_that_makes_separators_of_text_is_refused(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 13."""
+    """Fault 13."""
     tokenizer = Tokenizer.from_json(byte_level.to_json())
     monkeypatch.setattr(tokenizer, "encode_documents", lambda texts: [[tokenizer.separator_id] for _ in texts])
     with pytest.raises(InputError, match="separator") as caught:
@@ -234,7 +234,7 @@ def test_a_tokenizer_that_makes_separators_of_text_is_refused(
 
 
 def test_an_empty_split_is_refused(byte_level: Tokenizer, tmp_path: Path) -> None:
-    """Row 1."""
+    """Fault 1."""
     with pytest.raises(InputError, match="valid holds no document"):
         prepare(splits_of(train=TRAIN, valid=[]), byte_level, tmp_path / "out", shard_tokens=5)
     assert list(tmp_path.iterdir()) == []

@@ -89,7 +89,7 @@ def test_groups_are_read_one_after_the_other() -> None:
 
 
 def test_too_little_text_names_both_numbers() -> None:
-    """Row 24: fewer tokens than one window."""
+    """Fault 24: fewer tokens than one window."""
     with pytest.raises(InputError) as caught:
         SampleOrder(n_tokens=256, block_size=256, seed=0)
     assert "256 tokens" in str(caught.value)

@@ -92,7 +92,7 @@ def test_32_bit_shards(tmp_path: Path) -> None:
 
 
 def test_an_id_too_big_for_the_file_is_refused(tmp_path: Path) -> None:
-    """Row 18."""
+    """Fault 18."""
     writer = ShardWriter(tmp_path, "train", "uint16", 4)
     writer.append(np.array([65_535], np.uint32))
     with pytest.raises(InputError, match="65536 does not fit uint16"):
@@ -129,7 +129,7 @@ def test_windows_past_the_ends_are_refused(long: tuple[list[int], TokenSequence]
 
 
 def test_a_flipped_bit_is_found(folder: Path) -> None:
-    """Row 22."""
+    """Fault 22."""
     shard = folder / "train-00001.bin"
     content = bytearray(shard.read_bytes())
     content[3] ^= 1
@@ -140,7 +140,7 @@ def test_a_flipped_bit_is_found(folder: Path) -> None:
 
 
 def test_an_added_shard_is_found(folder: Path) -> None:
-    """Row 22."""
+    """Fault 22."""
     (folder / "train-00003.bin").write_bytes(b"\1\0")
     with pytest.raises(DamageError, match=r"train-00003\.bin: was added"):
         TokenShards.open(folder, check=True)
@@ -148,7 +148,7 @@ def test_an_added_shard_is_found(folder: Path) -> None:
 
 @pytest.mark.parametrize("check", [False, True])
 def test_a_missing_or_short_shard_is_found_even_without_checksums(folder: Path, check: bool) -> None:
-    """Row 22."""
+    """Fault 22."""
     shard = folder / "valid-00000.bin"
     shard.write_bytes(shard.read_bytes()[:-2])
     with pytest.raises(DamageError, match=r"valid-00000\.bin: has 4 bytes, not 6"):
@@ -174,7 +174,7 @@ def test_a_missing_or_short_shard_is_found_even_without_checksums(folder: Path, 
     ],
 )
 def test_a_wrong_manifest_is_found(folder: Path, place: tuple[Any, ...], value: Any, fault: str) -> None:
-    """Rows 22 and 63."""
+    """Faults 22 and 63."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     inner = manifest
@@ -187,7 +187,7 @@ def test_a_wrong_manifest_is_found(folder: Path, place: tuple[Any, ...], value: 
 
 
 def test_shards_of_another_tokenizer_are_refused(folder: Path) -> None:
-    """Row 23."""
+    """Fault 23."""
     with pytest.raises(InputError, match=r"f00d.*\bbeef"):
         TokenShards.open(folder, "beef")
 

@@ -105,7 +105,7 @@ def test_windows_score_each_token_once(n: int, context: int, data: st.DataObject
 )
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_score_equals_a_loop_over_tokens(n: int, context: int, stride: int, batch_size: int) -> None:
-    """Row 50."""
+    """Fault 50."""
     model, tokens = model_of(), tokens_of(n)
     total, count = score(model, tokens, context=context, stride=stride, batch_size=batch_size)
     assert count == n - 1
@@ -150,7 +150,7 @@ def test_tokens_may_lie_in_shards(tmp_path: Path) -> None:
 
 
 def test_scoring_leaves_no_trace() -> None:
-    """Row 51: no random number is drawn, no mode, weight or gradient changed; dropout is off meanwhile."""
+    """Fault 51: no random number is drawn, no mode, weight or gradient changed; dropout is off meanwhile."""
     model = model_of(dropout=0.5).train()
     state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
     first = score(model, tokens_of(30), context=8)
@@ -162,7 +162,7 @@ def test_scoring_leaves_no_trace() -> None:
 
 
 def test_a_training_step_after_scoring_is_the_same_as_without() -> None:
-    """Row 51: under autocast too, which keeps converted weights."""
+    """Fault 51: under autocast too, which keeps converted weights."""
 
     def gradient(with_score: bool) -> torch.Tensor:
         model = model_of(dropout=0.5).train()
@@ -255,7 +255,7 @@ def documents() -> list[Document]:
 
 
 def test_figures_of_a_uniform_model_in_closed_form(bpe: Tokenizer, runtime: Runtime) -> None:
-    """Row 52: bytes and words are those that the documents bring, not those of decoded tokens."""
+    """Fault 52: bytes and words are those that the documents bring, not those of decoded tokens."""
     model = model_of(bpe.vocab_size, "modern")
     with torch.no_grad():
         model.head.weight.zero_()

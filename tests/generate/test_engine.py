@@ -52,7 +52,7 @@ def without_times(results: list[Generation]) -> list[dict[str, object]]:
 def test_greedy_text_equals_a_loop_without_cache_or_batch(
     random_model: Build, bpe: Tokenizer, architecture: str, block_size: int
 ) -> None:
-    """Row 58: also where the text slides past the context, several times, each prompt at its own moment."""
+    """Fault 58: also where the text slides past the context, several times, each prompt at its own moment."""
     model = random_model(architecture, bpe.vocab_size, block_size)
     notes: list[str] = []
     results = generate(model, bpe, PROMPTS, greedy(40), note=notes.append)
@@ -63,7 +63,7 @@ def test_greedy_text_equals_a_loop_without_cache_or_batch(
 
 
 def test_text_that_just_fills_the_context_does_not_slide(random_model: Build, bpe: Tokenizer) -> None:
-    """Row 58: the last token drawn need not be read, so block_size + 1 tokens come without sliding."""
+    """Fault 58: the last token drawn need not be read, so block_size + 1 tokens come without sliding."""
     model = random_model("gpt2", bpe.vocab_size, block_size=12)
     notes: list[str] = []
     generate(model, bpe, [""], greedy(12), note=notes.append)
@@ -189,7 +189,7 @@ def test_generating_disturbs_neither_the_model_nor_random_numbers(random_model: 
 
 
 def test_an_empty_prompt_starts_from_the_separator(random_model: Build, bpe: Tokenizer, wordpiece: Tokenizer) -> None:
-    """Row 54."""
+    """Fault 54."""
     for tokenizer in (bpe, wordpiece):
         model = random_model("modern", tokenizer.vocab_size)
         (result,) = generate(model, tokenizer, [""], greedy(8))
@@ -202,7 +202,7 @@ def test_no_prompts_give_no_results(random_model: Build, bpe: Tokenizer) -> None
 
 
 def test_a_prompt_longer_than_the_context_keeps_its_end(random_model: Build, bpe: Tokenizer) -> None:
-    """Row 53: and says which, how long it is and how long it may be."""
+    """Fault 53: and says which, how long it is and how long it may be."""
     model = random_model("gpt2", bpe.vocab_size, block_size=10)
     long = "the old oak stood where the paths met"
     whole = bpe.encode_prompt(long)
@@ -216,7 +216,7 @@ def test_a_prompt_longer_than_the_context_keeps_its_end(random_model: Build, bpe
 
 
 def test_strict_refuses_a_prompt_longer_than_the_context(random_model: Build, bpe: Tokenizer) -> None:
-    """Row 53: a prompt that just fits is no offence."""
+    """Fault 53: a prompt that just fits is no offence."""
     ids = bpe.encode_prompt("the old oak")
     fits = random_model("gpt2", bpe.vocab_size, block_size=len(ids))
     assert generate(fits, bpe, ["the old oak"], greedy(1), strict=True)[0].prompt_ids == ids
@@ -232,7 +232,7 @@ def test_strict_refuses_a_prompt_longer_than_the_context(random_model: Build, bp
 def test_reserved_and_padded_ids_are_never_drawn(
     random_model: Build, bpe: Tokenizer, settings: SamplingSettings
 ) -> None:
-    """Row 57: not even by a model that wants nothing else."""
+    """Fault 57: not even by a model that wants nothing else."""
     model = random_model("gpt2", bpe.vocab_size + 9)
     forbidden = {*bpe.reserved_ids, *range(bpe.vocab_size, bpe.vocab_size + 9)}
     with torch.no_grad():  # the last activations are all ones, so a row's sum is its logit
@@ -303,7 +303,7 @@ def test_a_stop_string_that_ends_with_the_text_counts(chain_model: Build, bpe: T
 def test_streamed_pieces_joined_are_the_completions(
     random_model: Build, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    """Row 56: with several prompts at once, and random tokens, most of which are torn characters."""
+    """Fault 56: with several prompts at once, and random tokens, most of which are torn characters."""
     tokenizer: Tokenizer = request.getfixturevalue(kind)
     model = random_model("modern", tokenizer.vocab_size)
     pieces: dict[int, list[str]] = {index: [] for index in range(4)}

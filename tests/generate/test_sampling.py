@@ -111,14 +111,14 @@ def test_streams_of_random_numbers_differ_by_seed_and_by_prompt() -> None:
     ids=str,
 )
 def test_greedy_settings_choose_the_likeliest(settings: SamplingSettings) -> None:
-    """Row 55: temperature 0 means greedy."""
+    """Fault 55: temperature 0 means greedy."""
     logits = torch.randn(6, 30, generator=torch.Generator().manual_seed(3))
     tokens = next_token(logits, [[]] * 6, settings, [generator_for(0, index) for index in range(6)])
     assert tokens.tolist() == logits.argmax(-1).tolist()
 
 
 def test_more_than_the_vocabulary_for_top_k_means_all() -> None:
-    """Row 55: top_k above the vocabulary."""
+    """Fault 55: top_k above the vocabulary."""
     scores = torch.randn(2, 5)
     assert torch.equal(filtered(scores, SamplingSettings(top_k=1000)), filtered(scores, SamplingSettings()))
 
@@ -146,7 +146,7 @@ def test_more_than_the_vocabulary_for_top_k_means_all() -> None:
     ],
 )
 def test_values_without_meaning_are_refused(name: str, value: Any) -> None:
-    """Row 55: the message names the setting and what it may be."""
+    """Fault 55: the message names the setting and what it may be."""
     with pytest.raises(UsageError, match=name) as caught:
         SamplingSettings(**{name: value})
     assert caught.value.mend
@@ -155,7 +155,7 @@ def test_values_without_meaning_are_refused(name: str, value: Any) -> None:
 @pytest.mark.parametrize("settings", [SamplingSettings(greedy=True), SamplingSettings(temperature=5.0)], ids=str)
 @pytest.mark.parametrize("penalty", [1.0, 1.5])
 def test_banned_tokens_are_never_chosen(settings: SamplingSettings, penalty: float) -> None:
-    """Row 57: not even where they are by far the likeliest."""
+    """Fault 57: not even where they are by far the likeliest."""
     logits = torch.zeros(200, 10)
     logits[:, [2, 9]] = 50.0
     settings = SamplingSettings(greedy=settings.greedy, temperature=settings.temperature, repetition_penalty=penalty)

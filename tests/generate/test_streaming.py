@@ -51,7 +51,7 @@ def test_pieces_joined_are_the_decoded_text(tokenizer: Tokenizer, prompt: str) -
 
 
 def test_every_piece_comes_as_soon_as_it_is_certain(tokenizer: Tokenizer, lines: list[str]) -> None:
-    """Row 56: text goes out with its token; only torn characters wait, and none for longer than itself."""
+    """Fault 56: text goes out with its token; only torn characters wait, and none for longer than itself."""
     ids = tokenizer.encode_documents(lines[:8])
     flat = [token for document in ids for token in document]
     prompt_ids = tokenizer.encode_prompt("An")
@@ -64,7 +64,7 @@ def test_every_piece_comes_as_soon_as_it_is_certain(tokenizer: Tokenizer, lines:
 
 
 def test_no_piece_holds_half_a_character(bpe: Tokenizer) -> None:
-    """Row 56: four-, three- and two-byte characters, one byte a token."""
+    """Fault 56: four-, three- and two-byte characters, one byte a token."""
     text = "a🌳b橡c𝄞éß🏳️‍🌈" * 8
     (ids,) = bpe.encode_documents([text])
     assert len(ids) > len(text)
@@ -74,7 +74,7 @@ def test_no_piece_holds_half_a_character(bpe: Tokenizer) -> None:
 
 
 def test_a_replacement_character_of_the_text_itself_comes_out(bpe: Tokenizer) -> None:
-    """Row 56: with the next token, or at the end."""
+    """Fault 56: with the next token, or at the end."""
     (ids,) = bpe.encode_documents(["a\ufffdb\ufffd\ufffd"])
     pieces = stream(bpe, bpe.encode_prompt(""), ids)
     assert "".join(pieces) == "a\ufffdb\ufffd\ufffd"
@@ -104,7 +104,7 @@ def test_a_piece_joins_its_word_across_a_special_token(wordpiece: Tokenizer, n: 
 
 
 def test_after_an_empty_prompt_text_begins_without_a_space(wordpiece: Tokenizer) -> None:
-    """Row 54."""
+    """Fault 54."""
     ids = wordpiece.encode_documents(["The oak"])[0]
     assert "".join(stream(wordpiece, wordpiece.encode_prompt(""), ids)) == "The oak"
 

@@ -172,7 +172,7 @@ def test_an_unknown_total_promises_nothing(log: Watched) -> None:
 
 
 def test_the_system_clock_may_jump(log: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 32."""
+    """Fault 32."""
     progress = TaskProgress(Screen(log.console))
     line = TrainingLine(10, Screen(log.console))
     monkeypatch.setattr(time, "time", lambda: pytest.fail("the system clock was asked"))
@@ -198,3 +198,25 @@ def test_a_training_line_and_a_task_share_one_live_picture() -> None:
     assert hidden == shown == 2
     assert watched.text.count("scoring: 2 documents in") == 0
     assert "scoring: 1 documents in 0.0 s" in watched.text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")])
+def test_nobody_who_stops_listening_ends_the_work(terminal: bool, error: OSError) -> None:
+    """A pipe to `head`, a full disk behind a log file, a terminal that went away."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+        def flush(self) -> None:
+            raise error
+
+    screen = Screen(Console(file=Gone(), force_terminal=terminal, width=100, legacy_windows=False), Clock())
+    line, progress = TrainingLine(10, screen), TaskProgress(screen)
+    progress.at("reading", 1, 2)
+    line.step(RECORD, 0.5, 3.0)
+    line.note("something odd")
+    progress.end("reading")
+    line.close()
+    progress.close()

@@ -81,7 +81,7 @@ def test_metrics_reach_trackio_and_stdout_stays_free(
 def test_a_failing_tracker_is_named_once_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, notes: list[str], broken: str
 ) -> None:
-    """Row 31."""
+    """Fault 31."""
     bad, good = FakeWandb(broken), FakeTrackio()
     monkeypatch.setitem(sys.modules, "wandb", bad)
     monkeypatch.setitem(sys.modules, "trackio", good)
@@ -100,7 +100,7 @@ def test_a_failing_tracker_is_named_once_and_the_others_go_on(
 def test_a_tracker_that_fails_at_the_end_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, notes: list[str]
 ) -> None:
-    """Row 31."""
+    """Fault 31."""
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb("finish"))
     trackers = open_trackers(["wandb"], "mine", tmp_path, {}, notes.append)
     trackers.close()

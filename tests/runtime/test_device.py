@@ -81,7 +81,7 @@ def test_peak_is_that_of_a_machine() -> None:
 
 
 def test_available_memory_is_the_lesser_of_kernel_and_cgroup(monkeypatch, tmp_path) -> None:
-    """Row 26."""
+    """Fault 26."""
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    1000 kB\n")
     (tmp_path / "max").write_text("600000\n")
     (tmp_path / "current").write_text("100000\n")

@@ -42,6 +42,6 @@ def test_a_line_end_in_the_first_quarter_does_not_make_a_tiny_block() -> None:
 
 
 def test_a_million_equal_characters_are_cut_in_equal_blocks() -> None:
-    """Row 4: one line of a million equal characters."""
+    """Fault 4: one line of a million equal characters."""
     lengths = [len(block) for block in cut_blocks(b"", io.BytesIO(b"x" * 1_000_000), 16_384)]
     assert lengths == [16_384] * 61 + [1_000_000 - 61 * 16_384]

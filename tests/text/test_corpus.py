@@ -52,7 +52,7 @@ def test_cleaning_changes_the_text_and_not_the_counts(write: Write) -> None:
 
 
 def test_crlf_and_nul_are_kept_and_counted(write: Write) -> None:
-    """Row 11: BOM, CRLF, NUL: documented, counted."""
+    """Fault 11: BOM, CRLF, NUL: documented, counted."""
     documents, counts = read(write("a.txt", b"\xef\xbb\xbfone\r\ntwo\0\nthree\n"), document="line")
     assert [document.text for document in documents] == ["one\r\n", "two\0\n", "three\n"]
     assert (counts.with_bom, counts.with_crlf, counts.with_nul) == (1, 1, 1)
@@ -60,7 +60,7 @@ def test_crlf_and_nul_are_kept_and_counted(write: Write) -> None:
 
 
 def test_invalid_utf8_names_file_and_byte(write: Write) -> None:
-    """Row 8: invalid UTF-8: file and byte offset; replace and skip with counts."""
+    """Fault 8: invalid UTF-8: file and byte offset; replace and skip with counts."""
     content = b"good\n" + b"caf\xe9 cut \xe2\x82\nagain good\n"
     path = write("a.txt", content)
     with pytest.raises(InputError, match="byte 0xE9, invalid continuation byte") as error:
@@ -85,7 +85,7 @@ def test_invalid_utf8_names_file_and_byte(write: Write) -> None:
 def test_the_offset_is_that_of_the_first_byte_python_cannot_decode(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    """Row 8, against Python's own decoder on the whole file."""
+    """Fault 8, against Python's own decoder on the whole file."""
     path = tmp_path_factory.mktemp("bytes") / "a.txt"
     path.write_bytes(content)
     offset = first_bad_byte(content)
@@ -108,7 +108,7 @@ def first_bad_byte(content: bytes) -> int | None:
 
 
 def test_utf16_is_said_to_be_that(write: Write) -> None:
-    """Row 8: the usual cause of invalid UTF-8 on Windows."""
+    """Fault 8: the usual cause of invalid UTF-8 on Windows."""
     with pytest.raises(InputError, match="like UTF-16"):
         read(write("a.txt", "some text".encode("utf-16")))
 

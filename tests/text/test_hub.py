@@ -97,7 +97,7 @@ def test_a_folder_with_one_config_needs_none_named(tmp_path: Path, below: str) -
 
 
 def test_a_missing_column_lists_those_there_are(tmp_path: Path) -> None:
-    """Row 9: missing field: list the keys seen."""
+    """Fault 9: missing field: list the keys seen."""
     table(tmp_path, "train", ["a"], column="body")
     with pytest.raises(InputError, match="no column 'text'; it has 'body', 'id'"):
         opened(f"hf:{tmp_path}")
@@ -106,7 +106,7 @@ def test_a_missing_column_lists_those_there_are(tmp_path: Path) -> None:
 
 
 def test_damaged_data_is_refused(folder: Path) -> None:
-    """Row 10: truncated parquet, inside a dataset."""
+    """Fault 10: truncated parquet, inside a dataset."""
     file = folder / "wikitext-2-v1" / "train-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be read") as error:
@@ -126,7 +126,7 @@ def test_what_is_no_dataset_name_and_no_folder_is_refused(source: str) -> None:
 
 
 def test_a_hub_out_of_reach_is_said_with_the_offline_way() -> None:
-    """Row 15: a Hub that cannot be reached: say so, name the offline way. (The tests run offline.)"""
+    """Fault 15: a Hub that cannot be reached: say so, name the offline way. (The tests run offline.)"""
     with pytest.raises(InputError, match="The Hub cannot be reached") as error:
         opened("hf:Salesforce/wikitext:wikitext-103-v1")
     assert "hf download" in error.value.mend
@@ -136,7 +136,7 @@ def test_a_hub_out_of_reach_is_said_with_the_offline_way() -> None:
 def test_a_copy_in_the_cache_stands_in_for_the_hub(
     folder: Path, listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 15: offline, a dataset that `hf download` fetched before."""
+    """Fault 15: offline, a dataset that `hf download` fetched before."""
     cache = folder.parent / "cache"
     repository = cache / "datasets--Salesforce--wikitext"
     (repository / "refs").mkdir(parents=True)
@@ -183,7 +183,7 @@ class SlowHub:
 
 
 def test_waiting_for_the_hub_is_said_and_does_not_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 15: a Hub that does not answer."""
+    """Fault 15: a Hub that does not answer."""
     slow = SlowHub(ConnectionError("timed out"))
     monkeypatch.setattr(datasets, "load_dataset_builder", slow)
     monkeypatch.setattr(hub, "PATIENCE_S", 0.0)
@@ -197,7 +197,7 @@ def test_waiting_for_the_hub_is_said_and_does_not_go_on_for_ever(monkeypatch: py
 
 
 def test_waiting_in_the_middle_of_a_stream_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 15: a Hub that stops answering."""
+    """Fault 15: a Hub that stops answering."""
     slow = SlowHub(None)
 
     class Stream:

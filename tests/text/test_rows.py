@@ -74,7 +74,7 @@ def test_lines_do_not_break_where_the_first_mebibyte_ends(write: Write) -> None:
 
 
 def test_a_line_of_a_million_equal_characters(write: Write) -> None:
-    """Row 4: one line of a million equal characters."""
+    """Fault 4: one line of a million equal characters."""
     lines = [b"before\n", b"x" * 3_000_000 + b"\n", b"after"]
     assert texts(write("a.txt", b"".join(lines)), document="line") == lines
 
@@ -89,7 +89,7 @@ def test_wikitext_is_read_by_lines(write: Write) -> None:
 
 
 def test_a_byte_order_mark_is_dropped_and_positions_count_it(write: Write) -> None:
-    """Row 11: BOM at the beginning of a file; one elsewhere is a character."""
+    """Fault 11: BOM at the beginning of a file; one elsewhere is a character."""
     reading = Reading("strict")
     path = write("a.txt", BOM + b"one\n" + BOM + b"two\n")
     assert rows(path, document="line", reading=reading) == [(b"one\n", 3), (BOM + b"two\n", 7)]
@@ -125,7 +125,7 @@ def test_jsonl_gives_the_text_field(
     ],
 )
 def test_a_bad_line_is_refused_with_its_number_or_skipped_and_counted(write: Write, line: str, words: str) -> None:
-    """Rows 9 and 11: a bad JSONL line, a missing field, a lone surrogate."""
+    """Faults 9 and 11: a bad JSONL line, a missing field, a lone surrogate."""
     path = write("a.jsonl", f'{{"text": "good"}}\n{line}\n{{"text": "also good"}}\n')
     with pytest.raises(InputError, match=words) as error:
         rows(path)
@@ -136,7 +136,7 @@ def test_a_bad_line_is_refused_with_its_number_or_skipped_and_counted(write: Wri
 
 
 def test_a_line_that_is_not_utf8_is_refused_with_its_byte(write: Write) -> None:
-    """Row 8: invalid UTF-8: file and byte offset."""
+    """Fault 8: invalid UTF-8: file and byte offset."""
     path = write("a.jsonl", b'{"text": "good"}\n{"text": "\xff"}\n')
     with pytest.raises(InputError, match="byte 0xFF") as error:
         rows(path)
@@ -147,7 +147,7 @@ def test_a_line_that_is_not_utf8_is_refused_with_its_byte(write: Write) -> None:
 
 
 def test_half_a_surrogate_pair_can_be_replaced_and_a_whole_one_is_a_character(write: Write) -> None:
-    """Row 11: lone surrogates."""
+    """Fault 11: lone surrogates."""
     path = write("a.jsonl", r'{"text": "\ud83c\udf30 \ud83c"}')
     assert texts(path, errors="replace") == ["\U0001f330 \ufffd".encode()]
 
@@ -170,7 +170,7 @@ def test_parquet_gives_the_text_column(tmp_path: Path, kind: pa.DataType) -> Non
 
 
 def test_parquet_without_the_column_lists_those_there_are(tmp_path: Path) -> None:
-    """Row 9: missing field: list the keys seen."""
+    """Fault 9: missing field: list the keys seen."""
     path = parquet(tmp_path / "a.parquet", pa.array(["a"]), name="body")
     with pytest.raises(InputError, match="no column 'text'; it has 'body', 'id'") as error:
         rows(path)
@@ -189,7 +189,7 @@ def test_null_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
-    """Row 10: truncated parquet: the file and offset."""
+    """Fault 10: truncated parquet: the file and offset."""
     path = parquet(tmp_path / "a.parquet", pa.array([f"row {number}" for number in range(1_000)]))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
@@ -199,7 +199,7 @@ def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
 
 
 def test_a_flipped_bit_in_parquet_never_passes_for_text(tmp_path: Path) -> None:
-    """Row 10: damage inside a file, where its writer left checksums."""
+    """Fault 10: damage inside a file, where its writer left checksums."""
     values = pa.array([f"row {number}" for number in range(4_000)])
     path = parquet(tmp_path / "a.parquet", values, row_group_size=2_000, write_page_checksum=True, use_dictionary=False)
     damaged = bytearray(path.read_bytes())

@@ -65,7 +65,7 @@ def test_a_name_with_wildcard_characters_is_that_file(write: Write, tree: Path) 
 
 
 def test_linked_folders_are_entered_once_and_loops_end(tree: Path) -> None:
-    """Row 12: a symlink loop, among folders."""
+    """Fault 12: a symlink loop, among folders."""
     (tree / "deep" / "loop").symlink_to(tree)
     (tree / "deep" / "er" / "loop").symlink_to(tree / "deep")
     assert found(".") == ["a.txt", "b.txt", "c.jsonl", "deep/d.txt", "deep/er/e.txt.gz"]
@@ -73,7 +73,7 @@ def test_linked_folders_are_entered_once_and_loops_end(tree: Path) -> None:
 
 
 def test_a_pipe_in_a_folder_of_text_is_refused(tree: Path) -> None:
-    """Row 12: a FIFO where a file is expected."""
+    """Fault 12: a FIFO where a file is expected."""
     os.mkfifo(tree / "deep" / "pipe.txt")
     with pytest.raises(InputError, match="named pipe"):
         found("deep")
@@ -81,7 +81,7 @@ def test_a_pipe_in_a_folder_of_text_is_refused(tree: Path) -> None:
 
 @pytest.mark.parametrize("source", ["gone.txt", "gone/*.txt", "*.parquet", "notes.md", "*.md", "gone*"])
 def test_a_source_that_matches_no_text_is_refused_and_the_offline_text_named(tree: Path, source: str) -> None:
-    """Row 15: a source that matches no file."""
+    """Fault 15: a source that matches no file."""
     with pytest.raises(InputError, match=r"no file|no text file|ending") as error:
         found("a.txt", source)
     assert source in str(error.value)

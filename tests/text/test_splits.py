@@ -88,7 +88,7 @@ def test_one_plain_file_is_enough(write: Write) -> None:
 
 
 def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> None:
-    """Row 1: one side of the split empty: refuse with counts."""
+    """Fault 1: one side of the split empty: refuse with counts."""
     path = write("a.jsonl", jsonl(TEXTS[:50]))
     with pytest.raises(InputError, match=r"valid side of the split is empty: 50 documents in train, 0 in valid"):
         texts(opened(path, valid_fraction=1e-9), "train")
@@ -112,7 +112,7 @@ def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> 
 def test_a_corpus_without_a_document_is_refused_with_counts(
     write: Write, split: str, name: str, content: str, config: dict[str, Any], words: str
 ) -> None:
-    """Row 1: empty corpus: refuse with counts."""
+    """Fault 1: empty corpus: refuse with counts."""
     path = write(name, content)
     with pytest.raises(InputError, match=words) as error:
         texts(opened(path, **config), split)
@@ -120,7 +120,7 @@ def test_a_corpus_without_a_document_is_refused_with_counts(
 
 
 def test_a_corpus_that_cleaning_leaves_empty_is_refused_with_counts(write: Write) -> None:
-    """Row 1: empty after cleaning: refuse with counts."""
+    """Fault 1: empty after cleaning: refuse with counts."""
     path = write("a.txt", "'\n\\\n''\n" * 20)
     with pytest.raises(InputError, match="cleaning"):
         texts(opened(path, clean="wikitext", dedup=False), "train")
@@ -170,7 +170,7 @@ def test_duplicates_leave_training_alone(write: Write) -> None:
 
 @pytest.mark.parametrize("policy", ["warn", "drop", "fail"])
 def test_overlap(write: Write, listener: Any, policy: str) -> None:
-    """Row 16: the same document in train and validation: reported with a rate; warn, drop, fail."""
+    """Fault 16: the same document in train and validation: reported with a rate; warn, drop, fail."""
     train = write("train.txt", "a\nb\nb\nc\nd\n")
     valid = write("valid.txt", "b\nb\nx\nyy\nz\n")
     test = write("test.txt", "b\nc\n")
@@ -235,7 +235,7 @@ def test_bad_rows_of_an_automatic_split_are_counted_once_and_said(write: Write, 
     ],
 )
 def test_wikitext_gives_the_tokenizer_an_entry(write: Write, clean: str, kind: Any, entries: tuple[str, ...]) -> None:
-    """Row 13: with WikiText sources, `<unk>` is a vocabulary entry."""
+    """Fault 13: with WikiText sources, `<unk>` is a vocabulary entry."""
     path = write("a.txt", " = Title = \n \n A <unk> 17th @-@ century house .\n")
     splits = opened(path, clean=clean)
     assert splits.has_wikitext
@@ -263,7 +263,7 @@ def test_text_to_score_is_one_whole_split(write: Write) -> None:
 
 
 def test_a_file_that_changes_between_two_passes_is_noticed(write: Write) -> None:
-    """Row 14: a file changed between the passes over it."""
+    """Fault 14: a file changed between the passes over it."""
     path = write("a.jsonl", jsonl(TEXTS))
     splits = opened(path)
     texts(splits, "train")

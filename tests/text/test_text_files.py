@@ -62,7 +62,7 @@ def test_several_zstandard_frames_in_a_row(write: Write) -> None:
 @pytest.mark.parametrize("packing", PACK)
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.999])
 def test_a_truncated_file_is_refused(write: Write, packing: str, kept: float) -> None:
-    """Row 10: a truncated gzip, xz or zst: the file and offset."""
+    """Fault 10: a truncated gzip, xz or zst: the file and offset."""
     packed = PACK[packing](TEXT)
     path = write(f"a.txt{packing}", packed[: int(len(packed) * kept)])
     with pytest.raises(InputError, match="cut short") as error:
@@ -72,19 +72,19 @@ def test_a_truncated_file_is_refused(write: Write, packing: str, kept: float) ->
 
 @pytest.mark.parametrize("packing", PACK)
 def test_a_file_that_is_not_packed_at_all_is_refused(write: Write, packing: str) -> None:
-    """Row 10: damage of other kinds."""
+    """Fault 10: damage of other kinds."""
     with pytest.raises(InputError, match="damaged"):
         content(write(f"a.txt{packing}", TEXT))
 
 
 def test_bytes_after_the_packed_text_are_refused(write: Write) -> None:
-    """Row 10: damage of other kinds."""
+    """Fault 10: damage of other kinds."""
     with pytest.raises(InputError, match="damaged"):
         content(write("a.txt.gz", gzip.compress(TEXT) + b"garbage"))
 
 
 def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
-    """Row 12: a FIFO where a file is expected. In a process of its own, which a hang would not take along."""
+    """Fault 12: a FIFO where a file is expected. In a process of its own, which a hang would not take along."""
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "link.txt").symlink_to("pipe.txt")
     program = "import sys, pathlib, acorn.text.text_files as t\nt.TextFile.at(pathlib.Path(sys.argv[1]))"
@@ -95,7 +95,7 @@ def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) ->
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    """Row 12: a directory, a symlink loop, a device, nothing at all."""
+    """Fault 12: a directory, a symlink loop, a device, nothing at all."""
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "a.txt").symlink_to("b.txt")
     (tmp_path / "b.txt").symlink_to("a.txt")
@@ -114,7 +114,7 @@ def test_an_unknown_ending_is_refused_with_those_that_work(write: Write) -> None
 
 
 def test_a_file_that_grows_while_it_is_read_is_noticed(write: Write) -> None:
-    """Row 14: a file changed while it was read."""
+    """Fault 14: a file changed while it was read."""
     path = write("a.txt", TEXT)
 
     def read_while_it_grows() -> None:
@@ -129,7 +129,7 @@ def test_a_file_that_grows_while_it_is_read_is_noticed(write: Write) -> None:
 
 
 def test_a_file_rewritten_at_equal_length_between_two_passes_is_noticed(write: Write) -> None:
-    """Row 14: a file changed between the passes, told by its modification time."""
+    """Fault 14: a file changed between the passes, told by its modification time."""
     path = write("a.txt", TEXT)
     file = TextFile.at(path)
     with open_text(file) as opened:

@@ -106,7 +106,7 @@ def test_entries_survive_in_documents_and_prompts(byte_level: Tokenizer) -> None
 
 
 def test_control_tokens_inside_documents_are_text(byte_level: Tokenizer) -> None:
-    """Row 13."""
+    """Fault 13."""
     text = "a" + "".join(bpe.SPECIALS) + "b<unk>"
     (ids,) = byte_level.encode_documents([text])
     assert not set(ids) & {byte_level.separator_id, *byte_level.reserved_ids}
@@ -115,7 +115,7 @@ def test_control_tokens_inside_documents_are_text(byte_level: Tokenizer) -> None
 
 
 def test_separator_inside_wordpiece_documents_is_text_and_unknown_is_matched(word_piece: Tokenizer) -> None:
-    """Row 13."""
+    """Fault 13."""
     (ids,) = word_piece.encode_documents(["the <|EOS|> tree [UNK]"])
     assert word_piece.separator_id not in ids
     assert ids[-1] == word_piece.unknown_id
@@ -139,13 +139,13 @@ def test_kinds_say_what_they_lose(byte_level: Tokenizer, word_piece: Tokenizer) 
 
 
 def test_words_over_a_hundred_characters_are_unknown(word_piece: Tokenizer) -> None:
-    """Row 4."""
+    """Fault 4."""
     assert word_piece.encode_documents(["t" * 101]) == [[word_piece.unknown_id]]
     assert word_piece.unknown_id not in word_piece.encode_documents(["t" * 100])[0]
 
 
 def test_lone_surrogates_are_refused(tokenizer: Tokenizer) -> None:
-    """Row 11."""
+    """Fault 11."""
     with pytest.raises(InputError, match="surrogate"):
         tokenizer.encode_prompt("a\ud800")
     with pytest.raises(InputError, match="surrogate"):
@@ -155,7 +155,7 @@ def test_lone_surrogates_are_refused(tokenizer: Tokenizer) -> None:
 def test_a_failed_save_leaves_the_old_file(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 6."""
+    """Fault 6."""
     path = tmp_path / "tokenizer.json"
     path.write_text("old")
 

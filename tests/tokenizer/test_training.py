@@ -42,7 +42,7 @@ def words(n: int) -> list[str]:
 
 
 def test_every_process_and_thread_count_learns_the_same_vocabulary() -> None:
-    """Row 7. The random words hold many pairs of equal count, so anything left to chance would show."""
+    """Fault 7. The random words hold many pairs of equal count, so anything left to chance would show."""
     digests = set()
     for threads in ("1", "2", "4"):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(SRC)}
@@ -70,7 +70,7 @@ def test_wordpiece_begins_with_the_named_tokens_and_both_forms_of_each_letter() 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_train_on(kind: Kind) -> None:
-    """Row 1."""
+    """Fault 1."""
     with pytest.raises(InputError, match="2 documents, 3 bytes"):
         train(lambda: ["\n", " \t"], kind, 1000)
     with pytest.raises(InputError, match="0 documents, 0 bytes"):
@@ -79,7 +79,7 @@ def test_nothing_to_train_on(kind: Kind) -> None:
 
 @pytest.mark.parametrize(("kind", "least"), [("wordpiece", 2 + 1 + 2 * 8), ("bpe", 17 + 1 + 256)])
 def test_too_small_a_vocabulary_names_the_least_that_works(kind: Kind, least: int) -> None:
-    """Row 2."""
+    """Fault 2."""
     with pytest.raises(UsageError, match=f"need {least:,}") as caught:
         train(lambda: words(50), kind, least - 1, entries=["<unk>"])
     assert f"{least:,}" in caught.value.mend
@@ -88,7 +88,7 @@ def test_too_small_a_vocabulary_names_the_least_that_works(kind: Kind, least: in
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_too_small_a_corpus_says_the_size_reached(kind: Kind) -> None:
-    """Row 3."""
+    """Fault 3."""
     listener = Notes()
     tokenizer = train(lambda: ["one small text"], kind, 5000, progress=listener)
     assert tokenizer.vocab_size < 5000
@@ -100,7 +100,7 @@ def test_too_small_a_corpus_says_the_size_reached(kind: Kind) -> None:
 
 @pytest.mark.parametrize(("kind", "character"), [("wordpiece", "a"), ("bpe", "a"), ("bpe", " ")])
 def test_a_million_equal_characters(kind: Kind, character: str) -> None:
-    """Row 4. Uncut, the trainer's time grows with the square: 14 s at 160,000 characters, ten minutes here."""
+    """Fault 4. Uncut, the trainer's time grows with the square: 14 s at 160,000 characters, ten minutes here."""
     line = character * 1_000_000
     tokenizer = train(lambda: [*words(5), line], kind, 320)
     ids = tokenizer.encode_documents([line])[0]
@@ -111,7 +111,7 @@ def test_a_million_equal_characters(kind: Kind, character: str) -> None:
 
 
 def test_cutting_endless_words_loses_no_letter() -> None:
-    """Row 4: the pieces of a word of 3 1/2 times the longest are all learned from."""
+    """Fault 4: the pieces of a word of 3 1/2 times the longest are all learned from."""
     line = "x" * (3 * LONGEST_RUN + LONGEST_RUN // 2)
     size = 17 + 256 + 11
     tokenizer = train(lambda: [line], "bpe", size)
@@ -133,14 +133,14 @@ def test_cutting_endless_words_loses_no_letter() -> None:
     ],
 )
 def test_colliding_entries_are_named(entries: list[str], named: str) -> None:
-    """Row 5."""
+    """Fault 5."""
     with pytest.raises(UsageError) as caught:
         train(lambda: words(5), "bpe", 400, entries=entries)
     assert named in caught.value.what
 
 
 def test_all_colliding_entries_are_named_together() -> None:
-    """Row 5."""
+    """Fault 5."""
     with pytest.raises(UsageError, match=r"'\[UNK\]' is a special token.*'<a>' is given 2 times|'<a>'.*'\[UNK\]'"):
         train(lambda: words(5), "wordpiece", 400, entries=["[UNK]", "<a>", "<a>"])
 

@@ -36,7 +36,7 @@ def main() -> None:
         if options.only and name not in options.only:
             continue
         start = time.monotonic()
-        done, result, facts = part(folder / name.replace(" ", "-"), options.share, options.seed)
+        done, result, facts = part(folder / name, options.share, options.seed)
         found[name] = facts
         rows.append((name, done, result, f"{time.monotonic() - start:,.0f} s"))
         if options.json:
@@ -122,11 +122,11 @@ def _torch() -> str:
 
 
 PARTS: dict[str, Callable[[Path, float, int], Row]] = {
-    "power loss": _power,
-    "system calls": _calls,
-    "full disk": _full_disk,
+    "power-loss": _power,
+    "system-calls": _calls,
+    "full-disk": _full_disk,
     "corruption": _corruption,
-    "kill -9": _kills,
+    "kill-9": _kills,
     "signals": _stops,
     "mutations": _mutations,
 }

@@ -131,7 +131,7 @@ def test_equal_runs_give_equal_bytes(whole: Path, tmp_path: Path, run_tiny) -> N
 
 
 def test_validation_and_samples_do_not_disturb_training(whole: Path, tmp_path: Path, run_tiny) -> None:
-    """Row 51."""
+    """Fault 51."""
     run_tiny(tmp_path / "quiet", *UNDISTURBED)
     losses = [
         [record["loss"] for record in read_metrics(out / "metrics.jsonl") if record["split"] == "train"]
@@ -176,7 +176,7 @@ def test_killed_and_resumed_is_bit_equal(whole: Path, tmp_path: Path, tiny, step
 
 
 def test_resume_in_a_later_epoch_is_exact(tmp_path: Path, run_tiny, tiny) -> None:
-    """Row 42: stopped right at an epoch's end, and in the third epoch."""
+    """Fault 42: stopped right at an epoch's end, and in the third epoch."""
     overrides = ["model.block_size=64", "train.batch_size=16", "train.steps=50", *UNDISTURBED]
     run_tiny(tmp_path / "whole", *overrides)
     records = read_metrics(tmp_path / "whole" / "metrics.jsonl")
@@ -203,7 +203,7 @@ class SignalAt(Unwatched):
 
 
 def test_a_finished_run_is_left_alone_and_can_go_on(whole: Path, tmp_path: Path, run_tiny) -> None:
-    """Row 43."""
+    """Fault 43."""
     out = tmp_path / "run"
     run_tiny(out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -239,13 +239,13 @@ def test_a_folder_in_use_is_refused_without_resume(whole: Path, run_tiny) -> Non
 
 
 def test_changed_settings_are_refused_on_resume(whole: Path, run_tiny) -> None:
-    """Row 40."""
+    """Fault 40."""
     with pytest.raises(UsageError, match=r"model.n_layer: 2 in the run, 3 now"):
         run_tiny(whole, "model.n_layer=3", resume=True)
 
 
 def test_the_newest_whole_checkpoint_is_used(whole: Path, tmp_path: Path, run_tiny) -> None:
-    """Rows 37 and 38: a flipped bit in the newest; the run goes on from the one before and ends equal."""
+    """Faults 37 and 38: a flipped bit in the newest; the run goes on from the one before and ends equal."""
     out = tmp_path / "run"
     run_tiny(out)
     run = RunFolder(out)
@@ -258,12 +258,12 @@ def test_the_newest_whole_checkpoint_is_used(whole: Path, tmp_path: Path, run_ti
     assert_equal_runs(whole, out, 12)
     for step in run.checkpoint_steps():
         (run.checkpoint(step) / "state.json").unlink()
-    with pytest.raises(DamageError):  # row 39: never start over silently
+    with pytest.raises(DamageError):  # fault 39: never start over silently
         run_tiny(out, resume=True)
 
 
 def test_diverging_rolls_back_then_gives_up(tmp_path: Path, run_tiny, monkeypatch) -> None:
-    """Row 27: skips, then rollbacks with another sample order, then exit 5; the last checkpoint stands."""
+    """Fault 27: skips, then rollbacks with another sample order, then exit 5; the last checkpoint stands."""
     real = loop_module.train_step
     orders = []
 
@@ -285,13 +285,13 @@ def test_diverging_rolls_back_then_gives_up(tmp_path: Path, run_tiny, monkeypatc
 
 
 def test_too_little_text(tmp_path: Path, run_tiny) -> None:
-    """Row 24."""
+    """Fault 24."""
     with pytest.raises(InputError, match="fewer than one window"):
         run_tiny(tmp_path / "run", "model.block_size=40000")
 
 
 def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_tiny, monkeypatch) -> None:
-    """Rows 26 and 29."""
+    """Faults 26 and 29."""
     monkeypatch.setattr(pretrain_module, "available_memory", lambda device: 100_000)
     with pytest.raises(ResourceError, match=r"A training step would need .* memory") as caught:
         run_tiny(tmp_path / "memory", "train.micro_batch_size=4")

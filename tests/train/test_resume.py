@@ -46,7 +46,7 @@ def test_steps_may_become_minutes() -> None:
 
 
 def test_other_changes_are_refused_together() -> None:
-    """Row 40."""
+    """Fault 40."""
     asked = load_config("small", ["train.steps=100", "model.n_layer=9", "optimizer.lr=0.5", "train.precision=fp32"])
     with pytest.raises(UsageError) as caught:
         merge_configs(stored(), asked)

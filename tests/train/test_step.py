@@ -88,7 +88,7 @@ def test_clipping_limits_the_update() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_touches_nothing(value: float) -> None:
-    """Row 27."""
+    """Fault 27."""
 
     def damage(model: GPT) -> None:
         with torch.no_grad():
@@ -121,7 +121,7 @@ def test_dropout_is_a_function_of_seed_and_step() -> None:
 
 
 def test_fp16_overflow_halves_the_scale_and_is_no_divergence() -> None:
-    """Row 27: overflows count only when the scale is at its minimum."""
+    """Fault 27: overflows count only when the scale is at its minimum."""
     runtime = Runtime("cpu", "fp16", False, 1, True)
     counters = Counters(loss_scale=2.0**60)
     result, _ = take_step(runtime=runtime, counters=counters)

@@ -91,6 +91,8 @@ def main() -> None:
             "rights of that place; a run goes on with --resume",
             6,
         )
+    if code == 130:  # typer makes an exit code of Ctrl-C, and says nothing
+        print("acorn: stopped.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
