@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import io
 import json
 import os
 import pickle
@@ -15,14 +14,13 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Done, run_acorn
 
-from acorn.cli.main import main
 from acorn.errors import InputError, UsageError
 from acorn.files import seal, sha256_of
 from acorn.pickles import PICKLE_ENDINGS, refuse_pickle
@@ -143,30 +141,6 @@ def test_the_scanner_leaves_the_rest_alone(source: str) -> None:
 
 
 # --- what the commands may not open
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run_acorn(*arguments: object, cwd: Path) -> Done:
-    """The command line in this process; whatever `main` does not turn into an exit code comes out as it is."""
-    out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
-    sys.argv = ["acorn", *map(str, arguments)]
-    os.chdir(cwd)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = argv
-        os.chdir(folder)
-    assert isinstance(ended.value.code, int)
-    return Done(ended.value.code, out.getvalue(), err.getvalue())
 
 
 class Bomb:

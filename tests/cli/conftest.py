@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from acorn.cli.main import main
+from command_line import Done, run_acorn
 
 SETTINGS = [
     "tokenizer.vocab_size=300",
@@ -31,34 +25,7 @@ SETTINGS = [
 ]
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 Acorn = Callable[..., Done]
-
-
-def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
-    """Runs the command line in this process: a fresh one would load PyTorch anew each time.
-
-    Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
-    """
-    out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
-    sys.argv = ["acorn", *map(str, arguments)]
-    os.chdir(cwd or folder)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = argv
-        os.chdir(folder)
-    assert isinstance(ended.value.code, int)
-    return Done(ended.value.code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

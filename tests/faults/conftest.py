@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import random
 import shutil
@@ -13,13 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from acorn.cli.main import main
+from command_line import Done, run_acorn
 
 SETTINGS = [
     "tokenizer.vocab_size=300",
@@ -41,36 +38,6 @@ SETTINGS = [
 """A run of less than a second. It leaves the checkpoints of steps 4 and 8."""
 
 WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again"
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
-    """Runs the command line in this process, where faults can be injected.
-
-    Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
-    """
-    out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    sys.argv = ["acorn", *map(str, arguments)]
-    os.chdir(cwd or folder)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = argv
-        os.chdir(folder)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert isinstance(ended.value.code, int)
-    return Done(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def words_of(text: str) -> str:

@@ -1,0 +1,45 @@
+"""The command as a user runs it: arguments in; exit code, stdout and stderr apart out. For every folder of tests."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from acorn.cli.main import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
+    """Runs the command line in this process: a fresh one would load PyTorch anew, and no fault could be injected.
+
+    Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
+    """
+    out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.argv = ["acorn", *map(str, arguments)]
+    os.chdir(cwd or folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = argv
+        os.chdir(folder)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.getvalue(), err.getvalue())
