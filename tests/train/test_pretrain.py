@@ -25,8 +25,8 @@ from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
 from acorn.train import pretrain as pretrain_module
-from acorn.train.pretrain import Unwatched
 from acorn.train.step import StepResult
+from acorn.train.watcher import Unwatched
 
 UNDISTURBED = ("train.eval_every=0", "train.sample_every=0", "train.save_every=0")
 CLOCK = ("seconds", "tokens_per_second", "mfu")
@@ -147,8 +147,9 @@ KILLED_AT = """
     from pathlib import Path
     from acorn.config_files import load_config
     from acorn.train import pretrain as training
+    from acorn.train.watcher import Unwatched
 
-    class Killer(training.Unwatched):
+    class Killer(Unwatched):
         def step(self, record, done, left):
             if record["step"] == int(sys.argv[3]):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -371,11 +372,35 @@ def test_a_stop_is_answered_before_validation_and_made_up_for(whole: Path, tmp_p
         run_tiny(out, resume=True, watcher=SignalAt(step))
     records = read_metrics(out / "metrics.jsonl")
     assert records[-1]["step"] == step
-    assert (records[-1]["split"] == "valid") == (step == 12)  # the end is brought to its end
+    assert records[-1]["split"] == "train"
     run_tiny(out, resume=True)
     assert_equal_runs(whole, out, 12)
     assert RunFolder(out).checkpoint_steps() == RunFolder(whole).checkpoint_steps()
     assert read_sealed_json(RunFolder(out).best) == read_sealed_json(RunFolder(whole).best)
+
+
+@pytest.mark.parametrize("at", ["in the middle", "at the end", "when made up for"])
+def test_a_validation_under_way_is_left_for_later(whole: Path, tmp_path: Path, run_tiny, monkeypatch, at: str) -> None:
+    """A whole split may take longer than a supervisor waits. What was cut off leaves no trace."""
+    real, cut = loop_module.score, []
+    step = 12 if at == "at the end" else 8
+
+    def score(model, tokens, *, progress, **options):
+        if run.metrics.exists() and read_metrics(run.metrics)[-1]["step"] == step and len(cut) < times:
+            cut.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(model, tokens, progress=progress, **options)
+
+    run, times = RunFolder(tmp_path / "run"), 2 if at == "when made up for" else 1
+    monkeypatch.setattr(loop_module, "score", score)
+    for _ in range(times):
+        with pytest.raises(StoppedError, match=f"Stopped at step {step}; a checkpoint was saved"):
+            run_tiny(run.root, resume=True)
+        assert [record["step"] for record in read_metrics(run.metrics) if record["split"] == "valid"][-1] < step
+    run_tiny(run.root, resume=True)
+    assert cut == [step] * times
+    assert_equal_runs(whole, run.root, 12)
+    assert run.checkpoint_steps() == RunFolder(whole).checkpoint_steps()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal here")

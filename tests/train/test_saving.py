@@ -21,8 +21,8 @@ from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
 from acorn.train import saving
 from acorn.train.optimizer import build_optimizers
-from acorn.train.pretrain import Unwatched
 from acorn.train.saving import go_back, last_on_schedule, tidy, weights_are_finite
+from acorn.train.watcher import Unwatched
 
 CONFIG = load_config(
     "small",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -33,25 +33,14 @@ from acorn.train.optimizer import set_rates
 from acorn.train.saving import Saver, go_back, tidy, weights_are_finite
 from acorn.train.schedule import rate_factor
 from acorn.train.step import LossFunction, StepResult, train_step
-from acorn.train.stop import StopRequest
+from acorn.train.stop import StopAsked, StopRequest, UntilStopped
+from acorn.train.watcher import Watcher
 
 SPIKE_WINDOW, SPIKE_RATIO = 50, 1.5
 """A loss this many times the median of the last so many steps is named, with the batch it came from."""
 
 SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0, ignore_eos=True)
 """An early model often ends a document at once; an empty sample would tell nothing."""
-
-
-class Watcher(Protocol):
-    """Who watches a run: the terminal line, or nobody."""
-
-    def step(self, record: Mapping[str, Any], done: float, seconds_left: float | None) -> None: ...
-
-    def valid(self, record: Mapping[str, Any]) -> None: ...
-
-    def sample(self, step: int, prompt: str, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 @dataclasses.dataclass
@@ -92,6 +81,7 @@ class Loop:
         self._since_log = [0.0, 0]  # seconds, tokens
         self._last_step_seconds = 0.0
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        self._stop = StopRequest()
         self._best_before: tuple[float | None, int | None] = (None, None)
         self._saver = Saver(
             self.run,
@@ -113,7 +103,7 @@ class Loop:
             DivergedError: numbers stayed non-finite past the guards.
             ResourceError: disk or memory ran out; the last checkpoint stands.
         """
-        with StopRequest() as stop:
+        with self._stop as stop:
             self._sitting_start = time.monotonic()
             if self.counters.step:
                 tidy(self.run, self.config, self.counters, self.watcher.note)
@@ -121,7 +111,10 @@ class Loop:
             while not (self.is_done() and self._finish()):
                 if not self._step():
                     continue
-                improved = not stop.signal_number and self._look_at_the_model()  # which may take long
+                improved = False
+                if not stop.signal_number:
+                    with contextlib.suppress(StopAsked):  # the run makes up for it when it goes on
+                        improved = self._look_at_the_model()
                 self._tick()
                 if self.is_done():
                     continue
@@ -134,11 +127,18 @@ class Loop:
             raise self._stopped(stop.signal_number)
 
     def _make_up_for_a_stop(self) -> None:
-        """Validates and samples where a signal made the run save before it could, and saves where it would have."""
-        train = self.config.train
+        """Validates and samples where a signal made the run save before it could, and saves where it would have.
+
+        Raises:
+            StoppedError: another signal came; the checkpoint stands.
+        """
         if self.is_done() or not (self._has_to_validate() or self._has_to_sample()):
             return
-        if self._look_at_the_model() or self._due(train.save_every):
+        try:
+            improved = self._look_at_the_model()
+        except StopAsked:
+            raise self._stopped(self._stop.signal_number or 0) from None
+        if improved or self._due(self.config.train.save_every):
             self._save(scheduled=True, can_wait=True)
 
     def _has_to_validate(self) -> bool:
@@ -252,13 +252,18 @@ class Loop:
         return loss / math.log(2) * count.tokens / count.bytes
 
     def _validate(self) -> bool:
-        """Scores the validation split, or its stated part. True if the loss is the lowest so far."""
+        """Scores the validation split, or its stated part. True if the loss is the lowest so far.
+
+        Raises:
+            StopAsked: a signal came meanwhile; nothing was recorded.
+        """
         loss_sum, count = score(
             self.model,
             self.shards.tokens("valid"),
             context=self.config.model.block_size,
             autocast=self.runtime.autocast,
             limit=self.config.train.eval_tokens or None,
+            progress=UntilStopped(self._stop),
         )
         counters, loss = self.counters, loss_sum / count
         counters.valid_loss, counters.valid_step = loss if math.isfinite(loss) else None, counters.step
@@ -279,12 +284,13 @@ class Loop:
         """
         counters = self.counters
         found = counters.step == self._first_step > 0
-        if counters.valid_step != counters.step:
-            self._validate()
-            found = False
-        if counters.sample_step != counters.step:
-            self._sample()
-            found = False
+        with contextlib.suppress(StopAsked):
+            if counters.valid_step != counters.step:
+                found = False
+                self._validate()
+            if counters.sample_step != counters.step:
+                found = False
+                self._sample()
         return found or self._save(scheduled=True, can_wait=False)
 
     def _stopped(self, signal_number: int) -> StoppedError:

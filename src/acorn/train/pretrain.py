@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors
 from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
-from acorn.train.loop import Loop, Watcher
+from acorn.train.loop import Loop
 from acorn.train.optimizer import build_optimizers
 from acorn.train.resume import MAY_CHANGE, merge_configs
 from acorn.train.run_start import check_config, check_folder, clear_leftovers, nothing_left_behind
@@ -39,22 +39,7 @@ from acorn.train.run_text import fingerprint_of, text_to_shards
 from acorn.train.saving import tidy
 from acorn.train.schedule import rate_factor
 from acorn.train.step import initial_counters
-
-
-class Unwatched:
-    """A `Watcher` that shows nothing."""
-
-    def step(self, record: Mapping[str, Any], done: float, seconds_left: float | None) -> None:
-        pass
-
-    def valid(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def sample(self, step: int, prompt: str, text: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
+from acorn.train.watcher import Unwatched, Watcher
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from acorn.progress import Quiet
+
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if hasattr(signal, "SIGHUP"):  # a terminal or an ssh session that ends
     SIGNALS.append(signal.SIGHUP)
+
+
+class StopAsked(Exception):
+    """Work that can be done later was left, because a signal came."""
 
 
 class StopRequest:
@@ -43,3 +49,14 @@ class StopRequest:
         if self.signal_number is not None and number == signal.SIGINT:
             os._exit(128 + number)
         self.signal_number = number
+
+
+class UntilStopped(Quiet):
+    """A progress for work that can be done later: after a signal, its next sign of life raises StopAsked."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
+        if self.stop.signal_number is not None:
+            raise StopAsked
