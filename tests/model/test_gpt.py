@@ -5,6 +5,9 @@ The mapping of names is written out here by hand, apart from the one that the mo
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import transformers
@@ -266,3 +269,12 @@ def test_the_tied_head_is_one_parameter() -> None:
     assert tied.head.weight is tied.token_embedding.weight
     assert "head.weight" not in dict(tied.named_parameters())
     assert untied.head.weight is not untied.token_embedding.weight
+
+
+def test_a_network_without_memory_is_built_without_the_compiler() -> None:
+    """Every command that loads a model builds it on the meta device first; torch._dynamo takes a second to import."""
+    script = "import sys, torch\nfrom acorn.config import ModelConfig\nfrom acorn.model.gpt import GPT\n"
+    script += "for kind in ('seed', 'gpt2', 'modern'):\n    with torch.device('meta'):\n"
+    script += "        GPT(ModelConfig(architecture=kind, vocab_size=300))\nprint('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

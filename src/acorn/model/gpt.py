@@ -44,8 +44,8 @@ class GPT(nn.Module):
         self.config = config
         self.head_dim = config.head_dim
         modern = config.architecture == "modern"
-        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.position_embedding = None if modern else nn.Embedding(config.block_size, config.n_embd)
+        self.token_embedding = embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = None if modern else embedding(config.block_size, config.n_embd)
         self.embedding_dropout = nn.Dropout(config.dropout if config.architecture == "gpt2" else 0.0)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = norm(config)
@@ -220,6 +220,15 @@ class Head(nn.Module):
         if targets is None:
             return F.linear(x, self.weight)  # (B, T, V)
         return linear_cross_entropy(x.flatten(0, 1), self.weight, targets.flatten())
+
+
+def embedding(n: int, width: int) -> nn.Embedding:
+    """A table of n vectors, zero until `init_weights`.
+
+    The module's own first values would cost more than time: on the meta device, drawing normal ones loads PyTorch's
+    compiler, for over a second (seen with 2.13).
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(n, width), freeze=False)
 
 
 def norm(config: ModelConfig) -> nn.Module:
