@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ INTERCEPTED = "import json, sys; from pathlib import Path; from torture import c
 INTERCEPTED += "print(json.dumps(calls.intercepted(Path(sys.argv[1]))))"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the writer is forked, which this system cannot do")
 @pytest.mark.fault(33)
 @pytest.mark.fault(34)
 def test_old_or_new_wherever_python_is_killed_or_refused(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ Trial = Callable[[int], dict[str, Any]]
 
 
 def cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0))
+    """Those that this process may use; all of them where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def run_trials(trial: Trial, numbers: list[int], results: Path, task: str) -> list[dict[str, Any]]:
@@ -33,7 +36,8 @@ def run_trials(trial: Trial, numbers: list[int], results: Path, task: str) -> li
         if not process:
             code = 1
             try:
-                os.sched_setaffinity(0, {core})
+                if hasattr(os, "sched_setaffinity"):
+                    os.sched_setaffinity(0, {core})
                 _work(trial, own, results)
                 code = 0
             except BaseException:
