@@ -30,7 +30,7 @@ def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
     Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
     """
     out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     sys.argv = ["acorn", *map(str, arguments)]
     os.chdir(cwd or folder)
     try:

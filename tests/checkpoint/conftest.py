@@ -51,6 +51,7 @@ def build_run(root: Path, tokenizer: Tokenizer) -> RunFolder:
     splits = TextSplits.open(DataConfig(source=(str(source / "[ab].txt"),), valid_source=(str(source / "[cd].txt"),)))
     prepare(splits, tokenizer, run.data)
     write_file(run.config, to_toml(config))
+    tokenizer.save(run.tokenizer)
     for step in (10, 20):
         model = model_of_step(model_config, step)
         optimizer = torch.optim.AdamW(model.parameters())

@@ -20,8 +20,9 @@ from acorn.checkpoint.integrity import (
     readable_checkpoints,
     verify_run,
 )
+from acorn.config_files import load_config, to_toml
 from acorn.errors import DamageError, UsageError
-from acorn.files import seal, sha256_of
+from acorn.files import seal, sha256_of, write_file
 from acorn.run_folder import RunFolder
 
 CHECKPOINT_FILES = [
@@ -68,6 +69,7 @@ def relist(folder: Path) -> None:
 def test_a_whole_run(run: RunFolder) -> None:
     checks = verify_run(run.root)
     assert [(check.kind, check.folder) for check in checks] == [
+        ("run", run.root),
         ("data", run.data),
         ("checkpoint", run.checkpoint(10)),
         ("checkpoint", run.checkpoint(20)),
@@ -75,6 +77,33 @@ def test_a_whole_run(run: RunFolder) -> None:
     ]
     assert all(check.whole for check in checks)
     assert newest_whole_checkpoint(run) == run.checkpoint(20)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "checkpoints/best.json", "data"])
+@pytest.mark.parametrize("how", ["gone", "changed"])
+def test_the_runs_own_files_are_checked(run: RunFolder, name: str, how: str) -> None:
+    """What a run or an evaluation would refuse later is not called whole now."""
+    path = run.root / name
+    if how == "gone":
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    else:
+        flip_bit(path / "train-00000.bin" if path.is_dir() else path, position=50)
+    faults = [fault for check in verify_run(run.root) for fault in check.faults]
+    if (name, how) == ("checkpoints/best.json", "gone"):  # a run that was never validated has none
+        assert faults == []
+    else:
+        assert len(faults) == 1
+        assert name in faults[0]
+
+
+def test_prepared_shards_are_checked_where_they_are(run: RunFolder, tmp_path: Path) -> None:
+    shutil.move(run.data, tmp_path / "prepared")
+    write_file(run.config, to_toml(load_config(None, [f"data.shards={tmp_path / 'prepared'}"])))
+    assert all(check.whole for check in verify_run(run.root))
+    flip_bit(tmp_path / "prepared" / "train-00000.bin")
+    faults = [fault for check in verify_run(run.root) for fault in check.faults]
+    assert len(faults) == 1
+    assert str(tmp_path / "prepared" / "train-00000.bin") in faults[0]
 
 
 def test_a_single_folder_is_checked_by_itself(run: RunFolder) -> None:

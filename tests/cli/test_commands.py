@@ -213,6 +213,40 @@ def test_an_interrupt_outside_training_is_said(acorn, monkeypatch) -> None:
     assert "stopped" in done.stderr
 
 
+STARTING = """
+import os, signal, sys
+sys.argv = ["acorn", "--help"]
+from acorn.cli.main import main
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "acorn.cli.app":
+            os.kill(os.getpid(), getattr(signal, "SIG" + sys.stdin.read()))
+            for _ in range(1000): pass  # a signal is answered at the next instruction
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143), ("HUP", 129)])
+def test_a_signal_while_modules_are_imported(name: str, code: int) -> None:
+    """Libraries swallow an exception in the middle of their import, or break: nothing is raised there."""
+    done = subprocess.run([sys.executable, "-c", STARTING], input=name, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "acorn: stopped.\n")
+
+
+def test_stderr_may_be_closed(tmp_path: Path, text_file: Path, settings) -> None:
+    """And nothing that belongs there turns up on stdout."""
+    script = "import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, '-m', 'acorn', *sys.argv[1:]])"
+    command = [sys.executable, "-c", script, "pretrain", "small", f"data.source={text_file}", *settings]
+    done = subprocess.run([*command, "--out", str(tmp_path / "run"), "--json"], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["step"] == 8
+    done = subprocess.run([*command, "--out", str(tmp_path / "run"), "--json"], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_sparkline() -> None:
     assert sparkline([3, 2, 1, 0], 4) == "█▆▃▁"
     assert sparkline([1.0] * 10, 3) == "▁▁▁"

@@ -180,7 +180,7 @@ def test_a_target_that_exists(
         elif kind == "shards":
             refused(acorn(*prepare, shards), 2, f"{shards} exists already", "name another folder")
         else:
-            refused(pretrain(mine), 2, f"The folder {mine} is not empty", "--resume", "--out")
+            refused(pretrain(mine), 2, f"The folder {mine} is not empty, and holds no run", "--out")
             refused(acorn(*prepare, mine), 2, f"{mine} exists already", "name another folder")
 
 

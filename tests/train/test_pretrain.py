@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -458,3 +459,56 @@ def test_a_run_without_its_config_goes_on_with_that_of_its_checkpoint(tmp_path: 
     (out / "config.toml").unlink()
     assert pretrain_module.pretrain(None, out, resume=True).step == 12
     assert (out / "config.toml").read_bytes() == before
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize("left", ["final", "checkpoints/best.json", "evaluation.json"])
+def test_a_run_whose_checkpoints_are_gone_does_not_start_over(whole: Path, tmp_path: Path, run_tiny, left: str) -> None:
+    """Fault 39: what only a run with a checkpoint leaves shows that there was one."""
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = RunFolder(out)
+    for step in run.checkpoint_steps():
+        shutil.rmtree(run.checkpoint(step))
+    for name in {"final", "checkpoints/best.json", "evaluation.json"} - {left}:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(DamageError, match="shows that there were some") as caught:
+        run_tiny(out, resume=True)
+    assert caught.value.mend
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("key", ["model.n_layer=3", "tokenizer.vocab_size=330", "data.valid_fraction=0.3"])
+def test_what_is_made_cannot_be_changed(tmp_path: Path, run_tiny, key: str) -> None:
+    """Fault 40: not even when insisted on, for nothing would come of it; and nothing was touched."""
+    out = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        run_tiny(out, watcher=SignalAt(7))
+    before = (out / "config.toml").read_bytes()
+    with pytest.raises(UsageError, match="cannot change"):
+        run_tiny(out, key, resume=True, allow_change=[key.partition("=")[0]])
+    assert (out / "config.toml").read_bytes() == before
+    assert run_tiny(out, resume=True).step == 12
+
+
+@pytest.mark.fault(43)
+def test_fewer_steps_than_reached_are_refused(whole: Path, run_tiny) -> None:
+    """Fault 43: a slip of the finger must not end a run as finished."""
+    with pytest.raises(UsageError, match="at step 12 already"):
+        run_tiny(whole, "train.steps=4", resume=True)
+
+
+def test_shards_that_are_gone_are_made_again(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """Equal, byte for byte, or the run does not go on."""
+    out = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        run_tiny(out, watcher=SignalAt(7))
+    shutil.rmtree(out / "data")
+    run_tiny(out, resume=True)
+    assert_equal_runs(whole, out, 12)
+    (out / "evaluation.json").unlink()
+    (out / "data" / "manifest.json").unlink()
+    with pytest.raises(DamageError, match=r"manifest\.json of the token shards is missing"):
+        run_tiny(out, resume=True)

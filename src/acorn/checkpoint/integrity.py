@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from acorn.config_files import load_run_config
 from acorn.data import token_shards
 from acorn.errors import DamageError, UsageError
-from acorn.files import is_sealed, read_json, sha256_of
+from acorn.files import is_sealed, read_json, read_sealed_json, sha256_of
 from acorn.folders import readable, verify_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, STEP_FOLDER, TOKENIZER, RunFolder
@@ -36,7 +37,7 @@ class FolderCheck:
     """What a check of one folder found.
 
     Attributes:
-        kind: "checkpoint", "model" or "data".
+        kind: "run" (the files that stand in it), "checkpoint", "model" or "data".
         faults: one line each, files named; none: the folder is whole.
     """
 
@@ -50,7 +51,9 @@ class FolderCheck:
 
 
 def verify_run(run: Path) -> list[FolderCheck]:
-    """Checks every checkpoint, the final model and the token shards of a run folder, or the one folder that `run` is.
+    """Checks a run folder: its own files, every checkpoint, the final model and the token shards.
+
+    Or the one checkpoint or model folder that `run` is.
 
     Raises:
         UsageError: `run` is not there, or nothing that can be checked.
@@ -62,15 +65,48 @@ def verify_run(run: Path) -> list[FolderCheck]:
         return [FolderCheck(run, kind, tuple(model_faults(run)))]
     folder = RunFolder(run)
     checks = []
-    data = readable(folder.data)
+    checks.append(FolderCheck(run, "run", tuple(_own_file_faults(folder))))
+    data = _shards_of(folder)
     if data.is_dir():
         checks.append(FolderCheck(data, "data", tuple(token_shards.verify(data))))
+    else:
+        checks.append(FolderCheck(data, "data", (f"{data}: is missing",)))
     for checkpoint in readable_checkpoints(folder).values():
         checks.append(FolderCheck(checkpoint, "checkpoint", tuple(checkpoint_faults(checkpoint))))
     final = readable(folder.final)
     if final.is_dir():
         checks.append(FolderCheck(final, "model", tuple(model_faults(final))))
     return checks
+
+
+def _own_file_faults(run: RunFolder) -> list[str]:
+    """What is wrong with the files that stand in the run folder itself and carry their own digest."""
+    faults = []
+    try:
+        load_run_config(run.config)
+    except (DamageError, UsageError) as error:
+        faults.append(f"{run.config}: {error.what}")
+    for path in (run.best, run.evaluation):
+        try:
+            if path.exists():
+                read_sealed_json(path)
+        except DamageError as error:
+            faults.append(f"{path}: {error.what}")
+    copies = [folder / TOKENIZER for folder in readable_checkpoints(run).values() if (folder / TOKENIZER).is_file()]
+    if not run.tokenizer.is_file():
+        faults.append(f"{run.tokenizer}: is missing")
+    elif copies and run.tokenizer.read_bytes() not in [copy.read_bytes() for copy in copies]:
+        faults.append(f"{run.tokenizer}: is not the one of the run's checkpoints")
+    return faults
+
+
+def _shards_of(run: RunFolder) -> Path:
+    """The token shards that the run trains on: its own, or a prepared folder."""
+    try:
+        prepared = load_run_config(run.config).data.shards
+    except (DamageError, UsageError):
+        prepared = ""
+    return Path(prepared) if prepared else readable(run.data)
 
 
 def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path | None:

@@ -14,8 +14,8 @@ from acorn.run_folder import STATE, STEP_FOLDER, RunFolder
 REMOVED_PREFIX = "removed-"
 
 
-def rotate_checkpoints(run: RunFolder, *, keep: int, also: Collection[int | None] = ()) -> list[int]:
-    """Removes all but the newest `keep` checkpoints, once the newest has passed its check.
+def rotate_checkpoints(run: RunFolder, newest: int, *, keep: int, also: Collection[int | None] = ()) -> list[int]:
+    """Removes all but the newest `keep` checkpoints up to `newest`, once that one has passed its check.
 
     One that a signal or a full disk put between those of the schedule stays only while it is the newest, or while there
     are too few others: a run that was stopped comes to keep the same checkpoints as one that was not.
@@ -23,20 +23,21 @@ def rotate_checkpoints(run: RunFolder, *, keep: int, also: Collection[int | None
     A folder is renamed before it is emptied, so that what a kill leaves behind does not look like a checkpoint.
 
     Args:
+        newest: the step that was just saved, or gone on from; what claims to be later is left alone.
         also: steps that stay beside them, such as the best one.
 
     Returns:
-        the steps removed; none if the newest is not whole.
+        the steps removed; none if `newest` is not whole.
 
     Raises:
         ResourceError: a folder cannot be renamed or removed. Those to be kept still stand.
     """
     with disk_errors(run.checkpoints):
-        steps = run.checkpoint_steps()
-        if not steps or verify_folder(run.checkpoint(steps[-1])):
+        steps = [step for step in run.checkpoint_steps() if step <= newest]
+        if newest not in steps or verify_folder(run.checkpoint(newest)):
             return []
     by_worth = sorted(steps, key=lambda step: (_is_scheduled(run.checkpoint(step)), step))
-    stay = {*by_worth[-keep:], *also, steps[-1]}
+    stay = {*by_worth[-keep:], *also, newest}
     removed = [step for step in steps if step not in stay]
     remove_checkpoints(run, removed)
     return removed

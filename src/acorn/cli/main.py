@@ -1,38 +1,12 @@
-"""The command `acorn`: its verbs, and how every error becomes a message and an exit code."""
+"""The command `acorn`: signals, and how every error becomes a message and an exit code. Its verbs are in `app.py`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
-
-import typer
-from typer.exceptions import TyperException
-
-from acorn.cli import data, demo, evaluate, generate, plan, pretrain, report, tokenizer, verify
-from acorn.errors import AcornError
-
-app = typer.Typer(
-    name="acorn",
-    help="Grow a language model from scratch out of your own text.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("demo")(demo.demo)
-app.command("pretrain")(pretrain.pretrain)
-app.command("evaluate")(evaluate.evaluate)
-app.command("generate")(generate.generate)
-app.command("report")(report.report)
-app.command("verify")(verify.verify)
-app.command("plan")(plan.plan)
-app.add_typer(tokenizer.app, name="tokenizer")
-app.add_typer(data.app, name="data")
-
 
 _OUT_OF_MEMORY = """\
 acorn: Out of memory.
@@ -42,30 +16,19 @@ _TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "out of memory")
 """What PyTorch says where a CPU or a GPU has no more memory. On a CPU the error has no type of its own."""
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from acorn import __version__
-
-        print(f"acorn {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def acorn(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
-    ] = False,
-) -> None:
-    """Grow a language model from scratch out of your own text."""
-
-
 def main() -> None:
     """Runs the command line and exits with the contract's code."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    signal.signal(signal.SIGTERM, _terminated)
+    if sys.stderr is None:  # closed by whoever started us; print() would turn to stdout
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the program
+    _catch_signals()
+    # Imported only now, so that a signal finds its handler, and an error of starting up its message.
+    import typer
+    from typer.exceptions import TyperException
+
+    from acorn.cli.app import app
+    from acorn.errors import AcornError
+
     try:
         code = app(arguments, prog_name="acorn", standalone_mode=False)
     except AcornError as error:
@@ -102,11 +65,37 @@ def _leave(message: str, code: int) -> None:
         import traceback
 
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk behind stderr
+        print(message, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    """SIGTERM outside training: unwind, so that temporary folders are removed."""
+def _catch_signals() -> None:
+    """Outside training a signal unwinds, so that temporary folders are removed; those set to be ignored stay so."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raises where Python runs, and ends the process at once where a module is being imported.
+
+    Nothing has begun then that would have to be cleaned up, and libraries swallow an exception in the middle of their
+    import, or break.
+    """
+    if _is_importing(frame):
+        os.write(2, b"acorn: stopped.\n")
+        os._exit(128 + number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     os.write(2, b"acorn: stopped.\n")  # print() must not be entered again from within itself
     sys.exit(128 + number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False

@@ -207,7 +207,7 @@ class Screen:
 
     def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
         # Said outright: rich would otherwise take FORCE_COLOR for a terminal and fill log files with cursor moves.
-        self._console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
+        self._console = console or Console(stderr=True, force_terminal=sys.stderr is not None and sys.stderr.isatty())
         self.clock = clock
         self._live: Live | None = None
         self._drawn = -math.inf

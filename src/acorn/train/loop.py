@@ -30,7 +30,7 @@ from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.optimizer import set_rates
-from acorn.train.saving import Saver, go_back, tidy, weights_are_finite
+from acorn.train.saving import Saver, go_back, standing, tidy, weights_are_finite
 from acorn.train.schedule import rate_factor
 from acorn.train.step import LossFunction, StepResult, train_step
 from acorn.train.stop import StopAsked, StopRequest, UntilStopped
@@ -356,7 +356,8 @@ class Loop:
             raise DivergedError(
                 f"Training diverged: {why}, after {train.max_rollbacks} rollbacks.",
                 where=where,
-                mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip; the last checkpoint stands",
+                mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip, in another run or with "
+                f"--allow-change; {standing(self.run)}",
             )
         seconds = counters.seconds
         found = go_back(self.run, self.config, self.model, self.optimizers, counters, self.progress)

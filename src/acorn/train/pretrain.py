@@ -34,7 +34,7 @@ from acorn.train.finish import finish_run, is_finished
 from acorn.train.loop import Loop
 from acorn.train.optimizer import build_optimizers
 from acorn.train.resume import MAY_CHANGE, merge_configs
-from acorn.train.run_start import check_config, check_folder, clear_leftovers, nothing_left_behind
+from acorn.train.run_start import check_config, check_folder, check_not_begun, clear_leftovers, nothing_left_behind
 from acorn.train.run_text import fingerprint_of, text_to_shards
 from acorn.train.saving import tidy
 from acorn.train.schedule import rate_factor
@@ -93,10 +93,17 @@ def pretrain(
         if config is None:
             config = _own_config(run, found, overrides)
         if found is None:
+            check_not_begun(run)
             config = _with_earlier_choices(config, run)
             return _run(config, run, None, command_line, watcher or Unwatched(), progress)
         checkpoint = read_checkpoint(found)
         config, changed = merge_configs(checkpoint.config, config, allow_change)
+        if 0 < config.train.steps < checkpoint.counters.step:
+            raise UsageError(
+                f"The run is at step {checkpoint.counters.step:,} already; {config.train.steps:,} steps are behind it.",
+                where="train.steps",
+                mend="name more steps, or leave train.steps out",
+            )
         for key, change in changed.items():
             progress.note(f"changed on resume: {key}: {change}")
             if key not in MAY_CHANGE:
@@ -140,8 +147,6 @@ def _run(
     environment = describe_environment(runtime, command_line) | {
         "windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}
     }
-    write_file(run.config, to_toml(config))
-    write_json(run.environment, environment)
     if checkpoint is None:
         for reason in runtime.reasons:
             progress.note(reason)
@@ -149,6 +154,8 @@ def _run(
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         model, optimizers, counters = _build(config, runtime, checkpoint)
+        write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
+        write_json(run.environment, environment)
         metrics = stack.enter_context(contextlib.closing(JsonLines(run.metrics)))
         samples = stack.enter_context(contextlib.closing(JsonLines(run.samples)))
         for log, length in ((metrics, counters.metrics_bytes), (samples, counters.samples_bytes)):

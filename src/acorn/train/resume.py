@@ -25,6 +25,11 @@ MAY_CHANGE = frozenset(
     }
 )
 
+FIXED = ("data.", "tokenizer.", "model.", "optimizer.name")
+"""Keys, or beginnings of keys, that no run can change: its shards, its shapes and its optimizer's state are made."""
+
+STILL_FREE = frozenset({"data.shuffle_group", "model.dropout"})
+
 UNDECIDED: dict[str, object] = {
     "train.device": "auto",
     "train.precision": "auto",
@@ -56,16 +61,24 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
         raise UsageError(
             f"There is no key {', '.join(unknown)}.", where="--allow-change", mend="name a key of the config"
         )
+    fixed = [key for key in allow_change if key.startswith(FIXED) and key not in STILL_FREE]
+    if fixed:
+        raise UsageError(
+            f"A run that goes on cannot change {', '.join(fixed)}: its shards and its network are made.",
+            where="--allow-change",
+            mend="start another run with --out",
+        )
     kept = {key: flatten(stored)[key] for key, value in UNDECIDED.items() if flatten(asked)[key] == value}
     found = differences(stored, with_values(asked, kept))
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}
     if refused:
+        free = [f"--allow-change {key}" for key in refused if not key.startswith(FIXED) or key in STILL_FREE]
         lines = [f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in refused.items()]
         raise UsageError(
             "The run was started with other settings:\n" + "\n".join(lines),
             where="the command line, against config.toml of the run",
-            mend="leave them as they were, start another run with --out, or insist with "
-            + " ".join(f"--allow-change {key}" for key in refused),
+            mend="leave them as they were, or start another run with --out"
+            + (f", or insist with {' '.join(free)}" if free else ""),
         )
     changed = {key: new for key, (_, new) in found.items() if key != "name"}
     return with_values(stored, changed), {key: f"{found[key][0]} -> {found[key][1]}" for key in changed}

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from acorn.checkpoint.integrity import started_checkpoints
 from acorn.config import Config
-from acorn.errors import UsageError
+from acorn.errors import DamageError, UsageError
 from acorn.files import disk_errors, make_folders, remove_temporary_files
-from acorn.folders import settle
+from acorn.folders import readable, settle
 from acorn.run_folder import RunFolder
 
 
@@ -59,10 +59,26 @@ def check_folder(run: RunFolder, resume: bool) -> None:
     if run.root.exists() and not run.root.is_dir():
         raise UsageError(f"{run.root} is a file, not a folder.", where="--out", mend="name another folder")
     if not resume and run.root.exists() and any(entry != run.lock for entry in run.root.iterdir()):
+        is_run = run.config.exists() or run.checkpoints.exists()
         raise UsageError(
-            f"The folder {run.root} is not empty.",
+            f"The folder {run.root} is not empty" + ("." if is_run else ", and holds no run."),
             where="--out",
-            mend="go on with that run by adding --resume, or name another folder with --out",
+            mend=("go on with that run by adding --resume, or " if is_run else "") + "name another folder with --out",
         )
     with disk_errors(run.root):
         make_folders(run.root)
+
+
+def check_not_begun(run: RunFolder) -> None:
+    """Refuses to begin at step 1 in a folder that shows that a run had got further.
+
+    Raises:
+        DamageError: there is what only a run with a checkpoint leaves.
+    """
+    shown = [path for path in (run.best, run.evaluation, readable(run.final)) if path.exists()]
+    if shown:
+        raise DamageError(
+            f"The run's checkpoints are gone, though {shown[0].name} shows that there were some.",
+            where=str(run.checkpoints),
+            mend="put them back from a copy, or train anew in another folder with --out",
+        )

@@ -42,6 +42,16 @@ def text_to_shards(
     elif checkpoint is not None:
         tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=str(checkpoint.path / TOKENIZER))
         settle(run.data)
+        if not run.data.exists():
+            progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
+            texts = TextSplits.open(config.data, progress)
+            prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
+        elif not (run.data / MANIFEST).exists():
+            raise DamageError(
+                f"{MANIFEST} of the token shards is missing.",
+                where=str(run.data / MANIFEST),
+                mend=f"put it back from a copy, or remove the folder {run.data}: it is made again from the text",
+            )
         shards = TokenShards.open(run.data, tokenizer.fingerprint, check=True, progress=progress)
     elif _has_own_shards(config, run):
         shards = TokenShards.open(run.data, check=True, progress=progress)

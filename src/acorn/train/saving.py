@@ -70,7 +70,7 @@ class Saver:
             if not can_wait or self.failures == len(RETRY_STEPS):
                 tries = f" in {self.failures + 1} tries" if self.failures else ""
                 raise ResourceError(
-                    f"The checkpoint of step {counters.step:,} could not be saved{tries}; the last one stands. "
+                    f"The checkpoint of step {counters.step:,} could not be saved{tries}; {standing(self.run)}. "
                     + error.what,
                     where=error.where,
                     mend=f"{error.mend}; then go on with: acorn pretrain --resume --out {self.run.root}",
@@ -80,7 +80,7 @@ class Saver:
             self.retry_at = counters.step + wait
             self.note(
                 f"The checkpoint of step {counters.step:,} could not be saved: {error.what} "
-                f"The last one stands; trying again at step {self.retry_at:,}."
+                f"Trying again at step {self.retry_at:,}; {standing(self.run)}."
             )
             return False
         self.failures, self.retry_at = 0, None
@@ -93,6 +93,12 @@ class Saver:
         counters.metrics_bytes, counters.samples_bytes = self.metrics.length, self.samples.length
         path = self.run.checkpoint(counters.step)
         save_checkpoint(path, self.config, self.tokenizer_json, self.model, self.optimizers, counters, self.resolved)
+
+
+def standing(run: RunFolder) -> str:
+    """What a message says is left: the newest checkpoint under its name, if there is any."""
+    steps = run.checkpoint_steps()
+    return f"the checkpoint of step {steps[-1]:,} still stands" if steps else "there is no other checkpoint yet"
 
 
 def tidy(run: RunFolder, config: Config, counters: Counters, note: Callable[[str], None]) -> None:
@@ -109,7 +115,7 @@ def tidy(run: RunFolder, config: Config, counters: Counters, note: Callable[[str
         elif not _holds(run.best, best):
             write_sealed_json(run.best, best)
         also = {counters.best_step, last_on_schedule(config, counters.step, counters.best_step)}
-        rotate_checkpoints(run, keep=config.checkpoint.keep, also=also)
+        rotate_checkpoints(run, counters.step, keep=config.checkpoint.keep, also=also)
     except ResourceError as error:
         note(f"Older checkpoints could not be removed, or {run.best.name} not written: {error.what} ({error.where})")
 

@@ -1,0 +1,48 @@
+"""The verbs of the command `acorn`, each in a file of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from acorn.cli import data, demo, evaluate, generate, plan, pretrain, report, tokenizer, verify
+
+app = typer.Typer(
+    name="acorn",
+    help="Grow a language model from scratch out of your own text.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("pretrain")(pretrain.pretrain)
+app.command("evaluate")(evaluate.evaluate)
+app.command("generate")(generate.generate)
+app.command("report")(report.report)
+app.command("verify")(verify.verify)
+app.command("plan")(plan.plan)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(data.app, name="data")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from acorn import __version__
+
+        print(f"acorn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def acorn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
+    ] = False,
+) -> None:
+    """Grow a language model from scratch out of your own text."""
