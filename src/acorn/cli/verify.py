@@ -15,7 +15,7 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check every checkpoint, the final model and the shards against their checksums."""
+    """Check everything in a run against its checksums: its own files, checkpoints, final model, shards."""
     from acorn.checkpoint.integrity import verify_run
 
     checks = verify_run(run)
