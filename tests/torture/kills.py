@@ -67,15 +67,19 @@ class Campaign:
         kind = self._kind(number)
         out = self.folder / "runs" / f"kill-{number:06d}"
         phases: list[str] = []
-        for _ in range(draw.choice([1, 1, 2, 3, 5])):
+        kills = draw.choice([1, 1, 2, 3, 5])
+        while len(phases) < kills:
             run = self._start(kind, out)
-            phase = self._wait_for_a_moment(run, draw, kind)
+            phase = self._wait_for_a_moment(run, draw, kind, early=len(phases) < kills - 1, share=1 / kills)
             if run.send(signal.SIGKILL):
                 run.wait()
-            if run.code != -signal.SIGKILL:  # it had ended before
-                assert run.code == 0, run.log.read_text()[-3000:]
+            if run.code == -signal.SIGKILL:
+                phases.append(phase)
+                continue
+            assert run.code == 0, run.log.read_text()[-3000:]  # it had ended before
+            if phases:
                 break
-            phases.append(phase)
+            shutil.rmtree(out)  # nothing was done to it: once more
         found = self._go_on(kind, out)
         return self._compared(number, kind, found, out, {"phases": phases})
 
@@ -118,11 +122,17 @@ class Campaign:
         wished = ("plain", "diverging", "plain", "compiled")[number % 4]
         return wished if wished in self.kinds else "plain"
 
-    def _wait_for_a_moment(self, run: Started, draw: random.Random, kind: str) -> str:
-        """Waits for a time drawn over the whole run, or for a random place in a phase that is aimed at."""
-        aimed = draw.choice((None, None, *AIMED))
-        end = run.began + draw.uniform(0, 0.95 * self.seconds[kind])
-        visit = draw.randint(1, max(1, self.visits[kind].get(aimed or "", 1)))
+    def _wait_for_a_moment(
+        self, run: Started, draw: random.Random, kind: str, early: bool = False, share: float = 1.0
+    ) -> str:
+        """Waits for a time drawn over a share of the run, or for a random place in a phase that is aimed at.
+
+        Args:
+            early: leave something of the run for the next one: aim at no phase of its end.
+        """
+        aimed = draw.choice((None, None, *(AIMED[:4] if early else AIMED)))
+        end = run.began + draw.uniform(0, 0.95 * self.seconds[kind] * share)
+        visit = draw.randint(1, max(1, int(self.visits[kind].get(aimed or "", 1) * share)))
         while run.poll() is None:
             if aimed is None and time.monotonic() >= end:
                 break
@@ -190,6 +200,7 @@ def _summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
         "trials": len(outcomes),
         "equal": sum(outcome.get("equal", False) for outcome in outcomes),
         "by_kind": dict(Counter(outcome.get("kind", "error") for outcome in outcomes)),
+        "by_times": dict(Counter(str(len(outcome.get("phases", ()))) for outcome in outcomes)),
         "killed": sum(len(outcome.get("phases", ())) for outcome in outcomes),
         "by_phase": dict(Counter(phase for outcome in outcomes for phase in outcome.get("phases", ()))),
         "failed": [outcome for outcome in outcomes if not outcome.get("equal")],
