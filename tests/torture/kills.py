@@ -99,11 +99,11 @@ class Campaign:
         code = run.wait()
         text = run.log.read_text()
         faults = [] if "Traceback" not in text else ["a traceback"]
-        if sent and code not in (0, 128 + number_sent):
+        if sent and code != 128 + number_sent:
             faults.append(f"exit code {code}")
         in_training = phase not in ("text", "final evaluation", "final/", "report")
         saved = "a checkpoint was saved" in text
-        if in_training and how != "SIGINT twice" and code != 0:
+        if sent and in_training and how != "SIGINT twice":
             faults += _stop_faults(out, text, saved)
         found = self._go_on(kind, out)
         # A stop adds a checkpoint off the schedule, and rotation then keeps others.

@@ -184,7 +184,7 @@ def record(root: Path, mutation: str = "") -> Recorder:
             recorder.tell("trying best.json", {"step": step, "loss": 1.0})
             write_sealed_json(run.best, {"step": step, "loss": 1.0})
             recorder.tell("best.json", {"step": step, "loss": 1.0})
-            rotate_checkpoints(run, keep=1, also={1 if step < 3 else 3})
+            rotate_checkpoints(run, step, keep=1, also={1 if step < 3 else 3})
             if step != 1:
                 recorder.tell("trying final", f"card {step}-{len(recorder.operations)}")
                 card = recorder.operations[-1].content  # type: ignore[union-attr]

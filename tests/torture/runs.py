@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -177,6 +178,7 @@ def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callabl
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
         _watch(phase)
         if kind == "diverging":
             _poison_gradients()
