@@ -168,7 +168,7 @@ def _faults_of(file: Path, digest: str, size: int) -> list[str]:
         if file.stat().st_size != size:
             return [f"{file}: has {file.stat().st_size} bytes, not {size}"]
         if sha256_of(file) != digest:
-            return [f"{file}: its content is not what was written (SHA-256 differs)"]
+            return [f"{file}: its content is not what {MANIFEST} lists (SHA-256 differs)"]
     except OSError as error:
         return [f"{file}: cannot be read ({error.strerror})"]
     return []

@@ -332,7 +332,10 @@ def test_a_flipped_bit(acorn, refused, untouched, run: Path, flip, name: str) ->
         assert done.returncode == 4
         assert f"DAMAGED  checkpoint  {folder.checkpoint(8)}" in done.stdout
         assert f"whole    checkpoint  {folder.checkpoint(4)}" in done.stdout
-        assert f"{folder.checkpoint(8) / name}: its content is not what was written (SHA-256 differs)" in done.stderr
+        assert (
+            f"{folder.checkpoint(8) / name}: its content is not what manifest.json lists (SHA-256 differs)"
+            in done.stderr
+        )
         assert f"still good: {run / 'data'}, {folder.checkpoint(4)}, {folder.final}" in done.stderr
         done = acorn("generate", run, "--checkpoint", 8)
         refused(done, 4, "The checkpoint is not whole", name, "SHA-256 differs", "choose one of the steps 4")

@@ -166,7 +166,7 @@ def check_read_files(folder: Path, names: list[str]) -> None:
         elif not (folder / name).is_file():
             faults.append(f"{folder / name}: is missing")
         elif sha256_of(folder / name) != entry.get("sha256"):
-            faults.append(f"{folder / name}: its content is not what was written (SHA-256 differs)")
+            faults.append(f"{folder / name}: its content is not what {MANIFEST} lists (SHA-256 differs)")
     if faults:
         raise DamageError(
             "The model folder fails its check:\n" + "\n".join(f"  - {fault}" for fault in faults),
