@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,11 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+# Whoever started the tests may ignore signals (nohup, a shell's background job), and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Read by PyTorch's and NumPy's libraries when they load, in child processes too. The tensors of a test are so
 # small that a second thread costs more than it brings, and sums come out the same on any number of cores.

@@ -236,6 +236,32 @@ def test_a_signal_while_modules_are_imported(name: str, code: int) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "acorn: stopped.\n")
 
 
+ENDING = """
+import os, signal, sys
+sys.argv = ["acorn", "verify", "nowhere"]
+
+class Impatient:
+    def write(self, text):
+        os.kill(os.getpid(), signal.SIGINT)
+        return os.write(2, text.encode())
+
+    def flush(self):
+        pass
+
+sys.stderr = Impatient()
+from acorn.cli.main import main
+main()
+"""
+
+
+def test_a_signal_while_a_message_is_written() -> None:
+    """A second Ctrl-C, as the first one is being answered: the message and the code stay."""
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is not there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_stderr_may_be_closed(tmp_path: Path, text_file: Path, settings) -> None:
     """And nothing that belongs there turns up on stdout."""
     script = "import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, '-m', 'acorn', *sys.argv[1:]])"

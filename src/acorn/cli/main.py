@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 _OUT_OF_MEMORY = """\
@@ -18,10 +19,17 @@ _TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "out of memory")
 
 def main() -> None:
     """Runs the command line and exits with the contract's code."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # between an error and its message
+        os._exit(130)
+
+
+def _main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if sys.stderr is None:  # closed by whoever started us; print() would turn to stdout
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the program
-    _catch_signals()
+    _catch_signals(_stop)
     # Imported only now, so that a signal finds its handler, and an error of starting up its message.
     import typer
     from typer.exceptions import TyperException
@@ -61,6 +69,7 @@ def main() -> None:
 
 def _leave(message: str, code: int) -> None:
     """Ends the program. Called while an error is being handled; `--debug` shows that error whole."""
+    _catch_signals(signal.SIG_IGN)  # an impatient second Ctrl-C: the program is ending anyway
     if "--debug" in sys.argv:
         import traceback
 
@@ -70,19 +79,19 @@ def _leave(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _catch_signals() -> None:
-    """Outside training a signal unwinds, so that temporary folders are removed; those set to be ignored stay so."""
+def _catch_signals(answer: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Sets how the program answers to being stopped; signals that are ignored already stay so."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+            signal.signal(number, answer)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Raises where Python runs, and ends the process at once where a module is being imported.
+    """Outside training: unwinds where Python runs, so that temporary folders are removed.
 
-    Nothing has begun then that would have to be cleaned up, and libraries swallow an exception in the middle of their
-    import, or break.
+    Where a module is being imported it ends the process at once. Nothing has begun then that would have to be cleaned
+    up, and libraries swallow an exception in the middle of their import, or break.
     """
     if _is_importing(frame):
         os.write(2, b"acorn: stopped.\n")
