@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acorn.config import ModelConfig
-from acorn.model.kv_cache import KVCache
+from acorn.model.kv_cache import KVCache, LayerCache
 from acorn.model.loss import linear_cross_entropy
 
 NORM_EPS = {"seed": 1e-5, "gpt2": 1e-5, "modern": 1e-6}
@@ -85,8 +85,8 @@ class GPT(nn.Module):
             rotation = rotary_tables(positions, self.head_dim)
         x = self.embedding_dropout(x)
         mask = cache.mask(T) if cache else None
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, cache, layer, mask)
+        for number, block in enumerate(self.blocks):
+            x = block(x, rotation, cache.layer(number) if cache else None, mask)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x)
@@ -138,9 +138,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int, mask: Tensor | None
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache | None, mask: Tensor | None
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation, cache, layer, mask)
+        x = x + self.attention(self.attention_norm(x), rotation, cache, mask)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         self.output_dropout = nn.Dropout(0.0 if config.architecture == "seed" else config.dropout)
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int, mask: Tensor | None
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache | None, mask: Tensor | None
     ) -> Tensor:
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, self.n_head, self.head_dim)
@@ -175,7 +175,7 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, *rotation).to(v.dtype), rotate(k, *rotation).to(v.dtype)
         if cache is not None:
-            k, v = cache.add(layer, k, v)  # (B, K, all tokens so far, D)
+            k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
         y = F.scaled_dot_product_attention(
             q,
             k,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -33,12 +35,9 @@ class KVCache:
         self.starts = None if starts is None else starts.to(device)
         self.position = 0
 
-    def add(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores keys and values (B, K, T, D) behind those of earlier calls; returns all of the layer's so far."""
-        end = self.position + keys.size(2)
-        self.keys[layer, :, :, self.position : end] = keys
-        self.values[layer, :, :, self.position : end] = values
-        return self.keys[layer, :, :, :end].to(keys.dtype), self.values[layer, :, :, :end].to(values.dtype)
+    def layer(self, number: int) -> LayerCache:
+        """What one block sees of it."""
+        return LayerCache(self.keys[number], self.values[number], self.position)
 
     def advance(self, tokens: int) -> None:
         """Counts `tokens` as read, after every layer has added them."""
@@ -62,3 +61,18 @@ class KVCache:
         # A padding query attends to itself: a row without any key would turn into NaN.
         begun = (key >= self.starts[:, None, None]) | (key == query)  # (B, T, S)
         return ((key <= query) & begun)[:, None]
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, each (B, K, length, D); those before `position` are there."""
+
+    keys: Tensor
+    values: Tensor
+    position: int
+
+    def add(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores keys and values (B, K, T, D) behind those of earlier calls; returns all of the layer's so far."""
+        end = self.position + keys.size(2)
+        self.keys[:, :, self.position : end] = keys
+        self.values[:, :, self.position : end] = values
+        return self.keys[:, :, :end].to(keys.dtype), self.values[:, :, :end].to(values.dtype)
