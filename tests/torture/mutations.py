@@ -37,7 +37,7 @@ MUTATIONS: dict[str, tuple[str, str, str]] = {
     "the check of the shards": ("train/run_text.py", "check=True", "check=False"),
     "the check of the newest before a rotation": (
         "checkpoint/rotation.py",
-        " or verify_folder(run.checkpoint(steps[-1]))",
+        " or verify_folder(run.checkpoint(newest))",
         "",
     ),
     "the guard against numbers that are not finite": (
