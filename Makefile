@@ -22,7 +22,7 @@ demo: install ## train on the bundled WikiText-2 for about three minutes, show t
 test: install ## run the tests (ARGS="tests/model -x": only those, without coverage)
 	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
 
-torture: install ## try to make acorn lose a run, for about 45 minutes (ARGS="--share 0.1": less)
+torture: install ## try to make acorn lose a run, for about 40 minutes (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
 lint: install ## check style, types and import directions
