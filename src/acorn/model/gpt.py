@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acorn.config import ModelConfig
+from acorn.model.attention import LONGEST, causal_attention
 from acorn.model.kv_cache import KVCache, LayerCache
-from acorn.model.loss import linear_cross_entropy
+from acorn.model.loss import SoftmaxGradient, linear_cross_entropy
 
 NORM_EPS = {"seed": 1e-5, "gpt2": 1e-5, "modern": 1e-6}
 ROPE_THETA = 10_000.0
@@ -176,15 +177,19 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotation).to(v.dtype), rotate(k, *rotation).to(v.dtype)
         if cache is not None:
             k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.weight_dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1,
-            enable_gqa=self.n_head != self.n_kv_head,
-        )  # (B, H, T, D)
+        dropout = self.weight_dropout if self.training else 0.0
+        if q.is_cpu and torch.is_grad_enabled() and cache is None and not dropout and T <= LONGEST:
+            y = causal_attention(q, k, v)  # (B, H, T, D)
+        else:
+            y = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=mask is None and T > 1,
+                enable_gqa=self.n_head != self.n_kv_head,
+            )  # (B, H, T, D)
         return self.output_dropout(self.o_proj(y.transpose(1, 2).reshape(B, T, -1)))  # (B, T, C)
 
 
@@ -215,11 +220,12 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
+        self.softmax_gradient = SoftmaxGradient()
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         if targets is None:
             return F.linear(x, self.weight)  # (B, T, V)
-        return linear_cross_entropy(x.flatten(0, 1), self.weight, targets.flatten())
+        return linear_cross_entropy(x.flatten(0, 1), self.weight, targets.flatten(), self.softmax_gradient)
 
 
 def embedding(n: int, width: int) -> nn.Embedding:

@@ -1,8 +1,9 @@
-"""Cross-entropy straight from the last activations, a chunk of tokens at a time.
+"""Cross-entropy straight from the last activations, a group of tokens at a time.
 
 Logits are the largest tensor of training: 8 sequences of 512 tokens times 28,144 entries are 461 MB in fp32, and
-their gradient as much again. Here each chunk's logits live only until its loss and gradients are taken, which is
-possible because the loss is a plain sum: the backward pass only scales what the forward pass already found.
+their gradient as much again. Here each group's logits live only until its loss and gradients are taken, which is
+possible because the loss is a plain sum: the backward pass only scales what the forward pass already found. Logits
+turn into their own gradient in place, and are never whole in fp32.
 """
 
 from __future__ import annotations
@@ -11,29 +12,54 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 IGNORE = -1
 """Target of positions that do not count."""
 
+GROUP = 2048
+"""Tokens whose logits exist at once, in the precision of the matrix products."""
+
 CHUNK = 256
-"""Tokens whose logits exist at once: at 8,192 entries 8 MB, which a processor's cache can hold."""
+"""Tokens whose logits are in fp32 at once: at 8,192 entries 8 MB, which a processor's cache can hold."""
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+class SoftmaxGradient(nn.Module):
+    """Turns logits into the gradient of the loss by them, in place. A module, so that it can be compiled."""
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The losses' sum in fp32; `logits` (n, V) become probabilities - one-hot(targets).
+
+        A row whose target is IGNORE counts nothing in the sum; its gradient means nothing.
+        """
+        index = targets.clamp(min=0)[:, None]
+        log_probabilities = F.log_softmax(logits.float(), -1)
+        of_target = log_probabilities.gather(1, index)  # (n, 1)
+        logits.copy_(log_probabilities.exp_())
+        logits.scatter_(1, index, (of_target.exp() - 1).to(logits.dtype))
+        return -(of_target[:, 0] * (targets != IGNORE)).sum()
+
+
+_UNCOMPILED = SoftmaxGradient()
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, targets: Tensor, softmax_gradient: nn.Module = _UNCOMPILED
+) -> tuple[Tensor, Tensor]:
     """Loss of the logits `x @ weight.T`, summed in fp32.
 
     Args:
         x: activations (N, C).
         weight: (V, C).
         targets: ids (N,); IGNORE does not count.
+        softmax_gradient: a SoftmaxGradient, which may be compiled.
 
     Returns:
         the sum of the losses in nats, and the count of targets, both scalars.
     """
     count = (targets != IGNORE).sum()
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(x, weight, targets), count
+        return _LinearCrossEntropy.apply(x, weight, targets, softmax_gradient), count
     total = x.new_zeros((), dtype=torch.float32)
     for part, wanted in zip(x.split(CHUNK), targets.split(CHUNK), strict=True):
         logits = F.linear(part, weight).float()
@@ -42,34 +68,30 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The gradients of each chunk are taken in the forward pass, while its logits are there."""
+    """The gradients of each group are taken in the forward pass, while its logits are there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, softmax_gradient: nn.Module) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         narrow = weight.to(dtype)
         total = x.new_zeros((), dtype=torch.float32)
         grad_x = torch.empty_like(x)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        for begin in range(0, x.size(0), CHUNK):
-            part = x[begin : begin + CHUNK].to(dtype)  # (chunk, C)
-            wanted = targets[begin : begin + CHUNK]
-            logits = (part @ narrow.T).float()  # (chunk, V)
-            counts = (wanted != IGNORE)[:, None]
-            index = wanted.clamp(min=0)[:, None]
-            log_probabilities = F.log_softmax(logits, -1)
-            total -= (log_probabilities.gather(1, index) * counts).sum()
-            # d loss / d logits = probabilities - one-hot(target); in place, as each pass over this tensor costs time
-            grad = log_probabilities.exp_().scatter_add_(1, index, -torch.ones_like(index, dtype=torch.float32))
-            grad = grad.mul_(counts).to(dtype)
-            grad_x[begin : begin + CHUNK] = grad @ narrow
-            grad_weight.addmm_(grad.T, part) if dtype == torch.float32 else grad_weight.add_(grad.T @ part)
+        grad_weight = None
+        for begin in range(0, x.size(0), GROUP):
+            part, wanted = x[begin : begin + GROUP].to(dtype), targets[begin : begin + GROUP]
+            logits = part @ narrow.T  # (group, V)
+            for rows, their_targets in zip(logits.split(CHUNK), wanted.split(CHUNK), strict=True):
+                total += softmax_gradient(rows, their_targets)
+            counts = (wanted != IGNORE)[:, None].to(dtype)
+            grad_x[begin : begin + GROUP] = (logits @ narrow) * counts
+            of_group = logits.T @ (part * counts)  # (V, C)
+            grad_weight = of_group.float() if grad_weight is None else grad_weight.add_(of_group)
         ctx.save_for_backward(grad_x, grad_weight)
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        return grad_x * scale.to(grad_x.dtype), (grad_weight * scale).to(ctx.weight_dtype), None
+        return grad_x * scale.to(grad_x.dtype), (grad_weight * scale).to(ctx.weight_dtype), None, None

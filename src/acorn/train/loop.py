@@ -30,9 +30,10 @@ from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.optimizer import set_rates
+from acorn.train.parallel import compile_model, uncompiled
 from acorn.train.saving import Saver, go_back, standing, tidy, weights_are_finite
 from acorn.train.schedule import rate_factor
-from acorn.train.step import LossFunction, StepResult, train_step
+from acorn.train.step import StepResult, train_step
 from acorn.train.stop import StopAsked, StopRequest, UntilStopped
 from acorn.train.watcher import Watcher
 
@@ -70,7 +71,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         train = self.config.train
-        self._loss_function: LossFunction = torch.compile(self.model) if self.runtime.compile else self.model
+        if self.runtime.compile:
+            compile_model(self.model)
         self._tokens = self.shards.tokens("train")
         self._order = self._sample_order()
         self._flops_per_token = size_of(self.config.model).flops_per_token
@@ -172,7 +174,7 @@ class Loop:
         inputs, targets = read_batch(self._tokens, self._order, first, train.batch_size)
         result = train_step(
             self.model,
-            self._loss_function,
+            self.model,
             self.optimizers,
             inputs,
             targets,
@@ -257,14 +259,15 @@ class Loop:
         Raises:
             StopAsked: a signal came meanwhile; nothing was recorded.
         """
-        loss_sum, count = score(
-            self.model,
-            self.shards.tokens("valid"),
-            context=self.config.model.block_size,
-            autocast=self.runtime.autocast,
-            limit=self.config.train.eval_tokens or None,
-            progress=UntilStopped(self._stop),
-        )
+        with uncompiled(self.runtime):
+            loss_sum, count = score(
+                self.model,
+                self.shards.tokens("valid"),
+                context=self.config.model.block_size,
+                autocast=self.runtime.autocast,
+                limit=self.config.train.eval_tokens or None,
+                progress=UntilStopped(self._stop),
+            )
         counters, loss = self.counters, loss_sum / count
         counters.valid_loss, counters.valid_step = loss if math.isfinite(loss) else None, counters.step
         record = self._record("valid") | {"loss": loss, "bits_per_byte": self._bits_per_byte("valid", loss)}
@@ -306,7 +309,7 @@ class Loop:
         settings = dataclasses.replace(SAMPLE_SETTINGS, max_new_tokens=self.config.train.sample_tokens)
         self.counters.sample_step = self.counters.step
         try:
-            with self.runtime.autocast():
+            with self.runtime.autocast(), uncompiled(self.runtime):
                 results = generate(self.model, self.tokenizer, list(self.config.train.sample_prompts), settings)
         except DamageError as error:  # logits out of fp16's range are no reason to end a run
             self.watcher.note(f"step {self.counters.step:,}: no sample could be drawn: {error.what}")

@@ -33,6 +33,7 @@ from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.loop import Loop
 from acorn.train.optimizer import build_optimizers
+from acorn.train.parallel import uncompiled
 from acorn.train.resume import MAY_CHANGE, merge_configs
 from acorn.train.run_start import check_config, check_folder, check_not_begun, clear_leftovers, nothing_left_behind
 from acorn.train.run_text import fingerprint_of, text_to_shards
@@ -198,7 +199,8 @@ def _run(
         )
         with memory_errors(config, counters):
             loop.train()
-            finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
+            with uncompiled(runtime):
+                finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
     return _result(run, counters.step, was_complete=False)
 
 

@@ -19,6 +19,9 @@ INITIAL_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
 """Steps without an overflow after which fp16's loss scale doubles."""
 
+CLIP_EPS = 1e-6
+"""What PyTorch adds to the norm before it scales gradients down: below clip - CLIP_EPS nothing would change."""
+
 
 def initial_counters(steps: int, precision: str) -> Counters:
     """The counters of a run that has not begun. `steps`: its length, 0 for one that follows the clock."""
@@ -64,7 +67,7 @@ def train_step(
     targets change the weight of a token. The only wait for the device is for the two numbers of the guard.
 
     Args:
-        loss_function: `model`, or its compiled form: (inputs, targets) -> (loss sum, count).
+        loss_function: `model`, or what was put around it: (inputs, targets) -> (loss sum, count).
         inputs, targets: (batch, T) on the CPU.
         clip: largest gradient norm; 0: none.
         seed: the run's; dropout's random numbers are a function of it, the step and the micro-step.
@@ -93,7 +96,7 @@ def train_step(
     if runtime.precision == "fp16":
         _move_loss_scale(counters, finite)
     if finite:
-        if clip:
+        if clip and grad_norm + CLIP_EPS > clip:
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
         for optimizer in optimizers:
             optimizer.step()

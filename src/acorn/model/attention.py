@@ -1,0 +1,43 @@
+"""Causal attention for training on CPUs, where PyTorch's fused kernel is slow backwards.
+
+Written out as batched matrix products, a block of queries at a time against the keys up to its end, so that nothing is
+computed far above the diagonal. For 16 x 256 tokens with 4 heads of 64, forward and backward take half the time of
+`scaled_dot_product_attention` (docs/performance.md); past LONGEST tokens the fused kernel, which keeps no weights for
+the backward pass, is as fast.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BLOCK = 256
+"""Queries at a time."""
+
+LONGEST = 768
+"""Tokens up to which this way pays."""
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D), causal) v.
+
+    Args:
+        q: (B, H, T, D).
+        k, v: (B, K, T, D); H is a multiple of K.
+
+    Returns:
+        (B, H, T, D).
+    """
+    B, H, T, D = q.shape
+    if k.size(1) != H:
+        k, v = (x.repeat_interleave(H // k.size(1), dim=1) for x in (k, v))
+    q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
+    parts = []
+    for begin in range(0, T, BLOCK):
+        end = min(begin + BLOCK, T)
+        future = torch.full((end - begin, end), -math.inf, dtype=q.dtype, device=q.device).triu(begin + 1)
+        scores = torch.baddbmm(future.expand(B * H, -1, -1), q[:, begin:end], k[:, :end].mT, alpha=D**-0.5)
+        parts.append(scores.softmax(-1) @ v[:, :end])
+    return torch.cat(parts, dim=1).view(B, H, T, D)

@@ -1,0 +1,84 @@
+"""The benchmark compares like with like: every contender is the same network."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from acorn.config import ModelConfig
+from acorn.model.gpt import GPT
+from acorn.model.sizing import size_of
+from benchmarks import training
+from benchmarks.contenders.seed_model import SeedModel
+from benchmarks.machine import products_of
+from benchmarks.turns import Contender, take_turns
+
+SIZES = {"vocab_size": 50, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}
+NAMES = {
+    "attention.query": "attention.q_proj",
+    "attention.key": "attention.k_proj",
+    "attention.value": "attention.v_proj",
+    "attention.projection": "attention.o_proj",
+    "mlp_norm": "mlp_norm",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+    "norm": "final_norm",
+}
+
+
+def test_the_seed_told_again_is_acorns_seed() -> None:
+    seed = SeedModel(**SIZES)
+    ours = GPT(ModelConfig(architecture="seed", **SIZES)).eval()
+    weights = {_our_name(name): tensor for name, tensor in seed.state_dict().items() if not name.endswith("mask")}
+    ours.load_state_dict(weights)
+    ids = torch.randint(50, (3, 8), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(seed(ids), ours(ids))
+
+
+def _our_name(name: str) -> str:
+    module, kind = name.rsplit(".", 1)
+    prefix, inner = "", module
+    if module.startswith("blocks."):
+        prefix, inner = ".".join(module.split(".")[:2]) + ".", module.split(".", 2)[2]
+    return f"{prefix}{NAMES.get(inner, inner)}.{kind}"
+
+
+@pytest.mark.parametrize("name", training.TASKS)
+def test_transformers_gets_the_same_network(name: str) -> None:
+    import transformers
+
+    task = training.TASKS[name]
+    settings = training._transformers(task)
+    config = getattr(transformers, training._CLASSES[task.architecture])(**settings)
+    with torch.device("meta"):
+        theirs = transformers.AutoModelForCausalLM.from_config(config)
+    biases = 0 if task.architecture == "modern" else 3 * task.n_embd * task.n_layer  # of queries, keys and values
+    assert sum(p.numel() for p in theirs.parameters()) == size_of(task.config.model).parameters + biases
+
+
+@pytest.mark.parametrize("name", training.TASKS)
+def test_the_ceiling_counts_every_product(name: str) -> None:
+    model = training.TASKS[name].config.model
+    products = sum(rows * columns * count for (rows, columns), count in products_of(model).items())
+    assert products == size_of(model).matrix_parameters
+
+
+def test_contenders_take_turns_and_a_failing_one_says_why() -> None:
+    good: dict[str, Any] = {"device": "cpu", "warm_up": 1, "batch_size": 2, "seed_model": SIZES}
+    contenders = [
+        Contender("good", "seed_training", good),
+        Contender("bad", "seed_training", good | {"seed_model": SIZES | {"n_embd": "wide"}}),
+        Contender("absent", "seed_training", good, python=sys.executable + "-that-is-not-there"),
+    ]
+    take_turns(contenders, rounds=2, seconds=0.01, say=lambda line: None)
+    good_one, bad, absent = contenders
+    assert len(good_one.turns) == 2
+    assert all(rate > 0 for rate in good_one.rates)
+    assert good_one.peak_bytes > 2**20
+    assert all(turn["tokens"] % (2 * SIZES["block_size"]) == 0 for turn in good_one.turns)
+    assert "TypeError" in bad.failure
+    assert "No such file" in absent.failure
+    assert bad.facts() == {"name": "bad", "failure": bad.failure}
