@@ -1,0 +1,91 @@
+"""`python -m benchmarks`: measures, prints tables, writes a JSON file and a chart. `make bench` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chart import draw_chart
+from benchmarks.generation import MODELS, measure_generation
+from benchmarks.machine import machine_facts, read_bandwidth
+from benchmarks.quality import measure_quality
+from benchmarks.startup import measure_startup
+from benchmarks.text import measure_text
+from benchmarks.training import TASKS, measure_training
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} (all but quality)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (5)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a turn (4)")
+    parser.add_argument(
+        "--tasks", nargs="*", default=list(TASKS)[1:], help=f"models to train: {', '.join(TASKS)} (all but tiny)"
+    )
+    parser.add_argument("--models", nargs="*", default=list(MODELS), help=f"to generate with: {', '.join(MODELS)}")
+    parser.add_argument("--only", default="", help="contenders whose name holds this")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--litgpt-python", default=_litgpt_python(), help="interpreter of an environment with litgpt")
+    parser.add_argument("--text-megabytes", type=int, default=100, help="text to encode (100)")
+    parser.add_argument("--seed-minutes", type=float, default=15, help="length of the seed's run (15)")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[0.5, 0.6, 15], help="lengths of acorn's runs")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of acorn's runs")
+    parser.add_argument("--json", type=Path, help="where to write what was found; a chart (.png) beside it")
+    options = parser.parse_args()
+    found: dict[str, Any] = {"machine": machine_facts(options.device)}
+    found["machine"]["read_bytes_per_second"] = read_bandwidth(options.device)
+    print(json.dumps(found["machine"]))
+    for name in options.parts or [name for name in PARTS if name != "quality"]:
+        found[name] = PARTS[name](options)
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=2) + "\n")
+            draw_chart({"train": {}, "generate": {}} | found, options.json.with_suffix(".png"))
+
+
+def _say(line: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+
+
+def _litgpt_python() -> str | None:
+    """`.venv-litgpt`, where `make bench` puts it, if it is there."""
+    return shutil.which(Path(__file__).resolve().parent.parent / ".venv-litgpt/bin/python")
+
+
+def _train(options: argparse.Namespace) -> Any:
+    return measure_training(
+        options.tasks,
+        options.device,
+        options.litgpt_python,
+        options.rounds,
+        options.seconds,
+        options.only,
+        _say,
+    )
+
+
+def _text(options: argparse.Namespace) -> Any:
+    return measure_text(options.text_megabytes, options.rounds, _say)
+
+
+def _generate(options: argparse.Namespace) -> Any:
+    return measure_generation(options.models, options.rounds, options.only, _say)
+
+
+def _quality(options: argparse.Namespace) -> Any:
+    return measure_quality(options.seed_minutes, options.minutes, options.set, _say)
+
+
+def _start(options: argparse.Namespace) -> Any:
+    return measure_startup(options.rounds)
+
+
+PARTS = {"train": _train, "generate": _generate, "text": _text, "start": _start, "quality": _quality}
+
+
+if __name__ == "__main__":
+    main()

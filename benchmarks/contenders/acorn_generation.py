@@ -1,0 +1,32 @@
+"""Generating with acorn's own engine, as `acorn generate` and `acorn.load(...).generate` do."""
+
+from __future__ import annotations
+
+import torch
+
+from acorn.checkpoint.load import load
+from acorn.generate.engine import generate
+from acorn.generate.sampling import SamplingSettings
+from benchmarks.contenders.answering import answer, specification
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def main() -> None:
+    spec = specification()
+    loaded = load(spec["folder"], dtype=DTYPES[spec["precision"]])
+    settings = SamplingSettings(max_new_tokens=spec["new_tokens"], greedy=True, ignore_eos=True)
+
+    def work() -> dict[str, float]:
+        results = generate(loaded.model, loaded.tokenizer, [spec["prompt"]] * spec["batch_size"], settings)
+        return {
+            "tokens": sum(len(result.new_ids) for result in results),
+            "prefill_seconds": results[0].prefill_seconds,
+            "decode_seconds": results[0].decode_seconds,
+        }
+
+    answer(work, warm_up=1)
+
+
+if __name__ == "__main__":
+    main()

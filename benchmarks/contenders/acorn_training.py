@@ -1,0 +1,73 @@
+"""Training as `acorn pretrain` does it: its own step, on batches that were read beforehand."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from acorn.config import Config
+from acorn.config_files import with_values
+from acorn.model.gpt import GPT
+from acorn.runtime.device import choose_runtime
+from acorn.train.optimizer import build_optimizers, set_rates
+from acorn.train.parallel import compile_model
+from acorn.train.step import initial_counters, train_step
+from benchmarks.contenders.answering import answer, specification
+
+
+def main() -> None:
+    spec = specification()
+    config = with_values(Config(), spec["acorn"])
+    runtime = choose_runtime(config.train)
+    with runtime.start():
+        with torch.device(runtime.device):
+            model = GPT(config.model)
+        model.init_weights(0)
+        muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
+        optimizers = build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
+        set_rates(optimizers, 0.1)
+        counters = initial_counters(1, runtime.precision)
+        if runtime.compile:
+            compile_model(model)
+        batch_size, length = config.train.batch_size, config.model.block_size
+        text = torch.randint(config.model.vocab_size, (batch_size, length + 1))
+
+        def work() -> dict[str, float]:
+            result = train_step(
+                model,
+                model,
+                optimizers,
+                text[:, :-1],
+                text[:, 1:],
+                micro_batch_size=config.train.micro_batch_size or batch_size,
+                clip=config.optimizer.clip,
+                seed=0,
+                counters=counters,
+                runtime=runtime,
+            )
+            counters.step += 1
+            return {"tokens": batch_size * length, "loss": result.loss, "update_seconds": spent[0]}
+
+        spent = _count_time(optimizers)
+        answer(work, warm_up=spec["warm_up"], device=runtime.device)
+
+
+def _count_time(optimizers: list[torch.optim.Optimizer]) -> list[float]:
+    """Makes the last optimizer (Muon, if there is one) note what its latest update took, in seconds."""
+    spent = [0.0]
+    begin = [0.0]
+
+    def before(*_: object) -> None:
+        begin[0] = time.perf_counter()
+
+    def after(*_: object) -> None:
+        spent[0] = time.perf_counter() - begin[0]
+
+    optimizers[-1].register_step_pre_hook(before)
+    optimizers[-1].register_step_post_hook(after)
+    return spent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""A contender's side of the talk with `benchmarks.turns`: one JSON line out for each line in.
+
+It announces itself with {"ready": true, ...} once it is warm. A number n coming in means: do n units of work. The
+answer is {"seconds", "tokens", "peak_bytes", ...}. The end of its input ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Answers:
+    """The line to the benchmark. What libraries print goes to stderr, so that it cannot mix with the answers."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+
+    def send(self, facts: dict[str, Any]) -> None:
+        self._out.write(json.dumps(facts) + "\n")
+
+    def next_count(self) -> int:
+        """Units of work asked for; 0 at the end."""
+        return int(sys.stdin.readline() or 0)
+
+
+def specification() -> dict[str, Any]:
+    """What to build and do: the JSON object of the command line."""
+    return json.loads(sys.argv[1])
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """The most memory this process has had: of the GPU if it computes there, else resident memory."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    try:  # Linux: of this program alone. ru_maxrss remembers the program that started this one.
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
+
+
+def answer(work: Callable[[], dict[str, float]], *, warm_up: int, device: str = "cpu") -> None:
+    """Warms up, then does what is asked until the input ends.
+
+    Args:
+        work: one unit; returns figures that are added up over the units ("tokens", ...), but for "loss", of which the
+            last counts.
+    """
+    answers = Answers()
+    begin = time.perf_counter()
+    work()
+    first = time.perf_counter() - begin
+    for _ in range(warm_up - 1):
+        work()
+    answers.send({"ready": True, "first_seconds": first})
+    while count := answers.next_count():
+        begin = time.perf_counter()
+        total: dict[str, float] = {}
+        for _ in range(count):
+            for name, value in work().items():
+                total[name] = value if name == "loss" else total.get(name, 0) + value
+        answers.send({"seconds": time.perf_counter() - begin, "peak_bytes": peak_bytes(device), **total})

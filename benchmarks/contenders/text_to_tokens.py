@@ -1,0 +1,91 @@
+"""Text into token ids: the library's bare `encode_batch`, acorn's `data prepare`, or datasets.map.
+
+Once for each number that comes in; a unit is the whole text. "tokens" counts bytes of text here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders.answering import Answers, peak_bytes, specification
+
+BATCH = 1 << 22  # characters, as acorn's own batches
+
+
+def main() -> None:
+    spec = specification()
+    answers = Answers()
+    answers.send({"ready": True})
+    while answers.next_count():
+        begin = time.perf_counter()
+        facts = WAYS[spec["way"]](spec)
+        answers.send({"seconds": time.perf_counter() - begin, "tokens": spec["bytes"], **facts})
+
+
+def bare(spec: dict[str, Any]) -> dict[str, Any]:
+    """Nothing but reading lines and encoding: the ids are dropped."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(spec["tokenizer"])
+    seconds, batch, size, count = 0.0, [], 0, 0
+    with open(spec["text"], encoding="utf-8") as lines:
+        for line in lines:
+            batch.append(json.loads(line)["text"])
+            size += len(batch[-1])
+            if size >= BATCH:
+                begin = time.perf_counter()
+                count += sum(map(len, tokenizer.encode_batch(batch, add_special_tokens=False)))
+                seconds += time.perf_counter() - begin
+                batch, size = [], 0
+    begin = time.perf_counter()
+    count += sum(map(len, tokenizer.encode_batch(batch, add_special_tokens=False)))
+    return {"encode_seconds": seconds + time.perf_counter() - begin, "ids": count, "peak_bytes": peak_bytes()}
+
+
+def acorn(spec: dict[str, Any]) -> dict[str, Any]:
+    """The command, in a process of its own, as a user calls it."""
+    with tempfile.TemporaryDirectory(dir=Path(spec["text"]).parent) as folder:
+        out = Path(folder) / "shards"
+        program = "import runpy, sys; from benchmarks.contenders.answering import peak_bytes\n"
+        program += "try: runpy.run_module('acorn', run_name='__main__')\n"
+        program += "finally: print(peak_bytes(), file=open(sys.argv[-1] + '.peak', 'w'))"
+        command = ["data", "prepare", "--tokenizer", spec["tokenizer"], "--input", spec["text"], "--out", str(out)]
+        subprocess.run([sys.executable, "-c", program, *command], check=True)
+        manifest = json.loads((out / "manifest.json").read_bytes())
+        return {
+            "ids": sum(split["tokens"] for split in manifest["splits"].values()),
+            "peak_bytes": int(Path(f"{out}.peak").read_text()),
+        }
+
+
+def datasets_map(spec: dict[str, Any]) -> dict[str, Any]:
+    """A Hub dataset mapped in batches, as most tutorials do it; with a process a core where that is asked."""
+    import datasets
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(spec["tokenizer"])
+
+    def encode(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        return {"ids": [e.ids for e in tokenizer.encode_batch(rows["text"], add_special_tokens=False)]}
+
+    folder = tempfile.mkdtemp(dir=Path(spec["text"]).parent)
+    try:
+        rows = datasets.load_dataset("json", data_files=spec["text"], split="train", cache_dir=folder)
+        rows = rows.map(encode, batched=True, remove_columns=["text"], num_proc=spec["processes"])
+        return {"ids": len(rows), "peak_bytes": peak_bytes()}
+    finally:
+        shutil.rmtree(folder)
+
+
+WAYS = {"bare": bare, "acorn": acorn, "datasets.map": datasets_map}
+
+
+if __name__ == "__main__":
+    main()

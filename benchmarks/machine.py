@@ -1,0 +1,115 @@
+"""This machine's own limits: matrix products at a model's shapes, and reading memory."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from acorn.config import ModelConfig
+from acorn.runtime.device import usable_cores
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LARGE = 2048
+"""Side of the square product that serves as the machine's peak."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Matrix products of a training step, each alone.
+
+    Attributes:
+        peak: FLOP/s of a square product of LARGE.
+        at_shapes: FLOP/s of the model's own products, forward and backward, done one after another.
+    """
+
+    peak: float
+    at_shapes: float
+
+
+def machine_facts(device: str) -> dict[str, Any]:
+    """What was measured on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return {
+        "processor": name,
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.system(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name and, of what multiplies bf16, what it has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return " ".join([name, *(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags)])
+
+
+def read_bandwidth(device: str = "cpu") -> float:
+    """Bytes per second of a sum over 256 MiB."""
+    x = torch.ones(1 << 26, device=device)
+    return x.numel() * 4 / shortest(x.sum, 1.0, device)
+
+
+def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "cpu", seconds: float = 3.0) -> Ceiling:
+    """The limits for training `model` on `tokens` tokens at a time.
+
+    The head is taken as the whole product it would be.
+    """
+    dtype = DTYPES[precision]
+    square = torch.randn(LARGE, LARGE, device=device).to(dtype)
+    peak = 2 * LARGE**3 / shortest(lambda: square @ square, seconds / 2, device)
+    shapes = products_of(model)
+    flops = spent = 0.0
+    for (rows, columns), count in shapes.items():
+        x = torch.randn(tokens, columns, device=device).to(dtype)
+        weight = torch.randn(rows, columns, device=device).to(dtype)
+        grad = torch.randn(tokens, rows, device=device).to(dtype)
+        share = seconds / 6 / len(shapes)
+        for product in (
+            lambda x=x, weight=weight: F.linear(x, weight),
+            lambda grad=grad, weight=weight: grad @ weight,
+            lambda grad=grad, x=x: grad.T @ x,
+        ):
+            spent += count * shortest(product, share, device)
+        flops += count * 6 * tokens * rows * columns
+    return Ceiling(peak, flops / spent)
+
+
+def products_of(model: ModelConfig) -> dict[tuple[int, int], int]:
+    """Shape (rows, columns) of each weight that multiplies activations -> how many have it."""
+    width, hidden = model.n_embd, model.mlp_hidden
+    kv = model.kv_heads * model.head_dim
+    found: dict[tuple[int, int], int] = {}
+    ups = 2 if model.architecture == "modern" else 1
+    layer = [(width, width, 2), (kv, width, 2), (hidden, width, ups), (width, hidden, 1)]
+    for rows, columns, count in layer:
+        found[rows, columns] = found.get((rows, columns), 0) + count * model.n_layer
+    found[model.vocab_size, width] = 1
+    return found
+
+
+def shortest(work: Callable[[], object], seconds: float, device: str = "cpu") -> float:
+    """Seconds of the fastest of as many repetitions as fit into `seconds` (at least 3): a limit is what can be had."""
+    work()
+    best, begin, done = float("inf"), time.perf_counter(), 0
+    while done < 3 or time.perf_counter() - begin < seconds:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best, done = min(best, time.perf_counter() - start), done + 1
+    return best

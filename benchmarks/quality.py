@@ -1,0 +1,95 @@
+"""Time to quality: what the seed's recipe reaches on WikiText-2 in 15 minutes, and how soon `acorn demo` is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import acorn
+from acorn.config_files import load_config
+from acorn.data.prepare import prepare
+from acorn.text.splits import TextSplits
+from benchmarks.turns import Contender, take_turns
+
+SEED_SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
+EVERY = 60
+"""Seconds between two validations of the seed's run."""
+
+
+def measure_quality(
+    seed_minutes: float, acorn_minutes: list[float], overrides: list[str], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Runs the seed once and acorn once for each of `acorn_minutes`, each with a schedule that ends there.
+
+    Args:
+        seed_minutes: length of the seed's run; 0: none.
+        overrides: settings of acorn's runs.
+    """
+    with tempfile.TemporaryDirectory(prefix="acorn-bench-") as place:
+        folder = Path(place)
+        data = load_config("demo").data
+        texts = TextSplits.open(data)
+        tokenizer = acorn.Tokenizer.train(["bundled:wikitext-2"], kind="wordpiece", vocab_size=8192, clean="wikitext")
+        shards = prepare(texts, tokenizer, folder / "shards")
+        found: dict[str, Any] = {"acorn": []}
+        if seed_minutes:
+            found["seed"] = _seed_run(folder, shards, tokenizer.vocab_size, seed_minutes, say)
+            print(f"\nthe seed's recipe, {seed_minutes:g} minutes: loss {found['seed']['loss']:.3f} nats per token")
+        print(f"{'acorn demo':16}{'seconds':>9}{'loss':>8}{'bits per byte':>15}{'tokens':>12}")
+        for minutes in acorn_minutes:
+            row = _acorn_run(folder, minutes, overrides)
+            found["acorn"].append(row)
+            ratio = f"   {60 * seed_minutes / row['seconds']:.1f}x sooner" if _is_better(row, found) else ""
+            print(
+                f"{minutes:g} minutes".ljust(16) + f"{row['seconds']:>9.1f}{row['loss']:>8.3f}"
+                f"{row['bits_per_byte']:>15.3f}{row['tokens']:>12,}{ratio}",
+                flush=True,
+            )
+    return found
+
+
+def _is_better(row: dict[str, Any], found: dict[str, Any]) -> bool:
+    return "seed" in found and row["loss"] <= found["seed"]["loss"]
+
+
+def _seed_run(folder: Path, shards: Any, vocab_size: int, minutes: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """The seed's curve: [seconds of training, tokens, validation loss]."""
+    paths = {}
+    for split in ("train", "valid"):
+        tokens = shards.tokens(split)
+        paths[split] = str(folder / f"{split}.npy")
+        np.save(paths[split], tokens[0 : len(tokens)])
+    specification = paths | {"every": EVERY, "seed_model": {"vocab_size": vocab_size, **SEED_SIZES}}
+    contender = Contender("seed's recipe", "seed_quality", specification)
+    take_turns([contender], rounds=round(60 * minutes / EVERY) - 1, seconds=0, say=say)
+    if contender.failure:
+        raise RuntimeError(f"the seed's run failed: {contender.failure}")
+    curve = contender.turns[-1]["curve"]
+    return {"curve": curve, "loss": min(loss for _, _, loss in curve)}
+
+
+def _acorn_run(folder: Path, minutes: float, overrides: list[str]) -> dict[str, Any]:
+    """One run of the demo's recipe. Its clock starts with the first batch; compiling and validating count."""
+    out = folder / f"run-{minutes:g}"
+    settings = [f"train.minutes={minutes}", "train.sample_every=0", "train.save_every=0", *overrides]
+    command = [sys.executable, "-m", "acorn", "pretrain", "demo", *settings, "--out", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    valid = json.loads((out / "evaluation.json").read_text())["valid"]
+    return {
+        "minutes": minutes,
+        "seconds": records[-1]["seconds"],
+        "tokens": records[-1]["tokens"],
+        "loss": valid["loss_per_token"],
+        "bits_per_byte": valid["bits_per_byte"],
+        "curve": [[r["seconds"], r["tokens"], r["loss"]] for r in records if r["split"] == "valid"],
+    }

@@ -1,0 +1,57 @@
+"""How soon acorn is there: importing it, `acorn --help`, and the first step of the demo's run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def measure_startup(rounds: int) -> dict[str, Any]:
+    """Medians of whole processes, in seconds."""
+    python = [sys.executable, "-c"]
+    commands = {
+        "an empty Python": [*python, "pass"],
+        "import acorn": [*python, "import acorn"],
+        "acorn --help": [sys.executable, "-m", "acorn", "--help"],
+    }
+    found: dict[str, Any] = {name: _seconds(command, rounds) for name, command in commands.items()}
+    with tempfile.TemporaryDirectory(prefix="acorn-bench-") as folder:
+        found |= _first_steps(Path(folder))
+    print()
+    for name, seconds in found.items():
+        print(f"{name:44}{seconds:>8.2f} s")
+    return found
+
+
+def _seconds(command: list[str], rounds: int) -> float:
+    spent = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        spent.append(time.perf_counter() - begin)
+    return statistics.median(spent)
+
+
+def _first_steps(folder: Path) -> dict[str, float]:
+    """From the start of the process to the end of the demo's first step, the second time its text is ready."""
+    found = {}
+    for name in ("with tokenizer and shards to make", "with tokenizer and shards there"):
+        out = folder / "run"
+        command = [sys.executable, "-m", "acorn", "pretrain", "demo", "train.minutes=0.05", "--out", str(out)]
+        if "there" in name:
+            command.append(f"data.shards={folder / 'shards'}")
+        begin = time.time()
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+        environment = out / "environment.json"  # written right before the clock of the run starts
+        found[f"demo's first step, {name}"] = environment.stat().st_mtime - begin + first["seconds"]
+        out.rename(folder / name)
+        (folder / name / "data").rename(folder / "shards")
+        (folder / name / "tokenizer.json").unlink()
+    return found

@@ -1,0 +1,204 @@
+"""Training speed and memory: acorn beside the seed's loop, transformers and litgpt, on the same model and batch."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from acorn.config import Config
+from acorn.config_files import with_values
+from acorn.model.sizing import size_of
+from benchmarks.machine import ceiling_of
+from benchmarks.turns import Contender, take_turns
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model and a batch that every contender gets."""
+
+    name: str
+    architecture: str
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    vocab_size: int
+    batch_size: int
+
+    @property
+    def config(self) -> Config:
+        """In acorn's terms."""
+        return with_values(Config(), self.acorn())
+
+    def acorn(self, **more: Any) -> dict[str, Any]:
+        """acorn's settings: the model, AdamW, no dropout."""
+        model = {
+            key: value
+            for key, value in asdict(self).items()
+            if key in ("architecture", "n_layer", "n_head", "n_embd", "block_size", "vocab_size")
+        }
+        settings = {f"model.{key}": value for key, value in model.items()}
+        settings |= {"model.dropout": 0.0, "optimizer.name": "adamw", "train.batch_size": self.batch_size}
+        return settings | more
+
+
+TASKS = {
+    "tiny": Task("tiny", "modern", 1, 2, 64, 64, 512, 2),
+    "seed": Task("seed", "seed", 6, 8, 512, 512, 28_144, 8),
+    "seed-16x256": Task("seed-16x256", "seed", 6, 8, 512, 256, 28_144, 16),
+    "modern-512": Task("modern-512", "modern", 6, 8, 512, 512, 28_144, 8),
+    "modern-256": Task("modern-256", "modern", 4, 4, 256, 256, 8_192, 16),
+}
+
+
+def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Contender]:
+    """Everybody who can train this model here."""
+    common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
+    found = [
+        Contender("acorn", "acorn_training", common | {"acorn": task.acorn(**{"train.device": device})}),
+        Contender(
+            "acorn, eager",
+            "acorn_training",
+            common | {"acorn": task.acorn(**{"train.device": device, "train.compile": False})},
+        ),
+        Contender(
+            "acorn, Muon",
+            "acorn_training",
+            common | {"acorn": task.acorn(**{"train.device": device, "optimizer.name": "muon"})},
+        ),
+        Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}),
+    ]
+    if task.architecture == "modern":  # the seed's loop knows one model only: the same sizes, not the same model
+        found.pop()
+    settings = {"config_class": _CLASSES[task.architecture], "transformers": _transformers(task), "precision": "bf16"}
+    for name, loop, compiled in (
+        ("transformers, plain loop", "plain", False),
+        ("transformers, compiled", "plain", True),
+        ("transformers, Trainer", "trainer", False),
+    ):
+        extra = settings | {"loop": loop, "compile": compiled}
+        found.append(Contender(name, "transformers_training", common | extra))
+    if litgpt_python and task.architecture == "modern":
+        for name, precision in (("litgpt (bf16-mixed)", "bf16-mixed"), ("litgpt (bf16-true)", "bf16-true")):
+            extra = {"litgpt": _litgpt(task), "litgpt_precision": precision, "compile": True, "tied": True}
+            found.append(Contender(name, "litgpt_training", common | extra, python=litgpt_python))
+    return found
+
+
+def _seed_model(task: Task) -> dict[str, Any]:
+    keys = ("vocab_size", "n_layer", "n_head", "n_embd", "block_size")
+    return {key: value for key, value in asdict(task).items() if key in keys}
+
+
+_CLASSES = {"seed": "GPT2Config", "gpt2": "GPT2Config", "modern": "Qwen3Config"}
+
+
+def _transformers(task: Task) -> dict[str, Any]:
+    """The same model as a transformers config."""
+    model = task.config.model
+    if task.architecture != "modern":
+        return {
+            "vocab_size": task.vocab_size,
+            "n_positions": task.block_size,
+            "n_embd": task.n_embd,
+            "n_layer": task.n_layer,
+            "n_head": task.n_head,
+            "activation_function": "relu" if task.architecture == "seed" else "gelu_new",
+            "tie_word_embeddings": model.is_tied,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+        }
+    return {
+        "vocab_size": task.vocab_size,
+        "hidden_size": task.n_embd,
+        "intermediate_size": model.mlp_hidden,
+        "num_hidden_layers": task.n_layer,
+        "num_attention_heads": task.n_head,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
+        "max_position_embeddings": task.block_size,
+        "tie_word_embeddings": model.is_tied,
+    }
+
+
+def _litgpt(task: Task) -> dict[str, Any]:
+    """The same model as a litgpt config."""
+    model = task.config.model
+    return {
+        "name": "benchmark",
+        "vocab_size": task.vocab_size,
+        "padded_vocab_size": task.vocab_size,
+        "block_size": task.block_size,
+        "n_layer": task.n_layer,
+        "n_head": task.n_head,
+        "n_query_groups": model.kv_heads,
+        "n_embd": task.n_embd,
+        "head_size": model.head_dim,
+        "rotary_percentage": 1.0,
+        "parallel_residual": False,
+        "bias": False,
+        "norm_class_name": "RMSNorm",
+        "norm_eps": 1e-6,
+        "norm_qk": True,
+        "norm_qk_type": "default",
+        "mlp_class_name": "LLaMAMLP",
+        "intermediate_size": model.mlp_hidden,
+    }
+
+
+def measure_training(
+    names: list[str], device: str, litgpt_python: str | None, rounds: int, seconds: float, only: str, say: Any
+) -> dict[str, Any]:
+    """A table for each task.
+
+    Args:
+        only: contenders whose name holds this; empty: all.
+    """
+    tables = {}
+    for name in names:
+        task = TASKS[name]
+        contenders = [c for c in contenders_of(task, device, litgpt_python) if only in c.name]
+        say(f"training {name}: the machine's limits")
+        tokens = task.batch_size * task.block_size
+        ceilings = {p: asdict(ceiling_of(task.config.model, tokens, p, device)) for p in ("fp32", "bf16")}
+        take_turns(contenders, rounds=rounds, seconds=seconds, say=say)
+        size = size_of(task.config.model)
+        first = contenders[0]
+        rows = []
+        for contender in contenders:
+            facts = contender.facts()
+            if not contender.failure:
+                achieved = contender.rate * size.flops_per_token
+                facts |= {
+                    "acorn_is_faster_by": first.rate / contender.rate,
+                    "memory_to_acorn": contender.peak_bytes / first.peak_bytes,
+                    "share_of_bf16_peak": achieved / ceilings["bf16"]["peak"],
+                    "share_of_bf16_at_shapes": achieved / ceilings["bf16"]["at_shapes"],
+                }
+            rows.append(facts)
+        tables[name] = {"task": asdict(task), "size": asdict(size), "ceilings": ceilings, "contenders": rows}
+        _print(tables[name])
+    return tables
+
+
+def _print(table: dict[str, Any]) -> None:
+    bf16, fp32 = table["ceilings"]["bf16"], table["ceilings"]["fp32"]
+    print(
+        f"\ntraining {table['task']['name']}: {table['size']['parameters']:,} parameters, "
+        f"{table['task']['batch_size']} x {table['task']['block_size']} tokens a step; matrix products: "
+        f"bf16 {bf16['peak'] / 1e9:,.0f} GFLOP/s (at the model's shapes {bf16['at_shapes'] / 1e9:,.0f}), "
+        f"fp32 {fp32['peak'] / 1e9:,.0f} ({fp32['at_shapes'] / 1e9:,.0f})"
+    )
+    print(f"{'':28}{'tokens/s':>10}{'slower by':>11}{'of peak':>9}{'of shapes':>11}{'memory':>10}{'first step':>12}")
+    for row in table["contenders"]:
+        if "failure" in row:
+            print(f"{row['name']:28}not measured: {row['failure']}")
+            continue
+        print(
+            f"{row['name']:28}{row['tokens_per_second']:>10,.0f}{row['acorn_is_faster_by']:>10.2f}x"
+            f"{row['share_of_bf16_peak']:>9.1%}{row['share_of_bf16_at_shapes']:>11.1%}"
+            f"{row['peak_bytes'] / 2**20:>6,.0f} MiB{row['first_seconds']:>10.1f} s"
+        )
+    sys.stdout.flush()

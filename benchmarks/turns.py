@@ -1,0 +1,156 @@
+"""Starts contenders, lets them work in turns, and takes medians."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Contender:
+    """One program at one task.
+
+    Attributes:
+        name: as tables name it.
+        module: file of `contenders/` that is run.
+        specification: what it is told to build and do.
+        python: interpreter of its environment.
+        turns: figures of each turn, as it answered them.
+        ready: what it said when it was warm.
+        failure: why it has no figures; empty if it has.
+    """
+
+    name: str
+    module: str
+    specification: dict[str, Any]
+    python: str = sys.executable
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    ready: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def rates(self) -> list[float]:
+        """Tokens per second of each turn."""
+        return [turn["tokens"] / turn["seconds"] for turn in self.turns]
+
+    @property
+    def rate(self) -> float:
+        """Median over the turns; 0 without any."""
+        return statistics.median(self.rates) if self.turns else 0.0
+
+    @property
+    def peak_bytes(self) -> int:
+        return max((turn["peak_bytes"] for turn in self.turns), default=0)
+
+    def facts(self) -> dict[str, Any]:
+        """What the JSON file keeps."""
+        if self.failure:
+            return {"name": self.name, "failure": self.failure}
+        known = ("seconds", "tokens", "peak_bytes")
+        return {
+            "name": self.name,
+            "tokens_per_second": self.rate,
+            "each_turn": self.rates,
+            "peak_bytes": self.peak_bytes,
+            "first_seconds": self.ready.get("first_seconds"),
+            "more": {key: value for key, value in self.turns[-1].items() if key not in known},
+        }
+
+
+class _Process:
+    """A contender while it runs; its stderr goes to a file, of which the end is told if it fails."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.contender = contender
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
+        self._process = subprocess.Popen(
+            [contender.python, "-m", f"benchmarks.contenders.{contender.module}", json.dumps(contender.specification)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def ask(self, count: int = 0) -> dict[str, Any] | None:
+        """The next answer, after asking for `count` units if that is not 0. None if the contender is gone."""
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            if count:
+                self._process.stdin.write(f"{count}\n")
+                self._process.stdin.flush()
+            answer = json.loads(self._process.stdout.readline())
+        except (OSError, json.JSONDecodeError):
+            self._process.wait()
+            self._errors.seek(0)
+            told = self._errors.read().decode(errors="replace").strip().splitlines()
+            self.contender.failure = told[-1] if told else f"ended with code {self._process.returncode}"
+            return None
+        return dict(answer)
+
+    def end(self) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def take_turns(contenders: Sequence[Contender], *, rounds: int, seconds: float, say: Any) -> None:
+    """Every contender works about `seconds` in each of `rounds` rounds; the order is turned round each time.
+
+    One is warmed up after the other. The first turn tells how many units fill the time; it does not count.
+
+    Args:
+        say: gets a line of progress now and then.
+    """
+    processes = []
+    counts: dict[str, int] = {}
+    try:
+        for contender in contenders:
+            say(f"{contender.name}: warming up")
+            try:
+                process = _Process(contender)
+            except OSError as error:
+                contender.failure = str(error)
+                continue
+            processes.append(process)
+            ready = process.ask()
+            first = process.ask(1) if ready else None
+            if ready and first:
+                contender.ready = ready
+                counts[contender.name] = max(1, round(seconds / first["seconds"]))
+            else:
+                say(f"{contender.name}: not measured: {contender.failure}")
+        for number in range(rounds):
+            order = processes if number % 2 == 0 else processes[::-1]
+            for process in order:
+                contender = process.contender
+                if contender.failure:
+                    continue
+                time.sleep(0.2)  # threads of the one before may still spin
+                answer = process.ask(counts[contender.name])
+                if answer:
+                    contender.turns.append(answer)
+            say(
+                f"round {number + 1} of {rounds}: "
+                + ", ".join(f"{c.name} {c.rates[-1]:,.0f}" for c in contenders if c.turns)
+                + " tokens/s"
+            )
+    finally:
+        for process in processes:
+            process.end()

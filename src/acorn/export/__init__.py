@@ -1,0 +1,1 @@
+"""What acorn trained, in the forms of other runtimes."""

@@ -1,0 +1,176 @@
+"""GGUF, the file of llama.cpp and of what is built on it (Ollama, LM Studio): weights and tokenizer in one.
+
+`modern` is llama.cpp's qwen3 and `gpt2` its gpt2, tensor for tensor. Its gpt2 has GELU only, so `seed` cannot go there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from acorn.checkpoint.layouts import to_hugging_face
+from acorn.config import ModelConfig
+from acorn.errors import InputError, MissingPackageError, UsageError
+from acorn.model.gpt import NORM_EPS, ROPE_THETA
+from acorn.tokenizer import bpe
+from acorn.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import gguf
+
+GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
+ARCHITECTURES = {"gpt2": "gpt2", "modern": "qwen3"}
+"""Ours -> llama.cpp's."""
+
+BLOCK_OF_Q8_0 = 32
+"""Numbers that share a scale in q8_0; rows must be a multiple of it."""
+
+ALWAYS_FP32 = ("position_embd.weight",)
+"""Small tables that llama.cpp keeps in fp32, as it does everything of one dimension."""
+
+
+def write_gguf(
+    path: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, dtype: GGUFType, name: str
+) -> None:
+    """Writes model and tokenizer as the file `path`.
+
+    Args:
+        weights: under the names of `GPT.named_parameters()`, without padded rows of the vocabulary.
+        dtype: of the matrices; vectors stay fp32.
+        name: what runtimes show as the model's name.
+
+    Raises:
+        UsageError: llama.cpp has no such network, or `dtype` does not fit its sizes.
+        InputError: llama.cpp has no such tokenizer.
+        MissingPackageError: the extra `gguf` is not installed.
+    """
+    check_expressible(config, tokenizer, dtype)
+    library = _library()
+    architecture = ARCHITECTURES[config.architecture]
+    writer = library.GGUFWriter(path, architecture)
+    writer.add_name(name)
+    _add_shape(writer, config)
+    _add_tokenizer(writer, tokenizer)
+    writer.add_file_type(getattr(library.LlamaFileType, _FILE_TYPES[dtype]))
+    names = library.get_tensor_name_map(getattr(library.MODEL_ARCH, architecture.upper()), config.n_layer)
+    kind = getattr(library.GGMLQuantizationType, dtype.upper())
+    for theirs, tensor in to_hugging_face(config, weights).items():
+        place = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+        assert place is not None, f"GGUF has no name for {theirs}"
+        matrix = tensor.ndim == 2 and place not in ALWAYS_FP32
+        if matrix and theirs.startswith("transformer.h."):  # GPT-2's layout keeps a block's matrices as (in, out)
+            tensor = tensor.T
+        values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+        if matrix and dtype != "f32":
+            writer.add_tensor(place, library.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(place, values)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType) -> None:
+    """Refuses what a GGUF file cannot say exactly.
+
+    Raises:
+        UsageError: the network, or the type for its sizes.
+        InputError: the tokenizer.
+    """
+    if config.architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"llama.cpp has no network like {config.architecture}: its GPT-2 has GELU where {config.architecture} has "
+            "ReLU.",
+            where="--format gguf",
+            mend="use --format hf, or train with model.architecture=gpt2 or modern",
+        )
+    if tokenizer.kind != "bpe" or not _is_gpt2_bpe(tokenizer):
+        raise InputError(
+            f"llama.cpp has no tokenizer that gives the tokens of this {tokenizer.kind} tokenizer.",
+            where="tokenizer.json",
+            mend="use --format hf, or train with tokenizer.kind=bpe",
+        )
+    widths = {"model.n_embd": config.n_embd, "the MLP's hidden width": config.mlp_hidden}
+    odd = [name for name, width in widths.items() if width % BLOCK_OF_Q8_0]
+    if dtype == "q8_0" and odd:
+        raise UsageError(
+            f"q8_0 takes {BLOCK_OF_Q8_0} numbers together, and {odd[0]} is {widths[odd[0]]}.",
+            where="--dtype q8_0",
+            mend="use --dtype f16",
+        )
+
+
+def _is_gpt2_bpe(tokenizer: Tokenizer) -> bool:
+    """Byte-level BPE that splits text with GPT-2's own pattern and changes nothing before that."""
+    spec = json.loads(tokenizer.to_json())
+    pre_tokenizer = spec["pre_tokenizer"] or {}
+    return (
+        spec["normalizer"] is None
+        and pre_tokenizer.get("type") == "ByteLevel"
+        and not pre_tokenizer.get("add_prefix_space")
+        and pre_tokenizer.get("use_regex", True)
+        and not spec["model"].get("ignore_merges")
+        and not any(token["lstrip"] or token["rstrip"] for token in spec["added_tokens"])
+    )
+
+
+_FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+
+
+def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(config.mlp_hidden)
+    writer.add_head_count(config.heads)
+    writer.add_vocab_size(config.vocab_size)
+    if config.architecture == "gpt2":
+        writer.add_layer_norm_eps(NORM_EPS["gpt2"])
+        return
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(NORM_EPS["modern"])
+    writer.add_rope_freq_base(ROPE_THETA)
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+    """Pieces, kinds and merges. A prompt begins with the separator, as `Tokenizer.encode_prompt` does it."""
+    kinds = _library().TokenType
+    spec: dict[str, Any] = json.loads(tokenizer.to_json())
+    pieces = {identifier: piece for piece, identifier in spec["model"]["vocab"].items()}
+    types = dict.fromkeys(pieces, kinds.NORMAL)
+    for token in spec["added_tokens"]:
+        pieces[token["id"]] = token["content"]
+        types[token["id"]] = kinds.CONTROL if token["special"] else kinds.USER_DEFINED
+    ids = range(tokenizer.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([pieces.get(identifier, f"<|unused_{identifier}|>") for identifier in ids])
+    writer.add_token_types([types.get(identifier, kinds.UNUSED) for identifier in ids])
+    merges = spec["model"]["merges"]
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    writer.add_bos_token_id(tokenizer.separator_id)
+    writer.add_eos_token_id(tokenizer.separator_id)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+    if tokenizer.pad == bpe.PAD:
+        writer.add_pad_token_id(tokenizer.pad_id)
+
+
+def _library() -> Any:
+    """The package gguf, kept by llama.cpp itself."""
+    try:
+        import gguf
+        import gguf.quants
+    except ImportError:
+        raise MissingPackageError("gguf", "gguf", purpose="Writing a GGUF file") from None
+    return gguf
