@@ -9,7 +9,7 @@ BIN := .venv/bin
 WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture lint format lock clean moved
+.PHONY: help install demo test torture bench lint format lock clean moved
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test: install ## run the tests (ARGS="tests/model -x": only those, without cover
 torture: install ## try to make acorn lose a run, for about 40 minutes (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
+bench: .venv/benchmarks ## measure acorn beside other programs, for about 40 minutes (ARGS="train --rounds 3": less)
+	$(BIN)/python -m benchmarks $(or $(ARGS),--json bench.json)
+
 lint: install ## check style, types and import directions
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
@@ -38,8 +41,15 @@ format: install ## put the code into the project's style
 lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	"$(PYTHON)" tools/lock.py $(ARGS)
 
+# What acorn is measured against. litgpt has an environment of its own, since it wants an older huggingface-hub.
+.venv/benchmarks: .venv/installed benchmarks/litgpt.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	"$(PYTHON)" -m venv --clear .venv-litgpt
+	.venv-litgpt/bin/python -m pip install --disable-pip-version-check -r benchmarks/litgpt.txt
+	@touch $@
+
 clean: ## remove .venv, caches and build outputs; runs stay
-	rm -rf .venv build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-litgpt build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp holds the folder that .venv was made for: its scripts name it, so a copy or a moved checkout needs its own.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import draw_chart
+from benchmarks.costs import measure_costs
 from benchmarks.generation import MODELS, measure_generation
 from benchmarks.machine import machine_facts, read_bandwidth
 from benchmarks.quality import measure_quality
@@ -84,7 +85,11 @@ def _start(options: argparse.Namespace) -> Any:
     return measure_startup(options.rounds)
 
 
-PARTS = {"train": _train, "generate": _generate, "text": _text, "start": _start, "quality": _quality}
+def _costs(options: argparse.Namespace) -> Any:
+    return measure_costs(options.rounds, options.seconds, _say)
+
+
+PARTS = {"train": _train, "costs": _costs, "generate": _generate, "text": _text, "start": _start, "quality": _quality}
 
 
 if __name__ == "__main__":

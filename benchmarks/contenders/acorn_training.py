@@ -19,7 +19,7 @@ from benchmarks.contenders.answering import answer, specification
 def main() -> None:
     spec = specification()
     config = with_values(Config(), spec["acorn"])
-    runtime = choose_runtime(config.train)
+    runtime = choose_runtime(config.train, architecture=config.model.architecture)
     with runtime.start():
         with torch.device(runtime.device):
             model = GPT(config.model)

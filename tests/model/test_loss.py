@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acorn.model.loss import CHUNK, IGNORE, linear_cross_entropy
+from acorn.model.loss import CHUNK, GROUP, IGNORE, linear_cross_entropy
 
 VOCABULARY, WIDTH = 13, 8
-LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 3]
+LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 3, GROUP + 1, 2 * GROUP + CHUNK + 3]
 
 
 def inputs(n: int, dtype: torch.dtype = torch.float32, ignored: float = 0.2) -> tuple[Tensor, Tensor, Tensor]:

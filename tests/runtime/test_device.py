@@ -47,6 +47,8 @@ def test_compiling_must_be_earned_back(no_gpu, monkeypatch) -> None:
     assert choose_runtime(fp32, expected_seconds=1800).compile
     assert choose_runtime(TrainConfig(precision="bf16"), expected_seconds=180).compile
     assert choose_runtime(TrainConfig(compile=True), expected_seconds=1).compile
+    assert not choose_runtime(fp32, expected_seconds=1800, architecture="seed").compile
+    assert choose_runtime(TrainConfig(compile=True), architecture="seed").compile
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     assert not choose_runtime(fp32, expected_seconds=1800).compile
 

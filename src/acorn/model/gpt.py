@@ -141,8 +141,8 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache | None, mask: Tensor | None
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation, cache, mask)
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.attention(in_product_dtype(self.attention_norm(x)), rotation, cache, mask)
+        return x + self.mlp(in_product_dtype(self.mlp_norm(x)))
 
 
 class Attention(nn.Module):
@@ -235,6 +235,12 @@ def embedding(n: int, width: int) -> nn.Embedding:
     compiler, for over a second (seen with 2.13).
     """
     return nn.Embedding.from_pretrained(torch.zeros(n, width), freeze=False)
+
+
+def in_product_dtype(x: Tensor) -> Tensor:
+    """x in the type that autocast multiplies in: several products read it, and each would convert it by itself."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def norm(config: ModelConfig) -> nn.Module:

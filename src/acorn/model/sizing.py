@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from acorn.config import ModelConfig
+from acorn.model.attention import LONGEST
 from acorn.model.gpt import GPT
-from acorn.model.loss import CHUNK
+from acorn.model.loss import CHUNK, GROUP
 
 ADAMW_BYTES, MUON_BYTES = 8, 4
 """State of one parameter: AdamW's two fp32 means; Muon's one fp32 momentum."""
@@ -59,13 +60,22 @@ def training_memory(config: ModelConfig, optimizer: str, micro_batch_size: int, 
     state = ADAMW_BYTES if optimizer == "adamw" else MUON_BYTES
     fixed = size.parameters * (4 + 4 + state) + 4 * config.vocab_size * config.n_embd
     tokens = micro_batch_size * config.block_size
-    # Kept of each layer for the backward pass: the stream and its norms, q, k, v, attention's output (about 10 C) and
-    # the MLP's inner activations (3 F), in whatever precision they were computed; norms keep fp32.
-    per_token = config.n_layer * (10 * config.n_embd + 3 * config.mlp_hidden) * max(activation_bytes, 4)
-    if config.architecture == "seed" or config.dropout:
-        per_token += config.n_layer * config.heads * config.block_size * 8  # weights and mask, not fused away
-    chunk = min(tokens, CHUNK) * config.vocab_size * 4 * 3
-    return fixed + tokens * per_token + chunk
+    # Kept of each layer for the backward pass, in numbers a token: the stream, its norms and what they are made of, in
+    # fp32; q, k, v, attention's output and the MLP's inner activations in the products' precision, and once more where
+    # a norm or rotation works in fp32. Counted from what eager steps were seen to take.
+    stream, inner, passing = _KEPT[config.architecture]
+    per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * inner * config.mlp_hidden)
+    if config.dropout:
+        per_token += config.n_layer * config.heads * config.block_size * 20  # weights, dropped and not, and mask
+    elif config.block_size <= LONGEST:
+        per_token += config.n_layer * config.heads * config.block_size * activation_bytes
+    group = min(tokens, GROUP) * config.vocab_size * activation_bytes + min(tokens, CHUNK) * config.vocab_size * 8
+    return fixed + tokens * (per_token + 4 * passing * config.n_embd) + group
+
+
+_KEPT = {"seed": (8, 3, 0), "gpt2": (8, 4, 0), "modern": (16, 4, 40)}
+"""Architecture -> what a layer keeps of a token: widths of the stream in fp32, widths of the MLP in product precision;
+and what comes and goes while one layer is gone through backwards: widths of the stream in fp32."""
 
 
 def choose_micro_batch_size(

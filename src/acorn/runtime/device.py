@@ -19,13 +19,12 @@ from acorn.runtime.memory import kept_for_reuse
 Precision = Literal["fp32", "bf16", "fp16"]
 
 COMPILE_SECONDS = 30
-"""What torch.compile costs before the first step, on two modest cores with nothing in its cache."""
+"""What torch.compile costs before the first step with nothing in its cache: 24 on two fast cores, more on slow ones."""
 
-COMPILED_GAIN = {"fp32": 0.2, "bf16": 0.4, "fp16": 0.4}
-"""How much faster compiled steps are: matrix products take most of an fp32 step, which no compiler makes faster.
+COMPILED_GAIN = {"fp32": 0.2, "bf16": 0.3, "fp16": 0.3}
+"""How much faster compiled steps of the modern architecture are (docs/lab-notebook.md; fp16 is taken to be like bf16).
 
-fp32 was measured on two cores (docs/lab-notebook.md). bf16 is from runs of a similar model on a CPU with AVX512-BF16,
-6,600 tokens/s eager and about 9,300 compiled; fp16 is taken to be like it.
+Matrix products take most of a step, and no compiler makes them faster.
 """
 
 
@@ -71,10 +70,11 @@ class Runtime:
             torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
-def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) -> Runtime:
+def choose_runtime(train: TrainConfig, expected_seconds: float | None = None, architecture: str = "modern") -> Runtime:
     """What `train` asks for, with every `auto` decided for this machine.
 
     Args:
+        architecture: of the model, as compiling pays for one and not for another.
         expected_seconds: how long the run will be, if that is known; decides whether compiling pays.
 
     Raises:
@@ -82,7 +82,7 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
     """
     device, device_reason = _choose_device(train.device)
     precision, precision_reason = _choose_precision(device, train.precision)
-    compiled, compile_reason = _choose_compile(device, train.compile, precision, expected_seconds)
+    compiled, compile_reason = _choose_compile(device, train.compile, precision, expected_seconds, architecture)
     threads = train.threads or usable_cores()
     return Runtime(
         device,
@@ -184,7 +184,7 @@ def _choose_precision(device: str, wanted: str) -> tuple[Precision, str]:
 
 
 def _choose_compile(
-    device: str, wanted: str | bool, precision: Precision, expected_seconds: float | None
+    device: str, wanted: str | bool, precision: Precision, expected_seconds: float | None, architecture: str
 ) -> tuple[bool, str]:
     if isinstance(wanted, bool):
         return wanted, "as asked"
@@ -192,6 +192,8 @@ def _choose_compile(
         return False, "not on this device"
     if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         return False, "no C++ compiler found"
+    if device == "cpu" and architecture != "modern":  # of GPT-2's layout, PyTorch's own kernels are as fast
+        return False, f"it makes {architecture} no faster on a CPU"
     gain = COMPILED_GAIN[precision]
     if expected_seconds is not None and expected_seconds * gain / (1 + gain) <= COMPILE_SECONDS:
         return False, f"the run is too short to earn {COMPILE_SECONDS} s of compiling back"

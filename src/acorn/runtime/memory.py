@@ -13,6 +13,7 @@ import torch
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
 
 
 def available_memory(device: str) -> int | None:
@@ -27,6 +28,15 @@ def available_memory(device: str) -> int | None:
         return None
     limits = [value for value in (_mem_available(), _cgroup_left()) if value is not None]
     return min(limits) if limits else None
+
+
+def resident_memory() -> int:
+    """Bytes that this process has in memory now; 0 where the system does not tell."""
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
 
 
 def _mem_available() -> int | None:

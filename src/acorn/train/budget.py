@@ -15,11 +15,12 @@ from acorn.config_files import with_values
 from acorn.errors import ResourceError
 from acorn.files import free_bytes
 from acorn.model.sizing import ADAMW_BYTES, MUON_BYTES, choose_micro_batch_size, size_of, training_memory
-from acorn.runtime.device import Runtime, choose_runtime, measure_peak
-from acorn.runtime.memory import available_memory
+from acorn.runtime.device import Runtime, choose_runtime
+from acorn.runtime.memory import available_memory, resident_memory
+from acorn.train.calibration import seconds_per_step
 
-USUAL_SHARE = 0.4
-"""Share of the matrix products' measured peak that a training step usually reaches on a CPU."""
+LIBRARIES = 150 * 2**20
+"""Bytes of what PyTorch loads and sets up in its first step."""
 
 SLOWEST_SENSIBLE = 50e9
 """FLOP/s of fp32 on two modest cores, to tell a run of seconds from one of hours before anything is measured."""
@@ -36,11 +37,13 @@ def expected_seconds(config: Config) -> float:
 def plan_run(config: Config) -> dict[str, Any]:
     """Parameters, memory, tokens and time of a run on this machine. Nothing is read or written.
 
-    Time rests on the machine's matrix products as measured now, and on the share of them that training usually reaches.
+    Time rests on a few steps of a shallow copy of the network, measured now; it is that of the steps alone, without
+    validations, samples and saves.
     """
+    process = resident_memory()  # of Python and PyTorch alone
     vocab_size = config.model.vocab_size or config.tokenizer.vocab_size
     config = with_values(config, {"model.vocab_size": vocab_size})
-    runtime = choose_runtime(config.train, expected_seconds(config))
+    runtime = choose_runtime(config.train, expected_seconds(config), config.model.architecture)
     width = 4 if runtime.precision == "fp32" else 2
     available = available_memory(runtime.device)
     model, train = config.model, config.train
@@ -48,8 +51,8 @@ def plan_run(config: Config) -> dict[str, Any]:
         model, config.optimizer.name, train.batch_size, width, available
     )
     size = size_of(model)
-    speed = USUAL_SHARE * measure_peak(runtime.device, runtime.dtype) / size.flops_per_token
     batch_tokens = train.batch_size * model.block_size
+    speed = batch_tokens / seconds_per_step(config, runtime, micro_batch_size)
     steps = train.steps or int(60 * train.minutes * speed / batch_tokens)
     return {
         "name": config.name,
@@ -62,7 +65,8 @@ def plan_run(config: Config) -> dict[str, Any]:
         "compile": runtime.compile,
         "threads": runtime.threads,
         "micro_batch_size": micro_batch_size,
-        "memory_bytes": training_memory(model, config.optimizer.name, micro_batch_size, width),
+        "memory_bytes": training_memory(model, config.optimizer.name, micro_batch_size, width)
+        + (process + LIBRARIES if runtime.device == "cpu" else 0),
         "memory_available_bytes": available,
         "tokens_per_step": batch_tokens,
         "steps": steps,

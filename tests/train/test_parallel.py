@@ -1,0 +1,46 @@
+"""Compiled blocks give what eager ones give; one compilation serves them all, and other shapes are not compiled."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from acorn.config import ModelConfig, TrainConfig
+from acorn.model.gpt import GPT
+from acorn.runtime.device import choose_runtime
+from acorn.train.parallel import compile_model, uncompiled
+
+HAS_COMPILER = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+CONFIG = ModelConfig(n_layer=3, n_embd=32, n_head=2, block_size=16, vocab_size=50)
+
+
+def loss_and_gradients(model: GPT, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    loss, count = model(ids[:, :-1], ids[:, 1:])
+    return loss / count, list(torch.autograd.grad(loss / count, list(model.parameters())))
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="compiling for a CPU needs a C++ compiler")
+def test_compiled_blocks_compute_the_same_from_one_compilation() -> None:
+    from torch._dynamo.utils import counters
+
+    model = GPT(CONFIG)
+    model.init_weights(0)
+    ids = torch.randint(50, (2, 17), generator=torch.Generator().manual_seed(0))
+    eager_loss, eager_gradients = loss_and_gradients(model, ids)
+    runtime = choose_runtime(TrainConfig(compile=True, device="cpu", precision="fp32"))
+    counters.clear()
+    compile_model(model)
+    loss, gradients = loss_and_gradients(model, ids)
+    torch.testing.assert_close(loss, eager_loss)
+    for ours, eager in zip(gradients, eager_gradients, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs == 2  # a block, and the loss
+    never_compiled = GPT(CONFIG)
+    never_compiled.load_state_dict(model.state_dict())
+    with uncompiled(runtime), torch.no_grad():
+        torch.testing.assert_close(model(ids[:1, :-3]), never_compiled(ids[:1, :-3]))
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert set(dict(model.named_parameters())) == set(dict(GPT(CONFIG).named_parameters()))
