@@ -14,7 +14,7 @@ FLOORS = (
     ("text", "tokenizer", "runtime"),
     ("data", "model"),
     ("checkpoint", "generate", "evaluate", "report"),
-    ("train",),
+    ("train", "export"),
     ("cli", "api"),
 )
 

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _count_time(optimizers: list[torch.optim.Optimizer]) -> list[float]:
-    """Makes the last optimizer (Muon, if there is one) note what its latest update took, in seconds."""
+    """Makes the last optimizer (Muon, if there is one) note the seconds of each update; a turn adds them up."""
     spent = [0.0]
     begin = [0.0]
 
