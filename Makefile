@@ -25,7 +25,7 @@ test: install ## run the tests (ARGS="tests/model -x": only those, without cover
 torture: install ## try to make acorn lose a run, for about 40 minutes (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
-bench: .venv/benchmarks ## measure acorn beside other programs, for about 40 minutes (ARGS="train --rounds 3": less)
+bench: .venv/benchmarks ## measure acorn beside other programs, for an hour or so (ARGS="train --rounds 3": less)
 	$(BIN)/python -m benchmarks $(or $(ARGS),--json bench.json)
 
 lint: install ## check style, types and import directions
