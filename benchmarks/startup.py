@@ -41,17 +41,14 @@ def _seconds(command: list[str], rounds: int) -> float:
 def _first_steps(folder: Path) -> dict[str, float]:
     """From the start of the process to the end of the demo's first step, the second time its text is ready."""
     found = {}
-    for name in ("with tokenizer and shards to make", "with tokenizer and shards there"):
-        out = folder / "run"
-        command = [sys.executable, "-m", "acorn", "pretrain", "demo", "train.minutes=0.05", "--out", str(out)]
-        if "there" in name:
-            command.append(f"data.shards={folder / 'shards'}")
+    shards = folder / "first" / "data"
+    for number, more in (("first", []), ("second", [f"data.shards={shards}"])):
+        out = folder / number
+        command = [sys.executable, "-m", "acorn", "pretrain", "demo", "train.minutes=0.05", *more, "--out", str(out)]
         begin = time.time()
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
         first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
-        environment = out / "environment.json"  # written right before the clock of the run starts
-        found[f"demo's first step, {name}"] = environment.stat().st_mtime - begin + first["seconds"]
-        out.rename(folder / name)
-        (folder / name / "data").rename(folder / "shards")
-        (folder / name / "tokenizer.json").unlink()
+        written = (out / "environment.json").stat().st_mtime  # right before the clock of the run starts
+        name = "text ready" if more else "text to prepare"
+        found[f"demo's first step, {name}"] = written - begin + first["seconds"]
     return found

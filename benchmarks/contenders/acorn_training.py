@@ -8,9 +8,9 @@ import torch
 
 from acorn.config import Config
 from acorn.config_files import with_values
-from acorn.model.gpt import GPT
 from acorn.runtime.device import choose_runtime
-from acorn.train.optimizer import build_optimizers, set_rates
+from acorn.train.network import build_network
+from acorn.train.optimizer import set_rates
 from acorn.train.parallel import compile_model
 from acorn.train.step import initial_counters, train_step
 from benchmarks.contenders.answering import answer, specification
@@ -21,11 +21,8 @@ def main() -> None:
     config = with_values(Config(), spec["acorn"])
     runtime = choose_runtime(config.train, architecture=config.model.architecture)
     with runtime.start():
-        with torch.device(runtime.device):
-            model = GPT(config.model)
+        model, optimizers = build_network(config, runtime)
         model.init_weights(0)
-        muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
-        optimizers = build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
         set_rates(optimizers, 0.1)
         counters = initial_counters(1, runtime.precision)
         if runtime.compile:

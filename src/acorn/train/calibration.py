@@ -10,9 +10,9 @@ import torch
 
 from acorn.config import Config
 from acorn.config_files import with_values
-from acorn.model.gpt import GPT
 from acorn.runtime.device import COMPILED_GAIN, Runtime
-from acorn.train.optimizer import build_optimizers, set_rates
+from acorn.train.network import build_network
+from acorn.train.optimizer import set_rates
 from acorn.train.step import initial_counters, train_step
 
 MOST_TOKENS = 2048
@@ -50,11 +50,8 @@ def _measure(config: Config, runtime: Runtime, depth: int, sequences: int) -> tu
     """Seconds of a pass and of an update with `depth` layers, each the shortest of some."""
     config = with_values(config, {"model.n_layer": depth})
     with runtime.start(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        with torch.device(runtime.device):
-            model = GPT(config.model)
+        model, optimizers = build_network(config, runtime)
         model.init_weights(0)
-        muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
-        optimizers = build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
         set_rates(optimizers, 0.01)
         counters = initial_counters(1, runtime.precision)
         ids = torch.randint(config.model.vocab_size, (2 * sequences, config.model.block_size + 1))

@@ -32,7 +32,7 @@ from acorn.train.budget import check_disk, check_memory, expected_seconds, memor
 from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.loop import Loop
-from acorn.train.optimizer import build_optimizers
+from acorn.train.network import build_network
 from acorn.train.parallel import uncompiled
 from acorn.train.resume import MAY_CHANGE, merge_configs
 from acorn.train.run_start import check_config, check_folder, check_not_begun, clear_leftovers, nothing_left_behind
@@ -241,10 +241,7 @@ def _build(
     config: Config, runtime: Runtime, checkpoint: Checkpoint | None
 ) -> tuple[GPT, list[torch.optim.Optimizer], Counters]:
     """Model, optimizers and counters, new or as the checkpoint has them."""
-    with torch.device(runtime.device):
-        model = GPT(config.model)
-    muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
-    optimizers = build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
+    model, optimizers = build_network(config, runtime)
     if checkpoint is None:
         model.init_weights(config.train.seed)
         return model, optimizers, initial_counters(config.train.steps, runtime.precision)

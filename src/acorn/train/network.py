@@ -1,0 +1,19 @@
+"""The network of a run and its optimizers, on the machine's device."""
+
+from __future__ import annotations
+
+import torch
+
+from acorn.config import Config
+from acorn.model.gpt import GPT
+from acorn.runtime.device import Runtime
+from acorn.train.optimizer import build_optimizers
+
+
+def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.optim.Optimizer]]:
+    """Model and optimizers as `config` and `runtime` ask for them. The weights have yet to be drawn or restored."""
+    with torch.device(runtime.device):
+        model = GPT(config.model)
+    # Muon iterates in bf16 unless the run is to be exact.
+    muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
+    return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
