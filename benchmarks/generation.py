@@ -24,7 +24,7 @@ MODELS = {
     "124m": {"architecture": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
 }
 VOCABULARY = {"seed-sizes": 28_144, "124m": 50_304}
-WIDTHS = {"fp32": 4, "bf16": 2}
+WIDTHS = {"fp32": 4, "bf16": 2, "int8": 1}
 TEXT = "The history of the town began when the river was bridged and the first mill was built beside it . "
 
 
@@ -71,6 +71,7 @@ def _contenders(config: ModelConfig, common: dict[str, Any]) -> list[Contender]:
         for precision in ("fp32", "bf16")
         for program in ("acorn", "transformers")
     ]
+    found.append(Contender("acorn int8", "acorn_generation", common | {"precision": "int8"}))
     if common["batch_size"] == 1:
         for precision in ("fp32", "bf16"):
             more = {"precision": precision, "file": f"{common['folder']}-{precision}.gguf"}

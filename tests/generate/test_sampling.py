@@ -13,10 +13,9 @@ from transformers.generation import logits_process
 
 from acorn.errors import DamageError, UsageError
 from acorn.generate.sampling import (
-    NUCLEUS_GUESS,
     SamplingSettings,
     allowed_scores,
-    filtered,
+    candidates,
     generator_for,
     next_token,
 )
@@ -56,14 +55,17 @@ def transformers_probabilities(logits: Tensor, seen: Tensor, settings: Mapping[s
 
 
 @pytest.mark.parametrize("settings", FILTERS, ids=str)
-@pytest.mark.parametrize("vocabulary", [50, 3 * NUCLEUS_GUESS])
+@pytest.mark.parametrize("vocabulary", [50, 3000])
 def test_filters_equal_those_of_transformers(settings: dict[str, Any], vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(vocabulary)
     # From peaked to nearly flat: the nucleus holds a few tokens in one row and thousands in another.
     logits = torch.randn(4, vocabulary, generator=generator) * torch.tensor([[8.0], [3.0], [1.0], [0.1]])
     seen = torch.randint(vocabulary, (4, 9), generator=generator)
     own = SamplingSettings(**settings)
-    probabilities = filtered(allowed_scores(logits, seen.tolist(), own, None), own).softmax(-1)
+    probabilities = torch.zeros_like(logits)
+    for row, scores in zip(probabilities, allowed_scores(logits, seen.tolist(), own, None), strict=True):
+        ids, log_weights = candidates(scores, own)
+        row[ids] = log_weights.softmax(-1)
     wanted = transformers_probabilities(logits, seen, settings)
     assert torch.equal(probabilities > 0, wanted > 0)
     torch.testing.assert_close(probabilities, wanted, rtol=1e-4, atol=1e-7)
@@ -119,8 +121,8 @@ def test_greedy_settings_choose_the_likeliest(settings: SamplingSettings) -> Non
 
 def test_more_than_the_vocabulary_for_top_k_means_all() -> None:
     """Fault 55: top_k above the vocabulary."""
-    scores = torch.randn(2, 5)
-    assert torch.equal(filtered(scores, SamplingSettings(top_k=1000)), filtered(scores, SamplingSettings()))
+    scores = torch.randn(5)
+    assert torch.equal(candidates(scores, SamplingSettings(top_k=1000))[0], torch.arange(len(scores)))
 
 
 @pytest.mark.parametrize(

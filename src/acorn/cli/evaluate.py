@@ -23,7 +23,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; auto is fp32 on a CPU.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (fp32 on a CPU), fp32, bf16, fp16 or int8 (weights in 8 bits).")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -31,6 +33,7 @@ def evaluate(
     from acorn.checkpoint.load import load
     from acorn.evaluate.run_data import data_config_of, shards_of
     from acorn.evaluate.validation import evaluate_documents, evaluate_split
+    from acorn.model.int8 import round_to_int8
     from acorn.report.terminal import TaskProgress
     from acorn.runtime.device import runtime_for_inference
     from acorn.text.splits import TextSplits
@@ -38,6 +41,8 @@ def evaluate(
     runtime = runtime_for_inference(device, precision)
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
+    if precision == "int8":
+        round_to_int8(loaded.model)
     with runtime.start():
         if input:
             data = data_config_of(loaded.folder)
@@ -64,5 +69,5 @@ def evaluate(
                 progress=progress,
             )
     progress.close()
-    facts = dataclasses.asdict(result)
+    facts = dataclasses.asdict(result) | ({"precision": precision} if precision == "int8" else {})
     print_json(facts) if as_json else print_facts(facts)

@@ -34,8 +34,13 @@ def generate(
         str | None,
         typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is fp32 on a CPU.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (fp32 on a CPU), fp32, bf16, fp16, or int8: the weights in 8 bits, the fastest.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    decoder: Annotated[
+        str, typer.Option(help="auto, torch, or native: C compiled for this CPU, which auto takes where it can.")
+    ] = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a prompt longer than the context instead of cutting it.")
     ] = False,
@@ -45,6 +50,7 @@ def generate(
     from acorn.checkpoint.load import load
     from acorn.generate.engine import generate as generate_text
     from acorn.generate.sampling import SamplingSettings
+    from acorn.model.int8 import round_to_int8
     from acorn.report.terminal import TaskProgress
     from acorn.runtime.device import runtime_for_inference
 
@@ -64,6 +70,8 @@ def generate(
     runtime = runtime_for_inference(device, precision)
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
+    if precision == "int8":
+        round_to_int8(loaded.model)
     streams = len(prompts) == 1 and not as_json
     written = ""
 
@@ -83,6 +91,8 @@ def generate(
             on_text=show if streams else None,
             strict=strict,
             note=progress.note,
+            decoder=decoder,
+            int8=precision == "int8",
         )
     if not as_json and not any(result.new_ids[1:] for result in results):
         progress.note("The model ended the text at once. Try another --seed, a prompt, or --ignore-eos.")

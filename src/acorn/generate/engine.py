@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from acorn.errors import InputError, UsageError
+from acorn.generate.native import NativeDecoder, WeightType, native_decoder
 from acorn.generate.sampling import SamplingSettings, generator_for, next_token
 from acorn.generate.streaming import TextStream
 from acorn.model.gpt import GPT
@@ -24,6 +25,7 @@ from acorn.progress import QUIET
 from acorn.tokenizer.tokenizer import Tokenizer
 
 FinishReason = Literal["eos", "stop", "length"]
+DECODERS = ("auto", "torch", "native")
 
 KEPT = 0.75
 """Share of the context that is kept when it is full. More would be read anew more often; less forgets more."""
@@ -66,6 +68,8 @@ def generate(
     *,
     batch_size: int = 16,
     strict: bool = False,
+    decoder: str = "auto",
+    int8: bool = False,
     on_text: Callable[[int, str], None] | None = None,
     note: Callable[[str], None] = QUIET.note,
 ) -> list[Generation]:
@@ -77,12 +81,15 @@ def generate(
     Args:
         batch_size: prompts side by side.
         strict: refuse a prompt longer than the context instead of keeping its end.
+        decoder: computes what follows the prompt: `native` is compiled C for CPUs, `auto` takes it where it can be had.
+        int8: the model's matrices hold what int8 keeps of them (`round_to_int8`): the native decoder reads them so,
+            and the cache is kept in bf16.
         on_text: gets (number of the prompt, next piece of its completion) as text becomes certain. The pieces of a
             prompt, joined, are its completion.
         note: gets what a reader should know: a prompt that was cut, a context that slid.
 
     Raises:
-        UsageError: a prompt is too long and `strict` is set.
+        UsageError: a prompt is too long and `strict` is set, or the native decoder is asked for and not to be had.
         InputError: model and tokenizer do not belong together, or a prompt cannot be encoded.
         DamageError: the model gives numbers that are not finite.
     """
@@ -92,6 +99,9 @@ def generate(
             where="the tokenizer beside the model",
             mend="use the tokenizer that the model was trained with",
         )
+    if decoder not in DECODERS:
+        mend = f"choose one of {', '.join(DECODERS)}"
+        raise UsageError(f"{decoder!r} is not known.", where="decoder", mend=mend)
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     sequences = []
     for index, prompt in enumerate(prompts):
@@ -102,7 +112,7 @@ def generate(
         ids = _fit(ids, index, model, strict, note)
         stream = TextStream(tokenizer, ids, settings.stop)
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
-    run = _Run(model, tokenizer, settings, on_text or (lambda index, piece: None), note)
+    run = _Run(model, tokenizer, settings, on_text or (lambda index, piece: None), note, decoder, int8)
     was_training = model.training
     model.eval()
     try:
@@ -194,6 +204,8 @@ class _Run:
         settings: SamplingSettings,
         on_text: Callable[[int, str], None],
         note: Callable[[str], None],
+        decoder: str,
+        int8: bool,
     ) -> None:
         self.model, self.settings = model, settings
         self.separator_id = tokenizer.separator_id
@@ -206,6 +218,23 @@ class _Run:
         padding = range(tokenizer.vocab_size, model.config.vocab_size)  # rows that no token stands for
         self.banned = torch.tensor([*tokenizer.reserved_ids, *padding], dtype=torch.long, device=self.device)
         self.has_slid = False
+        weight_type: WeightType = "int8" if int8 else "bf16" if self.dtype == torch.bfloat16 else "fp32"
+        self.native = self._native(decoder, weight_type)
+        if int8:  # it rounds more than this does, and memory sets the pace
+            self.dtype = torch.bfloat16
+
+    def _native(self, decoder: str, weight_type: WeightType) -> NativeDecoder | None:
+        """The compiled decoding step, unless PyTorch is asked for or has to do."""
+        if decoder == "torch":
+            return None
+        native = native_decoder(self.model, weight_type)
+        if not isinstance(native, str):
+            return native
+        if decoder == "native":
+            raise UsageError(
+                f"The native decoder is not to be had: {native}.", where="decoder", mend="use auto or torch"
+            )
+        return None
 
     def batch(self, sequences: Sequence[_Sequence]) -> None:
         """Continues every sequence to its end."""
@@ -223,9 +252,15 @@ class _Run:
                 # and when the context is full.
                 if 2 * len(going) <= len(rows) or cache.position == self.block_size:
                     break
-                x = self.model.hidden(tokens[:, None].to(self.device), cache)  # (B, 1, C)
-                logits = self.model.head(x[:, -1])
+                logits = self._step(tokens, cache)
             rows = going
+
+    def _step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Reads the next token of each row (B,), and gives the logits that follow it (B, V)."""
+        if self.native:
+            return self.native(tokens, cache)
+        x = self.model.hidden(tokens[:, None].to(self.device), cache)  # (B, 1, C)
+        return self.model.head(x[:, -1])
 
     def _prefill(self, rows: Sequence[_Sequence]) -> tuple[KVCache, Tensor]:
         """Reads what each row is shown into a fresh cache, and gives the logits that follow it (B, V)."""

@@ -20,8 +20,9 @@ from acorn.errors import DamageError, UsageError
 COLDEST = 1e-5
 """Temperatures below this are greedy: logits divided by them leave fp32's range."""
 
-NUCLEUS_GUESS = 1024
-"""Entries among which top-p looks first; sorting a whole vocabulary takes longer than all other filters together."""
+NUCLEUS_FLOORS = (1e-3, 1e-5, 0.0)
+"""Least probabilities of the entries among which top-p looks, one after the other: sorting a whole vocabulary takes
+longer than all other filters together."""
 
 
 @dataclass(frozen=True)
@@ -110,20 +111,25 @@ def next_token(
     scores = allowed_scores(logits, seen, settings, banned)
     if settings.is_greedy:
         return scores.argmax(-1).cpu()
-    weights = filtered(scores, settings).exp().cpu().double()  # (B, V); exact sums keep the draw equal on every device
+    rows = zip(scores.cpu(), generators, strict=True)
+    return torch.stack([_draw(*candidates(row, settings), generator) for row, generator in rows])
+
+
+def _draw(ids: Tensor, log_weights: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the ids (N,), each as likely as its weight says; a scalar."""
+    weights = log_weights.exp().double()  # exact sums keep the draw equal on every device
     reached = weights.cumsum(-1)
-    draws = torch.stack([torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators])  # (B, 1)
-    tokens = torch.searchsorted(reached, draws * reached[:, -1:], right=True)
+    draw = torch.rand(1, generator=generator, dtype=torch.float64)
+    place = torch.searchsorted(reached, draw * reached[-1], right=True)
     # Rounding may put a draw at the very end of the scale, behind the last token of any weight.
-    last = (reached < reached[:, -1:]).sum(-1, keepdim=True)
-    return torch.minimum(tokens, last)[:, 0]
+    return ids[torch.minimum(place, torch.searchsorted(reached, reached[-1]))[0]]
 
 
 def allowed_scores(
     logits: Tensor, seen: Sequence[Sequence[int]], settings: SamplingSettings, banned: Tensor | None
 ) -> Tensor:
     """Logits (B, V) in fp32 after the repetition penalty, with -inf for banned ids."""
-    if not torch.isfinite(logits.amax(-1)).all():  # the largest is NaN where any is
+    if not all(map(math.isfinite, logits.amax(-1).tolist())):  # the largest is NaN where any is
         raise DamageError(
             "The model's logits are not finite numbers.",
             where="the weights of the model, or the precision it computes in",
@@ -141,26 +147,39 @@ def allowed_scores(
     return scores
 
 
-def filtered(scores: Tensor, settings: SamplingSettings) -> Tensor:
-    """Temperature, top-k, top-p, min-p: log-weights (B, V), 0 for the likeliest token, -inf for those left out."""
-    scores = (scores - scores.amax(-1, keepdim=True)) / settings.temperature
-    if 0 < settings.top_k < scores.size(-1):
-        smallest = scores.topk(settings.top_k).values[:, -1:]
-        scores = scores.masked_fill(scores < smallest, -math.inf)
+def candidates(scores: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
+    """Temperature, top-k, top-p, min-p: the tokens left of a vocabulary.
+
+    Args:
+        scores: (V,).
+
+    Returns:
+        their ids, in order, and their log-weights, 0 for the likeliest; both (N,).
+    """
+    ids = torch.arange(len(scores))
+    scores = (scores - scores.amax()) / settings.temperature
+
+    def keep(inside: Tensor) -> None:
+        nonlocal ids, scores
+        places = inside.nonzero()[:, 0]
+        ids, scores = ids[places], scores[places]
+
+    if 0 < settings.top_k < len(scores):
+        keep(scores >= scores.topk(settings.top_k).values[-1])
     if settings.top_p < 1:
         probabilities = scores.softmax(-1)
-        scores = scores.masked_fill(probabilities < _least_of_nucleus(probabilities, settings.top_p), -math.inf)
+        keep(probabilities >= _least_of_nucleus(probabilities, settings.top_p))
     if settings.min_p > 0:
-        scores = scores.masked_fill(scores < math.log(settings.min_p), -math.inf)
-    return scores
+        keep(scores >= math.log(settings.min_p))
+    return ids, scores
 
 
 def _least_of_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """The smallest probability within top-p (B, 1): a token is in while those above it have not reached `top_p`."""
-    largest = probabilities.topk(min(NUCLEUS_GUESS, probabilities.size(-1))).values  # largest first
-    if (largest.sum(-1) < top_p).any():
-        largest = probabilities.sort(descending=True).values
-    largest = largest.cpu()  # cumulative sums on a GPU do not repeat bit for bit
+    """The smallest probability within top-p: a token is in while those above it have not reached `top_p`."""
+    for floor in NUCLEUS_FLOORS:
+        largest = probabilities[probabilities >= floor]
+        if largest.sum() >= top_p:
+            break
+    largest = largest.sort(descending=True).values
     above = largest.cumsum(-1) - largest
-    inside = (above < top_p).sum(-1, keepdim=True)
-    return largest.gather(-1, (inside - 1).clamp(min=0)).to(probabilities.device)
+    return largest[(above < top_p).sum().clamp(min=1) - 1]

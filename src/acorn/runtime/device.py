@@ -102,15 +102,20 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None, ar
 def runtime_for_inference(device: str, precision: str) -> Runtime:
     """The runtime of a command that only reads a model: fp32 on a CPU unless asked otherwise, never compiled.
 
+    Args:
+        precision: `int8` is about weights, which the command rounds; it computes as with `auto`.
+
     Raises:
         UsageError: the device or precision is not to be had here, or unknown.
     """
-    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", "fp32", "bf16", "fp16")
+    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", "fp32", "bf16", "fp16", "int8")
     for option, value, known in (("--device", device, devices), ("--precision", precision, precisions)):
         if value not in known:
             raise UsageError(f"{value!r} is not known.", where=option, mend=f"choose one of {', '.join(known)}")
     chosen, device_reason = _choose_device(device)
-    wanted = "fp32" if precision == "auto" and chosen == "cpu" else precision
+    wanted = "auto" if precision == "int8" else precision
+    if wanted == "auto" and chosen == "cpu":
+        wanted = "fp32"
     kind, precision_reason = _choose_precision(chosen, wanted)
     return Runtime(chosen, kind, False, usable_cores(), True, (device_reason, precision_reason))
 

@@ -1,0 +1,302 @@
+// One token for each of B sequences through the whole network, for CPUs. Compiled and called by native.py.
+//
+// A token reads every weight once and computes little with it, so memory sets the pace. PyTorch reaches half of that
+// pace (docs/performance.md): each of its few hundred small operations is a call that pushes others out of the
+// caches, and products of one row are slow in bf16. Here each weight is read once, in order, in the type it is stored
+// in, and used for all sequences. Activations and sums are fp32. Letters for sizes are those of model/gpt.py.
+//
+// Vectors are GCC's and Clang's own (`vector_size`), which become the instructions of whatever CPU compiles this.
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define AHEAD 8192 // bytes; weights are asked for this far ahead, since CPUs stop looking ahead at every page's end
+#define WIDTH 16 // floats of a vector; narrower CPUs take several registers for it
+typedef float floats __attribute__((vector_size(4 * WIDTH), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(4 * WIDTH), aligned(4)));
+typedef uint16_t halves __attribute__((vector_size(2 * WIDTH), aligned(2)));
+typedef int32_t integers __attribute__((vector_size(4 * WIDTH), aligned(1)));
+typedef float half_floats __attribute__((vector_size(2 * WIDTH), aligned(4)));
+typedef float quarter_floats __attribute__((vector_size(WIDTH), aligned(4)));
+
+enum type { FP32, BF16, INT8 };
+enum activation { RELU, GELU, SWIGLU };
+
+typedef struct {
+    const void *weight; // (rows, columns); NULL: there is no such matrix. For INT8 see `rows_times`
+    const float *scale; // (rows), for INT8: what each row was divided by
+    const float *bias;  // (rows), or NULL
+    int32_t rows, columns;
+} matrix;
+
+typedef struct {
+    const float *weight, *bias; // weight NULL: no such norm; bias NULL: RMSNorm, else LayerNorm
+    float eps;
+} norm;
+
+typedef struct {
+    norm attention_norm, q_norm, k_norm, mlp_norm;
+    matrix q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj;
+} block;
+
+typedef struct {
+    int32_t n_layer, n_head, n_kv_head, head_dim, n_embd, mlp_hidden, activation, type, n_threads;
+    const block *blocks;
+    const float *token_embedding;    // (V, C)
+    const float *position_embedding; // (block_size, C), or NULL
+    const float *cosines, *sines;    // (block_size, D), or NULL
+    norm final_norm;
+    matrix head;
+} model;
+
+typedef struct {
+    void *keys, *values;   // (n_layer, B, K, length, D), both FP32 or both BF16
+    const int64_t *starts; // (B): where each sequence begins
+    int32_t type, batch, length, position;
+} cache;
+
+static inline __attribute__((always_inline)) floats load(const void *from, long index, int type) {
+    if (type == FP32) return *(const floats *)((const float *)from + index);
+    words wide = __builtin_convertvector(*(const halves *)((const uint16_t *)from + index), words) << 16;
+    floats value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+static inline float load_one(const void *from, long index, int type) {
+    if (type == FP32) return ((const float *)from)[index];
+    if (type == INT8) return ((const int8_t *)from)[index];
+    uint32_t wide = (uint32_t)((const uint16_t *)from)[index] << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+static void store_one(void *to, long index, float value, int type) {
+    if (type == FP32) {
+        ((float *)to)[index] = value;
+        return;
+    }
+    uint32_t wide;
+    memcpy(&wide, &value, sizeof wide);
+    ((uint16_t *)to)[index] = (wide + 0x7fff + (wide >> 16 & 1)) >> 16; // to the nearest, ties to even
+}
+
+static inline float total(floats v) {
+    half_floats half[2];
+    memcpy(half, &v, sizeof v);
+    half[0] += half[1];
+    quarter_floats quarter[2];
+    memcpy(quarter, half, sizeof quarter);
+    quarter[0] += quarter[1];
+    return quarter[0][0] + quarter[0][1] + (quarter[0][2] + quarter[0][3]);
+}
+
+// y[b][row .. row + R] = the products of R rows of the matrix with B vectors x[b]. R and B are known when this is
+// compiled, so that the sums stay in registers. INT8: of each 64 columns, byte j of 32-bit word i is column 16 j + i, so
+// that shifts, which every CPU has, part them into four vectors.
+static inline __attribute__((always_inline)) void rows_times(
+    const matrix *m, int type, long row, const int R, const float *x, const int B, float *y
+) {
+    const long columns = m->columns;
+    floats sums[4][4] = {0};
+    long c = 0;
+    for (; type == INT8 && c + 4 * WIDTH <= columns; c += 4 * WIDTH) {
+        for (int r = 0; r < R; r++) {
+            const int8_t *place = (const int8_t *)m->weight + (row + r) * columns + c;
+            __builtin_prefetch(place + AHEAD);
+            const integers four = *(const integers *)place;
+            for (int byte = 0; byte < 4; byte++) {
+                floats w = __builtin_convertvector(four << (24 - 8 * byte) >> 24, floats);
+                for (int b = 0; b < B; b++) sums[r][b] += w * load(x, b * columns + c + byte * WIDTH, FP32);
+            }
+        }
+    }
+    for (; type != INT8 && c + WIDTH <= columns; c += WIDTH) {
+        for (int r = 0; r < R; r++) {
+            const long place = (row + r) * columns + c;
+            __builtin_prefetch((const char *)m->weight + place * (type == FP32 ? 4 : 2) + AHEAD);
+            floats w = load(m->weight, place, type);
+            for (int b = 0; b < B; b++) sums[r][b] += w * load(x, b * columns + c, FP32);
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        for (int b = 0; b < B; b++) {
+            float sum = total(sums[r][b]);
+            for (long rest = c; rest < columns; rest++)
+                sum += load_one(m->weight, (row + r) * columns + rest, type) * x[b * columns + rest];
+            if (type == INT8) sum *= m->scale[row + r];
+            if (m->bias) sum += m->bias[row + r];
+            y[b * (long)m->rows + row + r] = sum;
+        }
+    }
+}
+
+// Every thread takes a stretch of rows, four at a time with up to four sequences. Ends without waiting for the others.
+static inline __attribute__((always_inline)) void multiply_as(
+    const matrix *m, const int type, const float *x, int batch, float *y
+) {
+#pragma omp for schedule(static) nowait
+    for (long group = 0; group < (m->rows + 3) / 4; group++) {
+        long row = 4 * group;
+        if (row + 4 > m->rows) {
+            for (; row < m->rows; row++)
+                for (long b = 0; b < batch; b++)
+                    rows_times(m, type, row, 1, x + b * m->columns, 1, y + b * m->rows);
+            continue;
+        }
+        long b = 0;
+        for (; b + 4 <= batch; b += 4) rows_times(m, type, row, 4, x + b * m->columns, 4, y + b * m->rows);
+        for (; b < batch; b++) rows_times(m, type, row, 4, x + b * m->columns, 1, y + b * m->rows);
+    }
+}
+
+static void multiply(const matrix *m, int type, const float *x, int batch, float *y) {
+    if (type == FP32) multiply_as(m, FP32, x, batch, y);
+    else if (type == BF16) multiply_as(m, BF16, x, batch, y);
+    else multiply_as(m, INT8, x, batch, y);
+}
+
+// y = RMSNorm or LayerNorm of one vector.
+static void normalize(const norm *n, const float *x, int width, float *y) {
+    float mean = 0, square = 0;
+    if (n->bias) {
+        for (int i = 0; i < width; i++) mean += x[i];
+        mean /= width;
+    }
+    for (int i = 0; i < width; i++) square += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1 / sqrtf(square / width + n->eps);
+    for (int i = 0; i < width; i++) y[i] = (x[i] - mean) * scale * n->weight[i] + (n->bias ? n->bias[i] : 0);
+}
+
+// Norm and rotation of one head of a query or key, in place.
+static void place_head(const model *m, const norm *n, float *head, long position) {
+    const int D = m->head_dim;
+    if (n->weight) normalize(n, head, D, head);
+    if (!m->cosines) return;
+    const float *cosine = m->cosines + position * D, *sine = m->sines + position * D;
+    for (int i = 0; i < D / 2; i++) {
+        float first = head[i], second = head[i + D / 2];
+        head[i] = first * cosine[i] - second * sine[i];
+        head[i + D / 2] = second * cosine[i + D / 2] + first * sine[i + D / 2];
+    }
+}
+
+// y (D) = softmax(q k^T / sqrt(D)) v over the tokens `start .. end` of one key and value head.
+static inline __attribute__((always_inline)) void attend_as(
+    const int type, const float *q, const void *keys, const void *values, long start, long end, int D, float *scores,
+    float *y
+) {
+    float most = -INFINITY, sum = 0;
+    const float scale = 1 / sqrtf(D);
+    for (long t = start; t < end; t++) {
+        floats sums = {0};
+        int i = 0;
+        for (; i + WIDTH <= D; i += WIDTH) sums += load(keys, t * D + i, type) * load(q, i, FP32);
+        float score = total(sums);
+        for (; i < D; i++) score += load_one(keys, t * D + i, type) * q[i];
+        scores[t] = score * scale;
+        most = scores[t] > most ? scores[t] : most;
+    }
+    for (long t = start; t < end; t++) sum += scores[t] = expf(scores[t] - most);
+    const float share = 1 / sum;
+    int i = 0;
+    for (; i + 4 * WIDTH <= D; i += 4 * WIDTH) { // four vectors of y at a time stay in registers
+        floats sums[4] = {0};
+        for (long t = start; t < end; t++)
+            for (int j = 0; j < 4; j++) sums[j] += scores[t] * load(values, t * D + i + j * WIDTH, type);
+        for (int j = 0; j < 4; j++) *(floats *)(y + i + j * WIDTH) = sums[j] * share;
+    }
+    for (; i < D; i++) {
+        y[i] = 0;
+        for (long t = start; t < end; t++) y[i] += share * scores[t] * load_one(values, t * D + i, type);
+    }
+}
+
+static float gelu(float x) { // with tanh, as GPT-2's
+    return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+// Floats of room that `decode` works in.
+int64_t decode_room(const model *m, const cache *kv) {
+    int64_t heads = m->n_head + 2 * m->n_kv_head, attended = m->n_head;
+    int64_t wide = (heads + attended) * m->head_dim + 3 * m->n_embd + 2 * m->mlp_hidden;
+    return wide * kv->batch + (int64_t)m->n_threads * kv->length;
+}
+
+// Reads ids (B), adds their keys and values to the cache at `position`, and writes logits (B, V).
+void decode(const model *m, const cache *kv, const int64_t *ids, float *room, float *logits) {
+    const int B = kv->batch, C = m->n_embd, D = m->head_dim, H = m->n_head, K = m->n_kv_head, F = m->mlp_hidden;
+    float *x = room, *normed = x + (long)B * C, *delta = normed + (long)B * C, *q = delta + (long)B * C;
+    float *k = q + (long)B * H * D, *v = k + (long)B * K * D, *mixed = v + (long)B * K * D;
+    float *up = mixed + (long)B * H * D, *gate = up + (long)B * F, *all_scores = gate + (long)B * F;
+
+#pragma omp parallel num_threads(m->n_threads)
+    {
+        int thread = 0;
+#ifdef _OPENMP
+        extern int omp_get_thread_num(void);
+        thread = omp_get_thread_num();
+#endif
+        float *scores = all_scores + (long)thread * kv->length;
+#pragma omp for
+        for (int b = 0; b < B; b++) {
+            const float *place = m->position_embedding;
+            if (place) place += (kv->position - kv->starts[b]) * C;
+            for (int i = 0; i < C; i++) x[(long)b * C + i] = m->token_embedding[ids[b] * C + i] + (place ? place[i] : 0);
+            normalize(&m->blocks[0].attention_norm, x + (long)b * C, C, normed + (long)b * C);
+        }
+        for (int l = 0; l < m->n_layer; l++) {
+            const block *layer = &m->blocks[l];
+            multiply(&layer->q_proj, m->type, normed, B, q);
+            multiply(&layer->k_proj, m->type, normed, B, k);
+            multiply(&layer->v_proj, m->type, normed, B, v);
+#pragma omp barrier
+            const long per_head = (long)kv->length * D;
+#pragma omp for
+            for (int g = 0; g < B * K; g++) { // one key and value head of one sequence, and the queries that share it
+                const int b = g / K;
+                const long base = ((long)l * B * K + g) * per_head, place = kv->position - kv->starts[b];
+                place_head(m, &layer->k_norm, k + (long)g * D, place);
+                for (int i = 0; i < D; i++) {
+                    store_one(kv->keys, base + (long)kv->position * D + i, k[(long)g * D + i], kv->type);
+                    store_one(kv->values, base + (long)kv->position * D + i, v[(long)g * D + i], kv->type);
+                }
+                const int wide = kv->type == FP32 ? 4 : 2;
+                const char *keys = (char *)kv->keys + base * wide, *values = (char *)kv->values + base * wide;
+                for (int h = g * (H / K); h < (g + 1) * (H / K); h++) {
+                    float *query = q + (long)h * D, *y = mixed + (long)h * D;
+                    place_head(m, &layer->q_norm, query, place);
+                    if (kv->type == FP32)
+                        attend_as(FP32, query, keys, values, kv->starts[b], kv->position + 1, D, scores, y);
+                    else attend_as(BF16, query, keys, values, kv->starts[b], kv->position + 1, D, scores, y);
+                }
+            }
+            multiply(&layer->o_proj, m->type, mixed, B, delta);
+#pragma omp barrier
+#pragma omp for
+            for (int b = 0; b < B; b++) {
+                for (int i = 0; i < C; i++) x[(long)b * C + i] += delta[(long)b * C + i];
+                normalize(&layer->mlp_norm, x + (long)b * C, C, normed + (long)b * C);
+            }
+            multiply(&layer->up_proj, m->type, normed, B, up);
+            if (m->activation == SWIGLU) multiply(&layer->gate_proj, m->type, normed, B, gate);
+#pragma omp barrier
+#pragma omp for
+            for (long i = 0; i < (long)B * F; i++) {
+                if (m->activation == SWIGLU) up[i] *= gate[i] / (1 + expf(-gate[i]));
+                else up[i] = m->activation == GELU ? gelu(up[i]) : up[i] > 0 ? up[i] : 0;
+            }
+            multiply(&layer->down_proj, m->type, up, B, delta);
+#pragma omp barrier
+            const norm *next = l + 1 < m->n_layer ? &m->blocks[l + 1].attention_norm : &m->final_norm;
+#pragma omp for
+            for (int b = 0; b < B; b++) {
+                for (int i = 0; i < C; i++) x[(long)b * C + i] += delta[(long)b * C + i];
+                normalize(next, x + (long)b * C, C, normed + (long)b * C);
+            }
+        }
+        multiply(&m->head, m->type, normed, B, logits);
+    }
+}

@@ -1,0 +1,193 @@
+"""The compiled decoding step against the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from acorn.errors import UsageError
+from acorn.generate import native
+from acorn.generate.engine import generate
+from acorn.generate.native import NativeDecoder, compiled_library, native_decoder
+from acorn.generate.sampling import SamplingSettings
+from acorn.model.gpt import GPT
+from acorn.model.int8 import quantize_rows, round_to_int8
+from acorn.model.kv_cache import KVCache
+from acorn.tokenizer.tokenizer import Tokenizer
+
+Build = Callable[..., GPT]
+needs_compiler = pytest.mark.skipif(isinstance(compiled_library(), str), reason="needs a C compiler with OpenMP")
+
+SHAPES = [
+    ("seed", {}),
+    ("gpt2", {}),
+    ("modern", {}),
+    ("modern", {"n_kv_head": 4, "n_embd": 256}),  # vectors only
+    ("modern", {"n_head": 5, "n_kv_head": 1, "n_embd": 90}),  # heads of 18: a vector and a rest
+    ("gpt2", {"n_head": 3, "n_embd": 21}),  # rests only
+]
+
+
+@pytest.fixture
+def no_library_kept() -> Iterator[None]:
+    compiled_library.cache_clear()
+    yield
+    compiled_library.cache_clear()
+
+
+def read(model: GPT, ids: torch.Tensor, starts: torch.Tensor | None, dtype: torch.dtype) -> KVCache:
+    cache = KVCache(model.config, len(ids), 14, dtype=dtype, starts=starts)
+    model.hidden(ids, cache)
+    return cache
+
+
+@needs_compiler
+@pytest.mark.parametrize(("architecture", "shape"), SHAPES)
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@torch.inference_mode()
+def test_gives_the_models_logits_and_cache(random_model: Build, architecture: str, shape: dict, batch: int) -> None:
+    """Rows of 7 begin at different places; three tokens are read one after another."""
+    model = random_model(architecture, 131, **shape).eval()
+    starts = None if batch < 7 else torch.arange(7)
+    ids = torch.randint(131, (batch, 11), generator=torch.Generator().manual_seed(1))
+    decoder = native_decoder(model, "fp32")
+    assert isinstance(decoder, NativeDecoder)
+    ours, theirs = (read(model, ids[:, :8], starts, torch.float32) for _ in range(2))
+    for place in (8, 9, 10):
+        expected = model.head(model.hidden(ids[:, place : place + 1], theirs)[:, -1])
+        torch.testing.assert_close(decoder(ids[:, place].contiguous(), ours), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.keys, theirs.keys, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.values, theirs.values, rtol=1e-4, atol=1e-4)
+        assert ours.position == theirs.position
+
+
+@needs_compiler
+@pytest.mark.parametrize(("architecture", "shape"), SHAPES)
+@torch.inference_mode()
+def test_int8_reads_what_rounding_left(random_model: Build, architecture: str, shape: dict) -> None:
+    model = random_model(architecture, 131, **shape).eval()
+    round_to_int8(model)
+    ids = torch.randint(131, (5, 9), generator=torch.Generator().manual_seed(1))
+    ours, theirs = (read(model, ids[:, :8], None, torch.float32) for _ in range(2))
+    decoder = native_decoder(model, "int8")
+    assert isinstance(decoder, NativeDecoder)
+    expected = model.head(model.hidden(ids[:, 8:], theirs)[:, -1])
+    torch.testing.assert_close(decoder(ids[:, 8].contiguous(), ours), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@torch.inference_mode()
+def test_bf16_weights_and_cache(random_model: Build, architecture: str) -> None:
+    """Against the same weights, rounded to bf16, in fp32; what is left is the cache, kept in bf16."""
+    model = random_model(architecture, 131, n_embd=64).eval()
+    rounded = model.bfloat16().float()
+    ids = torch.randint(131, (2, 9), generator=torch.Generator().manual_seed(1))
+    ours, theirs = (read(rounded, ids[:, :8], None, dtype) for dtype in (torch.bfloat16, torch.float32))
+    decoder = native_decoder(rounded, "bf16")
+    assert isinstance(decoder, NativeDecoder)
+    expected = rounded.head(rounded.hidden(ids[:, 8:], theirs)[:, -1])
+    logits = decoder(ids[:, 8].contiguous(), ours)
+    assert (logits - expected).abs().max() < 0.02 * expected.abs().max()
+    assert (ours.keys[..., :9, :].float() - theirs.keys[..., :9, :]).abs().max() < 0.02 * theirs.keys.abs().max()
+
+
+@needs_compiler
+@torch.inference_mode()
+def test_a_row_gets_the_same_bits_alone_and_among_others(random_model: Build) -> None:
+    model = random_model("modern", 131, n_embd=64).eval()
+    decoder = native_decoder(model, "fp32")
+    assert isinstance(decoder, NativeDecoder)
+    ids = torch.arange(6)
+    together = decoder(ids, KVCache(model.config, 6, 4))
+    for row in range(6):
+        assert torch.equal(decoder(ids[row : row + 1], KVCache(model.config, 1, 4))[0], together[row])
+
+
+@needs_compiler
+def test_numbers_that_are_not_finite_stay_so(random_model: Build) -> None:
+    """They are an error of the model (a diverged run), which the engine tells; sums must not hide them."""
+    model = random_model("modern", 131).eval()
+    for value in (float("nan"), float("inf")):
+        with torch.inference_mode():
+            model.blocks[1].mlp.down_proj.weight.fill_(value)
+            decoder = native_decoder(model, "fp32")
+            assert isinstance(decoder, NativeDecoder)
+            assert not torch.isfinite(decoder(torch.tensor([3]), KVCache(model.config, 1, 4))).any()
+
+
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+def test_both_decoders_write_the_same_text(random_model: Build, bpe: Tokenizer, architecture: str) -> None:
+    model = random_model(architecture, bpe.vocab_size)
+    settings = SamplingSettings(max_new_tokens=60, seed=5, temperature=0.9, top_k=20, ignore_eos=True)
+    native_text, torch_text = (
+        [result.new_ids for result in generate(model, bpe, ["The old", "An acorn"], settings, decoder=decoder)]
+        for decoder in ("native", "torch")
+    )
+    assert native_text == torch_text
+
+
+def test_int8_is_within_half_a_step_and_stays_when_done_again(random_model: Build) -> None:
+    model = random_model("gpt2", 131)
+    before = model.blocks[0].mlp.up_proj.weight.detach().clone()
+    numbers, scales = quantize_rows(before)
+    assert numbers.abs().max() == 127
+    assert ((numbers * scales[:, None] - before).abs() <= 0.5001 * scales[:, None]).all()
+    round_to_int8(model)
+    once = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert torch.equal(once["blocks.0.mlp.up_proj.weight"], numbers * scales[:, None])
+    round_to_int8(model)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), once[name], rtol=1e-6, atol=0)
+    zero, scale = quantize_rows(torch.zeros(2, 3))
+    assert not (zero * scale[:, None]).any()
+
+
+@pytest.mark.usefixtures("no_library_kept")
+def test_without_a_compiler_pytorch_decodes(
+    random_model: Build, bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = random_model("modern", bpe.vocab_size)
+    settings = SamplingSettings(max_new_tokens=5, greedy=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", "")
+    with pytest.raises(UsageError, match="no C compiler was found"):
+        generate(model, bpe, ["x"], settings, decoder="native")
+    (result,) = generate(model, bpe, ["x"], settings)
+    assert len(result.new_ids) == 5
+
+
+@pytest.mark.usefixtures("no_library_kept")
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\ncat > /dev/null; echo no openmp here >&2; exit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    reason = compiled_library()
+    assert isinstance(reason, str)
+    assert "no openmp here" in reason
+    assert list((tmp_path / "cache" / "acorn").iterdir()) == []
+
+
+@needs_compiler
+@pytest.mark.usefixtures("no_library_kept")
+def test_it_is_compiled_once_for_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not isinstance(compiled_library(), str)
+    (path,) = (tmp_path / "acorn").iterdir()
+    assert path.suffix == ".so"
+    compiled_library.cache_clear()
+    monkeypatch.setattr(native, "_compile", lambda *arguments: pytest.fail("compiled again"))
+    assert not isinstance(compiled_library(), str)
+
+
+@torch.inference_mode()
+def test_a_type_the_step_does_not_read_is_named(random_model: Build) -> None:
+    assert native_decoder(random_model("modern", 131).half(), "fp32") == "the model's weights are float16"
+    with torch.device("meta"):
+        assert native_decoder(GPT(random_model("modern", 131).config), "fp32") == "the model is on meta, not on the CPU"
