@@ -73,7 +73,7 @@ def test_llama_cpp_gives_the_same_tokens_and_logits(
     tmp_path: Path, tokenizer: Tokenizer, architecture: str, tolerance: float
 ) -> None:
     """llama.cpp looks its GELU up in a table of fp16, hence the wider tolerance of gpt2."""
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `bench`")
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
     model = model_for(tokenizer, architecture)
     path = write(tmp_path / "model.gguf", model, tokenizer)
     fp32 = {"type_k": 0, "type_v": 0}
