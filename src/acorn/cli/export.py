@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")],
     format: Annotated[
         str, typer.Option(metavar="hf|gguf", help="hf: a Hugging Face model folder; gguf: for llama.cpp.")
     ],
@@ -27,20 +27,42 @@ def export(
         str | None,
         typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
     ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write.")] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Publish it on the Hub; --out may be left out."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="What --push makes is seen by you only.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write a model for other runtimes, and check in one that it is still the same model."""
+    from acorn.errors import UsageError
     from acorn.export.export import export as export_model
+    from acorn.export.publish import check_login, publish
     from acorn.report.terminal import TaskProgress
 
+    if out is None and push is None:
+        raise UsageError("There is no place to write to.", where="--out", mend="name a folder: --out DIR")
+    if push is not None:
+        if format != "hf":
+            raise UsageError("Only a Hugging Face folder is published.", where="--push", mend="use --format hf")
+        check_login(push)
     progress = TaskProgress()
-    result = export_model(run, out, format, dtype, checkpoint=checkpoint, force=force, progress=progress)
+    places: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="acorn-") as temporary:
+        folder = out or Path(temporary) / "model"
+        result = export_model(run, folder, format, dtype, checkpoint=checkpoint, force=force, progress=progress)
+        if out:
+            places["folder"] = str(out)
+        if push:
+            progress.note(f"Uploading it to {push}.")
+            places["published"] = publish(folder, push, private=private)
     progress.close()
     if as_json:
-        print_json({"folder": str(result.folder), **dataclasses.asdict(result.parity)})
+        print_json({**places, **dataclasses.asdict(result.parity)})
     else:
-        print_facts({"folder": str(result.folder), **_table(result.parity)})
+        print_facts({**places, **_table(result.parity)})
 
 
 def _table(parity: Parity) -> dict[str, str]:
