@@ -9,10 +9,10 @@ BIN := .venv/bin
 WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture bench lint format lock clean moved
+.PHONY: help install demo test test-all torture bench lint format lock clean moved
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/installed ## make .venv, with the versions of constraints.txt
 
@@ -20,6 +20,9 @@ demo: install ## train on the bundled WikiText-2 for about three minutes, show t
 	$(BIN)/acorn demo $(ARGS)
 
 test: install ## run the tests (ARGS="tests/model -x": only those, without coverage)
+	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
+
+test-all: .venv/all ## the tests, those in llama.cpp too, which first compiles for some minutes
 	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
 
 torture: install ## try to make acorn lose a run, for about 40 minutes (ARGS="--share 0.1": less)
@@ -46,6 +49,10 @@ lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	"$(PYTHON)" -m venv --clear .venv-litgpt
 	.venv-litgpt/bin/python -m pip install --disable-pip-version-check -r benchmarks/litgpt.txt
+	@touch $@
+
+.venv/all: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test-all]'
 	@touch $@
 
 clean: ## remove .venv, caches and build outputs; runs stay

@@ -201,7 +201,7 @@ def requirements(extra: str) -> list[Requirement]:
 
 
 def import_name(requirement: Requirement) -> str:
-    return requirement.name.replace("-", "_")
+    return {"llama-cpp-python": "llama_cpp"}.get(requirement.name, requirement.name.replace("-", "_"))
 
 
 def applicable(lines: list[str] | None, *extras: str) -> list[Requirement]:

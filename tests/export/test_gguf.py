@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from acorn.config import ModelConfig
-from acorn.errors import InputError, UsageError
-from acorn.export.gguf import write_gguf
+from acorn.errors import DamageError, InputError, UsageError
+from acorn.export.gguf import check_weights, tokenizer_of, write_gguf
+from acorn.export.probe_texts import adversarial_strings
 from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
 
-TEXTS = ["The quick brown fox jumps over the lazy dog. " * 20, "été, 漢字 and numbers 12345\n\n  indented"] * 5
+TEXTS = ["The quick brown fox jumps over the lazy dog. " * 20, "Wait... été, 漢字, £5, a_b\n\n  indented"] * 5
 SPECIAL = "A text <|end|> with   markup,\n\n été and 漢字"
 
 
@@ -73,7 +74,7 @@ def test_llama_cpp_gives_the_same_tokens_and_logits(
     tmp_path: Path, tokenizer: Tokenizer, architecture: str, tolerance: float
 ) -> None:
     """llama.cpp looks its GELU up in a table of fp16, hence the wider tolerance of gpt2."""
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `bench`")
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
     model = model_for(tokenizer, architecture)
     path = write(tmp_path / "model.gguf", model, tokenizer)
     fp32 = {"type_k": 0, "type_v": 0}
@@ -84,3 +85,82 @@ def test_llama_cpp_gives_the_same_tokens_and_logits(
     theirs = torch.tensor(np.array(llama.scores[: len(ids)]))
     llama.close()
     torch.testing.assert_close(theirs, model(torch.tensor([ids]))[0].detach(), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [("f32", 0), ("f16", 2**-11), ("bf16", 2**-8), ("q8_0", 1 / 254)])
+def test_weights_read_back_as_far_off_as_their_type_rounds(
+    tmp_path: Path, tokenizer: Tokenizer, dtype: str, share: float
+) -> None:
+    model = model_for(tokenizer, "modern")
+    weights = dict(model.named_parameters())
+    difference = check_weights(write(tmp_path / "model.gguf", model, tokenizer, dtype), model.config, weights, dtype)
+    largest = max(float(weight.abs().max()) for weight in weights.values() if weight.ndim == 2)
+    assert 0.3 * share * largest <= difference <= 1.1 * share * largest
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0"])
+def test_other_weights_than_were_asked_for_are_found(tmp_path: Path, tokenizer: Tokenizer, dtype: str) -> None:
+    model = model_for(tokenizer, "gpt2")
+    path = write(tmp_path / "model.gguf", model, tokenizer, dtype)
+    for name, place in [("blocks.1.mlp.down_proj.weight", (3, 5)), ("blocks.0.attention.q_proj.bias", (7,))]:
+        weights = {other: weight.detach().clone() for other, weight in model.named_parameters()}
+        weights[name][place] += 0.05
+        with pytest.raises(DamageError, match=r"blk\.\d\.\w+\.(weight|bias) differs by 0.0"):
+            check_weights(path, model.config, weights, dtype)
+    one_block = model.config.model_copy(update={"n_layer": 1})
+    first = {name: weight for name, weight in model.named_parameters() if not name.startswith("blocks.1.")}
+    with pytest.raises(DamageError, match=r"blk\.1\.\S+ was not asked for"):
+        check_weights(path, one_block, first, dtype)
+
+
+def test_numbers_beyond_f16_are_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = model_for(tokenizer, "gpt2")
+    with torch.no_grad():
+        model.blocks[0].mlp.up_proj.weight[0, 0] = 70_000
+    path = write(tmp_path / "model.gguf", model, tokenizer, "f16")
+    with pytest.raises(DamageError, match=r"ffn_up\.weight differs by inf.*\n.*\n.*bf16"):
+        check_weights(path, model.config, dict(model.named_parameters()), "f16")
+
+
+def test_the_tokenizer_reads_back(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    read = tokenizer_of(write(tmp_path / "model.gguf", model_for(tokenizer, "gpt2"), tokenizer))
+    for text in [*TEXTS, SPECIAL, *adversarial_strings(tokenizer)]:
+        assert read.encode(text).ids == tokenizer.encode_prompt(text), text
+
+
+def test_llama_cpp_reads_wordpiece_otherwise(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Why a WordPiece is refused: even with its case kept, runs of marks are cut and a separator closes each text."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
+    words = train(lambda: iter(TEXTS), "wordpiece", 320)
+    vocabulary = [words.piece(id_) or "" for id_ in range(words.vocab_size)]
+    pieces = [piece[2:] if piece.startswith("##") else f"\u2581{piece}" for piece in vocabulary]
+    for id_ in (words.separator_id, words.unknown_id):
+        pieces[id_] = vocabulary[id_]
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "gpt2")
+    model = model_for(tokenizer, "gpt2").config
+    writer.add_context_length(model.block_size)
+    writer.add_embedding_length(model.n_embd)
+    writer.add_block_count(model.n_layer)
+    writer.add_feed_forward_length(model.mlp_hidden)
+    writer.add_head_count(model.heads)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(pieces)
+    writer.add_token_types([3 if piece in ("[UNK]", "<|EOS|>") else 1 for piece in pieces])
+    writer.add_bool("tokenizer.ggml.normalizer.lowercase", False)
+    writer.add_unk_token_id(words.unknown_id)
+    writer.add_sep_token_id(words.separator_id)
+    writer.add_bos_token_id(words.separator_id)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    llama = llama_cpp.Llama(str(tmp_path / "model.gguf"), vocab_only=True, verbose=False)
+
+    def theirs(text: str) -> list[int]:
+        return llama.tokenize(text.encode(), add_bos=True, special=True)
+
+    separator = words.separator_id
+    assert theirs("The quick brown fox") == [*words.encode_prompt("The quick brown fox"), separator]
+    for text in ("Wait...", "a_b", "漢字", "£5"):
+        assert theirs(text)[:-1] != words.encode_prompt(text), text
+    llama.close()

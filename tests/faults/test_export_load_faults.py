@@ -196,3 +196,50 @@ def test_a_model_folder_that_exists(run: Path, untouched) -> None:
     assert "name another folder" in caught.value.mend
     write_model_folder(run / "final", loaded.model, loaded.tokenizer, "card", replace=True)
     assert (run / "final" / "README.md").read_text() == "card"
+
+
+@pytest.mark.fault(62)
+def test_an_export_that_fails_where_it_is_used(
+    acorn, refused, untouched, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 62: a program that crashes with the exported model takes neither acorn with it nor anything along."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    with untouched(tmp_path):
+        done = acorn("export", run, "--format", "hf", "--out", tmp_path / "out")
+        assert "it crashed (SIGSEGV)" in done.stderr
+        assert done.returncode == 4
+        assert done.stdout == ""
+
+
+@pytest.mark.fault(64)
+def test_an_export_onto_something_else(acorn, refused, untouched, run: Path, tmp_path: Path) -> None:
+    """Fault 64: not even --force replaces anything but an export."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious.txt").write_text("precious")
+    with untouched(tmp_path):
+        for place in (mine, run, run / "final", run / "checkpoints" / "step-00000008"):
+            refused(acorn("export", run, "--format", "hf", "--out", place), 2, f"{place} exists already", "--force")
+            done = acorn("export", run, "--format", "hf", "--out", place, "--force")
+            refused(done, 2, "is no export that --force could replace", "name another folder")
+        refused(
+            acorn("export", run, "--format", "hf", "--out", run / "final" / "in"), 2, "the folder of the model itself"
+        )
+
+
+@pytest.mark.fault(65)
+@pytest.mark.parametrize(
+    ("override", "code", "what"),
+    [("tokenizer.kind=wordpiece", 3, "this wordpiece tokenizer"), ("model.architecture=seed", 2, "seed has ReLU")],
+)
+def test_what_another_program_cannot_express(
+    acorn, pretrain, fine, refused, untouched, tmp_path: Path, override: str, code: int, what: str
+) -> None:
+    """Fault 65: no file that would decode wrongly is written; the other format is named."""
+    run = tmp_path / "run"
+    fine(pretrain(run, override, "train.eval_every=0", "train.save_every=0", "train.steps=1"))
+    with untouched(tmp_path):
+        refused(acorn("export", run, "--format", "gguf", "--out", tmp_path / "out"), code, what, "use --format hf")

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from acorn.config import ModelConfig
+from acorn.config import Config, ModelConfig
+from acorn.data.token_shards import SplitCount
 from acorn.model.gpt import NORM_EPS, ROPE_THETA
+from acorn.model.sizing import size_of
+from acorn.tokenizer.tokenizer import Tokenizer
 
 HUB_NAMES = {"bundled:wikitext-2": "Salesforce/wikitext"}
 """Sources that are a Hub dataset under another name."""
@@ -63,6 +66,48 @@ class CardFacts:
     recipe: Mapping[str, Any]
     evaluations: Sequence[Mapping[str, Any]] = ()
     licence: str = ""
+
+
+def facts_of_run(
+    config: Config,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    train: SplitCount,
+    step: int,
+    evaluations: Sequence[Mapping[str, Any]],
+) -> CardFacts:
+    """The facts of a run's weights at `step`.
+
+    Args:
+        model: the network's shape.
+        train: counts of the training split.
+        evaluations: one a split, of these weights.
+    """
+    recipe = {
+        "optimizer": config.optimizer.name,
+        "peak learning rate": config.optimizer.peak_lr,
+        "schedule": config.schedule.name,
+        "sequences per step": config.train.batch_size,
+        "tokens per sequence": config.model.block_size,
+        "precision": config.train.precision,
+        "seed": config.train.seed,
+    }
+    return CardFacts(
+        name=config.name,
+        config=model,
+        parameters=size_of(model).parameters,
+        tokenizer_kind=tokenizer.kind,
+        lossless=tokenizer.lossless,
+        sources=config.data.source,
+        documents=train.documents,
+        tokens=train.tokens,
+        words=train.words,
+        bytes=train.bytes,
+        steps=step,
+        tokens_seen=step * config.train.batch_size * config.model.block_size,
+        recipe=recipe,
+        evaluations=tuple(evaluations),
+    )
 
 
 def write_card(facts: CardFacts) -> str:

@@ -32,6 +32,10 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
+CHAT_TEMPLATE = "chat_template.jinja"
+SHARD_BYTES = 5_000_000_000
+"""A file of weights at most: the Hub handles smaller ones better, and a broken download costs less."""
+
 VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
 GPT2_BUFFERS = (".attn.bias", ".attn.masked_bias")
 """The causal mask, which GPT-2's first releases stored beside the weights."""
@@ -39,8 +43,6 @@ GPT2_BUFFERS = (".attn.bias", ".attn.masked_bias")
 
 def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, *, replace: bool = True) -> None:
     """Writes `model` and `tokenizer` as the Hugging Face folder `path`, in fp32, whole or not at all.
-
-    Rows of the vocabulary that the tokenizer has no entries for are left out.
 
     Args:
         card: the text of README.md.
@@ -52,22 +54,76 @@ def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, 
         DamageError: what was written does not read back as it was.
         ResourceError: the disk is full or cannot be written.
     """
+    with new_folder(path, replace=replace) as folder:
+        fill_model_folder(folder, model, tokenizer, card)
+
+
+def fill_model_folder(
+    folder: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    card: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    chat_template: str = "",
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes all files of a Hugging Face folder but the manifest, and reads them back.
+
+    Rows of the vocabulary that the tokenizer has no entries for are left out.
+
+    Args:
+        folder: is there, and empty.
+        dtype: of the weights.
+        chat_template: Jinja source of how a conversation becomes text; empty: there is none.
+        shard_bytes: weights that take more are spread over several files of at most so many bytes.
+
+    Raises:
+        InputError: the tokenizer has more entries than the model.
+        DamageError: what was written does not read back as it was.
+        OSError: the disk is full or cannot be written.
+    """
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     config, weights = without_padding(model.config, parameters, tokenizer)
-    tensors = to_hugging_face(config, {name: tensor.detach().float() for name, tensor in weights.items()})
-    ids = {"separator_id": tokenizer.separator_id, "pad_id": tokenizer.pad_id}
-    with new_folder(path, replace=replace) as folder:
+    weights = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
+    name_of_dtype = str(dtype).removeprefix("torch.")
+    values = to_config_json(config, separator_id=tokenizer.separator_id, pad_id=tokenizer.pad_id)
+    files = {
+        MODEL_CONFIG: to_json({**values, "dtype": name_of_dtype, "torch_dtype": name_of_dtype}),
+        GENERATION_CONFIG: to_json(_generation_config(tokenizer, config)),
+        TOKENIZER: tokenizer.to_json(),
+        TOKENIZER_CONFIG: to_json(tokenizer.transformers_config(config.block_size)),
+        CARD: card,
+    }
+    if chat_template:
+        files[CHAT_TEMPLATE] = chat_template
+    _save_weights(folder, to_hugging_face(config, weights), shard_bytes)
+    for name, text in files.items():
+        (folder / name).write_bytes(text.encode("utf-8"))
+    _check_round_trip(folder, config, weights, tokenizer)
+
+
+def _save_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
+    """One file, or several and their index, in the form that transformers writes."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = shard_bytes
+    for name, tensor in tensors.items():
+        if tensor.nbytes > room and shards[-1]:
+            shards.append({})
+            room = shard_bytes
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    if len(shards) == 1:
         save_tensors(folder / WEIGHTS, tensors)
-        files = {
-            MODEL_CONFIG: to_json(to_config_json(config, **ids)),
-            GENERATION_CONFIG: to_json(_generation_config(tokenizer, config)),
-            TOKENIZER: tokenizer.to_json(),
-            TOKENIZER_CONFIG: to_json(tokenizer.transformers_config(config.block_size)),
-            CARD: card,
-        }
-        for name, text in files.items():
-            (folder / name).write_bytes(text.encode("utf-8"))
-        _check_round_trip(folder, config, weights, tokenizer)
+        return
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_tensors(folder / file, shard)
+        places |= dict.fromkeys(shard, file)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": places}
+    (folder / WEIGHTS_INDEX).write_bytes(to_json(index).encode("utf-8"))
 
 
 def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:
@@ -80,7 +136,7 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
     different = [
         name
         for name, weight in weights.items()
-        if name not in read_weights or not torch.equal(read_weights[name], weight.detach().float().cpu())
+        if name not in read_weights or not torch.equal(read_weights[name], weight.cpu())
     ]
     shape = {"n_layer", "heads", "kv_heads", "n_embd", "block_size", "vocab_size", "mlp_hidden", "is_tied"}
     different += [name for name in sorted(shape) if getattr(read_config, name) != getattr(config, name)]

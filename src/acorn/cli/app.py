@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from acorn.cli import data, demo, evaluate, generate, plan, pretrain, report, tokenizer, verify
+from acorn.cli import data, demo, evaluate, export, generate, plan, pretrain, report, tokenizer, verify
 
 app = typer.Typer(
     name="acorn",
@@ -21,6 +21,7 @@ app.command("demo")(demo.demo)
 app.command("pretrain")(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)
 app.command("plan")(plan.plan)

@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import tokenizers
 import torch
+from numpy.typing import NDArray
+from tokenizers import AddedToken, models, pre_tokenizers, processors
 from torch import Tensor
 
 from acorn.checkpoint.layouts import to_hugging_face
 from acorn.config import ModelConfig
-from acorn.errors import InputError, MissingPackageError, UsageError
+from acorn.errors import DamageError, InputError, MissingPackageError, UsageError
 from acorn.model.gpt import NORM_EPS, ROPE_THETA
 from acorn.tokenizer import bpe
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -35,7 +39,13 @@ ALWAYS_FP32 = ("position_embd.weight",)
 
 
 def write_gguf(
-    path: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, dtype: GGUFType, name: str
+    path: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    dtype: GGUFType,
+    name: str,
+    chat_template: str = "",
 ) -> None:
     """Writes model and tokenizer as the file `path`.
 
@@ -43,6 +53,7 @@ def write_gguf(
         weights: under the names of `GPT.named_parameters()`, without padded rows of the vocabulary.
         dtype: of the matrices; vectors stay fp32.
         name: what runtimes show as the model's name.
+        chat_template: Jinja source of how a conversation becomes text; empty: there is none.
 
     Raises:
         UsageError: llama.cpp has no such network, or `dtype` does not fit its sizes.
@@ -50,23 +61,18 @@ def write_gguf(
         MissingPackageError: the extra `gguf` is not installed.
     """
     check_expressible(config, tokenizer, dtype)
-    library = _library()
+    library = gguf_package()
     architecture = ARCHITECTURES[config.architecture]
     writer = library.GGUFWriter(path, architecture)
     writer.add_name(name)
+    if chat_template:
+        writer.add_chat_template(chat_template)
     _add_shape(writer, config)
     _add_tokenizer(writer, tokenizer)
     writer.add_file_type(getattr(library.LlamaFileType, _FILE_TYPES[dtype]))
-    names = library.get_tensor_name_map(getattr(library.MODEL_ARCH, architecture.upper()), config.n_layer)
     kind = getattr(library.GGMLQuantizationType, dtype.upper())
-    for theirs, tensor in to_hugging_face(config, weights).items():
-        place = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
-        assert place is not None, f"GGUF has no name for {theirs}"
-        matrix = tensor.ndim == 2 and place not in ALWAYS_FP32
-        if matrix and theirs.startswith("transformer.h."):  # GPT-2's layout keeps a block's matrices as (in, out)
-            tensor = tensor.T
-        values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-        if matrix and dtype != "f32":
+    for place, values, is_matrix in _tensors(config, weights):
+        if is_matrix and dtype != "f32":
             writer.add_tensor(place, library.quants.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(place, values)
@@ -76,6 +82,55 @@ def write_gguf(
         writer.write_tensors_to_file()
     finally:
         writer.close()
+
+
+def check_weights(path: Path, config: ModelConfig, weights: Mapping[str, Tensor], dtype: GGUFType) -> float:
+    """Reads a file that `write_gguf` wrote, and compares each number with the one it stands for.
+
+    Returns:
+        the largest difference, which is that of rounding to `dtype`.
+
+    Raises:
+        DamageError: a tensor is missing, was not asked for, or differs by more than rounding explains.
+    """
+    library = gguf_package()
+    stored = {tensor.name: tensor for tensor in library.GGUFReader(path).tensors}
+    largest, faults = 0.0, []
+    for place, values, is_matrix in _tensors(config, weights):
+        if place not in stored:
+            faults.append(f"{place} is missing")
+            continue
+        tensor = stored.pop(place)
+        read = library.quants.dequantize(tensor.data, tensor.tensor_type).reshape(values.shape)
+        difference = np.abs(read - values)
+        # Written as "not within", since no comparison holds for NaN.
+        if not np.all(difference <= _rounding(values, dtype if is_matrix else "f32")):
+            faults.append(f"{place} differs by {difference.max():.3g}")
+        largest = max(largest, float(difference.max()))
+    faults += [f"{place} was not asked for" for place in stored]
+    if faults:
+        raise DamageError(
+            f"The file does not hold the weights that were written: {', '.join(faults[:8])}.",
+            where=str(path),
+            mend="check the disk; nothing was kept. Weights too large for f16 fit into bf16",
+        )
+    return largest
+
+
+def _rounding(values: NDArray[np.float32], dtype: GGUFType) -> NDArray[Any]:
+    """How far each number may move when it is stored as `dtype`."""
+    size = np.abs(values)
+    if dtype == "q8_0":  # in steps of 1/127 of the block's largest number, and those are stored as f16
+        blocks = size.reshape(-1, BLOCK_OF_Q8_0)
+        size = np.broadcast_to(blocks.max(axis=1, keepdims=True), blocks.shape).reshape(values.shape)
+    return ROUNDING[dtype] * size + (SMALLEST_F16 if dtype in ("f16", "q8_0") else 0)
+
+
+ROUNDING = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.57 / 127}
+"""Largest error of each type, as a share of the number (q8_0: of the largest in its block)."""
+
+SMALLEST_F16 = 127 * 2**-25
+"""What numbers and q8_0's steps too small for f16's full precision are off by at most."""
 
 
 def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType) -> None:
@@ -108,6 +163,23 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
         )
 
 
+def tokenizer_of(path: Path) -> tokenizers.Tokenizer:
+    """The tokenizer that a file of ours describes, built from its entries by GPT-2's rules, as llama.cpp does."""
+    fields = gguf_package().GGUFReader(path).fields
+    pieces, kinds, merges, first = (
+        fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges", "bos_token_id")
+    )
+    kind = gguf_package().TokenType
+    added = {piece: id_ for id_, piece in enumerate(pieces) if kinds[id_] in (kind.CONTROL, kind.USER_DEFINED)}
+    vocabulary = {piece: id_ for id_, piece in enumerate(pieces) if kinds[id_] != kind.UNUSED}
+    read = tokenizers.Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    read.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    read.add_tokens([AddedToken(piece, normalized=False) for piece in added])
+    separator = pieces[first]
+    read.post_processor = processors.TemplateProcessing(single=f"{separator} $A", special_tokens=[(separator, first)])
+    return read
+
+
 def _is_gpt2_bpe(tokenizer: Tokenizer) -> bool:
     """Byte-level BPE that splits text with GPT-2's own pattern and changes nothing before that."""
     spec = json.loads(tokenizer.to_json())
@@ -123,6 +195,20 @@ def _is_gpt2_bpe(tokenizer: Tokenizer) -> bool:
 
 
 _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+
+
+def _tensors(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, NDArray[np.float32], bool]]:
+    """Name in the file, numbers as they lie there, and whether they take the file's type instead of f32."""
+    library = gguf_package()
+    architecture = getattr(library.MODEL_ARCH, ARCHITECTURES[config.architecture].upper())
+    names = library.get_tensor_name_map(architecture, config.n_layer)
+    for theirs, tensor in to_hugging_face(config, weights).items():
+        place = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+        assert place is not None, f"GGUF has no name for {theirs}"
+        is_matrix = tensor.ndim == 2 and place not in ALWAYS_FP32
+        if is_matrix and theirs.startswith("transformer.h."):  # GPT-2's layout keeps a block's matrices as (in, out)
+            tensor = tensor.T
+        yield place, tensor.detach().to("cpu", torch.float32).contiguous().numpy(), is_matrix
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
@@ -144,7 +230,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     """Pieces, kinds and merges. A prompt begins with the separator, as `Tokenizer.encode_prompt` does it."""
-    kinds = _library().TokenType
+    kinds = gguf_package().TokenType
     spec: dict[str, Any] = json.loads(tokenizer.to_json())
     pieces = {identifier: piece for piece, identifier in spec["model"]["vocab"].items()}
     types = dict.fromkeys(pieces, kinds.NORMAL)
@@ -166,7 +252,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
         writer.add_pad_token_id(tokenizer.pad_id)
 
 
-def _library() -> Any:
+def gguf_package() -> Any:
     """The package gguf, kept by llama.cpp itself."""
     try:
         import gguf

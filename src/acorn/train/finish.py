@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from acorn.checkpoint.integrity import model_faults
-from acorn.checkpoint.model_card import CardFacts, write_card
+from acorn.checkpoint.model_card import facts_of_run, write_card
 from acorn.checkpoint.model_folder import write_model_folder
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore
 from acorn.config import Config
@@ -15,7 +15,6 @@ from acorn.errors import DamageError
 from acorn.evaluate.validation import evaluate_split
 from acorn.files import disk_errors, read_sealed_json, sync_folder, write_sealed_json
 from acorn.model.gpt import GPT
-from acorn.model.sizing import size_of
 from acorn.progress import Progress
 from acorn.report.html import write_report
 from acorn.report.plots import write_loss_picture
@@ -57,7 +56,7 @@ def finish_run(
                 progress.note(f"No figures of {split}: {error.what}")
                 continue
             evaluation[split] = dataclasses.asdict(result)
-    facts = _card_facts(config, tokenizer, shards, step, evaluation)
+    facts = facts_of_run(config, config.model, tokenizer, shards.count("train"), step, list(evaluation.values()))
     write_model_folder(run.final, model, tokenizer, write_card(facts))
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):
@@ -75,34 +74,3 @@ def is_finished(run: RunFolder, step: int) -> bool:
     except DamageError:
         return False
     return written == step and not model_faults(run.final) and run.loss_picture.exists() and run.report.exists()
-
-
-def _card_facts(
-    config: Config, tokenizer: Tokenizer, shards: TokenShards, step: int, evaluation: dict[str, Any]
-) -> CardFacts:
-    count = shards.count("train")
-    recipe = {
-        "optimizer": config.optimizer.name,
-        "peak learning rate": config.optimizer.peak_lr,
-        "schedule": config.schedule.name,
-        "sequences per step": config.train.batch_size,
-        "tokens per sequence": config.model.block_size,
-        "precision": config.train.precision,
-        "seed": config.train.seed,
-    }
-    return CardFacts(
-        name=config.name,
-        config=config.model,
-        parameters=size_of(config.model).parameters,
-        tokenizer_kind=tokenizer.kind,
-        lossless=tokenizer.lossless,
-        sources=config.data.source,
-        documents=count.documents,
-        tokens=count.tokens,
-        words=count.words,
-        bytes=count.bytes,
-        steps=step,
-        tokens_seen=step * config.train.batch_size * config.model.block_size,
-        recipe=recipe,
-        evaluations=tuple(evaluation.values()),
-    )

@@ -1,0 +1,88 @@
+"""`acorn export`: a trained model for other runtimes."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from acorn.cli.output import print_facts, print_json
+
+if TYPE_CHECKING:
+    from acorn.export.parity import Parity
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
+    format: Annotated[
+        str, typer.Option(metavar="hf|gguf", help="hf: a Hugging Face model folder; gguf: for llama.cpp.")
+    ],
+    dtype: Annotated[
+        str, typer.Option(metavar="f32|bf16|f16|q8_0", help="Type of the weights; q8_0 in gguf only.")
+    ] = "f32",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write.")] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Publish it on the Hub; --out may be left out."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="What --push makes is seen by you only.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a model for other runtimes, and check in one that it is still the same model."""
+    from acorn.errors import UsageError
+    from acorn.export.export import export as export_model
+    from acorn.export.publish import check_login, publish
+    from acorn.report.terminal import TaskProgress
+
+    if out is None and push is None:
+        raise UsageError("There is no place to write to.", where="--out", mend="name a folder: --out DIR")
+    if push is not None:
+        if format != "hf":
+            raise UsageError("Only a Hugging Face folder is published.", where="--push", mend="use --format hf")
+        check_login(push)
+    progress = TaskProgress()
+    places: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="acorn-") as temporary:
+        folder = out or Path(temporary) / "model"
+        result = export_model(run, folder, format, dtype, checkpoint=checkpoint, force=force, progress=progress)
+        if out:
+            places["folder"] = str(out)
+        if push:
+            progress.note(f"Uploading it to {push}.")
+            places["published"] = publish(folder, push, private=private)
+    progress.close()
+    if as_json:
+        print_json({**places, **dataclasses.asdict(result.parity)})
+    else:
+        print_facts({**places, **_table(result.parity)})
+
+
+def _table(parity: Parity) -> dict[str, str]:
+    """The report for a reader: what was compared -> how it came out."""
+    rows = {
+        "format": f"{parity.format}, {parity.dtype}",
+        "runtime": f"{parity.runtime} {parity.runtime_version or parity.runtime_note}",
+        "weights": f"read back, off by {parity.weight_difference:.2g} at most",
+        "tokens": f"{parity.lines_equal:,} of {parity.lines:,} held-out lines and {parity.strings_equal:,} of "
+        f"{parity.strings:,} hard strings equal (by {parity.tokens_by})",
+        "lines from": ", ".join(f"{place} ({n:,})" for place, n in parity.lines_from.items()),
+    }
+    if parity.runtime_version is None:
+        return {**rows, "logits": "not checked", "greedy tokens": "not checked"}
+    return {
+        **rows,
+        "logits": f"off by {parity.logit_difference:.2g} at most, {parity.logit_difference_in_deviations:.2g} standard "
+        f"deviations; {parity.logit_tolerance_in_deviations} allowed",
+        "likeliest token": f"equal at {parity.likeliest_agreement:.2%} of {parity.logit_positions:,} positions, "
+        f"KL divergence {parity.kl_divergence:.2g} nats",
+        "greedy tokens": f"{parity.greedy_equal} of {parity.greedy_tokens} equal, {parity.greedy_near_ties} near ties"
+        f"{'' if parity.greedy_required else ' (not required)'}",
+    }

@@ -1,0 +1,185 @@
+"""A RUN -> a folder for another runtime: checked there, and written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+import torch
+from torch import Tensor
+
+from acorn.checkpoint.load import LoadedModel, load
+from acorn.checkpoint.model_folder import CARD, CHAT_TEMPLATE, SHARD_BYTES, TOKENIZER_CONFIG, fill_model_folder
+from acorn.errors import UsageError
+from acorn.export.card import card_of, name_of
+from acorn.export.gguf import GGUFType, check_expressible, check_weights, gguf_package, tokenizer_of, write_gguf
+from acorn.export.parity import Parity, compare
+from acorn.export.probe import probe
+from acorn.export.runtimes import RUNTIMES, ask
+from acorn.files import read_json, to_json
+from acorn.folders import new_folder
+from acorn.progress import QUIET, Progress
+from acorn.run_folder import MANIFEST, TOKENIZER
+from acorn.tokenizer.tokenizer import Tokenizer
+
+HF_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+DTYPES: dict[str, Sequence[str]] = {"hf": tuple(HF_DTYPES), "gguf": get_args(GGUFType)}
+"""Format -> types that its weights may have."""
+
+PARITY, GGUF_FILE = "parity.json", "model.gguf"
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """A folder that was written, and what was checked of it."""
+
+    folder: Path
+    parity: Parity
+
+
+def export(
+    run: Path,
+    out: Path,
+    format: str,
+    dtype: str = "f32",
+    *,
+    checkpoint: str | None = None,
+    force: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress = QUIET,
+) -> Export:
+    """Writes the model of `run` as the folder `out`, after it passed every gate of parity.py.
+
+    Args:
+        format: "hf", a Hugging Face model folder; "gguf", a folder with a GGUF file.
+        dtype: of the weights, one of DTYPES[format].
+        checkpoint: as in `load`.
+        force: an earlier export of the name `out` is replaced.
+        shard_bytes: the largest file of weights of a Hugging Face folder.
+
+    Raises:
+        UsageError: `out` or `dtype` cannot be used, or the format has no such network.
+        InputError: the format has no such tokenizer.
+        DamageError: `run` fails its check, or what was written is not the same model. Nothing is kept of it.
+        MissingPackageError: GGUF is written with the package gguf.
+        ResourceError: the disk is full or cannot be written.
+    """
+    _check_format(format, dtype)
+    _check_target(out, force)
+    loaded = load(run, checkpoint, progress=progress)
+    if loaded.folder.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(
+            f"{out} is, or is in, the folder of the model itself.", where="--out", mend="name a folder beside it"
+        )
+    if format == "gguf":
+        check_expressible(loaded.config, loaded.tokenizer, cast(GGUFType, dtype))
+        gguf_package()
+    if dtype == "f16":
+        _check_range(loaded)
+    runtime = RUNTIMES[format]
+    with new_folder(out, replace=force) as folder:
+        progress.note(f"Writing {out} ({format}, {dtype}).")
+        if format == "hf":
+            difference, encode = _write_hf(folder, loaded, dtype, shard_bytes)
+        else:
+            difference, encode = _write_gguf(folder, loaded, cast(GGUFType, dtype))
+        asked = probe(loaded.model, loaded.tokenizer, loaded.folder)
+        answer = None
+        if runtime.installed:
+            progress.note(f"Checking it in {runtime.name}.")
+            answer = ask(runtime, folder / GGUF_FILE if format == "gguf" else folder, asked.question)
+        parity = compare(
+            asked,
+            answer,
+            [encode(text) for text in asked.question.texts],
+            format=format,
+            dtype=dtype,
+            runtime=runtime,
+            weight_difference=difference,
+        )
+        (folder / PARITY).write_bytes(to_json(dataclasses.asdict(parity)).encode("utf-8"))
+    return Export(out, parity)
+
+
+def _check_format(format: str, dtype: str) -> None:
+    if format not in DTYPES:
+        raise UsageError(f"There is no format {format!r}.", where="--format", mend=f"choose one of {', '.join(DTYPES)}")
+    if dtype not in DTYPES[format]:
+        others = [name for name, types in DTYPES.items() if dtype in types]
+        or_format = f", or --format {others[0]}" if others else ""
+        raise UsageError(
+            f"The format {format} has no type {dtype!r}.",
+            where="--dtype",
+            mend=f"choose one of {', '.join(DTYPES[format])}{or_format}",
+        )
+
+
+def _check_target(out: Path, force: bool) -> None:
+    """Refuses a place where something would be lost: only an earlier export may be replaced.
+
+    Raises:
+        UsageError: as said.
+    """
+    place = out.absolute()
+    if not place.exists() and not place.is_symlink():
+        return
+    if force and (place / PARITY).is_file() and (place / MANIFEST).is_file() and not place.is_symlink():
+        return
+    raise UsageError(
+        f"{place} exists already{', and is no export that --force could replace' if force else ''}.",
+        where=f"--out {out}",
+        mend="name another folder" if force else "name another folder, or replace an earlier export with --force",
+    )
+
+
+def _check_range(loaded: LoadedModel) -> None:
+    most = torch.finfo(torch.float16).max
+    for name, weight in loaded.model.named_parameters():
+        if (largest := float(weight.detach().abs().max())) > most:
+            raise UsageError(
+                f"f16 ends at {most:,.0f}, and {name} has {largest:,.0f}.", where="--dtype f16", mend="use --dtype bf16"
+            )
+
+
+def _write_hf(folder: Path, loaded: LoadedModel, dtype: str, shard_bytes: int) -> tuple[float, Encode]:
+    """Fills `folder`; returns the largest difference of a weight, and how the tokenizer in there encodes a prompt."""
+    stored = HF_DTYPES[dtype]
+    fill_model_folder(
+        folder,
+        loaded.model,
+        loaded.tokenizer,
+        card_of(loaded),
+        dtype=stored,
+        chat_template=_chat_template(loaded.folder),
+        shard_bytes=shard_bytes,
+    )
+    # What was written has been read back and is the weights in that type, bit for bit.
+    weights = [weight.detach() for weight in loaded.model.parameters()]
+    largest = max(float((weight - weight.to(stored)).abs().max()) for weight in weights)
+    return largest, Tokenizer.from_file(folder / TOKENIZER).encode_prompt
+
+
+def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[float, Encode]:
+    """As `_write_hf`."""
+    path = folder / GGUF_FILE
+    weights: dict[str, Tensor] = dict(loaded.model.named_parameters())
+    write_gguf(path, loaded.config, weights, loaded.tokenizer, dtype, name_of(loaded), _chat_template(loaded.folder))
+    (folder / CARD).write_bytes(card_of(loaded).encode("utf-8"))
+    difference = check_weights(path, loaded.config, weights, dtype)
+    read = tokenizer_of(path)
+    return difference, lambda text: read.encode(text).ids
+
+
+def _chat_template(folder: Path) -> str:
+    """How a conversation becomes text, where the model that is exported says so; else empty."""
+    if (folder / CHAT_TEMPLATE).is_file():
+        return (folder / CHAT_TEMPLATE).read_text("utf-8")
+    if not (folder / TOKENIZER_CONFIG).is_file():
+        return ""
+    values = read_json(folder / TOKENIZER_CONFIG)
+    template = values.get("chat_template") if isinstance(values, dict) else None
+    return template if isinstance(template, str) else ""

@@ -1,0 +1,82 @@
+"""What an exported model is asked, and what the model that was trained answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from acorn.export.probe_texts import adversarial_strings, held_out_lines
+from acorn.export.runtimes import Question
+from acorn.model.gpt import GPT
+from acorn.model.kv_cache import KVCache
+from acorn.tokenizer.tokenizer import Tokenizer
+
+WINDOWS, LONGEST_WINDOW = 4, 256
+"""Windows whose logits are compared, and their tokens at most: with more, the file of logits grows large."""
+
+GREEDY_TOKENS, PROMPT_TOKENS = 200, 16
+"""Tokens that are chosen greedily, over as many continuations as the context asks for."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question with acorn's own answers, in fp32.
+
+    Attributes:
+        n_lines: how many of the question's texts, the first ones, are held-out lines.
+        origins: where these lines are from, with their number.
+        tokens: of each text.
+        logits: of each window (T, V).
+        gaps: for each continuation, at each token, how far the likeliest logit is above the second.
+    """
+
+    question: Question
+    n_lines: int
+    origins: dict[str, int]
+    tokens: list[list[int]]
+    logits: list[Tensor]
+    gaps: list[list[float]]
+
+
+def probe(model: GPT, tokenizer: Tokenizer, folder: Path) -> Probe:
+    """The probe for a model in fp32 that was loaded from `folder`."""
+    lines, origins = held_out_lines(folder, tokenizer)
+    texts = [*lines, *adversarial_strings(tokenizer)]
+    stream = [id_ for ids in tokenizer.encode_documents(lines) for id_ in (tokenizer.separator_id, *ids)]
+    most = model.config.block_size
+    length = min(most, LONGEST_WINDOW)
+    windows = [stream[place : place + length] for place in range(0, WINDOWS * length, length)]
+    continuations: list[tuple[list[int], list[int]]] = []
+    gaps: list[list[float]] = []
+    missing = GREEDY_TOKENS
+    n_prompt = min(PROMPT_TOKENS, most // 2)
+    while missing:
+        begin = n_prompt * len(continuations)
+        prompt = stream[begin : begin + n_prompt]
+        ids, gap = _greedy(model, prompt, min(missing, most - n_prompt))
+        continuations.append((prompt, ids))
+        gaps.append(gap)
+        missing -= len(ids)
+    with torch.inference_mode():
+        logits = [model(torch.tensor([window]))[0] for window in windows if window]
+    question = Question(texts, [window for window in windows if window], continuations)
+    return Probe(question, len(lines), origins, [tokenizer.encode_prompt(text) for text in texts], logits, gaps)
+
+
+@torch.inference_mode()
+def _greedy(model: GPT, prompt: Sequence[int], n: int) -> tuple[list[int], list[float]]:
+    """`n` tokens after the prompt, each the likeliest, and the distance of its logit to the second."""
+    cache = KVCache(model.config, 1, len(prompt) + n)
+    ids: list[int] = []
+    gaps: list[float] = []
+    read = list(prompt)
+    while len(ids) < n:
+        best = model(torch.tensor([read]), cache=cache)[0, -1].topk(2)
+        ids.append(int(best.indices[0]))
+        gaps.append(float(best.values[0] - best.values[1]))
+        read = ids[-1:]
+    return ids, gaps

@@ -1,0 +1,93 @@
+"""A Hugging Face model folder becomes a repository of the Hub, or of what HF_ENDPOINT names instead."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from acorn.errors import AcornError, ResourceError, UsageError
+
+
+def check_login(repository: str) -> None:
+    """Asks the Hub whether the user's token is good, before there is anything to publish.
+
+    Raises:
+        UsageError: `repository` is not of the form OWNER/NAME, or the user is not logged in.
+        ResourceError: the Hub cannot be reached.
+    """
+    import huggingface_hub
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise UsageError(f"{repository!r} names no repository.", where="--push", mend="write OWNER/NAME")
+    with _hub_errors(repository):
+        if not huggingface_hub.get_token():
+            raise UsageError("You are not logged in to the Hugging Face Hub.", where="--push", mend=_LOG_IN)
+        huggingface_hub.HfApi().whoami()
+
+
+def publish(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Uploads the files of `folder` in one commit; a repository that is not there is made.
+
+    Args:
+        private: of a repository that is made: only its owner sees it.
+
+    Returns:
+        the repository's address.
+
+    Raises:
+        UsageError: the user's token may not do this.
+        ResourceError: the Hub cannot be reached, or refuses.
+    """
+    import huggingface_hub
+
+    with _hub_errors(repository):
+        hub = huggingface_hub.HfApi()
+        address = hub.create_repo(repository, private=private, exist_ok=True)
+        hub.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Exported with acorn", ignore_patterns=[".*"]
+        )
+    return str(address)
+
+
+@contextlib.contextmanager
+def _hub_errors(repository: str) -> Iterator[None]:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except AcornError:
+        raise
+    except HFValidationError as error:
+        raise UsageError(
+            f"{repository!r} names no repository: {error}", where="--push", mend="write OWNER/NAME"
+        ) from None
+    except OfflineModeIsEnabled:
+        raise UsageError(
+            "HF_HUB_OFFLINE forbids to publish.", where="--push", mend="set HF_HUB_OFFLINE=0 for this command"
+        ) from None
+    except HfHubHTTPError as error:
+        raise _refusal(repository, error.response.status_code, str(error)) from error
+    except Exception as error:  # the library and what it stands on raise errors of many families
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ResourceError(
+            f"The Hub cannot be reached: {cause}", where=f"--push {repository}", mend="check the connection; try again"
+        ) from error
+
+
+def _refusal(repository: str, status: int, said: str) -> AcornError:
+    where = f"--push {repository}"
+    if status == 401:
+        return UsageError("The Hub does not know your token (401).", where=where, mend=_LOG_IN)
+    if status in (403, 404):
+        return UsageError(
+            f"Your token may not write to {repository} ({status}).",
+            where=where,
+            mend="name a repository of your own, or use a token that has the right to write to this one",
+        )
+    said = " ".join(said.split())[:300]
+    return ResourceError(f"The Hub answered {status}: {said}", where=where, mend="try again later")
+
+
+_LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token with the right to write"

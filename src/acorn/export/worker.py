@@ -1,0 +1,135 @@
+"""Another runtime, asked in a process of its own: when it crashes there, that is an answer too.
+
+    python -m acorn.export.worker FOLDER
+
+FOLDER holds question.json (see `Question` in runtimes.py); answer.json and logits.safetensors come to lie beside it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+QUESTION, ANSWER, LOGITS = "question.json", "answer.json", "logits.safetensors"
+
+Logits = NDArray[np.float32]
+
+
+class Model(Protocol):
+    """A loaded model, as far as it is asked."""
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text as a prompt."""
+
+    def logits(self, ids: list[int]) -> Logits:
+        """Of every position of one window: (T, V)."""
+
+    def likeliest(self, prompt: list[int], ids: list[int]) -> list[int]:
+        """The likeliest token in the place of each of `ids`, which follow `prompt`, read one by one into a cache."""
+
+
+class Transformers:
+    """A Hugging Face folder in transformers, the stored weights computed with in fp32."""
+
+    package = "transformers"
+
+    def __init__(self, path: str, longest: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self._torch = torch
+        self._tokenizer = AutoTokenizer.from_pretrained(path)
+        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        return list(self._tokenizer(texts)["input_ids"])
+
+    def logits(self, ids: list[int]) -> Logits:
+        return self._step(ids, None)[0]
+
+    def likeliest(self, prompt: list[int], ids: list[int]) -> list[int]:
+        logits, cache = self._step(prompt, None)
+        found = [int(logits[-1].argmax())]
+        for id_ in ids[:-1]:
+            logits, cache = self._step([id_], cache)
+            found.append(int(logits[-1].argmax()))
+        return found
+
+    def _step(self, ids: list[int], cache: Any) -> tuple[Logits, Any]:
+        with self._torch.no_grad():
+            out = self._model(self._torch.tensor([ids]), past_key_values=cache, use_cache=True)
+        return out.logits[0].numpy(), out.past_key_values
+
+
+class LlamaCpp:
+    """A GGUF file in llama.cpp through its Python binding, keys and values kept in fp32."""
+
+    package = "llama-cpp-python"
+
+    def __init__(self, path: str, longest: int) -> None:
+        import llama_cpp.llama_cpp as library
+        from llama_cpp import Llama
+
+        defaults = library.llama_model_default_params
+
+        def plain_weights() -> Any:
+            """Without weights repacked for the processor's own instructions.
+
+            Those for AMX crash in builds of 2026: the compiler drops most of the tiles' configuration (llama.cpp's
+            issue 20824). That would say nothing about the file.
+            """
+            settings = defaults()
+            settings.use_extra_bufts = False
+            return settings
+
+        library.llama_model_default_params = plain_weights
+        self._model = Llama(
+            path, n_ctx=longest, n_batch=longest, logits_all=True, type_k=FP32, type_v=FP32, verbose=False
+        )
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        return [self._model.tokenize(text.encode(), add_bos=True, special=True) for text in texts]
+
+    def logits(self, ids: list[int]) -> Logits:
+        self._model.reset()
+        self._model.eval(ids)
+        return np.array(self._model.scores[: len(ids)], dtype=np.float32)
+
+    def likeliest(self, prompt: list[int], ids: list[int]) -> list[int]:
+        found = [int(self.logits(prompt)[-1].argmax())]
+        for id_ in ids[:-1]:
+            self._model.eval([id_])
+            found.append(int(self._model.scores[self._model.n_tokens - 1].argmax()))
+        return found
+
+
+FP32 = 0
+"""GGML's number for it; keys and values are in fp16 by default."""
+
+MODELS: dict[str, type[Transformers] | type[LlamaCpp]] = {"transformers": Transformers, "llama.cpp": LlamaCpp}
+
+
+def main(folder: Path) -> None:
+    """Answers the question in `folder`."""
+    question = json.loads((folder / QUESTION).read_bytes())
+    kind = MODELS[question["runtime"]]
+    model: Model = kind(question["model"], question["longest"])
+    answer = {
+        "version": importlib.metadata.version(kind.package),
+        "tokens": model.tokens(question["texts"]),
+        "likeliest": [model.likeliest(prompt, ids) for prompt, ids in question["continuations"]],
+    }
+    logits = {str(number): model.logits(ids) for number, ids in enumerate(question["windows"])}
+    save_file(logits, folder / LOGITS)
+    (folder / ANSWER).write_text(json.dumps(answer), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,61 @@
+"""Small models whose parameters all differ from what they start as, and folders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from acorn.checkpoint.model_folder import write_model_folder
+from acorn.config import ModelConfig
+from acorn.export import runtimes
+from acorn.export.probe_texts import BASES
+from acorn.model.gpt import GPT
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.training import train
+
+CARD = "---\nlicense: mit\n---\n# card"
+TEXTS = ["The quick brown fox jumps over the lazy dog. " * 20, *BASES] * 5
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """It has learned merges in every script of the hard strings, so that a text split elsewhere shows."""
+    return train(lambda: iter(TEXTS), "bpe", 1200)
+
+
+def model_for(tokenizer: Tokenizer, architecture: str, **more: object) -> GPT:
+    """No parameter keeps a value that would hide a mistake."""
+    sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 64} | more
+    model = GPT(ModelConfig(architecture=architecture, vocab_size=tokenizer.vocab_size, **sizes))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(0.1 * noise + (parameter.ndim == 1))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., GPT]:
+    return model_for
+
+
+@pytest.fixture
+def folder(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a model folder of an architecture."""
+
+    def write(architecture: str, **more: object) -> Path:
+        path = tmp_path / "a model"
+        write_model_folder(path, model_for(tokenizer, architecture, **more), tokenizer, CARD)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither transformers nor llama.cpp is installed, as far as an export can tell."""
+    monkeypatch.setattr(runtimes.Runtime, "installed", False)

@@ -1,0 +1,217 @@
+"""An export is the model that was trained, or is not there: in the runtimes themselves, where they are installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+
+from acorn.checkpoint.load import load
+from acorn.checkpoint.model_folder import fill_model_folder, write_model_folder
+from acorn.errors import DamageError, UsageError
+from acorn.export import export as module
+from acorn.export.export import export
+from acorn.export.runtimes import Answer, Question, Runtime
+from acorn.folders import verify_folder
+from acorn.model.gpt import GPT
+from acorn.tokenizer.tokenizer import Tokenizer
+
+Folder = Callable[..., Path]
+
+
+def parameters(path: Path) -> dict[str, torch.Tensor]:
+    return {name: weight.detach() for name, weight in load(path).model.named_parameters()}
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "modern"])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0"])
+def test_llama_cpp_runs_what_was_exported(folder: Folder, tmp_path: Path, architecture: str, dtype: str) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
+    out = tmp_path / "out"
+    parity = export(folder(architecture), out, "gguf", dtype).parity
+    assert parity.runtime_version
+    assert parity.tokens_by == f"llama.cpp {parity.runtime_version}"
+    assert (parity.lines_equal, parity.strings_equal) == (2000, 200)
+    assert parity.logit_positions == 4 * 64
+    assert parity.greedy_tokens == 200
+    assert (parity.weight_difference == 0) == (dtype == "f32")
+    if dtype == "f32":
+        assert parity.greedy_equal == 200
+        assert parity.likeliest_agreement == 1
+    assert sorted(file.name for file in out.iterdir()) == ["README.md", "manifest.json", "model.gguf", "parity.json"]
+    assert json.loads((out / "parity.json").read_text()) == dataclasses.asdict(parity)
+    assert not verify_folder(out)
+
+
+@pytest.mark.parametrize(("architecture", "dtype"), [("seed", "f32"), ("modern", "bf16")])
+def test_transformers_runs_what_was_exported(folder: Folder, tmp_path: Path, architecture: str, dtype: str) -> None:
+    parity = export(folder(architecture), tmp_path / "out", "hf", dtype).parity
+    assert parity.runtime_version
+    assert (parity.lines_equal, parity.strings_equal) == (2000, 200)
+    assert parity.logit_difference is not None
+    assert parity.logit_difference < (1e-4 if dtype == "f32" else 0.5)
+    assert parity.greedy_tokens == 200
+    if dtype == "f32":
+        assert parity.greedy_equal == 200
+
+
+@pytest.mark.usefixtures("no_runtime")
+@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+def test_a_hugging_face_folder_comes_back_as_it_was(folder: Folder, tmp_path: Path, architecture: str) -> None:
+    source = folder(architecture)
+    for dtype, kind in [("f32", torch.float32), ("bf16", torch.bfloat16), ("f16", torch.float16)]:
+        out = tmp_path / dtype
+        parity = export(source, out, "hf", dtype).parity
+        back = parameters(out)
+        largest = 0.0
+        for name, weight in parameters(source).items():
+            assert torch.equal(back[name], weight.to(kind).float()), name
+            largest = max(largest, float((back[name] - weight).abs().max()))
+        assert parity.weight_difference == largest
+        assert json.loads((out / "config.json").read_text())["dtype"] == str(kind).removeprefix("torch.")
+        assert (out / "README.md").read_text() == "---\nlicense: mit\n---\n# card"
+        assert not verify_folder(out)
+
+
+@pytest.mark.usefixtures("no_runtime")
+@pytest.mark.parametrize("format", ["hf", "gguf"])
+def test_nothing_is_claimed_for_a_runtime_that_is_not_there(folder: Folder, tmp_path: Path, format: str) -> None:
+    parity = export(folder("modern"), tmp_path / "out", format).parity
+    assert parity.runtime_version is None
+    assert f"acorn-lm[{'transformers' if format == 'hf' else 'llama'}]" in (parity.runtime_note or "")
+    assert parity.tokens_by == "the written file, read back"
+    assert (parity.lines_equal, parity.strings_equal) == (2000, 200)
+    assert parity.logit_difference is parity.greedy_equal is parity.kl_divergence is None
+
+
+@pytest.mark.parametrize("wrong", ["tokens", "logits", "crash"])
+def test_what_fails_a_gate_is_not_kept(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    source = folder("modern")
+    before = set(tmp_path.iterdir())
+
+    def ask(runtime: Runtime, model: Path, question: Question) -> Answer:
+        assert model.exists()
+        if wrong == "crash":
+            raise DamageError("It crashed.", where="there", mend="thus")
+        loaded = load(source)
+        tokens = [loaded.tokenizer.encode_prompt(text) for text in question.texts]
+        with torch.no_grad():
+            logits = [loaded.model(torch.tensor([window]))[0] for window in question.windows]
+        if wrong == "tokens":
+            tokens[5] = tokens[6]
+        else:
+            logits[1] = logits[1].roll(1, 0)
+        return Answer("1.0", tokens, logits, [ids for _, ids in question.continuations])
+
+    monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr(Runtime, "installed", True)
+    for format in ("hf", "gguf"):
+        with pytest.raises(DamageError):
+            export(source, tmp_path / "out", format)
+        assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_large_weights_are_spread_over_files(
+    folder: Folder, tmp_path: Path, tokenizer: Tokenizer, build: Callable[..., GPT]
+) -> None:
+    import transformers
+
+    source, out = folder("gpt2"), tmp_path / "out"
+    export(source, out, "hf", "bf16", shard_bytes=50_000)
+    files = sorted(file.name for file in out.glob("*.safetensors"))
+    assert len(files) > 3
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    # The embedding alone is larger than a file should be, and cannot be cut.
+    assert all(file.stat().st_size < 60_000 for file in out.glob("*.safetensors") if file.name != files[0])
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == 2 * sum(weight.numel() for weight in parameters(source).values())
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    ids = torch.arange(60)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(load(out).model(ids), theirs(ids).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("no_runtime")
+@pytest.mark.parametrize("form", ["file", "config"])
+def test_a_chat_template_goes_along(folder: Folder, tmp_path: Path, form: str) -> None:
+    from transformers import AutoTokenizer
+
+    source = folder("modern")
+    template = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    if form == "file":
+        (source / "chat_template.jinja").write_text(template)
+    else:
+        config = json.loads((source / "tokenizer_config.json").read_text())
+        (source / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    export(source, tmp_path / "hf", "hf")
+    asked = [{"role": "user", "content": "Hello"}]
+    written = AutoTokenizer.from_pretrained(tmp_path / "hf").apply_chat_template(asked, tokenize=False)
+    assert written == "<|user|>Hello<|end|>"
+    export(source, tmp_path / "gguf", "gguf")
+    fields = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields
+    assert fields["tokenizer.chat_template"].contents() == template
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_only_an_earlier_export_is_replaced(folder: Folder, tmp_path: Path) -> None:
+    source, out = folder("gpt2"), tmp_path / "out"
+    export(source, out, "gguf", "f16")
+    with pytest.raises(UsageError, match="exists already"):
+        export(source, out, "hf")
+    assert (out / "model.gguf").exists()
+    export(source, out, "hf", force=True)
+    assert (out / "config.json").exists()
+    assert not (out / "model.gguf").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious.txt").write_text("precious")
+    for place in (mine, source, source / "inside", out / "parity.json"):
+        with pytest.raises(UsageError):
+            export(source, place, "hf", force=True)
+    assert (mine / "precious.txt").read_text() == "precious"
+    assert not verify_folder(source)
+    with pytest.raises(UsageError, match="in, the folder of the model"):
+        export(out, out, "hf", force=True)
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_types_that_do_not_fit_are_refused(folder: Folder, tmp_path: Path) -> None:
+    source, out = folder("gpt2"), tmp_path / "out"
+    with pytest.raises(UsageError, match="format hf has no type 'q8_0'") as caught:
+        export(source, out, "hf", "q8_0")
+    assert "--format gguf" in caught.value.mend
+    with pytest.raises(UsageError, match="no format 'onnx'"):
+        export(source, out, "onnx")
+    with pytest.raises(UsageError, match="no type 'int4'"):
+        export(source, out, "gguf", "int4")
+    loaded = load(source)
+    with torch.no_grad():
+        loaded.model.blocks[0].mlp.up_proj.weight[0, 0] = 70_000
+    big = tmp_path / "big"
+    write_model_folder(big, loaded.model, loaded.tokenizer, "card")
+    with pytest.raises(UsageError, match=r"blocks.0.mlp.up_proj.weight has 70,000"):
+        export(big, out, "hf", "f16")
+    assert not out.exists()
+
+
+def test_a_folder_that_reads_back_otherwise_is_refused(
+    tokenizer: Tokenizer, build: Callable[..., GPT], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from acorn.checkpoint import model_folder
+
+    save = model_folder.save_tensors
+
+    def damaged(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        save(path, {name: tensor + (name == "model.norm.weight") for name, tensor in tensors.items()})
+
+    monkeypatch.setattr(model_folder, "save_tensors", damaged)
+    with pytest.raises(DamageError, match="final_norm"):
+        fill_model_folder(tmp_path, build(tokenizer, "modern"), tokenizer, "card", dtype=torch.bfloat16)
