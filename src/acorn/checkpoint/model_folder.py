@@ -14,9 +14,12 @@ from torch import Tensor
 
 from acorn.checkpoint.integrity import check_read_files
 from acorn.checkpoint.layouts import (
+    GPT2,
+    UNUSED,
     expected_shapes,
     from_config_json,
     from_hugging_face,
+    layout_of,
     to_config_json,
     to_hugging_face,
 )
@@ -33,8 +36,6 @@ from acorn.tokenizer.tokenizer import Tokenizer
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
 VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
-GPT2_BUFFERS = (".attn.bias", ".attn.masked_bias")
-"""The causal mask, which GPT-2's first releases stored beside the weights."""
 
 
 def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, *, replace: bool = True) -> None:
@@ -82,8 +83,8 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
         for name, weight in weights.items()
         if name not in read_weights or not torch.equal(read_weights[name], weight.detach().float().cpu())
     ]
-    shape = {"n_layer", "heads", "kv_heads", "n_embd", "block_size", "vocab_size", "mlp_hidden", "is_tied"}
-    different += [name for name in sorted(shape) if getattr(read_config, name) != getattr(config, name)]
+    read_shape, shape = (dict(value.spelled_out()) for value in (read_config, config))
+    different += [name for name in shape if name != "dropout" and read_shape[name] != shape[name]]
     different += [TOKENIZER] if read_tokenizer.fingerprint != tokenizer.fingerprint else []
     if different:
         raise DamageError(
@@ -94,7 +95,7 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
 
 
 def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer]:
-    """Reads a Hugging Face folder: acorn's own (checked against its manifest), or another GPT-2 or Qwen3.
+    """Reads a Hugging Face folder: acorn's own (checked against its manifest), or another GPT-2, Llama or Qwen3.
 
     Returns:
         the config; the weights under acorn's names (a tied head left out), in the stored type; the tokenizer.
@@ -116,8 +117,11 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
     tensors: dict[str, Tensor] = {}
     for name in files:
         tensors.update(load_tensors(path / name))
-    if config.architecture != "modern":
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(UNUSED)}
+    if layout_of(config) is GPT2:
         tensors = _with_prefix(tensors)
+    if config.is_tied:
+        tensors = _tied_once(config, tensors, path)
     check_layers(config, tensors, path)
     check_tensors(tensors, expected_shapes(config), path)
     tokenizer = Tokenizer.from_file(path / TOKENIZER)
@@ -200,11 +204,27 @@ def _sharded(index: Path) -> list[str]:
 def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """GPT-2's first releases left the outer `transformer.` out of the names."""
     outer = ("transformer.", "lm_head.")
-    return {
-        name if name.startswith(outer) else f"transformer.{name}": tensor
-        for name, tensor in tensors.items()
-        if not name.endswith(GPT2_BUFFERS)
-    }
+    return {name if name.startswith(outer) else f"transformer.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _tied_once(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A tied matrix under the embedding's name alone, where a file has the head's name for it, or both.
+
+    Raises:
+        DamageError: there are two, and they differ.
+    """
+    outer = layout_of(config).outer
+    embedding, head = (f"{outer[module]}.weight" for module in ("token_embedding", "head"))
+    others = {name: tensor for name, tensor in tensors.items() if name != head}
+    if head not in tensors:
+        return others
+    if embedding in others and not torch.equal(others[embedding], tensors[head]):
+        raise DamageError(
+            f"{MODEL_CONFIG} says that one matrix is embedding and head, but {embedding} and {head} differ.",
+            where=str(path),
+            mend=f'set "tie_word_embeddings" to false in {MODEL_CONFIG}, if that is how the model was trained',
+        )
+    return {embedding: tensors[head], **others}
 
 
 _MEND = "restore the folder from a copy, or make it anew"
