@@ -197,7 +197,7 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
     return weights
 
 
-def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> dict[str, Any]:
+def to_config_json(config: ModelConfig, *, bos_id: int, separator_id: int, pad_id: int) -> dict[str, Any]:
     """The content of config.json. dtype and rotary base stand in the old and the new form, for either reader."""
     layout = layout_of(config)
     values: dict[str, Any] = {
@@ -206,7 +206,7 @@ def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> di
         "architectures": [layout.architecture],
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.is_tied,
-        "bos_token_id": separator_id,
+        "bos_token_id": bos_id,
         "eos_token_id": separator_id,
         "pad_token_id": pad_id,
         "use_cache": True,

@@ -16,6 +16,7 @@ from acorn.checkpoint.integrity import check_read_files
 from acorn.checkpoint.layouts import (
     GPT2,
     UNUSED,
+    Layout,
     expected_shapes,
     from_config_json,
     from_hugging_face,
@@ -31,10 +32,12 @@ from acorn.folders import new_folder
 from acorn.model.gpt import GPT
 from acorn.pickles import PICKLE_ENDINGS
 from acorn.run_folder import MODEL_CONFIG, TOKENIZER
-from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.tokenizer import SEPARATORS, Tokenizer, gpt2_tokenizer
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
+GPT2_TOKENIZER = ("vocab.json", "merges.txt")
+OTHER_TOKENIZERS = ("tokenizer.model", *GPT2_TOKENIZER, "spiece.model", "vocab.txt")
 VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
 
 
@@ -56,7 +59,8 @@ def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, 
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     config, weights = without_padding(model.config, parameters, tokenizer)
     tensors = to_hugging_face(config, {name: tensor.detach().float() for name, tensor in weights.items()})
-    ids = {"separator_id": tokenizer.separator_id, "pad_id": tokenizer.pad_id}
+    bos_id = tokenizer.document_start[-1]
+    ids = {"bos_id": bos_id, "separator_id": tokenizer.separator_id, "pad_id": tokenizer.pad_id}
     with new_folder(path, replace=replace) as folder:
         save_tensors(folder / WEIGHTS, tensors)
         files = {
@@ -105,9 +109,8 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
         DamageError: a file is missing, changed or unsafe to read, or the weights do not fit the config.
     """
     files = _weight_files(path)
-    for name in (MODEL_CONFIG, TOKENIZER):
-        if not (path / name).is_file():
-            raise DamageError(f"{name} is missing.", where=str(path), mend=_MEND)
+    if not (path / MODEL_CONFIG).is_file():
+        raise DamageError(f"{MODEL_CONFIG} is missing.", where=str(path), mend=_MEND)
     index = [] if WEIGHTS in files else [WEIGHTS_INDEX]
     check_read_files(path, [MODEL_CONFIG, TOKENIZER, *index, *files])
     values = read_json(path / MODEL_CONFIG)
@@ -124,9 +127,65 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
         tensors = _tied_once(config, tensors, path)
     check_layers(config, tensors, path)
     check_tensors(tensors, expected_shapes(config), path)
-    tokenizer = Tokenizer.from_file(path / TOKENIZER)
+    tokenizer = read_tokenizer(path, layout_of(config))
     config, weights = without_padding(config, from_hugging_face(config, tensors), tokenizer)
     return config, weights, tokenizer
+
+
+def read_tokenizer(path: Path, layout: Layout) -> Tokenizer:
+    """The tokenizer of a model folder, which begins a prompt as it always did: as transformers' AutoTokenizer does.
+
+    Raises:
+        InputError: it cannot be used here.
+        DamageError: there is none.
+    """
+    if (path / TOKENIZER).is_file():
+        tokenizer = Tokenizer.from_file(path / TOKENIZER, as_it_is=True)
+    elif layout is GPT2 and all((path / name).is_file() for name in GPT2_TOKENIZER):
+        tokenizer = gpt2_tokenizer(*(path / name for name in GPT2_TOKENIZER))
+    else:
+        others = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
+        raise DamageError(
+            f"{TOKENIZER} is missing." + (f" acorn does not read {' and '.join(others)}." if others else ""),
+            where=str(path),
+            mend="make one: in Python, with the folder's path as P, "
+            "transformers.AutoTokenizer.from_pretrained(P).save_pretrained(P)"
+            if others
+            else _MEND,
+        )
+    separator = _declared_separator(path)
+    if separator in SEPARATORS and separator != tokenizer.separator:
+        raise InputError(
+            f"The model ends its texts with {separator}, but its vocabulary has {tokenizer.separator} too, which acorn "
+            "would take.",
+            where=str(path / TOKENIZER_CONFIG),
+            mend="use it with the transformers library instead",
+        )
+    return tokenizer
+
+
+def _declared_separator(path: Path) -> object:
+    """What tokenizer_config.json calls the end of a text; None where it does not say."""
+    values = read_json(path / TOKENIZER_CONFIG) if (path / TOKENIZER_CONFIG).is_file() else {}
+    token = values.get("eos_token") if isinstance(values, dict) else None
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def end_ids(path: Path) -> tuple[int, ...]:
+    """The tokens that end a text, as a model folder has them: a chat model's end of turn, for instance.
+
+    Raises:
+        DamageError: they are no token ids.
+    """
+    for name in (GENERATION_CONFIG, MODEL_CONFIG):  # the former counts, where it says any
+        values = read_json(path / name) if (path / name).is_file() else {}
+        ids = values.get("eos_token_id") if isinstance(values, dict) else None
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
+            raise DamageError(f"eos_token_id is {ids!r}: no token ids.", where=str(path / name), mend=_MEND)
+        if ids:
+            return tuple(ids)
+    return ()
 
 
 def without_padding(
@@ -154,7 +213,7 @@ def _generation_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, A
     `max_length` keeps its pipelines, which ask for more, within the positions that a learned table has.
     """
     values: dict[str, Any] = {
-        "bos_token_id": tokenizer.separator_id,
+        "bos_token_id": tokenizer.document_start[-1],
         "eos_token_id": tokenizer.separator_id,
         "pad_token_id": tokenizer.pad_id,
         "do_sample": False,

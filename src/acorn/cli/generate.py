@@ -80,6 +80,7 @@ def generate(
             loaded.tokenizer,
             prompts,
             settings,
+            end_ids=loaded.end_ids,
             on_text=show if streams else None,
             strict=strict,
             note=progress.note,

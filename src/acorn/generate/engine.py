@@ -64,6 +64,7 @@ def generate(
     prompts: Sequence[str],
     settings: SamplingSettings,
     *,
+    end_ids: Sequence[int] = (),
     batch_size: int = 16,
     strict: bool = False,
     on_text: Callable[[int, str], None] | None = None,
@@ -75,6 +76,7 @@ def generate(
     evaluation, and is left as it was.
 
     Args:
+        end_ids: tokens beside the separator with which a text ends.
         batch_size: prompts side by side.
         strict: refuse a prompt longer than the context instead of keeping its end.
         on_text: gets (number of the prompt, next piece of its completion) as text becomes certain. The pieces of a
@@ -102,7 +104,8 @@ def generate(
         ids = _fit(ids, index, model, strict, note)
         stream = TextStream(tokenizer, ids, settings.stop)
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
-    run = _Run(model, tokenizer, settings, on_text or (lambda index, piece: None), note)
+    ends = frozenset({tokenizer.separator_id, *end_ids})
+    run = _Run(model, tokenizer, settings, ends, on_text or (lambda index, piece: None), note)
     was_training = model.training
     model.eval()
     try:
@@ -153,11 +156,11 @@ class _Sequence:
     def n_new(self) -> int:
         return len(self.ids) - len(self.prompt_ids)
 
-    def add(self, token: int, separator_id: int, settings: SamplingSettings) -> str:
+    def add(self, token: int, ends: frozenset[int], settings: SamplingSettings) -> str:
         """Takes a new token, ends the sequence if it is the last; returns the text that became certain."""
         self.ids.append(token)
         piece = self.stream.add(token)
-        if token == separator_id and not settings.ignore_eos:
+        if token in ends and not settings.ignore_eos:
             self.finish_reason = "eos"
         elif self.n_new == settings.max_new_tokens:
             self.finish_reason = "length"
@@ -192,11 +195,12 @@ class _Run:
         model: GPT,
         tokenizer: Tokenizer,
         settings: SamplingSettings,
+        ends: frozenset[int],
         on_text: Callable[[int, str], None],
         note: Callable[[str], None],
     ) -> None:
         self.model, self.settings = model, settings
-        self.separator_id = tokenizer.separator_id
+        self.ends = ends
         self.on_text, self.note = on_text, note
         self.block_size = model.config.block_size
         self.device = model.head.weight.device
@@ -269,6 +273,6 @@ class _Run:
             if not row.n_new:
                 row.prefill_seconds = now
             row.decode_seconds = now - row.prefill_seconds
-            piece = row.add(token, self.separator_id, self.settings)
+            piece = row.add(token, self.ends, self.settings)
             if piece:
                 self.on_text(row.index, piece)

@@ -40,7 +40,8 @@ def text_to_shards(
         if checkpoint is None:
             write_file(run.tokenizer, tokenizer.to_json())
     elif checkpoint is not None:
-        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=str(checkpoint.path / TOKENIZER))
+        where = str(checkpoint.path / TOKENIZER)
+        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
         settle(run.data)
         if not run.data.exists():
             progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
