@@ -239,6 +239,10 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """How long, how large and on what."""
 
+    init_from: str = Field(
+        "",
+        description="Run, model folder or `hf:OWNER/NAME` whose network, weights and tokenizer the run starts from.",
+    )
     steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
     minutes: float = Field(
         0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides."

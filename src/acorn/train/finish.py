@@ -82,6 +82,7 @@ def _card_facts(
 ) -> CardFacts:
     count = shards.count("train")
     recipe = {
+        **({"starts from": config.train.init_from} if config.train.init_from else {}),
         "optimizer": config.optimizer.name,
         "peak learning rate": config.optimizer.peak_lr,
         "schedule": config.schedule.name,
