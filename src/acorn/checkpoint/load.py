@@ -1,4 +1,4 @@
-"""A RUN becomes a model and its tokenizer: a run folder, a checkpoint folder, or a Hugging Face model folder."""
+"""A RUN becomes a model and its tokenizer: a run folder, a checkpoint in one, a Hugging Face folder, or `hf:NAME`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from acorn.checkpoint.hub import local_folder
 from acorn.checkpoint.integrity import (
     checkpoint_faults,
     kind_of,
@@ -60,16 +61,16 @@ def load(
 
     Args:
         run: a run folder (its final model, else its newest whole checkpoint), a checkpoint folder in one, or a
-            Hugging Face model folder.
+            Hugging Face model folder; or `hf:OWNER/NAME`, which is fetched from the Hub.
         checkpoint: of a run folder: "last", "best" or a step, instead of the final model.
         progress: hears of checkpoints that were passed over because they are torn.
 
     Raises:
         UsageError: `run` or the checkpoint is not there, or nothing of the kind.
-        InputError: a model folder that acorn cannot build.
+        InputError: a model folder that acorn cannot build, or the Hub does not give it.
         DamageError: what was found fails its check.
     """
-    run = Path(run)
+    run = local_folder(run, progress)
     kind = kind_of(run)
     if checkpoint is not None and kind != "run":
         raise UsageError(

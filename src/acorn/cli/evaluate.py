@@ -12,7 +12,7 @@ from acorn.cli.output import print_facts, print_json
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or hf:OWNER/NAME.")],
     split: Annotated[str, typer.Option(help="valid or test: a split of the run's own text.")] = "valid",
     input: Annotated[
         list[str] | None, typer.Option("--input", metavar="FILE", help="Other text to score instead.")
