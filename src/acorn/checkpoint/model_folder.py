@@ -239,7 +239,7 @@ def _weight_files(path: Path) -> list[str]:
         raise DamageError(
             f"The weights are a pickle ({', '.join(pickles)}), which could run any code when opened; it was not read.",
             where=str(path),
-            mend="get it as safetensors; or, where you trust its source, convert it in Python, with the folder's path as P: "
+            mend="get it as safetensors; or, where you trust its source, in Python, with the folder's path as P: "
             "transformers.AutoModelForCausalLM.from_pretrained(P).save_pretrained(P)",
         )
     raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), mend=_MEND)

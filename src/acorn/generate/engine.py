@@ -61,7 +61,7 @@ class Generation:
 def generate(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | list[int]],
     settings: SamplingSettings,
     *,
     end_ids: Sequence[int] = (),
@@ -76,6 +76,7 @@ def generate(
     evaluation, and is left as it was.
 
     Args:
+        prompts: texts, or ids that are given to the model as they are.
         end_ids: tokens beside the separator with which a text ends.
         batch_size: prompts side by side.
         strict: refuse a prompt longer than the context instead of keeping its end.
@@ -98,11 +99,13 @@ def generate(
     sequences = []
     for index, prompt in enumerate(prompts):
         try:
-            ids = tokenizer.encode_prompt(prompt) or [tokenizer.separator_id]
+            ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+            ids = ids or [tokenizer.separator_id]
         except InputError as error:
             raise InputError(error.what, where=f"prompt {index + 1}", mend=error.mend) from None
         ids = _fit(ids, index, model, strict, note)
         stream = TextStream(tokenizer, ids, settings.stop)
+        prompt = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
     ends = frozenset({tokenizer.separator_id, *end_ids})
     run = _Run(model, tokenizer, settings, ends, on_text or (lambda index, piece: None), note)
