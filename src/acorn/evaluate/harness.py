@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,15 +67,16 @@ def evaluate_tasks(
                 mend=f"did you mean {', '.join(near)}?" if near else "name one of its tasks, or --tasks-path FOLDER",
             )
     try:
-        found = lm_eval.simple_evaluate(
-            HarnessModel(model, tokenizer, runtime, write),
-            tasks=list(tasks),
-            num_fewshot=num_fewshot,
-            limit=limit,
-            task_manager=manager,
-            bootstrap_iters=1000,
-            log_samples=False,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # where its own messages belong
+            found = lm_eval.simple_evaluate(
+                HarnessModel(model, tokenizer, runtime, write),
+                tasks=list(tasks),
+                num_fewshot=num_fewshot,
+                limit=limit,
+                task_manager=manager,
+                bootstrap_iters=1000,
+                log_samples=False,
+            )
     except (AcornError, MemoryError):
         raise
     except (OSError, ValueError, KeyError) as error:  # of `datasets` and what it stands on, or a task file's own
