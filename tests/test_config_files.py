@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -158,3 +159,19 @@ def test_differences_and_changes() -> None:
     assert flatten(changed)["train.steps"] == 5
     with pytest.raises(UsageError, match="exclude"):
         with_values(changed, {"train.minutes": 1.0})
+
+
+def test_a_model_to_start_from_replaces_the_presets_network_and_tokenizer() -> None:
+    """As a length replaces the other length; what the command line says stays, to be held against the model."""
+    config = load_config("small", ["train.init_from=runs/mine", "model.n_layer=3"])
+    assert config.model.model_fields_set == {"n_layer"}
+    assert config.tokenizer.model_fields_set == set()
+    assert config.optimizer == load_config("small").optimizer
+
+
+def test_a_config_of_an_earlier_version_lacks_newer_keys(tmp_path: Path) -> None:
+    text = to_toml(load_config("small"))
+    newer = ("n_inner", "head_width", "qk_norm", "norm_eps", "rope_theta", "init_from")
+    lines = [line for line in text.splitlines() if not line.startswith(tuple(f"{key} =" for key in newer))]
+    (tmp_path / "small.toml").write_text("\n".join(lines))
+    assert load_config(tmp_path / "small.toml") == load_config("small")

@@ -58,10 +58,11 @@ class LanguageModel:
     Attributes:
         model: the network, a torch module in eval mode.
         tokenizer: text to ids and back.
+        end_ids: tokens with which a text ends, beside the tokenizer's separator.
     """
 
-    def __init__(self, model: GPT, tokenizer: tokenizers.Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: GPT, tokenizer: tokenizers.Tokenizer, end_ids: Sequence[int] = ()) -> None:
+        self.model, self.tokenizer, self.end_ids = model, tokenizer, tuple(end_ids)
 
     def generate(self, prompt: str = "", **settings: Any) -> str:
         """`prompt` and what the model writes after it. Settings are those of `SamplingSettings`."""
@@ -72,7 +73,7 @@ class LanguageModel:
         if isinstance(settings.get("stop"), str | list):
             stop = settings["stop"]
             settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        return generate(self.model, self.tokenizer, list(prompts), SamplingSettings(**settings))
+        return generate(self.model, self.tokenizer, list(prompts), SamplingSettings(**settings), end_ids=self.end_ids)
 
 
 def pretrain(
@@ -107,4 +108,4 @@ def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") ->
         AcornError: nothing can be loaded from there.
     """
     loaded = load_model(run, checkpoint, device)
-    return LanguageModel(loaded.model, loaded.tokenizer)
+    return LanguageModel(loaded.model, loaded.tokenizer, loaded.end_ids)

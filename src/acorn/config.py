@@ -113,12 +113,21 @@ class ModelConfig(Section):
     n_head: int = Field(0, ge=0, description="Query heads of each block; 0: as many as make a head about 64 wide.")
     n_kv_head: int = Field(0, ge=0, description="Key and value heads (modern only); 0: as many as query heads.")
     n_embd: int = Field(256, ge=1, le=WIDEST, description="Width of the residual stream.")
+    n_inner: int = Field(
+        0, ge=0, le=WIDEST, description="Hidden width of the MLP; 0: 4 x n_embd (modern: 8/3 x, to a multiple of 64)."
+    )
+    head_width: int = Field(0, ge=0, le=WIDEST, description="Width of a head (modern only); 0: n_embd / n_head.")
     block_size: int = Field(256, ge=1, le=LONGEST, description="Context length, in tokens.")
     vocab_size: int = Field(0, ge=0, le=MOST_ENTRIES, description="Vocabulary entries; 0: the tokenizer's.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an activation while training.")
     tied: Literal["auto"] | bool = Field(
         "auto", description="One matrix serves as token embedding and as head; `auto`: yes, but for the seed."
     )
+    qk_norm: bool = Field(
+        True, description="Norm queries and keys in each head (modern only); `false` gives the Llama layout."
+    )
+    norm_eps: float = Field(0.0, ge=0, le=1, description="Added to the variance in norms; 0: 1e-5 (modern: 1e-6).")
+    rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary positions (modern only).")
 
     @property
     def heads(self) -> int:
@@ -133,7 +142,7 @@ class ModelConfig(Section):
 
     @property
     def head_dim(self) -> int:
-        return self.n_embd // self.heads
+        return self.head_width or self.n_embd // self.heads
 
     @property
     def kv_heads(self) -> int:
@@ -146,18 +155,41 @@ class ModelConfig(Section):
     @property
     def mlp_hidden(self) -> int:
         """Hidden width of the MLP: 4x, or 8/3 x rounded up to a multiple of 64 for SwiGLU's three matrices."""
+        if self.n_inner:
+            return self.n_inner
         if self.architecture != "modern":
             return 4 * self.n_embd
         return -(-8 * self.n_embd // (3 * 64)) * 64
 
+    @property
+    def epsilon(self) -> float:
+        return self.norm_eps or (1e-6 if self.architecture == "modern" else 1e-5)
+
+    def spelled_out(self) -> ModelConfig:
+        """The same network with every derived value stated, so that two spellings of one network are equal."""
+        modern = self.architecture == "modern"
+        stated = {
+            "n_head": self.heads,
+            "n_kv_head": self.kv_heads if modern else 0,
+            "n_inner": self.mlp_hidden,
+            "head_width": self.head_dim if modern else 0,
+            "tied": self.is_tied,
+            "qk_norm": self.qk_norm and modern,
+            "norm_eps": self.epsilon,
+            "rope_theta": self.rope_theta if modern else 10_000.0,
+        }
+        return self.model_copy(update=stated)
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> ModelConfig:
-        if self.n_embd % self.heads:
+        if self.n_embd % self.heads and not self.head_width:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         if self.heads % self.kv_heads:
             raise ValueError(f"n_head ({self.heads}) must be a multiple of n_kv_head ({self.n_kv_head})")
         if self.architecture == "modern" and self.head_dim % 2:
-            raise ValueError(f"rotary positions need an even head width; n_embd / n_head is {self.head_dim}")
+            raise ValueError(f"rotary positions need an even head width, not {self.head_dim}")
+        if self.architecture != "modern" and self.head_width:
+            raise ValueError(f"head_width belongs to the modern architecture; {self.architecture} needs 0")
         if self.architecture != "modern" and self.kv_heads != self.heads:
             raise ValueError(f"n_kv_head belongs to the modern architecture; {self.architecture} needs 0")
         return self
@@ -207,6 +239,10 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """How long, how large and on what."""
 
+    init_from: str = Field(
+        "",
+        description="Run, model folder or `hf:OWNER/NAME` whose network, weights and tokenizer the run starts from.",
+    )
     steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
     minutes: float = Field(
         0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides."

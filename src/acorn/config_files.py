@@ -182,7 +182,10 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 
 def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`values` with `section.key=value` overrides. A length given here clears the other kind of length."""
+    """`values` with `section.key=value` overrides.
+
+    A length given here clears the other kind of length; a model to start from clears another network and tokenizer.
+    """
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     given: set[str] = set()
     for override in overrides:
@@ -205,6 +208,11 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         else:
             result[section] = _override_value(raw)
         given.add(key)
+    if "train.init_from" in given:
+        for section in ("model", "tokenizer"):
+            table = result.get(section)
+            if isinstance(table, dict):
+                result[section] = {name: table[name] for name in table if f"{section}.{name}" in given}
     if len(given & {"train.steps", "train.minutes"}) == 1:
         other = "minutes" if "train.steps" in given else "steps"
         result["train"].pop(other, None)

@@ -15,7 +15,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.generate.engine import Generation, generate
 from acorn.generate.sampling import SamplingSettings
-from acorn.model.gpt import GPT, ROPE_THETA
+from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 
 Build = Callable[..., GPT]
@@ -87,7 +87,7 @@ def qwen3_of(model: GPT) -> nn.Module:
             head_dim=config.head_dim,
             max_position_embeddings=config.block_size,
             rms_norm_eps=1e-6,
-            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
             tie_word_embeddings=config.tied,
             attention_bias=False,
             bos_token_id=None,

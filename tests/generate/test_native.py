@@ -28,6 +28,7 @@ SHAPES = [
     ("modern", {"n_kv_head": 4, "n_embd": 256}),  # vectors only
     ("modern", {"n_head": 5, "n_kv_head": 1, "n_embd": 90}),  # heads of 18: a vector and a rest
     ("gpt2", {"n_head": 3, "n_embd": 21}),  # rests only
+    ("modern", {"qk_norm": False, "rope_theta": 500.0, "norm_eps": 0.1, "head_width": 24, "n_inner": 50}),  # Llama's
 ]
 
 

@@ -62,6 +62,7 @@ def shapes(draw: st.DrawFn) -> dict[str, Any]:
     kv_heads, groups, width = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 40))
     heads = kv_heads * groups
     fields |= {"n_head": heads, "n_embd": heads * 2 * width, "n_kv_head": kv_heads if modern else 0}
+    fields["head_width"] = 2 * draw(st.integers(0, 40)) if modern else 0
     if draw(st.booleans()):
         fields |= {"n_head": 0, "n_kv_head": 0}
     return fields

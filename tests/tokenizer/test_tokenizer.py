@@ -229,7 +229,7 @@ def test_a_tokenizer_made_elsewhere_is_adapted(separator: str) -> None:
     tokenizer = Tokenizer.from_json(made_elsewhere("<mask>", separator))
     assert tokenizer.separator == separator
     assert tokenizer.separator_id == tokenizer.vocab_size - 1
-    assert tokenizer.reserved_ids == [tokenizer.vocab_size - 2]
+    assert tokenizer.reserved_ids == []  # whoever made it may have trained <mask>
     assert tokenizer.lossless
     (ids,) = tokenizer.encode_documents([f"the {separator} tree"])
     assert separator in tokenizer.decode(ids)

@@ -1,4 +1,4 @@
-"""acorn's networks as Hugging Face knows them: GPT-2 (for `seed` and `gpt2`) and Qwen3 (for `modern`).
+"""acorn's networks as Hugging Face knows them: GPT-2 (`seed` and `gpt2`), Qwen3 and Llama (`modern`, by its QK-norm).
 
 Names of tensors and the content of config.json, in both directions; nothing here touches a file. The modules differ
 in name only, but for two things in GPT-2: its matrices are stored as (in, out), and query, key and value are one.
@@ -7,7 +7,7 @@ in name only, but for two things in GPT-2: its matrices are stored as (in, out),
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from acorn.config import ModelConfig
 from acorn.errors import InputError
-from acorn.model.gpt import GPT, NORM_EPS, ROPE_THETA
+from acorn.model.gpt import GPT
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Layout:
         fixed: keys of config.json that have one value here, which is also what transformers takes when they are absent.
     """
 
+    model_type: str
     architecture: str
     outer: Mapping[str, str]
     block: str
@@ -40,6 +41,7 @@ class Layout:
 
 
 GPT2 = Layout(
+    model_type="gpt2",
     architecture="GPT2LMHeadModel",
     outer={
         "token_embedding": "transformer.wte",
@@ -58,7 +60,6 @@ GPT2 = Layout(
     },
     transposed=frozenset({"attention.qkv_proj", "attention.o_proj", "mlp.up_proj", "mlp.down_proj"}),
     fixed={
-        "layer_norm_epsilon": NORM_EPS["gpt2"],
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "reorder_and_upcast_attn": False,
@@ -66,6 +67,7 @@ GPT2 = Layout(
     },
 )
 QWEN3 = Layout(
+    model_type="qwen3",
     architecture="Qwen3ForCausalLM",
     outer={"token_embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head"},
     block="model.layers",
@@ -83,24 +85,39 @@ QWEN3 = Layout(
         "mlp.down_proj": "mlp.down_proj",
     },
     transposed=frozenset(),
-    fixed={
-        "rms_norm_eps": NORM_EPS["modern"],
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "use_sliding_window": False,
-    },
+    fixed={"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
 )
-LAYOUTS = {"seed": GPT2, "gpt2": GPT2, "modern": QWEN3}
-FOREIGN = ("quantization_config", "rope_scaling", "partial_rotary_factor")
-"""Keys of config.json that change the network in a way that no config here does, unless they are null."""
+LLAMA = replace(
+    QWEN3,
+    model_type="llama",
+    architecture="LlamaForCausalLM",
+    inner={ours: theirs for ours, theirs in QWEN3.inner.items() if not ours.endswith(("q_norm", "k_norm"))},
+    fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+)
 
-GPT2_ACTIVATIONS = {"relu": "seed", "gelu_new": "gpt2", "gelu_pytorch_tanh": "gpt2"}
+GPT2_ACTIVATIONS = {
+    "relu": "seed",
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gpt2"),  # all with tanh
+}
 """activation_function -> architecture."""
+
+SAME = {"hidden_act": {"swish": "silu"}}
+"""Other names of a value."""
+
+UNUSED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+"""Endings of tensors that older releases of transformers stored although they follow from the config."""
+
+
+def layout_of(config: ModelConfig) -> Layout:
+    """The layout in which other programs know this network."""
+    if config.architecture != "modern":
+        return GPT2
+    return QWEN3 if config.qk_norm else LLAMA
 
 
 def to_hugging_face(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parameters of `GPT(config)` under the layout's names and in its shapes."""
-    layout = LAYOUTS[config.architecture]
+    layout = layout_of(config)
     named = _fused(config, weights) if layout is GPT2 else weights
     return {_name(layout, ours): _turned(layout, ours, tensor) for ours, tensor in named.items()}
 
@@ -111,7 +128,7 @@ def from_hugging_face(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dic
     Raises:
         InputError: a query, key or value bias is not zero where the architecture has none.
     """
-    layout = LAYOUTS[config.architecture]
+    layout = layout_of(config)
     ours = meta_parameters(config)
     if layout is not GPT2:
         return {name: tensors[_name(layout, name)] for name in ours}
@@ -180,15 +197,16 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
     return weights
 
 
-def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> dict[str, Any]:
+def to_config_json(config: ModelConfig, *, bos_id: int, separator_id: int, pad_id: int) -> dict[str, Any]:
     """The content of config.json. dtype and rotary base stand in the old and the new form, for either reader."""
-    layout = LAYOUTS[config.architecture]
+    layout = layout_of(config)
     values: dict[str, Any] = {
         **layout.fixed,
+        "model_type": layout.model_type,
         "architectures": [layout.architecture],
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.is_tied,
-        "bos_token_id": separator_id,
+        "bos_token_id": bos_id,
         "eos_token_id": separator_id,
         "pad_token_id": pad_id,
         "use_cache": True,
@@ -199,12 +217,12 @@ def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> di
         seed = config.architecture == "seed"
         return {
             **values,
-            "model_type": "gpt2",
             "n_layer": config.n_layer,
             "n_head": config.heads,
             "n_embd": config.n_embd,
             "n_positions": config.block_size,
             "n_inner": config.mlp_hidden,
+            "layer_norm_epsilon": config.epsilon,
             "activation_function": "relu" if seed else "gelu_new",
             "attn_pdrop": config.dropout,
             # The seed's second dropout stands after the ReLU, where GPT-2 has none.
@@ -213,7 +231,6 @@ def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> di
         }
     return {
         **values,
-        "model_type": "qwen3",
         "num_hidden_layers": config.n_layer,
         "num_attention_heads": config.heads,
         "num_key_value_heads": config.kv_heads,
@@ -221,32 +238,32 @@ def to_config_json(config: ModelConfig, *, separator_id: int, pad_id: int) -> di
         "head_dim": config.head_dim,
         "intermediate_size": config.mlp_hidden,
         "max_position_embeddings": config.block_size,
-        "rope_theta": ROPE_THETA,
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+        "rms_norm_eps": config.epsilon,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "attention_dropout": 0.0,
     }
 
 
 def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
-    """The config of a model folder. Dropout is what GPT-2 says of its attention; Qwen3 has no field for ours.
+    """The config of a model folder. Dropout is what GPT-2 says of its attention; the others have no field for ours.
 
     Raises:
         InputError: acorn has no such network; every key in the way is named.
     """
-    readers = {"gpt2": _from_gpt2, "qwen3": _from_qwen3}
     kind = values.get("model_type")
-    if not isinstance(kind, str) or kind not in readers:
+    layout = next((layout for layout in (GPT2, LLAMA, QWEN3) if layout.model_type == kind), None)
+    if layout is None:
         raise InputError(
-            f"The model is of the type {kind!r}; acorn reads {' and '.join(readers)}.",
+            f"The model is of the type {kind!r}; acorn loads gpt2, llama and qwen3.",
             where=where,
             mend="use it with the transformers library instead",
         )
-    fields, faults = readers[kind](values)
+    fields, faults = _from_gpt2(values) if layout is GPT2 else _from_llama(values, layout)
     config = None
     if not faults:
         try:
             config = ModelConfig.model_validate(fields)
-            faults += _width_faults(values, config)
             faults += [] if config.vocab_size else ["vocab_size is 0"]
         except ValidationError as error:
             faults += [f"{'.'.join(map(str, detail['loc'])) or 'config'}: {detail['msg']}" for detail in error.errors()]
@@ -256,6 +273,15 @@ def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
             where=where,
             mend="use it with the transformers library instead",
         )
+    return _without_derived(config)
+
+
+def _without_derived(config: ModelConfig) -> ModelConfig:
+    """The config without what follows from the rest of it, as a run states it."""
+    derived = {"n_kv_head": 0, "n_inner": 0, "head_width": 0, "norm_eps": 0.0}
+    for field, value in derived.items():
+        shorter = config.model_copy(update={field: value})
+        config = shorter if shorter.spelled_out() == config.spelled_out() else config
     return config
 
 
@@ -270,25 +296,27 @@ def _from_gpt2(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "architecture": architecture,
         "tied": values.get("tie_word_embeddings", True),
         "dropout": values.get("attn_pdrop", 0.1),
+        "norm_eps": _above_zero(values, faults, "layer_norm_epsilon", 1e-5),
+        "n_inner": values.get("n_inner") or 0,
         **_required(values, faults, "vocab_size", "n_layer", "n_head", "n_embd", block_size="n_positions"),
     }
     return fields, faults
 
 
-def _from_qwen3(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Fields of our config, and what stands in the way."""
-    faults = _fixed_faults(values, QWEN3)
-    rope = {"rope_type": "default", "rope_theta": values.get("rope_theta", ROPE_THETA)}
-    stated = values.get("rope_parameters") or {}
-    rope.update(stated if isinstance(stated, dict) else {"rope_parameters": stated})
-    if rope != {"rope_type": "default", "rope_theta": ROPE_THETA}:
-        faults.append(f"the rotary positions are {rope}; acorn has the default kind with rope_theta {ROPE_THETA:g}")
+def _from_llama(values: Mapping[str, Any], layout: Layout) -> tuple[dict[str, Any], list[str]]:
+    """Fields of our config, and what stands in the way; for Qwen3, too."""
+    faults = _fixed_faults(values, layout)
     layers = values.get("layer_types") or []
     if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
         faults.append(f"layer_types is {layers!r}; acorn has full_attention alone")
     fields = {
         "architecture": "modern",
+        "qk_norm": layout is QWEN3,
         "tied": values.get("tie_word_embeddings", False),
+        "n_kv_head": values.get("num_key_value_heads", 32 if layout is QWEN3 else None) or 0,
+        "head_width": values.get("head_dim", 128 if layout is QWEN3 else None) or 0,
+        "norm_eps": _above_zero(values, faults, "rms_norm_eps", 1e-6),
+        "rope_theta": _rope_theta(values, faults),
         **_required(
             values,
             faults,
@@ -296,20 +324,49 @@ def _from_qwen3(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             n_layer="num_hidden_layers",
             n_head="num_attention_heads",
             n_embd="hidden_size",
+            n_inner="intermediate_size",
             block_size="max_position_embeddings",
         ),
     }
-    groups = values.get("num_key_value_heads")
-    return {**fields, "n_kv_head": 0 if groups in (None, fields.get("n_head")) else groups}, faults
+    return fields, faults
+
+
+def _rope_theta(values: Mapping[str, Any], faults: list[str]) -> Any:
+    """The base of the rotary positions; every other thing that is said of them is a fault.
+
+    It stands by itself, and what goes beyond it in `rope_scaling`; or, newer, all together in `rope_parameters`.
+    """
+    theta = values.get("rope_theta", 10_000.0)
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = values.get(key) or {}
+        others = {**rope} if isinstance(rope, dict) else {"": rope}
+        theta = others.pop("rope_theta", theta)
+        kind = others.pop("rope_type", others.pop("type", "default"))
+        if kind != "default" or any(value != ROPE_DEFAULTS.get(name) for name, value in others.items()):
+            faults.append(f"{key} is {rope!r}; acorn has the default kind alone, with any rope_theta")
+    return theta
+
+
+ROPE_DEFAULTS = {"type": "default", "partial_rotary_factor": 1.0}
+
+
+def _above_zero(values: Mapping[str, Any], faults: list[str], key: str, default: float) -> Any:
+    """A number for which our config's 0 would mean the default."""
+    if values.get(key, default) == 0:
+        faults.append(f"{key} is 0; acorn has norms with a number above 0 alone")
+    return values.get(key, default)
 
 
 def _fixed_faults(values: Mapping[str, Any], layout: Layout) -> list[str]:
-    fixed = {**layout.fixed, **dict.fromkeys(FOREIGN)}
-    return [
-        f"{key} is {values[key]!r}; acorn has {wanted!r}"
-        for key, wanted in fixed.items()
-        if key in values and values[key] != wanted
-    ]
+    """Keys that change the network in a way that no config here does."""
+    fixed = {**layout.fixed, "quantization_config": None, "partial_rotary_factor": 1.0}
+    faults = []
+    for key, wanted in fixed.items():
+        value = values.get(key)
+        same = SAME.get(key, {}).get(value, value) if isinstance(value, str) else value
+        if key in values and same != wanted and not (value is None and key == "partial_rotary_factor"):
+            faults.append(f"{key} is {value!r}; acorn has {wanted!r}")
+    return faults
 
 
 def _required(values: Mapping[str, Any], faults: list[str], *same: str, **renamed: str) -> dict[str, Any]:
@@ -317,15 +374,3 @@ def _required(values: Mapping[str, Any], faults: list[str], *same: str, **rename
     keys = {**{key: key for key in same}, **renamed}
     faults += [f"{key} is missing" for key in keys.values() if key not in values]
     return {field: values[key] for field, key in keys.items() if key in values}
-
-
-def _width_faults(values: Mapping[str, Any], config: ModelConfig) -> list[str]:
-    """Widths that acorn derives from n_embd and n_head, where the folder has others."""
-    if config.architecture == "modern":
-        widths = {
-            "head_dim": (values.get("head_dim", 128), config.head_dim),
-            "intermediate_size": (values.get("intermediate_size"), config.mlp_hidden),
-        }
-    else:
-        widths = {"n_inner": (values.get("n_inner") or config.mlp_hidden, config.mlp_hidden)}
-    return [f"{key} is {has!r}; acorn has {wants}" for key, (has, wants) in widths.items() if has != wants]

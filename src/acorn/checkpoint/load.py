@@ -1,4 +1,4 @@
-"""A RUN becomes a model and its tokenizer: a run folder, a checkpoint folder, or a Hugging Face model folder."""
+"""A RUN becomes a model and its tokenizer: a run folder, a checkpoint in one, a Hugging Face folder, or `hf:NAME`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from acorn.checkpoint.hub import local_folder
 from acorn.checkpoint.integrity import (
     checkpoint_faults,
     kind_of,
@@ -16,7 +17,7 @@ from acorn.checkpoint.integrity import (
     readable_checkpoints,
 )
 from acorn.checkpoint.layouts import meta_parameters
-from acorn.checkpoint.model_folder import read_model_folder, without_padding
+from acorn.checkpoint.model_folder import end_ids, read_model_folder, without_padding
 from acorn.checkpoint.tensor_files import check_layers, check_tensors
 from acorn.checkpoint.training_state import read_checkpoint
 from acorn.config import ModelConfig
@@ -37,6 +38,7 @@ class LoadedModel:
         model: in eval mode.
         folder: where it came from: a checkpoint or model folder.
         step: optimizer steps of the checkpoint; None for a model folder, which does not say.
+        end_ids: tokens with which a text ends, beside the tokenizer's separator.
     """
 
     model: GPT
@@ -44,6 +46,7 @@ class LoadedModel:
     config: ModelConfig
     folder: Path
     step: int | None
+    end_ids: tuple[int, ...] = ()
 
 
 def load(
@@ -58,16 +61,16 @@ def load(
 
     Args:
         run: a run folder (its final model, else its newest whole checkpoint), a checkpoint folder in one, or a
-            Hugging Face model folder.
+            Hugging Face model folder; or `hf:OWNER/NAME`, which is fetched from the Hub.
         checkpoint: of a run folder: "last", "best" or a step, instead of the final model.
         progress: hears of checkpoints that were passed over because they are torn.
 
     Raises:
         UsageError: `run` or the checkpoint is not there, or nothing of the kind.
-        InputError: a model folder that acorn cannot build.
+        InputError: a model folder that acorn cannot build, or the Hub does not give it.
         DamageError: what was found fails its check.
     """
-    run = Path(run)
+    run = local_folder(run, progress)
     kind = kind_of(run)
     if checkpoint is not None and kind != "run":
         raise UsageError(
@@ -78,19 +81,19 @@ def load(
     folder = _chosen(RunFolder(run), checkpoint, progress) if kind == "run" else run
     if kind_of(folder) == "model":
         config, weights, tokenizer = read_model_folder(folder)
-        step = None
+        step, ends = None, end_ids(folder)
     else:
         if faults := checkpoint_faults(folder):
             raise DamageError(
                 _listed(faults), where=str(folder), mend="name the run folder, whose newest whole one is used"
             )
         state = read_checkpoint(folder, weights_only=True)
-        tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER))
+        tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER), as_it_is=True)
         check_layers(state.config.model, state.weights, folder)
         check_tensors(state.weights, {name: p.shape for name, p in meta_parameters(state.config.model).items()}, folder)
         config, weights = without_padding(state.config.model, state.weights, tokenizer)
-        step = state.counters.step
-    return LoadedModel(build_model(config, weights, device, dtype), tokenizer, config, folder, step)
+        step, ends = state.counters.step, ()
+    return LoadedModel(build_model(config, weights, device, dtype), tokenizer, config, folder, step, ends)
 
 
 def build_model(

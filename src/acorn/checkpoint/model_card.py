@@ -12,7 +12,6 @@ from typing import Any
 
 from acorn.config import Config, ModelConfig
 from acorn.data.token_shards import SplitCount
-from acorn.model.gpt import NORM_EPS, ROPE_THETA
 from acorn.model.sizing import size_of
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -84,6 +83,7 @@ def facts_of_run(
         evaluations: one a split, of these weights.
     """
     recipe = {
+        **({"starts from": config.train.init_from} if config.train.init_from else {}),
         "optimizer": config.optimizer.name,
         "peak learning rate": config.optimizer.peak_lr,
         "schedule": config.schedule.name,
@@ -177,18 +177,18 @@ into {facts.config.block_size:,} tokens."""
 def _architecture(facts: CardFacts) -> dict[str, Any]:
     config = facts.config
     modern = config.architecture == "modern"
+    layout = ("Qwen3" if config.qk_norm else "Llama") if modern else "GPT-2"
     activation = {"seed": "ReLU", "gpt2": "GELU (tanh)", "modern": "SwiGLU"}[config.architecture]
-    eps = NORM_EPS[config.architecture]
     return {
-        "architecture": f"{config.architecture} ({'Qwen3' if modern else 'GPT-2'} layout)",
+        "architecture": f"{config.architecture} ({layout} layout)",
         "parameters": facts.parameters,
         "blocks": config.n_layer,
         "width": config.n_embd,
         "query heads": config.heads,
         "key and value heads": config.kv_heads,
         "MLP": f"{config.mlp_hidden:,} wide, {activation}",
-        "norm": f"{'RMSNorm' if modern else 'LayerNorm'}, before attention and MLP, epsilon {eps:g}",
-        "positions": f"rotary, base {ROPE_THETA:,.0f}" if modern else "learned table",
+        "norm": f"{'RMSNorm' if modern else 'LayerNorm'}, before attention and MLP, epsilon {config.epsilon:g}",
+        "positions": f"rotary, base {config.rope_theta:,.0f}" if modern else "learned table",
         "context": f"{config.block_size:,} tokens",
         "vocabulary": f"{config.vocab_size:,} entries ({facts.tokenizer_kind})",
         "head": "tied to the embedding" if config.is_tied else "its own matrix",

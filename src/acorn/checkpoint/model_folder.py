@@ -14,9 +14,13 @@ from torch import Tensor
 
 from acorn.checkpoint.integrity import check_read_files
 from acorn.checkpoint.layouts import (
+    GPT2,
+    UNUSED,
+    Layout,
     expected_shapes,
     from_config_json,
     from_hugging_face,
+    layout_of,
     to_config_json,
     to_hugging_face,
 )
@@ -28,17 +32,17 @@ from acorn.folders import new_folder
 from acorn.model.gpt import GPT
 from acorn.pickles import PICKLE_ENDINGS
 from acorn.run_folder import MODEL_CONFIG, TOKENIZER
-from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.tokenizer import SEPARATORS, Tokenizer, gpt2_tokenizer
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
 CHAT_TEMPLATE = "chat_template.jinja"
+GPT2_TOKENIZER = ("vocab.json", "merges.txt")
+OTHER_TOKENIZERS = ("tokenizer.model", *GPT2_TOKENIZER, "spiece.model", "vocab.txt")
 SHARD_BYTES = 5_000_000_000
 """A file of weights at most: the Hub handles smaller ones better, and a broken download costs less."""
 
 VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
-GPT2_BUFFERS = (".attn.bias", ".attn.masked_bias")
-"""The causal mask, which GPT-2's first releases stored beside the weights."""
 
 
 def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, *, replace: bool = True) -> None:
@@ -87,7 +91,12 @@ def fill_model_folder(
     config, weights = without_padding(model.config, parameters, tokenizer)
     weights = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
     name_of_dtype = str(dtype).removeprefix("torch.")
-    values = to_config_json(config, separator_id=tokenizer.separator_id, pad_id=tokenizer.pad_id)
+    values = to_config_json(
+        config,
+        bos_id=tokenizer.document_start[-1],
+        separator_id=tokenizer.separator_id,
+        pad_id=tokenizer.pad_id,
+    )
     files = {
         MODEL_CONFIG: to_json({**values, "dtype": name_of_dtype, "torch_dtype": name_of_dtype}),
         GENERATION_CONFIG: to_json(_generation_config(tokenizer, config)),
@@ -138,8 +147,8 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
         for name, weight in weights.items()
         if name not in read_weights or not torch.equal(read_weights[name], weight.cpu())
     ]
-    shape = {"n_layer", "heads", "kv_heads", "n_embd", "block_size", "vocab_size", "mlp_hidden", "is_tied"}
-    different += [name for name in sorted(shape) if getattr(read_config, name) != getattr(config, name)]
+    read_shape, shape = (dict(value.spelled_out()) for value in (read_config, config))
+    different += [name for name in shape if name != "dropout" and read_shape[name] != shape[name]]
     different += [TOKENIZER] if read_tokenizer.fingerprint != tokenizer.fingerprint else []
     if different:
         raise DamageError(
@@ -150,7 +159,7 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
 
 
 def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer]:
-    """Reads a Hugging Face folder: acorn's own (checked against its manifest), or another GPT-2 or Qwen3.
+    """Reads a Hugging Face folder: acorn's own (checked against its manifest), or another GPT-2, Llama or Qwen3.
 
     Returns:
         the config; the weights under acorn's names (a tied head left out), in the stored type; the tokenizer.
@@ -160,9 +169,8 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
         DamageError: a file is missing, changed or unsafe to read, or the weights do not fit the config.
     """
     files = _weight_files(path)
-    for name in (MODEL_CONFIG, TOKENIZER):
-        if not (path / name).is_file():
-            raise DamageError(f"{name} is missing.", where=str(path), mend=_MEND)
+    if not (path / MODEL_CONFIG).is_file():
+        raise DamageError(f"{MODEL_CONFIG} is missing.", where=str(path), mend=_MEND)
     index = [] if WEIGHTS in files else [WEIGHTS_INDEX]
     check_read_files(path, [MODEL_CONFIG, TOKENIZER, *index, *files])
     values = read_json(path / MODEL_CONFIG)
@@ -172,13 +180,72 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
     tensors: dict[str, Tensor] = {}
     for name in files:
         tensors.update(load_tensors(path / name))
-    if config.architecture != "modern":
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(UNUSED)}
+    if layout_of(config) is GPT2:
         tensors = _with_prefix(tensors)
+    if config.is_tied:
+        tensors = _tied_once(config, tensors, path)
     check_layers(config, tensors, path)
     check_tensors(tensors, expected_shapes(config), path)
-    tokenizer = Tokenizer.from_file(path / TOKENIZER)
+    tokenizer = read_tokenizer(path, layout_of(config))
     config, weights = without_padding(config, from_hugging_face(config, tensors), tokenizer)
     return config, weights, tokenizer
+
+
+def read_tokenizer(path: Path, layout: Layout) -> Tokenizer:
+    """The tokenizer of a model folder, which begins a prompt as it always did: as transformers' AutoTokenizer does.
+
+    Raises:
+        InputError: it cannot be used here.
+        DamageError: there is none.
+    """
+    if (path / TOKENIZER).is_file():
+        tokenizer = Tokenizer.from_file(path / TOKENIZER, as_it_is=True)
+    elif layout is GPT2 and all((path / name).is_file() for name in GPT2_TOKENIZER):
+        tokenizer = gpt2_tokenizer(*(path / name for name in GPT2_TOKENIZER))
+    else:
+        others = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
+        raise DamageError(
+            f"{TOKENIZER} is missing." + (f" acorn does not read {' and '.join(others)}." if others else ""),
+            where=str(path),
+            mend="make one: in Python, with the folder's path as P, "
+            "transformers.AutoTokenizer.from_pretrained(P).save_pretrained(P)"
+            if others
+            else _MEND,
+        )
+    separator = _declared_separator(path)
+    if separator in SEPARATORS and separator != tokenizer.separator:
+        raise InputError(
+            f"The model ends its texts with {separator}, but its vocabulary has {tokenizer.separator} too, which acorn "
+            "would take.",
+            where=str(path / TOKENIZER_CONFIG),
+            mend="use it with the transformers library instead",
+        )
+    return tokenizer
+
+
+def _declared_separator(path: Path) -> object:
+    """What tokenizer_config.json calls the end of a text; None where it does not say."""
+    values = read_json(path / TOKENIZER_CONFIG) if (path / TOKENIZER_CONFIG).is_file() else {}
+    token = values.get("eos_token") if isinstance(values, dict) else None
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def end_ids(path: Path) -> tuple[int, ...]:
+    """The tokens that end a text, as a model folder has them: a chat model's end of turn, for instance.
+
+    Raises:
+        DamageError: they are no token ids.
+    """
+    for name in (GENERATION_CONFIG, MODEL_CONFIG):  # the former counts, where it says any
+        values = read_json(path / name) if (path / name).is_file() else {}
+        ids = values.get("eos_token_id") if isinstance(values, dict) else None
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
+            raise DamageError(f"eos_token_id is {ids!r}: no token ids.", where=str(path / name), mend=_MEND)
+        if ids:
+            return tuple(ids)
+    return ()
 
 
 def without_padding(
@@ -206,7 +273,7 @@ def _generation_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, A
     `max_length` keeps its pipelines, which ask for more, within the positions that a learned table has.
     """
     values: dict[str, Any] = {
-        "bos_token_id": tokenizer.separator_id,
+        "bos_token_id": tokenizer.document_start[-1],
         "eos_token_id": tokenizer.separator_id,
         "pad_token_id": tokenizer.pad_id,
         "do_sample": False,
@@ -232,7 +299,8 @@ def _weight_files(path: Path) -> list[str]:
         raise DamageError(
             f"The weights are a pickle ({', '.join(pickles)}), which could run any code when opened; it was not read.",
             where=str(path),
-            mend="get the model as safetensors, or convert it where you trust its source",
+            mend="get it as safetensors; or, where you trust its source, in Python, with the folder's path as P: "
+            "transformers.AutoModelForCausalLM.from_pretrained(P).save_pretrained(P)",
         )
     raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), mend=_MEND)
 
@@ -256,11 +324,27 @@ def _sharded(index: Path) -> list[str]:
 def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """GPT-2's first releases left the outer `transformer.` out of the names."""
     outer = ("transformer.", "lm_head.")
-    return {
-        name if name.startswith(outer) else f"transformer.{name}": tensor
-        for name, tensor in tensors.items()
-        if not name.endswith(GPT2_BUFFERS)
-    }
+    return {name if name.startswith(outer) else f"transformer.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _tied_once(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A tied matrix under the embedding's name alone, where a file has the head's name for it, or both.
+
+    Raises:
+        DamageError: there are two, and they differ.
+    """
+    outer = layout_of(config).outer
+    embedding, head = (f"{outer[module]}.weight" for module in ("token_embedding", "head"))
+    others = {name: tensor for name, tensor in tensors.items() if name != head}
+    if head not in tensors:
+        return others
+    if embedding in others and not torch.equal(others[embedding], tensors[head]):
+        raise DamageError(
+            f"{MODEL_CONFIG} says that one matrix is embedding and head, but {embedding} and {head} differ.",
+            where=str(path),
+            mend=f'set "tie_word_embeddings" to false in {MODEL_CONFIG}, if that is how the model was trained',
+        )
+    return {embedding: tensors[head], **others}
 
 
 _MEND = "restore the folder from a copy, or make it anew"

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from acorn.cli.output import print_facts, print_json
+from acorn.errors import UsageError
+
+if TYPE_CHECKING:
+    from acorn.checkpoint.load import LoadedModel
+    from acorn.progress import Progress
+    from acorn.runtime.device import Runtime
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or hf:OWNER/NAME.")],
     split: Annotated[str, typer.Option(help="valid or test: a split of the run's own text.")] = "valid",
     input: Annotated[
         list[str] | None, typer.Option("--input", metavar="FILE", help="Other text to score instead.")
     ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Tasks of the lm-evaluation-harness instead of a text.")
+    ] = None,
+    tasks_path: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder with further task files.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many examples of each task.")] = None,
+    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Solved examples before each question.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of a window; by default the model's block_size.")] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens between windows; by default the context.")] = None,
     checkpoint: Annotated[
@@ -29,7 +41,8 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Loss, bits per byte and word perplexity on a split, or on a text of your own."""
+    """Loss, bits per byte and word perplexity on a split or on a text of your own; or scores on tasks."""
+    _check_options(tasks, tasks_path, limit, num_fewshot, input, context, stride)
     from acorn.checkpoint.load import load
     from acorn.evaluate.run_data import data_config_of, shards_of
     from acorn.evaluate.validation import evaluate_documents, evaluate_split
@@ -44,6 +57,11 @@ def evaluate(
     if precision == "int8":
         round_to_int8(loaded.model)
     with runtime.start():
+        if tasks:
+            results = _score_tasks(loaded, runtime, tasks.split(","), tasks_path, limit, num_fewshot, progress)
+            progress.close()
+            _show_tasks(results, as_json)
+            return
         if input:
             data = data_config_of(loaded.folder)
             texts = TextSplits.open_held_out(input, data, progress)
@@ -71,3 +89,57 @@ def evaluate(
     progress.close()
     facts = dataclasses.asdict(result) | ({"precision": precision} if precision == "int8" else {})
     print_json(facts) if as_json else print_facts(facts)
+
+
+def _check_options(tasks: str | None, *others: object) -> None:
+    """Tasks have settings of their own, and a text has others."""
+    names = ("--tasks-path", "--limit", "--num-fewshot", "--input", "--context", "--stride")
+    given = [name for name, value in zip(names, others, strict=True) if value not in (None, [])]
+    wrong = [name for name in given if (name in names[:3]) != (tasks is not None)]
+    if wrong:
+        raise UsageError(
+            f"{', '.join(wrong)} {'does not go with' if tasks else 'goes with'} --tasks{'' if tasks else ' alone'}.",
+            where="acorn evaluate",
+            mend="leave it out" if tasks else "name tasks with --tasks",
+        )
+
+
+def _score_tasks(
+    loaded: LoadedModel,
+    runtime: Runtime,
+    tasks: list[str],
+    tasks_path: Path | None,
+    limit: int | None,
+    num_fewshot: int | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    from acorn.evaluate.harness import evaluate_tasks
+    from acorn.generate.engine import generate
+    from acorn.generate.sampling import SamplingSettings
+
+    def write(prompts: Any, new_tokens: int, stop: tuple[str, ...], sampling: dict[str, Any]) -> list[list[int]]:
+        settings = SamplingSettings(new_tokens, **{"temperature": 1.0, "top_k": 0, "seed": 0, **sampling}, stop=stop)
+        with runtime.autocast():
+            results = generate(loaded.model, loaded.tokenizer, prompts, settings, end_ids=loaded.end_ids)
+        return [result.new_ids for result in results]
+
+    return evaluate_tasks(
+        loaded.model,
+        loaded.tokenizer,
+        runtime,
+        tasks,
+        write,
+        tasks_path=tasks_path,
+        limit=limit,
+        num_fewshot=num_fewshot,
+        progress=progress,
+    )
+
+
+def _show_tasks(results: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json({"tasks": results})
+        return
+    for name, values in results.items():
+        print(name)
+        print_facts({metric: value for metric, value in values.items() if metric not in ("alias", "name")})

@@ -13,7 +13,7 @@ from acorn.cli.output import print_json
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or hf:OWNER/NAME.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="[P]...", help="More prompts.")] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="P", help="What the text begins with (repeat for several).")
@@ -88,6 +88,7 @@ def generate(
             loaded.tokenizer,
             prompts,
             settings,
+            end_ids=loaded.end_ids,
             on_text=show if streams else None,
             strict=strict,
             note=progress.note,

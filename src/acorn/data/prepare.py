@@ -143,7 +143,7 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
     except InputError as error:  # only here is it known where the text stands
         raise InputError(error.what, where=f"{batch[0].source} to {batch[-1].source}", mend=error.mend) from error
     for ids in encoded:
-        flat.append(tokenizer.separator_id)
+        flat += tokenizer.document_start
         flat += ids
     tokens = np.array(flat, np.uint32)
     if np.count_nonzero(tokens == tokenizer.separator_id) != len(batch):

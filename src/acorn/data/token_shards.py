@@ -167,7 +167,7 @@ class TokenShards:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the shards were made with; it stands in their folder."""
-        return Tokenizer.from_file(self.folder / TOKENIZER)
+        return Tokenizer.from_file(self.folder / TOKENIZER, as_it_is=True)
 
     def count(self, split: str) -> SplitCount:
         entry = self.manifest["splits"][split]

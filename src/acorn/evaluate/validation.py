@@ -273,7 +273,7 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens
     measured = 0
     for batch in document_batches(documents):
         for document, encoded in zip(batch, tokenizer.encode_documents([d.text for d in batch]), strict=True):
-            ids.append(tokenizer.separator_id)
+            ids.extend(tokenizer.document_start)
             ids.extend(encoded)
             n_documents += 1
             n_bytes += document.n_bytes

@@ -20,7 +20,6 @@ from torch import Tensor
 from acorn.checkpoint.layouts import to_hugging_face
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError, MissingPackageError, UsageError
-from acorn.model.gpt import NORM_EPS, ROPE_THETA
 from acorn.tokenizer import bpe
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -147,6 +146,12 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
             where="--format gguf",
             mend="use --format hf, or train with model.architecture=gpt2 or modern",
         )
+    if config.architecture == "modern" and not config.qk_norm:
+        raise UsageError(
+            "llama.cpp keeps the queries and keys of a Llama in another order, which acorn does not write.",
+            where="--format gguf",
+            mend="use --format hf, and llama.cpp's own convert_hf_to_gguf.py on that folder",
+        )
     if tokenizer.kind != "bpe" or not _is_gpt2_bpe(tokenizer):
         raise InputError(
             f"llama.cpp has no tokenizer that gives the tokens of this {tokenizer.kind} tokenizer.",
@@ -219,13 +224,13 @@ def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     writer.add_head_count(config.heads)
     writer.add_vocab_size(config.vocab_size)
     if config.architecture == "gpt2":
-        writer.add_layer_norm_eps(NORM_EPS["gpt2"])
+        writer.add_layer_norm_eps(config.epsilon)
         return
     writer.add_head_count_kv(config.kv_heads)
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
-    writer.add_layer_norm_rms_eps(NORM_EPS["modern"])
-    writer.add_rope_freq_base(ROPE_THETA)
+    writer.add_layer_norm_rms_eps(config.epsilon)
+    writer.add_rope_freq_base(config.rope_theta)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:

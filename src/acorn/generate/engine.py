@@ -63,9 +63,10 @@ class Generation:
 def generate(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | list[int]],
     settings: SamplingSettings,
     *,
+    end_ids: Sequence[int] = (),
     batch_size: int = 16,
     strict: bool = False,
     decoder: str = "auto",
@@ -79,6 +80,8 @@ def generate(
     evaluation, and is left as it was.
 
     Args:
+        prompts: texts, or ids that are given to the model as they are.
+        end_ids: tokens beside the separator with which a text ends.
         batch_size: prompts side by side.
         strict: refuse a prompt longer than the context instead of keeping its end.
         decoder: computes what follows the prompt: `native` is compiled C for CPUs, `auto` takes it where it can be had.
@@ -106,13 +109,16 @@ def generate(
     sequences = []
     for index, prompt in enumerate(prompts):
         try:
-            ids = tokenizer.encode_prompt(prompt) or [tokenizer.separator_id]
+            ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+            ids = ids or [tokenizer.separator_id]
         except InputError as error:
             raise InputError(error.what, where=f"prompt {index + 1}", mend=error.mend) from None
         ids = _fit(ids, index, model, strict, note)
         stream = TextStream(tokenizer, ids, settings.stop)
+        prompt = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
-    run = _Run(model, tokenizer, settings, on_text or (lambda index, piece: None), note, decoder, int8)
+    ends = frozenset({tokenizer.separator_id, *end_ids})
+    run = _Run(model, tokenizer, settings, ends, on_text or (lambda index, piece: None), note, decoder, int8)
     was_training = model.training
     model.eval()
     try:
@@ -163,11 +169,11 @@ class _Sequence:
     def n_new(self) -> int:
         return len(self.ids) - len(self.prompt_ids)
 
-    def add(self, token: int, separator_id: int, settings: SamplingSettings) -> str:
+    def add(self, token: int, ends: frozenset[int], settings: SamplingSettings) -> str:
         """Takes a new token, ends the sequence if it is the last; returns the text that became certain."""
         self.ids.append(token)
         piece = self.stream.add(token)
-        if token == separator_id and not settings.ignore_eos:
+        if token in ends and not settings.ignore_eos:
             self.finish_reason = "eos"
         elif self.n_new == settings.max_new_tokens:
             self.finish_reason = "length"
@@ -202,13 +208,14 @@ class _Run:
         model: GPT,
         tokenizer: Tokenizer,
         settings: SamplingSettings,
+        ends: frozenset[int],
         on_text: Callable[[int, str], None],
         note: Callable[[str], None],
         decoder: str,
         int8: bool,
     ) -> None:
         self.model, self.settings = model, settings
-        self.separator_id = tokenizer.separator_id
+        self.ends = ends
         self.on_text, self.note = on_text, note
         self.block_size = model.config.block_size
         self.device = model.head.weight.device
@@ -304,6 +311,6 @@ class _Run:
             if not row.n_new:
                 row.prefill_seconds = now
             row.decode_seconds = now - row.prefill_seconds
-            piece = row.add(token, self.separator_id, self.settings)
+            piece = row.add(token, self.ends, self.settings)
             if piece:
                 self.on_text(row.index, piece)

@@ -60,7 +60,8 @@ class NativeDecoder:
         self.vocab_size = config.vocab_size
         blocks = (_Block * config.n_layer)(*(self._block(block) for block in model.blocks))
         learned = model.position_embedding
-        cos, sin = rotary_tables(torch.arange(config.block_size), model.head_dim) if learned is None else (None, None)
+        positions = torch.arange(config.block_size)
+        rotation = (None, None) if learned else rotary_tables(positions, model.head_dim, config.rope_theta)
         self._model = _Model(
             config.n_layer,
             config.heads,
@@ -74,8 +75,8 @@ class NativeDecoder:
             blocks,
             self._floats(model.token_embedding.weight),
             self._floats(None if learned is None else learned.weight),
-            self._floats(cos),
-            self._floats(sin),
+            self._floats(rotation[0]),
+            self._floats(rotation[1]),
             self._norm(model.final_norm),
             self._matrix(model.head),
         )

@@ -17,8 +17,8 @@ class TextStream:
     """The completion of one prompt as it grows.
 
     Decoders join tokens to the left only: once a character is whole it stays. Held back is what may still change:
-    a U+FFFD at the end (the next token may complete the character; if not, it is let out then) and any beginning of
-    a stop string.
+    a U+FFFD at the end (the next token may complete the character; if not, it is let out then), a row of tokens that
+    are one byte each (they become characters all together, or none), and any beginning of a stop string.
 
     Args:
         prompt_ids: ids before the completion.
@@ -45,6 +45,8 @@ class TextStream:
     def add(self, token: int) -> str:
         """The text that is certain once `token` has come, beyond what was let out before."""
         self._ids.append(token)
+        if self._tokenizer.is_byte(token):
+            return ""
         text = self._text()
         piece = self._let_out(text.rstrip(REPLACEMENT), final=False)
         fresh = len(text) - len(self._settled_text)

@@ -1,12 +1,13 @@
 """The whole network: a decoder-only transformer in three architectures, and its initial values.
 
 One config builds `seed` and `gpt2` (GPT-2's layout: learned positions, LayerNorm, biases) and `modern` (the Qwen3
-dense layout: rotary positions, RMSNorm, QK-norm, SwiGLU, no biases). Every switch is read once, at construction.
+dense layout: rotary positions, RMSNorm, QK-norm, SwiGLU, no biases; without QK-norm it is Llama's). Every switch is
+read once, at construction.
 
 Shapes, one letter each:
     B  sequences of a batch          V  vocabulary entries (vocab_size)
     T  tokens of a sequence          C  width of the residual stream (n_embd)
-    H  query heads (n_head)          D  width of a head (C / H)
+    H  query heads (n_head)          D  width of a head (C / H, or head_width)
     K  key and value heads           F  hidden width of the MLP
 
 Sources: Radford et al. 2019 (GPT-2); Su et al. 2021 (rotary positions); Zhang and Sennrich 2019 (RMSNorm);
@@ -26,9 +27,6 @@ from acorn.config import ModelConfig
 from acorn.model.attention import LONGEST, causal_attention
 from acorn.model.kv_cache import KVCache, LayerCache
 from acorn.model.loss import SoftmaxGradient, linear_cross_entropy
-
-NORM_EPS = {"seed": 1e-5, "gpt2": 1e-5, "modern": 1e-6}
-ROPE_THETA = 10_000.0
 
 
 class GPT(nn.Module):
@@ -83,7 +81,7 @@ class GPT(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         else:
-            rotation = rotary_tables(positions, self.head_dim)
+            rotation = rotary_tables(positions, self.head_dim, self.config.rope_theta)
         x = self.embedding_dropout(x)
         mask = cache.mask(T) if cache else None
         for number, block in enumerate(self.blocks):
@@ -157,8 +155,9 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.n_embd, self.n_kv_head * self.head_dim, bias=bias)
         self.v_proj = nn.Linear(config.n_embd, self.n_kv_head * self.head_dim, bias=bias)
         self.o_proj = nn.Linear(self.n_head * self.head_dim, config.n_embd, bias=not modern)
-        self.q_norm = nn.RMSNorm(self.head_dim, NORM_EPS["modern"]) if modern else None
-        self.k_norm = nn.RMSNorm(self.head_dim, NORM_EPS["modern"]) if modern else None
+        qk_norm = modern and config.qk_norm
+        self.q_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
+        self.k_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
         self.weight_dropout = 0.0 if modern else config.dropout
         self.output_dropout = nn.Dropout(0.0 if config.architecture == "seed" else config.dropout)
 
@@ -245,20 +244,21 @@ def in_product_dtype(x: Tensor) -> Tensor:
 
 def norm(config: ModelConfig) -> nn.Module:
     """The architecture's norm over the stream."""
-    eps = NORM_EPS[config.architecture]
-    return nn.RMSNorm(config.n_embd, eps) if config.architecture == "modern" else nn.LayerNorm(config.n_embd, eps)
+    kind = nn.RMSNorm if config.architecture == "modern" else nn.LayerNorm
+    return kind(config.n_embd, config.epsilon)
 
 
-def rotary_tables(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+def rotary_tables(positions: Tensor, head_dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every position's angles.
 
     Args:
         positions: (T,) or (B, T).
+        theta: base of the angles, which fall from 1 to 1 / theta (nearly) radians a position.
 
     Returns:
         two tables (T, D) or (B, 1, T, D) in fp32; the two halves of D are equal.
     """
-    frequencies = 1.0 / ROPE_THETA ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
     angles = positions.float()[..., None] * frequencies  # (..., T, D / 2)
     angles = torch.cat((angles, angles), dim=-1)
     if positions.dim() == 2:

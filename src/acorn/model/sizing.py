@@ -43,7 +43,7 @@ def size_of(config: ModelConfig) -> Size:
     matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and not name.endswith("embedding.weight"))
     if config.is_tied:
         matrices += config.vocab_size * config.n_embd
-    attention = 6 * config.n_layer * config.block_size * config.n_embd
+    attention = 6 * config.n_layer * config.block_size * config.heads * config.head_dim
     total = sum(parameter.numel() for parameter in named.values())
     return Size(total, matrices, 6 * matrices + attention)
 

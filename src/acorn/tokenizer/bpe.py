@@ -27,13 +27,14 @@ def learn(texts: Iterable[str], vocab_size: int, entries: Sequence[str]) -> toke
         initial_alphabet=alphabet(),
         show_progress=False,
     )
-    trained = _reader(models.BPE())
+    trained = reader(models.BPE())
     trained.train_from_iterator(texts, trainer)
     # A fresh one around the learned model: for the trained backend the entries are special tokens.
-    return _reader(trained.model)
+    return reader(trained.model)
 
 
-def _reader(model: models.BPE) -> tokenizers.Tokenizer:
+def reader(model: models.BPE) -> tokenizers.Tokenizer:
+    """GPT-2's way to cut text into bytes and words, and back, around a vocabulary."""
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, pre_tokenizers, processors
+from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from acorn.errors import AcornError, InputError
 from acorn.files import write_file
@@ -26,25 +27,42 @@ from acorn.tokenizer.measuring import TokenizerReport, measure
 MOST_HOLES = 1 << 16
 """Ids without a token, beside as many as there are tokens, up to which a file is taken to mean what it says."""
 
-SEPARATORS = (bpe.SEPARATOR, wordpiece.SEPARATOR, "<|end_of_text|>", "</s>")
+SEPARATORS = (
+    bpe.SEPARATOR,
+    wordpiece.SEPARATOR,
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|eos|>",
+    "[EOS]",
+    "<｜end▁of▁sentence｜>",
+)
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""A byte of a character that is not in the vocabulary, as tokenizers made by SentencePiece spell it."""
+
+_PROBE = "a b"
 
 
 class Tokenizer:
     """A vocabulary and the rules that turn text into its ids and back.
 
     Args:
-        backend: the library's tokenizer. It is taken over and adapted where it was made elsewhere: no truncation,
-            no padding, and a prompt begins with exactly one document separator, as training documents do.
+        backend: the library's tokenizer. It is taken over, without truncation and padding.
+        as_it_is: a prompt begins as the backend has it, for a model that was trained so; else a backend that puts
+            nothing before a prompt is made to put one document separator there, as training documents begin.
+
+    Attributes:
+        document_start: ids before each document in training: the separator, then what prompts begin with beside it.
 
     Raises:
         InputError: it has no document separator that is known here, or cannot encode.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, *, as_it_is: bool = False) -> None:
         _check_ids(backend)
         self.separator = _find_separator(backend)
         self._backend = backend
-        _adapt(backend, self.separator)
+        _adapt(backend, self.separator, as_it_is)
         spec = json.loads(backend.to_str())
         vocabulary = backend.get_vocab()
         unknown: str | None = spec["model"].get("unk_token")
@@ -59,17 +77,21 @@ class Tokenizer:
         self.unknown_id = None if unknown is None else vocabulary[unknown]
         self.pad = bpe.PAD if bpe.PAD in vocabulary else self.separator
         self.pad_id = vocabulary[self.pad]
-        # Ids without a token can only come from a file made elsewhere.
+        start = [token_id for token_id in _prompt_start(backend) if token_id != self.separator_id]
+        self.document_start = [self.separator_id, *start]
+        self.bos = self.piece(start[0]) if start else self.separator
+        # Ids without a token can only come from a file made elsewhere, whose own control tokens may be trained.
         holes = set(range(self.vocab_size)).difference(vocabulary.values())
-        controls = {vocabulary[name] for name in specials if name not in (self.separator, unknown)}
-        self.reserved_ids = sorted(holes | controls)
+        is_ours = set(bpe.RESERVED) <= set(specials)
+        self.reserved_ids = sorted(holes | ({vocabulary[name] for name in bpe.RESERVED} if is_ours else set()))
+        self._bytes = {vocabulary[piece] for piece in vocabulary if _BYTE.fullmatch(piece)}
         self.lossless = _is_lossless(spec, vocabulary)
-        canonical = json.dumps(spec, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
+        self.fingerprint = _digest(spec)
+        self._reading = _digest({**spec, "post_processor": None})
         self._documents = _without_controls(spec, self.separator, unknown)
 
     @classmethod
-    def from_json(cls, text: str, *, where: str = "") -> Tokenizer:
+    def from_json(cls, text: str, *, where: str = "", as_it_is: bool = False) -> Tokenizer:
         """The tokenizer in the text of a tokenizer.json.
 
         Raises:
@@ -79,12 +101,12 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_str(text)
         try:
             with _library_errors("The tokenizer cannot be used"):
-                return cls(backend)
+                return cls(backend, as_it_is=as_it_is)
         except InputError as error:
             raise InputError(error.what, where=where, mend=error.mend) from None
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Tokenizer:
+    def from_file(cls, path: str | Path, *, as_it_is: bool = False) -> Tokenizer:
         """The tokenizer in the file `path`.
 
         Raises:
@@ -107,7 +129,7 @@ class Tokenizer:
                 where=str(path),
                 mend=_OTHER_TOKENIZER,
             ) from None
-        return cls.from_json(text, where=str(path))
+        return cls.from_json(text, where=str(path), as_it_is=as_it_is)
 
     def to_json(self) -> str:
         """The content of tokenizer.json, which the `tokenizers` library loads by itself."""
@@ -134,7 +156,7 @@ class Tokenizer:
         return [encoding.ids for encoding in encodings]
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids a model is prompted with: one separator, then the text, in which control tokens are matched.
+        """The ids a model is prompted with: what its prompts begin with, then the text, control tokens matched.
 
         Exactly what transformers' AutoTokenizer gives, by default, for the exported model.
         """
@@ -154,6 +176,14 @@ class Tokenizer:
         normalizer = self._backend.normalizer
         return normalizer.normalize_str(text) if normalizer else text
 
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the token is one byte whose character is only known with its neighbours."""
+        return token_id in self._bytes
+
+    def reads_like(self, other: Tokenizer) -> bool:
+        """Whether every document has the same ids in both; a prompt may begin otherwise."""
+        return self._reading == other._reading
+
     def piece(self, token_id: int) -> str | None:
         """The vocabulary's spelling of an id; None where there is no token."""
         return self._backend.id_to_token(token_id)
@@ -169,7 +199,7 @@ class Tokenizer:
         """
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.separator,
+            "bos_token": self.bos,
             "eos_token": self.separator,
             "pad_token": self.pad,
             "clean_up_tokenization_spaces": False,
@@ -179,6 +209,17 @@ class Tokenizer:
             "model_input_names": ["input_ids", "attention_mask"],
         }
         return {**config, "unk_token": self.unknown} if self.unknown else config
+
+
+def gpt2_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
+    """GPT-2's tokenizer out of the two files in which it was first published.
+
+    Raises:
+        InputError: they are not such files.
+    """
+    with _library_errors("This is not GPT-2's vocabulary", str(vocabulary.parent)):
+        backend = bpe.reader(models.BPE.from_file(str(vocabulary), str(merges)))
+        return Tokenizer(backend, as_it_is=True)
 
 
 _OTHER_TOKENIZER = "name a tokenizer.json of the Hugging Face tokenizers library; `acorn tokenizer train` makes one"
@@ -195,6 +236,12 @@ def _library_errors(what: str, where: str = "") -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(f"{what}: {error}", where=where, mend=_OTHER_TOKENIZER) from None
+
+
+def _digest(spec: dict[str, Any]) -> str:
+    """SHA-256 of a tokenizer.json, however it is laid out."""
+    canonical = json.dumps(spec, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _not_unicode() -> InputError:
@@ -226,17 +273,22 @@ def _find_separator(backend: tokenizers.Tokenizer) -> str:
     )
 
 
-def _adapt(backend: tokenizers.Tokenizer, separator: str) -> None:
-    """Makes `backend` treat whole texts, and begin each with exactly one separator. Ours are that way already."""
+def _prompt_start(backend: tokenizers.Tokenizer) -> list[int]:
+    """The ids that `backend` puts before a text; empty also where it adds any after it."""
+    with _library_errors("The tokenizer cannot encode text"):
+        text, prompt = backend.encode(_PROBE, add_special_tokens=False).ids, backend.encode(_PROBE).ids
+    added = len(prompt) - len(text)
+    return prompt[:added] if prompt[added:] == text else []
+
+
+def _adapt(backend: tokenizers.Tokenizer, separator: str, as_it_is: bool) -> None:
+    """Makes `backend` treat whole texts, and begin each with something. Ours are that way already."""
     backend.no_truncation()
     backend.no_padding()
     separator_id = backend.token_to_id(separator)
     if not any(token.special for id_, token in backend.get_added_tokens_decoder().items() if id_ == separator_id):
         backend.add_special_tokens([AddedToken(separator, normalized=False)])
-    probe = "a b"
-    with _library_errors("The tokenizer cannot encode text"):
-        begun = backend.encode(probe).ids == [separator_id, *backend.encode(probe, add_special_tokens=False).ids]
-    if not begun:
+    if not _prompt_start(backend) and not as_it_is:
         backend.post_processor = processors.TemplateProcessing(
             single=f"{separator} $A", special_tokens=[(separator, separator_id)]
         )
@@ -262,7 +314,7 @@ def _is_lossless(spec: dict[str, Any], vocabulary: dict[str, int]) -> bool:
         and spec["normalizer"] is None
         and decoder.get("type") == "ByteLevel"
         and any(step.get("type") == "ByteLevel" for step in steps)
-        and not any(step.get("add_prefix_space") for step in steps)
+        and not any(step.get("add_prefix_space") or step.get("behavior") == "Removed" for step in steps)
         and not any(token["lstrip"] or token["rstrip"] for token in spec["added_tokens"])
         and all(letter in vocabulary for letter in pre_tokenizers.ByteLevel.alphabet())
     )

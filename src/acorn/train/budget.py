@@ -15,9 +15,11 @@ from acorn.config_files import with_values
 from acorn.errors import ResourceError
 from acorn.files import free_bytes
 from acorn.model.sizing import ADAMW_BYTES, MUON_BYTES, choose_micro_batch_size, size_of, training_memory
+from acorn.progress import QUIET
 from acorn.runtime.device import Runtime, choose_runtime
 from acorn.runtime.memory import available_memory, resident_memory
 from acorn.train.calibration import seconds_per_step
+from acorn.train.initial_model import load_initial_model
 
 LIBRARIES = 150 * 2**20
 """Bytes of what PyTorch loads and sets up in its first step."""
@@ -41,6 +43,8 @@ def plan_run(config: Config) -> dict[str, Any]:
     validations, samples and saves.
     """
     process = resident_memory()  # of Python and PyTorch alone
+    if config.train.init_from:
+        config, _ = load_initial_model(config, QUIET)
     vocab_size = config.model.vocab_size or config.tokenizer.vocab_size
     config = with_values(config, {"model.vocab_size": vocab_size})
     runtime = choose_runtime(config.train, expected_seconds(config), config.model.architecture)

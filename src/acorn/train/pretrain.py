@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from acorn.checkpoint.integrity import newest_whole_checkpoint
+from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoint, restore
 from acorn.config import Config
 from acorn.config_files import load_run_config, to_toml, with_values
@@ -31,6 +32,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors
 from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
+from acorn.train.initial_model import load_initial_model, take_weights
 from acorn.train.loop import Loop
 from acorn.train.network import build_network
 from acorn.train.parallel import uncompiled
@@ -95,8 +97,11 @@ def pretrain(
             config = _own_config(run, found, overrides)
         if found is None:
             check_not_begun(run)
+            initial = None
+            if config.train.init_from:
+                config, initial = load_initial_model(config, progress)
             config = _with_earlier_choices(config, run)
-            return _run(config, run, None, command_line, watcher or Unwatched(), progress)
+            return _run(config, run, initial, command_line, watcher or Unwatched(), progress)
         checkpoint = read_checkpoint(found)
         config, changed = merge_configs(checkpoint.config, config, allow_change)
         if 0 < config.train.steps < checkpoint.counters.step:
@@ -138,12 +143,15 @@ def _with_earlier_choices(config: Config, run: RunFolder) -> Config:
 def _run(
     config: Config,
     run: RunFolder,
-    checkpoint: Checkpoint | None,
+    origin: Checkpoint | LoadedModel | None,
     command_line: str,
     watcher: Watcher,
     progress: Progress,
 ) -> PretrainResult:
-    tokenizer, shards = text_to_shards(config, run, checkpoint, progress)
+    """Trains from `origin` on: a checkpoint of the run, a model it starts from, or new weights."""
+    checkpoint = origin if isinstance(origin, Checkpoint) else None
+    initial = origin if isinstance(origin, LoadedModel) else None
+    tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial.tokenizer if initial else None)
     config, runtime = _resolve(config, run, tokenizer, shards)
     environment = describe_environment(runtime, command_line) | {
         "windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}
@@ -154,7 +162,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-        model, optimizers, counters = _build(config, runtime, checkpoint)
+        model, optimizers, counters = _build(config, runtime, origin)
         write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
         write_json(run.environment, environment)
         metrics = stack.enter_context(contextlib.closing(JsonLines(run.metrics)))
@@ -238,15 +246,18 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
 
 
 def _build(
-    config: Config, runtime: Runtime, checkpoint: Checkpoint | None
+    config: Config, runtime: Runtime, origin: Checkpoint | LoadedModel | None
 ) -> tuple[GPT, list[torch.optim.Optimizer], Counters]:
-    """Model, optimizers and counters, new or as the checkpoint has them."""
+    """Model, optimizers and counters, new or as the checkpoint has them; only the weights are those of a model."""
     model, optimizers = build_network(config, runtime)
-    if checkpoint is None:
+    if isinstance(origin, Checkpoint):
+        restore(model, optimizers, origin)
+        return model, optimizers, origin.counters
+    if origin is None:
         model.init_weights(config.train.seed)
-        return model, optimizers, initial_counters(config.train.steps, runtime.precision)
-    restore(model, optimizers, checkpoint)
-    return model, optimizers, checkpoint.counters
+    else:
+        take_weights(model, origin.model)
+    return model, optimizers, initial_counters(config.train.steps, runtime.precision)
 
 
 def _note_inequality(

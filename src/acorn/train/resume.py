@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from acorn.config import Config
 from acorn.config_files import differences, flatten, with_values
 from acorn.errors import UsageError
+from acorn.train.initial_model import with_network
 
 MAY_CHANGE = frozenset(
     {
@@ -25,7 +26,7 @@ MAY_CHANGE = frozenset(
     }
 )
 
-FIXED = ("data.", "tokenizer.", "model.", "optimizer.name")
+FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init_from")
 """Keys, or beginnings of keys, that no run can change: its shards, its shapes and its optimizer's state are made."""
 
 STILL_FREE = frozenset({"data.shuffle_group", "model.dropout"})
@@ -68,6 +69,8 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
             where="--allow-change",
             mend="start another run with --out",
         )
+    if stored.train.init_from and asked.train.init_from == stored.train.init_from:
+        asked = with_network(asked, stored.model)  # which the command line need not repeat
     kept = {key: flatten(stored)[key] for key, value in UNDECIDED.items() if flatten(asked)[key] == value}
     found = differences(stored, with_values(asked, kept))
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}

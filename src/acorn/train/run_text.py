@@ -25,9 +25,13 @@ MEASURED_DOCUMENTS = 2000
 
 
 def text_to_shards(
-    config: Config, run: RunFolder, checkpoint: Checkpoint | None, progress: Progress
+    config: Config, run: RunFolder, checkpoint: Checkpoint | None, progress: Progress, given: Tokenizer | None = None
 ) -> tuple[Tokenizer, TokenShards]:
-    """The run's tokenizer and shards: those in its folder if they are whole and its own, else made now."""
+    """The run's tokenizer and shards: those in its folder if they are whole and its own, else made now.
+
+    Args:
+        given: the tokenizer of the model that a new run starts from.
+    """
     if config.data.shards:
         shards = TokenShards.open(Path(config.data.shards), check=True, progress=progress)
         if missing := {"train", "valid"} - set(shards.splits):
@@ -37,10 +41,17 @@ def text_to_shards(
                 mend="make them with `acorn data prepare`, which always writes both",
             )
         tokenizer = shards.tokenizer()
+        if given and not given.reads_like(tokenizer):
+            raise InputError(
+                f"The token shards were made with another tokenizer than that of the model {config.train.init_from}.",
+                where=str(shards.folder / TOKENIZER),
+                mend="make them with `acorn data prepare --tokenizer` and the model's tokenizer.json",
+            )
         if checkpoint is None:
             write_file(run.tokenizer, tokenizer.to_json())
     elif checkpoint is not None:
-        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=str(checkpoint.path / TOKENIZER))
+        where = str(checkpoint.path / TOKENIZER)
+        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
         settle(run.data)
         if not run.data.exists():
             progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
@@ -54,11 +65,11 @@ def text_to_shards(
             )
         shards = TokenShards.open(run.data, tokenizer.fingerprint, check=True, progress=progress)
     elif _has_own_shards(config, run):
-        shards = TokenShards.open(run.data, check=True, progress=progress)
+        shards = TokenShards.open(run.data, given.fingerprint if given else None, check=True, progress=progress)
         tokenizer = shards.tokenizer()
         write_file(run.tokenizer, tokenizer.to_json())
     else:
-        tokenizer, shards = _make_shards(config, run, progress)
+        tokenizer, shards = _make_shards(config, run, progress, given)
     if checkpoint is None:
         return tokenizer, shards
     _check_own_tokenizer(run, checkpoint)
@@ -96,12 +107,16 @@ def _has_own_shards(config: Config, run: RunFolder) -> bool:
         changed = differences(load_run_config(run.config), config)
     except DamageError:
         return False
-    return not any(key.startswith(("data.", "tokenizer.")) for key in changed)
+    return not any(key.startswith(("data.", "tokenizer.", "train.init_from")) for key in changed)
 
 
-def _make_shards(config: Config, run: RunFolder, progress: Progress) -> tuple[Tokenizer, TokenShards]:
+def _make_shards(
+    config: Config, run: RunFolder, progress: Progress, given: Tokenizer | None
+) -> tuple[Tokenizer, TokenShards]:
     texts = TextSplits.open(config.data, progress)
-    if config.tokenizer.path:
+    if given:
+        tokenizer = given
+    elif config.tokenizer.path:
         tokenizer = Tokenizer.from_file(Path(config.tokenizer.path))
     else:
         tokenizer = train_tokenizer(

@@ -1,0 +1,73 @@
+"""Models of the Hugging Face Hub: `hf:OWNER/NAME`, fetched into the Hub's own cache on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from acorn.errors import InputError, UsageError
+from acorn.progress import QUIET, Progress
+
+PREFIX = "hf:"
+FETCHED = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""Files of a repository that acorn reads. Pickles and code are never fetched."""
+
+
+def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
+    """The folder that `run` stands for: `hf:OWNER/NAME` is fetched, `hf:FOLDER` and any other path is itself.
+
+    Raises:
+        UsageError: what follows `hf:` is neither.
+        InputError: the Hub cannot be reached and this machine has no copy, or there is no such model.
+    """
+    name = str(run).removeprefix(PREFIX)
+    if name == str(run) or os.path.isdir(name):
+        return Path(name)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UsageError(
+            f"{run} is neither a model of the Hub nor a folder that is there.",
+            where=str(Path(name).absolute()),
+            mend="write hf:OWNER/NAME",
+        )
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    progress.note(f"{name} is taken from the Hub, or from this machine's copy of it.")
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FETCHED)))
+    except (errors.RepositoryNotFoundError, errors.GatedRepoError) as error:
+        raise InputError(
+            f"The Hub does not give this model: {_one_line(error)}",
+            where=str(run),
+            mend="check its name; `hf auth login` for a private or gated one",
+        ) from None
+    except Exception as error:  # the library and what it stands on raise errors of many families
+        raise InputError(
+            f"The Hub cannot be reached: {_one_line(error)}",
+            where=str(run),
+            mend="check the network; or, on a connected machine, run `hf download OWNER/NAME --local-dir FOLDER`, copy "
+            "FOLDER here, and name it",
+        ) from None
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            "The model has no weights as safetensors; others were not fetched.",
+            where=str(run),
+            mend="where you trust its source, convert it in Python: transformers.AutoModelForCausalLM"
+            f'.from_pretrained("{name}").save_pretrained("FOLDER"), and its AutoTokenizer likewise; then name FOLDER',
+        )
+    return folder
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,63 @@
+"""Training that goes on from another model: its network, weights and tokenizer in place of new ones."""
+
+from __future__ import annotations
+
+import torch
+
+from acorn.checkpoint.load import LoadedModel, load
+from acorn.config import Config, ModelConfig, TokenizerConfig
+from acorn.config_files import with_values
+from acorn.errors import UsageError
+from acorn.model.gpt import GPT
+from acorn.progress import Progress
+
+FREE = ("block_size", "dropout")
+"""What a run may set otherwise than the model it goes on from: a shorter context, and what only training knows."""
+
+
+def load_initial_model(config: Config, progress: Progress) -> tuple[Config, LoadedModel]:
+    """The model that `train.init_from` names, and the config with its network.
+
+    Raises:
+        UsageError: it is not there, or other settings contradict it.
+        InputError, DamageError, MissingPackageError: as `load`.
+    """
+    initial = load(config.train.init_from, progress=progress)
+    return with_network(config, initial.config), initial
+
+
+def with_network(config: Config, network: ModelConfig) -> Config:
+    """`config` with `network`, of which it may only have said what is so, or a shorter context.
+
+    Raises:
+        UsageError: it says otherwise; both values of each setting are shown.
+    """
+    given = {name: getattr(config.model, name) for name in config.model.model_fields_set}
+    if not given.get("vocab_size"):
+        given.pop("vocab_size", None)
+    asked = network.model_copy(update=given)
+    theirs, ours = network.spelled_out(), asked.spelled_out()
+    faults = [
+        f"model.{name} is {getattr(asked, name)!r}; the model has {getattr(theirs, name)!r}"
+        for name in given
+        if name not in FREE and getattr(theirs, name) != getattr(ours, name)
+    ]
+    if asked.block_size > network.block_size:
+        faults.append(f"model.block_size is {asked.block_size:,}; the model knows {network.block_size:,} positions")
+    if config.tokenizer != TokenizerConfig():
+        faults.append("tokenizer.* is set; the model comes with its tokenizer")
+    if faults:
+        raise UsageError(
+            f"The settings contradict the model {config.train.init_from}:\n" + "\n".join(f"  - {f}" for f in faults),
+            where="train.init_from",
+            mend="leave these settings out: network and tokenizer are those of the model",
+        )
+    return with_values(config, {f"model.{name}": value for name, value in asked})
+
+
+@torch.no_grad()
+def take_weights(model: GPT, initial: GPT) -> None:
+    """Copies the weights of `initial`; of learned positions the first ones, where `model` has a shorter context."""
+    weights = dict(initial.named_parameters())
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name][: parameter.size(0)])

@@ -1,0 +1,166 @@
+"""Training that goes on from another model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from other_models import make_model, style
+from safetensors.torch import load_file
+
+from acorn.checkpoint.load import load
+from acorn.config import Config
+from acorn.config_files import load_config, load_run_config
+from acorn.data.prepare import prepare
+from acorn.errors import InputError, StoppedError, UsageError
+from acorn.evaluate.run_data import shards_of
+from acorn.evaluate.validation import evaluate_split
+from acorn.files import read_sealed_json
+from acorn.progress import QUIET
+from acorn.run_folder import RunFolder
+from acorn.runtime.device import runtime_for_inference
+from acorn.text.splits import TextSplits
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.budget import plan_run
+from acorn.train.initial_model import with_network
+from acorn.train.pretrain import pretrain
+from acorn.train.watcher import Unwatched
+
+STILL = ("optimizer.name=adamw", "optimizer.lr=1e-30")
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("other") / "llama"
+    make_model(path, "llama-2")
+    return path
+
+
+@pytest.fixture
+def config_from(text_file: Path):
+    def build(model: Path, *overrides: str) -> Config:
+        short = ["train.steps=6", "train.batch_size=2", "train.save_every=2", "train.eval_every=3", "train.threads=1"]
+        exact = ["train.compile=false", "train.precision=fp32", "train.sample_every=0"]
+        named = [f"train.init_from={model}", f"data.source={text_file}"]
+        return load_config("small", [*named, *short, *exact, *overrides])
+
+    return build
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-2", "qwen3"])
+def test_the_run_begins_where_the_model_stands(name: str, tmp_path: Path, config_from) -> None:
+    """With a learning rate of nothing, the run's figures are those of the model, and so are its weights."""
+    theirs = make_model(tmp_path / "model", name, padding=0)
+    pretrain(config_from(tmp_path / "model", *STILL, "train.steps=1"), tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    initial = load(tmp_path / "model")
+    expected = evaluate_split(
+        initial.model,
+        initial.tokenizer,
+        shards_of(run.final, initial.tokenizer),
+        "valid",
+        runtime_for_inference("cpu", "fp32"),
+    )
+    assert read_sealed_json(run.evaluation)["valid"]["loss_per_token"] == pytest.approx(expected.loss_per_token, 1e-6)
+    final = transformers.AutoModelForCausalLM.from_pretrained(run.final)
+    assert type(final) is type(theirs)
+    for key, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(final.state_dict()[key], tensor, rtol=0, atol=0)
+    config = load_run_config(run.config)
+    assert config.train.init_from == str(tmp_path / "model")
+    assert config.model.spelled_out() == initial.config.spelled_out()
+
+
+class Stopped(Unwatched):
+    """Sends this process a signal at the third step."""
+
+    def step(self, record: Mapping[str, Any], done: float, seconds_left: float | None) -> None:
+        if record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_stopped_and_resumed_it_ends_as_undisturbed_and_needs_the_folder_no_more(
+    tmp_path: Path, config_from, other: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(other, model)
+    pretrain(config_from(model), tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        pretrain(config_from(model), tmp_path / "parts", watcher=Stopped())
+    shutil.rmtree(model)
+    assert pretrain(config_from(model), tmp_path / "parts", resume=True).step == 6
+    ends = [load_file(RunFolder(tmp_path / name).final / "model.safetensors") for name in ("whole", "parts")]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    assert pretrain(None, tmp_path / "parts", resume=True).was_complete
+    for override, said in (
+        ("model.n_layer=3", "n_layer is 3"),
+        ("model.block_size=32", "block_size: 64 in the run, 32"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            pretrain(config_from(model, override), tmp_path / "parts", resume=True)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-2"])
+def test_a_shorter_context(name: str, tmp_path: Path, config_from) -> None:
+    make_model(tmp_path / "model", name, padding=0)
+    pretrain(config_from(tmp_path / "model", *STILL, "train.steps=1", "model.block_size=16"), tmp_path / "run")
+    short, long = load(tmp_path / "run"), load(tmp_path / "model")
+    assert short.config.block_size == 16
+    ids = torch.arange(16)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(short.model(ids), long.model(ids))
+
+
+def test_settings_that_say_what_is_so_are_no_contradiction(other: Path) -> None:
+    network = load(other).config
+    asked = load_config(
+        "small", [f"train.init_from={other}", "model.n_layer=2", "model.n_kv_head=2", "model.tied=false"]
+    )
+    assert with_network(asked, network).model.spelled_out() == network.spelled_out()
+    every = with_network(asked, network)
+    assert with_network(every, network) == every
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.n_layer=5", "model.n_layer is 5; the model has 2"),
+        ("model.n_head=2", "model.n_head is 2; the model has 4"),
+        ("model.qk_norm=true", "model.qk_norm is True; the model has False"),
+        ("model.architecture=gpt2", "model.architecture is 'gpt2'; the model has 'modern'"),
+        ("model.block_size=65", "model.block_size is 65; the model knows 64 positions"),
+        ("model.vocab_size=9", "model.vocab_size is 9; the model has"),
+        ("tokenizer.vocab_size=512", "the model comes with its tokenizer"),
+    ],
+)
+def test_contradictions_are_refused_and_nothing_is_left(
+    override: str, said: str, tmp_path: Path, config_from, other: Path
+) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        pretrain(config_from(other, override), tmp_path / "run")
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_shards_must_be_those_of_the_models_tokenizer(
+    tmp_path: Path, text_file: Path, config_from, other: Path
+) -> None:
+    texts = TextSplits.open(config_from(other).data, QUIET)
+    for name, file in (("fits", other / "tokenizer.json"), ("other", None)):
+        tokenizer = Tokenizer.from_file(file) if file else Tokenizer.from_json(style("gpt2")[0])
+        prepare(texts, tokenizer, tmp_path / name)
+    pretrain(config_from(other, "train.steps=1", f"data.shards={tmp_path / 'fits'}"), tmp_path / "run")
+    with pytest.raises(InputError, match="another tokenizer"):
+        pretrain(config_from(other, f"data.shards={tmp_path / 'other'}"), tmp_path / "second")
+
+
+def test_the_plan_is_that_of_the_model(config_from, other: Path) -> None:
+    facts = plan_run(config_from(other))
+    assert facts["parameters"] == sum(p.numel() for p in load(other).model.parameters())
