@@ -14,9 +14,9 @@
 #define AHEAD 8192 // bytes; weights are asked for this far ahead, since CPUs stop looking ahead at every page's end
 #define WIDTH 16 // floats of a vector; narrower CPUs take several registers for it
 typedef float floats __attribute__((vector_size(4 * WIDTH), aligned(4)));
-typedef uint32_t words __attribute__((vector_size(4 * WIDTH), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(4 * WIDTH), aligned(1)));
 typedef uint16_t halves __attribute__((vector_size(2 * WIDTH), aligned(2)));
-typedef int32_t integers __attribute__((vector_size(4 * WIDTH), aligned(1)));
+typedef int32_t integers __attribute__((vector_size(4 * WIDTH), aligned(4)));
 typedef float half_floats __attribute__((vector_size(2 * WIDTH), aligned(4)));
 typedef float quarter_floats __attribute__((vector_size(WIDTH), aligned(4)));
 
@@ -106,9 +106,9 @@ static inline __attribute__((always_inline)) void rows_times(
         for (int r = 0; r < R; r++) {
             const int8_t *place = (const int8_t *)m->weight + (row + r) * columns + c;
             __builtin_prefetch(place + AHEAD);
-            const integers four = *(const integers *)place;
+            const words four = *(const words *)place;
             for (int byte = 0; byte < 4; byte++) {
-                floats w = __builtin_convertvector(four << (24 - 8 * byte) >> 24, floats);
+                floats w = __builtin_convertvector((integers)(four << (24 - 8 * byte)) >> 24, floats);
                 for (int b = 0; b < B; b++) sums[r][b] += w * load(x, b * columns + c + byte * WIDTH, FP32);
             }
         }
