@@ -54,7 +54,7 @@ def test_gives_the_models_logits_and_cache(random_model: Build, architecture: st
     model = random_model(architecture, 131, **shape).eval()
     starts = None if batch < 7 else torch.arange(7)
     ids = torch.randint(131, (batch, 11), generator=torch.Generator().manual_seed(1))
-    decoder = native_decoder(model, "fp32")
+    decoder = native_decoder(model, torch.float32)
     assert isinstance(decoder, NativeDecoder)
     ours, theirs = (read(model, ids[:, :8], starts, torch.float32) for _ in range(2))
     for place in (8, 9, 10):
@@ -73,7 +73,7 @@ def test_int8_reads_what_rounding_left(random_model: Build, architecture: str, s
     round_to_int8(model)
     ids = torch.randint(131, (5, 9), generator=torch.Generator().manual_seed(1))
     ours, theirs = (read(model, ids[:, :8], None, torch.float32) for _ in range(2))
-    decoder = native_decoder(model, "int8")
+    decoder = native_decoder(model, torch.float32, int8=True)
     assert isinstance(decoder, NativeDecoder)
     expected = model.head(model.hidden(ids[:, 8:], theirs)[:, -1])
     torch.testing.assert_close(decoder(ids[:, 8].contiguous(), ours), expected, rtol=1e-4, atol=1e-4)
@@ -88,7 +88,7 @@ def test_bf16_weights_and_cache(random_model: Build, architecture: str) -> None:
     rounded = model.bfloat16().float()
     ids = torch.randint(131, (2, 9), generator=torch.Generator().manual_seed(1))
     ours, theirs = (read(rounded, ids[:, :8], None, dtype) for dtype in (torch.bfloat16, torch.float32))
-    decoder = native_decoder(rounded, "bf16")
+    decoder = native_decoder(rounded, torch.bfloat16)
     assert isinstance(decoder, NativeDecoder)
     expected = rounded.head(rounded.hidden(ids[:, 8:], theirs)[:, -1])
     logits = decoder(ids[:, 8].contiguous(), ours)
@@ -100,7 +100,7 @@ def test_bf16_weights_and_cache(random_model: Build, architecture: str) -> None:
 @torch.inference_mode()
 def test_a_row_gets_the_same_bits_alone_and_among_others(random_model: Build) -> None:
     model = random_model("modern", 131, n_embd=64).eval()
-    decoder = native_decoder(model, "fp32")
+    decoder = native_decoder(model, torch.float32)
     assert isinstance(decoder, NativeDecoder)
     ids = torch.arange(6)
     together = decoder(ids, KVCache(model.config, 6, 4))
@@ -115,7 +115,7 @@ def test_numbers_that_are_not_finite_stay_so(random_model: Build) -> None:
     for value in (float("nan"), float("inf")):
         with torch.inference_mode():
             model.blocks[1].mlp.down_proj.weight.fill_(value)
-            decoder = native_decoder(model, "fp32")
+            decoder = native_decoder(model, torch.float32)
             assert isinstance(decoder, NativeDecoder)
             assert not torch.isfinite(decoder(torch.tensor([3]), KVCache(model.config, 1, 4))).any()
 
@@ -187,8 +187,11 @@ def test_it_is_compiled_once_for_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_
     assert not isinstance(compiled_library(), str)
 
 
-@torch.inference_mode()
-def test_a_type_the_step_does_not_read_is_named(random_model: Build) -> None:
-    assert native_decoder(random_model("modern", 131).half(), "fp32") == "the model's weights are float16"
+def test_where_it_cannot_compute_pytorch_does(random_model: Build, bpe: Tokenizer) -> None:
+    model = random_model("modern", bpe.vocab_size)
+    assert native_decoder(model, torch.float16) == "it does not compute in float16"
     with torch.device("meta"):
-        assert native_decoder(GPT(random_model("modern", 131).config), "fp32") == "the model is on meta, not on the CPU"
+        assert native_decoder(GPT(model.config), torch.float32) == "the model is on meta, not on the CPU"
+    with torch.autocast("cpu", dtype=torch.float16):
+        (result,) = generate(model, bpe, ["The"], SamplingSettings(max_new_tokens=5, greedy=True, ignore_eos=True))
+    assert len(result.new_ids) == 5

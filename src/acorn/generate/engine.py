@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from acorn.errors import InputError, UsageError
-from acorn.generate.native import NativeDecoder, WeightType, native_decoder
+from acorn.generate.native import NativeDecoder, native_decoder
 from acorn.generate.sampling import SamplingSettings, generator_for, next_token
 from acorn.generate.streaming import TextStream
 from acorn.model.gpt import GPT
@@ -225,16 +225,15 @@ class _Run:
         padding = range(tokenizer.vocab_size, model.config.vocab_size)  # rows that no token stands for
         self.banned = torch.tensor([*tokenizer.reserved_ids, *padding], dtype=torch.long, device=self.device)
         self.has_slid = False
-        weight_type: WeightType = "int8" if int8 else "bf16" if self.dtype == torch.bfloat16 else "fp32"
-        self.native = self._native(decoder, weight_type)
+        self.native = self._native(decoder, int8)
         if int8:  # it rounds more than this does, and memory sets the pace
             self.dtype = torch.bfloat16
 
-    def _native(self, decoder: str, weight_type: WeightType) -> NativeDecoder | None:
+    def _native(self, decoder: str, int8: bool) -> NativeDecoder | None:
         """The compiled decoding step, unless PyTorch is asked for or has to do."""
         if decoder == "torch":
             return None
-        native = native_decoder(self.model, weight_type)
+        native = native_decoder(self.model, self.dtype, int8=int8)
         if not isinstance(native, str):
             return native
         if decoder == "native":

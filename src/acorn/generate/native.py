@@ -156,13 +156,20 @@ def _by_bytes(weight: Tensor) -> Tensor:
     return torch.cat((groups, weight[:, whole:]), dim=1)
 
 
-def native_decoder(model: GPT, weight_type: WeightType) -> NativeDecoder | str:
-    """The compiled decoding step for `model`, or why it cannot be had."""
-    if model.head.weight.device.type != "cpu":
-        return f"the model is on {model.head.weight.device.type}, not on the CPU"
-    if model.head.weight.dtype not in CACHE_TYPES:
-        return f"the model's weights are {str(model.head.weight.dtype).removeprefix('torch.')}"
+def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> NativeDecoder | str:
+    """The compiled decoding step for `model`, or why it cannot be had.
+
+    Args:
+        dtype: of products, and so of keys and values.
+        int8: the weights are read as int8 instead.
+    """
+    place = model.head.weight.device.type
+    if place != "cpu":
+        return f"the model is on {place}, not on the CPU"
+    if dtype not in CACHE_TYPES:
+        return f"it does not compute in {str(dtype).removeprefix('torch.')}"
     library = compiled_library()
+    weight_type: WeightType = "int8" if int8 else "bf16" if dtype == torch.bfloat16 else "fp32"
     return library if isinstance(library, str) else NativeDecoder(model, weight_type, library)
 
 
