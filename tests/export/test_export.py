@@ -10,12 +10,13 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
+from other_models import make_model
 
 from acorn.checkpoint.load import load
 from acorn.checkpoint.model_folder import fill_model_folder, write_model_folder
 from acorn.errors import DamageError, UsageError
 from acorn.export import export as module
-from acorn.export.export import export
+from acorn.export.export import GGUF_FILE, export
 from acorn.export.runtimes import Answer, Question, Runtime
 from acorn.folders import verify_folder
 from acorn.model.gpt import GPT
@@ -215,3 +216,24 @@ def test_a_folder_that_reads_back_otherwise_is_refused(
     monkeypatch.setattr(model_folder, "save_tensors", damaged)
     with pytest.raises(DamageError, match="final_norm"):
         fill_model_folder(tmp_path, build(tokenizer, "modern"), tokenizer, "card", dtype=torch.bfloat16)
+
+
+@pytest.mark.usefixtures("no_runtime")
+@pytest.mark.parametrize("style", ["gpt2", "llama-2", "llama-3", "qwen3"])
+def test_other_peoples_models_are_exported_with_the_beginning_that_their_prompts_have(
+    tmp_path: Path, style: str
+) -> None:
+    """GPT-2's and Qwen's prompts begin with nothing, Llama's with a token that is not the separator."""
+    make_model(tmp_path / "theirs", style)
+    result = export(tmp_path / "theirs", tmp_path / "ours", "hf")
+    assert result.parity.strings_equal == 200
+    theirs, ours = (load(tmp_path / name).tokenizer for name in ("theirs", "ours"))
+    assert ours.encode_prompt("In winter") == theirs.encode_prompt("In winter")
+
+
+def test_gpt2_of_others_becomes_gguf_without_a_beginning(tmp_path: Path) -> None:
+    """Checked in llama.cpp where that is installed."""
+    make_model(tmp_path / "theirs", "gpt2", n_embd=64)
+    result = export(tmp_path / "theirs", tmp_path / "ours", "gguf")
+    assert result.parity.lines_equal == 2_000
+    assert not gguf.GGUFReader(tmp_path / "ours" / GGUF_FILE).fields["tokenizer.ggml.add_bos_token"].contents()

@@ -160,7 +160,7 @@ def _write_hf(folder: Path, loaded: LoadedModel, dtype: str, shard_bytes: int) -
     # What was written has been read back and is the weights in that type, bit for bit.
     weights = [weight.detach() for weight in loaded.model.parameters()]
     largest = max(float((weight - weight.to(stored)).abs().max()) for weight in weights)
-    return largest, Tokenizer.from_file(folder / TOKENIZER).encode_prompt
+    return largest, Tokenizer.from_file(folder / TOKENIZER, as_it_is=True).encode_prompt
 
 
 def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[float, Encode]:

@@ -171,8 +171,9 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
 def tokenizer_of(path: Path) -> tokenizers.Tokenizer:
     """The tokenizer that a file of ours describes, built from its entries by GPT-2's rules, as llama.cpp does."""
     fields = gguf_package().GGUFReader(path).fields
-    pieces, kinds, merges, first = (
-        fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges", "bos_token_id")
+    pieces, kinds, merges, first, begins = (
+        fields[f"tokenizer.ggml.{name}"].contents()
+        for name in ("tokens", "token_type", "merges", "bos_token_id", "add_bos_token")
     )
     kind = gguf_package().TokenType
     added = {piece: id_ for id_, piece in enumerate(pieces) if kinds[id_] in (kind.CONTROL, kind.USER_DEFINED)}
@@ -180,8 +181,9 @@ def tokenizer_of(path: Path) -> tokenizers.Tokenizer:
     read = tokenizers.Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
     read.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     read.add_tokens([AddedToken(piece, normalized=False) for piece in added])
-    separator = pieces[first]
-    read.post_processor = processors.TemplateProcessing(single=f"{separator} $A", special_tokens=[(separator, first)])
+    if begins:
+        bos = pieces[first]
+        read.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, first)])
     return read
 
 
@@ -195,6 +197,7 @@ def _is_gpt2_bpe(tokenizer: Tokenizer) -> bool:
         and not pre_tokenizer.get("add_prefix_space")
         and pre_tokenizer.get("use_regex", True)
         and not spec["model"].get("ignore_merges")
+        and len(tokenizer.encode_prompt("")) <= 1
         and not any(token["lstrip"] or token["rstrip"] for token in spec["added_tokens"])
     )
 
@@ -234,7 +237,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Pieces, kinds and merges. A prompt begins with the separator, as `Tokenizer.encode_prompt` does it."""
+    """Pieces, kinds and merges. A prompt begins with what `Tokenizer.encode_prompt` puts there, if anything."""
     kinds = gguf_package().TokenType
     spec: dict[str, Any] = json.loads(tokenizer.to_json())
     pieces = {identifier: piece for piece, identifier in spec["model"]["vocab"].items()}
@@ -249,9 +252,9 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_token_types([types.get(identifier, kinds.UNUSED) for identifier in ids])
     merges = spec["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_bos_token_id(tokenizer.separator_id)
+    writer.add_bos_token_id(tokenizer.document_start[-1])
     writer.add_eos_token_id(tokenizer.separator_id)
-    writer.add_add_bos_token(True)
+    writer.add_add_bos_token(bool(tokenizer.encode_prompt("")))
     writer.add_add_eos_token(False)
     if tokenizer.pad == bpe.PAD:
         writer.add_pad_token_id(tokenizer.pad_id)
