@@ -299,7 +299,7 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
     """Faults 17 and 34: exit 6, the old one stands, nothing half-written remains."""
-    resource = pytest.importorskip("resource")  # limits of a process, on POSIX systems
+    resource = pytest.importorskip("resource", reason="limits of a process are a thing of POSIX systems")
     model, tokenizer = a_model("gpt2", "bpe"), a_tokenizer("bpe")
     write_model_folder(tmp_path / "final", model, tokenizer, "first")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

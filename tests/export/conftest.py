@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from small_models import model_for
 
 from acorn.checkpoint.model_folder import write_model_folder
-from acorn.config import ModelConfig
 from acorn.export import runtimes
 from acorn.export.probe_texts import BASES
 from acorn.model.gpt import GPT
@@ -24,18 +23,6 @@ TEXTS = ["The quick brown fox jumps over the lazy dog. " * 20, *BASES] * 5
 def tokenizer() -> Tokenizer:
     """It has learned merges in every script of the hard strings, so that a text split elsewhere shows."""
     return train(lambda: iter(TEXTS), "bpe", 1200)
-
-
-def model_for(tokenizer: Tokenizer, architecture: str, **more: object) -> GPT:
-    """No parameter keeps a value that would hide a mistake."""
-    sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 64} | more
-    model = GPT(ModelConfig(architecture=architecture, vocab_size=tokenizer.vocab_size, **sizes))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(0.1 * noise + (parameter.ndim == 1))
-    return model.eval()
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from small_models import model_for
 
-from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.export.gguf import check_weights, tokenizer_of, write_gguf
 from acorn.export.probe_texts import adversarial_strings
@@ -24,18 +24,6 @@ SPECIAL = "A text <|end|> with   markup,\n\n été and 漢字"
 @pytest.fixture(scope="module", name="tokenizer")
 def _tokenizer() -> Tokenizer:
     return train(lambda: iter(TEXTS), "bpe", 320)
-
-
-def model_for(tokenizer: Tokenizer, architecture: str, **more: int) -> GPT:
-    """No parameter keeps a value that would hide a mistake."""
-    sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 64} | more
-    model = GPT(ModelConfig(architecture=architecture, vocab_size=tokenizer.vocab_size, **sizes))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(0.1 * noise + (parameter.ndim == 1))
-    return model.eval()
 
 
 def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str = "f32") -> Path:

@@ -125,7 +125,9 @@ def test_a_missing_package_is_found_before_any_tracker_starts(
 
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path, notes: list[str]) -> None:
-    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulators = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard is not installed"
+    )
     from tensorboard.util import tensor_util
 
     trackers = open_trackers(["tensorboard"], "mine", tmp_path, {}, notes.append)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
+from acorn.text.hub import PREFIX, is_repository, one_line
 
-PREFIX = "hf:"
 FETCHED = (
     "config.json",
     "generation_config.json",
@@ -34,7 +33,7 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
     name = str(run).removeprefix(PREFIX)
     if name == str(run) or os.path.isdir(name):
         return Path(name)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not is_repository(name):
         raise UsageError(
             f"{run} is neither a model of the Hub nor a folder that is there.",
             where=str(Path(name).absolute()),
@@ -48,13 +47,13 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FETCHED)))
     except (errors.RepositoryNotFoundError, errors.GatedRepoError) as error:
         raise InputError(
-            f"The Hub does not give this model: {_one_line(error)}",
+            f"The Hub does not give this model: {one_line(error)}",
             where=str(run),
             mend="check its name; `hf auth login` for a private or gated one",
         ) from None
     except Exception as error:  # the library and what it stands on raise errors of many families
         raise InputError(
-            f"The Hub cannot be reached: {_one_line(error)}",
+            f"The Hub cannot be reached: {one_line(error)}",
             where=str(run),
             mend="check the network; or, on a connected machine, run `hf download OWNER/NAME --local-dir FOLDER`, copy "
             "FOLDER here, and name it",
@@ -67,7 +66,3 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
             f'.from_pretrained("{name}").save_pretrained("FOLDER"), and its AutoTokenizer likewise; then name FOLDER',
         )
     return folder
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

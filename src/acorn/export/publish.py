@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from acorn.errors import AcornError, ResourceError, UsageError
+from acorn.text.hub import is_repository, one_line
 
 
 def check_login(repository: str) -> None:
@@ -19,7 +19,7 @@ def check_login(repository: str) -> None:
     """
     import huggingface_hub
 
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    if not is_repository(repository):
         raise UsageError(f"{repository!r} names no repository.", where="--push", mend="write OWNER/NAME")
     with _hub_errors(repository):
         if not huggingface_hub.get_token():
@@ -68,11 +68,12 @@ def _hub_errors(repository: str) -> Iterator[None]:
             "HF_HUB_OFFLINE forbids to publish.", where="--push", mend="set HF_HUB_OFFLINE=0 for this command"
         ) from None
     except HfHubHTTPError as error:
-        raise _refusal(repository, error.response.status_code, str(error)) from error
+        raise _refusal(repository, error.response.status_code, one_line(error)) from error
     except Exception as error:  # the library and what it stands on raise errors of many families
-        cause = " ".join(str(error).split())[:300] or type(error).__name__
         raise ResourceError(
-            f"The Hub cannot be reached: {cause}", where=f"--push {repository}", mend="check the connection; try again"
+            f"The Hub cannot be reached: {one_line(error)}",
+            where=f"--push {repository}",
+            mend="check the connection; try again",
         ) from error
 
 
@@ -86,7 +87,6 @@ def _refusal(repository: str, status: int, said: str) -> AcornError:
             where=where,
             mend="name a repository of your own, or use a token that has the right to write to this one",
         )
-    said = " ".join(said.split())[:300]
     return ResourceError(f"The Hub answered {status}: {said}", where=where, mend="try again later")
 
 

@@ -10,6 +10,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #define AHEAD 8192 // bytes; weights are asked for this far ahead, since CPUs stop looking ahead at every page's end
 #define WIDTH 16 // floats of a vector; narrower CPUs take several registers for it
@@ -236,7 +239,6 @@ void decode(const model *m, const cache *kv, const int64_t *ids, float *room, fl
     {
         int thread = 0;
 #ifdef _OPENMP
-        extern int omp_get_thread_num(void);
         thread = omp_get_thread_num();
 #endif
         float *scores = all_scores + (long)thread * kv->length;

@@ -248,7 +248,7 @@ def norm(config: ModelConfig) -> nn.Module:
     return kind(config.n_embd, config.epsilon)
 
 
-def rotary_tables(positions: Tensor, head_dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
+def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every position's angles.
 
     Args:

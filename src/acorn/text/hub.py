@@ -25,6 +25,18 @@ from acorn.text.reading import Reading
 from acorn.text.rows import Row, check_columns, column_bytes
 
 PREFIX = "hf:"
+
+
+def is_repository(name: str) -> bool:
+    """Whether `name` has the form OWNER/NAME, of a dataset or a model."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def one_line(error: Exception) -> str:
+    """What a library said, for a message of ours."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PATIENCE_S = 5.0  # seconds without an answer until that is said
 _PATIENCE_AFTERWARDS_S = 30.0
@@ -110,7 +122,7 @@ def _parse(source: str) -> tuple[str, str]:
     if reference and os.path.isdir(reference):
         return reference, ""
     path, _, config = reference.rpartition(":") if ":" in reference else (reference, "", "")
-    if (path and os.path.isdir(path)) or re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+    if (path and os.path.isdir(path)) or is_repository(path):
         return path, config
     raise UsageError(
         f"{source} is neither a dataset of the Hub nor a folder that is there.",
@@ -223,7 +235,7 @@ def _say_waiting(name: str, progress: Progress, answered: threading.Event) -> No
 def _load_error(name: str, error: Exception) -> InputError:
     from datasets.exceptions import DatasetNotFoundError
 
-    cause = " ".join(str(error).split())[:300] or type(error).__name__
+    cause = one_line(error)
     if isinstance(error, DatasetNotFoundError):
         return InputError(
             f"The Hub does not give this dataset: {cause}",
