@@ -96,8 +96,8 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in `path`.
+def read_json(path: Path, mend: str = "restore the folder from a copy, or make it anew") -> Any:
+    """The JSON in `path`; `mend` is for the error's message.
 
     Raises:
         DamageError: it is not there, or not JSON.
@@ -108,7 +108,7 @@ def read_json(path: Path) -> Any:
         raise DamageError(
             f"{path.name} cannot be read: {error}",
             where=str(path),
-            mend="restore the folder from a copy, or make it anew",
+            mend=mend,
         ) from None
 
 

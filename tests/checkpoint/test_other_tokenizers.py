@@ -140,8 +140,16 @@ def test_gpt2s_first_files_are_read(tmp_path: Path) -> None:
     assert all(tokenizer.encode_prompt(text) == expected.encode_prompt(text) for text in (*PROMPTS, *TEXTS))
 
     (tmp_path / "model" / "merges.txt").write_text("no merges\nat all here\n")
-    with pytest.raises(InputError, match="vocabulary"):
+    with pytest.raises(DamageError, match="vocabulary"):
         load(tmp_path / "model")
+
+
+def test_one_of_gpt2s_first_files_is_not_enough(tmp_path: Path) -> None:
+    make_model(tmp_path / "model", "gpt2")
+    (tmp_path / "model" / "tokenizer.json").rename(tmp_path / "model" / "vocab.json")
+    with pytest.raises(DamageError, match=r"cannot do with vocab\.json alone") as caught:
+        load(tmp_path / "model")
+    assert "download" in caught.value.mend
 
 
 def test_a_sentencepiece_model_is_not_read_and_the_way_out_is_named(tmp_path: Path) -> None:

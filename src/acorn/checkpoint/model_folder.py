@@ -5,6 +5,7 @@ Nothing in it needs code of acorn's. `layouts.py` says how networks and names tr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from acorn.checkpoint.layouts import (
     to_config_json,
     to_hugging_face,
 )
-from acorn.checkpoint.tensor_files import check_layers, check_tensors, load_tensors, save_tensors
+from acorn.checkpoint.tensor_files import LISTED, RESTORE, check_layers, check_tensors, load_tensors, save_tensors
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError
 from acorn.files import read_json, to_json
@@ -32,7 +33,7 @@ from acorn.folders import new_folder
 from acorn.model.gpt import GPT
 from acorn.pickles import PICKLE_ENDINGS
 from acorn.run_folder import MODEL_CONFIG, TOKENIZER
-from acorn.tokenizer.tokenizer import SEPARATORS, Tokenizer, gpt2_tokenizer
+from acorn.tokenizer.tokenizer import SEPARATORS, NoTokenizerError, Tokenizer, gpt2_tokenizer
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
@@ -170,12 +171,18 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
     """
     files = _weight_files(path)
     if not (path / MODEL_CONFIG).is_file():
-        raise DamageError(f"{MODEL_CONFIG} is missing.", where=str(path), mend=_MEND)
+        raise DamageError(f"{MODEL_CONFIG} is missing.", where=str(path), mend=RESTORE)
     index = [] if WEIGHTS in files else [WEIGHTS_INDEX]
     check_read_files(path, [MODEL_CONFIG, TOKENIZER, *index, *files])
-    values = read_json(path / MODEL_CONFIG)
+    if missing := [name for name in files if not os.path.isfile(path / name)]:
+        raise DamageError(
+            f"{WEIGHTS_INDEX} names files that are not there: {', '.join(missing[:LISTED])}.",
+            where=str(path),
+            mend=RESTORE,
+        )
+    values = read_json(path / MODEL_CONFIG, RESTORE)
     if not isinstance(values, dict):
-        raise DamageError(f"{MODEL_CONFIG} does not hold an object.", where=str(path / MODEL_CONFIG), mend=_MEND)
+        raise DamageError(f"{MODEL_CONFIG} does not hold an object.", where=str(path / MODEL_CONFIG), mend=RESTORE)
     config = from_config_json(values, str(path / MODEL_CONFIG))
     tensors: dict[str, Tensor] = {}
     for name in files:
@@ -197,36 +204,48 @@ def read_tokenizer(path: Path, layout: Layout) -> Tokenizer:
 
     Raises:
         InputError: it cannot be used here.
-        DamageError: there is none.
+        DamageError: there is none, or it cannot be read.
     """
-    if (path / TOKENIZER).is_file():
-        tokenizer = Tokenizer.from_file(path / TOKENIZER, as_it_is=True)
-    elif layout is GPT2 and all((path / name).is_file() for name in GPT2_TOKENIZER):
-        tokenizer = gpt2_tokenizer(*(path / name for name in GPT2_TOKENIZER))
-    else:
-        others = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
-        raise DamageError(
-            f"{TOKENIZER} is missing." + (f" acorn does not read {' and '.join(others)}." if others else ""),
-            where=str(path),
-            mend="make one: in Python, with the folder's path as P, "
-            "transformers.AutoTokenizer.from_pretrained(P).save_pretrained(P)"
-            if others
-            else _MEND,
-        )
+    try:
+        tokenizer = _tokenizer_in(path, layout)
+    except NoTokenizerError as error:
+        raise DamageError(error.what, where=error.where, mend=RESTORE) from None
+    except InputError as error:
+        raise InputError(error.what, where=error.where or str(path), mend=_ELSEWHERE) from None
     separator = _declared_separator(path)
     if separator in SEPARATORS and separator != tokenizer.separator:
         raise InputError(
             f"The model ends its texts with {separator}, but its vocabulary has {tokenizer.separator} too, which acorn "
             "would take.",
             where=str(path / TOKENIZER_CONFIG),
-            mend="use it with the transformers library instead",
+            mend=_ELSEWHERE,
         )
     return tokenizer
 
 
+def _tokenizer_in(path: Path, layout: Layout) -> Tokenizer:
+    """What the files of a model folder say, whatever else the folder says of its tokenizer."""
+    if (path / TOKENIZER).is_file():
+        return Tokenizer.from_file(path / TOKENIZER, as_it_is=True)
+    others = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
+    if layout is GPT2 and set(GPT2_TOKENIZER) <= set(others):
+        return gpt2_tokenizer(*(path / name for name in GPT2_TOKENIZER))
+    raise DamageError(
+        f"{TOKENIZER} is missing." + (f" acorn cannot do with {' and '.join(others)} alone." if others else ""),
+        where=str(path),
+        mend="download it, or make one: in Python, with the folder's path as P, "
+        "transformers.AutoTokenizer.from_pretrained(P).save_pretrained(P)"
+        if others
+        else RESTORE,
+    )
+
+
+_ELSEWHERE = "use it with the transformers library instead"
+
+
 def _declared_separator(path: Path) -> object:
     """What tokenizer_config.json calls the end of a text; None where it does not say."""
-    values = read_json(path / TOKENIZER_CONFIG) if (path / TOKENIZER_CONFIG).is_file() else {}
+    values = read_json(path / TOKENIZER_CONFIG, RESTORE) if (path / TOKENIZER_CONFIG).is_file() else {}
     token = values.get("eos_token") if isinstance(values, dict) else None
     return token.get("content") if isinstance(token, dict) else token
 
@@ -238,11 +257,11 @@ def end_ids(path: Path) -> tuple[int, ...]:
         DamageError: they are no token ids.
     """
     for name in (GENERATION_CONFIG, MODEL_CONFIG):  # the former counts, where it says any
-        values = read_json(path / name) if (path / name).is_file() else {}
+        values = read_json(path / name, RESTORE) if (path / name).is_file() else {}
         ids = values.get("eos_token_id") if isinstance(values, dict) else None
         ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
         if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
-            raise DamageError(f"eos_token_id is {ids!r}: no token ids.", where=str(path / name), mend=_MEND)
+            raise DamageError(f"eos_token_id is {ids!r}: no token ids.", where=str(path / name), mend=RESTORE)
         if ids:
             return tuple(ids)
     return ()
@@ -302,15 +321,15 @@ def _weight_files(path: Path) -> list[str]:
             mend="get it as safetensors; or, where you trust its source, in Python, with the folder's path as P: "
             "transformers.AutoModelForCausalLM.from_pretrained(P).save_pretrained(P)",
         )
-    raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), mend=_MEND)
+    raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), mend=RESTORE)
 
 
 def _sharded(index: Path) -> list[str]:
     """Names of the files that the index of a large model lists, each one beside it."""
-    content = read_json(index)
+    content = read_json(index, RESTORE)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places:
-        raise DamageError(f"{index.name} has no weight_map.", where=str(index), mend=_MEND)
+        raise DamageError(f"{index.name} has no weight_map.", where=str(index), mend=RESTORE)
     for tensor, name in places.items():
         if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:"):
             raise DamageError(
@@ -345,6 +364,3 @@ def _tied_once(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -
             mend=f'set "tie_word_embeddings" to false in {MODEL_CONFIG}, if that is how the model was trained',
         )
     return {embedding: tensors[head], **others}
-
-
-_MEND = "restore the folder from a copy, or make it anew"

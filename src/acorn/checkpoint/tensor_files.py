@@ -19,6 +19,9 @@ METADATA = {"format": "pt"}
 """With a second key the file's bytes would change from process to process."""
 
 DTYPES = {torch.float32, torch.float16, torch.bfloat16}
+RESTORE = "restore the folder from a copy, or download it again (with git: git lfs pull)"
+"""What helps a folder that is not whole, whoever made it."""
+
 LISTED = 8
 """Faults that a message names one by one."""
 
@@ -49,7 +52,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise DamageError(
             f"{path.name} cannot be read as safetensors: {error}",
             where=str(path),
-            mend="restore it from a copy, or make the folder anew",
+            mend=RESTORE,
         ) from None
 
 
@@ -64,7 +67,7 @@ def check_layers(config: ModelConfig, found: Mapping[str, Tensor], where: Path) 
             f"The config has {config.n_layer:,} layers and {config.vocab_size:,} entries; there are "
             f"{len(found):,} tensors in all.",
             where=str(where),
-            mend="restore the folder from a copy, or make it anew",
+            mend=RESTORE,
         )
 
 
@@ -87,5 +90,5 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size],
         raise DamageError(
             "The weights do not fit the model's config:\n" + "\n".join(f"  - {fault}" for fault in shown),
             where=str(where),
-            mend="restore the folder from a copy, or make it anew",
+            mend=RESTORE,
         )

@@ -43,6 +43,10 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _PROBE = "a b"
 
 
+class NoTokenizerError(InputError):
+    """A file that cannot be read as a tokenizer at all, as opposed to one that cannot be used here."""
+
+
 class Tokenizer:
     """A vocabulary and the rules that turn text into its ids and back.
 
@@ -95,9 +99,10 @@ class Tokenizer:
         """The tokenizer in the text of a tokenizer.json.
 
         Raises:
-            InputError: it is not one, or not one that can be used here.
+            NoTokenizerError: it is not one.
+            InputError: it is not one that can be used here.
         """
-        with _library_errors("This is not a tokenizer.json", where):
+        with _library_errors("This is not a tokenizer.json", where, NoTokenizerError):
             backend = tokenizers.Tokenizer.from_str(text)
         try:
             with _library_errors("The tokenizer cannot be used"):
@@ -110,7 +115,8 @@ class Tokenizer:
         """The tokenizer in the file `path`.
 
         Raises:
-            InputError: it cannot be read, or is not a tokenizer.json that can be used here.
+            NoTokenizerError: it cannot be read, or is not a tokenizer.json.
+            InputError: it is not one that can be used here.
         """
         refuse_pickle(Path(path), str(path), mend=_OTHER_TOKENIZER)
         if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
@@ -120,11 +126,11 @@ class Tokenizer:
         try:
             text = Path(path).read_bytes().decode("utf-8")
         except UnicodeDecodeError:
-            raise InputError(
+            raise NoTokenizerError(
                 "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), mend=_OTHER_TOKENIZER
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise InputError(
+            raise NoTokenizerError(
                 f"The tokenizer cannot be read: {getattr(error, 'strerror', error)}.",
                 where=str(path),
                 mend=_OTHER_TOKENIZER,
@@ -215,18 +221,19 @@ def gpt2_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
     """GPT-2's tokenizer out of the two files in which it was first published.
 
     Raises:
-        InputError: they are not such files.
+        NoTokenizerError: they are not such files.
+        InputError: it cannot be used here.
     """
-    with _library_errors("This is not GPT-2's vocabulary", str(vocabulary.parent)):
+    with _library_errors("This is not GPT-2's vocabulary", str(vocabulary.parent), NoTokenizerError):
         backend = bpe.reader(models.BPE.from_file(str(vocabulary), str(merges)))
-        return Tokenizer(backend, as_it_is=True)
+    return Tokenizer(backend, as_it_is=True)
 
 
 _OTHER_TOKENIZER = "name a tokenizer.json of the Hugging Face tokenizers library; `acorn tokenizer train` makes one"
 
 
 @contextlib.contextmanager
-def _library_errors(what: str, where: str = "") -> Iterator[None]:
+def _library_errors(what: str, where: str = "", kind: type[InputError] = InputError) -> Iterator[None]:
     """The library raises plain Exception for bad files, and PanicException, which is none, for what it overlooked."""
     try:
         yield
@@ -235,7 +242,7 @@ def _library_errors(what: str, where: str = "") -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise InputError(f"{what}: {error}", where=where, mend=_OTHER_TOKENIZER) from None
+        raise kind(f"{what}: {error}", where=where, mend=_OTHER_TOKENIZER) from None
 
 
 def _digest(spec: dict[str, Any]) -> str:
