@@ -10,6 +10,7 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
+import transformers
 from other_models import make_model
 
 from acorn.checkpoint.load import load
@@ -123,8 +124,6 @@ def test_what_fails_a_gate_is_not_kept(
 def test_large_weights_are_spread_over_files(
     folder: Folder, tmp_path: Path, tokenizer: Tokenizer, build: Callable[..., GPT]
 ) -> None:
-    import transformers
-
     source, out = folder("gpt2"), tmp_path / "out"
     export(source, out, "hf", "bf16", shard_bytes=50_000)
     files = sorted(file.name for file in out.glob("*.safetensors"))
@@ -229,6 +228,34 @@ def test_other_peoples_models_are_exported_with_the_beginning_that_their_prompts
     assert result.parity.strings_equal == 200
     theirs, ours = (load(tmp_path / name).tokenizer for name in ("theirs", "ours"))
     assert ours.encode_prompt("In winter") == theirs.encode_prompt("In winter")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_llama_of_others_becomes_gguf(tmp_path: Path, tokenizer: Tokenizer, tied: bool) -> None:
+    """Queries and keys lie otherwise in there. Its gates are passed in llama.cpp where that is installed."""
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+        tie_word_embeddings=tied,
+        initializer_range=0.1,
+    )
+    torch.manual_seed(3)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "theirs")
+    tokenizer.save(tmp_path / "theirs" / "tokenizer.json")
+    parity = export(tmp_path / "theirs", tmp_path / "ours", "gguf").parity
+    assert (parity.lines_equal, parity.strings_equal) == (2_000, 200)
+    if parity.runtime_version:
+        assert (parity.greedy_tokens, parity.greedy_equal) == (200, 200)
+        assert parity.logit_difference_in_deviations is not None
+        assert parity.logit_difference_in_deviations < 1e-3
 
 
 def test_gpt2_of_others_becomes_gguf_without_a_beginning(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -13,11 +14,12 @@ from small_models import model_for
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.export.gguf import check_weights, tokenizer_of, write_gguf
 from acorn.export.probe_texts import adversarial_strings
-from acorn.model.gpt import GPT
+from acorn.model.gpt import GPT, rotary_tables, rotate
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
 
 TEXTS = ["The quick brown fox jumps over the lazy dog. " * 20, "Wait... été, 漢字, £5, a_b\n\n  indented"] * 5
+LLAMA = {"qk_norm": False}
 SPECIAL = "A text <|end|> with   markup,\n\n été and 漢字"
 
 
@@ -54,16 +56,27 @@ def test_what_llama_cpp_cannot_express_is_refused_by_name(tmp_path: Path, tokeni
         write(path, model_for(wordpiece, "modern"), wordpiece)
     with pytest.raises(UsageError, match=r"model.n_embd is 24"):
         write(path, model_for(tokenizer, "gpt2", n_embd=24), tokenizer, "q8_0")
+    with pytest.raises(UsageError, match=r"all heads is 40"):
+        write(path, model_for(tokenizer, "modern", head_width=10), tokenizer, "q8_0")
     assert not path.exists()
 
 
-@pytest.mark.parametrize(("architecture", "tolerance"), [("modern", 1e-4), ("gpt2", 2e-2)])
+@pytest.mark.parametrize(
+    ("architecture", "more", "tolerance"),
+    [
+        ("gpt2", {}, 2e-2),
+        ("modern", {}, 1e-4),
+        ("modern", LLAMA, 1e-4),
+        ("modern", {**LLAMA, "tied": True, "n_kv_head": 2, "rope_theta": 5e5}, 1e-4),
+        ("modern", {**LLAMA, "tied": False, "n_kv_head": 1, "head_width": 24, "norm_eps": 1e-3}, 1e-4),
+    ],
+)
 def test_llama_cpp_gives_the_same_tokens_and_logits(
-    tmp_path: Path, tokenizer: Tokenizer, architecture: str, tolerance: float
+    tmp_path: Path, tokenizer: Tokenizer, architecture: str, more: dict[str, Any], tolerance: float
 ) -> None:
     """llama.cpp looks its GELU up in a table of fp16, hence the wider tolerance of gpt2."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
-    model = model_for(tokenizer, architecture)
+    model = model_for(tokenizer, architecture, **more)
     path = write(tmp_path / "model.gguf", model, tokenizer)
     fp32 = {"type_k": 0, "type_v": 0}
     llama = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1, **fp32)
@@ -73,6 +86,27 @@ def test_llama_cpp_gives_the_same_tokens_and_logits(
     theirs = torch.tensor(np.array(llama.scores[: len(ids)]))
     llama.close()
     torch.testing.assert_close(theirs, model(torch.tensor([ids]))[0].detach(), rtol=0, atol=tolerance)
+
+
+def test_a_llamas_queries_and_keys_turn_as_neighbours(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Turned as Meta wrote it, as complex numbers, their products are those of our own halves."""
+    model = model_for(tokenizer, "modern", n_kv_head=4, **LLAMA)
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(write(tmp_path / "m.gguf", model, tokenizer)).tensors}
+    cos, sin = rotary_tables(torch.arange(9), 16, 10_000.0)
+    x = torch.randn(9, 64, generator=torch.Generator().manual_seed(1))
+
+    def ours(matrix: torch.Tensor) -> torch.Tensor:  # (T, H, D)
+        return rotate((x @ matrix.T).view(1, 9, 4, 16).transpose(1, 2), cos, sin)[0].transpose(0, 1)
+
+    def theirs(name: str) -> torch.Tensor:
+        pairs = (x @ torch.from_numpy(np.array(stored[name].data)).T).view(9, 4, 8, 2)
+        turns = torch.polar(torch.ones(9, 1, 8), torch.arange(9.0).view(9, 1, 1) * 10_000 ** (-torch.arange(8) / 8))
+        return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2)
+
+    attention = model.blocks[0].attention
+    expected = torch.einsum("thd,uhd->htu", ours(attention.q_proj.weight), ours(attention.k_proj.weight))
+    found = torch.einsum("thd,uhd->htu", theirs("blk.0.attn_q.weight"), theirs("blk.0.attn_k.weight"))
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "share"), [("f32", 0), ("f16", 2**-11), ("bf16", 2**-8), ("q8_0", 1 / 254)])

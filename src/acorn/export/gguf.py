@@ -1,6 +1,7 @@
 """GGUF, the file of llama.cpp and of what is built on it (Ollama, LM Studio): weights and tokenizer in one.
 
-`modern` is llama.cpp's qwen3 and `gpt2` its gpt2, tensor for tensor. Its gpt2 has GELU only, so `seed` cannot go there.
+llama.cpp calls the networks as Hugging Face does: `gpt2`, and for `modern` qwen3 or llama, tensor for tensor, but for a
+Llama's queries and keys (`_interleaved`). Its gpt2 has GELU only, so `seed` cannot go there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, models, pre_tokenizers, processors
 from torch import Tensor
 
-from acorn.checkpoint.layouts import to_hugging_face
+from acorn.checkpoint.layouts import LLAMA, layout_of, to_hugging_face
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError, MissingPackageError, UsageError
 from acorn.tokenizer import bpe
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     import gguf
 
 GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
-ARCHITECTURES = {"gpt2": "gpt2", "modern": "qwen3"}
-"""Ours -> llama.cpp's."""
-
 BLOCK_OF_Q8_0 = 32
 """Numbers that share a scale in q8_0; rows must be a multiple of it."""
 
@@ -61,8 +59,7 @@ def write_gguf(
     """
     check_expressible(config, tokenizer, dtype)
     library = gguf_package()
-    architecture = ARCHITECTURES[config.architecture]
-    writer = library.GGUFWriter(path, architecture)
+    writer = library.GGUFWriter(path, layout_of(config).model_type)
     writer.add_name(name)
     if chat_template:
         writer.add_chat_template(chat_template)
@@ -139,18 +136,11 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
         UsageError: the network, or the type for its sizes.
         InputError: the tokenizer.
     """
-    if config.architecture not in ARCHITECTURES:
+    if config.architecture == "seed":
         raise UsageError(
-            f"llama.cpp has no network like {config.architecture}: its GPT-2 has GELU where {config.architecture} has "
-            "ReLU.",
+            "llama.cpp has no network like seed: its GPT-2 has GELU where seed has ReLU.",
             where="--format gguf",
             mend="use --format hf, or train with model.architecture=gpt2 or modern",
-        )
-    if config.architecture == "modern" and not config.qk_norm:
-        raise UsageError(
-            "llama.cpp keeps the queries and keys of a Llama in another order, which acorn does not write.",
-            where="--format gguf",
-            mend="use --format hf, and llama.cpp's own convert_hf_to_gguf.py on that folder",
         )
     if tokenizer.kind != "bpe" or not _is_gpt2_bpe(tokenizer):
         raise InputError(
@@ -158,7 +148,11 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
             where="tokenizer.json",
             mend="use --format hf, or train with tokenizer.kind=bpe",
         )
-    widths = {"model.n_embd": config.n_embd, "the MLP's hidden width": config.mlp_hidden}
+    widths = {
+        "model.n_embd": config.n_embd,
+        "the MLP's hidden width": config.mlp_hidden,
+        "the width of all heads": config.heads * config.head_dim,
+    }
     odd = [name for name, width in widths.items() if width % BLOCK_OF_Q8_0]
     if dtype == "q8_0" and odd:
         raise UsageError(
@@ -208,15 +202,27 @@ _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8
 def _tensors(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, NDArray[np.float32], bool]]:
     """Name in the file, numbers as they lie there, and whether they take the file's type instead of f32."""
     library = gguf_package()
-    architecture = getattr(library.MODEL_ARCH, ARCHITECTURES[config.architecture].upper())
-    names = library.get_tensor_name_map(architecture, config.n_layer)
+    layout = layout_of(config)
+    names = library.get_tensor_name_map(library.MODEL_ARCH[layout.model_type.upper()], config.n_layer)
     for theirs, tensor in to_hugging_face(config, weights).items():
         place = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
         assert place is not None, f"GGUF has no name for {theirs}"
         is_matrix = tensor.ndim == 2 and place not in ALWAYS_FP32
         if is_matrix and theirs.startswith("transformer.h."):  # GPT-2's layout keeps a block's matrices as (in, out)
             tensor = tensor.T
+        if layout is LLAMA and theirs.endswith(("q_proj.weight", "k_proj.weight")):
+            tensor = _interleaved(tensor, config.head_dim)
         yield place, tensor.detach().to("cpu", torch.float32).contiguous().numpy(), is_matrix
+
+
+def _interleaved(matrix: Tensor, head_dim: int) -> Tensor:
+    """Rows (heads * head_dim, C) of queries or keys in the order in which llama.cpp rotates a Llama's.
+
+    The pairs that turn together are (0, D/2), (1, D/2 + 1), ... with us and in Hugging Face's files, neighbours there
+    and in Meta's own. The products of queries and keys are the same.
+    """
+    halves = matrix.unflatten(0, (-1, 2, head_dim // 2))  # (H, 2, D/2, C)
+    return halves.transpose(1, 2).flatten(0, 2)
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
@@ -233,6 +239,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.epsilon)
+    writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(config.rope_theta)
 
 
