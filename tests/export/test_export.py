@@ -15,7 +15,7 @@ from other_models import make_model
 
 from acorn.checkpoint.load import load
 from acorn.checkpoint.model_folder import fill_model_folder, write_model_folder
-from acorn.errors import DamageError, UsageError
+from acorn.errors import DamageError, InputError, UsageError
 from acorn.export import export as module
 from acorn.export.export import GGUF_FILE, export
 from acorn.export.runtimes import Answer, Question, Runtime
@@ -256,6 +256,48 @@ def test_a_llama_of_others_becomes_gguf(tmp_path: Path, tokenizer: Tokenizer, ti
         assert (parity.greedy_tokens, parity.greedy_equal) == (200, 200)
         assert parity.logit_difference_in_deviations is not None
         assert parity.logit_difference_in_deviations < 1e-3
+
+
+@pytest.mark.usefixtures("no_runtime")
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|endoftext|>"])
+def test_every_end_of_a_chat_model_is_still_one(tmp_path: Path, end: str) -> None:
+    model = make_model(tmp_path / "theirs", "qwen3")
+    auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    prompt = auto("The keeper", return_tensors="pt")
+    with torch.no_grad():
+        wanted = model.model(**prompt).last_hidden_state[0, -1]
+        model.lm_head.weight[auto.convert_tokens_to_ids(end)] = 50 * wanted
+    ends = auto.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    model.generation_config.eos_token_id = ends
+    model.save_pretrained(tmp_path / "theirs")
+    export(tmp_path / "theirs", tmp_path / "ours", "hf")
+    for file in ("generation_config.json", "config.json"):
+        assert json.loads((tmp_path / "ours" / file).read_text())["eos_token_id"] == ends
+    assert load(tmp_path / "ours").end_ids == tuple(ends)
+    for name in ("theirs", "ours"):
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        made = again.generate(**prompt, max_new_tokens=9, do_sample=False)[0, prompt["input_ids"].size(1) :]
+        assert made.tolist() == auto.convert_tokens_to_ids([end])
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_llama_cpp_ends_where_the_model_does(tmp_path: Path) -> None:
+    make_model(tmp_path / "theirs", "gpt2", n_embd=64)
+    path, out = tmp_path / "theirs" / "generation_config.json", tmp_path / "ours"
+    path.write_text(json.dumps({"eos_token_id": [7, 300, 9]}))
+    export(tmp_path / "theirs", out, "gguf")
+    fields = gguf.GGUFReader(out / GGUF_FILE).fields
+    assert [fields[f"tokenizer.ggml.{name}_token_id"].contents() for name in ("eos", "eot", "eom")] == [7, 300, 9]
+    path.write_text(json.dumps({"eos_token_id": [7, 300, 9, 11]}))
+    with pytest.raises(InputError, match="4 tokens end"):
+        export(tmp_path / "theirs", tmp_path / "four", "gguf")
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
+    llama = llama_cpp.Llama(str(out / GGUF_FILE), verbose=False)
+    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+    tokenizer = load(tmp_path / "theirs").tokenizer
+    ends = [id_ for id_ in range(tokenizer.vocab_size) if llama_cpp.llama_vocab_is_eog(vocabulary, id_)]
+    assert ends == [7, 9, 300, tokenizer.separator_id]  # with us, too, the separator is an end by itself
+    llama.close()
 
 
 def test_gpt2_of_others_becomes_gguf_without_a_beginning(tmp_path: Path) -> None:

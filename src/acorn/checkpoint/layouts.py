@@ -197,8 +197,12 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
     return weights
 
 
-def to_config_json(config: ModelConfig, *, bos_id: int, separator_id: int, pad_id: int) -> dict[str, Any]:
-    """The content of config.json. dtype and rotary base stand in the old and the new form, for either reader."""
+def to_config_json(config: ModelConfig, special_ids: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of config.json. dtype and rotary base stand in the old and the new form, for either reader.
+
+    Args:
+        special_ids: ids of the beginning, the end and padding, under their keys.
+    """
     layout = layout_of(config)
     values: dict[str, Any] = {
         **layout.fixed,
@@ -206,9 +210,7 @@ def to_config_json(config: ModelConfig, *, bos_id: int, separator_id: int, pad_i
         "architectures": [layout.architecture],
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.is_tied,
-        "bos_token_id": bos_id,
-        "eos_token_id": separator_id,
-        "pad_token_id": pad_id,
+        **special_ids,
         "use_cache": True,
         "dtype": "float32",
         "torch_dtype": "float32",

@@ -6,7 +6,7 @@ Nothing in it needs code of acorn's. `layouts.py` says how networks and names tr
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def fill_model_folder(
     *,
     dtype: torch.dtype = torch.float32,
     chat_template: str = "",
+    end_ids: Sequence[int] = (),
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes all files of a Hugging Face folder but the manifest, and reads them back.
@@ -81,6 +82,7 @@ def fill_model_folder(
         folder: is there, and empty.
         dtype: of the weights.
         chat_template: Jinja source of how a conversation becomes text; empty: there is none.
+        end_ids: tokens that end a text; none: the separator does.
         shard_bytes: weights that take more are spread over several files of at most so many bytes.
 
     Raises:
@@ -92,15 +94,16 @@ def fill_model_folder(
     config, weights = without_padding(model.config, parameters, tokenizer)
     weights = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
     name_of_dtype = str(dtype).removeprefix("torch.")
-    values = to_config_json(
-        config,
-        bos_id=tokenizer.document_start[-1],
-        separator_id=tokenizer.separator_id,
-        pad_id=tokenizer.pad_id,
-    )
+    ends = list(end_ids) or [tokenizer.separator_id]
+    special_ids = {
+        "bos_token_id": tokenizer.document_start[-1],
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
+        "pad_token_id": tokenizer.pad_id,
+    }
+    values = to_config_json(config, special_ids)
     files = {
         MODEL_CONFIG: to_json({**values, "dtype": name_of_dtype, "torch_dtype": name_of_dtype}),
-        GENERATION_CONFIG: to_json(_generation_config(tokenizer, config)),
+        GENERATION_CONFIG: to_json(_generation_config(config, special_ids, tokenizer.reserved_ids)),
         TOKENIZER: tokenizer.to_json(),
         TOKENIZER_CONFIG: to_json(tokenizer.transformers_config(config.block_size)),
         CARD: card,
@@ -286,21 +289,17 @@ def without_padding(
     return config.model_copy(update={"vocab_size": entries}), cut
 
 
-def _generation_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
+def _generation_config(
+    config: ModelConfig, special_ids: Mapping[str, Any], reserved_ids: Sequence[int]
+) -> dict[str, Any]:
     """What transformers' generate() does when it is not told otherwise.
 
     `max_length` keeps its pipelines, which ask for more, within the positions that a learned table has.
     """
-    values: dict[str, Any] = {
-        "bos_token_id": tokenizer.document_start[-1],
-        "eos_token_id": tokenizer.separator_id,
-        "pad_token_id": tokenizer.pad_id,
-        "do_sample": False,
-        "use_cache": True,
-    }
+    values: dict[str, Any] = {**special_ids, "do_sample": False, "use_cache": True}
     if config.architecture != "modern":
         values["max_length"] = config.block_size
-    return {**values, "suppress_tokens": tokenizer.reserved_ids} if tokenizer.reserved_ids else values
+    return {**values, "suppress_tokens": reserved_ids} if reserved_ids else values
 
 
 def _weight_files(path: Path) -> list[str]:

@@ -76,7 +76,7 @@ def export(
             f"{out} is, or is in, the folder of the model itself.", where="--out", mend="name a folder beside it"
         )
     if format == "gguf":
-        check_expressible(loaded.config, loaded.tokenizer, cast(GGUFType, dtype))
+        check_expressible(loaded.config, loaded.tokenizer, cast(GGUFType, dtype), loaded.end_ids)
         gguf_package()
     if dtype == "f16":
         _check_range(loaded)
@@ -155,6 +155,7 @@ def _write_hf(folder: Path, loaded: LoadedModel, dtype: str, shard_bytes: int) -
         card_of(loaded),
         dtype=stored,
         chat_template=_chat_template(loaded.folder),
+        end_ids=loaded.end_ids,
         shard_bytes=shard_bytes,
     )
     # What was written has been read back and is the weights in that type, bit for bit.
@@ -167,7 +168,16 @@ def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[flo
     """As `_write_hf`."""
     path = folder / GGUF_FILE
     weights: dict[str, Tensor] = dict(loaded.model.named_parameters())
-    write_gguf(path, loaded.config, weights, loaded.tokenizer, dtype, name_of(loaded), _chat_template(loaded.folder))
+    write_gguf(
+        path,
+        loaded.config,
+        weights,
+        loaded.tokenizer,
+        dtype,
+        name_of(loaded),
+        chat_template=_chat_template(loaded.folder),
+        end_ids=loaded.end_ids,
+    )
     (folder / CARD).write_bytes(card_of(loaded).encode("utf-8"))
     difference = check_weights(path, loaded.config, weights, dtype)
     read = tokenizer_of(path)

@@ -7,7 +7,7 @@ Llama's queries and keys (`_interleaved`). Its gpt2 has GELU only, so `seed` can
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,9 @@ GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
 BLOCK_OF_Q8_0 = 32
 """Numbers that share a scale in q8_0; rows must be a multiple of it."""
 
+ENDS = ("eos", "eot", "eom")
+"""What a file can name: the ends of a text, of a turn, of a message. llama.cpp stops at each of them alike."""
+
 ALWAYS_FP32 = ("position_embd.weight",)
 """Small tables that llama.cpp keeps in fp32, as it does everything of one dimension."""
 
@@ -42,7 +45,9 @@ def write_gguf(
     tokenizer: Tokenizer,
     dtype: GGUFType,
     name: str,
+    *,
     chat_template: str = "",
+    end_ids: Sequence[int] = (),
 ) -> None:
     """Writes model and tokenizer as the file `path`.
 
@@ -51,13 +56,14 @@ def write_gguf(
         dtype: of the matrices; vectors stay fp32.
         name: what runtimes show as the model's name.
         chat_template: Jinja source of how a conversation becomes text; empty: there is none.
+        end_ids: tokens that end a text, three at most; none: the separator does.
 
     Raises:
         UsageError: llama.cpp has no such network, or `dtype` does not fit its sizes.
         InputError: llama.cpp has no such tokenizer.
         MissingPackageError: the extra `gguf` is not installed.
     """
-    check_expressible(config, tokenizer, dtype)
+    check_expressible(config, tokenizer, dtype, end_ids)
     library = gguf_package()
     writer = library.GGUFWriter(path, layout_of(config).model_type)
     writer.add_name(name)
@@ -65,6 +71,8 @@ def write_gguf(
         writer.add_chat_template(chat_template)
     _add_shape(writer, config)
     _add_tokenizer(writer, tokenizer)
+    for name_of_end, end in zip(ENDS, end_ids or (tokenizer.separator_id,), strict=False):
+        getattr(writer, f"add_{name_of_end}_token_id")(end)
     writer.add_file_type(getattr(library.LlamaFileType, _FILE_TYPES[dtype]))
     kind = getattr(library.GGMLQuantizationType, dtype.upper())
     for place, values, is_matrix in _tensors(config, weights):
@@ -129,12 +137,12 @@ SMALLEST_F16 = 127 * 2**-25
 """What numbers and q8_0's steps too small for f16's full precision are off by at most."""
 
 
-def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType) -> None:
+def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType, end_ids: Sequence[int] = ()) -> None:
     """Refuses what a GGUF file cannot say exactly.
 
     Raises:
         UsageError: the network, or the type for its sizes.
-        InputError: the tokenizer.
+        InputError: the tokenizer, or what ends a text.
     """
     if config.architecture == "seed":
         raise UsageError(
@@ -147,6 +155,12 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
             f"llama.cpp has no tokenizer that gives the tokens of this {tokenizer.kind} tokenizer.",
             where="tokenizer.json",
             mend="use --format hf, or train with tokenizer.kind=bpe",
+        )
+    if len(end_ids) > len(ENDS):
+        raise InputError(
+            f"{len(end_ids)} tokens end this model's texts; a GGUF file can name {len(ENDS)}.",
+            where=f"eos_token_id {list(end_ids)}",
+            mend="use --format hf",
         )
     widths = {
         "model.n_embd": config.n_embd,
@@ -260,7 +274,6 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     merges = spec["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_bos_token_id(tokenizer.document_start[-1])
-    writer.add_eos_token_id(tokenizer.separator_id)
     writer.add_add_bos_token(bool(tokenizer.encode_prompt("")))
     writer.add_add_eos_token(False)
     if tokenizer.pad == bpe.PAD:
