@@ -272,6 +272,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path, what: str) -> None:
         assert str(path) in caught.value.where
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.gguf"])
+def test_a_model_without_a_manifest_cannot_be_checked(tmp_path: Path, file: str) -> None:
+    """Other programs write none; that is not damage."""
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(UsageError, match=r"no manifest\.json, so nothing says"):
+        verify_run(tmp_path)
+
+
 def test_only_the_files_that_are_read_are_compared(run: RunFolder) -> None:
     (run.final / "README.md").write_text("my own words")
     (run.final / "figure.png").write_text("x")

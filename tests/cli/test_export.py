@@ -52,6 +52,27 @@ def test_the_json_is_the_report_beside_the_model(acorn: Acorn, run: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("no_runtime")
+def test_a_gguf_export_is_verified_and_not_taken_for_a_run(acorn: Acorn, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert acorn("export", run, "--format", "gguf", "--out", out).returncode == 0
+    done = acorn("verify", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["whole", "gguf", str(out)]
+    done = acorn("generate", out, "--prompt", "a")
+    assert done.returncode == 2
+    assert "a model as GGUF, which acorn writes, but does not read" in done.stderr
+    content = bytearray((out / "model.gguf").read_bytes())
+    content[-7] ^= 1
+    (out / "model.gguf").write_bytes(content)
+    done = acorn("verify", out, "--json")
+    assert done.returncode == 4
+    (folder,) = json.loads(done.stdout)["folders"]
+    assert folder["kind"] == "gguf"
+    assert "model.gguf" in folder["faults"][0]
+    assert "SHA-256" in folder["faults"][0]
+
+
+@pytest.mark.usefixtures("no_runtime")
 def test_the_card_tells_of_the_checkpoint(acorn: Acorn, run: Path, tmp_path: Path) -> None:
     """That of final/ goes along; an earlier checkpoint's has its own steps, and no figures of other weights."""
     cards = {}

@@ -28,6 +28,7 @@ MODEL_FILES = (
     "README.md",
     MANIFEST,
 )
+GGUF_FILES = ("*.gguf", "parity.json", "README.md", MANIFEST)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 """Files that make a folder look like a model, whether or not it can be read."""
 
@@ -37,7 +38,7 @@ class FolderCheck:
     """What a check of one folder found.
 
     Attributes:
-        kind: "run" (the files that stand in it), "checkpoint", "model" or "data".
+        kind: "run" (the files that stand in it), "checkpoint", "model", "gguf" (an export) or "data".
         faults: one line each, files named; none: the folder is whole.
     """
 
@@ -53,7 +54,7 @@ class FolderCheck:
 def verify_run(run: Path) -> list[FolderCheck]:
     """Checks a run folder: its own files, every checkpoint, the final model and the token shards.
 
-    Or the one checkpoint or model folder that `run` is.
+    Or the one checkpoint, model folder or export that `run` is.
 
     Raises:
         UsageError: `run` is not there, or nothing that can be checked.
@@ -61,8 +62,15 @@ def verify_run(run: Path) -> list[FolderCheck]:
     kind = kind_of(run)
     if kind == "checkpoint":
         return [FolderCheck(run, kind, tuple(checkpoint_faults(run)))]
-    if kind == "model":
-        return [FolderCheck(run, kind, tuple(model_faults(run)))]
+    if kind in ("model", "gguf"):
+        if not (run / MANIFEST).exists():
+            raise UsageError(
+                f"{run} has no {MANIFEST}, so nothing says what its files should be.",
+                where=str(run.absolute()),
+                mend="compare them with what their source says; a folder of acorn's own, restore from a copy",
+            )
+        faults = model_faults(run) if kind == "model" else gguf_faults(run)
+        return [FolderCheck(run, kind, tuple(faults))]
     folder = RunFolder(run)
     checks = []
     checks.append(FolderCheck(run, "run", tuple(_own_file_faults(folder))))
@@ -146,6 +154,11 @@ def model_faults(folder: Path) -> list[str]:
     return verify_folder(folder) or _missing(folder, _names(folder), MODEL_FILES)
 
 
+def gguf_faults(folder: Path) -> list[str]:
+    """What is wrong with an export as GGUF."""
+    return verify_folder(folder) or _missing(folder, _names(folder), GGUF_FILES)
+
+
 def check_read_files(folder: Path, names: list[str]) -> None:
     """Compares the files that are about to be read with the folder's manifest, if it has one.
 
@@ -176,7 +189,7 @@ def check_read_files(folder: Path, names: list[str]) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """What a RUN is: "checkpoint", "model" or "run".
+    """What a RUN is: "checkpoint", "model" or "run"; or "gguf", which only a check takes for one.
 
     Raises:
         UsageError: it is not there, or none of these.
@@ -189,6 +202,8 @@ def kind_of(path: Path) -> str:
         return "checkpoint"
     if MODEL_CONFIG in names or any(fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
         return "model"
+    if any(fnmatch(name, "*.gguf") for name in names):
+        return "gguf"
     run = RunFolder(path)
     if CONFIG in names or run.checkpoints.is_dir() or readable(run.final).is_dir():
         return "run"

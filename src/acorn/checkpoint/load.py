@@ -72,6 +72,12 @@ def load(
     """
     run = local_folder(run, progress)
     kind = kind_of(run)
+    if kind == "gguf":
+        raise UsageError(
+            f"{run} holds a model as GGUF, which acorn writes, but does not read.",
+            where=str(run.absolute()),
+            mend="name the run or the model folder that it was exported from",
+        )
     if checkpoint is not None and kind != "run":
         raise UsageError(
             f"{run} is a {kind} folder, in which there is no checkpoint to choose.",

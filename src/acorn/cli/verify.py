@@ -12,7 +12,7 @@ from acorn.errors import DamageError
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or an export.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check everything in a run against its checksums: its own files, checkpoints, final model, shards."""
