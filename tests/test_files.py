@@ -24,6 +24,22 @@ def test_write_file_replaces_whole(tmp_path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
+def test_a_failed_write_says_only_what_is_true(tmp_path, monkeypatch) -> None:
+    """The file, not the temporary one beside it; that the old one stands only where there is one."""
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(tmp_path / "file.txt.7.tmp"))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for before in (False, True):
+        if before:
+            (tmp_path / "file.txt").write_text("old")
+        with pytest.raises(ResourceError) as caught:
+            write_file(tmp_path / "file.txt", "new")
+        assert caught.value.where == str(tmp_path / "file.txt")
+        assert ("what was there before still stands" in caught.value.mend) == before
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, call: str) -> None:
     """Faults 6 and 34."""

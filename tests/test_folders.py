@@ -51,6 +51,17 @@ def test_an_error_inside_leaves_nothing(tmp_path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("place", ["file/X", "file/deep/X"])
+def test_a_place_where_nothing_can_lie_is_named_as_it_was_given(tmp_path, place: str) -> None:
+    """Not by the temporary name beside it; and nothing was there that could still stand."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ResourceError, match="file is a file") as caught:
+        make(tmp_path / place, "new")
+    assert caught.value.where == str(tmp_path / place)
+    assert "stands" not in caught.value.mend
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch) -> None:
     make(tmp_path / "x", "old")
     replace = os.replace

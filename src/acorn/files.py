@@ -172,6 +172,9 @@ def sync_folder(path: Path) -> None:
 def make_folders(path: Path) -> None:
     """Creates `path` and its missing parents, durably."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    there = missing[-1].parent if missing else path
+    if not there.is_dir():  # the system would say that something exists, and not what
+        raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file", str(path))
     path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(missing):
         sync_folder(folder.parent)
@@ -187,17 +190,20 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
 
 
 def disk_error(error: OSError, path: Path, needed: int) -> ResourceError:
+    """What an OSError of writing `path` means to the user, who knows nothing of temporary names beside it."""
+    stands = "; what was there before still stands" if os.path.exists(path) else ""
+    named = error.filename if isinstance(error.filename, str | os.PathLike) else path
     if error.errno in OUT_OF_SPACE:
         want = f"{needed:,} bytes were needed, " if needed else ""
         return ResourceError(
             f"The disk is full: {want}{free_bytes(path):,} bytes are free.",
             where=str(path),
-            mend="free some space, or name a folder on another disk; what was there before still stands",
+            mend=f"free some space, or name a folder on another disk{stands}",
         )
     return ResourceError(
         f"Writing failed: {error.strerror or error}.",
-        where=str(error.filename or path),
-        mend="check that the folder can be written; what was there before still stands",
+        where=str(named if Path(named).is_relative_to(path) else path),
+        mend=f"check that the folder can be written, or name another{stands}",
     )
 
 

@@ -31,7 +31,7 @@ class FolderLock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> FolderLock:
-        with disk_errors(self.path):
+        with disk_errors(self.path.parent):
             make_folders(self.path.parent)
         self._file = self._open_and_lock()
         while not self._is_the_one_there(self._file):  # its last holder removed it in the meantime

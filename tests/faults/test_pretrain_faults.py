@@ -235,7 +235,7 @@ def test_a_folder_below_a_file(pretrain, refused, untouched, tmp_path: Path) -> 
     """Fault 29: a path that can never become a folder."""
     (tmp_path / "file").touch()
     with untouched(tmp_path):
-        refused(pretrain(tmp_path / "file" / "run"), 6, "Writing failed", str(tmp_path / "file"))
+        refused(pretrain(tmp_path / "file" / "run"), 6, "Writing failed", f"{tmp_path / 'file' / 'run'}\n")
         refused(pretrain(tmp_path / "file"), 2, "is a file, not a folder", "--out", "name another folder")
 
 
