@@ -29,6 +29,7 @@ def refused(done, code: int, *parts: str) -> None:
         (("tokenizer", "train"), "No text is named"),
         (("tokenizer", "train", "--kind", "sentencepiece", "--input", "x.txt"), "tokenizer.kind"),
         (("evaluate", "nowhere"), "is not there"),
+        (("generate", "nowhere", "--decoder", "abacus"), "where:   --decoder"),  # before a model is looked for
         (("verify", "nowhere"), "is not there"),
         (("report", "nowhere"), "not a run folder"),
         (("plan", "small", "model.n_embd=7"), "even head width"),

@@ -48,6 +48,7 @@ def generate(
 ) -> None:
     """Write text that goes on from a prompt, as it is drawn."""
     from acorn.checkpoint.load import load
+    from acorn.generate.engine import check_decoder
     from acorn.generate.engine import generate as generate_text
     from acorn.generate.sampling import SamplingSettings
     from acorn.model.int8 import round_to_int8
@@ -68,6 +69,7 @@ def generate(
     )
     prompts = [*(prompt or []), *(more or [])] or [""]
     runtime = runtime_for_inference(device, precision)
+    check_decoder(decoder)
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
     if precision == "int8":

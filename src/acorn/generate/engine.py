@@ -102,9 +102,7 @@ def generate(
             where="the tokenizer beside the model",
             mend="use the tokenizer that the model was trained with",
         )
-    if decoder not in DECODERS:
-        mend = f"choose one of {', '.join(DECODERS)}"
-        raise UsageError(f"{decoder!r} is not known.", where="decoder", mend=mend)
+    check_decoder(decoder)
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     sequences = []
     for index, prompt in enumerate(prompts):
@@ -128,6 +126,16 @@ def generate(
     finally:
         model.train(was_training)
     return [sequence.result(seed) for sequence in sequences]
+
+
+def check_decoder(decoder: str) -> None:
+    """Refuses a name that is none of DECODERS; a command asks before it loads a model.
+
+    Raises:
+        UsageError: as said.
+    """
+    if decoder not in DECODERS:
+        raise UsageError(f"{decoder!r} is not known.", where="--decoder", mend=f"choose one of {', '.join(DECODERS)}")
 
 
 def _fit(ids: list[int], index: int, model: GPT, strict: bool, note: Callable[[str], None]) -> list[int]:
@@ -238,7 +246,7 @@ class _Run:
             return native
         if decoder == "native":
             raise UsageError(
-                f"The native decoder is not to be had: {native}.", where="decoder", mend="use auto or torch"
+                f"The native decoder is not to be had: {native}.", where="--decoder", mend="use auto or torch"
             )
         return None
 
