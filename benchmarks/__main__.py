@@ -17,7 +17,7 @@ from benchmarks.machine import machine_facts, read_bandwidth
 from benchmarks.quality import measure_quality
 from benchmarks.startup import measure_startup
 from benchmarks.text import measure_text
-from benchmarks.training import TASKS, measure_training
+from benchmarks.training import TASKS, TASKS_OF, measure_training
 
 
 def main() -> None:
@@ -25,9 +25,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} (all but quality)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (5)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a turn (4)")
-    parser.add_argument(
-        "--tasks", nargs="*", default=list(TASKS)[1:], help=f"models to train: {', '.join(TASKS)} (all but tiny)"
-    )
+    parser.add_argument("--tasks", nargs="*", help=f"models to train: {', '.join(TASKS)} (those for the device)")
     parser.add_argument("--models", nargs="*", default=list(MODELS), help=f"to generate with: {', '.join(MODELS)}")
     parser.add_argument("--only", default="", help="contenders whose name holds this")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
@@ -59,7 +57,7 @@ def _litgpt_python() -> str | None:
 
 def _train(options: argparse.Namespace) -> Any:
     return measure_training(
-        options.tasks,
+        options.tasks or TASKS_OF[options.device],
         options.device,
         options.litgpt_python,
         options.rounds,
@@ -78,7 +76,7 @@ def _generate(options: argparse.Namespace) -> Any:
 
 
 def _quality(options: argparse.Namespace) -> Any:
-    return measure_quality(options.seed_minutes, options.minutes, options.set, _say)
+    return measure_quality(options.seed_minutes, options.minutes, options.set, options.device, _say)
 
 
 def _start(options: argparse.Namespace) -> Any:

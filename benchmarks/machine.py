@@ -16,8 +16,8 @@ from acorn.config import ModelConfig
 from acorn.runtime.device import usable_cores
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-LARGE = 2048
-"""Side of the square product that serves as the machine's peak."""
+LARGE = {"cpu": 2048, "cuda": 8192}
+"""Device -> side of the square product that serves as the machine's peak."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Ceiling:
     """Matrix products of a training step, each alone.
 
     Attributes:
-        peak: FLOP/s of a square product of LARGE.
+        peak: FLOP/s of a square product with sides of LARGE.
         at_shapes: FLOP/s of the model's own products, forward and backward, done one after another.
     """
 
@@ -68,8 +68,8 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
     The head is taken as the whole product it would be.
     """
     dtype = DTYPES[precision]
-    square = torch.randn(LARGE, LARGE, device=device).to(dtype)
-    peak = 2 * LARGE**3 / shortest(lambda: square @ square, seconds / 2, device)
+    square = torch.randn(LARGE[device], LARGE[device], device=device).to(dtype)
+    peak = 2 * LARGE[device] ** 3 / shortest(lambda: square @ square, seconds / 2, device)
     shapes = products_of(model)
     flops = spent = 0.0
     for (rows, columns), count in shapes.items():

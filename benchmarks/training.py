@@ -49,7 +49,15 @@ TASKS = {
     "seed-16x256": Task("seed-16x256", "seed", 6, 8, 512, 256, 28_144, 16),
     "modern-512": Task("modern-512", "modern", 6, 8, 512, 512, 28_144, 8),
     "modern-256": Task("modern-256", "modern", 4, 4, 256, 256, 8_192, 16),
+    "gpt2-124m": Task("gpt2-124m", "gpt2", 12, 12, 768, 1024, 50_304, 32),
+    "modern-124m": Task("modern-124m", "modern", 12, 12, 768, 1024, 50_304, 32),
 }
+
+TASKS_OF = {
+    "cpu": ["seed", "seed-16x256", "modern-512", "modern-256"],
+    "cuda": ["seed", "gpt2-124m", "modern-124m"],
+}
+"""Device -> what is measured on it unless asked otherwise."""
 
 
 def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Contender]:
@@ -69,7 +77,10 @@ def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Co
         ),
         Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}),
     ]
-    if task.architecture == "modern":  # the seed's loop knows one model only: the same sizes, not the same model
+    if device == "cuda":  # where repeatable attention is slower
+        extra = {"train.device": device, "train.deterministic": False}
+        found.insert(2, Contender("acorn, not repeatable", "acorn_training", common | {"acorn": task.acorn(**extra)}))
+    if task.architecture != "seed":  # the seed's loop knows one model only: the same sizes, not the same model
         found.pop()
     settings = {"config_class": _CLASSES[task.architecture], "transformers": _transformers(task), "precision": "bf16"}
     for name, loop, compiled in (

@@ -11,7 +11,7 @@ from acorn.config_files import with_values
 from acorn.runtime.device import choose_runtime
 from acorn.train.network import build_network
 from acorn.train.optimizer import set_rates
-from acorn.train.parallel import compile_model
+from acorn.train.passes import training_pass
 from acorn.train.step import initial_counters, train_step
 from benchmarks.contenders.answering import answer, specification
 
@@ -25,15 +25,14 @@ def main() -> None:
         model.init_weights(0)
         set_rates(optimizers, 0.1)
         counters = initial_counters(1, runtime.precision)
-        if runtime.compile:
-            compile_model(model)
+        run_pass = training_pass(model, runtime)
         batch_size, length = config.train.batch_size, config.model.block_size
         text = torch.randint(config.model.vocab_size, (batch_size, length + 1))
 
         def work() -> dict[str, float]:
             result = train_step(
                 model,
-                model,
+                run_pass,
                 optimizers,
                 text[:, :-1],
                 text[:, 1:],

@@ -7,6 +7,7 @@ Validation is not counted as training time.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ def main() -> None:
     spec = specification()
     answers = Answers()
     torch.manual_seed(0)
+    device = spec["device"]
     train, valid = (torch.from_numpy(np.load(spec[split]).astype(np.int64)) for split in ("train", "valid"))
-    model = SeedModel(**spec["seed_model"])
+    valid = valid.to(device)
+    model = SeedModel(**spec["seed_model"]).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
     length = model.block_size
     answers.send({"ready": True})
@@ -33,28 +36,34 @@ def main() -> None:
             starts = torch.randint(len(train) - length, (BATCH_SIZE,)).tolist()
             ids = torch.stack([train[start : start + length] for start in starts])
             targets = torch.stack([train[start + 1 : start + length + 1] for start in starts])
-            loss = model.loss(ids, targets)
+            loss = model.loss(ids.to(device), targets.to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             tokens += ids.numel()
+        loss.item()  # what was asked of a GPU is done
         seconds = time.perf_counter() - begin
         trained += seconds
-        curve.append([trained, tokens, validate(model, valid)])
-        answers.send({"seconds": seconds, "tokens": tokens, "peak_bytes": peak_bytes(), "curve": curve})
+        curve.append([trained, tokens, validate(model.loss, valid, length)])
+        answers.send({"seconds": seconds, "tokens": tokens, "peak_bytes": peak_bytes(device), "curve": curve})
 
 
 @torch.no_grad()
-def validate(model: SeedModel, valid: torch.Tensor) -> float:
-    """Mean loss over the whole split, in windows side by side that do not overlap, nats per token."""
-    length, total, count = model.block_size, 0.0, 0
+def validate(loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], valid: torch.Tensor, length: int) -> float:
+    """Mean loss over the whole split, in windows side by side that do not overlap, nats per token.
+
+    Args:
+        loss_of: (ids, targets) -> mean loss.
+    """
+    total = 0.0
     for begin in range(0, len(valid) - 1, length * BATCH_SIZE):
         part = valid[begin : begin + length * BATCH_SIZE + 1]
-        for start in range(0, len(part) - 1, length):
-            window = part[start : start + length + 1]
-            total += model.loss(window[None, :-1], window[None, 1:]).item() * (len(window) - 1)
-            count += len(window) - 1
-    return total / count
+        whole = (len(part) - 1) // length * length
+        if whole:
+            total += loss_of(part[:whole].view(-1, length), part[1 : whole + 1].view(-1, length)).item() * whole
+        if whole < len(part) - 1:
+            total += loss_of(part[None, whole:-1], part[None, whole + 1 :]).item() * (len(part) - 1 - whole)
+    return total / (len(valid) - 1)
 
 
 if __name__ == "__main__":

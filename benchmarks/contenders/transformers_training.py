@@ -99,7 +99,7 @@ def with_trainer(spec: dict[str, Any], model: Any) -> None:
             save_strategy="no",
             logging_steps=MORE_THAN_ENOUGH,
             disable_tqdm=True,
-            dataloader_pin_memory=False,
+            dataloader_pin_memory=spec["device"] == "cuda",
         )
         turns = Turns(Answers(), spec["warm_up"], spec["batch_size"] * spec["block_size"], spec["device"])
         rows = Rows(model.config.vocab_size, spec["block_size"])

@@ -304,16 +304,18 @@ def stop_after(after_step: Callable[[int, Callable[[], None]], None]) -> Callabl
 def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], Any]], None]:
     """Has each training step's loss (a tensor) replaced by `change(step, loss)`, before gradients are taken."""
     from acorn.train import loop
+    from acorn.train.passes import eager_pass
 
     real = loop.train_step
 
     def inject(change: Callable[[int, Any], Any]) -> None:
-        def changed(model: Any, loss_function: Any, *arguments: Any, counters: Any, **options: Any) -> Any:
+        def changed(model: Any, _: Any, *arguments: Any, counters: Any, runtime: Any, **options: Any) -> Any:
             def other(*batch: Any) -> Any:
-                loss, count = loss_function(*batch)
+                loss, count = model(*batch)
                 return change(counters.step + 1, loss), count
 
-            return real(model, other, *arguments, counters=counters, **options)
+            run_pass = eager_pass(other, runtime)
+            return real(model, run_pass, *arguments, counters=counters, runtime=runtime, **options)
 
         monkeypatch.setattr(loop, "train_step", changed)
 

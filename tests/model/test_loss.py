@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acorn.model.loss import CHUNK, GROUP, IGNORE, linear_cross_entropy
+from acorn.model import loss as loss_module
+from acorn.model.loss import IGNORE, linear_cross_entropy
 
 VOCABULARY, WIDTH = 13, 8
+CHUNK, GROUP = loss_module.CHUNK["cpu"], loss_module.GROUP["cpu"]
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 3, GROUP + 1, 2 * GROUP + CHUNK + 3]
 
 
@@ -116,3 +118,17 @@ def test_huge_logits_do_not_overflow() -> None:
     loss.backward()
     assert loss == 60_000
     torch.testing.assert_close(x.grad, torch.tensor([[100.0, -100.0]]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_is_the_same() -> None:
+    """In groups and chunks of other sizes, and with another way to take the targets' probabilities down by one."""
+    x, weight, targets = inputs(loss_module.GROUP["cuda"] + loss_module.CHUNK["cuda"] + 3)
+    on_gpu = [value.detach().cuda().requires_grad_() for value in (x, weight)]
+    loss, count = linear_cross_entropy(*on_gpu, targets.cuda())
+    loss.backward()
+    wanted, wanted_x, wanted_weight = expected(x, weight, targets)
+    assert count == (targets != IGNORE).sum()
+    torch.testing.assert_close(loss.detach().double().cpu(), wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(on_gpu[0].grad.double().cpu(), wanted_x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(on_gpu[1].grad.double().cpu(), wanted_weight, rtol=1e-5, atol=1e-4)

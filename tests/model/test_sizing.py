@@ -28,8 +28,8 @@ def test_a_tied_head_still_multiplies(tied: bool) -> None:
 
 def test_micro_batch_is_the_largest_divisor_that_fits() -> None:
     config = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
-    needs = {n: training_memory(config, "adamw", n, 4) for n in (1, 2, 3, 4, 6, 12)}
+    needs = {n: training_memory(config, "adamw", n, 4, "cpu", False) for n in (1, 2, 3, 4, 6, 12)}
     assert sorted(needs.values()) == list(needs.values())
-    assert choose_micro_batch_size(config, "adamw", 12, 4, None) == 12
-    assert choose_micro_batch_size(config, "adamw", 12, 4, int(needs[6] / 0.8) + 1) == 6
-    assert choose_micro_batch_size(config, "adamw", 12, 4, 1) == 1
+    assert choose_micro_batch_size(config, "adamw", 12, 4, "cpu", False, None) == 12
+    assert choose_micro_batch_size(config, "adamw", 12, 4, "cpu", False, int(needs[6] / 0.8) + 1) == 6
+    assert choose_micro_batch_size(config, "adamw", 12, 4, "cpu", False, 1) == 1

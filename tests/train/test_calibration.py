@@ -43,7 +43,7 @@ def test_a_long_pass_is_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(calibration, "_measure", measured)
     config = config_of(n_layer=1, batch_size=2048)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=2048)
-    assert seen == [calibration.MOST_TOKENS // 8] * 2
+    assert seen == [calibration.MOST_TOKENS["cpu"] // 8] * 2
     assert seconds == pytest.approx(2048 / seen[0])
 
 

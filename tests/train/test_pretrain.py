@@ -269,11 +269,11 @@ def test_diverging_rolls_back_then_gives_up(tmp_path: Path, run_tiny, monkeypatc
     real = loop_module.train_step
     orders = []
 
-    def poisoned(model, loss_function, optimizers, inputs, targets, *, counters: Counters, **options) -> StepResult:
+    def poisoned(model, run_pass, optimizers, inputs, targets, *, counters: Counters, **options) -> StepResult:
         if counters.step >= 7:
             orders.append((counters.step, counters.rollbacks, inputs[0, :8].tolist()))
             return StepResult(float("nan"), float("nan"), updated=False, diverged=True)
-        return real(model, loss_function, optimizers, inputs, targets, counters=counters, **options)
+        return real(model, run_pass, optimizers, inputs, targets, counters=counters, **options)
 
     monkeypatch.setattr(loop_module, "train_step", poisoned)
     with pytest.raises(DivergedError, match="after 2 rollbacks") as caught:

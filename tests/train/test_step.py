@@ -13,6 +13,7 @@ from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
 from acorn.train.optimizer import build_optimizers
+from acorn.train.passes import eager_pass
 from acorn.train.step import GROWTH_INTERVAL, StepResult, train_step
 
 RUNTIME = Runtime("cpu", "fp32", False, 1, True)
@@ -38,7 +39,7 @@ def take_step(
     targets[:2, :ignored] = IGNORE
     result = train_step(
         model,
-        model,
+        eager_pass(model, runtime),
         optimizers,
         windows[:, :-1],
         targets,
@@ -148,7 +149,7 @@ def test_one_bad_gradient_anywhere_touches_nothing(value: float) -> None:
 
     def step() -> StepResult:
         options = {"micro_batch_size": 2, "clip": 1.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
-        return train_step(model, model, optimizers, windows[:, :-1], windows[:, 1:], **options)
+        return train_step(model, eager_pass(model, RUNTIME), optimizers, windows[:, :-1], windows[:, 1:], **options)
 
     def everything() -> list[torch.Tensor]:
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
@@ -187,7 +188,7 @@ def test_a_bad_loss_touches_nothing(value: float) -> None:
         return (loss + value if len(calls) == 2 else loss), count
 
     options = {"micro_batch_size": 2, "clip": 1.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
-    result = train_step(model, spoiled, optimizers, windows[:, :-1], windows[:, 1:], **options)
+    result = train_step(model, eager_pass(spoiled, RUNTIME), optimizers, windows[:, :-1], windows[:, 1:], **options)
     fresh = GPT(SHAPE)
     fresh.init_weights(0)
     assert (result.updated, result.diverged) == (False, True)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 IGNORE = -1
 """Target of positions that do not count."""
 
-GROUP = 2048
-"""Tokens whose logits exist at once, in the precision of the matrix products."""
+GROUP = {"cpu": 2048, "cuda": 8192, "mps": 2048}
+"""Device -> tokens whose logits exist at once, in the precision of the matrix products."""
 
-CHUNK = 256
-"""Tokens whose logits are in fp32 at once: at 8,192 entries 8 MB, which a processor's cache can hold."""
+CHUNK = {"cpu": 256, "cuda": 2048, "mps": 256}
+"""Device -> tokens whose logits are in fp32 at once. At 8,192 entries 256 of them are 8 MB, which a processor's cache
+can hold; a GPU needs more of them to be busy."""
 
 
 class SoftmaxGradient(nn.Module):
@@ -35,8 +36,12 @@ class SoftmaxGradient(nn.Module):
         index = targets.clamp(min=0)[:, None]
         log_probabilities = F.log_softmax(logits.float(), -1)
         of_target = log_probabilities.gather(1, index)  # (n, 1)
-        logits.copy_(log_probabilities.exp_())
-        logits.scatter_(1, index, (of_target.exp() - 1).to(logits.dtype))
+        if logits.is_cuda:  # where a repeatable scatter sorts all that it writes, and takes longer than the rest
+            one_hot = torch.arange(logits.size(1), device=logits.device) == index
+            logits.copy_(log_probabilities.exp() - one_hot.float())
+        else:
+            logits.copy_(log_probabilities.exp_())
+            logits.scatter_(1, index, (of_target.exp() - 1).to(logits.dtype))
         return -(of_target[:, 0] * (targets != IGNORE)).sum()
 
 
@@ -61,7 +66,8 @@ def linear_cross_entropy(
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _LinearCrossEntropy.apply(x, weight, targets, softmax_gradient), count
     total = x.new_zeros((), dtype=torch.float32)
-    for part, wanted in zip(x.split(CHUNK), targets.split(CHUNK), strict=True):
+    chunk = CHUNK[x.device.type]
+    for part, wanted in zip(x.split(chunk), targets.split(chunk), strict=True):
         logits = F.linear(part, weight).float()
         total += F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="sum")
     return total, count
@@ -77,13 +83,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = x.new_zeros((), dtype=torch.float32)
         grad_x = torch.empty_like(x)
         grad_weight = None
-        for begin in range(0, x.size(0), GROUP):
-            part, wanted = x[begin : begin + GROUP].to(dtype), targets[begin : begin + GROUP]
+        group, chunk = GROUP[x.device.type], CHUNK[x.device.type]
+        for begin in range(0, x.size(0), group):
+            part, wanted = x[begin : begin + group].to(dtype), targets[begin : begin + group]
             logits = part @ narrow.T  # (group, V)
-            for rows, their_targets in zip(logits.split(CHUNK), wanted.split(CHUNK), strict=True):
+            for rows, their_targets in zip(logits.split(chunk), wanted.split(chunk), strict=True):
                 total += softmax_gradient(rows, their_targets)
             counts = (wanted != IGNORE)[:, None].to(dtype)
-            grad_x[begin : begin + GROUP] = (logits @ narrow) * counts
+            grad_x[begin : begin + group] = (logits @ narrow) * counts
             of_group = logits.T @ (part * counts)  # (V, C)
             grad_weight = of_group.float() if grad_weight is None else grad_weight.add_(of_group)
         ctx.save_for_backward(grad_x, grad_weight)

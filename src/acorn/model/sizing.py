@@ -48,42 +48,56 @@ def size_of(config: ModelConfig) -> Size:
     return Size(total, matrices, 6 * matrices + attention)
 
 
-def training_memory(config: ModelConfig, optimizer: str, micro_batch_size: int, activation_bytes: int) -> int:
+def training_memory(
+    config: ModelConfig, optimizer: str, micro_batch_size: int, activation_bytes: int, device: str, compiled: bool
+) -> int:
     """Bytes that a training step needs at its peak: weights, gradients, optimizer, activations, a chunk of logits.
 
     Args:
         optimizer: "adamw" or "muon".
         micro_batch_size: sequences of one forward pass.
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32).
+        compiled: whether the blocks are, as then they keep less.
     """
     size = size_of(config)
     state = ADAMW_BYTES if optimizer == "adamw" else MUON_BYTES
     fixed = size.parameters * (4 + 4 + state) + 4 * config.vocab_size * config.n_embd
     tokens = micro_batch_size * config.block_size
-    # Kept of each layer for the backward pass, in numbers a token: the stream, its norms and what they are made of, in
-    # fp32; q, k, v, attention's output and the MLP's inner activations in the products' precision, and once more where
-    # a norm or rotation works in fp32. Counted from what eager steps were seen to take.
-    stream, inner, passing = _KEPT[config.architecture]
+    on_gpu = device == "cuda" and compiled
+    stream, inner, passing = (_KEPT_COMPILED_ON_GPU if on_gpu else _KEPT)[config.architecture]
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * inner * config.mlp_hidden)
     if config.dropout:
         per_token += config.n_layer * config.heads * config.block_size * 20  # weights, dropped and not, and mask
-    elif config.block_size <= LONGEST:
+    elif device == "cpu" and config.block_size <= LONGEST:
         per_token += config.n_layer * config.heads * config.block_size * activation_bytes
-    group = min(tokens, GROUP) * config.vocab_size * activation_bytes + min(tokens, CHUNK) * config.vocab_size * 8
-    return fixed + tokens * (per_token + 4 * passing * config.n_embd) + group
+    logits = min(tokens, GROUP[device]) * activation_bytes
+    if not on_gpu:  # where fp32 logits never leave the registers
+        logits += min(tokens, CHUNK[device]) * 8
+    return fixed + tokens * (per_token + 4 * passing * config.n_embd) + logits * config.vocab_size
 
 
 _KEPT = {"seed": (8, 3, 0), "gpt2": (8, 4, 0), "modern": (16, 4, 40)}
-"""Architecture -> what a layer keeps of a token: widths of the stream in fp32, widths of the MLP in product precision;
-and what comes and goes while one layer is gone through backwards: widths of the stream in fp32."""
+_KEPT_COMPILED_ON_GPU = {"seed": (3, 1, 0), "gpt2": (5, 2, 0), "modern": (7, 3, 0)}
+"""Architecture -> what a layer keeps of a token for the backward pass: widths of the stream in fp32 (the stream, its
+norms and what they are made of); widths of the MLP in the products' precision (q, k, v, attention's output and what is
+inside the MLP); and what comes and goes while one layer is gone through backwards, in widths of the stream in fp32.
+Counted from what steps were seen to take."""
 
 
 def choose_micro_batch_size(
-    config: ModelConfig, optimizer: str, batch_size: int, activation_bytes: int, available: int | None
+    config: ModelConfig,
+    optimizer: str,
+    batch_size: int,
+    activation_bytes: int,
+    device: str,
+    compiled: bool,
+    available: int | None,
 ) -> int:
     """The largest divisor of `batch_size` whose step fits in 80 % of `available` bytes; 1 if none does."""
     divisors = [n for n in range(batch_size, 0, -1) if batch_size % n == 0]
     if available is None:
         return divisors[0]
-    fits = (n for n in divisors if training_memory(config, optimizer, n, activation_bytes) <= 0.8 * available)
-    return next(fits, 1)
+    for n in divisors:
+        if training_memory(config, optimizer, n, activation_bytes, device, compiled) <= 0.8 * available:
+            return n
+    return 1

@@ -52,7 +52,7 @@ def plan_run(config: Config) -> dict[str, Any]:
     available = available_memory(runtime.device)
     model, train = config.model, config.train
     micro_batch_size = train.micro_batch_size or choose_micro_batch_size(
-        model, config.optimizer.name, train.batch_size, width, available
+        model, config.optimizer.name, train.batch_size, width, runtime.device, runtime.compile, available
     )
     size = size_of(model)
     batch_tokens = train.batch_size * model.block_size
@@ -69,7 +69,9 @@ def plan_run(config: Config) -> dict[str, Any]:
         "compile": runtime.compile,
         "threads": runtime.threads,
         "micro_batch_size": micro_batch_size,
-        "memory_bytes": training_memory(model, config.optimizer.name, micro_batch_size, width)
+        "memory_bytes": training_memory(
+            model, config.optimizer.name, micro_batch_size, width, runtime.device, runtime.compile
+        )
         + (process + LIBRARIES if runtime.device == "cpu" else 0),
         "memory_available_bytes": available,
         "tokens_per_step": batch_tokens,
@@ -90,7 +92,9 @@ def check_memory(config: Config, runtime: Runtime, available: int | None) -> Non
     width = 4 if runtime.precision == "fp32" else 2
 
     def needed(micro_batch_size: int) -> int:
-        return training_memory(config.model, config.optimizer.name, micro_batch_size, width)
+        return training_memory(
+            config.model, config.optimizer.name, micro_batch_size, width, runtime.device, runtime.compile
+        )
 
     now = config.train.micro_batch_size
     if available is None or needed(now) <= available:

@@ -13,10 +13,11 @@ from acorn.config_files import with_values
 from acorn.runtime.device import COMPILED_GAIN, Runtime
 from acorn.train.network import build_network
 from acorn.train.optimizer import set_rates
+from acorn.train.passes import uncompiled_pass
 from acorn.train.step import initial_counters, train_step
 
-MOST_TOKENS = 2048
-"""Tokens of a measured pass at the most; longer passes take as much longer as they have more tokens."""
+MOST_TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
+"""Device -> tokens of a measured pass at the most; longer passes take as much longer as they have more tokens."""
 
 REPEAT_SECONDS = 0.5
 """Steps are repeated as long as this, and the shortest counts; one that takes longer is done once."""
@@ -27,14 +28,14 @@ def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int) ->
 
     Networks of one and of two layers are timed, with one pass a step and with two. From these come the time of a pass
     and of an update, each for the layers and for what stands once, which add up to any depth and number of passes.
-    Always measured eagerly; where the run is compiled, passes are taken to be faster by `COMPILED_GAIN`.
+    Measured without compiling; where the run is compiled, passes are taken to be faster by `COMPILED_GAIN`.
 
     Args:
         config: with model.vocab_size set.
         micro_batch_size: sequences of a pass.
     """
     model, train = config.model, config.train
-    sequences = max(1, min(micro_batch_size, MOST_TOKENS // model.block_size))
+    sequences = max(1, min(micro_batch_size, MOST_TOKENS[runtime.device] // model.block_size))
     passes, updates = zip(*(_measure(config, runtime, depth, sequences) for depth in (1, 2)), strict=True)
     gain = 1 + COMPILED_GAIN[runtime.precision] if runtime.compile else 1.0
     one_pass = _at_depth(passes, model.n_layer) * train.batch_size / sequences / gain
@@ -54,6 +55,7 @@ def _measure(config: Config, runtime: Runtime, depth: int, sequences: int) -> tu
         model.init_weights(0)
         set_rates(optimizers, 0.01)
         counters = initial_counters(1, runtime.precision)
+        run_pass = uncompiled_pass(model, runtime)
         ids = torch.randint(config.model.vocab_size, (2 * sequences, config.model.block_size + 1))
 
         def seconds(passes: int) -> float:
@@ -61,7 +63,7 @@ def _measure(config: Config, runtime: Runtime, depth: int, sequences: int) -> tu
             begin = time.perf_counter()
             train_step(
                 model,
-                model,
+                run_pass,
                 optimizers,
                 text[:, :-1],
                 text[:, 1:],

@@ -30,7 +30,8 @@ from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.optimizer import set_rates
-from acorn.train.parallel import compile_model, uncompiled
+from acorn.train.parallel import uncompiled
+from acorn.train.passes import training_pass
 from acorn.train.saving import Saver, go_back, standing, tidy, weights_are_finite
 from acorn.train.schedule import rate_factor
 from acorn.train.step import StepResult, train_step
@@ -71,8 +72,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         train = self.config.train
-        if self.runtime.compile:
-            compile_model(self.model)
+        self._pass = training_pass(self.model, self.runtime)
         self._tokens = self.shards.tokens("train")
         self._order = self._sample_order()
         self._flops_per_token = size_of(self.config.model).flops_per_token
@@ -174,7 +174,7 @@ class Loop:
         inputs, targets = read_batch(self._tokens, self._order, first, train.batch_size)
         result = train_step(
             self.model,
-            self.model,
+            self._pass,
             self.optimizers,
             inputs,
             targets,

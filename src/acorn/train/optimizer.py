@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from acorn.config import OptimizerConfig
 from acorn.model.gpt import GPT
+from acorn.runtime.cuda_graph import Recorded
 
 NEWTON_SCHULZ_STEPS = 5
 # Coefficients of the quintic x -> ax + bx^3 + cx^5, tuned by Jordan et al. for a steep slope at zero: five rounds bring
@@ -39,6 +40,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
+        self._recorded: dict[torch.Size, Recorded] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim != 2:
@@ -60,10 +62,18 @@ class Muon(torch.optim.Optimizer):
         buffers = [self._momentum(parameter) for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, buffers, momentum)  # Nesterov: look one step ahead
-        updates = orthogonalize(torch.stack(list(directions)).to(self.dtype)).to(parameters[0].dtype)
+        updates = self._orthogonal(torch.stack(list(directions)).to(self.dtype)).to(parameters[0].dtype)
         rows, columns = parameters[0].shape
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
         torch._foreach_add_(parameters, list(updates.unbind()), alpha=-lr * max(1.0, rows / columns) ** 0.5)
+
+    def _orthogonal(self, matrices: Tensor) -> Tensor:
+        """`orthogonalize`, on a GPU recorded for each shape: it is many products of which each takes little time."""
+        if not matrices.is_cuda:
+            return orthogonalize(matrices)
+        if matrices.shape not in self._recorded:
+            self._recorded[matrices.shape] = Recorded(orthogonalize, matrices)
+        return self._recorded[matrices.shape](matrices)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]

@@ -227,7 +227,7 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
     width = 4 if runtime.precision == "fp32" else 2
     available = available_memory(runtime.device)
     micro_batch_size = config.train.micro_batch_size or choose_micro_batch_size(
-        config.model, config.optimizer.name, config.train.batch_size, width, available
+        config.model, config.optimizer.name, config.train.batch_size, width, runtime.device, runtime.compile, available
     )
     config = with_values(
         config,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from acorn.checkpoint.training_state import Counters
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
+from acorn.train.passes import Pass
 
 INITIAL_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
@@ -26,9 +26,6 @@ CLIP_EPS = 1e-6
 def initial_counters(steps: int, precision: str) -> Counters:
     """The counters of a run that has not begun. `steps`: its length, 0 for one that follows the clock."""
     return Counters(schedule_steps=steps, loss_scale=INITIAL_LOSS_SCALE if precision == "fp16" else 1.0)
-
-
-LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class StepResult:
 
 def train_step(
     model: GPT,
-    loss_function: LossFunction,
+    run_pass: Pass,
     optimizers: list[torch.optim.Optimizer],
     inputs: Tensor,
     targets: Tensor,
@@ -67,7 +64,7 @@ def train_step(
     targets change the weight of a token. The only wait for the device is for the two numbers of the guard.
 
     Args:
-        loss_function: `model`, or what was put around it: (inputs, targets) -> (loss sum, count).
+        run_pass: of `model`; see `passes`.
         inputs, targets: (batch, T) on the CPU.
         clip: largest gradient norm; 0: none.
         seed: the run's; dropout's random numbers are a function of it, the step and the micro-step.
@@ -81,11 +78,7 @@ def train_step(
     for micro_step, (ids, wanted) in enumerate(micro_batches):
         if model.config.dropout:
             torch.manual_seed(_dropout_seed(seed, counters.step, micro_step, rank=0))
-        ids, wanted = ids.to(runtime.device, non_blocking=True), wanted.to(runtime.device, non_blocking=True)
-        with runtime.autocast():
-            part, _ = loss_function(ids, wanted)
-        (part * (scale / count)).backward()
-        loss_sum += part.detach()
+        loss_sum += run_pass(ids, wanted, scale / count)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if scale != 1.0:
         torch._foreach_mul_(gradients, 1 / scale)
