@@ -33,16 +33,16 @@ class SoftmaxGradient(nn.Module):
 
         A row whose target is IGNORE counts nothing in the sum; its gradient means nothing.
         """
-        index = targets.clamp(min=0)[:, None]
+        rows, index = torch.arange(len(logits), device=logits.device), targets.clamp(min=0)
         log_probabilities = F.log_softmax(logits.float(), -1)
-        of_target = log_probabilities.gather(1, index)  # (n, 1)
-        if logits.is_cuda:  # where a repeatable scatter sorts all that it writes, and takes longer than the rest
-            one_hot = torch.arange(logits.size(1), device=logits.device) == index
+        of_target = log_probabilities[rows, index]  # (n,)
+        if logits.is_cuda:  # where writing to places, repeatably, sorts them first and takes longer than all the rest
+            one_hot = torch.arange(logits.size(1), device=logits.device) == index[:, None]
             logits.copy_(log_probabilities.exp() - one_hot.float())
         else:
             logits.copy_(log_probabilities.exp_())
-            logits.scatter_(1, index, (of_target.exp() - 1).to(logits.dtype))
-        return -(of_target[:, 0] * (targets != IGNORE)).sum()
+            logits[rows, index] = (of_target.exp() - 1).to(logits.dtype)
+        return -(of_target * (targets != IGNORE)).sum()
 
 
 _UNCOMPILED = SoftmaxGradient()
