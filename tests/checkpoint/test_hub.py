@@ -123,9 +123,20 @@ def test_what_the_hub_does_not_have(name: str, said: str, mend: str, hub: Hub, t
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_network_the_way_round_is_named() -> None:
-    with pytest.raises(InputError, match="cannot be reached") as caught:
+def test_without_a_network_the_way_round_is_named(hub: Hub, tmp_path: Path) -> None:
+    hub.server_close()
+    done = acorn(hub, tmp_path / "home", "generate", "hf:me/model", "--prompt", "a")
+    assert done.returncode == 3
+    assert "The Hub cannot be reached: " in done.stderr
+    assert "check the network; or, on a connected machine, run `hf download" in done.stderr
+
+
+def test_who_forbids_to_ask_the_hub_is_told_so() -> None:
+    """The tests run offline."""
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set, and this machine's cache has no copy\.") as caught:
         local_folder("hf:me/model")
+    assert "network" not in str(caught.value)
+    assert caught.value.mend.startswith("set HF_HUB_OFFLINE=0")
     assert "hf download" in caught.value.mend
 
 

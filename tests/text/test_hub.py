@@ -127,7 +127,7 @@ def test_what_is_no_dataset_name_and_no_folder_is_refused(source: str) -> None:
 
 def test_a_hub_out_of_reach_is_said_with_the_offline_way() -> None:
     """Fault 15: a Hub that cannot be reached: say so, name the offline way. (The tests run offline.)"""
-    with pytest.raises(InputError, match="The Hub cannot be reached") as error:
+    with pytest.raises(InputError, match="The Hub cannot be reached: HF_HUB_OFFLINE is set") as error:
         opened("hf:Salesforce/wikitext:wikitext-103-v1")
     assert "hf download" in error.value.mend
     assert "hf:FOLDER" in error.value.mend
@@ -187,6 +187,7 @@ def test_waiting_for_the_hub_is_said_and_does_not_go_on_for_ever(monkeypatch: py
     slow = SlowHub(ConnectionError("timed out"))
     monkeypatch.setattr(datasets, "load_dataset_builder", slow)
     monkeypatch.setattr(hub, "PATIENCE_S", 0.0)
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
     before = datasets.config.STREAMING_OPEN_MAX_RETRIES
     with pytest.raises(InputError, match="The Hub cannot be reached: timed out"):
         opened("hf:some/dataset", slow)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
-from acorn.text.hub import PREFIX, is_repository, one_line
+from acorn.text.hub import PREFIX, is_repository, one_line, why_not_reached
 
 FETCHED = (
     "config.json",
@@ -52,10 +52,11 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
             mend="check its name; `hf auth login` for a private or gated one",
         ) from None
     except Exception as error:  # the library and what it stands on raise errors of many families
+        cause, mend = why_not_reached(error)
         raise InputError(
-            f"The Hub cannot be reached: {one_line(error)}",
+            f"The Hub cannot be reached: {cause}.",
             where=str(run),
-            mend="check the network; or, on a connected machine, run `hf download OWNER/NAME --local-dir FOLDER`, copy "
+            mend=f"{mend}; or, on a connected machine, run `hf download OWNER/NAME --local-dir FOLDER`, copy "
             "FOLDER here, and name it",
         ) from None
     if not any(folder.glob("*.safetensors")):

@@ -37,6 +37,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def why_not_reached(error: Exception) -> tuple[str, str]:
+    """What kept a library from the Hub, and what to do first: the user may have forbidden to ask."""
+    import huggingface_hub
+
+    if huggingface_hub.is_offline_mode():
+        return "HF_HUB_OFFLINE is set, and this machine's cache has no copy", "set HF_HUB_OFFLINE=0 for this command"
+    return one_line(error).rstrip("."), "check the network"
+
+
 SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PATIENCE_S = 5.0  # seconds without an answer until that is said
 _PATIENCE_AFTERWARDS_S = 30.0
@@ -243,10 +252,11 @@ def _load_error(name: str, error: Exception) -> InputError:
             mend="check its name; `hf auth login` for a private one",
         )
     if isinstance(error, ConnectionError):
+        cause, mend = why_not_reached(error)
         return InputError(
             f"The Hub cannot be reached: {cause}.",
             where=name,
-            mend="check the network; or work offline: on a connected machine run `hf download OWNER/NAME "
+            mend=f"{mend}; or work offline: on a connected machine run `hf download OWNER/NAME "
             "--repo-type dataset --local-dir FOLDER`, copy FOLDER here, and give hf:FOLDER[:CONFIG]",
         )
     return InputError(
