@@ -122,6 +122,7 @@ def test_fewer_examples_and_more_shots(tmp_path: Path, tasks: Callable[..., Path
     ("arguments", "code", "said"),
     [
         (["--tasks", "acorn_choise"], 2, "did you mean acorn_choice"),
+        (["--tasks", "nothing_like_it"], 2, "to mend: `lm-eval ls tasks` lists its tasks"),
         (["--tasks", "acorn_choice", "--input", "a.txt"], 2, "--input does not go with --tasks"),
         (["--limit", "3"], 2, "--limit goes with --tasks alone"),
     ],
@@ -136,7 +137,9 @@ def test_wrong_use_is_told(
     assert said in done.stderr
 
 
-def test_rolling_agrees_with_acorns_own_evaluation(tmp_path: Path, tasks: Callable[..., Path]) -> None:
+def test_rolling_agrees_with_acorns_own_evaluation(
+    tmp_path: Path, tasks: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
     """The harness also predicts the separator that begins a text, from another one, and not the last one."""
     a_model(tmp_path / "model", "bpe")
     loaded = load(tmp_path / "model")
@@ -145,8 +148,20 @@ def test_rolling_agrees_with_acorns_own_evaluation(tmp_path: Path, tasks: Callab
         logits = loaded.model(torch.tensor([[ids[0], *ids[:-1]]]))[0].log_softmax(-1)
     expected = -sum(float(logits[n, token]) for n, token in enumerate(ids))
     done = run_acorn(
-        *("evaluate", tmp_path / "model", "--tasks", "acorn_rolling", "--tasks-path", tasks(), "--limit", "1", "--json")
+        *(
+            "evaluate",
+            tmp_path / "model",
+            "--tasks",
+            "acorn_rolling",
+            "--tasks-path",
+            tasks(),
+            "--limit",
+            "1",
+            "--json",
+        ),
+        cwd=tmp_path,
     )
+    assert "git" not in capfd.readouterr().err  # that the user's folder is no repository is no fault
     bits = json.loads(done.stdout)["tasks"]["acorn_rolling"]["bits_per_byte,none"]
     n_bytes = len(ROWS[0]["question"].encode())
     assert bits == pytest.approx(expected / 0.6931471805599453 / n_bytes, rel=1e-5)

@@ -19,6 +19,9 @@ from acorn.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from acorn.evaluate.harness_model import Write
 
+CLOSE = 0.75
+"""Likeness (of 1) from which a task's name may be what was meant; below, 14,000 names always have some alike."""
+
 
 def evaluate_tasks(
     model: GPT,
@@ -50,25 +53,28 @@ def evaluate_tasks(
         MissingPackageError: the extra `eval` is not installed.
     """
     try:
-        import lm_eval
+        from lm_eval import evaluator
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise MissingPackageError("lm-eval", "eval", purpose="Scoring tasks") from None
     from acorn.evaluate.harness_model import HarnessModel
 
+    # It would ask git about the user's folder, and git's complaint would stand in the terminal.
+    evaluator.get_git_commit_hash = lambda: None
     progress.note("The harness looks through its tasks.")
     manager = TaskManager(include_path=str(tasks_path) if tasks_path else None)
     for name in tasks:
         if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=CLOSE)
             raise UsageError(
                 f"The harness has no task {name!r}.",
                 where="--tasks",
-                mend=f"did you mean {', '.join(near)}?" if near else "name one of its tasks, or --tasks-path FOLDER",
+                mend=(f"did you mean {', '.join(near)}? " if near else "")
+                + "`lm-eval ls tasks` lists its tasks; your own are found with --tasks-path FOLDER",
             )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where its own messages belong
-            found = lm_eval.simple_evaluate(
+            found = evaluator.simple_evaluate(
                 HarnessModel(model, tokenizer, runtime, write),
                 tasks=list(tasks),
                 num_fewshot=num_fewshot,
