@@ -182,9 +182,10 @@ def measure_training(
             facts = contender.facts()
             if not contender.failure:
                 achieved = contender.rate * size.flops_per_token
+                if not first.failure:
+                    facts["acorn_is_faster_by"] = first.rate / contender.rate
+                    facts["memory_to_acorn"] = contender.peak_bytes / first.peak_bytes
                 facts |= {
-                    "acorn_is_faster_by": first.rate / contender.rate,
-                    "memory_to_acorn": contender.peak_bytes / first.peak_bytes,
                     "share_of_bf16_peak": achieved / ceilings["bf16"]["peak"],
                     "share_of_bf16_at_shapes": achieved / ceilings["bf16"]["at_shapes"],
                 }
@@ -207,8 +208,9 @@ def _print(table: dict[str, Any]) -> None:
         if "failure" in row:
             print(f"{row['name']:28}not measured: {row['failure']}")
             continue
+        slower_by = f"{row['acorn_is_faster_by']:.2f}x" if "acorn_is_faster_by" in row else "-"
         print(
-            f"{row['name']:28}{row['tokens_per_second']:>10,.0f}{row['acorn_is_faster_by']:>10.2f}x"
+            f"{row['name']:28}{row['tokens_per_second']:>10,.0f}{slower_by:>11}"
             f"{row['share_of_bf16_peak']:>9.1%}{row['share_of_bf16_at_shapes']:>11.1%}"
             f"{row['peak_bytes'] / 2**20:>6,.0f} MiB{row['first_seconds']:>10.1f} s"
         )

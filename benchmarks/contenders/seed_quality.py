@@ -31,7 +31,7 @@ def main() -> None:
     answers.send({"ready": True})
     trained, tokens, curve = 0.0, 0, []
     while answers.next_count():  # each unit: `every` seconds of training and one validation
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), tokens
         while time.perf_counter() - begin < spec["every"]:
             starts = torch.randint(len(train) - length, (BATCH_SIZE,)).tolist()
             ids = torch.stack([train[start : start + length] for start in starts])
@@ -45,7 +45,7 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         trained += seconds
         curve.append([trained, tokens, validate(model.loss, valid, length)])
-        answers.send({"seconds": seconds, "tokens": tokens, "peak_bytes": peak_bytes(device), "curve": curve})
+        answers.send({"seconds": seconds, "tokens": tokens - before, "peak_bytes": peak_bytes(device), "curve": curve})
 
 
 @torch.no_grad()

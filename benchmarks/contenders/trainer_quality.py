@@ -69,8 +69,9 @@ class Turns(TrainerCallback):
             )
         model.train()
         self.curve.append([self.trained, tokens, loss])
+        new = tokens - (self.curve[-2][1] if len(self.curve) > 1 else 0)
         peak = peak_bytes(self.device)
-        self.answers.send({"seconds": seconds, "tokens": tokens, "peak_bytes": peak, "curve": self.curve})
+        self.answers.send({"seconds": seconds, "tokens": new, "peak_bytes": peak, "curve": self.curve})
         control.should_training_stop = not self.answers.next_count()
         self.begin = time.perf_counter()
 

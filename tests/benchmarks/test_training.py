@@ -13,7 +13,7 @@ from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from benchmarks import training
 from benchmarks.contenders.seed_model import SeedModel
-from benchmarks.machine import products_of
+from benchmarks.machine import Ceiling, products_of
 from benchmarks.turns import Contender, take_turns
 
 SIZES = {"vocab_size": 50, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}
@@ -83,3 +83,19 @@ def test_contenders_take_turns_and_a_failing_one_says_why() -> None:
     assert "TypeError" in bad.failure
     assert "No such file" in absent.failure
     assert bad.facts() == {"name": "bad", "failure": bad.failure}
+
+
+def test_where_acorn_fails_the_others_are_still_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Contender("acorn", "none", {}, failure="no such module")
+    other = Contender("other", "none", {}, turns=[{"tokens": 100, "seconds": 2.0, "peak_bytes": 1}], ready={})
+    other.ready["first_seconds"] = 1.0
+    monkeypatch.setattr(training, "contenders_of", lambda *_: [failed, other])
+    monkeypatch.setattr(training, "ceiling_of", lambda *_: Ceiling(1e9, 1e9))
+    monkeypatch.setattr(training, "take_turns", lambda *_, **__: None)
+    found = training.measure_training(["tiny"], "cpu", None, 1, 1.0, "", print)["tiny"]["contenders"]
+    assert found[0] == {"name": "acorn", "failure": "no such module"}
+    assert found[1]["tokens_per_second"] == 50
+    assert "acorn_is_faster_by" not in found[1]
+    assert "not measured: no such module" in capsys.readouterr().out

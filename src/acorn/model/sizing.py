@@ -57,21 +57,21 @@ def training_memory(
         optimizer: "adamw" or "muon".
         micro_batch_size: sequences of one forward pass.
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32).
-        compiled: whether the blocks are, as then they keep less.
+        compiled: whether the blocks are; on a GPU they keep less then.
     """
     size = size_of(config)
     state = ADAMW_BYTES if optimizer == "adamw" else MUON_BYTES
     fixed = size.parameters * (4 + 4 + state) + 4 * config.vocab_size * config.n_embd
     tokens = micro_batch_size * config.block_size
-    on_gpu = device == "cuda" and compiled
-    stream, inner, passing = (_KEPT_COMPILED_ON_GPU if on_gpu else _KEPT)[config.architecture]
+    compiled_on_gpu = device == "cuda" and compiled
+    stream, inner, passing = (_KEPT_COMPILED_ON_GPU if compiled_on_gpu else _KEPT)[config.architecture]
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * inner * config.mlp_hidden)
     if config.dropout:
         per_token += config.n_layer * config.heads * config.block_size * 20  # weights, dropped and not, and mask
     elif device == "cpu" and config.block_size <= LONGEST:
         per_token += config.n_layer * config.heads * config.block_size * activation_bytes
     logits = min(tokens, GROUP[device]) * activation_bytes
-    if not on_gpu:  # where fp32 logits never leave the registers
+    if not compiled_on_gpu:  # there the pass over the logits keeps fp32 numbers to itself
         logits += min(tokens, CHUNK[device]) * 8
     return fixed + tokens * (per_token + 4 * passing * config.n_embd) + logits * config.vocab_size
 
