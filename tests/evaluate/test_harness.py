@@ -104,12 +104,18 @@ def test_scores_are_those_of_the_harnesss_own_model(kind: str, tmp_path: Path, t
     assert ours["acorn_rolling"]["bits_per_byte,none"] > 1
 
 
-def test_fewer_examples_and_more_shots(tmp_path: Path, tasks: Callable[..., Path]) -> None:
+def test_fewer_examples_and_more_shots(
+    tmp_path: Path, tasks: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And standard errors are found without other processes, which inherit what a signal does here."""
     a_model(tmp_path / "model", "bpe")
-    done = run_acorn(
-        *("evaluate", tmp_path / "model", "--tasks", "acorn_likelihood", "--tasks-path", tasks()),
-        *("--limit", "2", "--num-fewshot", "1", "--json"),
-    )
+    with monkeypatch.context() as patch:
+        patch.delenv("DISABLE_MULTIPROC", raising=False)
+        patch.setattr("multiprocessing.Pool", lambda *_: pytest.fail("other processes were to be started"))
+        done = run_acorn(
+            *("evaluate", tmp_path / "model", "--tasks", "acorn_likelihood", "--tasks-path", tasks()),
+            *("--limit", "2", "--num-fewshot", "1", "--json"),
+        )
     assert done.returncode == 0, done.stderr
     settings: dict[str, Any] = {"limit": 2, "num_fewshot": 1}
     theirs = their_scores(tmp_path / "model", tasks(), ["acorn_likelihood"], **settings)["results"]["acorn_likelihood"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,9 @@ def evaluate_tasks(
         raise MissingPackageError("lm-eval", "eval", purpose="Scoring tasks") from None
     from acorn.evaluate.harness_model import HarnessModel
 
+    # Standard errors it would find in forked processes, which take our handling of signals along: the one that is to
+    # end them was now and then lost, and the command never ended.
+    os.environ["DISABLE_MULTIPROC"] = "1"
     # It would ask git about the user's folder, and git's complaint would stand in the terminal.
     evaluator.get_git_commit_hash = lambda: None
     progress.note("The harness looks through its tasks.")
