@@ -174,7 +174,8 @@ def measure_training(
         say(f"training {name}: the machine's limits")
         tokens = task.batch_size * task.block_size
         ceilings = {p: asdict(ceiling_of(task.config.model, tokens, p, device)) for p in ("fp32", "bf16")}
-        take_turns(contenders, rounds=rounds, seconds=seconds, say=say)
+        for together in [contenders] if device == "cpu" else [[c] for c in contenders]:  # a GPU has memory for one
+            take_turns(together, rounds=rounds, seconds=seconds, say=say)
         size = size_of(task.config.model)
         first = contenders[0]
         rows = []
