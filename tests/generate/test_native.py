@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from acorn.errors import UsageError
-from acorn.generate import native
 from acorn.generate.engine import generate
 from acorn.generate.native import NativeDecoder, compiled_library, native_decoder
 from acorn.generate.sampling import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.model.int8 import quantize_rows, round_to_int8
 from acorn.model.kv_cache import KVCache
+from acorn.runtime.c_library import c_library
 from acorn.tokenizer.tokenizer import Tokenizer
 
 Build = Callable[..., GPT]
@@ -34,9 +34,9 @@ SHAPES = [
 
 @pytest.fixture
 def no_library_kept() -> Iterator[None]:
-    compiled_library.cache_clear()
+    c_library.cache_clear()
     yield
-    compiled_library.cache_clear()
+    c_library.cache_clear()
 
 
 def read(model: GPT, ids: torch.Tensor, starts: torch.Tensor | None, dtype: torch.dtype) -> KVCache:
@@ -160,31 +160,6 @@ def test_without_a_compiler_pytorch_decodes(
         generate(model, bpe, ["x"], settings, decoder="native")
     (result,) = generate(model, bpe, ["x"], settings)
     assert len(result.new_ids) == 5
-
-
-@pytest.mark.usefixtures("no_library_kept")
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    compiler = tmp_path / "cc"
-    compiler.write_text("#!/bin/sh\ncat > /dev/null; echo no openmp here >&2; exit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    reason = compiled_library()
-    assert isinstance(reason, str)
-    assert "no openmp here" in reason
-    assert list((tmp_path / "cache" / "acorn").iterdir()) == []
-
-
-@needs_compiler
-@pytest.mark.usefixtures("no_library_kept")
-def test_it_is_compiled_once_for_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert not isinstance(compiled_library(), str)
-    (path,) = (tmp_path / "acorn").iterdir()
-    assert path.suffix == ".so"
-    compiled_library.cache_clear()
-    monkeypatch.setattr(native, "_compile", lambda *arguments: pytest.fail("compiled again"))
-    assert not isinstance(compiled_library(), str)
 
 
 def test_where_it_cannot_compute_pytorch_does(random_model: Build, bpe: Tokenizer) -> None:

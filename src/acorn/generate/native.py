@@ -1,21 +1,12 @@
-"""The decoding step of decode.c: compiled once for this machine, then called instead of PyTorch's.
+"""The decoding step of decode.c, called instead of PyTorch's.
 
-It takes what is there: a C compiler with OpenMP (GCC, or Clang with its libomp), a CPU, weights of fp32 or bf16. Where
-something is missing PyTorch decodes, with the same results up to rounding.
+It takes what is there: a C compiler (runtime/c_library.py), a CPU, weights of fp32 or bf16. Where something is missing
+PyTorch decodes, with the same results up to rounding.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -24,21 +15,17 @@ from torch import Tensor
 from acorn.model.gpt import GPT, rotary_tables
 from acorn.model.int8 import quantize_rows
 from acorn.model.kv_cache import KVCache
+from acorn.runtime.c_library import c_library
 
 WeightType = Literal["fp32", "bf16", "int8"]
 
 TYPES = {"fp32": 0, "bf16": 1, "int8": 2}
-"""decode.c's `enum type`."""
+"""vectors.h's `enum type`."""
 
 ACTIVATIONS = {"seed": 0, "gpt2": 1, "modern": 2}
 """decode.c's `enum activation`."""
 
 CACHE_TYPES = {torch.float32: TYPES["fp32"], torch.bfloat16: TYPES["bf16"]}
-
-FLAGS = ("-O3", "-fopenmp", "-shared", "-fPIC", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")
-"""Sums may be added up in any order, so that they fit vectors; infinities and NaN keep their meaning."""
-
-COMPILE_TIMEOUT = 60  # seconds; it takes about one
 
 
 class NativeDecoder:
@@ -173,56 +160,15 @@ def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> Nat
     return library if isinstance(library, str) else NativeDecoder(model, weight_type, library)
 
 
-@functools.cache
 def compiled_library() -> ctypes.CDLL | str:
-    """decode.c, compiled and loaded, or why not. It is compiled once for a machine, a compiler and a source."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
-    if compiler is None or os.name != "posix":
-        return "no C compiler was found (cc, gcc or clang)"
-    arm = platform.machine().lower() in ("arm64", "aarch64")
-    command = [compiler, *FLAGS, "-mcpu=native" if arm else "-march=native"]
-    source = resources.files("acorn.generate").joinpath("decode.c").read_bytes()
-    try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILE_TIMEOUT).stdout
-        key = hashlib.sha256(repr((source, command, version, _instructions())).encode()).hexdigest()[:24]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acorn"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"decode-{key}.so"
-        if not path.exists():
-            _compile(command, source, path)
-        library = ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        return f"{compiler} could not compile decode.c: {error.stderr.decode(errors='replace').strip()}"
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        return f"compiling decode.c failed: {error}"
-    library.decode_room.restype = ctypes.c_int64
-    library.decode_room.argtypes = [ctypes.c_void_p] * 2
-    library.decode.restype = None
-    library.decode.argtypes = [ctypes.c_void_p] * 5
+    """decode.c, compiled and loaded, or why not."""
+    library = c_library("acorn.generate", "decode")
+    if not isinstance(library, str):
+        library.decode_room.restype = ctypes.c_int64
+        library.decode_room.argtypes = [ctypes.c_void_p] * 2
+        library.decode.restype = None
+        library.decode.argtypes = [ctypes.c_void_p] * 5
     return library
-
-
-def _compile(command: list[str], source: bytes, path: Path) -> None:
-    """Compiles beside `path` and renames, so that no other process loads half a file."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as place:
-        output = Path(place) / "decode.so"
-        subprocess.run(
-            [*command, "-x", "c", "-", "-o", str(output), "-lm"],
-            input=source,
-            check=True,
-            capture_output=True,
-            timeout=COMPILE_TIMEOUT,
-        )
-        output.replace(path)
-
-
-def _instructions() -> list[str]:
-    """What this CPU can do: machines of several kinds may share a cache folder."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return [platform.machine(), platform.processor()]
-    return sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
 
 
 class _Matrix(ctypes.Structure):

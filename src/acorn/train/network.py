@@ -7,6 +7,7 @@ import torch
 from acorn.config import Config
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
+from acorn.train.native_loss import use_native_loss
 from acorn.train.optimizer import build_optimizers
 
 
@@ -14,6 +15,7 @@ def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.opt
     """Model and optimizers as `config` and `runtime` ask for them. The weights have yet to be drawn or restored."""
     with torch.device(runtime.device):
         model = GPT(config.model)
+    use_native_loss(model, runtime)
     # Muon iterates in bf16 unless the run is to be exact.
     muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
     return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)

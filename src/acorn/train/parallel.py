@@ -8,17 +8,19 @@ import torch
 
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
+from acorn.train.native_loss import NativeSoftmaxGradient
 
 
 def compile_model(model: GPT) -> None:
-    """Compiles the blocks and the loss in place, when they are first called.
+    """Compiles the blocks and, where it is not in C, the loss in place, when they are first called.
 
     Block by block: they are all alike, so that one compilation serves every layer and takes as long for 48 as for one
     (PyTorch calls it regional compilation).
     """
     for block in model.blocks:
         block.compile(dynamic=False)
-    model.head.softmax_gradient.compile(dynamic=False)
+    if not isinstance(model.head.softmax_gradient, NativeSoftmaxGradient):
+        model.head.softmax_gradient.compile(dynamic=False)
 
 
 def uncompiled(runtime: Runtime) -> contextlib.AbstractContextManager[object]:

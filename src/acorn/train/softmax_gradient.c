@@ -1,0 +1,73 @@
+// Logits become the gradient of the cross-entropy by them, in place, for CPUs. Called by native_loss.py.
+//
+// A row of logits is read once from memory and then stays in the second cache for three passes: the largest, the sum
+// of exponentials, the probabilities. PyTorch's own operations take three times as long (docs/lab-notebook.md): each
+// is a pass over memory of its own, in fp32.
+
+#include "vectors.h"
+
+#define AT_ONCE 4 // vectors: an addition or comparison waits for the one before it, so several go on side by side
+
+static inline __attribute__((always_inline)) floats all(float value) { return (floats){0} + value; }
+
+// A where it is larger, else b.
+static inline __attribute__((always_inline)) floats larger(floats a, floats b) {
+    integers first = a > b;
+    return (floats)((first & (integers)a) | (~first & (integers)b));
+}
+
+// e^x for x <= 0 within 2e-7 of it; under -87, where floats end, e^-87. NaN stays NaN. x = n ln 2 + r, and e^r is a
+// polynomial (the coefficients are those of Cephes' expf, Moshier 1992).
+static inline __attribute__((always_inline)) floats exponential(floats x) {
+    x = larger(all(-87), x);
+    integers n = __builtin_convertvector(x * 1.44269504f - 0.5f, integers); // towards zero, so to the nearest
+    floats whole = __builtin_convertvector(n, floats);
+    floats r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f; // ln 2 in two parts
+    floats series = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    series = series * r + 8.3334519073e-3f;
+    series = series * r + 4.1665795894e-2f;
+    series = series * r + 1.6666665459e-1f;
+    series = series * r + 5.0000001201e-1f;
+    floats power = (floats)((n + 127) << 23); // 2^n
+    return (series * r * r + r + 1.0f) * power;
+}
+
+// Returns the loss of a row of V logits; they become probabilities - one-hot(target). A target under 0 has no loss.
+static inline __attribute__((always_inline)) float row(void *logits, long V, long target, int type) {
+    const long whole = V / WIDTH * WIDTH, most_of_it = whole / (AT_ONCE * WIDTH) * (AT_ONCE * WIDTH);
+    floats largest[AT_ONCE], sums[AT_ONCE];
+    for (int k = 0; k < AT_ONCE; k++) largest[k] = all(-INFINITY), sums[k] = all(0);
+    for (long c = 0; c < most_of_it; c += AT_ONCE * WIDTH)
+        for (int k = 0; k < AT_ONCE; k++) largest[k] = larger(load(logits, c + k * WIDTH, type), largest[k]);
+    for (long c = most_of_it; c < whole; c += WIDTH) largest[0] = larger(load(logits, c, type), largest[0]);
+    for (int k = 1; k < AT_ONCE; k++) largest[0] = larger(largest[k], largest[0]);
+    float top = -INFINITY;
+    for (int i = 0; i < WIDTH; i++) top = largest[0][i] > top ? largest[0][i] : top;
+    for (long c = whole; c < V; c++) top = load_one(logits, c, type) > top ? load_one(logits, c, type) : top;
+
+    const float of_target = target < 0 ? 0 : load_one(logits, target, type) - top;
+    for (long c = 0; c < most_of_it; c += AT_ONCE * WIDTH)
+        for (int k = 0; k < AT_ONCE; k++) sums[k] += exponential(load(logits, c + k * WIDTH, type) - top);
+    for (long c = most_of_it; c < whole; c += WIDTH) sums[0] += exponential(load(logits, c, type) - top);
+    float sum = total(sums[0]) + total(sums[1]) + (total(sums[2]) + total(sums[3]));
+    for (long c = whole; c < V; c++) sum += exponential(all(load_one(logits, c, type) - top))[0];
+
+    const float share = 1 / sum;
+    for (long c = 0; c < whole; c += WIDTH)
+        store(logits, c, exponential(load(logits, c, type) - top) * share, type);
+    for (long c = whole; c < V; c++)
+        store_one(logits, c, exponential(all(load_one(logits, c, type) - top))[0] * share, type);
+    if (target < 0) return 0;
+    store_one(logits, target, expf(of_target) * share - 1, type);
+    return logf(sum) - of_target;
+}
+
+// logits (n, V) of `type`, targets (n); losses (n) is written.
+void softmax_gradient(
+    void *logits, int64_t n, int64_t V, int32_t type, const int64_t *targets, float *losses, int32_t n_threads
+) {
+#pragma omp parallel for num_threads(n_threads) schedule(static)
+    for (int64_t i = 0; i < n; i++)
+        losses[i] = type == FP32 ? row((float *)logits + i * V, V, targets[i], FP32)
+                                 : row((uint16_t *)logits + i * V, V, targets[i], BF16);
+}

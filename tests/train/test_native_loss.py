@@ -1,0 +1,119 @@
+"""The softmax in C against PyTorch's in fp64, and a whole loss with it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from acorn.config import Config, ModelConfig
+from acorn.model.gpt import GPT
+from acorn.model.loss import IGNORE, SoftmaxGradient, linear_cross_entropy
+from acorn.runtime.device import Runtime
+from acorn.train import environment
+from acorn.train.native_loss import NativeSoftmaxGradient, native_loss_library, use_native_loss
+from acorn.train.network import build_network
+
+pytestmark = pytest.mark.skipif(isinstance(native_loss_library("cpu"), str), reason="needs a C compiler with OpenMP")
+WIDTHS = [1, 2, 15, 16, 17, 64, 65, 131, 1000]  # rests only, vectors only, both
+
+
+def native() -> NativeSoftmaxGradient:
+    return NativeSoftmaxGradient(native_loss_library("cpu"), threads=2)
+
+
+def some(n: int, V: int, spread: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(V)
+    logits = spread * torch.randn(n, V, generator=generator)
+    targets = torch.randint(V, (n,), generator=generator)
+    targets[::4] = IGNORE
+    return logits, targets
+
+
+@pytest.mark.parametrize("V", WIDTHS)
+@pytest.mark.parametrize("spread", [0.0, 3.0, 1000.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8)])
+def test_loss_and_gradient(V: int, spread: float, dtype: torch.dtype, tolerance: float) -> None:
+    logits, targets = some(9, V, spread)
+    logits = logits.to(dtype)
+    exact = logits.double().requires_grad_()
+    wanted = F.cross_entropy(exact, targets, ignore_index=IGNORE, reduction="sum")
+    wanted.backward()
+    gradient = logits.clone()
+    loss = native()(gradient, targets)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), wanted.detach(), rtol=1e-6, atol=1e-5)
+    counts = targets != IGNORE
+    torch.testing.assert_close(gradient[counts].double(), exact.grad[counts], rtol=tolerance, atol=tolerance / 4)
+    probabilities = gradient[~counts].double()
+    assert probabilities.isfinite().all()
+
+
+def test_small_probabilities_keep_their_digits() -> None:
+    """Down to where fp32 ends; past it they stay too small to matter."""
+    logits = -torch.arange(0.0, 200.0)[None]
+    gradient = logits.clone()
+    native()(gradient, torch.tensor([IGNORE]))
+    exact = logits.double().softmax(-1)
+    torch.testing.assert_close(gradient[:, :86].double(), exact[:, :86], rtol=1e-5, atol=0)
+    assert (gradient[:, 87:] < 1e-37).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 40, 70])
+def test_numbers_that_are_none_are_not_hidden(value: float, place: int) -> None:
+    """A run stops at a loss that is NaN; a loss that looks healthy would let it go on."""
+    logits, targets = some(3, 71)
+    targets[:] = 1
+    logits[1, place] = value
+    assert native()(logits, targets).isnan()
+
+
+def test_a_target_past_the_vocabulary_is_refused() -> None:
+    logits, _ = some(2, 10)
+    with pytest.raises(IndexError, match="target 10 is out of range: there are 10 logits"):
+        native()(logits, torch.tensor([3, 10]))
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.double, torch.Tensor.half, lambda x: x.T.contiguous().T])
+def test_what_it_does_not_know_pytorch_does(change) -> None:
+    logits, targets = some(5, 20)
+    mine, plain = change(logits.clone()), change(logits.clone())
+    assert native()(mine, targets) == SoftmaxGradient()(plain, targets)
+    assert torch.equal(mine, plain)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_the_models_loss_with_it(precision: torch.dtype | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, 24, generator=generator).requires_grad_() for n in (2300, 77))
+    targets = torch.randint(77, (2300,), generator=generator)
+    targets[::3] = IGNORE
+    results = []
+    for softmax_gradient in (native(), SoftmaxGradient()):
+        x.grad = weight.grad = None
+        with torch.autocast("cpu", precision, enabled=precision is not None):
+            loss, _ = linear_cross_entropy(x, weight, targets, softmax_gradient)
+        loss.backward()
+        assert weight.grad.is_contiguous()
+        results.append((loss.detach(), x.grad, weight.grad))
+    tolerance = 1e-5 if precision is None else 0.005
+    for mine, theirs in zip(*results, strict=True):
+        assert (mine - theirs).norm() <= tolerance * theirs.norm()
+
+
+def test_a_network_for_the_cpu_has_it_and_another_has_not() -> None:
+    config = Config(model=ModelConfig(vocab_size=50, n_layer=1, n_embd=16, n_head=2, block_size=8))
+    model, _ = build_network(config, Runtime("cpu", "fp32", False, 2, True))
+    assert isinstance(model.head.softmax_gradient, NativeSoftmaxGradient)
+    other = GPT(config.model)
+    use_native_loss(other, Runtime("cuda", "bf16", True, 2, True))
+    assert type(other.head.softmax_gradient) is SoftmaxGradient
+
+
+def test_a_resumed_run_says_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime("cpu", "fp32", False, 2, True)
+    then = environment.describe_environment(runtime, "")
+    monkeypatch.setattr(environment, "native_loss_library", lambda device: "no C compiler was found")
+    now = environment.describe_environment(runtime, "")
+    assert environment.changed_since(then, now) == ["loss: C then, PyTorch now"]
