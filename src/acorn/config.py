@@ -234,6 +234,12 @@ class ScheduleConfig(Section):
         0.4, ge=0, le=1, description="Share of the run in which `wsd` decays (less where warm-up needs the room)."
     )
     floor: float = Field(0.0, ge=0, le=1, description="Rate at the end of a decay, as a share of the peak.")
+    short_context: int = Field(
+        0,
+        ge=0,
+        description="Tokens of context in the first part of the run, a divisor of block_size or more; 0: block_size.",
+    )
+    short_share: float = Field(0.5, ge=0, le=1, description="Share of the run that `short_context` is for.")
 
 
 class TrainConfig(Section):
@@ -329,3 +335,10 @@ class Config(Section):
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is kept.")
     parallel: ParallelConfig = Field(ParallelConfig(), description="Processes.")
     report: ReportConfig = Field(ReportConfig(), description="Trackers.")
+
+    @model_validator(mode="after")
+    def _contexts_fit(self) -> Config:
+        short, whole = self.schedule.short_context, self.model.block_size
+        if short and short < whole and whole % short:
+            raise ValueError(f"schedule.short_context ({short}) must be a divisor of model.block_size ({whole})")
+        return self

@@ -9,6 +9,7 @@ from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
+from acorn.train import passes
 from acorn.train.optimizer import build_optimizers, set_rates
 from acorn.train.passes import Pass, RecordedPass, eager_pass
 from acorn.train.step import initial_counters, train_step
@@ -71,3 +72,38 @@ def test_recorded_training_is_eager_training_to_the_bit(shape, optimizer: str) -
         assert losses == train(other, eager_pass(other, runtime), runtime, optimizer)
     assert len(set(losses)) == 4
     assert all(map(torch.equal, model.parameters(), other.parameters()))
+
+
+class Replayed:
+    """Stands for a recorded pass: calls the function, and counts the recordings."""
+
+    made: list[torch.Size]
+
+    def __init__(self, function, *inputs: torch.Tensor) -> None:
+        self.made.append(inputs[0].shape)
+        self._function = function
+        function(*inputs)  # as recording does, which leaves something in the gradients
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self._function(*inputs)
+
+
+def test_a_context_that_grows_is_recorded_anew_and_adds_to_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    Replayed.made = []
+    monkeypatch.setattr(passes, "Recorded", Replayed)
+    runtime = Runtime("cpu", "fp32", False, 1, True)
+    model, other = fresh(), fresh()
+    run_pass, eager = RecordedPass(model, runtime), eager_pass(other, runtime)
+    ids, targets = batch(4)
+    places = set()
+    for shape in ((8, 16), (8, 16), (4, 32), (8, 16)):  # two micro-batches and a smaller one each
+        for network, run in ((model, run_pass), (other, eager)):
+            for part in (slice(None), slice(None), slice(0, 2)):
+                run(ids.reshape(shape)[part], targets.reshape(shape)[part], 0.5)
+            if network is model:
+                places.add(gradients(network)[0].data_ptr())
+        assert all(map(torch.equal, gradients(model), gradients(other)))
+        for network in (model, other):
+            network.zero_grad(set_to_none=True)
+    assert Replayed.made == [(8, 16), (4, 32)]
+    assert len(places) == 1

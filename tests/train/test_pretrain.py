@@ -26,7 +26,7 @@ from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
 from acorn.train import pretrain as pretrain_module
-from acorn.train.step import StepResult
+from acorn.train.step import StepResult, train_step
 from acorn.train.watcher import Unwatched
 
 UNDISTURBED = ("train.eval_every=0", "train.sample_every=0", "train.save_every=0")
@@ -191,6 +191,33 @@ def test_resume_in_a_later_epoch_is_exact(tmp_path: Path, run_tiny, tiny) -> Non
         assert caught.value.exit_code == 128 + signal.SIGTERM
     run_tiny(tmp_path / "cut", *overrides, resume=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", 50)
+
+
+def test_a_run_may_begin_with_short_contexts(tmp_path: Path, run_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tokens in the same order, cut into shorter windows; cut runs equal whole ones on either side."""
+    seen: dict[str, list[torch.Tensor]] = {"whole": [], "short": []}
+
+    def note(name: str) -> None:
+        def step(*arguments, **options):
+            seen[name].append(arguments[3])
+            assert options["micro_batch_size"] * arguments[3].size(1) == 2 * 32
+            return train_step(*arguments, **options)
+
+        monkeypatch.setattr(loop_module, "train_step", step)
+
+    settings = ["schedule.short_context=8", "schedule.short_share=0.5", "train.micro_batch_size=2", *UNDISTURBED]
+    note("whole")
+    run_tiny(tmp_path / "plain", *settings, "schedule.short_context=0")
+    note("short")
+    run_tiny(tmp_path / "whole", *settings)
+    assert [tuple(ids.shape) for ids in seen["short"]] == [(16, 8)] * 6 + [(4, 32)] * 6
+    assert all(torch.equal(a.flatten(), b.flatten()) for a, b in zip(*seen.values(), strict=True))
+    monkeypatch.undo()
+    for stop in (3, 9):
+        with pytest.raises(StoppedError):
+            run_tiny(tmp_path / "cut", *settings, resume=True, watcher=SignalAt(stop))
+    run_tiny(tmp_path / "cut", *settings, resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut", 12)
 
 
 class SignalAt(Unwatched):

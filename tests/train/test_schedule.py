@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acorn.config import ScheduleConfig
-from acorn.train.schedule import rate_factor
+from acorn.train.schedule import context_at, rate_factor
 
 NAMES = ("constant", "linear", "cosine", "wsd")
 shares = st.floats(0, 1)
@@ -51,3 +51,10 @@ def test_always_between_nothing_and_the_peak(
     """For every valid config, a warm-up that leaves no room for the decay included."""
     schedule = ScheduleConfig(name=name, warmup=warmup, decay=decay, floor=floor)
     assert 0 <= rate_factor(schedule, done, step_share) <= 1 + 1e-9
+
+
+def test_context_is_short_for_its_share_and_whole_afterwards() -> None:
+    schedule = ScheduleConfig(short_context=16, short_share=0.25)
+    assert [context_at(schedule, 64, step / 8) for step in range(8)] == [16, 16, 64, 64, 64, 64, 64, 64]
+    assert context_at(ScheduleConfig(), 64, 0.0) == context_at(ScheduleConfig(short_context=100), 64, 0.0) == 64
+    assert context_at(ScheduleConfig(short_context=16, short_share=0), 64, 0.0) == 64

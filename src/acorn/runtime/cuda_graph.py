@@ -39,10 +39,6 @@ class Recorded:
             with torch.cuda.graph(self._graph):
                 self._result = function(*self._inputs)
 
-    def fits(self, *inputs: Tensor) -> bool:
-        """Whether `inputs` have the shapes that it was recorded for."""
-        return all(ours.shape == theirs.shape for ours, theirs in zip(self._inputs, inputs, strict=True))
-
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The function's result; `inputs` may be on the CPU."""
         for ours, theirs in zip(self._inputs, inputs, strict=True):

@@ -33,7 +33,7 @@ from acorn.train.optimizer import set_rates
 from acorn.train.parallel import uncompiled
 from acorn.train.passes import training_pass
 from acorn.train.saving import Saver, go_back, standing, tidy, weights_are_finite
-from acorn.train.schedule import rate_factor
+from acorn.train.schedule import context_at, rate_factor
 from acorn.train.step import StepResult, train_step
 from acorn.train.stop import StopAsked, StopRequest, UntilStopped
 from acorn.train.watcher import Watcher
@@ -75,7 +75,7 @@ class Loop:
         self._pass = training_pass(self.model, self.runtime)
         self._tokens = self.shards.tokens("train")
         self._order = self._sample_order()
-        self._flops_per_token = size_of(self.config.model).flops_per_token
+        self._context = self.config.model.block_size  # of the last step
         self._batch_tokens = train.batch_size * self.config.model.block_size
         self._first_step = self.counters.step
         self._sitting_start = 0.0
@@ -171,14 +171,19 @@ class Loop:
         factor = rate_factor(self.config.schedule, done, share)
         set_rates(self.optimizers, factor)
         first = counters.samples
-        inputs, targets = read_batch(self._tokens, self._order, first, train.batch_size)
+        block_size = self.config.model.block_size
+        self._context = context_at(self.config.schedule, block_size, done)
+        inputs, targets = (
+            windows.reshape(-1, self._context)  # in the first part of a run each is cut into shorter ones
+            for windows in read_batch(self._tokens, self._order, first, train.batch_size)
+        )
         result = train_step(
             self.model,
             self._pass,
             self.optimizers,
             inputs,
             targets,
-            micro_batch_size=train.micro_batch_size,
+            micro_batch_size=train.micro_batch_size * block_size // self._context,
             clip=self.config.optimizer.clip,
             seed=train.seed,
             counters=counters,
@@ -220,6 +225,7 @@ class Loop:
         counters = self.counters
         seconds, tokens = self._since_log
         speed = tokens / seconds if seconds > 0 else 0.0
+        model = self.config.model.model_copy(update={"block_size": self._context})
         self._since_log = [0.0, 0]
         record = self._record("train") | {
             "loss": result.loss,
@@ -227,7 +233,7 @@ class Loop:
             "lr": lr,
             "grad_norm": result.grad_norm,
             "tokens_per_second": speed,
-            "mfu": speed * self._flops_per_token / self.peak_flops,
+            "mfu": speed * size_of(model).flops_per_token / self.peak_flops,
         }
         self.metrics.write(record)
         self.trackers.log(counters.step, "train", record)

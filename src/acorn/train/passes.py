@@ -42,34 +42,38 @@ def eager_pass(loss_function: LossFunction, runtime: Runtime) -> Pass:
 
 
 class RecordedPass:
-    """A pass as a CUDA graph, recorded for the first shape that comes; other shapes run eagerly.
+    """A pass as a CUDA graph, recorded for the first shape that comes and for others of as many tokens.
 
-    Gradients stay in memory of their own: it is to these places that the recorded pass adds.
+    So a run that goes on to a longer context is recorded anew; a last micro-batch of fewer tokens runs eagerly.
+    Gradients stay in memory of their own: it is to these places that the recorded passes add.
     """
 
     def __init__(self, model: GPT, runtime: Runtime) -> None:
         self._model, self._runtime = model, runtime
+        self._tokens = 0
         self._gradients: list[Tensor] = []
-        self._recorded: Recorded | None = None
+        self._recorded: dict[torch.Size, Recorded] = {}
 
     def __call__(self, ids: Tensor, targets: Tensor, factor: float) -> Tensor:
         inputs = ids, targets, torch.tensor(factor)
-        if self._recorded is None:
+        self._tokens = self._tokens or ids.numel()
+        if ids.shape not in self._recorded and ids.numel() == self._tokens:
             self._record(*(x.to(self._runtime.device) for x in inputs))
         elif any(parameter.grad is None for parameter in self._model.parameters()):
             self._begin_at_zero()
-        if self._recorded is None or not self._recorded.fits(*inputs):
+        if ids.shape not in self._recorded:
             return eager_pass(self._model, self._runtime)(ids, targets, factor)
-        return self._recorded(*inputs)
+        return self._recorded[ids.shape](*inputs)
 
     def _record(self, *inputs: Tensor) -> None:
-        self._gradients = [torch.zeros_like(parameter) for parameter in self._model.parameters()]
+        """Records a pass for inputs of these shapes. It begins a step: gradients are zero afterwards."""
+        self._gradients = self._gradients or [torch.zeros_like(parameter) for parameter in self._model.parameters()]
         self._begin_at_zero()
 
         def run(ids: Tensor, targets: Tensor, factor: Tensor) -> Tensor:
             return _forward_and_backward(self._model, self._runtime, ids, targets, factor)
 
-        self._recorded = Recorded(run, *inputs)
+        self._recorded[inputs[0].shape] = Recorded(run, *inputs)
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:

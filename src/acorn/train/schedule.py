@@ -1,4 +1,4 @@
-"""Learning rate schedules as pure functions of how much of the run is done."""
+"""Learning rate and context as pure functions of how much of the run is done."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ def rate_factor(schedule: ScheduleConfig, done: float, step_share: float) -> flo
     if schedule.name == "linear":
         return schedule.floor + left * (1 - after_warmup)
     return schedule.floor + left * (1 + math.cos(math.pi * after_warmup)) / 2
+
+
+def context_at(schedule: ScheduleConfig, block_size: int, done: float) -> int:
+    """Tokens of context that a step trains on.
+
+    A young model uses the last few tokens only, and learns them sooner from more windows of fewer tokens (Press et al.
+    2021, "Shortformer").
+
+    Args:
+        done: share of the run done before this step, in [0, 1).
+    """
+    return min(schedule.short_context or block_size, block_size) if done < schedule.short_share else block_size
