@@ -1,4 +1,5 @@
-"""Text into token shards: `acorn data prepare` beside the tokenizer alone and beside datasets.map."""
+"""Text into token shards: `acorn data prepare` beside the tokenizer alone and beside datasets.map. Before that, the
+learning of the tokenizer: `acorn tokenizer train` beside the library's trainer alone."""
 
 from __future__ import annotations
 
@@ -61,9 +62,15 @@ def measure_text(megabytes: int, rounds: int, say: Any) -> dict[str, Any]:
                     common | {"way": "datasets.map", "processes": usable_cores()},
                 ),
             ]
-            take_turns(contenders, rounds=rounds, seconds=0, say=say)
-            tables[kind] = {"bytes": n_bytes, "contenders": [_with_encoding_alone(c) for c in contenders]}
-            _print(kind, tables[kind])
+            learning = {"text": str(text), "kind": kind, "vocab_size": 8192, "bytes": n_bytes}
+            trainers = [
+                Contender("acorn tokenizer train", "tokenizer_training", learning | {"way": "acorn"}),
+                Contender("the trainer alone", "tokenizer_training", learning | {"way": "bare"}),
+            ]
+            for name, group in ((f"learning {kind}", trainers), (kind, contenders)):
+                take_turns(group, rounds=rounds, seconds=0, say=say)
+                tables[name] = {"bytes": n_bytes, "contenders": [_with_encoding_alone(c) for c in group]}
+                _print(name, tables[name])
     return tables
 
 

@@ -53,16 +53,18 @@ def acorn(spec: dict[str, Any]) -> dict[str, Any]:
     """The command, in a process of its own, as a user calls it."""
     with tempfile.TemporaryDirectory(dir=Path(spec["text"]).parent) as folder:
         out = Path(folder) / "shards"
-        program = "import runpy, sys; from benchmarks.contenders.answering import peak_bytes\n"
-        program += "try: runpy.run_module('acorn', run_name='__main__')\n"
-        program += "finally: print(peak_bytes(), file=open(sys.argv[-1] + '.peak', 'w'))"
-        command = ["data", "prepare", "--tokenizer", spec["tokenizer"], "--input", spec["text"], "--out", str(out)]
-        subprocess.run([sys.executable, "-c", program, *command], check=True)
+        peak = run_acorn(["data", "prepare", "--tokenizer", spec["tokenizer"], "--input", spec["text"]], out)
         manifest = json.loads((out / "manifest.json").read_bytes())
-        return {
-            "ids": sum(split["tokens"] for split in manifest["splits"].values()),
-            "peak_bytes": int(Path(f"{out}.peak").read_text()),
-        }
+        return {"ids": sum(split["tokens"] for split in manifest["splits"].values()), "peak_bytes": peak}
+
+
+def run_acorn(command: list[str], out: Path) -> int:
+    """Runs `acorn` with this command and `--out`; returns the most memory it had, in bytes."""
+    program = "import runpy, sys; from benchmarks.contenders.answering import peak_bytes\n"
+    program += "try: runpy.run_module('acorn', run_name='__main__')\n"
+    program += "finally: print(peak_bytes(), file=open(sys.argv[-1] + '.peak', 'w'))"
+    subprocess.run([sys.executable, "-c", program, *command, "--out", str(out)], check=True)
+    return int(Path(f"{out}.peak").read_text())
 
 
 def datasets_map(spec: dict[str, Any]) -> dict[str, Any]:

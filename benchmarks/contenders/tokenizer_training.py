@@ -1,0 +1,62 @@
+"""Learning a vocabulary from text: the library's bare trainer, or `acorn tokenizer train`.
+
+Once for each number that comes in; a unit is the whole text. "tokens" counts bytes of text here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders.answering import Answers, peak_bytes, specification
+from benchmarks.contenders.text_to_tokens import run_acorn
+
+
+def main() -> None:
+    spec = specification()
+    answers = Answers()
+    answers.send({"ready": True})
+    while answers.next_count():
+        begin = time.perf_counter()
+        facts = WAYS[spec["way"]](spec)
+        answers.send({"seconds": time.perf_counter() - begin, "tokens": spec["bytes"], **facts})
+
+
+def bare(spec: dict[str, Any]) -> dict[str, Any]:
+    """Reading lines and the library's trainer, as its documentation has it; text is cut up as acorn's is."""
+    from tokenizers import trainers
+
+    from acorn.tokenizer import bpe, wordpiece
+
+    settings = {"vocab_size": spec["vocab_size"], "show_progress": False}
+    if spec["kind"] == "bpe":
+        tokenizer = bpe.reader(bpe.models.BPE())
+        trainer = trainers.BpeTrainer(initial_alphabet=bpe.alphabet(), **settings)
+    else:
+        tokenizer = wordpiece.reader()
+        trainer = trainers.WordPieceTrainer(special_tokens=["[UNK]"], **settings)
+    tokenizer.train_from_iterator(_rows(spec["text"]), trainer)
+    return {"entries": tokenizer.get_vocab_size(), "peak_bytes": peak_bytes()}
+
+
+def _rows(path: str) -> Iterator[str]:
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]
+
+
+def acorn(spec: dict[str, Any]) -> dict[str, Any]:
+    """The command, in a process of its own, as a user calls it: it measures the tokenizer on held-out text, too."""
+    out = Path(spec["text"]).with_suffix(f".{spec['kind']}.json")
+    options = ["--kind", spec["kind"], "--vocab-size", str(spec["vocab_size"])]
+    return {"peak_bytes": run_acorn(["tokenizer", "train", *options, "--input", spec["text"]], out)}
+
+
+WAYS = {"bare": bare, "acorn": acorn}
+
+
+if __name__ == "__main__":
+    main()
