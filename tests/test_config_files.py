@@ -93,6 +93,7 @@ def test_all_faults_at_once_with_the_nearest_key() -> None:
         ("nonsense", "not an override"),
         ("model.n_embd=7", "even head width"),
         ("model.n_head=3", "must be a multiple of n_head (3)"),
+        ("schedule.short_context=60", "schedule.short_context (60) must be a divisor of model.block_size (256)"),
         ("model.n_kv_head=3", "multiple of n_kv_head"),
         ("optimizer.lr=inf", "finite"),
         ("train.seed=-1", "greater than or equal to 0"),

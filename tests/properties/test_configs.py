@@ -77,6 +77,8 @@ def configs(draw: st.DrawFn) -> Config:
             values[name] = {key: draw(values_of(entry)) for key, entry in section.model_fields.items()}
     values["model"] = draw(shapes())
     values["train"][draw(st.sampled_from(["steps", "minutes"]))] = 0  # they exclude each other
+    whole = values["model"]["block_size"]
+    values["schedule"]["short_context"] = draw(st.sampled_from([0, 1, whole, whole + 1]))  # others must divide it
     return Config.model_validate(values)
 
 
