@@ -69,3 +69,14 @@ def answer(work: Callable[[], dict[str, float]], *, warm_up: int, device: str = 
             for name, value in work().items():
                 total[name] = value if name == "loss" else total.get(name, 0) + value
         answers.send({"seconds": time.perf_counter() - begin, "peak_bytes": peak_bytes(device), **total})
+
+
+def answer_in_turns(ways: dict[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
+    """Does the specification's "way" once for each number that comes in; "tokens" counts its "bytes" of text."""
+    spec = specification()
+    answers = Answers()
+    answers.send({"ready": True})
+    while answers.next_count():
+        begin = time.perf_counter()
+        facts = ways[spec["way"]](spec)
+        answers.send({"seconds": time.perf_counter() - begin, "tokens": spec["bytes"], **facts})

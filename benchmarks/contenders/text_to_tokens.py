@@ -14,19 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders.answering import Answers, peak_bytes, specification
+from benchmarks.contenders.answering import answer_in_turns, peak_bytes
 
 BATCH = 1 << 22  # characters, as acorn's own batches
-
-
-def main() -> None:
-    spec = specification()
-    answers = Answers()
-    answers.send({"ready": True})
-    while answers.next_count():
-        begin = time.perf_counter()
-        facts = WAYS[spec["way"]](spec)
-        answers.send({"seconds": time.perf_counter() - begin, "tokens": spec["bytes"], **facts})
 
 
 def bare(spec: dict[str, Any]) -> dict[str, Any]:
@@ -90,4 +80,4 @@ WAYS = {"bare": bare, "acorn": acorn, "datasets.map": datasets_map}
 
 
 if __name__ == "__main__":
-    main()
+    answer_in_turns(WAYS)

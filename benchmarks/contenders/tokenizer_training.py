@@ -6,34 +6,23 @@ Once for each number that comes in; a unit is the whole text. "tokens" counts by
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders.answering import Answers, peak_bytes, specification
+from benchmarks.contenders.answering import answer_in_turns, peak_bytes
 from benchmarks.contenders.text_to_tokens import run_acorn
-
-
-def main() -> None:
-    spec = specification()
-    answers = Answers()
-    answers.send({"ready": True})
-    while answers.next_count():
-        begin = time.perf_counter()
-        facts = WAYS[spec["way"]](spec)
-        answers.send({"seconds": time.perf_counter() - begin, "tokens": spec["bytes"], **facts})
 
 
 def bare(spec: dict[str, Any]) -> dict[str, Any]:
     """Reading lines and the library's trainer, as its documentation has it; text is cut up as acorn's is."""
-    from tokenizers import trainers
+    from tokenizers import models, trainers
 
     from acorn.tokenizer import bpe, wordpiece
 
     settings = {"vocab_size": spec["vocab_size"], "show_progress": False}
     if spec["kind"] == "bpe":
-        tokenizer = bpe.reader(bpe.models.BPE())
+        tokenizer = bpe.reader(models.BPE())
         trainer = trainers.BpeTrainer(initial_alphabet=bpe.alphabet(), **settings)
     else:
         tokenizer = wordpiece.reader()
@@ -59,4 +48,4 @@ WAYS = {"bare": bare, "acorn": acorn}
 
 
 if __name__ == "__main__":
-    main()
+    answer_in_turns(WAYS)

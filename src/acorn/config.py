@@ -223,7 +223,7 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How the learning rate moves over the run. Shares are of the whole run, so they fit any length."""
+    """How learning rate and context move over the run. Shares are of the whole run, so they fit any length."""
 
     name: Literal["constant", "linear", "cosine", "wsd"] = Field(
         "linear",
@@ -330,7 +330,7 @@ class Config(Section):
     tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="The tokenizer.")
     model: ModelConfig = Field(ModelConfig(), description="The network.")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="The optimizer.")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="The learning rate over time.")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="Learning rate and context over time.")
     train: TrainConfig = Field(TrainConfig(), description="Length, batch, precision, intervals.")
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is kept.")
     parallel: ParallelConfig = Field(ParallelConfig(), description="Processes.")

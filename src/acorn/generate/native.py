@@ -15,17 +15,15 @@ from torch import Tensor
 from acorn.model.gpt import GPT, rotary_tables
 from acorn.model.int8 import quantize_rows
 from acorn.model.kv_cache import KVCache
-from acorn.runtime.c_library import c_library
+from acorn.runtime.c_library import TYPES, c_library
 
 WeightType = Literal["fp32", "bf16", "int8"]
 
-TYPES = {"fp32": 0, "bf16": 1, "int8": 2}
+WEIGHT_TYPES = {"fp32": 0, "bf16": 1, "int8": 2}
 """vectors.h's `enum type`."""
 
 ACTIVATIONS = {"seed": 0, "gpt2": 1, "modern": 2}
 """decode.c's `enum activation`."""
-
-CACHE_TYPES = {torch.float32: TYPES["fp32"], torch.bfloat16: TYPES["bf16"]}
 
 
 class NativeDecoder:
@@ -57,7 +55,7 @@ class NativeDecoder:
             config.n_embd,
             config.mlp_hidden,
             ACTIVATIONS[config.architecture],
-            TYPES[weight_type],
+            WEIGHT_TYPES[weight_type],
             torch.get_num_threads(),
             blocks,
             self._floats(model.token_embedding.weight),
@@ -77,7 +75,7 @@ class NativeDecoder:
             cache.keys.data_ptr(),
             cache.values.data_ptr(),
             starts.data_ptr(),
-            CACHE_TYPES[cache.keys.dtype],
+            TYPES[cache.keys.dtype],
             batch,
             cache.keys.size(3),
             cache.position,
@@ -153,7 +151,7 @@ def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> Nat
     place = model.head.weight.device.type
     if place != "cpu":
         return f"the model is on {place}, not on the CPU"
-    if dtype not in CACHE_TYPES:
+    if dtype not in TYPES:
         return f"it does not compute in {str(dtype).removeprefix('torch.')}"
     library = compiled_library()
     weight_type: WeightType = "int8" if int8 else "bf16" if dtype == torch.bfloat16 else "fp32"

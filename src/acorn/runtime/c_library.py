@@ -16,11 +16,16 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
+import torch
+
 FLAGS = ("-O3", "-fopenmp", "-shared", "-fPIC", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")
 """Sums may be added up in any order, so that they fit vectors; infinities and NaN keep their meaning."""
 
 HEADER = "vectors.h"
 """What the C files have in common; beside this file."""
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1}
+"""Type of a tensor -> number of vectors.h's `enum type`."""
 
 COMPILE_TIMEOUT = 60  # seconds; it takes about one
 

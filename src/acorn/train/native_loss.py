@@ -9,11 +9,8 @@ from torch import Tensor
 
 from acorn.model.gpt import GPT
 from acorn.model.loss import SoftmaxGradient
-from acorn.runtime.c_library import c_library
+from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
-
-TYPES = {torch.float32: 0, torch.bfloat16: 1}
-"""vectors.h's `enum type`."""
 
 
 class NativeSoftmaxGradient(SoftmaxGradient):
