@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acorn.model import loss as loss_module
-from acorn.model.loss import IGNORE, linear_cross_entropy
+from acorn.model.loss import IGNORE, LinearCrossEntropy
 
 VOCABULARY, WIDTH = 13, 8
 CHUNK, GROUP = loss_module.CHUNK["cpu"], loss_module.GROUP["cpu"]
@@ -36,7 +36,7 @@ def expected(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_loss_and_gradients_equal_cross_entropy(n: int, dtype: torch.dtype) -> None:
     x, weight, targets = inputs(n, dtype)
-    loss, count = linear_cross_entropy(x, weight, targets)
+    loss, count = LinearCrossEntropy()(x, weight, targets)
     assert loss.dtype == torch.float32
     loss.backward()
 
@@ -52,7 +52,7 @@ def test_loss_and_gradients_equal_cross_entropy(n: int, dtype: torch.dtype) -> N
 def test_without_gradients_the_loss_is_the_same(n: int) -> None:
     x, weight, targets = inputs(n)
     with torch.no_grad():
-        loss, count = linear_cross_entropy(x, weight, targets)
+        loss, count = LinearCrossEntropy()(x, weight, targets)
     assert not loss.requires_grad
     assert count == (targets != IGNORE).sum()
     torch.testing.assert_close(loss.double(), expected(x, weight, targets)[0], rtol=1e-6, atol=1e-6)
@@ -60,7 +60,7 @@ def test_without_gradients_the_loss_is_the_same(n: int) -> None:
 
 def test_gradients_scale_with_what_becomes_of_the_loss() -> None:
     x, weight, targets = inputs(CHUNK + 5)
-    loss, count = linear_cross_entropy(x, weight, targets)
+    loss, count = LinearCrossEntropy()(x, weight, targets)
     (loss / count * 3).backward()
     _, wanted_x, wanted_weight = expected(x, weight, targets)
     torch.testing.assert_close(x.grad.double(), wanted_x * 3 / count, rtol=1e-4, atol=1e-7)
@@ -69,14 +69,14 @@ def test_gradients_scale_with_what_becomes_of_the_loss() -> None:
 
 def test_ignored_positions_move_nothing() -> None:
     x, weight, targets = inputs(50)
-    linear_cross_entropy(x, weight, targets)[0].backward()
+    LinearCrossEntropy()(x, weight, targets)[0].backward()
     assert (x.grad[targets == IGNORE] == 0).all()
     assert (x.grad[targets != IGNORE] != 0).any(dim=1).all()
 
 
 def test_with_every_position_ignored_loss_and_gradients_are_zero() -> None:
     x, weight, targets = inputs(CHUNK + 1, ignored=1.1)
-    loss, count = linear_cross_entropy(x, weight, targets)
+    loss, count = LinearCrossEntropy()(x, weight, targets)
     loss.backward()
     assert (loss, count) == (0, 0)
     assert not x.grad.any()
@@ -87,7 +87,7 @@ def test_with_every_position_ignored_loss_and_gradients_are_zero() -> None:
 def test_either_side_may_be_frozen(frozen: str) -> None:
     x, weight, targets = inputs(20)
     (x if frozen == "x" else weight).requires_grad_(False)
-    linear_cross_entropy(x, weight, targets)[0].backward()
+    LinearCrossEntropy()(x, weight, targets)[0].backward()
     _, wanted_x, wanted_weight = expected(x, weight, targets)
     moving, wanted = (weight, wanted_weight) if frozen == "x" else (x, wanted_x)
     torch.testing.assert_close(moving.grad.double(), wanted, rtol=1e-5, atol=1e-5)
@@ -97,7 +97,7 @@ def test_either_side_may_be_frozen(frozen: str) -> None:
 def test_bf16_autocast_equals_autocast_cross_entropy() -> None:
     x, weight, targets = inputs(CHUNK + 9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, _ = linear_cross_entropy(x, weight, targets)
+        loss, _ = LinearCrossEntropy()(x, weight, targets)
     loss.backward()
     own = x.grad, weight.grad
     x.grad = weight.grad = None
@@ -114,7 +114,7 @@ def test_bf16_autocast_equals_autocast_cross_entropy() -> None:
 def test_huge_logits_do_not_overflow() -> None:
     x = torch.tensor([[300.0, -300.0]], requires_grad=True)
     weight = (torch.eye(2) * 100).requires_grad_()
-    loss, _ = linear_cross_entropy(x, weight, torch.tensor([1]))
+    loss, _ = LinearCrossEntropy()(x, weight, torch.tensor([1]))
     loss.backward()
     assert loss == 60_000
     torch.testing.assert_close(x.grad, torch.tensor([[100.0, -100.0]]))
@@ -125,7 +125,7 @@ def test_on_a_gpu_it_is_the_same() -> None:
     """In groups and chunks of other sizes, and with another way to take the targets' probabilities down by one."""
     x, weight, targets = inputs(loss_module.GROUP["cuda"] + loss_module.CHUNK["cuda"] + 3)
     on_gpu = [value.detach().cuda().requires_grad_() for value in (x, weight)]
-    loss, count = linear_cross_entropy(*on_gpu, targets.cuda())
+    loss, count = LinearCrossEntropy()(*on_gpu, targets.cuda())
     loss.backward()
     wanted, wanted_x, wanted_weight = expected(x, weight, targets)
     assert count == (targets != IGNORE).sum()

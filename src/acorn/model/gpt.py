@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from acorn.config import ModelConfig
 from acorn.model.attention import LONGEST, causal_attention
 from acorn.model.kv_cache import KVCache, LayerCache
-from acorn.model.loss import SoftmaxGradient, linear_cross_entropy
+from acorn.model.loss import LinearCrossEntropy
 
 
 class GPT(nn.Module):
@@ -219,12 +219,12 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
-        self.softmax_gradient = SoftmaxGradient()
+        self.cross_entropy = LinearCrossEntropy()
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         if targets is None:
             return F.linear(x, self.weight)  # (B, T, V)
-        return linear_cross_entropy(x.flatten(0, 1), self.weight, targets.flatten(), self.softmax_gradient)
+        return self.cross_entropy(x.flatten(0, 1), self.weight, targets.flatten())
 
 
 def embedding(n: int, width: int) -> nn.Embedding:

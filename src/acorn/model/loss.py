@@ -45,54 +45,64 @@ class SoftmaxGradient(nn.Module):
         return -(of_target * (targets != IGNORE)).sum()
 
 
-_UNCOMPILED = SoftmaxGradient()
+class LinearCrossEntropy(nn.Module):
+    """Loss of the logits `x @ weight.T`, summed in fp32."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax_gradient = SoftmaxGradient()
 
-def linear_cross_entropy(
-    x: Tensor, weight: Tensor, targets: Tensor, softmax_gradient: nn.Module = _UNCOMPILED
-) -> tuple[Tensor, Tensor]:
-    """Loss of the logits `x @ weight.T`, summed in fp32.
+    def forward(self, x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the losses in nats, and the count of targets, both scalars.
 
-    Args:
-        x: activations (N, C).
-        weight: (V, C).
-        targets: ids (N,); IGNORE does not count.
-        softmax_gradient: a SoftmaxGradient, which may be compiled.
+        Args:
+            x: activations (N, C).
+            weight: (V, C).
+            targets: ids (N,); IGNORE does not count.
+        """
+        count = (targets != IGNORE).sum()
+        if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+            return _WithGradients.apply(x, weight, targets, self), count
+        total = x.new_zeros((), dtype=torch.float32)
+        chunk = CHUNK[x.device.type]
+        for part, wanted in zip(x.split(chunk), targets.split(chunk), strict=True):
+            logits = F.linear(part, weight).float()
+            total += F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="sum")
+        return total, count
 
-    Returns:
-        the sum of the losses in nats, and the count of targets, both scalars.
-    """
-    count = (targets != IGNORE).sum()
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(x, weight, targets, softmax_gradient), count
-    total = x.new_zeros((), dtype=torch.float32)
-    chunk = CHUNK[x.device.type]
-    for part, wanted in zip(x.split(chunk), targets.split(chunk), strict=True):
-        logits = F.linear(part, weight).float()
-        total += F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="sum")
-    return total, count
+    def with_gradients(
+        self, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss's sum and its gradients by x (N, C), in x's type, and by the weight (V, C), in fp32.
 
-
-class _LinearCrossEntropy(torch.autograd.Function):
-    """The gradients of each group are taken in the forward pass, while its logits are there."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, softmax_gradient: nn.Module) -> Tensor:
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        Args:
+            x, weight, targets: as for `forward`.
+            dtype: of the products.
+        """
         narrow = weight.to(dtype)
         total = x.new_zeros((), dtype=torch.float32)
         grad_x = torch.empty_like(x)
-        grad_weight = None
+        grad_weight = torch.empty(0)
         group, chunk = GROUP[x.device.type], CHUNK[x.device.type]
         for begin in range(0, x.size(0), group):
             part, wanted = x[begin : begin + group].to(dtype), targets[begin : begin + group]
             logits = part @ narrow.T  # (group, V)
             for rows, their_targets in zip(logits.split(chunk), wanted.split(chunk), strict=True):
-                total += softmax_gradient(rows, their_targets)
+                total += self.softmax_gradient(rows, their_targets)
             counts = (wanted != IGNORE)[:, None].to(dtype)
             grad_x[begin : begin + group] = (logits @ narrow) * counts
             of_group = _weight_gradient(logits, part * counts)
-            grad_weight = of_group.float() if grad_weight is None else grad_weight.add_(of_group)
+            grad_weight = of_group.float() if begin == 0 else grad_weight.add_(of_group)
+        return total, grad_x, grad_weight
+
+
+class _WithGradients(torch.autograd.Function):
+    """The gradients are taken in the forward pass, while the logits are there; the backward pass scales them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, loss: LinearCrossEntropy) -> Tensor:
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        total, grad_x, grad_weight = loss.with_gradients(x, weight, targets, dtype)
         ctx.save_for_backward(grad_x, grad_weight)
         ctx.weight_dtype = weight.dtype
         return total
@@ -101,8 +111,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        grad_weight = (grad_weight * scale).to(ctx.weight_dtype).contiguous()
-        return grad_x * scale.to(grad_x.dtype), grad_weight, None, None
+        grad_weight = grad_weight.mul_(
+            scale
+        )  # in place: PyTorch refuses a second backward pass, which would scale twice
+        return grad_x * scale.to(grad_x.dtype), grad_weight.to(ctx.weight_dtype).contiguous(), None, None
 
 
 def _weight_gradient(grad_logits: Tensor, x: Tensor) -> Tensor:

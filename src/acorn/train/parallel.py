@@ -8,7 +8,7 @@ import torch
 
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
-from acorn.train.native_loss import NativeSoftmaxGradient
+from acorn.train.native_loss import NativeCrossEntropy
 
 
 def compile_model(model: GPT) -> None:
@@ -19,8 +19,8 @@ def compile_model(model: GPT) -> None:
     """
     for block in model.blocks:
         block.compile(dynamic=False)
-    if not isinstance(model.head.softmax_gradient, NativeSoftmaxGradient):
-        model.head.softmax_gradient.compile(dynamic=False)
+    if not isinstance(model.head.cross_entropy, NativeCrossEntropy):
+        model.head.cross_entropy.softmax_gradient.compile(dynamic=False)
 
 
 def uncompiled(runtime: Runtime) -> contextlib.AbstractContextManager[object]:

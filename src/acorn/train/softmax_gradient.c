@@ -32,8 +32,13 @@ static inline __attribute__((always_inline)) floats exponential(floats x) {
     return (series * r * r + r + 1.0f) * power;
 }
 
-// Returns the loss of a row of V logits; they become probabilities - one-hot(target). A target under 0 has no loss.
+// Returns the loss of a row of V logits; they become probabilities - one-hot(target). Where the target is under 0 the
+// row counts nothing: no loss, and zeros.
 static inline __attribute__((always_inline)) float row(void *logits, long V, long target, int type) {
+    if (target < 0) {
+        memset(logits, 0, V * (type == FP32 ? 4 : 2));
+        return 0;
+    }
     const long whole = V / WIDTH * WIDTH, most_of_it = whole / (AT_ONCE * WIDTH) * (AT_ONCE * WIDTH);
     floats largest[AT_ONCE], sums[AT_ONCE];
     for (int k = 0; k < AT_ONCE; k++) largest[k] = all(-INFINITY), sums[k] = all(0);
@@ -45,7 +50,7 @@ static inline __attribute__((always_inline)) float row(void *logits, long V, lon
     for (int i = 0; i < WIDTH; i++) top = largest[0][i] > top ? largest[0][i] : top;
     for (long c = whole; c < V; c++) top = load_one(logits, c, type) > top ? load_one(logits, c, type) : top;
 
-    const float of_target = target < 0 ? 0 : load_one(logits, target, type) - top;
+    const float of_target = load_one(logits, target, type) - top;
     for (long c = 0; c < most_of_it; c += AT_ONCE * WIDTH)
         for (int k = 0; k < AT_ONCE; k++) sums[k] += exponential(load(logits, c + k * WIDTH, type) - top);
     for (long c = most_of_it; c < whole; c += WIDTH) sums[0] += exponential(load(logits, c, type) - top);
@@ -57,7 +62,6 @@ static inline __attribute__((always_inline)) float row(void *logits, long V, lon
         store(logits, c, exponential(load(logits, c, type) - top) * share, type);
     for (long c = whole; c < V; c++)
         store_one(logits, c, exponential(all(load_one(logits, c, type) - top))[0] * share, type);
-    if (target < 0) return 0;
     store_one(logits, target, expf(of_target) * share - 1, type);
     return logf(sum) - of_target;
 }
