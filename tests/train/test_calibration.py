@@ -17,34 +17,56 @@ def config_of(*, n_layer: int, batch_size: int, compile: bool = False) -> Config
     return Config(model=model, train=train)
 
 
+class Clock:
+    """Networks whose steps take 0.2 and 1.0 s a pass with one layer, 0.1 and 0.5 s more with two."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[tuple[int, int, int]] = []
+        monkeypatch.setattr(calibration, "SECONDS", 0.0)
+        monkeypatch.setattr(calibration, "_Network", lambda config, runtime, depth: Network(self, depth))
+
+
+class Network:
+    def __init__(self, clock: Clock, depth: int) -> None:
+        self.clock, self.depth = clock, depth
+
+    def step(self, passes: int, sequences: int) -> float:
+        self.clock.seen.append((self.depth, passes, sequences))
+        slow_at_first = 5.0 if len(self.clock.seen) < 10 else 0.0
+        return {1: 0.2, 2: 0.3}[self.depth] + passes * {1: 1.0, 2: 1.5}[self.depth] + slow_at_first
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_layers_passes_and_the_update_add_up(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
-    seen = []
-
-    def measured(config, runtime, depth, sequences):
-        seen.append((depth, sequences))
-        return {1: (1.0, 0.2), 2: (1.5, 0.3)}[depth]
-
-    monkeypatch.setattr(calibration, "_measure", measured)
+    """From the shortest of several turns."""
+    clock = Clock(monkeypatch)
     config = config_of(n_layer=4, batch_size=12, compile=compiled)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=6)
-    assert seen == [(1, 6), (2, 6)]
+    one_turn = [(1, 1, 6), (1, 2, 6), (2, 1, 6), (2, 2, 6)]
+    assert clock.seen == [(1, 1, 6)] * 2 + [(1, 2, 6), (2, 2, 6)] + one_turn * calibration.ROUNDS
     gain = 1 + COMPILED_GAIN["fp32"] if compiled else 1
     assert seconds == pytest.approx(2 * (1.0 + 3 * 0.5) / gain + 0.2 + 3 * 0.1)
 
 
-def test_a_long_pass_is_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def measured(config, runtime, depth, sequences):
-        seen.append(sequences)
-        return 1.0, 0.0
-
-    monkeypatch.setattr(calibration, "_measure", measured)
+@pytest.mark.parametrize(("quick", "sequences"), [(0.1, 256), (10.0, 512)])
+def test_a_long_pass_is_measured_in_part(monkeypatch: pytest.MonkeyPatch, quick: float, sequences: int) -> None:
+    """2,048 tokens, or twice as many where that is soon done."""
+    monkeypatch.setattr(calibration, "QUICK_PASS", quick)
+    clock = Clock(monkeypatch)
     config = config_of(n_layer=1, batch_size=2048)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=2048)
-    assert seen == [calibration.MOST_TOKENS["cpu"] // 8] * 2
-    assert seconds == pytest.approx(2048 / seen[0])
+    assert [seen for *_, seen in clock.seen[:2]] == [256, 256]
+    assert {seen for *_, seen in clock.seen[2:]} == {sequences}
+    assert seconds == pytest.approx(2048 / sequences + 0.2)
+
+
+def test_a_slow_network_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(calibration.time, "perf_counter", iter([0.0, *[1e-9] * 2, 1.0]).__next__)
+    config = config_of(n_layer=1, batch_size=4)
+    monkeypatch.setattr(calibration, "MOST_SECONDS", 0.5)
+    calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=4)
+    assert clock.seen[4:] == [(1, 1, 4), (1, 2, 4), (2, 1, 4), (2, 2, 4)] * 2
 
 
 def test_real_steps_are_measured() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable
 
 import torch
 
@@ -16,11 +14,14 @@ from acorn.train.optimizer import set_rates
 from acorn.train.passes import uncompiled_pass
 from acorn.train.step import initial_counters, train_step
 
-MOST_TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
+TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
 """Device -> tokens of a measured pass at the most; longer passes take as much longer as they have more tokens."""
 
-REPEAT_SECONDS = 0.5
-"""Steps are repeated as long as this, and the shortest counts; one that takes longer is done once."""
+QUICK_PASS = 0.3
+"""Seconds; where a step of one layer and one pass takes less, the measured passes have twice as many tokens."""
+
+SECONDS, ROUNDS, MOST_SECONDS = 4.0, 3, 10.0
+"""What is timed takes turns, for so long and so often at least, but no turn begins after the last of these."""
 
 
 def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int) -> float:
@@ -28,63 +29,77 @@ def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int) ->
 
     Networks of one and of two layers are timed, with one pass a step and with two. From these come the time of a pass
     and of an update, each for the layers and for what stands once, which add up to any depth and number of passes.
-    Measured without compiling; where the run is compiled, passes are taken to be faster by `COMPILED_GAIN`.
+    All four take turns, since a machine with neighbours is not as fast at all times. Measured without compiling; where
+    the run is compiled, passes are taken to be faster by `COMPILED_GAIN`.
 
     Args:
         config: with model.vocab_size set.
         micro_batch_size: sequences of a pass.
     """
     model, train = config.model, config.train
-    sequences = max(1, min(micro_batch_size, MOST_TOKENS[runtime.device] // model.block_size))
-    passes, updates = zip(*(_measure(config, runtime, depth, sequences) for depth in (1, 2)), strict=True)
+    sequences, shortest = _measure(config, runtime, micro_batch_size)
+    passes = [shortest[depth, 2] - shortest[depth, 1] for depth in (1, 2)]
+    updates = [2 * shortest[depth, 1] - shortest[depth, 2] for depth in (1, 2)]
     gain = 1 + COMPILED_GAIN[runtime.precision] if runtime.compile else 1.0
     one_pass = _at_depth(passes, model.n_layer) * train.batch_size / sequences / gain
     return one_pass + _at_depth(updates, model.n_layer)
 
 
-def _at_depth(of_one_and_two: tuple[float, ...], depth: int) -> float:
+def _at_depth(of_one_and_two: list[float], depth: int) -> float:
     one, two = of_one_and_two
-    return one + (depth - 1) * max(0.0, two - one)
+    return max(0.0, one) + (depth - 1) * max(0.0, two - one)
 
 
-def _measure(config: Config, runtime: Runtime, depth: int, sequences: int) -> tuple[float, float]:
-    """Seconds of a pass and of an update with `depth` layers, each the shortest of some."""
-    config = with_values(config, {"model.n_layer": depth})
+def _measure(config: Config, runtime: Runtime, most: int) -> tuple[int, dict[tuple[int, int], float]]:
+    """The sequences of a measured pass, `most` at the most, and (layers, passes) -> the shortest step's seconds."""
+    tokens = TOKENS[runtime.device]
     with runtime.start(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        model, optimizers = build_network(config, runtime)
-        model.init_weights(0)
-        set_rates(optimizers, 0.01)
-        counters = initial_counters(1, runtime.precision)
-        run_pass = uncompiled_pass(model, runtime)
-        ids = torch.randint(config.model.vocab_size, (2 * sequences, config.model.block_size + 1))
-
-        def seconds(passes: int) -> float:
-            text = ids[: passes * sequences]
-            begin = time.perf_counter()
-            train_step(
-                model,
-                run_pass,
-                optimizers,
-                text[:, :-1],
-                text[:, 1:],
-                micro_batch_size=sequences,
-                clip=config.optimizer.clip,
-                seed=0,
-                counters=counters,
-                runtime=runtime,
-            )
-            if runtime.device == "cuda":
-                torch.cuda.synchronize()
-            return time.perf_counter() - begin
-
-        seconds(2)  # the first step of a process takes longer
-        one, two = (_shortest(functools.partial(seconds, passes)) for passes in (1, 2))
-    return max(two - one, 0.0), max(2 * one - two, 0.0)
+        networks = {depth: _Network(config, runtime, depth) for depth in (1, 2)}
+        sequences = max(1, min(most, tokens // config.model.block_size))
+        for _ in range(2):  # the first step of a process takes longer
+            seconds = networks[1].step(1, sequences)
+        if runtime.device != "cuda" and seconds < QUICK_PASS:  # on a GPU passes are recorded for their first size
+            sequences = max(1, min(most, 2 * tokens // config.model.block_size))
+        for network in networks.values():
+            network.step(2, sequences)
+        shortest: dict[tuple[int, int], float] = {}
+        begin, rounds = time.perf_counter(), 0
+        while time.perf_counter() - begin < (SECONDS if rounds >= ROUNDS else MOST_SECONDS):
+            for depth, network in networks.items():
+                for passes in (1, 2):
+                    seconds = network.step(passes, sequences)
+                    shortest[depth, passes] = min(seconds, shortest.get((depth, passes), seconds))
+            rounds += 1
+    return sequences, shortest
 
 
-def _shortest(work: Callable[[], float]) -> float:
-    """The least of what `work` gives."""
-    begin, best = time.perf_counter(), work()
-    while time.perf_counter() - begin < REPEAT_SECONDS:
-        best = min(best, work())
-    return best
+class _Network:
+    """`config`'s network with `depth` layers, and steps of it on tokens drawn at random."""
+
+    def __init__(self, config: Config, runtime: Runtime, depth: int) -> None:
+        self._config, self._runtime = with_values(config, {"model.n_layer": depth}), runtime
+        self._model, self._optimizers = build_network(self._config, runtime)
+        self._model.init_weights(0)
+        set_rates(self._optimizers, 0.01)
+        self._run_pass = uncompiled_pass(self._model, runtime)
+
+    def step(self, passes: int, sequences: int) -> float:
+        """Seconds of a step with so many passes of so many sequences each."""
+        model = self._config.model
+        text = torch.randint(model.vocab_size, (passes * sequences, model.block_size + 1))
+        begin = time.perf_counter()
+        train_step(
+            self._model,
+            self._run_pass,
+            self._optimizers,
+            text[:, :-1],
+            text[:, 1:],
+            micro_batch_size=sequences,
+            clip=self._config.optimizer.clip,
+            seed=0,
+            counters=initial_counters(1, self._runtime.precision),
+            runtime=self._runtime,
+        )
+        if self._runtime.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
