@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from acorn.model.dropout import dropout
+
 BLOCK = 256
 """Queries at a time."""
 
@@ -20,12 +22,13 @@ LONGEST = 768
 """Tokens up to which this way pays."""
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D), causal) v.
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
+    """dropout(softmax(q k^T / sqrt(D), causal)) v.
 
     Args:
         q: (B, H, T, D).
         k, v: (B, K, T, D); H is a multiple of K.
+        dropout_p: probability of dropping a weight.
 
     Returns:
         (B, H, T, D).
@@ -39,5 +42,5 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         end = min(begin + BLOCK, T)
         future = torch.full((end - begin, end), -math.inf, dtype=q.dtype, device=q.device).triu(begin + 1)
         scores = torch.baddbmm(future.expand(B * H, -1, -1), q[:, begin:end], k[:, :end].mT, alpha=D**-0.5)
-        parts.append(scores.softmax(-1) @ v[:, :end])
+        parts.append(dropout(scores.softmax(-1), dropout_p) @ v[:, :end])
     return torch.cat(parts, dim=1).view(B, H, T, D)

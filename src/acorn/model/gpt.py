@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from acorn.config import ModelConfig
 from acorn.model.attention import LONGEST, causal_attention
+from acorn.model.dropout import Dropout
 from acorn.model.kv_cache import KVCache, LayerCache
 from acorn.model.loss import LinearCrossEntropy
 
@@ -45,7 +46,7 @@ class GPT(nn.Module):
         modern = config.architecture == "modern"
         self.token_embedding = embedding(config.vocab_size, config.n_embd)
         self.position_embedding = None if modern else embedding(config.block_size, config.n_embd)
-        self.embedding_dropout = nn.Dropout(config.dropout if config.architecture == "gpt2" else 0.0)
+        self.embedding_dropout = Dropout(config.dropout if config.architecture == "gpt2" else 0.0)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = norm(config)
         self.head = Head(config)
@@ -159,7 +160,7 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
         self.k_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
         self.weight_dropout = 0.0 if modern else config.dropout
-        self.output_dropout = nn.Dropout(0.0 if config.architecture == "seed" else config.dropout)
+        self.output_dropout = Dropout(0.0 if config.architecture == "seed" else config.dropout)
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache | None, mask: Tensor | None
@@ -177,8 +178,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
         dropout = self.weight_dropout if self.training else 0.0
-        if q.is_cpu and torch.is_grad_enabled() and cache is None and not dropout and T <= LONGEST:
-            y = causal_attention(q, k, v)  # (B, H, T, D)
+        if q.is_cpu and torch.is_grad_enabled() and cache is None and T <= LONGEST:
+            y = causal_attention(q, k, v, dropout)  # (B, H, T, D)
         else:
             y = F.scaled_dot_product_attention(
                 q,
@@ -203,7 +204,7 @@ class MLP(nn.Module):
             self.gate_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=False)
         self.up_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=not modern)
         self.down_proj = nn.Linear(config.mlp_hidden, config.n_embd, bias=not modern)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.architecture == "seed":

@@ -66,14 +66,21 @@ def training_memory(
     compiled_on_gpu = device == "cuda" and compiled
     stream, inner, passing = (_KEPT_COMPILED_ON_GPU if compiled_on_gpu else _KEPT)[config.architecture]
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * inner * config.mlp_hidden)
-    if config.dropout:
-        per_token += config.n_layer * config.heads * config.block_size * 20  # weights, dropped and not, and mask
-    elif device == "cpu" and config.block_size <= LONGEST:
-        per_token += config.n_layer * config.heads * config.block_size * activation_bytes
+    per_token += config.n_layer * config.heads * config.block_size * _bytes_of_weight(config, activation_bytes, device)
+    if config.dropout and config.architecture == "seed":  # the mask within the MLP
+        per_token += config.n_layer * activation_bytes * config.mlp_hidden
     logits = min(tokens, GROUP[device]) * activation_bytes
     if not compiled_on_gpu:  # there the pass over the logits keeps fp32 numbers to itself
         logits += min(tokens, CHUNK[device]) * 8
     return fixed + tokens * (per_token + 4 * passing * config.n_embd) + logits * config.vocab_size
+
+
+def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) -> int:
+    """Bytes that the backward pass needs for one of attention's weights."""
+    drops = config.dropout > 0 and config.architecture != "modern"
+    if device == "cpu" and config.block_size <= LONGEST:
+        return activation_bytes * (3 if drops else 1)  # the weight, its factor, their product
+    return 24 if drops else 0  # where nothing is dropped, fused kernels keep none
 
 
 _KEPT = {"seed": (8, 3, 0), "gpt2": (8, 4, 0), "modern": (16, 4, 40)}
