@@ -12,7 +12,7 @@ from acorn.model.attention import causal_attention
 from acorn.model.dropout import Dropout, dropout
 
 
-@pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9, 0.999])
 def test_the_share_of_zeros_and_what_is_left(p: float) -> None:
     torch.manual_seed(0)
     x = torch.rand(1000, 1000) + 0.5
@@ -41,6 +41,11 @@ def test_any_shape_keeps_its_shape_and_type(shape: tuple[int, ...], dtype: torch
     assert set(y.flatten().tolist()) <= {0.0, F.dropout(torch.ones(50, dtype=dtype), 0.4).max().item()}
 
 
+@pytest.mark.parametrize("p", [0.99999, 0.999999, 1 - 1e-9])
+def test_close_to_one_it_does_not_turn_round(p: float) -> None:
+    assert (dropout(torch.ones(100_000), p) > 0).double().mean() < 0.001
+
+
 def test_it_hangs_on_the_random_state_alone() -> None:
     x = torch.randn(1000)
     results = []
@@ -64,6 +69,18 @@ def test_nothing_is_drawn_without_need() -> None:
     assert Dropout(0.5).eval()(x) is x
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(Dropout(0.5)(x), x)
+
+
+def test_compiled_it_is_pytorchs_own() -> None:
+    """In one graph, and by the random state too."""
+    compiled = torch.compile(dropout, backend="aot_eager", fullgraph=True)
+    results = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        results.append(compiled(torch.ones(10_000), 0.25))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert abs((results[0] == 0).double().mean() - 0.25) < 0.02
 
 
 def test_attention_drops_its_weights() -> None:

@@ -26,6 +26,31 @@ def test_a_tied_head_still_multiplies(tied: bool) -> None:
     assert size.parameters - size.matrix_parameters == (0 if tied else 1000 * 64) + 3 * 64 + 2 * 64
 
 
+@pytest.mark.parametrize(
+    ("architecture", "block_size", "width", "device", "dropped", "whole"),
+    [
+        ("gpt2", 512, 2, "cpu", 6, 2),
+        ("gpt2", 1024, 2, "cpu", 6, 0),  # the fused kernel keeps nothing, but knows no dropout
+        ("gpt2", 1024, 4, "cpu", 12, 0),
+        ("gpt2", 1024, 2, "cuda", 0, 0),
+        ("gpt2", 1024, 4, "cuda", 24, 0),
+        ("modern", 512, 2, "cpu", 2, 2),  # drops no weights
+    ],
+)
+def test_what_attention_keeps_of_its_weights(
+    architecture: str, block_size: int, width: int, device: str, dropped: int, whole: int
+) -> None:
+    """Bytes for each of its T x T weights, as far as they hang on the number of heads."""
+
+    def kept(dropout: float) -> float:
+        shape = {"architecture": architecture, "n_layer": 1, "n_embd": 64, "block_size": block_size, "dropout": dropout}
+        two, four = (ModelConfig(**shape, n_head=n, n_kv_head=n, vocab_size=100) for n in (2, 4))
+        of_two, of_four = (training_memory(config, "adamw", 1, width, device, False) for config in (two, four))
+        return (of_four - of_two) / (2 * block_size**2)
+
+    assert (round(kept(0.1)), round(kept(0.0))) == (dropped, whole)
+
+
 def test_micro_batch_is_the_largest_divisor_that_fits() -> None:
     config = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
     needs = {n: training_memory(config, "adamw", n, 4, "cpu", False) for n in (1, 2, 3, 4, 6, 12)}

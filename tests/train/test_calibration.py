@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,7 @@ class Network:
 
     def step(self, passes: int, sequences: int) -> float:
         self.clock.seen.append((self.depth, passes, sequences))
-        slow_at_first = 5.0 if len(self.clock.seen) < 10 else 0.0
+        slow_at_first = 5.0 if len(self.clock.seen) < 6 else 0.0
         return {1: 0.2, 2: 0.3}[self.depth] + passes * {1: 1.0, 2: 1.5}[self.depth] + slow_at_first
 
 
@@ -62,14 +63,32 @@ def test_a_long_pass_is_measured_in_part(monkeypatch: pytest.MonkeyPatch, quick:
 
 def test_a_slow_network_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(calibration.time, "perf_counter", iter([0.0, *[1e-9] * 2, 1.0]).__next__)
-    config = config_of(n_layer=1, batch_size=4)
+    now = iter([0.0, 1e-9, 1e-9, 1.0])
+    monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    config = config_of(n_layer=2, batch_size=4)
     monkeypatch.setattr(calibration, "MOST_SECONDS", 0.5)
     calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=4)
     assert clock.seen[4:] == [(1, 1, 4), (1, 2, 4), (2, 1, 4), (2, 2, 4)] * 2
 
 
-def test_real_steps_are_measured() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "depth", "wanted"),
+    [([2.0, 3.0], 5, 6.0), ([2.0], 1, 2.0), ([-0.05, 0.05], 3, 0.1), ([0.05, -0.05], 3, 0.05), ([-1.0], 1, 0.0)],
+)
+def test_what_noise_made_negative_counts_as_nothing(seconds: list[float], depth: int, wanted: float) -> None:
+    assert calibration._at_depth(seconds, depth) == pytest.approx(wanted)
+
+
+def test_a_single_layer_needs_no_second_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    config = config_of(n_layer=1, batch_size=4)
+    seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=4)
+    assert {depth for depth, *_ in clock.seen} == {1}
+    assert seconds == pytest.approx(1.0 + 0.2)
+
+
+def test_real_steps_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "SECONDS", 0.1)
     config = config_of(n_layer=2, batch_size=4)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=2)
     assert 0 < seconds < math.inf

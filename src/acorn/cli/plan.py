@@ -16,7 +16,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Parameters, memory, tokens and time on this machine, from a few seconds of measuring its matrix products."""
+    """Parameters, memory, tokens and time on this machine, from a few seconds of training steps."""
     from acorn.config_files import load_config
     from acorn.train.budget import plan_run
 

@@ -178,7 +178,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
         dropout = self.weight_dropout if self.training else 0.0
-        if q.is_cpu and torch.is_grad_enabled() and cache is None and T <= LONGEST:
+        if q.is_cpu and torch.is_grad_enabled() and cache is None and (T <= LONGEST or dropout):
             y = causal_attention(q, k, v, dropout)  # (B, H, T, D)
         else:
             y = F.scaled_dot_product_attention(

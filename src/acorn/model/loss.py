@@ -111,9 +111,7 @@ class _WithGradients(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        grad_weight = grad_weight.mul_(
-            scale
-        )  # in place: PyTorch refuses a second backward pass, which would scale twice
+        grad_weight.mul_(scale)  # in place: PyTorch refuses a second backward pass, which would scale it twice
         return grad_x * scale.to(grad_x.dtype), grad_weight.to(ctx.weight_dtype).contiguous(), None, None
 
 

@@ -78,9 +78,12 @@ def training_memory(
 def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) -> int:
     """Bytes that the backward pass needs for one of attention's weights."""
     drops = config.dropout > 0 and config.architecture != "modern"
+    if device == "cpu" and drops:
+        return activation_bytes * 3  # the weight, its factor, their product
     if device == "cpu" and config.block_size <= LONGEST:
-        return activation_bytes * (3 if drops else 1)  # the weight, its factor, their product
-    return 24 if drops else 0  # where nothing is dropped, fused kernels keep none
+        return activation_bytes
+    fused = device == "cpu" or (device == "cuda" and activation_bytes == 2) or not drops
+    return 0 if fused else 24
 
 
 _KEPT = {"seed": (8, 3, 0), "gpt2": (8, 4, 0), "modern": (16, 4, 40)}

@@ -1,4 +1,4 @@
-"""How long a step will take on this machine, from a few steps of a shallow copy of the network."""
+"""How long a step will take on this machine, from a few steps of shallow copies of the network."""
 
 from __future__ import annotations
 
@@ -38,23 +38,25 @@ def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int) ->
     """
     model, train = config.model, config.train
     sequences, shortest = _measure(config, runtime, micro_batch_size)
-    passes = [shortest[depth, 2] - shortest[depth, 1] for depth in (1, 2)]
-    updates = [2 * shortest[depth, 1] - shortest[depth, 2] for depth in (1, 2)]
+    depths = sorted({depth for depth, _ in shortest})
+    passes = [shortest[depth, 2] - shortest[depth, 1] for depth in depths]
+    updates = [2 * shortest[depth, 1] - shortest[depth, 2] for depth in depths]
     gain = 1 + COMPILED_GAIN[runtime.precision] if runtime.compile else 1.0
     one_pass = _at_depth(passes, model.n_layer) * train.batch_size / sequences / gain
     return one_pass + _at_depth(updates, model.n_layer)
 
 
-def _at_depth(of_one_and_two: list[float], depth: int) -> float:
-    one, two = of_one_and_two
-    return max(0.0, one) + (depth - 1) * max(0.0, two - one)
+def _at_depth(seconds: list[float], depth: int) -> float:
+    """From those of one layer and of two, which noise may have made negative. A single layer needs no second one."""
+    one, two = max(0.0, seconds[0]), max(0.0, seconds[-1])
+    return one + (depth - 1) * max(0.0, two - one)
 
 
 def _measure(config: Config, runtime: Runtime, most: int) -> tuple[int, dict[tuple[int, int], float]]:
     """The sequences of a measured pass, `most` at the most, and (layers, passes) -> the shortest step's seconds."""
     tokens = TOKENS[runtime.device]
     with runtime.start(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        networks = {depth: _Network(config, runtime, depth) for depth in (1, 2)}
+        networks = {n: _Network(config, runtime, n) for n in range(1, min(2, config.model.n_layer) + 1)}
         sequences = max(1, min(most, tokens // config.model.block_size))
         for _ in range(2):  # the first step of a process takes longer
             seconds = networks[1].step(1, sequences)
@@ -82,6 +84,7 @@ class _Network:
         self._model.init_weights(0)
         set_rates(self._optimizers, 0.01)
         self._run_pass = uncompiled_pass(self._model, runtime)
+        self._counters = initial_counters(1, runtime.precision)  # kept: fp16's loss scale comes down in the first steps
 
     def step(self, passes: int, sequences: int) -> float:
         """Seconds of a step with so many passes of so many sequences each."""
@@ -97,7 +100,7 @@ class _Network:
             micro_batch_size=sequences,
             clip=self._config.optimizer.clip,
             seed=0,
-            counters=initial_counters(1, self._runtime.precision),
+            counters=self._counters,
             runtime=self._runtime,
         )
         if self._runtime.device == "cuda":

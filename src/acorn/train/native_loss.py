@@ -39,7 +39,7 @@ class NativeCrossEntropy(LinearCrossEntropy):
         narrow = weight.to(dtype).contiguous()
         turned = self._turned(narrow)  # (C, V)
         total = x.new_zeros((), dtype=torch.float32)
-        grad_x, grad_weight = torch.empty_like(x), torch.empty(weight.shape)
+        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(narrow, dtype=torch.float32)
         group = GROUP["cpu"]
         for begin in range(0, x.size(0), group):
             part, wanted = x[begin : begin + group].to(dtype), targets[begin : begin + group]
@@ -86,7 +86,7 @@ class NativeSoftmaxGradient(SoftmaxGradient):
         if n and targets.max() >= V:
             raise IndexError(f"target {int(targets.max())} is out of range: there are {V} logits")
         targets = targets.contiguous()
-        losses = torch.empty(n)
+        losses = torch.empty(n, dtype=torch.float32, device="cpu")
         self._library.softmax_gradient(
             logits.data_ptr(), n, V, TYPES[logits.dtype], targets.data_ptr(), losses.data_ptr(), self._threads
         )
