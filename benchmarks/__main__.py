@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a turn (4)")
     parser.add_argument("--tasks", nargs="*", help=f"models to train: {', '.join(TASKS)} (those for the device)")
     parser.add_argument("--models", nargs="*", default=list(MODELS), help=f"to generate with: {', '.join(MODELS)}")
+    parser.add_argument("--prompts", nargs="*", type=int, default=[1, 16], help="prompts at a time (1 and 16)")
     parser.add_argument("--only", default="", help="contenders whose name holds this")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--litgpt-python", default=_litgpt_python(), help="interpreter of an environment with litgpt")
@@ -72,7 +73,7 @@ def _text(options: argparse.Namespace) -> Any:
 
 
 def _generate(options: argparse.Namespace) -> Any:
-    return measure_generation(options.models, options.rounds, options.only, _say)
+    return measure_generation(options.models, options.prompts, options.rounds, options.only, _say)
 
 
 def _quality(options: argparse.Namespace) -> Any:

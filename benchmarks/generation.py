@@ -28,7 +28,9 @@ WIDTHS = {"fp32": 4, "bf16": 2, "int8": 1}
 TEXT = "The history of the town began when the river was bridged and the first mill was built beside it . "
 
 
-def measure_generation(names: list[str], rounds: int, only: str, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_generation(
+    names: list[str], batch_sizes: list[int], rounds: int, only: str, say: Callable[[str], None]
+) -> dict[str, Any]:
     """A table for each model and batch size."""
     bandwidth = read_bandwidth()
     tables: dict[str, Any] = {}
@@ -48,7 +50,7 @@ def measure_generation(names: list[str], rounds: int, only: str, say: Callable[[
             prompt = TEXT * 3
             ids = tokenizer.encode_prompt(prompt)
             new_tokens = 512 - len(ids)
-            for batch_size in (1, 16):
+            for batch_size in batch_sizes:
                 task = f"{name}, {batch_size} x ({len(ids)} + {new_tokens}) tokens"
                 common = {
                     "folder": str(folder),
