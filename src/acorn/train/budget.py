@@ -39,8 +39,11 @@ def expected_seconds(config: Config) -> float:
 def plan_run(config: Config) -> dict[str, Any]:
     """Parameters, memory, tokens and time of a run on this machine. Nothing is read or written.
 
-    Time rests on a few steps of a shallow copy of the network, measured now; it is that of the steps alone, without
+    Time rests on a few steps of shallow copies of the network, measured now; it is that of the steps alone, without
     validations, samples and saves.
+
+    Raises:
+        ResourceError: there is too little memory to measure them.
     """
     process = resident_memory()  # of Python and PyTorch alone
     if config.train.init_from:
@@ -56,7 +59,16 @@ def plan_run(config: Config) -> dict[str, Any]:
     )
     size = size_of(model)
     batch_tokens = train.batch_size * model.block_size
-    speed = batch_tokens / seconds_per_step(config, runtime, micro_batch_size)
+    try:
+        speed = batch_tokens / seconds_per_step(config, runtime, micro_batch_size)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            "Memory ran out while a step of one or two layers was measured.",
+            where=f"{runtime.device}, {available or 0:,} bytes free before",
+            mend="lower model.n_embd, model.block_size or tokenizer.vocab_size, or leave more memory to this program",
+        ) from None
     steps = train.steps or int(60 * train.minutes * speed / batch_tokens)
     return {
         "name": config.name,
@@ -140,10 +152,8 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # On a CPU, PyTorch has no type of its own for it.
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not known:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
             raise
         size = config.train.micro_batch_size
         advice = f"start anew with train.micro_batch_size={size // 2}, or " if size > 1 else ""
@@ -152,6 +162,11 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
             where=f"train.micro_batch_size = {size} on {config.train.device}",
             mend=f"{advice}lower model.block_size, or leave more memory to this program",
         ) from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On a CPU, PyTorch has no type of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _state_bytes(config: Config) -> int:
