@@ -11,16 +11,16 @@ from acorn.model.gpt import GPT
 from acorn.model.loss import GROUP, IGNORE, LinearCrossEntropy, SoftmaxGradient
 from acorn.runtime.device import Runtime
 from acorn.train import environment
-from acorn.train.native_loss import NativeCrossEntropy, NativeSoftmaxGradient, native_loss_libraries, use_native_loss
+from acorn.train.native_loss import NativeCrossEntropy, NativeSoftmaxGradient, native_loss_library, use_native_loss
 from acorn.train.network import build_network
 
-LIBRARIES = native_loss_libraries("cpu")
-pytestmark = pytest.mark.skipif(isinstance(LIBRARIES, str), reason="needs a C compiler with OpenMP")
+LIBRARY = native_loss_library("cpu")
+pytestmark = pytest.mark.skipif(isinstance(LIBRARY, str), reason="needs a C compiler with OpenMP")
 WIDTHS = [1, 2, 15, 16, 17, 64, 65, 131, 1000]  # rests only, vectors only, both
 
 
 def native() -> NativeSoftmaxGradient:
-    return NativeSoftmaxGradient(LIBRARIES[0], threads=2)
+    return NativeSoftmaxGradient(LIBRARY, threads=2)
 
 
 def some(n: int, V: int, spread: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,10 +88,10 @@ def test_a_matrix_turned_round(shape: tuple[int, int]) -> None:
     rows, columns = shape
     x = torch.randn(shape, generator=torch.Generator().manual_seed(columns)).bfloat16()
     turned, total = x.new_empty(columns, rows), torch.full((columns, rows), float("nan"))
-    LIBRARIES[1].turn(x.data_ptr(), rows, columns, turned.data_ptr(), 2)
+    LIBRARY.turn(x.data_ptr(), rows, columns, turned.data_ptr(), 2)
     assert torch.equal(turned, x.T)
     for is_first, wanted in ((1, x.T.float()), (0, 2 * x.T.float()), (1, x.T.float())):
-        LIBRARIES[1].add_turned(x.data_ptr(), rows, columns, total.data_ptr(), is_first, 2)
+        LIBRARY.add_turned(x.data_ptr(), rows, columns, total.data_ptr(), is_first, 2)
         assert torch.equal(total, wanted)
 
 
@@ -107,7 +107,7 @@ def test_the_models_loss_with_it(n: int, precision: torch.dtype | None) -> None:
     wanted = F.cross_entropy(exact[0] @ exact[1].T, targets, ignore_index=IGNORE, reduction="sum")
     gradients = [gradient / 3 for gradient in torch.autograd.grad(wanted, exact)]
     errors = {}
-    for name, cross_entropy in (("C", NativeCrossEntropy(*LIBRARIES, threads=2)), ("PyTorch", LinearCrossEntropy())):
+    for name, cross_entropy in (("C", NativeCrossEntropy(LIBRARY, threads=2)), ("PyTorch", LinearCrossEntropy())):
         x.grad = weight.grad = None
         with torch.autocast("cpu", precision, enabled=precision is not None):
             loss, count = cross_entropy(x, weight, targets)
@@ -124,7 +124,7 @@ def test_the_models_loss_with_it(n: int, precision: torch.dtype | None) -> None:
 def test_a_second_backward_pass_is_refused() -> None:
     """It would scale the gradients that the first one scaled."""
     x, weight = torch.randn(5, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
-    loss, _ = NativeCrossEntropy(*LIBRARIES, threads=2)(x, weight, torch.arange(5))
+    loss, _ = NativeCrossEntropy(LIBRARY, threads=2)(x, weight, torch.arange(5))
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
@@ -142,6 +142,6 @@ def test_a_network_for_the_cpu_has_it_and_another_has_not() -> None:
 def test_a_resumed_run_says_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime("cpu", "fp32", False, 2, True)
     then = environment.describe_environment(runtime, "")
-    monkeypatch.setattr(environment, "native_loss_libraries", lambda device: "no C compiler was found")
+    monkeypatch.setattr(environment, "native_loss_library", lambda device: "no C compiler was found")
     now = environment.describe_environment(runtime, "")
     assert environment.changed_since(then, now) == ["loss: C then, PyTorch now"]

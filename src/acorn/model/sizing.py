@@ -79,11 +79,11 @@ def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) ->
     """Bytes that the backward pass needs for one of attention's weights."""
     drops = config.dropout > 0 and config.architecture != "modern"
     if device == "cpu" and drops:
-        return activation_bytes * 3  # the weight, its factor, their product
-    if device == "cpu" and config.block_size <= LONGEST:
-        return activation_bytes
-    fused = device == "cpu" or (device == "cuda" and activation_bytes == 2) or not drops
-    return 0 if fused else 24
+        return 3 * activation_bytes  # the weight, its factor, their product
+    if device == "cpu":
+        return activation_bytes if config.block_size <= LONGEST else 0
+    knows_dropout = device == "cuda" and activation_bytes == 2  # the fused kernel, which keeps no weights
+    return 24 if drops and not knows_dropout else 0
 
 
 _KEPT = {"seed": (8, 3, 0), "gpt2": (8, 4, 0), "modern": (16, 4, 40)}

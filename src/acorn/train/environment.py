@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from acorn.runtime.device import Runtime
-from acorn.train.native_loss import native_loss_libraries
+from acorn.train.native_loss import native_loss_library
 
 PACKAGES = ("acorn-lm", "torch", "numpy", "tokenizers", "datasets", "safetensors", "pydantic")
 
@@ -30,7 +30,7 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "threads": runtime.threads,
         "precision": runtime.precision,
         "compile": runtime.compile,
-        "loss": "PyTorch" if isinstance(native_loss_libraries(runtime.device), str) else "C",
+        "loss": "PyTorch" if isinstance(native_loss_library(runtime.device), str) else "C",
         "choices": list(runtime.reasons),
         "world_size": 1,
         "strategy": "single",

@@ -17,14 +17,14 @@ class NativeCrossEntropy(LinearCrossEntropy):
     """The same as LinearCrossEntropy, up to rounding, for less time.
 
     Args:
-        softmax_gradient, turning: softmax_gradient.c and turn.c, loaded.
+        library: native_loss.c, loaded.
         threads: that share the work.
     """
 
-    def __init__(self, softmax_gradient: ctypes.CDLL, turning: ctypes.CDLL, threads: int) -> None:
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         super().__init__()
-        self.softmax_gradient = NativeSoftmaxGradient(softmax_gradient, threads)
-        self._turning, self._threads = turning, threads
+        self.softmax_gradient = NativeSoftmaxGradient(library, threads)
+        self._library, self._threads = library, threads
 
     def with_gradients(
         self, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype
@@ -53,20 +53,20 @@ class NativeCrossEntropy(LinearCrossEntropy):
         """x (n, m) in bf16, contiguous, as (m, n)."""
         n, m = x.shape
         turned = x.new_empty(m, n)
-        self._turning.turn(x.data_ptr(), n, m, turned.data_ptr(), self._threads)
+        self._library.turn(x.data_ptr(), n, m, turned.data_ptr(), self._threads)
         return turned
 
     def _add_turned(self, total: Tensor, x: Tensor, is_first: bool) -> None:
         """Adds x (n, m), in bf16, to `total` (m, n), in fp32, which holds nothing yet if `is_first`."""
         n, m = x.shape
-        self._turning.add_turned(x.data_ptr(), n, m, total.data_ptr(), is_first, self._threads)
+        self._library.add_turned(x.data_ptr(), n, m, total.data_ptr(), is_first, self._threads)
 
 
 class NativeSoftmaxGradient(SoftmaxGradient):
     """The same as SoftmaxGradient, up to rounding, in a third of the time; a row that does not count becomes zero.
 
     Args:
-        library: softmax_gradient.c, loaded.
+        library: native_loss.c, loaded.
         threads: that share the rows.
     """
 
@@ -95,24 +95,21 @@ class NativeSoftmaxGradient(SoftmaxGradient):
 
 def use_native_loss(model: GPT, runtime: Runtime) -> None:
     """Lets `model` take its loss in C where that can be had."""
-    libraries = native_loss_libraries(runtime.device)
-    if not isinstance(libraries, str):
-        model.head.cross_entropy = NativeCrossEntropy(*libraries, runtime.threads)
+    library = native_loss_library(runtime.device)
+    if not isinstance(library, str):
+        model.head.cross_entropy = NativeCrossEntropy(library, runtime.threads)
 
 
-def native_loss_libraries(device: str) -> tuple[ctypes.CDLL, ctypes.CDLL] | str:
-    """softmax_gradient.c and turn.c, compiled and loaded, or why they are not used."""
+def native_loss_library(device: str) -> ctypes.CDLL | str:
+    """native_loss.c, compiled and loaded, or why it is not used."""
     if device != "cpu":
         return f"the model is on {device}, not on the CPU"
-    softmax_gradient, turning = c_library("acorn.train", "softmax_gradient"), c_library("acorn.train", "turn")
-    if isinstance(softmax_gradient, str):
-        return softmax_gradient
-    if isinstance(turning, str):
-        return turning
-    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    softmax_gradient.softmax_gradient.argtypes = [pointer, size, size, number, pointer, pointer, number]
-    turning.turn.argtypes = [pointer, size, size, pointer, number]
-    turning.add_turned.argtypes = [pointer, size, size, pointer, number, number]
-    for function in (softmax_gradient.softmax_gradient, turning.turn, turning.add_turned):
-        function.restype = None
-    return softmax_gradient, turning
+    library = c_library("acorn.train", "native_loss")
+    if not isinstance(library, str):
+        pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+        library.softmax_gradient.argtypes = [pointer, size, size, number, pointer, pointer, number]
+        library.turn.argtypes = [pointer, size, size, pointer, number]
+        library.add_turned.argtypes = [pointer, size, size, pointer, number, number]
+        for function in (library.softmax_gradient, library.turn, library.add_turned):
+            function.restype = None
+    return library
