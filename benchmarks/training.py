@@ -190,10 +190,19 @@ def measure_training(
                     "share_of_bf16_peak": achieved / ceilings["bf16"]["peak"],
                     "share_of_bf16_at_shapes": achieved / ceilings["bf16"]["at_shapes"],
                 }
+                facts |= _update(contender.turns[-1])
             rows.append(facts)
         tables[name] = {"task": asdict(task), "size": asdict(size), "ceilings": ceilings, "contenders": rows}
         _print(tables[name])
     return tables
+
+
+def _update(turn: dict[str, Any]) -> dict[str, float]:
+    """Muon's share of a turn, and the FLOPs a second of its iterations' products over all of the update's time."""
+    if not turn.get("update_flops"):
+        return {}
+    seconds = turn["update_seconds"]
+    return {"share_of_update": seconds / turn["seconds"], "update_flops_per_second": turn["update_flops"] / seconds}
 
 
 def _print(table: dict[str, Any]) -> None:
@@ -215,4 +224,10 @@ def _print(table: dict[str, Any]) -> None:
             f"{row['share_of_bf16_peak']:>9.1%}{row['share_of_bf16_at_shapes']:>11.1%}"
             f"{row['peak_bytes'] / 2**20:>6,.0f} MiB{row['first_seconds']:>10.1f} s"
         )
+        if "share_of_update" in row:
+            rate = row["update_flops_per_second"]
+            print(
+                f"  Muon's updates are {row['share_of_update']:.1%} of its step; {rate / 1e9:,.0f} GFLOP/s of its "
+                f"iterations' products, {rate / bf16['peak']:.0%} of the peak"
+            )
     sys.stdout.flush()

@@ -10,7 +10,7 @@ from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.runtime.device import choose_runtime
 from acorn.train.network import build_network
-from acorn.train.optimizer import set_rates
+from acorn.train.optimizer import NEWTON_SCHULZ_STEPS, Muon, set_rates
 from acorn.train.passes import training_pass
 from acorn.train.step import initial_counters, train_step
 from benchmarks.contenders.answering import answer, specification
@@ -43,10 +43,23 @@ def main() -> None:
                 runtime=runtime,
             )
             counters.step += 1
-            return {"tokens": batch_size * length, "loss": result.loss, "update_seconds": spent[0]}
+            update = {"update_seconds": spent[0], "update_flops": flops}
+            return {"tokens": batch_size * length, "loss": result.loss, **update}
 
-        spent = _count_time(optimizers)
+        spent, flops = _count_time(optimizers), iteration_flops(optimizers[-1])
         answer(work, warm_up=spec["warm_up"], device=runtime.device)
+
+
+def iteration_flops(optimizer: torch.optim.Optimizer) -> int:
+    """FLOPs of the matrix products in an update by Muon's iterations; 0 for another optimizer.
+
+    An iteration multiplies a matrix (m, n), m <= n, with itself (2 m m n), the result with itself (2 m m m), and both
+    with the matrix (2 m m n).
+    """
+    if not isinstance(optimizer, Muon):
+        return 0
+    shapes = [sorted(p.shape) for group in optimizer.param_groups for p in group["params"]]
+    return NEWTON_SCHULZ_STEPS * sum(4 * m * m * n + 2 * m**3 for m, n in shapes)
 
 
 def _count_time(optimizers: list[torch.optim.Optimizer]) -> list[float]:

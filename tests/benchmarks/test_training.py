@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from acorn.config import ModelConfig
+from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
+from acorn.train.optimizer import build_optimizers
 from benchmarks import training
+from benchmarks.contenders.acorn_training import iteration_flops
 from benchmarks.contenders.seed_model import SeedModel
 from benchmarks.machine import Ceiling, products_of
 from benchmarks.turns import Contender, take_turns
@@ -99,3 +102,16 @@ def test_where_acorn_fails_the_others_are_still_told(
     assert found[1]["tokens_per_second"] == 50
     assert "acorn_is_faster_by" not in found[1]
     assert "not measured: no such module" in capsys.readouterr().out
+
+
+def test_flops_of_muons_iterations_are_those_that_pytorch_counts() -> None:
+    config = ModelConfig(n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50)
+    model = GPT(config)
+    model.init_weights(0)
+    optimizers = build_optimizers(model, OptimizerConfig(name="muon"), muon_dtype=torch.float32)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    with FlopCounterMode(display=False) as counter:
+        optimizers[-1].step()
+    assert iteration_flops(optimizers[-1]) == counter.get_total_flops() > 0
+    assert iteration_flops(torch.optim.AdamW(model.parameters())) == 0
