@@ -1,7 +1,8 @@
 """Prompts -> text: one pass over each prompt, then one position per token, several prompts side by side.
 
 Prompts of unequal length share a batch by padding on the left. Padding, neighbours and random numbers are kept
-apart, so that a prompt gets the text it would get alone.
+apart, so that a prompt gets the text it would get alone, as far as rounding lets it: many are multiplied in other
+ways than one, and where two tokens are nearly as likely, texts can part.
 """
 
 from __future__ import annotations

@@ -58,3 +58,27 @@ static inline float total(floats v) {
     quarter[0] += quarter[1];
     return quarter[0][0] + quarter[0][1] + (quarter[0][2] + quarter[0][3]);
 }
+
+static inline __attribute__((always_inline)) floats all(float value) { return (floats){0} + value; }
+
+// A where it is larger, else b.
+static inline __attribute__((always_inline)) floats larger(floats a, floats b) {
+    integers first = a > b;
+    return (floats)((first & (integers)a) | (~first & (integers)b));
+}
+
+// e^x for x <= 0 within 2e-7 of it; under -87, where floats end, e^-87. NaN stays NaN. x = n ln 2 + r, and e^r is a
+// polynomial (the coefficients are those of Cephes' expf, Moshier 1992).
+static inline __attribute__((always_inline)) floats exponential(floats x) {
+    x = larger(all(-87), x);
+    integers n = __builtin_convertvector(x * 1.44269504f - 0.5f, integers); // towards zero, so to the nearest
+    floats whole = __builtin_convertvector(n, floats);
+    floats r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f; // ln 2 in two parts
+    floats series = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    series = series * r + 8.3334519073e-3f;
+    series = series * r + 4.1665795894e-2f;
+    series = series * r + 1.6666665459e-1f;
+    series = series * r + 5.0000001201e-1f;
+    floats power = (floats)((n + 127) << 23); // 2^n
+    return (series * r * r + r + 1.0f) * power;
+}
