@@ -63,12 +63,13 @@ TASKS_OF = {
 def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Contender]:
     """Everybody who can train this model here."""
     common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
+    other = device == "cpu"  # where runs are not compiled unless asked to be
     found = [
         Contender("acorn", "acorn_training", common | {"acorn": task.acorn(**{"train.device": device})}),
         Contender(
-            "acorn, eager",
+            "acorn, compiled" if other else "acorn, eager",
             "acorn_training",
-            common | {"acorn": task.acorn(**{"train.device": device, "train.compile": False})},
+            common | {"acorn": task.acorn(**{"train.device": device, "train.compile": other})},
         ),
         Contender(
             "acorn, Muon",

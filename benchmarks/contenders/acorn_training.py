@@ -19,7 +19,7 @@ from benchmarks.contenders.answering import answer, specification
 def main() -> None:
     spec = specification()
     config = with_values(Config(), spec["acorn"])
-    runtime = choose_runtime(config.train, architecture=config.model.architecture)
+    runtime = choose_runtime(config.train)
     with runtime.start():
         model, optimizers = build_network(config, runtime)
         model.init_weights(0)

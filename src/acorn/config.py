@@ -264,7 +264,7 @@ class TrainConfig(Section):
     )
     compile: Literal["auto"] | bool = Field(
         "auto",
-        description="torch.compile; `auto`: where a compiler is there and the run is long enough to earn it back.",
+        description="torch.compile; `auto`: on a GPU, where the run is long enough to earn it back.",
     )
     deterministic: bool = Field(True, description="Only operations that repeat bit for bit on the same machine.")
     threads: int = Field(0, ge=0, description="CPU threads of PyTorch; 0: one a core that this process may use.")

@@ -11,7 +11,7 @@ import pytest
 from acorn.runtime import c_library as module
 from acorn.runtime.c_library import c_library
 
-FILES = [("acorn.generate", "decode"), ("acorn.train", "native_loss")]
+FILES = [("acorn.generate", "decode"), ("acorn.train", "native_loss"), ("acorn.train", "native_block")]
 needs_compiler = pytest.mark.skipif(isinstance(c_library(*FILES[0]), str), reason="needs a C compiler with OpenMP")
 
 

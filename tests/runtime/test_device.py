@@ -7,7 +7,6 @@ import torch
 
 from acorn.config import TrainConfig
 from acorn.errors import UsageError
-from acorn.runtime import device as module
 from acorn.runtime import memory
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak, runtime_for_inference, usable_cores
 
@@ -40,17 +39,20 @@ def test_gpus(monkeypatch, capability: tuple[int, int], precision: str) -> None:
     assert (runtime.device, runtime.precision, runtime.compile) == ("cuda", precision, True)
 
 
-def test_compiling_must_be_earned_back(no_gpu, monkeypatch) -> None:
-    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/c++")
+def test_compiling_must_be_earned_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     fp32 = TrainConfig(precision="fp32")
     assert not choose_runtime(fp32, expected_seconds=180).compile
     assert choose_runtime(fp32, expected_seconds=1800).compile
     assert choose_runtime(TrainConfig(precision="bf16"), expected_seconds=180).compile
     assert choose_runtime(TrainConfig(compile=True), expected_seconds=1).compile
-    assert not choose_runtime(fp32, expected_seconds=1800, architecture="seed").compile
-    assert choose_runtime(TrainConfig(compile=True), architecture="seed").compile
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
-    assert not choose_runtime(fp32, expected_seconds=1800).compile
+
+
+def test_on_a_cpu_only_what_is_asked_to_be_is_compiled(no_gpu) -> None:
+    assert not choose_runtime(TrainConfig(), expected_seconds=1e6).compile
+    assert choose_runtime(TrainConfig(compile=True), expected_seconds=1).compile
 
 
 def test_what_is_not_there_is_refused(no_gpu) -> None:

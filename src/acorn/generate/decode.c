@@ -229,6 +229,8 @@ static void multiply(const matrix *m, int type, const float *x, int batch, uint1
         multiply_with_tiles(m, type, x, batch, inputs, y);
         return;
     }
+#else
+    (void)inputs;
 #endif
     if (type == FP32) multiply_as(m, FP32, x, batch, y);
     else if (type == BF16) multiply_as(m, BF16, x, batch, y);
@@ -305,13 +307,6 @@ static inline __attribute__((always_inline)) void attend_as(
         y[i] = 0;
         for (long t = start; t < end; t++) y[i] += share * scores[t] * load_one(values, t * D + i, type);
     }
-}
-
-// 1 / (1 + e^-x)
-static inline __attribute__((always_inline)) floats sigmoid(floats x) {
-    const floats small = exponential(-larger(x, -x)); // e^-|x|
-    const integers positive = x > 0;
-    return (floats)((positive & (integers)all(1)) | (~positive & (integers)small)) / (1 + small);
 }
 
 static inline __attribute__((always_inline)) floats activated(floats x, int activation) {

@@ -159,6 +159,7 @@ class Attention(nn.Module):
         qk_norm = modern and config.qk_norm
         self.q_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
         self.k_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
+        self.place_heads = PlaceHeads()
         self.weight_dropout = 0.0 if modern else config.dropout
         self.output_dropout = Dropout(0.0 if config.architecture == "seed" else config.dropout)
 
@@ -168,13 +169,9 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, self.n_head, self.head_dim)
         k = self.k_proj(x).view(B, T, self.n_kv_head, self.head_dim)
-        if self.q_norm is not None and self.k_norm is not None:
-            # In fp32 whatever the products' precision: a norm over mixed types has no fused kernel.
-            q, k = self.q_norm(q.to(self.q_norm.weight.dtype)), self.k_norm(k.to(self.k_norm.weight.dtype))
-        q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, H, T, D), (B, K, T, D)
         v = self.v_proj(x).view(B, T, self.n_kv_head, self.head_dim).transpose(1, 2)  # (B, K, T, D)
-        if rotation is not None:
-            q, k = rotate(q, *rotation).to(v.dtype), rotate(k, *rotation).to(v.dtype)
+        q = self.place_heads(q, self.q_norm, rotation)  # (B, H, T, D)
+        k = self.place_heads(k, self.k_norm, rotation)  # (B, K, T, D)
         if cache is not None:
             k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
         dropout = self.weight_dropout if self.training else 0.0
@@ -193,6 +190,18 @@ class Attention(nn.Module):
         return self.output_dropout(self.o_proj(y.transpose(1, 2).reshape(B, T, -1)))  # (B, T, C)
 
 
+class PlaceHeads(nn.Module):
+    """Norm and rotation of queries or keys. A module without parameters, so that others can take its place."""
+
+    def forward(self, x: Tensor, norm: nn.RMSNorm | None, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """x (B, T, heads, D) becomes (B, heads, T, D), in its type."""
+        dtype = x.dtype
+        if norm is not None:
+            x = norm(x.to(norm.weight.dtype))  # whatever the products' precision: norms over mixed types are not fused
+        x = x.transpose(1, 2)
+        return x if rotation is None else rotate(x, *rotation).to(dtype)
+
+
 class MLP(nn.Module):
     """Two matrices around ReLU (seed) or GELU (gpt2), or SwiGLU's three (modern)."""
 
@@ -202,6 +211,7 @@ class MLP(nn.Module):
         modern = self.architecture == "modern"
         if modern:
             self.gate_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=False)
+            self.swiglu = SwiGLU()
         self.up_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=not modern)
         self.down_proj = nn.Linear(config.mlp_hidden, config.n_embd, bias=not modern)
         self.dropout = Dropout(config.dropout)
@@ -211,7 +221,15 @@ class MLP(nn.Module):
             return self.down_proj(self.dropout(F.relu(self.up_proj(x))))  # (B, T, F) -> (B, T, C)
         if self.architecture == "gpt2":
             return self.dropout(self.down_proj(F.gelu(self.up_proj(x), approximate="tanh")))
-        return self.dropout(self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)))
+        return self.dropout(self.down_proj(self.swiglu(self.gate_proj(x), self.up_proj(x))))
+
+
+class SwiGLU(nn.Module):
+    """The activation of modern's MLP. A module without parameters, so that others can take its place."""
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        """Of two (B, T, F)."""
+        return F.silu(gate) * up
 
 
 class Head(nn.Module):

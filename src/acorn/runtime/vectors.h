@@ -49,6 +49,20 @@ static inline void store_one(void *to, long index, float value, int type) {
     ((uint16_t *)to)[index] = (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
 }
 
+// The same for the first n numbers of a vector, where n may be more than it holds; the others are zero.
+static inline __attribute__((always_inline)) floats load_some(const void *from, long index, long n, int type) {
+    if (n >= WIDTH) return load(from, index, type);
+    floats values = {0};
+    for (long i = 0; i < n; i++) values[i] = load_one(from, index + i, type);
+    return values;
+}
+
+static inline __attribute__((always_inline)) void store_some(void *to, long index, long n, floats values, int type) {
+    if (n >= WIDTH) store(to, index, values, type);
+    else
+        for (long i = 0; i < n; i++) store_one(to, index + i, values[i], type);
+}
+
 static inline float total(floats v) {
     half_floats half[2];
     memcpy(half, &v, sizeof v);
@@ -81,4 +95,11 @@ static inline __attribute__((always_inline)) floats exponential(floats x) {
     series = series * r + 5.0000001201e-1f;
     floats power = (floats)((n + 127) << 23); // 2^n
     return (series * r * r + r + 1.0f) * power;
+}
+
+// 1 / (1 + e^-x)
+static inline __attribute__((always_inline)) floats sigmoid(floats x) {
+    const floats small = exponential(-larger(x, -x)); // e^-|x|
+    const integers positive = x > 0;
+    return (floats)((positive & (integers)all(1)) | (~positive & (integers)small)) / (1 + small);
 }

@@ -50,7 +50,7 @@ def plan_run(config: Config) -> dict[str, Any]:
         config, _ = load_initial_model(config, QUIET)
     vocab_size = config.model.vocab_size or config.tokenizer.vocab_size
     config = with_values(config, {"model.vocab_size": vocab_size})
-    runtime = choose_runtime(config.train, expected_seconds(config), config.model.architecture)
+    runtime = choose_runtime(config.train, expected_seconds(config))
     width = 4 if runtime.precision == "fp32" else 2
     available = available_memory(runtime.device)
     model, train = config.model, config.train

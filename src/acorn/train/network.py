@@ -7,6 +7,7 @@ import torch
 from acorn.config import Config
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
+from acorn.train.native_block import use_native_blocks
 from acorn.train.native_loss import use_native_loss
 from acorn.train.optimizer import build_optimizers
 
@@ -16,6 +17,8 @@ def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.opt
     with torch.device(runtime.device):
         model = GPT(config.model)
     use_native_loss(model, runtime)
+    if not runtime.compile:
+        use_native_blocks(model, runtime)
     # Muon iterates in bf16 unless the run is to be exact.
     muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
     return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)

@@ -223,7 +223,7 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
         )
     SampleOrder(shards.count("train").tokens, config.model.block_size, config.train.seed)  # refuses too little text
     config = with_values(config, {"model.vocab_size": tokenizer.vocab_size})
-    runtime = choose_runtime(config.train, expected_seconds(config), config.model.architecture)
+    runtime = choose_runtime(config.train, expected_seconds(config))
     width = 4 if runtime.precision == "fp32" else 2
     available = available_memory(runtime.device)
     micro_batch_size = config.train.micro_batch_size or choose_micro_batch_size(

@@ -1,0 +1,186 @@
+"""What a block of the modern architecture does beside its products, in C: norms, rotation and SwiGLU.
+
+PyTorch's own operations for these take as long as all products do (docs/lab-notebook.md). The modules here take the
+places of the model's and have the same parameters; where an input is not what the C takes, they do as the model's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, in_product_dtype
+from acorn.runtime.c_library import TYPES, c_library
+from acorn.runtime.device import Runtime
+
+
+class NativeRMSNorm(nn.RMSNorm):
+    """The same as nn.RMSNorm, up to rounding; under autocast its result has the type of products.
+
+    Args:
+        original: whose weight it shares; its eps is given.
+    """
+
+    def __init__(self, original: nn.RMSNorm, library: ctypes.CDLL, threads: int) -> None:
+        super().__init__(original.normalized_shape, original.eps)
+        self.weight = original.weight
+        self._library, self._threads = library, threads
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype not in TYPES or self.weight.dtype != torch.float32:
+            return super().forward(x)
+        dtype = in_product_dtype(x[:0]).dtype
+        return _RMSNorm.apply(x.contiguous(), self.weight, self.eps, dtype, self._library, self._threads)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype, library: ctypes.CDLL, threads: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.rest = eps, library, threads
+        y = torch.empty_like(x, dtype=dtype)
+        C = x.size(-1)
+        library.rms_norm(
+            *(x.data_ptr(), TYPES[x.dtype], weight.data_ptr(), eps),
+            *(x.numel() // C, C, y.data_ptr(), TYPES[dtype], threads),
+        )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        eps, library, threads = ctx.rest
+        grad_y, grad_x, C = grad_outputs[0].contiguous(), torch.empty_like(x), x.size(-1)
+        grad_weights = weight.new_zeros(threads, C)
+        library.rms_norm_backward(
+            *(x.data_ptr(), TYPES[x.dtype], weight.data_ptr(), eps, x.numel() // C, C),
+            *(grad_y.data_ptr(), TYPES[grad_y.dtype], grad_x.data_ptr(), grad_weights.data_ptr(), threads),
+        )
+        return grad_x, grad_weights.sum(0), None, None, None, None
+
+
+class NativePlaceHeads(PlaceHeads):
+    """The same as PlaceHeads, up to rounding."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        super().__init__()
+        self._library, self._threads = library, threads
+
+    def forward(self, x: Tensor, norm: nn.RMSNorm | None, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        if x.dtype not in TYPES or rotation is None or rotation[0].dim() != 2:
+            return super().forward(x, norm, rotation)
+        weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+        return _PlaceHeads.apply(x.contiguous(), weight, eps, *rotation, self._library, self._threads)
+
+
+class _PlaceHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        eps: float,
+        cosines: Tensor,
+        sines: Tensor,
+        library: ctypes.CDLL,
+        threads: int,
+    ) -> Tensor:
+        B, T, H, D = x.shape
+        ctx.save_for_backward(x, weight, cosines, sines)
+        ctx.rest = eps, library, threads
+        y = x.new_empty(B, H, T, D)
+        library.place_heads(
+            *(x.data_ptr(), TYPES[x.dtype], None if weight is None else weight.data_ptr(), eps),
+            *(cosines.data_ptr(), sines.data_ptr(), B, T, H, D, y.data_ptr(), threads),
+        )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, cosines, sines = ctx.saved_tensors
+        eps, library, threads = ctx.rest
+        grad_y, grad_x = grad_outputs[0].contiguous(), torch.empty_like(x)
+        grad_weights = cosines.new_zeros(threads, x.size(-1))
+        library.place_heads_backward(
+            *(x.data_ptr(), TYPES[x.dtype], None if weight is None else weight.data_ptr(), eps),
+            *(cosines.data_ptr(), sines.data_ptr(), *x.shape, grad_y.data_ptr(), grad_x.data_ptr()),
+            *(grad_weights.data_ptr(), threads),
+        )
+        return grad_x, None if weight is None else grad_weights.sum(0), None, None, None, None, None
+
+
+class NativeSwiGLU(SwiGLU):
+    """The same as SwiGLU, up to rounding."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        super().__init__()
+        self._library, self._threads = library, threads
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        if gate.dtype not in TYPES:
+            return super().forward(gate, up)
+        return _SwiGLU.apply(gate.contiguous(), up.contiguous(), self._library, self._threads)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, library: ctypes.CDLL, threads: int) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.rest = library, threads
+        y = torch.empty_like(gate)
+        library.swiglu(gate.data_ptr(), up.data_ptr(), TYPES[gate.dtype], gate.numel(), y.data_ptr(), threads)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up = ctx.saved_tensors
+        library, threads = ctx.rest
+        grad_y, grad_gate, grad_up = grad_outputs[0].contiguous(), torch.empty_like(gate), torch.empty_like(up)
+        library.swiglu_backward(
+            *(gate.data_ptr(), up.data_ptr(), TYPES[gate.dtype], gate.numel()),
+            *(grad_y.data_ptr(), grad_gate.data_ptr(), grad_up.data_ptr(), threads),
+        )
+        return grad_gate, grad_up, None, None
+
+
+def use_native_blocks(model: GPT, runtime: Runtime) -> None:
+    """Lets `model` take norms, rotation and SwiGLU in C where that can be had."""
+    library = native_block_library(runtime.device)
+    if isinstance(library, str) or model.config.architecture != "modern":
+        return
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.RMSNorm:
+                setattr(module, name, NativeRMSNorm(child, library, runtime.threads))
+            elif type(child) is PlaceHeads:
+                setattr(module, name, NativePlaceHeads(library, runtime.threads))
+            elif type(child) is SwiGLU:
+                setattr(module, name, NativeSwiGLU(library, runtime.threads))
+
+
+def native_block_library(device: str) -> ctypes.CDLL | str:
+    """native_block.c, compiled and loaded, or why it is not used."""
+    if device != "cpu":
+        return f"the model is on {device}, not on the CPU"
+    library = c_library("acorn.train", "native_block")
+    if not isinstance(library, str):
+        pointer, size, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+        norm: list[Any] = [pointer, number, pointer, real, size, size]
+        heads: list[Any] = [pointer, number, pointer, real, pointer, pointer, *[size] * 4]
+        library.rms_norm.argtypes = [*norm, pointer, number, number]
+        library.rms_norm_backward.argtypes = [*norm, pointer, number, pointer, pointer, number]
+        library.place_heads.argtypes = [*heads, pointer, number]
+        library.place_heads_backward.argtypes = [*heads, pointer, pointer, pointer, number]
+        library.swiglu.argtypes = [pointer, pointer, number, size, pointer, number]
+        library.swiglu_backward.argtypes = [pointer, pointer, number, size, pointer, pointer, pointer, number]
+        for function in (
+            *(library.rms_norm, library.rms_norm_backward, library.place_heads),
+            *(library.place_heads_backward, library.swiglu, library.swiglu_backward),
+        ):
+            function.restype = None
+    return library

@@ -1,0 +1,158 @@
+"""The operations of a block in C against the modules that they stand for, in fp64, and a whole network with both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from acorn.config import Config, ModelConfig
+from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, rotary_tables
+from acorn.model.kv_cache import KVCache
+from acorn.runtime.device import Runtime
+from acorn.train.native_block import (
+    NativePlaceHeads,
+    NativeRMSNorm,
+    NativeSwiGLU,
+    native_block_library,
+    use_native_blocks,
+)
+from acorn.train.network import build_network
+
+LIBRARY: Any = native_block_library("cpu")
+pytestmark = pytest.mark.skipif(isinstance(LIBRARY, str), reason="needs a C compiler with OpenMP")
+TYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
+"""What is computed in, and by what share of the largest number a result may be off."""
+
+
+def some(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def near(ours: Tensor | None, exact: Tensor | None, tolerance: float) -> None:
+    assert ours is not None
+    assert exact is not None
+    assert ours.shape == exact.shape
+    assert (ours.double() - exact).abs().max() <= tolerance * exact.abs().max()
+
+
+@pytest.mark.parametrize("C", [3, 15, 16, 40, 256])
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_rms_norm(C: int, dtype: torch.dtype, tolerance: float, autocast: bool) -> None:
+    exact = nn.RMSNorm(C, 1e-5).double()
+    exact.weight.data = some(C, seed=1).double()
+    ours = NativeRMSNorm(nn.RMSNorm(C, 1e-5), LIBRARY, threads=2)
+    ours.weight.data = exact.weight.data.float()
+    x = (3 * some(5, 7, C)).to(dtype).requires_grad_()
+    exact_x = x.detach().double().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        y = ours(x)
+    assert y.dtype == (torch.bfloat16 if autocast else dtype)
+    wanted, grad = exact(exact_x), some(5, 7, C, seed=2).to(y.dtype)
+    y.backward(grad)
+    wanted.backward(grad.double())
+    near(y, wanted, 2**-7 if autocast else tolerance)
+    near(x.grad, exact_x.grad, tolerance)
+    near(ours.weight.grad, exact.weight.grad, 2e-6)
+
+
+@pytest.mark.parametrize("D", [2, 18, 32, 64, 70])
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
+def test_norm_and_rotation_of_heads(D: int, normed: bool, dtype: torch.dtype, tolerance: float) -> None:
+    B, T, H = 3, 5, 4
+    norm, exact_norm = (nn.RMSNorm(D, 1e-6), nn.RMSNorm(D, 1e-6).double()) if normed else (None, None)
+    if norm is not None and exact_norm is not None:
+        norm.weight.data = some(D, seed=1)
+        exact_norm.weight.data = norm.weight.data.double()
+    rotation = rotary_tables(torch.arange(T), D, 100.0)
+    x = some(B, T, H, D).to(dtype).requires_grad_()
+    exact_x = x.detach().double().requires_grad_()
+    y = NativePlaceHeads(LIBRARY, threads=2)(x, norm, rotation)
+    wanted = PlaceHeads()(exact_x, exact_norm, (rotation[0].double(), rotation[1].double()))
+    assert y.dtype == dtype
+    assert wanted.shape == (B, H, T, D)
+    grad = some(B, H, T, D, seed=2).to(dtype)
+    y.backward(grad)
+    wanted.backward(grad.double())
+    near(y, wanted, tolerance)
+    near(x.grad, exact_x.grad, tolerance)
+    if norm is not None and exact_norm is not None:
+        near(norm.weight.grad, exact_norm.weight.grad, 2e-6)
+
+
+@pytest.mark.parametrize("F", [1, 16, 37])
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
+def test_swiglu(F: int, dtype: torch.dtype, tolerance: float) -> None:
+    gate, up = ((30 * some(3, 5, F, seed=seed)).to(dtype).requires_grad_() for seed in (1, 2))
+    exact_gate, exact_up = (x.detach().double().requires_grad_() for x in (gate, up))
+    y, wanted = NativeSwiGLU(LIBRARY, threads=2)(gate, up), SwiGLU()(exact_gate, exact_up)
+    grad = some(3, 5, F, seed=3).to(dtype)
+    y.backward(grad)
+    wanted.backward(grad.double())
+    near(y, wanted, tolerance)
+    near(gate.grad, exact_gate.grad, tolerance)
+    near(up.grad, exact_up.grad, tolerance)
+
+
+def test_numbers_that_are_not_finite_stay_so() -> None:
+    x = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
+    assert NativeRMSNorm(nn.RMSNorm(2, 1e-6), LIBRARY, threads=1)(x).isnan().any(1).all()
+    assert NativeSwiGLU(LIBRARY, threads=1)(x, torch.ones(2, 2)).isfinite().tolist() == [[False, True], [False, True]]
+
+
+SHAPES: list[dict[str, Any]] = [{}, {"qk_norm": False}, {"n_head": 4, "n_kv_head": 2, "head_width": 24, "n_inner": 50}]
+
+
+def network(native: bool, precision: str = "fp32", **shape: Any) -> tuple[GPT, Runtime]:
+    runtime = Runtime("cpu", precision, False, 2, True)  # type: ignore[arg-type]
+    model = GPT(ModelConfig(architecture="modern", vocab_size=97, n_layer=2, n_embd=64, block_size=16, **shape))
+    model.init_weights(0)
+    with torch.no_grad():
+        for parameter in model.parameters():  # no matrix of zeros, which would hide what is behind it
+            parameter.add_(0.1 * some(*parameter.shape, seed=parameter.numel()))
+    if native:
+        use_native_blocks(model, runtime)
+    return model, runtime
+
+
+def loss_and_gradients(model: GPT, runtime: Runtime) -> dict[str, Tensor]:
+    ids = torch.randint(97, (3, 17), generator=torch.Generator().manual_seed(1))
+    with runtime.autocast():
+        loss, _ = model(ids[:, :-1], ids[:, 1:])
+    loss.backward()
+    return {"loss": loss.detach()} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_a_network_with_them_has_the_same_loss_and_gradients(
+    shape: dict[str, Any], precision: str, tolerance: float
+) -> None:
+    ours, theirs, again = (loss_and_gradients(*network(native, precision, **shape)) for native in (True, False, True))
+    assert list(ours) == list(theirs)
+    for name, expected in theirs.items():
+        near(ours[name], expected.double(), tolerance)
+        assert torch.equal(ours[name], again[name])
+
+
+@torch.inference_mode()
+def test_rows_that_begin_at_different_places() -> None:
+    """Each row has a rotation of its own then, which the C does not know."""
+    (ours, _), (theirs, _) = network(True), network(False)
+    ids, starts = torch.arange(12).view(2, 6), torch.tensor([0, 2])
+    kept = [KVCache(model.config, 2, 8, starts=starts) for model in (ours, theirs)]
+    torch.testing.assert_close(ours.hidden(ids, kept[0]), theirs.hidden(ids, kept[1]), rtol=1e-5, atol=1e-5)
+
+
+def test_where_they_are_used() -> None:
+    config = Config(model=ModelConfig(architecture="modern", vocab_size=97, n_layer=1, n_embd=16, n_head=2))
+    eager, compiled = (build_network(config, Runtime("cpu", "fp32", on, 1, True))[0] for on in (False, True))
+    assert {type(module) for module in eager.modules()} >= {NativeRMSNorm, NativePlaceHeads, NativeSwiGLU}
+    assert nn.RMSNorm not in {type(module) for module in eager.modules()}
+    assert NativeRMSNorm not in {type(module) for module in compiled.modules()}
+    assert [name for name, _ in eager.named_parameters()] == [name for name, _ in compiled.named_parameters()]
+    assert native_block_library("cuda") == "the model is on cuda, not on the CPU"
