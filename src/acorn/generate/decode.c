@@ -6,9 +6,6 @@
 // in, and used for all sequences. Activations and sums are fp32. Letters for sizes are those of model/gpt.py.
 
 #include "vectors.h"
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #if defined(__AMX_BF16__) && defined(__linux__)
 #define HAS_TILES // Intel's matrix unit, in CPUs since Sapphire Rapids
 #include <immintrin.h>
@@ -339,11 +336,7 @@ void decode(const model *m, const cache *kv, const int64_t *ids, float *room, fl
     const int gated = m->activation == SWIGLU;
 #pragma omp parallel num_threads(m->n_threads)
     {
-        int thread = 0;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
-#endif
-        float *scores = of_threads + thread * thread_room(m, kv);
+        float *scores = of_threads + this_thread() * thread_room(m, kv);
         uint16_t *inputs = (uint16_t *)up_to_multiple((long)(scores + kv->length), 64);
 #ifdef HAS_TILES
         if (has_tiles()) begin_tiles();

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acorn.model.dropout import dropout
 
@@ -22,12 +22,30 @@ LONGEST = 768
 """Tokens up to which this way pays where no weight is dropped."""
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
+class CausalWeights(nn.Module):
+    """Attention's weights. A module without parameters, so that others can take its place."""
+
+    def forward(self, q: Tensor, k: Tensor, begin: int) -> Tensor:
+        """softmax(q k^T / sqrt(D), causal).
+
+        Args:
+            q: queries (N, Q, D), of the tokens from `begin` on.
+            k: keys (N, begin + Q, D).
+
+        Returns:
+            (N, Q, begin + Q).
+        """
+        future = torch.full((q.size(1), k.size(1)), -math.inf, dtype=q.dtype, device=q.device).triu(begin + 1)
+        return torch.baddbmm(future.expand(len(q), -1, -1), q, k.mT, alpha=q.size(-1) ** -0.5).softmax(-1)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, weights: CausalWeights, dropout_p: float = 0.0) -> Tensor:
     """dropout(softmax(q k^T / sqrt(D), causal)) v.
 
     Args:
         q: (B, H, T, D).
         k, v: (B, K, T, D); H is a multiple of K.
+        weights: finds them.
         dropout_p: probability of dropping a weight.
 
     Returns:
@@ -40,7 +58,6 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) ->
     parts = []
     for begin in range(0, T, BLOCK):
         end = min(begin + BLOCK, T)
-        future = torch.full((end - begin, end), -math.inf, dtype=q.dtype, device=q.device).triu(begin + 1)
-        scores = torch.baddbmm(future.expand(B * H, -1, -1), q[:, begin:end], k[:, :end].mT, alpha=D**-0.5)
-        parts.append(dropout(scores.softmax(-1), dropout_p) @ v[:, :end])
+        kept = dropout(weights(q[:, begin:end], k[:, :end], begin), dropout_p)
+        parts.append(kept @ v[:, :end])
     return torch.cat(parts, dim=1).view(B, H, T, D)

@@ -4,6 +4,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #define WIDTH 16 // floats of a vector; narrower CPUs take several registers for it
 typedef float floats __attribute__((vector_size(4 * WIDTH), aligned(4)));
@@ -102,4 +105,12 @@ static inline __attribute__((always_inline)) floats sigmoid(floats x) {
     const floats small = exponential(-larger(x, -x)); // e^-|x|
     const integers positive = x > 0;
     return (floats)((positive & (integers)all(1)) | (~positive & (integers)small)) / (1 + small);
+}
+
+static inline int this_thread(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
 }

@@ -1,4 +1,4 @@
-"""What a block of the modern architecture does beside its products, in C: norms, rotation and SwiGLU.
+"""What a block does beside its products, in C: RMSNorm, rotation, attention's softmax and SwiGLU.
 
 PyTorch's own operations for these take as long as all products do (docs/lab-notebook.md). The modules here take the
 places of the model's and have the same parameters; where an input is not what the C takes, they do as the model's.
@@ -7,11 +7,13 @@ places of the model's and have the same parameters; where an input is not what t
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from acorn.model.attention import CausalWeights
 from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, in_product_dtype
 from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
@@ -114,6 +116,42 @@ class _PlaceHeads(torch.autograd.Function):
         return grad_x, None if weight is None else grad_weights.sum(0), None, None, None, None, None
 
 
+class NativeCausalWeights(CausalWeights):
+    """The same as CausalWeights, up to rounding."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        super().__init__()
+        self._library, self._threads = library, threads
+
+    def forward(self, q: Tensor, k: Tensor, begin: int) -> Tensor:
+        if q.dtype not in TYPES:
+            return super().forward(q, k, begin)
+        return _CausalSoftmax.apply(q @ k.mT, q.size(-1) ** -0.5, self._library, self._threads)
+
+
+class _CausalSoftmax(torch.autograd.Function):
+    """In place."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, scale: float, library: ctypes.CDLL, threads: int) -> Tensor:
+        library.causal_softmax(scores.data_ptr(), TYPES[scores.dtype], *scores.shape, scale, threads)
+        ctx.mark_dirty(scores)
+        ctx.save_for_backward(scores)
+        ctx.rest = scale, library, threads
+        return scores
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (weights,) = ctx.saved_tensors
+        scale, library, threads = ctx.rest
+        grad, grad_scores = grad_outputs[0].contiguous(), torch.empty_like(weights)
+        library.causal_softmax_backward(
+            *(weights.data_ptr(), grad.data_ptr(), TYPES[weights.dtype], *weights.shape, scale),
+            *(grad_scores.data_ptr(), threads),
+        )
+        return grad_scores, None, None, None
+
+
 class NativeSwiGLU(SwiGLU):
     """The same as SwiGLU, up to rounding."""
 
@@ -148,19 +186,25 @@ class _SwiGLU(torch.autograd.Function):
         return grad_gate, grad_up, None, None
 
 
+NATIVE: dict[type, Callable[[ctypes.CDLL, int], nn.Module]] = {
+    CausalWeights: NativeCausalWeights,
+    PlaceHeads: NativePlaceHeads,
+    SwiGLU: NativeSwiGLU,
+}
+"""Module without parameters -> what takes its place."""
+
+
 def use_native_blocks(model: GPT, runtime: Runtime) -> None:
-    """Lets `model` take norms, rotation and SwiGLU in C where that can be had."""
+    """Lets `model` take RMSNorm, rotation, attention's softmax and SwiGLU in C where that can be had."""
     library = native_block_library(runtime.device)
-    if isinstance(library, str) or model.config.architecture != "modern":
+    if isinstance(library, str):
         return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.RMSNorm:
                 setattr(module, name, NativeRMSNorm(child, library, runtime.threads))
-            elif type(child) is PlaceHeads:
-                setattr(module, name, NativePlaceHeads(library, runtime.threads))
-            elif type(child) is SwiGLU:
-                setattr(module, name, NativeSwiGLU(library, runtime.threads))
+            elif type(child) in NATIVE:
+                setattr(module, name, NATIVE[type(child)](library, runtime.threads))
 
 
 def native_block_library(device: str) -> ctypes.CDLL | str:
@@ -176,11 +220,14 @@ def native_block_library(device: str) -> ctypes.CDLL | str:
         library.rms_norm_backward.argtypes = [*norm, pointer, number, pointer, pointer, number]
         library.place_heads.argtypes = [*heads, pointer, number]
         library.place_heads_backward.argtypes = [*heads, pointer, pointer, pointer, number]
+        library.causal_softmax.argtypes = [pointer, number, size, size, size, real, number]
+        library.causal_softmax_backward.argtypes = [pointer, pointer, number, size, size, size, real, pointer, number]
         library.swiglu.argtypes = [pointer, pointer, number, size, pointer, number]
         library.swiglu_backward.argtypes = [pointer, pointer, number, size, pointer, pointer, pointer, number]
         for function in (
             *(library.rms_norm, library.rms_norm_backward, library.place_heads),
-            *(library.place_heads_backward, library.swiglu, library.swiglu_backward),
+            *(library.place_heads_backward, library.causal_softmax, library.causal_softmax_backward),
+            *(library.swiglu, library.swiglu_backward),
         ):
             function.restype = None
     return library

@@ -1,8 +1,8 @@
 // The loss of the head, for CPUs. Called by native_loss.py.
 //
 // Logits become the gradient of the cross-entropy by them, in place.
-// A row of logits is read once from memory and then stays in the second cache for three passes: the largest, the sum
-// of exponentials, the probabilities. PyTorch's own operations take three times as long (docs/lab-notebook.md): each
+// A row of logits is read once from memory and then stays in the second cache for three passes: the largest, the
+// exponentials and their sum, the probabilities. PyTorch's own operations take three times as long (docs/lab-notebook.md): each
 // is a pass over memory of its own, in fp32.
 
 #include "vectors.h"
@@ -10,8 +10,8 @@
 #define AT_ONCE 4 // vectors: an addition or comparison waits for the one before it, so several go on side by side
 
 // Returns the loss of a row of V logits; they become probabilities - one-hot(target). Where the target is under 0 the
-// row counts nothing: no loss, and zeros.
-static inline __attribute__((always_inline)) float row(void *logits, long V, long target, int type) {
+// row counts nothing: no loss, and zeros. `powers` is room for V numbers.
+static inline __attribute__((always_inline)) float row(void *logits, long V, long target, int type, float *powers) {
     if (target < 0) {
         memset(logits, 0, V * (type == FP32 ? 4 : 2));
         return 0;
@@ -28,29 +28,41 @@ static inline __attribute__((always_inline)) float row(void *logits, long V, lon
     for (long c = whole; c < V; c++) top = load_one(logits, c, type) > top ? load_one(logits, c, type) : top;
 
     const float of_target = load_one(logits, target, type) - top;
-    for (long c = 0; c < most_of_it; c += AT_ONCE * WIDTH)
-        for (int k = 0; k < AT_ONCE; k++) sums[k] += exponential(load(logits, c + k * WIDTH, type) - top);
-    for (long c = most_of_it; c < whole; c += WIDTH) sums[0] += exponential(load(logits, c, type) - top);
+    for (long c = 0; c < most_of_it; c += AT_ONCE * WIDTH) {
+        for (int k = 0; k < AT_ONCE; k++) {
+            const floats power = exponential(load(logits, c + k * WIDTH, type) - top);
+            store(powers, c + k * WIDTH, power, FP32);
+            sums[k] += power;
+        }
+    }
+    for (long c = most_of_it; c < whole; c += WIDTH) {
+        const floats power = exponential(load(logits, c, type) - top);
+        store(powers, c, power, FP32);
+        sums[0] += power;
+    }
     float sum = total(sums[0]) + total(sums[1]) + (total(sums[2]) + total(sums[3]));
-    for (long c = whole; c < V; c++) sum += exponential(all(load_one(logits, c, type) - top))[0];
+    for (long c = whole; c < V; c++) sum += powers[c] = exponential(all(load_one(logits, c, type) - top))[0];
 
     const float share = 1 / sum;
-    for (long c = 0; c < whole; c += WIDTH)
-        store(logits, c, exponential(load(logits, c, type) - top) * share, type);
-    for (long c = whole; c < V; c++)
-        store_one(logits, c, exponential(all(load_one(logits, c, type) - top))[0] * share, type);
+    for (long c = 0; c < whole; c += WIDTH) store(logits, c, load(powers, c, FP32) * share, type);
+    for (long c = whole; c < V; c++) store_one(logits, c, powers[c] * share, type);
     store_one(logits, target, expf(of_target) * share - 1, type);
     return logf(sum) - of_target;
 }
 
-// logits (n, V) of `type`, targets (n); losses (n) is written.
+// logits (n, V) of `type`, targets (n); losses (n) is written. room: (n_threads, V) floats.
 void softmax_gradient(
-    void *logits, int64_t n, int64_t V, int32_t type, const int64_t *targets, float *losses, int32_t n_threads
+    void *logits, int64_t n, int64_t V, int32_t type, const int64_t *targets, float *losses, float *room,
+    int32_t n_threads
 ) {
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (int64_t i = 0; i < n; i++)
-        losses[i] = type == FP32 ? row((float *)logits + i * V, V, targets[i], FP32)
-                                 : row((uint16_t *)logits + i * V, V, targets[i], BF16);
+#pragma omp parallel num_threads(n_threads)
+    {
+        float *powers = room + this_thread() * V;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < n; i++)
+            losses[i] = type == FP32 ? row((float *)logits + i * V, V, targets[i], FP32, powers)
+                                     : row((uint16_t *)logits + i * V, V, targets[i], BF16, powers);
+    }
 }
 
 // Matrices of bf16 turned round, a tile at a time, since rows of the one are columns of the other. PyTorch's copy of a

@@ -86,9 +86,10 @@ class NativeSoftmaxGradient(SoftmaxGradient):
         if n and targets.max() >= V:
             raise IndexError(f"target {int(targets.max())} is out of range: there are {V} logits")
         targets = targets.contiguous()
-        losses = torch.empty(n, dtype=torch.float32, device="cpu")
+        losses, room = (torch.empty(size, dtype=torch.float32, device="cpu") for size in (n, self._threads * V))
         self._library.softmax_gradient(
-            logits.data_ptr(), n, V, TYPES[logits.dtype], targets.data_ptr(), losses.data_ptr(), self._threads
+            *(logits.data_ptr(), n, V, TYPES[logits.dtype], targets.data_ptr()),
+            *(losses.data_ptr(), room.data_ptr(), self._threads),
         )
         return losses.sum()
 
@@ -107,7 +108,7 @@ def native_loss_library(device: str) -> ctypes.CDLL | str:
     library = c_library("acorn.train", "native_loss")
     if not isinstance(library, str):
         pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-        library.softmax_gradient.argtypes = [pointer, size, size, number, pointer, pointer, number]
+        library.softmax_gradient.argtypes = [pointer, size, size, number, pointer, pointer, pointer, number]
         library.turn.argtypes = [pointer, size, size, pointer, number]
         library.add_turned.argtypes = [pointer, size, size, pointer, number, number]
         for function in (library.softmax_gradient, library.turn, library.add_turned):
