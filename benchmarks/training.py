@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from acorn.config import Config
+from acorn.config import Config, ModelConfig
 from acorn.config_files import with_values
 from acorn.model.sizing import size_of
-from benchmarks.machine import ceiling_of
+from benchmarks.machine import Ceiling, ceiling_of
 from benchmarks.turns import Contender, take_turns
 
 
@@ -172,11 +173,21 @@ def measure_training(
     for name in names:
         task = TASKS[name]
         contenders = [c for c in contenders_of(task, device, litgpt_python) if only in c.name]
-        say(f"training {name}: the machine's limits")
+        say(f"training {name}")
         tokens = task.batch_size * task.block_size
-        ceilings = {p: asdict(ceiling_of(task.config.model, tokens, p, device)) for p in ("fp32", "bf16")}
-        for together in [contenders] if device == "cpu" else [[c] for c in contenders]:  # a GPU has memory for one
-            take_turns(together, rounds=rounds, seconds=seconds, say=say)
+        limits: dict[str, list[Ceiling]] = {"fp32": [], "bf16": []}
+
+        def measure_limits(model: ModelConfig = task.config.model, tokens: int = tokens, limits: Any = limits) -> None:
+            for precision, found in limits.items():
+                found.append(ceiling_of(model, tokens, precision, device))
+
+        if device == "cpu":  # whose neighbours slow it for a while: limits and contenders, too, take turns
+            take_turns(contenders, rounds=rounds, seconds=seconds, say=say, before_round=measure_limits)
+        else:  # has memory for one at a time
+            measure_limits()
+            for contender in contenders:
+                take_turns([contender], rounds=rounds, seconds=seconds, say=say)
+        ceilings = {precision: _median(found) for precision, found in limits.items()}
         size = size_of(task.config.model)
         first = contenders[0]
         rows = []
@@ -196,6 +207,10 @@ def measure_training(
         tables[name] = {"task": asdict(task), "size": asdict(size), "ceilings": ceilings, "contenders": rows}
         _print(tables[name])
     return tables
+
+
+def _median(ceilings: list[Ceiling]) -> dict[str, float]:
+    return {key: statistics.median(getattr(c, key) for c in ceilings) for key in ("peak", "at_shapes")}
 
 
 def _update(turn: dict[str, Any]) -> dict[str, float]:

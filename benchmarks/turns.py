@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,14 @@ class _Process:
         self._errors.close()
 
 
-def take_turns(contenders: Sequence[Contender], *, rounds: int, seconds: float, say: Any) -> None:
+def take_turns(
+    contenders: Sequence[Contender],
+    *,
+    rounds: int,
+    seconds: float,
+    say: Any,
+    before_round: Callable[[], object] = lambda: None,
+) -> None:
     """Every contender works about `seconds` in each of `rounds` rounds; the order is turned round each time.
 
     One is warmed up after the other. The first turn tells how many units fill the time; it does not count.
@@ -137,6 +144,7 @@ def take_turns(contenders: Sequence[Contender], *, rounds: int, seconds: float, 
             else:
                 say(f"{contender.name}: not measured: {contender.failure}")
         for number in range(rounds):
+            before_round()
             order = processes if number % 2 == 0 else processes[::-1]
             for process in order:
                 contender = process.contender

@@ -96,7 +96,7 @@ def test_where_acorn_fails_the_others_are_still_told(
     other.ready["first_seconds"] = 1.0
     monkeypatch.setattr(training, "contenders_of", lambda *_: [failed, other])
     monkeypatch.setattr(training, "ceiling_of", lambda *_: Ceiling(1e9, 1e9))
-    monkeypatch.setattr(training, "take_turns", lambda *_, **__: None)
+    monkeypatch.setattr(training, "take_turns", lambda *_, before_round, **__: before_round())
     found = training.measure_training(["tiny"], "cpu", None, 1, 1.0, "", print)["tiny"]["contenders"]
     assert found[0] == {"name": "acorn", "failure": "no such module"}
     assert found[1]["tokens_per_second"] == 50
