@@ -2,8 +2,8 @@
 //
 // Logits become the gradient of the cross-entropy by them, in place.
 // A row of logits is read once from memory and then stays in the second cache for three passes: the largest, the
-// exponentials and their sum, the probabilities. PyTorch's own operations take three times as long (docs/lab-notebook.md): each
-// is a pass over memory of its own, in fp32.
+// exponentials and their sum, the probabilities. PyTorch's own operations take three times as long
+// (docs/lab-notebook.md): each is a pass over memory of its own, in fp32.
 
 #include "vectors.h"
 
@@ -78,6 +78,12 @@ static inline void ask_for(const void *row, long bytes) {
     for (long at = 0; at < bytes; at += LINE) __builtin_prefetch((const char *)row + at, 1);
 }
 
+// Asks for a tile that is read next: each of its rows lies on another page, where CPUs do not look ahead.
+static inline void ask_for_tile(const uint16_t *from, long rows, long columns, long top, long left) {
+    for (long r = top; r < rows && r < top + TILE; r++)
+        for (long c = left; c < left + TILE; c += LINE / 2) __builtin_prefetch(from + r * columns + c);
+}
+
 // `from` (rows, columns) becomes `to` (columns, rows).
 void turn(
     const uint16_t *restrict from, int64_t rows, int64_t columns, uint16_t *restrict to, int32_t n_threads
@@ -87,6 +93,7 @@ void turn(
         for (long top = 0; top < rows; top += TILE) {
             const long height = least(TILE, rows - top), width = least(TILE, columns - left);
             for (long c = 0; c < width; c++) ask_for(to + (left + c) * rows + top, height * sizeof *to);
+            ask_for_tile(from, rows, columns, top + TILE, left);
             uint16_t tile[TILE][TILE];
             for (long r = 0; r < height; r++)
                 for (long c = 0; c < width; c++) tile[c][r] = from[(top + r) * columns + left + c];
@@ -106,6 +113,7 @@ void add_turned(
             const long height = least(TILE, rows - top), width = least(TILE, columns - left);
             if (is_first)
                 for (long c = 0; c < width; c++) ask_for(to + (left + c) * rows + top, height * sizeof *to);
+            ask_for_tile(from, rows, columns, top + TILE, left);
             float tile[TILE][TILE];
             for (long r = 0; r < height; r++)
                 for (long c = 0; c < width; c++) tile[c][r] = load_one(from, (top + r) * columns + left + c, BF16);
