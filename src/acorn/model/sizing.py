@@ -49,7 +49,7 @@ def size_of(config: ModelConfig) -> Size:
 
 
 def training_memory(
-    config: ModelConfig, optimizer: str, micro_batch_size: int, activation_bytes: int, device: str, compiled: bool
+    config: ModelConfig, optimizer: str, micro_batch_size: int, activation_bytes: int, device: str, fused: bool
 ) -> int:
     """Bytes that a training step needs at its peak: weights, gradients, optimizer, activations, a chunk of logits.
 
@@ -57,20 +57,19 @@ def training_memory(
         optimizer: "adamw" or "muon".
         micro_batch_size: sequences of one forward pass.
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32).
-        compiled: whether the blocks are; on a GPU they keep less then.
+        fused: what stands between a block's products is compiled or in C, and keeps less for the backward pass.
     """
     size = size_of(config)
     state = ADAMW_BYTES if optimizer == "adamw" else MUON_BYTES
     fixed = size.parameters * (4 + 4 + state) + 4 * config.vocab_size * config.n_embd
     tokens = micro_batch_size * config.block_size
-    compiled_on_gpu = device == "cuda" and compiled
-    stream, inner, passing = (_KEPT_COMPILED_ON_GPU if compiled_on_gpu else _KEPT)[config.architecture]
+    stream, inner, passing = (_KEPT_FUSED.get(device, _KEPT) if fused else _KEPT)[config.architecture]
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * inner * config.mlp_hidden)
     per_token += config.n_layer * config.heads * config.block_size * _bytes_of_weight(config, activation_bytes, device)
     if config.dropout and config.architecture == "seed":  # the mask within the MLP
         per_token += config.n_layer * activation_bytes * config.mlp_hidden
     logits = min(tokens, GROUP[device]) * activation_bytes
-    if not compiled_on_gpu:  # there the pass over the logits keeps fp32 numbers to itself
+    if not (device == "cuda" and fused):  # there the pass over the logits keeps fp32 numbers to itself
         logits += min(tokens, CHUNK[device]) * 8
     return fixed + tokens * (per_token + 4 * passing * config.n_embd) + logits * config.vocab_size
 
@@ -87,7 +86,10 @@ def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) ->
 
 
 _KEPT = {"seed": (8, 3, 0), "gpt2": (8, 4, 0), "modern": (16, 4, 40)}
-_KEPT_COMPILED_ON_GPU = {"seed": (3, 1, 0), "gpt2": (5, 2, 0), "modern": (7, 3, 0)}
+_KEPT_FUSED = {
+    "cpu": _KEPT | {"modern": (2, 6, 16)},
+    "cuda": {"seed": (3, 1, 0), "gpt2": (5, 2, 0), "modern": (7, 3, 0)},
+}
 """Architecture -> what a layer keeps of a token for the backward pass: widths of the stream in fp32 (the stream, its
 norms and what they are made of); widths of the MLP in the products' precision (q, k, v, attention's output and what is
 inside the MLP); and what comes and goes while one layer is gone through backwards, in widths of the stream in fp32.
@@ -100,7 +102,7 @@ def choose_micro_batch_size(
     batch_size: int,
     activation_bytes: int,
     device: str,
-    compiled: bool,
+    fused: bool,
     available: int | None,
 ) -> int:
     """The largest divisor of `batch_size` whose step fits in 80 % of `available` bytes; 1 if none does."""
@@ -108,6 +110,6 @@ def choose_micro_batch_size(
     if available is None:
         return divisors[0]
     for n in divisors:
-        if training_memory(config, optimizer, n, activation_bytes, device, compiled) <= 0.8 * available:
+        if training_memory(config, optimizer, n, activation_bytes, device, fused) <= 0.8 * available:
             return n
     return 1

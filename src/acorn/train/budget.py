@@ -20,6 +20,7 @@ from acorn.runtime.device import Runtime, choose_runtime
 from acorn.runtime.memory import available_memory, resident_memory
 from acorn.train.calibration import seconds_per_step
 from acorn.train.initial_model import load_initial_model
+from acorn.train.network import is_fused
 
 LIBRARIES = 150 * 2**20
 """Bytes of what PyTorch loads and sets up in its first step."""
@@ -55,7 +56,7 @@ def plan_run(config: Config) -> dict[str, Any]:
     available = available_memory(runtime.device)
     model, train = config.model, config.train
     micro_batch_size = train.micro_batch_size or choose_micro_batch_size(
-        model, config.optimizer.name, train.batch_size, width, runtime.device, runtime.compile, available
+        model, config.optimizer.name, train.batch_size, width, runtime.device, is_fused(runtime), available
     )
     size = size_of(model)
     batch_tokens = train.batch_size * model.block_size
@@ -82,7 +83,7 @@ def plan_run(config: Config) -> dict[str, Any]:
         "threads": runtime.threads,
         "micro_batch_size": micro_batch_size,
         "memory_bytes": training_memory(
-            model, config.optimizer.name, micro_batch_size, width, runtime.device, runtime.compile
+            model, config.optimizer.name, micro_batch_size, width, runtime.device, is_fused(runtime)
         )
         + (process + LIBRARIES if runtime.device == "cpu" else 0),
         "memory_available_bytes": available,
@@ -105,7 +106,7 @@ def check_memory(config: Config, runtime: Runtime, available: int | None) -> Non
 
     def needed(micro_batch_size: int) -> int:
         return training_memory(
-            config.model, config.optimizer.name, micro_batch_size, width, runtime.device, runtime.compile
+            config.model, config.optimizer.name, micro_batch_size, width, runtime.device, is_fused(runtime)
         )
 
     now = config.train.micro_batch_size

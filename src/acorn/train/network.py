@@ -7,9 +7,14 @@ import torch
 from acorn.config import Config
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
-from acorn.train.native_block import use_native_blocks
+from acorn.train.native_block import native_block_library, use_native_blocks
 from acorn.train.native_loss import use_native_loss
 from acorn.train.optimizer import build_optimizers
+
+
+def is_fused(runtime: Runtime) -> bool:
+    """Whether what stands between the products of a block is one operation each: compiled, or in C."""
+    return runtime.compile or not isinstance(native_block_library(runtime.device), str)
 
 
 def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.optim.Optimizer]]:

@@ -34,7 +34,7 @@ from acorn.train.environment import changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.initial_model import load_initial_model, take_weights
 from acorn.train.loop import Loop
-from acorn.train.network import build_network
+from acorn.train.network import build_network, is_fused
 from acorn.train.parallel import uncompiled
 from acorn.train.resume import MAY_CHANGE, merge_configs
 from acorn.train.run_start import check_config, check_folder, check_not_begun, clear_leftovers, nothing_left_behind
@@ -227,7 +227,13 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
     width = 4 if runtime.precision == "fp32" else 2
     available = available_memory(runtime.device)
     micro_batch_size = config.train.micro_batch_size or choose_micro_batch_size(
-        config.model, config.optimizer.name, config.train.batch_size, width, runtime.device, runtime.compile, available
+        config.model,
+        config.optimizer.name,
+        config.train.batch_size,
+        width,
+        runtime.device,
+        is_fused(runtime),
+        available,
     )
     config = with_values(
         config,
