@@ -64,13 +64,13 @@ TASKS_OF = {
 def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Contender]:
     """Everybody who can train this model here."""
     common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
-    other = device == "cpu"  # where runs are not compiled unless asked to be
+    compiled = device == "cpu"  # the other way than runs are by themselves
     found = [
         Contender("acorn", "acorn_training", common | {"acorn": task.acorn(**{"train.device": device})}),
         Contender(
-            "acorn, compiled" if other else "acorn, eager",
+            "acorn, compiled" if compiled else "acorn, eager",
             "acorn_training",
-            common | {"acorn": task.acorn(**{"train.device": device, "train.compile": other})},
+            common | {"acorn": task.acorn(**{"train.device": device, "train.compile": compiled})},
         ),
         Contender(
             "acorn, Muon",
@@ -85,12 +85,12 @@ def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Co
     if task.architecture != "seed":  # the seed's loop knows one model only: the same sizes, not the same model
         found.pop()
     settings = {"config_class": _CLASSES[task.architecture], "transformers": _transformers(task), "precision": "bf16"}
-    for name, loop, compiled in (
+    for name, loop, is_compiled in (
         ("transformers, plain loop", "plain", False),
         ("transformers, compiled", "plain", True),
         ("transformers, Trainer", "trainer", False),
     ):
-        extra = settings | {"loop": loop, "compile": compiled}
+        extra = settings | {"loop": loop, "compile": is_compiled}
         found.append(Contender(name, "transformers_training", common | extra))
     if litgpt_python and task.architecture == "modern":
         for name, precision in (("litgpt (bf16-mixed)", "bf16-mixed"), ("litgpt (bf16-true)", "bf16-true")):

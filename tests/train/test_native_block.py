@@ -169,10 +169,11 @@ def test_a_network_with_them_has_the_same_loss_and_gradients(
         assert torch.equal(ours[name], again[name])
 
 
-def test_a_layer_keeps_as_much_as_is_planned() -> None:
+@pytest.mark.parametrize("shape", [{}, {"head_width": 128}, {"head_width": 128, "n_kv_head": 1, "n_inner": 128}])
+def test_a_layer_keeps_as_much_as_is_planned(shape: dict[str, Any]) -> None:
     """What is kept for the backward pass is counted as it is stored."""
     kept = []
-    sizes = {"n_embd": 128, "n_head": 2, "block_size": 64, "vocab_size": 97, "architecture": "modern"}
+    sizes = {"n_embd": 128, "n_head": 2, "block_size": 64, "vocab_size": 97, "architecture": "modern"} | shape
     for n_layer in (1, 2):
         runtime = Runtime("cpu", "bf16", False, 2, True)
         model, _ = build_network(Config(model=ModelConfig(n_layer=n_layer, **sizes)), runtime)
@@ -191,8 +192,9 @@ def test_a_layer_keeps_as_much_as_is_planned() -> None:
         del loss
     weights = 2 * sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)  # in bf16, for the products
     config = model.config
-    stream, inner, _ = _KEPT_FUSED["cpu"]["modern"]
-    planned = 4 * stream * config.n_embd + 2 * inner * config.mlp_hidden + 2 * config.n_head * config.block_size
+    stream, inner, heads, _ = _KEPT_FUSED["cpu"]["modern"]
+    planned = 4 * stream * config.n_embd + 2 * inner * config.mlp_hidden
+    planned += 2 * config.heads * (heads * config.head_dim + config.block_size)
     assert kept[1] - kept[0] - weights == pytest.approx(32 * 64 * planned, rel=0.1)
 
 
@@ -203,6 +205,17 @@ def test_rows_that_begin_at_different_places() -> None:
     ids, starts = torch.arange(12).view(2, 6), torch.tensor([0, 2])
     kept = [KVCache(model.config, 2, 8, starts=starts) for model in (ours, theirs)]
     torch.testing.assert_close(ours.hidden(ids, kept[0]), theirs.hidden(ids, kept[1]), rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_c_does_not_know_goes_pytorchs_way() -> None:
+    norm = NativeRMSNorm(nn.RMSNorm(8, 1e-6), LIBRARY, threads=1)
+    x, rotation = some(1, 3, 2, 8), rotary_tables(torch.arange(3), 8, 100.0)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert torch.equal(norm(x), nn.RMSNorm(8, 1e-6)(x))
+    narrow = nn.RMSNorm(8, 1e-6).bfloat16()
+    heads = NativePlaceHeads(LIBRARY, threads=1)
+    assert torch.equal(heads(x.bfloat16(), narrow, rotation), PlaceHeads()(x.bfloat16(), narrow, rotation))
+    assert torch.equal(heads(x.double(), None, rotation), PlaceHeads()(x.double(), None, rotation))
 
 
 def test_where_they_are_used() -> None:

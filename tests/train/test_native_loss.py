@@ -144,4 +144,4 @@ def test_a_resumed_run_says_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> 
     then = environment.describe_environment(runtime, "")
     monkeypatch.setattr(environment, "native_loss_library", lambda device: "no C compiler was found")
     now = environment.describe_environment(runtime, "")
-    assert environment.changed_since(then, now) == ["loss: C then, PyTorch now"]
+    assert environment.changed_since(then, now) == ["native: loss, blocks then, blocks now"]

@@ -3,7 +3,7 @@
 // A token reads every weight once and computes little with it, so memory sets the pace. PyTorch reaches half of that
 // pace (docs/performance.md): each of its few hundred small operations is a call that pushes others out of the
 // caches, and products of one row are slow in bf16. Here each weight is read once, in order, in the type it is stored
-// in, and used for all sequences. Activations and sums are fp32. Letters for sizes are those of model/gpt.py.
+// in, and used for all sequences. Activations and sums are fp32; what tiles multiply is rounded to bf16. Letters for sizes are those of model/gpt.py.
 
 #include "vectors.h"
 #if defined(__AMX_BF16__) && defined(__linux__)
@@ -124,22 +124,18 @@ static long tile_room(int batch, long columns) {
 }
 
 #ifdef HAS_TILES
-static int has_tiles(void) { // Linux wants to be asked before the first use
-    static int answer = -1;
-    if (answer < 0) answer = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
-    return answer;
+static int has_tiles; // whether Linux, which wants to be asked before the first use, lets this process have them
+
+static void ask_for_tiles(void) {
+    has_tiles = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
 }
 
 static void begin_tiles(void) {
-    struct {
+    static const struct { // static: compilers were seen to take only the first bytes of it as read
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
-    } shapes = {.palette = 1};
-    for (int tile = 0; tile < 6; tile++) {
-        shapes.row_bytes[tile] = 64;
-        shapes.rows[tile] = TILE;
-    }
+    } shapes = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {TILE, TILE, TILE, TILE, TILE, TILE}};
     _tile_loadconfig(&shapes);
 }
 
@@ -181,6 +177,7 @@ static void multiply_with_tiles(const matrix *m, int type, const float *x, int b
             store_one(
                 inputs + b / TILE * TILE * columns, (c / 2 * TILE + b % TILE) * 2 + c % 2, x[b * m->columns + c], BF16
             );
+    __asm__ volatile("" ::: "memory");
 #pragma omp for schedule(static) nowait
     for (long row = 0; row < m->rows; row += TILE) {
         for (long first = 0; first < batch; first += TILE) {
@@ -196,6 +193,7 @@ static void multiply_with_tiles(const matrix *m, int type, const float *x, int b
                 } else {
                     uint16_t tiles[2][TILE][TILE_COLUMNS] __attribute__((aligned(64)));
                     copy_tiles(m, type, row, c, tiles);
+                    __asm__ volatile("" ::: "memory"); // loads of tiles do not tell compilers what they read
                     _tile_loadd(2, tiles[0], sizeof tiles[0][0]);
                     _tile_loadd(3, tiles[1], sizeof tiles[1][0]);
                 }
@@ -222,7 +220,7 @@ static void multiply_with_tiles(const matrix *m, int type, const float *x, int b
 
 static void multiply(const matrix *m, int type, const float *x, int batch, uint16_t *inputs, float *y) {
 #ifdef HAS_TILES
-    if (type != FP32 && batch >= TILES_FROM && has_tiles()) {
+    if (type != FP32 && batch >= TILES_FROM && has_tiles) {
         multiply_with_tiles(m, type, x, batch, inputs, y);
         return;
     }
@@ -334,12 +332,15 @@ void decode(const model *m, const cache *kv, const int64_t *ids, float *room, fl
     float *up = mixed + (long)B * H * D, *gate = up + (long)B * F, *of_threads = gate + (long)B * F;
 
     const int gated = m->activation == SWIGLU;
+#ifdef HAS_TILES
+    ask_for_tiles();
+#endif
 #pragma omp parallel num_threads(m->n_threads)
     {
         float *scores = of_threads + this_thread() * thread_room(m, kv);
         uint16_t *inputs = (uint16_t *)up_to_multiple((long)(scores + kv->length), 64);
 #ifdef HAS_TILES
-        if (has_tiles()) begin_tiles();
+        if (has_tiles) begin_tiles();
 #endif
 #pragma omp for
         for (int b = 0; b < B; b++) {
@@ -386,12 +387,10 @@ void decode(const model *m, const cache *kv, const int64_t *ids, float *room, fl
 #pragma omp barrier
 #pragma omp for
             for (long i = 0; i < (long)B * F; i += WIDTH) {
-                const int n = B * F - i < WIDTH ? B * F - i : WIDTH;
-                floats input = {0}, factor = all(1);
-                memcpy(&input, (gated ? gate : up) + i, n * sizeof(float));
-                if (gated) memcpy(&factor, up + i, n * sizeof(float));
-                const floats output = activated(input, m->activation) * factor;
-                memcpy(up + i, &output, n * sizeof(float));
+                const long n = (long)B * F - i;
+                floats y = activated(load_some(gated ? gate : up, i, n, FP32), m->activation);
+                if (gated) y *= load_some(up, i, n, FP32);
+                store_some(up, i, n, y, FP32);
             }
             multiply(&layer->down_proj, m->type, up, B, inputs, delta);
 #pragma omp barrier
@@ -404,7 +403,7 @@ void decode(const model *m, const cache *kv, const int64_t *ids, float *room, fl
         }
         multiply(&m->head, m->type, normed, B, inputs, logits);
 #ifdef HAS_TILES
-        if (has_tiles()) _tile_release();
+        if (has_tiles) _tile_release();
 #endif
     }
 }

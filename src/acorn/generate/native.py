@@ -34,7 +34,7 @@ class NativeDecoder:
 
     Args:
         model: on the CPU.
-        weight_type: of the matrices. Everything else, and all sums, are fp32.
+        weight_type: of the matrices. Everything else, and all sums, are fp32, but that tiles multiply bf16.
     """
 
     def __init__(self, model: GPT, weight_type: WeightType, library: ctypes.CDLL) -> None:

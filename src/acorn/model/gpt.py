@@ -256,10 +256,15 @@ def embedding(n: int, width: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.zeros(n, width), freeze=False)
 
 
-def in_product_dtype(x: Tensor) -> Tensor:
-    """x in the type that autocast multiplies in: several products read it, and each would convert it by itself."""
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type that x is multiplied in: autocast's, where that is on."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def in_product_dtype(x: Tensor) -> Tensor:
+    """x in the type that it is multiplied in: several products read it, and each would convert it by itself."""
+    return x.to(product_dtype(x))
 
 
 def norm(config: ModelConfig) -> nn.Module:

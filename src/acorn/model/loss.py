@@ -112,7 +112,8 @@ class _WithGradients(torch.autograd.Function):
         grad_x, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
         grad_weight.mul_(scale)  # in place: PyTorch refuses a second backward pass, which would scale it twice
-        return grad_x * scale.to(grad_x.dtype), grad_weight.to(ctx.weight_dtype).contiguous(), None, None
+        # A scalar of fp32 stays one: rounded to grad_x's bf16, 1 / 3,072 would be 0.2 % too large.
+        return grad_x * scale, grad_weight.to(ctx.weight_dtype).contiguous(), None, None
 
 
 def _weight_gradient(grad_logits: Tensor, x: Tensor) -> Tensor:

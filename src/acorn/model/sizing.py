@@ -63,8 +63,9 @@ def training_memory(
     state = ADAMW_BYTES if optimizer == "adamw" else MUON_BYTES
     fixed = size.parameters * (4 + 4 + state) + 4 * config.vocab_size * config.n_embd
     tokens = micro_batch_size * config.block_size
-    stream, inner, passing = (_KEPT_FUSED.get(device, _KEPT) if fused else _KEPT)[config.architecture]
-    per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * inner * config.mlp_hidden)
+    stream, inner, heads, passing = (_KEPT_FUSED.get(device, _KEPT) if fused else _KEPT)[config.architecture]
+    narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
+    per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * narrow)
     per_token += config.n_layer * config.heads * config.block_size * _bytes_of_weight(config, activation_bytes, device)
     if config.dropout and config.architecture == "seed":  # the mask within the MLP
         per_token += config.n_layer * activation_bytes * config.mlp_hidden
@@ -85,15 +86,16 @@ def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) ->
     return 24 if drops and not knows_dropout else 0
 
 
-_KEPT = {"seed": (8, 3, 0), "gpt2": (8, 4, 0), "modern": (16, 4, 40)}
+_KEPT = {"seed": (8, 3, 0, 0), "gpt2": (8, 4, 0, 0), "modern": (16, 4, 0, 40)}
 _KEPT_FUSED = {
-    "cpu": _KEPT | {"modern": (2, 6, 16)},
-    "cuda": {"seed": (3, 1, 0), "gpt2": (5, 2, 0), "modern": (7, 3, 0)},
+    "cpu": _KEPT | {"modern": (3, 3, 6, 16)},
+    "cuda": {"seed": (3, 1, 0, 0), "gpt2": (5, 2, 0, 0), "modern": (7, 3, 0, 0)},
 }
 """Architecture -> what a layer keeps of a token for the backward pass: widths of the stream in fp32 (the stream, its
-norms and what they are made of); widths of the MLP in the products' precision (q, k, v, attention's output and what is
-inside the MLP); and what comes and goes while one layer is gone through backwards, in widths of the stream in fp32.
-Counted from what steps were seen to take."""
+norms and what they are made of); widths of the MLP in the products' precision (what is inside it and, where heads are
+not counted apart, q, k, v and attention's output); widths of all heads in that precision; and what comes and goes
+while one layer is gone through backwards, in widths of the stream in fp32. Counted from what steps were seen to
+take."""
 
 
 def choose_micro_batch_size(

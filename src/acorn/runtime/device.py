@@ -18,10 +18,10 @@ from acorn.runtime.memory import kept_for_reuse
 Precision = Literal["fp32", "bf16", "fp16"]
 
 COMPILE_SECONDS = 30
-"""What torch.compile costs before the first step with nothing in its cache: 24 on two fast cores, more on slow ones."""
+"""What torch.compile costs before the first step with nothing in its cache: 24 on two fast cores, less beside a GPU."""
 
 COMPILED_GAIN = {"fp32": 0.2, "bf16": 0.3, "fp16": 0.3}
-"""How much faster compiled steps of the modern architecture are (docs/lab-notebook.md; fp16 is taken to be like bf16).
+"""How much faster compiled steps are, at least (docs/performance.md; fp16 is taken to be like bf16).
 
 Matrix products take most of a step, and no compiler makes them faster.
 """
@@ -193,8 +193,8 @@ def _choose_compile(
         return wanted, "as asked"
     if device == "mps":
         return False, "not on this device"
-    if device == "cpu":  # modern has its operations in C (train/native_block.py), GPT-2's layout gains nothing
-        return False, "it gains nothing on a CPU"
+    if device == "cpu":  # what stands between products is in C (train/native_block.py)
+        return False, "not on a CPU, unless asked for"
     gain = COMPILED_GAIN[precision]
     if expected_seconds is not None and expected_seconds * gain / (1 + gain) <= COMPILE_SECONDS:
         return False, f"the run is too short to earn {COMPILE_SECONDS} s of compiling back"

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from acorn.runtime.device import Runtime
+from acorn.train.native_block import native_block_library
 from acorn.train.native_loss import native_loss_library
 
 PACKAGES = ("acorn-lm", "torch", "numpy", "tokenizers", "datasets", "safetensors", "pydantic")
 
-EQUALITY = ("torch", "machine", "device", "threads", "world_size", "precision", "compile", "loss")
+EQUALITY = ("torch", "machine", "device", "threads", "world_size", "precision", "compile", "native")
 """What bit-for-bit equality of a resumed run rests on."""
 
 
@@ -30,13 +31,19 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "threads": runtime.threads,
         "precision": runtime.precision,
         "compile": runtime.compile,
-        "loss": "PyTorch" if isinstance(native_loss_library(runtime.device), str) else "C",
+        "native": _native(runtime.device),
         "choices": list(runtime.reasons),
         "world_size": 1,
         "strategy": "single",
         "git_revision": _git_revision(),
         "command_line": command_line,
     }
+
+
+def _native(device: str) -> str:
+    """What of a training step is computed by acorn's own C files."""
+    libraries = {"loss": native_loss_library(device), "blocks": native_block_library(device)}
+    return ", ".join(name for name, library in libraries.items() if not isinstance(library, str)) or "nothing"
 
 
 def changed_since(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from acorn.model.attention import CausalWeights
-from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, in_product_dtype
+from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, product_dtype
 from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
 
@@ -32,9 +32,9 @@ class NativeRMSNorm(nn.RMSNorm):
         self._library, self._threads = library, threads
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype not in TYPES or self.weight.dtype != torch.float32:
+        dtype = product_dtype(x)
+        if not {x.dtype, dtype} <= TYPES.keys() or self.weight.dtype != torch.float32:
             return super().forward(x)
-        dtype = in_product_dtype(x[:0]).dtype
         return _RMSNorm.apply(x.contiguous(), self.weight, self.eps, dtype, self._library, self._threads)
 
 
@@ -66,15 +66,20 @@ class _RMSNorm(torch.autograd.Function):
         return grad_x, grad_weights.sum(0), None, None, None, None
 
 
-class NativePlaceHeads(PlaceHeads):
-    """The same as PlaceHeads, up to rounding."""
+class _InC(nn.Module):
+    """What a module without parameters needs besides: native_block.c, loaded, and the threads that share the work."""
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         super().__init__()
         self._library, self._threads = library, threads
 
+
+class NativePlaceHeads(_InC, PlaceHeads):
+    """The same as PlaceHeads, up to rounding."""
+
     def forward(self, x: Tensor, norm: nn.RMSNorm | None, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-        if x.dtype not in TYPES or rotation is None or rotation[0].dim() != 2:
+        known = x.dtype in TYPES and (norm is None or norm.weight.dtype == torch.float32)
+        if not known or rotation is None or rotation[0].dim() != 2:
             return super().forward(x, norm, rotation)
         weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
         return _PlaceHeads.apply(x.contiguous(), weight, eps, *rotation, self._library, self._threads)
@@ -116,12 +121,8 @@ class _PlaceHeads(torch.autograd.Function):
         return grad_x, None if weight is None else grad_weights.sum(0), None, None, None, None, None
 
 
-class NativeCausalWeights(CausalWeights):
+class NativeCausalWeights(_InC, CausalWeights):
     """The same as CausalWeights, up to rounding."""
-
-    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
-        super().__init__()
-        self._library, self._threads = library, threads
 
     def forward(self, q: Tensor, k: Tensor, begin: int) -> Tensor:
         if q.dtype not in TYPES:
@@ -152,12 +153,8 @@ class _CausalSoftmax(torch.autograd.Function):
         return grad_scores, None, None, None
 
 
-class NativeSwiGLU(SwiGLU):
+class NativeSwiGLU(_InC, SwiGLU):
     """The same as SwiGLU, up to rounding."""
-
-    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
-        super().__init__()
-        self._library, self._threads = library, threads
 
     def forward(self, gate: Tensor, up: Tensor) -> Tensor:
         if gate.dtype not in TYPES:
@@ -216,18 +213,16 @@ def native_block_library(device: str) -> ctypes.CDLL | str:
         pointer, size, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
         norm: list[Any] = [pointer, number, pointer, real, size, size]
         heads: list[Any] = [pointer, number, pointer, real, pointer, pointer, *[size] * 4]
-        library.rms_norm.argtypes = [*norm, pointer, number, number]
-        library.rms_norm_backward.argtypes = [*norm, pointer, number, pointer, pointer, number]
-        library.place_heads.argtypes = [*heads, pointer, number]
-        library.place_heads_backward.argtypes = [*heads, pointer, pointer, pointer, number]
-        library.causal_softmax.argtypes = [pointer, number, size, size, size, real, number]
-        library.causal_softmax_backward.argtypes = [pointer, pointer, number, size, size, size, real, pointer, number]
-        library.swiglu.argtypes = [pointer, pointer, number, size, pointer, number]
-        library.swiglu_backward.argtypes = [pointer, pointer, number, size, pointer, pointer, pointer, number]
-        for function in (
-            *(library.rms_norm, library.rms_norm_backward, library.place_heads),
-            *(library.place_heads_backward, library.causal_softmax, library.causal_softmax_backward),
-            *(library.swiglu, library.swiglu_backward),
-        ):
-            function.restype = None
+        for name, types in {
+            "rms_norm": [*norm, pointer, number, number],
+            "rms_norm_backward": [*norm, pointer, number, pointer, pointer, number],
+            "place_heads": [*heads, pointer, number],
+            "place_heads_backward": [*heads, pointer, pointer, pointer, number],
+            "causal_softmax": [pointer, number, size, size, size, real, number],
+            "causal_softmax_backward": [pointer, pointer, number, size, size, size, real, pointer, number],
+            "swiglu": [pointer, pointer, number, size, pointer, number],
+            "swiglu_backward": [pointer, pointer, number, size, pointer, pointer, pointer, number],
+        }.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = types, None
     return library

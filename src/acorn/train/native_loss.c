@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) float row(void *logits, long V, lon
     const float share = 1 / sum;
     for (long c = 0; c < whole; c += WIDTH) store(logits, c, load(powers, c, FP32) * share, type);
     for (long c = whole; c < V; c++) store_one(logits, c, powers[c] * share, type);
-    store_one(logits, target, expf(of_target) * share - 1, type);
+    store_one(logits, target, powers[target] * share - 1, type);
     return logf(sum) - of_target;
 }
 

@@ -30,7 +30,7 @@ from acorn.runtime.device import Runtime, choose_runtime, measure_peak
 from acorn.runtime.memory import available_memory
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors
-from acorn.train.environment import changed_since, describe_environment
+from acorn.train.environment import EQUALITY, changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.initial_model import load_initial_model, take_weights
 from acorn.train.loop import Loop
@@ -175,9 +175,7 @@ def _run(
         trackers = open_trackers(config.report.trackers, config.name, run.root, config.model_dump(), progress.note)
         stack.enter_context(contextlib.closing(trackers))
         _note_inequality(config, checkpoint, environment, counters, progress)
-        resolved = {key: environment[key] for key in ("torch", "machine", "device", "threads", "world_size")} | {
-            "precision": config.train.precision,
-            "compile": config.train.compile,
+        resolved = {key: environment[key] for key in EQUALITY} | {
             "micro_batch_size": config.train.micro_batch_size,
             "strategy": config.parallel.strategy,
             "tokenizer": tokenizer.fingerprint,
