@@ -7,9 +7,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from acorn.config import Config, ModelConfig
+from acorn.config import Config, ModelConfig, TrainConfig
 from acorn.config_files import with_values
 from acorn.model.sizing import size_of
+from acorn.runtime.device import choose_runtime
 from benchmarks.machine import Ceiling, ceiling_of
 from benchmarks.turns import Contender, take_turns
 
@@ -61,8 +62,12 @@ TASKS_OF = {
 """Device -> what is measured on it unless asked otherwise."""
 
 
-def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Contender]:
-    """Everybody who can train this model here."""
+def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | None) -> list[Contender]:
+    """Everybody who can train this model here.
+
+    Args:
+        precision: of the others, which would not choose by themselves; acorn chooses.
+    """
     common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
     compiled = device == "cpu"  # the other way than runs are by themselves
     found = [
@@ -84,7 +89,11 @@ def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Co
         found.insert(2, Contender("acorn, not repeatable", "acorn_training", common | {"acorn": task.acorn(**extra)}))
     if task.architecture != "seed":  # the seed's loop knows one model only: the same sizes, not the same model
         found.pop()
-    settings = {"config_class": _CLASSES[task.architecture], "transformers": _transformers(task), "precision": "bf16"}
+    settings = {
+        "config_class": _CLASSES[task.architecture],
+        "transformers": _transformers(task),
+        "precision": precision,
+    }
     for name, loop, is_compiled in (
         ("transformers, plain loop", "plain", False),
         ("transformers, compiled", "plain", True),
@@ -93,9 +102,9 @@ def contenders_of(task: Task, device: str, litgpt_python: str | None) -> list[Co
         extra = settings | {"loop": loop, "compile": is_compiled}
         found.append(Contender(name, "transformers_training", common | extra))
     if litgpt_python and task.architecture == "modern":
-        for name, precision in (("litgpt (bf16-mixed)", "bf16-mixed"), ("litgpt (bf16-true)", "bf16-true")):
-            extra = {"litgpt": _litgpt(task), "litgpt_precision": precision, "compile": True, "tied": True}
-            found.append(Contender(name, "litgpt_training", common | extra, python=litgpt_python))
+        for kind in ("bf16-mixed", "bf16-true") if precision == "bf16" else ("32-true",):
+            extra = {"litgpt": _litgpt(task), "litgpt_precision": kind, "compile": True, "tied": True}
+            found.append(Contender(f"litgpt ({kind})", "litgpt_training", common | extra, python=litgpt_python))
     return found
 
 
@@ -170,9 +179,11 @@ def measure_training(
         only: contenders whose name holds this; empty: all.
     """
     tables = {}
+    chosen = choose_runtime(TrainConfig(device=device))  # type: ignore[arg-type]
+    precision = "fp32" if chosen.precision == "fp32" else "bf16"
     for name in names:
         task = TASKS[name]
-        contenders = [c for c in contenders_of(task, device, litgpt_python) if only in c.name]
+        contenders = [c for c in contenders_of(task, device, precision, litgpt_python) if only in c.name]
         say(f"training {name}")
         tokens = task.batch_size * task.block_size
         limits: dict[str, list[Ceiling]] = {"fp32": [], "bf16": []}
@@ -199,12 +210,18 @@ def measure_training(
                     facts["acorn_is_faster_by"] = first.rate / contender.rate
                     facts["memory_to_acorn"] = contender.peak_bytes / first.peak_bytes
                 facts |= {
-                    "share_of_bf16_peak": achieved / ceilings["bf16"]["peak"],
-                    "share_of_bf16_at_shapes": achieved / ceilings["bf16"]["at_shapes"],
+                    "share_of_peak": achieved / ceilings[precision]["peak"],
+                    "share_of_peak_at_shapes": achieved / ceilings[precision]["at_shapes"],
                 }
                 facts |= _update(contender.turns[-1])
             rows.append(facts)
-        tables[name] = {"task": asdict(task), "size": asdict(size), "ceilings": ceilings, "contenders": rows}
+        tables[name] = {
+            "task": asdict(task),
+            "size": asdict(size),
+            "ceilings": ceilings,
+            "precision": precision,
+            "contenders": rows,
+        }
         _print(tables[name])
     return tables
 
@@ -223,11 +240,13 @@ def _update(turn: dict[str, Any]) -> dict[str, float]:
 
 def _print(table: dict[str, Any]) -> None:
     bf16, fp32 = table["ceilings"]["bf16"], table["ceilings"]["fp32"]
+    peak = table["ceilings"][table["precision"]]["peak"]
     print(
         f"\ntraining {table['task']['name']}: {table['size']['parameters']:,} parameters, "
         f"{table['task']['batch_size']} x {table['task']['block_size']} tokens a step; matrix products: "
         f"bf16 {bf16['peak'] / 1e9:,.0f} GFLOP/s (at the model's shapes {bf16['at_shapes'] / 1e9:,.0f}), "
-        f"fp32 {fp32['peak'] / 1e9:,.0f} ({fp32['at_shapes'] / 1e9:,.0f})"
+        f"fp32 {fp32['peak'] / 1e9:,.0f} ({fp32['at_shapes'] / 1e9:,.0f}). "
+        f"Trained in {table['precision']}, of which the shares are."
     )
     print(f"{'':28}{'tokens/s':>10}{'slower by':>11}{'of peak':>9}{'of shapes':>11}{'memory':>10}{'first step':>12}")
     for row in table["contenders"]:
@@ -237,13 +256,13 @@ def _print(table: dict[str, Any]) -> None:
         slower_by = f"{row['acorn_is_faster_by']:.2f}x" if "acorn_is_faster_by" in row else "-"
         print(
             f"{row['name']:28}{row['tokens_per_second']:>10,.0f}{slower_by:>11}"
-            f"{row['share_of_bf16_peak']:>9.1%}{row['share_of_bf16_at_shapes']:>11.1%}"
+            f"{row['share_of_peak']:>9.1%}{row['share_of_peak_at_shapes']:>11.1%}"
             f"{row['peak_bytes'] / 2**20:>6,.0f} MiB{row['first_seconds']:>10.1f} s"
         )
         if "share_of_update" in row:
             rate = row["update_flops_per_second"]
             print(
                 f"  Muon's updates are {row['share_of_update']:.1%} of its step; {rate / 1e9:,.0f} GFLOP/s of its "
-                f"iterations' products, {rate / bf16['peak']:.0%} of the peak"
+                f"iterations' products, {rate / peak:.0%} of the peak"
             )
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Training transformers' own GPT-2 or Qwen3: a plain loop in bf16 (eager or compiled), or its Trainer."""
+"""Training transformers' own GPT-2 or Qwen3: a plain loop (eager or compiled), or its Trainer."""
 
 from __future__ import annotations
 

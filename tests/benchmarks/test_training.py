@@ -63,6 +63,17 @@ def test_transformers_gets_the_same_network(name: str) -> None:
     assert sum(p.numel() for p in theirs.parameters()) == size_of(task.config.model).parameters + biases
 
 
+@pytest.mark.parametrize(
+    ("precision", "litgpt"),
+    [("bf16", ["litgpt (bf16-mixed)", "litgpt (bf16-true)"]), ("fp32", ["litgpt (32-true)"])],
+)
+def test_the_others_train_in_the_precision_that_is_faster_here(precision: str, litgpt: list[str]) -> None:
+    contenders = training.contenders_of(training.TASKS["modern-256"], "cpu", precision, sys.executable)
+    others = [c for c in contenders if c.module == "transformers_training"]
+    assert [c.specification["precision"] for c in others] == [precision] * 3
+    assert [c.name for c in contenders if c.module == "litgpt_training"] == litgpt
+
+
 @pytest.mark.parametrize("name", training.TASKS)
 def test_the_ceiling_counts_every_product(name: str) -> None:
     model = training.TASKS[name].config.model

@@ -7,7 +7,7 @@ import torch
 
 from acorn.config import TrainConfig
 from acorn.errors import UsageError
-from acorn.runtime import memory
+from acorn.runtime import device, memory
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak, runtime_for_inference, usable_cores
 
 
@@ -18,11 +18,19 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "precision"),
-    [({"avx2": True}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
+    ("capabilities", "speedup", "precision"),
+    [
+        ({"avx2": True}, None, "fp32"),  # emulated: not even tried
+        ({"avx512_bf16": True}, 1.9, "bf16"),
+        ({"avx512_bf16": True}, 0.5, "fp32"),
+        ({"amx_bf16": True}, 7.0, "bf16"),
+    ],
 )
-def test_bf16_where_the_hardware_multiplies_it(no_gpu, monkeypatch, capabilities: dict, precision: str) -> None:
+def test_bf16_on_a_cpu_that_multiplies_it_faster(
+    no_gpu, monkeypatch, capabilities: dict, speedup: float | None, precision: str
+) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(device, "speedup_of_bf16", lambda: pytest.fail("measured") if speedup is None else speedup)
     runtime = choose_runtime(TrainConfig())
     assert (runtime.device, runtime.precision) == ("cpu", precision)
     assert any(reason.startswith(f"precision {precision}:") for reason in runtime.reasons)

@@ -27,6 +27,10 @@ Matrix products take most of a step, and no compiler makes them faster.
 """
 
 
+WORTH_ROUNDING = 1.3
+"""How much faster bf16 products have to be on a CPU for `auto` to take them; less is lost again in conversions."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """How this machine computes. Choosing it changes nothing; `start` does."""
@@ -135,6 +139,16 @@ def multiplies_bf16(device: str) -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile") or has.get("bf16"))
 
 
+def speedup_of_bf16() -> float:
+    """How many times as fast as fp32 the CPU multiplies bf16, measured in a tenth of a second.
+
+    That it has instructions for it does not say: AVX512-BF16 halves the rate on some (docs/lab-notebook.md).
+    """
+    fp32, bf16 = (torch.randn(1024, 1024).to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    pairs = [(_seconds_of_product("cpu", fp32, fp32), _seconds_of_product("cpu", bf16, bf16)) for _ in range(5)]
+    return min(fp32 for fp32, _ in pairs) / min(bf16 for _, bf16 in pairs)
+
+
 def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.3) -> float:
     """FLOP/s of a large matrix product in `dtype`: the machine's peak as it stands now."""
     n = 2048 if device == "cpu" else 8192
@@ -143,12 +157,16 @@ def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.3) -> float
     a @ b
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:
-        _wait_for(device)
-        start = time.perf_counter()
-        a @ b
-        _wait_for(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, _seconds_of_product(device, a, b))
     return 2 * n**3 / best
+
+
+def _seconds_of_product(device: str, a: torch.Tensor, b: torch.Tensor) -> float:
+    _wait_for(device)
+    start = time.perf_counter()
+    a @ b
+    _wait_for(device)
+    return time.perf_counter() - start
 
 
 def _wait_for(device: str) -> None:
@@ -176,6 +194,10 @@ def _choose_device(wanted: str) -> tuple[str, str]:
 def _choose_precision(device: str, wanted: str) -> tuple[Precision, str]:
     hardware = multiplies_bf16(device)
     if wanted == "auto":
+        if hardware and device == "cpu":
+            speedup = speedup_of_bf16()
+            chosen: Precision = "bf16" if speedup >= WORTH_ROUNDING else "fp32"
+            return chosen, f"bf16 products are {speedup:.1f} times as fast as fp32 ones here"
         if hardware:
             return "bf16", "the hardware multiplies it"
         if device == "cuda":
