@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import platform
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -75,3 +78,35 @@ def network_attempts() -> Iterator[list[str]]:
     _network_attempts.clear()
     yield _network_attempts
     assert not _network_attempts, f"the test tried to use the network: {_network_attempts}"
+
+
+CPUS = {
+    "this CPU": [],
+    "AVX2": ["-march=haswell"],
+    "SSE": ["-march=x86-64"],
+    "tiles": ["-D__AMX_BF16__", f"-I{Path(__file__).parent / 'emulated'}"],
+}
+"""What a compiler is told after acorn's own options, to compile for a CPU that this one can stand for."""
+
+
+@pytest.fixture(scope="module", params=CPUS)
+def cpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """acorn's C files as they are compiled for CPUs of several kinds, one after the other."""
+    from acorn.runtime.c_library import c_library
+
+    if isinstance(c_library("acorn.generate", "decode"), str):
+        pytest.skip("needs a C compiler with OpenMP")
+    if CPUS[request.param] and platform.machine() != "x86_64":
+        pytest.skip("needs an x86-64 CPU")
+    with pytest.MonkeyPatch.context() as patch:
+        if CPUS[request.param]:
+            folder = tmp_path_factory.mktemp("cpu")
+            compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))))
+            script = folder / "cc"
+            script.write_text(f'#!/bin/sh\nexec {compiler} "$@" {" ".join(CPUS[request.param])}\n')
+            script.chmod(0o755)
+            patch.setenv("CC", str(script))
+            patch.setenv("XDG_CACHE_HOME", str(folder))
+        c_library.cache_clear()
+        yield request.param
+    c_library.cache_clear()

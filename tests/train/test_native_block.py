@@ -23,10 +23,13 @@ from acorn.train.native_block import (
 )
 from acorn.train.network import build_network
 
-LIBRARY: Any = native_block_library("cpu")
-pytestmark = pytest.mark.skipif(isinstance(LIBRARY, str), reason="needs a C compiler with OpenMP")
+pytestmark = pytest.mark.usefixtures("cpu")
 TYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
 """What is computed in, and by what share of the largest number a result may be off."""
+
+
+def library() -> Any:
+    return native_block_library("cpu")
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:
@@ -47,7 +50,7 @@ def near(ours: Tensor | None, exact: Tensor | None, tolerance: float) -> None:
 def test_rms_norm(C: int, dtype: torch.dtype, tolerance: float, autocast: bool) -> None:
     exact = nn.RMSNorm(C, 1e-5).double()
     exact.weight.data = some(C, seed=1).double()
-    ours = NativeRMSNorm(nn.RMSNorm(C, 1e-5), LIBRARY, threads=2)
+    ours = NativeRMSNorm(nn.RMSNorm(C, 1e-5), library(), threads=2)
     ours.weight.data = exact.weight.data.float()
     x = (3 * some(5, 7, C)).to(dtype).requires_grad_()
     exact_x = x.detach().double().requires_grad_()
@@ -74,7 +77,7 @@ def test_norm_and_rotation_of_heads(D: int, normed: bool, dtype: torch.dtype, to
     rotation = rotary_tables(torch.arange(T), D, 100.0)
     x = some(B, T, H, D).to(dtype).requires_grad_()
     exact_x = x.detach().double().requires_grad_()
-    y = NativePlaceHeads(LIBRARY, threads=2)(x, norm, rotation)
+    y = NativePlaceHeads(library(), threads=2)(x, norm, rotation)
     wanted = PlaceHeads()(exact_x, exact_norm, (rotation[0].double(), rotation[1].double()))
     assert y.dtype == dtype
     assert wanted.shape == (B, H, T, D)
@@ -92,7 +95,7 @@ def test_norm_and_rotation_of_heads(D: int, normed: bool, dtype: torch.dtype, to
 def test_swiglu(F: int, dtype: torch.dtype, tolerance: float) -> None:
     gate, up = ((30 * some(3, 5, F, seed=seed)).to(dtype).requires_grad_() for seed in (1, 2))
     exact_gate, exact_up = (x.detach().double().requires_grad_() for x in (gate, up))
-    y, wanted = NativeSwiGLU(LIBRARY, threads=2)(gate, up), SwiGLU()(exact_gate, exact_up)
+    y, wanted = NativeSwiGLU(library(), threads=2)(gate, up), SwiGLU()(exact_gate, exact_up)
     grad = some(3, 5, F, seed=3).to(dtype)
     y.backward(grad)
     wanted.backward(grad.double())
@@ -107,7 +110,7 @@ def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tole
     N, D, keys = 3, 8, begin + queries
     q, k = some(N, queries, D, seed=1).to(dtype).requires_grad_(), some(N, keys, D, seed=2).to(dtype).requires_grad_()
     exact_q, exact_k = (x.detach().double().requires_grad_() for x in (q, k))
-    weights = NativeCausalWeights(LIBRARY, threads=2)(q, k, begin)
+    weights = NativeCausalWeights(library(), threads=2)(q, k, begin)
     wanted = (exact_q @ exact_k.mT / D**0.5).masked_fill(torch.ones(queries, keys).triu(begin + 1) > 0, -torch.inf)
     wanted = wanted.softmax(-1)
     grad = some(N, queries, keys, seed=3).to(dtype)
@@ -121,10 +124,13 @@ def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tole
 
 def test_numbers_that_are_not_finite_stay_so() -> None:
     nan = torch.full((1, 3, 4), float("nan"))
-    assert NativeCausalWeights(LIBRARY, threads=1)(nan, nan, 0).isnan().sum() == 6
+    assert NativeCausalWeights(library(), threads=1)(nan, nan, 0).isnan().sum() == 6
     x = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
-    assert NativeRMSNorm(nn.RMSNorm(2, 1e-6), LIBRARY, threads=1)(x).isnan().any(1).all()
-    assert NativeSwiGLU(LIBRARY, threads=1)(x, torch.ones(2, 2)).isfinite().tolist() == [[False, True], [False, True]]
+    assert NativeRMSNorm(nn.RMSNorm(2, 1e-6), library(), threads=1)(x).isnan().any(1).all()
+    assert NativeSwiGLU(library(), threads=1)(x, torch.ones(2, 2)).isfinite().tolist() == [
+        [False, True],
+        [False, True],
+    ]
 
 
 SHAPES: list[dict[str, Any]] = [
@@ -208,12 +214,12 @@ def test_rows_that_begin_at_different_places() -> None:
 
 
 def test_what_the_c_does_not_know_goes_pytorchs_way() -> None:
-    norm = NativeRMSNorm(nn.RMSNorm(8, 1e-6), LIBRARY, threads=1)
+    norm = NativeRMSNorm(nn.RMSNorm(8, 1e-6), library(), threads=1)
     x, rotation = some(1, 3, 2, 8), rotary_tables(torch.arange(3), 8, 100.0)
     with torch.autocast("cpu", dtype=torch.float16):
         assert torch.equal(norm(x), nn.RMSNorm(8, 1e-6)(x))
     narrow = nn.RMSNorm(8, 1e-6).bfloat16()
-    heads = NativePlaceHeads(LIBRARY, threads=1)
+    heads = NativePlaceHeads(library(), threads=1)
     assert torch.equal(heads(x.bfloat16(), narrow, rotation), PlaceHeads()(x.bfloat16(), narrow, rotation))
     assert torch.equal(heads(x.double(), None, rotation), PlaceHeads()(x.double(), None, rotation))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,13 +16,16 @@ from acorn.train import environment
 from acorn.train.native_loss import NativeCrossEntropy, NativeSoftmaxGradient, native_loss_library, use_native_loss
 from acorn.train.network import build_network
 
-LIBRARY = native_loss_library("cpu")
-pytestmark = pytest.mark.skipif(isinstance(LIBRARY, str), reason="needs a C compiler with OpenMP")
+pytestmark = pytest.mark.usefixtures("cpu")
 WIDTHS = [1, 2, 15, 16, 17, 64, 65, 131, 1000]  # rests only, vectors only, both
 
 
+def library() -> Any:
+    return native_loss_library("cpu")
+
+
 def native() -> NativeSoftmaxGradient:
-    return NativeSoftmaxGradient(LIBRARY, threads=2)
+    return NativeSoftmaxGradient(library(), threads=2)
 
 
 def some(n: int, V: int, spread: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,10 +93,10 @@ def test_a_matrix_turned_round(shape: tuple[int, int]) -> None:
     rows, columns = shape
     x = torch.randn(shape, generator=torch.Generator().manual_seed(columns)).bfloat16()
     turned, total = x.new_empty(columns, rows), torch.full((columns, rows), float("nan"))
-    LIBRARY.turn(x.data_ptr(), rows, columns, turned.data_ptr(), 2)
+    library().turn(x.data_ptr(), rows, columns, turned.data_ptr(), 2)
     assert torch.equal(turned, x.T)
     for is_first, wanted in ((1, x.T.float()), (0, 2 * x.T.float()), (1, x.T.float())):
-        LIBRARY.add_turned(x.data_ptr(), rows, columns, total.data_ptr(), is_first, 2)
+        library().add_turned(x.data_ptr(), rows, columns, total.data_ptr(), is_first, 2)
         assert torch.equal(total, wanted)
 
 
@@ -107,7 +112,10 @@ def test_the_models_loss_with_it(n: int, precision: torch.dtype | None) -> None:
     wanted = F.cross_entropy(exact[0] @ exact[1].T, targets, ignore_index=IGNORE, reduction="sum")
     gradients = [gradient / 3 for gradient in torch.autograd.grad(wanted, exact)]
     errors = {}
-    for name, cross_entropy in (("C", NativeCrossEntropy(LIBRARY, threads=2)), ("PyTorch", LinearCrossEntropy())):
+    for name, cross_entropy in (
+        ("C", NativeCrossEntropy(library(), threads=2)),
+        ("PyTorch", LinearCrossEntropy()),
+    ):
         x.grad = weight.grad = None
         with torch.autocast("cpu", precision, enabled=precision is not None):
             loss, count = cross_entropy(x, weight, targets)
@@ -124,7 +132,7 @@ def test_the_models_loss_with_it(n: int, precision: torch.dtype | None) -> None:
 def test_a_second_backward_pass_is_refused() -> None:
     """It would scale the gradients that the first one scaled."""
     x, weight = torch.randn(5, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
-    loss, _ = NativeCrossEntropy(LIBRARY, threads=2)(x, weight, torch.arange(5))
+    loss, _ = NativeCrossEntropy(library(), threads=2)(x, weight, torch.arange(5))
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

@@ -21,9 +21,6 @@ import torch
 FLAGS = ("-O3", "-fopenmp", "-shared", "-fPIC", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")
 """Sums may be added up in any order, so that they fit vectors; infinities and NaN keep their meaning."""
 
-HEADER = "vectors.h"
-"""What the C files have in common; beside this file."""
-
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 """Type of a tensor -> number of vectors.h's `enum type`."""
 
@@ -34,23 +31,28 @@ COMPILE_TIMEOUT = 60  # seconds; it takes about one
 def c_library(package: str, name: str) -> ctypes.CDLL | str:
     """`name`.c of `package`, compiled and loaded, or why not. One compilation serves a machine, compiler and source.
 
-    It is kept in $XDG_CACHE_HOME/acorn or ~/.cache/acorn.
+    It may include the headers beside it and beside this file. It is kept in $XDG_CACHE_HOME/acorn or ~/.cache/acorn.
     """
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
     if compiler is None or os.name != "posix":
         return "no C compiler was found (cc, gcc or clang)"
     arm = platform.machine().lower() in ("arm64", "aarch64")
     command = [compiler, *FLAGS, "-mcpu=native" if arm else "-march=native"]
-    header = resources.files("acorn.runtime").joinpath(HEADER).read_bytes()
+    headers = {
+        file.name: file.read_bytes()
+        for place in ("acorn.runtime", package)
+        for file in sorted(resources.files(place).iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".h")
+    }
     source = resources.files(package).joinpath(f"{name}.c").read_bytes()
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILE_TIMEOUT).stdout
-        key = hashlib.sha256(repr((header, source, command, version, _instructions())).encode()).hexdigest()[:24]
+        key = hashlib.sha256(repr((headers, source, command, version, _instructions())).encode()).hexdigest()[:24]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acorn"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{name}-{key}.so"
         if not path.exists():
-            _compile(command, header, source, path)
+            _compile(command, headers, source, path)
         return ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         return f"{compiler} could not compile {name}.c: {error.stderr.decode(errors='replace').strip()}"
@@ -58,10 +60,11 @@ def c_library(package: str, name: str) -> ctypes.CDLL | str:
         return f"compiling {name}.c failed: {error}"
 
 
-def _compile(command: list[str], header: bytes, source: bytes, path: Path) -> None:
+def _compile(command: list[str], headers: dict[str, bytes], source: bytes, path: Path) -> None:
     """Compiles beside `path` and renames, so that no other process loads half a file."""
     with tempfile.TemporaryDirectory(dir=path.parent) as place:
-        Path(place, HEADER).write_bytes(header)
+        for name, header in headers.items():
+            Path(place, name).write_bytes(header)
         output = Path(place) / "library.so"
         subprocess.run(
             [*command, "-x", "c", "-I", place, "-", "-o", str(output), "-lm"],

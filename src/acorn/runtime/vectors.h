@@ -7,20 +7,48 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
-#define WIDTH 16 // floats of a vector; narrower CPUs take several registers for it
+// Floats of a vector: as many as a register has. Compilers keep wider vectors in memory, which is several times as slow.
+#if defined(__AVX512F__)
+#define WIDTH 16
+#elif defined(__AVX__)
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
 typedef float floats __attribute__((vector_size(4 * WIDTH), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(4 * WIDTH), aligned(1)));
 typedef uint16_t halves __attribute__((vector_size(2 * WIDTH), aligned(2)));
 typedef int32_t integers __attribute__((vector_size(4 * WIDTH), aligned(4)));
-typedef float half_floats __attribute__((vector_size(2 * WIDTH), aligned(4)));
-typedef float quarter_floats __attribute__((vector_size(WIDTH), aligned(4)));
+typedef float four_floats __attribute__((vector_size(16), aligned(4)));
 
 enum type { FP32, BF16, INT8 };
 
+// Numbers of 16 bits as words and back. Intel's own names for it, since GCC puts it together from halves of registers.
+static inline __attribute__((always_inline)) words widened(halves narrow) {
+#if defined(__AVX512F__)
+    return (words)_mm512_cvtepu16_epi32((__m256i)narrow);
+#elif defined(__AVX2__)
+    return (words)_mm256_cvtepu16_epi32((__m128i)narrow);
+#else
+    return __builtin_convertvector(narrow, words);
+#endif
+}
+
+static inline __attribute__((always_inline)) halves narrowed(words wide) {
+#if defined(__AVX512F__)
+    return (halves)_mm512_cvtepi32_epi16((__m512i)wide);
+#else
+    return __builtin_convertvector(wide, halves);
+#endif
+}
+
 static inline __attribute__((always_inline)) floats load(const void *from, long index, int type) {
     if (type == FP32) return *(const floats *)((const float *)from + index);
-    return (floats)(__builtin_convertvector(*(const halves *)((const uint16_t *)from + index), words) << 16);
+    return (floats)(widened(*(const halves *)((const uint16_t *)from + index)) << 16);
 }
 
 static inline float load_one(const void *from, long index, int type) {
@@ -39,7 +67,7 @@ static inline __attribute__((always_inline)) void store(void *to, long index, fl
     }
     words wide = (words)value;
     wide = (wide + 0x7fff + (wide >> 16 & 1)) >> 16; // to the nearest, ties to even
-    *(halves *)((uint16_t *)to + index) = __builtin_convertvector(wide, halves);
+    *(halves *)((uint16_t *)to + index) = narrowed(wide);
 }
 
 static inline void store_one(void *to, long index, float value, int type) {
@@ -67,13 +95,10 @@ static inline __attribute__((always_inline)) void store_some(void *to, long inde
 }
 
 static inline float total(floats v) {
-    half_floats half[2];
-    memcpy(half, &v, sizeof v);
-    half[0] += half[1];
-    quarter_floats quarter[2];
-    memcpy(quarter, half, sizeof quarter);
-    quarter[0] += quarter[1];
-    return quarter[0][0] + quarter[0][1] + (quarter[0][2] + quarter[0][3]);
+    four_floats parts[WIDTH / 4];
+    memcpy(parts, &v, sizeof v);
+    for (int i = 1; i < WIDTH / 4; i++) parts[0] += parts[i];
+    return parts[0][0] + parts[0][1] + (parts[0][2] + parts[0][3]);
 }
 
 static inline __attribute__((always_inline)) floats all(float value) { return (floats){0} + value; }
