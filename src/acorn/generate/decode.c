@@ -3,8 +3,7 @@
 // A token reads every weight once and computes little with it, so memory sets the pace. PyTorch reaches half of that
 // pace (docs/performance.md): each of its few hundred small operations is a call that pushes others out of the
 // caches, and products of one row are slow in bf16. Here each weight is read once, in order, in the type it is stored
-// in, and used for all sequences. Activations and sums are fp32; what tiles multiply is rounded to bf16. Letters for
-// sizes are those of model/gpt.py.
+// in, and used for all sequences (products.h). Activations and sums are fp32. Letters for sizes are those of model/gpt.py.
 
 #include "products.h"
 
@@ -122,7 +121,7 @@ int64_t decode_room(const model *m, const cache *kv) {
     int64_t wide = heads * m->head_dim + attended + 3 * m->n_embd + 2 * m->mlp_hidden;
     int64_t widest = attended > m->n_embd ? attended : m->n_embd;
     if (m->mlp_hidden > widest) widest = m->mlp_hidden;
-    int64_t arranged = 16 + arranged_bytes(kv->batch, widest) / sizeof(float); // 16: it begins with a line of the caches
+    int64_t arranged = 16 + arranged_room(kv->batch, widest, m->n_threads); // 16: it begins with a line of the caches
     return wide * kv->batch + arranged + (int64_t)m->n_threads * kv->length;
 }
 
@@ -132,7 +131,7 @@ void decode(const model *m, const cache *kv, const int64_t *ids, float *room, fl
     float *x = room, *normed = x + (long)B * C, *delta = normed + (long)B * C, *q = delta + (long)B * C;
     float *k = q + (long)B * H * D, *v = k + (long)B * K * D, *mixed = v + (long)B * K * D;
     float *up = mixed + (long)B * H * D, *gate = up + (long)B * F, *of_threads = gate + (long)B * F;
-    void *arranged = (void *)up_to_multiple((long)(of_threads + m->n_threads * (long)kv->length), 64);
+    float *arranged = (float *)up_to_multiple((long)(of_threads + m->n_threads * (long)kv->length), 64);
 
     const int gated = m->activation == SWIGLU;
 #ifdef HAS_TILES

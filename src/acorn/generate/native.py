@@ -34,7 +34,8 @@ class NativeDecoder:
 
     Args:
         model: on the CPU.
-        weight_type: of the matrices. Everything else, and all sums, are fp32, but that tiles multiply bf16.
+        weight_type: of the matrices. Everything else, and all sums, are fp32, but for the inputs of products where
+            tiles multiply bf16, or int8 is multiplied with integers of 16 bits.
     """
 
     def __init__(self, model: GPT, weight_type: WeightType, library: ctypes.CDLL) -> None:
@@ -118,7 +119,6 @@ class NativeDecoder:
         weight, scales = module.weight, None
         if self._weight_type == "int8":
             weight, scales = quantize_rows(weight)
-            weight = _by_bytes(weight)
         elif self._weight_type == "bf16":
             weight = weight.to(torch.bfloat16)
         bias = getattr(module, "bias", None)
@@ -131,14 +131,6 @@ class NativeDecoder:
         tensor = tensor.detach().contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()
-
-
-def _by_bytes(weight: Tensor) -> Tensor:
-    """The order of int8 numbers that decode.c's `rows_times` reads; columns past the last whole 64 stay in place."""
-    rows, columns = weight.shape
-    whole = columns // 64 * 64
-    groups = weight[:, :whole].reshape(rows, -1, 4, 16).transpose(2, 3).reshape(rows, whole)
-    return torch.cat((groups, weight[:, whole:]), dim=1)
 
 
 def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> NativeDecoder | str:

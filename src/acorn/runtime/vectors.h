@@ -46,7 +46,20 @@ static inline __attribute__((always_inline)) halves narrowed(words wide) {
 #endif
 }
 
+static inline __attribute__((always_inline)) floats load_bytes(const int8_t *from) {
+#if defined(__AVX512F__)
+    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from)));
+#elif defined(__AVX2__)
+    return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)from)));
+#else
+    floats values;
+    for (int i = 0; i < WIDTH; i++) values[i] = from[i];
+    return values;
+#endif
+}
+
 static inline __attribute__((always_inline)) floats load(const void *from, long index, int type) {
+    if (type == INT8) return load_bytes((const int8_t *)from + index);
     if (type == FP32) return *(const floats *)((const float *)from + index);
     return (floats)(widened(*(const halves *)((const uint16_t *)from + index)) << 16);
 }
