@@ -6,12 +6,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from acorn.errors import InputError, UsageError
 from acorn.progress import Quiet
+from acorn.tokenizer import training
 from acorn.tokenizer.training import LONGEST_RUN, Kind, train
 
 SRC = Path(__file__).parents[2] / "src"
@@ -118,6 +120,29 @@ def test_cutting_endless_words_loses_no_letter() -> None:
     longest = max(len(piece) for piece in json.loads(tokenizer.to_json())["model"]["vocab"] if set(piece) == {"x"})
     assert longest == LONGEST_RUN  # 2**10, reached by ten merges that double; the eleventh joins what is left
     assert tokenizer.vocab_size <= size
+
+
+@pytest.mark.parametrize("length", [LONGEST_RUN + n for n in (-1, 0, 1, 2, 1025)])
+@pytest.mark.parametrize("run", ["x", " ", "é"])
+def test_long_runs_are_cut_wherever_they_stand(run: str, length: int) -> None:
+    other = "." if run == " " else " "
+    for before in (0, 1, 2, 511, 512, 513, 1000, 1023, 1024, 1025):
+        for after in (0, 1, 600):
+            text = "".join(other if i % 2 else run for i in range(before)) + other * (before > 0)
+            text += run * length + "".join(run if i % 2 else other for i in range(after))
+            pieces = list(training._cut(text))
+            assert "".join(pieces) == text
+            assert max(len(list(g)) for piece in pieces for _, g in groupby(piece, str.isspace)) <= LONGEST_RUN
+            assert length > LONGEST_RUN or pieces == [text]
+
+
+@pytest.mark.parametrize("room", [0, 30, 10_000])
+def test_wordpiece_reads_twice_what_is_too_long_to_keep(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    texts, passes = ["the cat sat on the mat"] * 20, []
+    whole = train(lambda: texts, "wordpiece", 60).to_json()
+    monkeypatch.setattr(training, "KEPT_CHARACTERS", room)
+    assert train(lambda: passes.append(1) or texts, "wordpiece", 60).to_json() == whole
+    assert len(passes) == (1 if room > 440 else 2)
 
 
 @pytest.mark.parametrize(

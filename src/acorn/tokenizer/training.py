@@ -19,7 +19,10 @@ Texts = Callable[[], Iterable[str]]
 
 _LEARNING = "learning the vocabulary"
 LONGEST_RUN = 1024  # characters without a change between blank and not blank that the trainers see in one piece
+KEPT_CHARACTERS = 1 << 26  # of text that is not read a second time where two passes are needed; up to 256 MB
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{LONGEST_RUN + 1},}}|(?<!\s)\s{{{LONGEST_RUN + 1},}}")
+_STRIDE = LONGEST_RUN // 2
+_UNCHANGED = re.compile(rf"\S{{{_STRIDE}}}|\s{{{_STRIDE}}}")
 
 
 def train(
@@ -28,7 +31,8 @@ def train(
     """Learns a tokenizer.
 
     Args:
-        texts: gives the training documents, from the first on, each time it is called. WordPiece needs two passes.
+        texts: gives the training documents, from the first on, each time it is called. WordPiece needs two passes, the
+            second one over texts of up to KEPT_CHARACTERS from memory.
         kind: `bpe` or `wordpiece`.
         vocab_size: entries wanted, special tokens included. A small text may reach fewer; progress is told.
         entries: strings such as `<unk>` that become one vocabulary entry each, matched wherever they stand.
@@ -47,11 +51,13 @@ def train(
 
     named = len(specials) + len(entries)
     if kind == "wordpiece":
-        letters = wordpiece.alphabet(text.read())
+        kept: list[str] = []
+        letters = wordpiece.alphabet(_keeping(text.read(), kept))
         text.check_not_empty()
         forms = f"each of the text's {len(letters):,} characters, beginning a word and within one,"
         _check_vocab_size(vocab_size, named + 2 * len(letters), forms)
-        backend = wordpiece.learn(_and_then_learn(text.read(), progress), letters, vocab_size, entries)
+        again = iter(kept) if kept else text.read()
+        backend = wordpiece.learn(_and_then_learn(again, progress), letters, vocab_size, entries)
     else:
         _check_vocab_size(vocab_size, named + 256, "the 256 bytes")
         backend = bpe.learn(_and_then_learn(text.read(), progress), vocab_size, entries)
@@ -99,6 +105,18 @@ class _TrainingText:
             )
 
 
+def _keeping(texts: Iterator[str], kept: list[str]) -> Iterator[str]:
+    """Passes the texts through and adds them to `kept`, which is left empty where they are too long to be kept."""
+    room = KEPT_CHARACTERS
+    for text in texts:
+        room -= len(text)
+        if room >= 0:
+            kept.append(text)
+        else:
+            kept.clear()
+        yield text
+
+
 def _and_then_learn(texts: Iterator[str], progress: Progress) -> Iterator[str]:
     """Passes the text through, then says that the trainer has all of it: what follows can take minutes."""
     yield from texts
@@ -107,6 +125,10 @@ def _and_then_learn(texts: Iterator[str], progress: Progress) -> Iterator[str]:
 
 def _cut(text: str) -> Iterator[str]:
     """Cuts words of more than LONGEST_RUN characters: the trainers' time grows with the square of a word's length."""
+    # A longer run covers all that lies between some two multiples of the stride, so looking at these is enough to know.
+    if not any(_UNCHANGED.match(text, at) for at in range(0, len(text) - _STRIDE, _STRIDE)):
+        yield text
+        return
     start = 0
     for run in _LONG_RUN.finditer(text):
         for end in range(run.start() + LONGEST_RUN, run.end(), LONGEST_RUN):
