@@ -66,27 +66,28 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
     """Everybody who can train this model here.
 
     Args:
-        precision: of the others, which would not choose by themselves; acorn chooses.
+        precision: of all but the seed's loop: what acorn would choose.
     """
+    ours = {"train.device": device, "train.precision": precision}
     common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
     compiled = device == "cpu"  # the other way than runs are by themselves
     found = [
-        Contender("acorn", "acorn_training", common | {"acorn": task.acorn(**{"train.device": device})}),
+        Contender("acorn", "acorn_training", common | {"acorn": task.acorn(**ours)}),
         Contender(
             "acorn, compiled" if compiled else "acorn, eager",
             "acorn_training",
-            common | {"acorn": task.acorn(**{"train.device": device, "train.compile": compiled})},
+            common | {"acorn": task.acorn(**ours, **{"train.compile": compiled})},
         ),
         Contender(
             "acorn, Muon",
             "acorn_training",
-            common | {"acorn": task.acorn(**{"train.device": device, "optimizer.name": "muon"})},
+            common | {"acorn": task.acorn(**ours, **{"optimizer.name": "muon"})},
         ),
         Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}),
     ]
     if device == "cuda":  # where repeatable attention is slower
-        extra = {"train.device": device, "train.deterministic": False}
-        found.insert(2, Contender("acorn, not repeatable", "acorn_training", common | {"acorn": task.acorn(**extra)}))
+        extra = common | {"acorn": task.acorn(**ours, **{"train.deterministic": False})}
+        found.insert(2, Contender("acorn, not repeatable", "acorn_training", extra))
     if task.architecture != "seed":  # the seed's loop knows one model only: the same sizes, not the same model
         found.pop()
     settings = {
@@ -246,7 +247,7 @@ def _print(table: dict[str, Any]) -> None:
         f"{table['task']['batch_size']} x {table['task']['block_size']} tokens a step; matrix products: "
         f"bf16 {bf16['peak'] / 1e9:,.0f} GFLOP/s (at the model's shapes {bf16['at_shapes'] / 1e9:,.0f}), "
         f"fp32 {fp32['peak'] / 1e9:,.0f} ({fp32['at_shapes'] / 1e9:,.0f}). "
-        f"Trained in {table['precision']}, of which the shares are."
+        f"Trained in {table['precision']}; shares are of its products."
     )
     print(f"{'':28}{'tokens/s':>10}{'slower by':>11}{'of peak':>9}{'of shapes':>11}{'memory':>10}{'first step':>12}")
     for row in table["contenders"]:

@@ -71,6 +71,8 @@ def test_the_others_train_in_the_precision_that_is_faster_here(precision: str, l
     contenders = training.contenders_of(training.TASKS["modern-256"], "cpu", precision, sys.executable)
     others = [c for c in contenders if c.module == "transformers_training"]
     assert [c.specification["precision"] for c in others] == [precision] * 3
+    ours = [c.specification["acorn"]["train.precision"] for c in contenders if c.module == "acorn_training"]
+    assert ours == [precision] * 3
     assert [c.name for c in contenders if c.module == "litgpt_training"] == litgpt
 
 

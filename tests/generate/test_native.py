@@ -117,6 +117,47 @@ def test_a_row_gets_the_same_bits_alone_and_among_seven_others(random_model: Bui
 
 
 @on_each_cpu
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("batch", [1, 7, 13, 35])
+@torch.inference_mode()
+def test_any_number_of_threads_gives_the_same_bits(random_model: Build, kind: str, batch: int) -> None:
+    dtype = torch.float32 if kind == "fp32" else torch.bfloat16
+    model = random_model("modern", 131, n_embd=64).eval()
+    model = model if kind == "int8" else model.to(dtype)
+    ids, given = torch.arange(batch), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3, 8):
+            torch.set_num_threads(threads)
+            decoder = native_decoder(model, dtype, int8=kind == "int8")
+            assert isinstance(decoder, NativeDecoder)
+            for _ in range(5):
+                given.append(decoder(ids, KVCache(model.config, batch, 4, dtype=dtype)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(logits, given[0]) for logits in given)
+
+
+@on_each_cpu
+@pytest.mark.parametrize("batch", [1, 8])
+@torch.inference_mode()
+def test_int8_sums_of_the_largest_numbers_do_not_overflow(random_model: Build, batch: int) -> None:
+    """Up to 20,000 times 127 times 32,767, in 32 bits; each row of the matrix has another share of it."""
+    model = random_model("seed", 131, n_embd=32, n_inner=20_000).eval()
+    for block in model.blocks:
+        block.mlp.up_proj.weight.zero_()
+        block.mlp.up_proj.bias.fill_(1.0)
+        block.mlp.down_proj.weight.copy_(0.5 * torch.ones(20_000, 32).tril(-1)[torch.arange(20_000) % 33].T)
+    ids = torch.arange(batch)[:, None]
+    decoder = native_decoder(model, torch.float32, int8=True)
+    assert isinstance(decoder, NativeDecoder)
+    round_to_int8(model)
+    expected = model.head(model.hidden(ids, KVCache(model.config, batch, 4))[:, -1])
+    logits = decoder(ids[:, 0].contiguous(), KVCache(model.config, batch, 4))
+    assert (logits - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+@on_each_cpu
 @torch.inference_mode()
 def test_pytorchs_own_products_stay_as_they_were(random_model: Build) -> None:
     """Its tiles and the step's are the same registers of the same thread."""

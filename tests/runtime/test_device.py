@@ -30,12 +30,21 @@ def test_bf16_on_a_cpu_that_multiplies_it_faster(
     no_gpu, monkeypatch, capabilities: dict, speedup: float | None, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    monkeypatch.setattr(device, "speedup_of_bf16", lambda: pytest.fail("measured") if speedup is None else speedup)
+    monkeypatch.setattr(
+        device, "speedup_of_bf16", lambda threads: pytest.fail("measured") if speedup is None else speedup
+    )
     runtime = choose_runtime(TrainConfig())
     assert (runtime.device, runtime.precision) == ("cpu", precision)
     assert any(reason.startswith(f"precision {precision}:") for reason in runtime.reasons)
     # A command that only reads a model computes in fp32 on a CPU whatever the hardware.
     assert runtime_for_inference("auto", "auto").precision == "fp32"
+
+
+def test_measuring_leaves_threads_and_random_numbers_alone() -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    assert device.speedup_of_bf16(threads + 1) > 0
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16")])

@@ -133,6 +133,15 @@ def test_numbers_that_are_not_finite_stay_so() -> None:
     ]
 
 
+def test_a_gpus_nan_is_rounded_to_nan() -> None:
+    """All its bits are ones, so that adding to them for the rounding makes it -0."""
+    x = torch.tensor([[0x7FFFFFFF] * 20], dtype=torch.int32).view(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = NativeRMSNorm(nn.RMSNorm(20, 1e-6), library(), threads=1)(x)
+    assert y.dtype == torch.bfloat16
+    assert y.isnan().all()
+
+
 SHAPES: list[dict[str, Any]] = [
     {},
     {"qk_norm": False},

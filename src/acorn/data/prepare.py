@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -137,15 +138,15 @@ def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_E
 
 
 def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
-    flat: list[int] = []
+    flat = array("I")  # a quarter of the time that NumPy takes for a list
     try:
         encoded = tokenizer.encode_documents([document.text for document in batch])
     except InputError as error:  # only here is it known where the text stands
         raise InputError(error.what, where=f"{batch[0].source} to {batch[-1].source}", mend=error.mend) from error
     for ids in encoded:
-        flat += tokenizer.document_start
-        flat += ids
-    tokens = np.array(flat, np.uint32)
+        flat.extend(tokenizer.document_start)
+        flat.extend(ids)
+    tokens = np.frombuffer(flat, np.uint32)
     if np.count_nonzero(tokens == tokenizer.separator_id) != len(batch):
         raise InputError(
             f"The tokenizer makes its document separator {tokenizer.separator!r} out of ordinary text.",

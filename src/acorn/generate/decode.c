@@ -3,7 +3,7 @@
 // A token reads every weight once and computes little with it, so memory sets the pace. PyTorch reaches half of that
 // pace (docs/performance.md): each of its few hundred small operations is a call that pushes others out of the
 // caches, and products of one row are slow in bf16. Here each weight is read once, in order, in the type it is stored
-// in, and used for all sequences (products.h). Activations and sums are fp32. Letters for sizes are those of model/gpt.py.
+// in, and used for all sequences (products.h). Activations are fp32. Letters for sizes are those of model/gpt.py.
 
 #include "products.h"
 

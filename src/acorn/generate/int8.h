@@ -1,8 +1,8 @@
 // What products with matrices of int8 are made of. Each row of such a matrix was divided by a scale.
 //
-// The inputs become integers too, of 16 bits, since CPUs multiply and add two pairs of such numbers in one instruction.
-// What is lost of each is up to 1/65,534 of its sequence's largest number. Sums are integers, and exact, as long as they
-// surely fit 32 bits; then they are added up as floats.
+// The inputs become integers too, of 16 bits, since Intel's and AMD's CPUs multiply and add two pairs of such numbers in one
+// instruction. What is lost of each is up to 1/65,534 of its sequence's largest number. Sums are integers, and exact, as
+// long as they surely fit 32 bits; then they are added up as floats.
 
 typedef int16_t shorts __attribute__((vector_size(4 * WIDTH), aligned(2)));
 
@@ -23,12 +23,14 @@ static inline __attribute__((always_inline)) shorts load_shorts(const int8_t *fr
 
 // sums[i] + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1]
 static inline __attribute__((always_inline)) integers add_products(integers sums, shorts a, shorts b) {
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
     return (integers)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
 #elif defined(__AVX512BW__)
     return sums + (integers)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
     return sums + (integers)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__) && !defined(__AVX__)
+    return sums + (integers)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
     const integers first = ((integers)a << 16 >> 16) * ((integers)b << 16 >> 16);
     return sums + first + ((integers)a >> 16) * ((integers)b >> 16);

@@ -34,8 +34,8 @@ class NativeDecoder:
 
     Args:
         model: on the CPU.
-        weight_type: of the matrices. Everything else, and all sums, are fp32, but for the inputs of products where
-            tiles multiply bf16, or int8 is multiplied with integers of 16 bits.
+        weight_type: of the matrices. Everything else is fp32, but for the inputs of products where tiles multiply bf16,
+            or int8 is multiplied with integers of 16 bits.
     """
 
     def __init__(self, model: GPT, weight_type: WeightType, library: ctypes.CDLL) -> None:

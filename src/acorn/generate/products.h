@@ -13,12 +13,12 @@
 #define GROUPS_FROM 9 // sequences from which on that is faster
 #define INT8_GROUPS_FROM 13
 #define PARTS (GROUP / WIDTH) // vectors that hold a number of each sequence of a group
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__)
 #define ROWS 16 // of a group that are gone through at once, so that their sums stay in registers
 #else
 #define ROWS 4
 #endif
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512BW__) || defined(__aarch64__)
 #define AT_ONCE 4 // sequences that are multiplied with four rows at once, likewise
 #else
 #define AT_ONCE 2
@@ -138,14 +138,14 @@ static inline __attribute__((always_inline)) void multiply_groups(
                 const float *inputs = arranged + first * padded + c * GROUP;
                 for (int r = 0; r < GROUP; r += ROWS) {
                     floats of_rows[ROWS][PARTS];
-                    memcpy(of_rows, sums[r], sizeof of_rows);
+                    memcpy(of_rows, &sums[r], sizeof of_rows);
                     for (int column = 0; column < COLUMNS; column++) {
                         for (int part = 0; part < PARTS; part++) {
                             const floats x = load(inputs, column * GROUP + part * WIDTH, FP32);
                             for (int i = 0; i < ROWS; i++) of_rows[i][part] += weights[r + i][column] * x;
                         }
                     }
-                    memcpy(sums[r], of_rows, sizeof of_rows);
+                    memcpy(&sums[r], of_rows, sizeof of_rows);
                 }
             }
             write_sums(m, row, first, batch, sums, y);

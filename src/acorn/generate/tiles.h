@@ -66,6 +66,7 @@ static void multiply_with_tiles(const matrix *m, int type, const uint16_t *arran
                     __asm__ volatile("" ::: "memory"); // loads of tiles do not tell compilers what they read
                     _tile_loadd(2, tiles[0], sizeof tiles[0][0]);
                     _tile_loadd(3, tiles[1], sizeof tiles[1][0]);
+                    __asm__ volatile("" ::: "memory"); // nor when they have read it
                 }
                 _tile_loadd(4, pairs + c * GROUP, 64);
                 _tile_loadd(5, pairs + (c + TILE_COLUMNS) * GROUP, 64);

@@ -24,7 +24,7 @@ FLAGS = ("-O3", "-fopenmp", "-shared", "-fPIC", "-fassociative-math", "-fno-sign
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 """Type of a tensor -> number of vectors.h's `enum type`."""
 
-COMPILE_TIMEOUT = 60  # seconds; it takes about one
+COMPILE_TIMEOUT = 60  # seconds; it takes about two
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def c_library(package: str, name: str) -> ctypes.CDLL | str:
 
     It may include the headers beside it and beside this file. It is kept in $XDG_CACHE_HOME/acorn or ~/.cache/acorn.
     """
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
+    compiler = find_compiler()
     if compiler is None or os.name != "posix":
         return "no C compiler was found (cc, gcc or clang)"
     arm = platform.machine().lower() in ("arm64", "aarch64")
@@ -58,6 +58,11 @@ def c_library(package: str, name: str) -> ctypes.CDLL | str:
         return f"{compiler} could not compile {name}.c: {error.stderr.decode(errors='replace').strip()}"
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"compiling {name}.c failed: {error}"
+
+
+def find_compiler() -> str | None:
+    """The C compiler that $CC names, or the first that is there."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
 
 
 def _compile(command: list[str], headers: dict[str, bytes], source: bytes, path: Path) -> None:

@@ -83,9 +83,9 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
         UsageError: the device or precision asked for is not to be had here.
     """
     device, device_reason = _choose_device(train.device)
-    precision, precision_reason = _choose_precision(device, train.precision)
-    compiled, compile_reason = _choose_compile(device, train.compile, precision, expected_seconds)
     threads = train.threads or usable_cores()
+    precision, precision_reason = _choose_precision(device, train.precision, threads)
+    compiled, compile_reason = _choose_compile(device, train.compile, precision, expected_seconds)
     return Runtime(
         device,
         precision,
@@ -118,7 +118,7 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     wanted = "auto" if precision == "int8" else precision
     if wanted == "auto" and chosen == "cpu":
         wanted = "fp32"
-    kind, precision_reason = _choose_precision(chosen, wanted)
+    kind, precision_reason = _choose_precision(chosen, wanted, usable_cores())
     return Runtime(chosen, kind, False, usable_cores(), True, (device_reason, precision_reason))
 
 
@@ -139,14 +139,20 @@ def multiplies_bf16(device: str) -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile") or has.get("bf16"))
 
 
-def speedup_of_bf16() -> float:
+def speedup_of_bf16(threads: int) -> float:
     """How many times as fast as fp32 the CPU multiplies bf16, measured in a tenth of a second.
 
     That it has instructions for it does not say: AVX512-BF16 halves the rate on some (docs/lab-notebook.md).
     """
-    fp32, bf16 = (torch.randn(1024, 1024).to(dtype) for dtype in (torch.float32, torch.bfloat16))
-    pairs = [(_seconds_of_product("cpu", fp32, fp32), _seconds_of_product("cpu", bf16, bf16)) for _ in range(5)]
-    return min(fp32 for fp32, _ in pairs) / min(bf16 for _, bf16 in pairs)
+    n = 1024 if threads <= 8 else 2048
+    fp32, bf16 = (torch.ones(n, n, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pairs = [(_seconds_of_product("cpu", fp32, fp32), _seconds_of_product("cpu", bf16, bf16)) for _ in range(5)]
+    finally:
+        torch.set_num_threads(before)
+    return min(seconds for seconds, _ in pairs) / min(seconds for _, seconds in pairs)
 
 
 def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.3) -> float:
@@ -191,11 +197,11 @@ def _choose_device(wanted: str) -> tuple[str, str]:
     return ("mps", "Apple GPU") if there["mps"] else ("cpu", "no GPU found")
 
 
-def _choose_precision(device: str, wanted: str) -> tuple[Precision, str]:
+def _choose_precision(device: str, wanted: str, threads: int) -> tuple[Precision, str]:
     hardware = multiplies_bf16(device)
     if wanted == "auto":
         if hardware and device == "cpu":
-            speedup = speedup_of_bf16()
+            speedup = speedup_of_bf16(threads)
             chosen: Precision = "bf16" if speedup >= WORTH_ROUNDING else "fp32"
             return chosen, f"bf16 products are {speedup:.1f} times as fast as fp32 ones here"
         if hardware:

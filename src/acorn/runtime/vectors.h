@@ -7,12 +7,12 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#ifdef __AVX2__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 
 // Floats of a vector: as many as a register has. Compilers keep wider vectors in memory, which is several times as slow.
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__)
 #define WIDTH 16
 #elif defined(__AVX__)
 #define WIDTH 8
@@ -29,7 +29,7 @@ enum type { FP32, BF16, INT8 };
 
 // Numbers of 16 bits as words and back. Intel's own names for it, since GCC puts it together from halves of registers.
 static inline __attribute__((always_inline)) words widened(halves narrow) {
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__)
     return (words)_mm512_cvtepu16_epi32((__m256i)narrow);
 #elif defined(__AVX2__)
     return (words)_mm256_cvtepu16_epi32((__m128i)narrow);
@@ -39,7 +39,7 @@ static inline __attribute__((always_inline)) words widened(halves narrow) {
 }
 
 static inline __attribute__((always_inline)) halves narrowed(words wide) {
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__)
     return (halves)_mm512_cvtepi32_epi16((__m512i)wide);
 #else
     return __builtin_convertvector(wide, halves);
@@ -47,7 +47,7 @@ static inline __attribute__((always_inline)) halves narrowed(words wide) {
 }
 
 static inline __attribute__((always_inline)) floats load_bytes(const int8_t *from) {
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__)
     return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from)));
 #elif defined(__AVX2__)
     return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)from)));
@@ -78,8 +78,10 @@ static inline __attribute__((always_inline)) void store(void *to, long index, fl
         *(floats *)((float *)to + index) = value;
         return;
     }
+    const integers is_nan = value != value; // rounding might make it a number
     words wide = (words)value;
     wide = (wide + 0x7fff + (wide >> 16 & 1)) >> 16; // to the nearest, ties to even
+    wide |= (words)is_nan & 0x7fc0;
     *(halves *)((uint16_t *)to + index) = narrowed(wide);
 }
 
@@ -90,7 +92,7 @@ static inline void store_one(void *to, long index, float value, int type) {
     }
     uint32_t wide;
     memcpy(&wide, &value, sizeof wide);
-    ((uint16_t *)to)[index] = (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
+    ((uint16_t *)to)[index] = value != value ? 0x7fc0 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
 }
 
 // The same for the first n numbers of a vector, where n may be more than it holds; the others are zero.

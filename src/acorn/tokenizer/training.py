@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -19,7 +20,7 @@ Texts = Callable[[], Iterable[str]]
 
 _LEARNING = "learning the vocabulary"
 LONGEST_RUN = 1024  # characters without a change between blank and not blank that the trainers see in one piece
-KEPT_CHARACTERS = 1 << 26  # of text that is not read a second time where two passes are needed; up to 256 MB
+KEPT_BYTES = 1 << 27  # of memory for text that is not read a second time where two passes are needed
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{LONGEST_RUN + 1},}}|(?<!\s)\s{{{LONGEST_RUN + 1},}}")
 _STRIDE = LONGEST_RUN // 2
 _UNCHANGED = re.compile(rf"\S{{{_STRIDE}}}|\s{{{_STRIDE}}}")
@@ -32,7 +33,7 @@ def train(
 
     Args:
         texts: gives the training documents, from the first on, each time it is called. WordPiece needs two passes, the
-            second one over texts of up to KEPT_CHARACTERS from memory.
+            second one over texts of up to KEPT_BYTES from memory.
         kind: `bpe` or `wordpiece`.
         vocab_size: entries wanted, special tokens included. A small text may reach fewer; progress is told.
         entries: strings such as `<unk>` that become one vocabulary entry each, matched wherever they stand.
@@ -56,7 +57,7 @@ def train(
         text.check_not_empty()
         forms = f"each of the text's {len(letters):,} characters, beginning a word and within one,"
         _check_vocab_size(vocab_size, named + 2 * len(letters), forms)
-        again = iter(kept) if kept else text.read()
+        again = _letting_go(kept) if kept else text.read()
         backend = wordpiece.learn(_and_then_learn(again, progress), letters, vocab_size, entries)
     else:
         _check_vocab_size(vocab_size, named + 256, "the 256 bytes")
@@ -106,15 +107,22 @@ class _TrainingText:
 
 
 def _keeping(texts: Iterator[str], kept: list[str]) -> Iterator[str]:
-    """Passes the texts through and adds them to `kept`, which is left empty where they are too long to be kept."""
-    room = KEPT_CHARACTERS
+    """Passes the texts through and adds them to `kept`, which is left empty where they take more than KEPT_BYTES."""
+    room = KEPT_BYTES
     for text in texts:
-        room -= len(text)
+        room -= sys.getsizeof(text)
         if room >= 0:
             kept.append(text)
         else:
             kept.clear()
         yield text
+
+
+def _letting_go(kept: list[str]) -> Iterator[str]:
+    """The texts in their order, each kept no longer: learning needs the memory."""
+    kept.reverse()
+    while kept:
+        yield kept.pop()
 
 
 def _and_then_learn(texts: Iterator[str], progress: Progress) -> Iterator[str]:

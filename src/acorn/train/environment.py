@@ -16,7 +16,7 @@ from acorn.train.native_loss import native_loss_library
 
 PACKAGES = ("acorn-lm", "torch", "numpy", "tokenizers", "datasets", "safetensors", "pydantic")
 
-EQUALITY = ("torch", "machine", "device", "threads", "world_size", "precision", "compile", "native")
+EQUALITY = ("torch", "machine", "instructions", "device", "threads", "world_size", "precision", "compile", "native")
 """What bit-for-bit equality of a resumed run rests on."""
 
 
@@ -26,6 +26,7 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "torch": torch.__version__,
         "machine": f"{platform.machine()} {_processor()}".strip(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # one name of a processor may stand for several
         "system": platform.platform(),
         "device": torch.cuda.get_device_name() if runtime.device == "cuda" else runtime.device,
         "threads": runtime.threads,
