@@ -93,6 +93,7 @@ class LinearCrossEntropy(nn.Module):
             grad_x[begin : begin + group] = (logits @ narrow) * counts
             of_group = _weight_gradient(logits, part * counts)
             grad_weight = of_group.float() if begin == 0 else grad_weight.add_(of_group)
+            del logits, rows, of_group  # before the next group's are made
         return total, grad_x, grad_weight
 
 

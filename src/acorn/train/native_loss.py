@@ -47,6 +47,7 @@ class NativeCrossEntropy(LinearCrossEntropy):
             total += self.softmax_gradient(logits, wanted)
             grad_x[begin : begin + group] = logits @ narrow
             self._add_turned(grad_weight, self._turned(part.contiguous()) @ logits, is_first=begin == 0)
+            del logits  # before the next group's are made
         return total, grad_x, grad_weight
 
     def _turned(self, x: Tensor) -> Tensor:
