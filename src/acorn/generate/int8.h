@@ -1,8 +1,8 @@
 // What products with matrices of int8 are made of. Each row of such a matrix was divided by a scale.
 //
-// The inputs become integers too, of 16 bits, since Intel's and AMD's CPUs multiply and add two pairs of such numbers in one
-// instruction. What is lost of each is up to 1/65,534 of its sequence's largest number. Sums are integers, and exact, as
-// long as they surely fit 32 bits; then they are added up as floats.
+// The inputs become integers too, of 16 bits, since Intel's and AMD's CPUs multiply and add two pairs of such numbers in
+// one instruction. What is lost of each is up to 1/65,534 of its sequence's largest number. Sums are integers, and exact,
+// as long as they surely fit 32 bits; then they are added up as floats. Part of products.h.
 
 typedef int16_t shorts __attribute__((vector_size(4 * WIDTH), aligned(2)));
 
@@ -97,7 +97,7 @@ static inline __attribute__((always_inline)) void rows_times_shorts(
         for (int b = 0; b < B; b++) {
             float sum = total(sums[r][b]);
             for (long c = whole; c < columns; c++) sum += weights[r * columns + c] * x[b * apart + c];
-            y[b * (long)m->rows + row + r] = finished(m, row + r, sum * arranged[first + b]);
+            y[b * (long)m->rows + row + r] = with_scale_and_bias(m, row + r, sum * arranged[first + b]);
         }
     }
 }

@@ -1,8 +1,8 @@
 // Products of a matrix with the vectors of B sequences, for decode.c.
 //
-// Few sequences: a vector holds columns of one, and memory sets the pace. Many: a vector holds numbers of several, so that
-// none has to be added up across a vector, and weights are converted once for 16 of them. int8.h and tiles.h do the same
-// with the instructions that some CPUs have for it. Threads share the rows.
+// Few sequences: a vector holds columns of one, and memory sets the pace. Many: a vector holds numbers of several, so
+// that none has to be added up across a vector, and weights are converted once for 16 of them. int8.h and tiles.h do the
+// same with the instructions that some CPUs have for it. Threads share the rows.
 
 #include "vectors.h"
 
@@ -33,7 +33,7 @@ typedef struct {
 
 static inline long up_to_multiple(long value, long of) { return (value + of - 1) / of * of; }
 
-static inline __attribute__((always_inline)) float finished(const matrix *m, long row, float sum) {
+static inline __attribute__((always_inline)) float with_scale_and_bias(const matrix *m, long row, float sum) {
     if (m->scale) sum *= m->scale[row];
     return m->bias ? sum + m->bias[row] : sum;
 }
@@ -58,7 +58,7 @@ static inline __attribute__((always_inline)) void rows_times(
             float sum = total(sums[r][b]);
             for (long c = whole; c < columns; c++)
                 sum += load_one(m->weight, (row + r) * columns + c, type) * x[b * columns + c];
-            y[b * (long)m->rows + row + r] = finished(m, row + r, sum);
+            y[b * (long)m->rows + row + r] = with_scale_and_bias(m, row + r, sum);
         }
     }
 }
@@ -66,7 +66,7 @@ static inline __attribute__((always_inline)) void rows_times(
 #include "int8.h"
 
 // The same for B of all sequences, from `first` on. For INT8, x is what `arrange` made of them.
-static inline __attribute__((always_inline)) void rows_times_some(
+static inline __attribute__((always_inline)) void rows_times_of_any_type(
     const matrix *m, int type, long row, const int R, const float *x, long first, const int B, float *y
 ) {
     if (type == INT8) rows_times_shorts(m, row, R, x, first, B, y + first * m->rows);
@@ -81,14 +81,14 @@ static inline __attribute__((always_inline)) void multiply_few(
         long row = 4 * group, b = 0;
         if (row + 4 > m->rows) {
             for (; row < m->rows; row++)
-                for (b = 0; b < batch; b++) rows_times_some(m, type, row, 1, x, b, 1, y);
+                for (b = 0; b < batch; b++) rows_times_of_any_type(m, type, row, 1, x, b, 1, y);
             continue;
         }
-        for (; b + AT_ONCE <= batch; b += AT_ONCE) rows_times_some(m, type, row, 4, x, b, AT_ONCE, y);
+        for (; b + AT_ONCE <= batch; b += AT_ONCE) rows_times_of_any_type(m, type, row, 4, x, b, AT_ONCE, y);
         switch (batch - b) {
-        case 3: rows_times_some(m, type, row, 4, x, b, 3, y); break;
-        case 2: rows_times_some(m, type, row, 4, x, b, 2, y); break;
-        case 1: rows_times_some(m, type, row, 4, x, b, 1, y);
+        case 3: rows_times_of_any_type(m, type, row, 4, x, b, 3, y); break;
+        case 2: rows_times_of_any_type(m, type, row, 4, x, b, 2, y); break;
+        case 1: rows_times_of_any_type(m, type, row, 4, x, b, 1, y);
         }
     }
 }
@@ -120,7 +120,7 @@ static inline __attribute__((always_inline)) void copy_weights(
 static void write_sums(const matrix *m, long row, long first, int batch, const float (*sums)[GROUP], float *y) {
     for (long b = 0; b < GROUP && first + b < batch; b++)
         for (long r = 0; r < GROUP && row + r < m->rows; r++)
-            y[(first + b) * m->rows + row + r] = finished(m, row + r, sums[r][b]);
+            y[(first + b) * m->rows + row + r] = with_scale_and_bias(m, row + r, sums[r][b]);
 }
 
 // `arranged`: for each group of sequences, for each column, their numbers side by side.
@@ -172,8 +172,8 @@ static long arranged_room(int batch, long columns, int n_threads) {
     return of_groups > of_few ? of_groups : of_few;
 }
 
-// Puts the inputs of products, x (B, columns), as `multiply` wants them, with zeros where there is none. All threads call
-// it; when it returns, the inputs are there.
+// Puts the inputs of products, x (B, columns), as `multiply` wants them, with zeros where there is none. All threads
+// call it; when it returns, the inputs are there.
 static void arrange(int type, const float *x, int batch, long columns, float *arranged) {
     const enum way way = way_of(type, batch);
     if (way == FEW) {
