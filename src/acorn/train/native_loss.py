@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from acorn.model.gpt import GPT
-from acorn.model.loss import GROUP, LinearCrossEntropy, SoftmaxGradient
+from acorn.model.loss import LinearCrossEntropy, SoftmaxGradient
 from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
 
@@ -26,29 +26,19 @@ class NativeCrossEntropy(LinearCrossEntropy):
         self.softmax_gradient = NativeSoftmaxGradient(library, threads)
         self._library, self._threads = library, threads
 
-    def with_gradients(
-        self, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As LinearCrossEntropy.with_gradients.
+    def turned(self, weight: Tensor) -> Tensor:
+        """As LinearCrossEntropy.turned. In bf16, oneDNN is slow with a right factor whose rows lie apart."""
+        return self._turned(weight.contiguous()) if weight.dtype == torch.bfloat16 else super().turned(weight)
 
-        In bf16, oneDNN is slow with a right factor of 28,144 entries whose rows lie apart, and with a left factor that
-        is turned round. So the weight is turned round once, and the activations instead of the logits.
-        """
-        if dtype != torch.bfloat16:
-            return super().with_gradients(x, weight, targets, dtype)
-        narrow = weight.to(dtype).contiguous()
-        turned = self._turned(narrow)  # (C, V)
-        total = x.new_zeros((), dtype=torch.float32)
-        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(narrow, dtype=torch.float32)
-        group = GROUP["cpu"]
-        for begin in range(0, x.size(0), group):
-            part, wanted = x[begin : begin + group].to(dtype), targets[begin : begin + group]
-            logits = part @ turned  # (group, V)
-            total += self.softmax_gradient(logits, wanted)
-            grad_x[begin : begin + group] = logits @ narrow
-            self._add_turned(grad_weight, self._turned(part.contiguous()) @ logits, is_first=begin == 0)
-            del logits  # before the next group's are made
-        return total, grad_x, grad_weight
+    def add_weight_gradient(self, total: Tensor | None, grad_logits: Tensor, x: Tensor) -> Tensor:
+        """As LinearCrossEntropy.add_weight_gradient; turned round, widened and added in one pass."""
+        if x.dtype != torch.bfloat16:
+            return super().add_weight_gradient(total, grad_logits, x)
+        product = self._turned(x.contiguous()) @ grad_logits  # (C, V)
+        C, V = product.shape
+        sums = x.new_empty(V, C, dtype=torch.float32) if total is None else total
+        self._library.add_turned(product.data_ptr(), C, V, sums.data_ptr(), total is None, self._threads)
+        return sums
 
     def _turned(self, x: Tensor) -> Tensor:
         """x (n, m) in bf16, contiguous, as (m, n)."""
@@ -56,11 +46,6 @@ class NativeCrossEntropy(LinearCrossEntropy):
         turned = x.new_empty(m, n)
         self._library.turn(x.data_ptr(), n, m, turned.data_ptr(), self._threads)
         return turned
-
-    def _add_turned(self, total: Tensor, x: Tensor, is_first: bool) -> None:
-        """Adds x (n, m), in bf16, to `total` (m, n), in fp32, which holds nothing yet if `is_first`."""
-        n, m = x.shape
-        self._library.add_turned(x.data_ptr(), n, m, total.data_ptr(), is_first, self._threads)
 
 
 class NativeSoftmaxGradient(SoftmaxGradient):
