@@ -72,7 +72,7 @@ def training_memory(
     logits = min(tokens, GROUP[device]) * activation_bytes
     if not (device == "cuda" and fused):  # there the pass over the logits keeps fp32 numbers to itself
         logits += min(tokens, CHUNK[device]) * 8
-    return fixed + tokens * (per_token + 4 * passing * config.n_embd) + logits * config.vocab_size
+    return fixed + tokens * (per_token + activation_bytes * passing * config.n_embd) + logits * config.vocab_size
 
 
 def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) -> int:
@@ -86,16 +86,16 @@ def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) ->
     return 24 if drops and not knows_dropout else 0
 
 
-_KEPT = {"seed": (8, 3, 0, 0), "gpt2": (8, 4, 0, 0), "modern": (16, 4, 0, 40)}
+_KEPT = {"seed": (8, 3, 0, 0), "gpt2": (8, 4, 0, 0), "modern": (16, 4, 0, 80)}
 _KEPT_FUSED = {
-    "cpu": _KEPT | {"modern": (3, 3, 6, 16)},
+    "cpu": _KEPT | {"modern": (3, 3, 6, 32)},
     "cuda": {"seed": (3, 1, 0, 0), "gpt2": (5, 2, 0, 0), "modern": (7, 3, 0, 0)},
 }
 """Architecture -> what a layer keeps of a token for the backward pass: widths of the stream in fp32 (the stream, its
 norms and what they are made of); widths of the MLP in the products' precision (what is inside it and, where heads are
 not counted apart, q, k, v and attention's output); widths of all heads in that precision; and what comes and goes
-while one layer is gone through backwards, in widths of the stream in fp32. Counted from what steps were seen to
-take."""
+while one layer is gone through backwards, in widths of the stream in the products' precision. Counted from what steps
+were seen to take."""
 
 
 def choose_micro_batch_size(
