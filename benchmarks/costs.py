@@ -41,13 +41,36 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"model.architecture": "gpt2"},
     {"model.architecture": "seed"},
 )
+OTHERS: tuple[dict[str, Any], ...] = (
+    {
+        "model.n_layer": 6,
+        "model.n_embd": 512,
+        "model.vocab_size": 28_144,
+        "model.block_size": 512,
+        "train.batch_size": 8,
+    },
+    {"model.n_layer": 8, "model.n_embd": 384, "model.block_size": 128, "train.batch_size": 32},
+    {"model.n_layer": 6, "model.n_head": 2, "model.n_kv_head": 1, "model.n_inner": 768},
+    {
+        "model.n_layer": 3,
+        "model.n_embd": 640,
+        "model.qk_norm": False,
+        "model.block_size": 1024,
+        "train.batch_size": 4,
+    },
+    {"model.n_layer": 2, "model.n_embd": 128, "train.batch_size": 64, "optimizer.name": "muon"},
+)
+"""Unlike any of CHANGES, by which the formula of memory was chosen."""
+
+WIDTH = 44
+"""Of the table's first column, in characters; a longer name has a line of its own."""
 
 
 def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row for each change of the base config: measured, by the formula, and as planned."""
+    """A row for each change of the base config and each of OTHERS: measured, by the formula, and as planned."""
     rows = []
-    print(f"\n{'':44}{'tokens/s':>10}{'planned':>9}{'GFLOP/s':>9}{'memory':>11}{'planned':>9}")
-    for change in CHANGES:
+    print(f"\n{'':{WIDTH}}{'tokens/s':>10}{'planned':>9}{'GFLOP/s':>9}{'memory':>11}{'planned':>9}")
+    for change in (*CHANGES, *OTHERS):
         settings = BASE | change
         name = ", ".join(f"{key.split('.')[1]} {value}" for key, value in change.items()) or "base: 16 x 256 tokens"
         say(f"costs: {name}")
@@ -56,7 +79,7 @@ def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> li
         take_turns([contender], rounds=rounds, seconds=seconds, say=lambda line: None)
         facts = contender.facts()
         if contender.failure:
-            print(f"{name:44}not measured: {contender.failure}")
+            print(f"{name:{WIDTH}}not measured: {contender.failure}")
             continue
         flops = size_of(with_values(Config(), settings).model).flops_per_token
         row = facts | {
@@ -66,8 +89,11 @@ def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> li
             "flops_per_second": contender.rate * flops,
         }
         rows.append(row)
+        if len(name) > WIDTH:
+            print(name)
         print(
-            f"{name:44}{contender.rate:>10,.0f}{planned['tokens_per_second'] / contender.rate - 1:>+9.0%}"
+            f"{name if len(name) <= WIDTH else '':{WIDTH}}"
+            f"{contender.rate:>10,.0f}{planned['tokens_per_second'] / contender.rate - 1:>+9.0%}"
             f"{row['flops_per_second'] / 1e9:>9,.0f}{contender.peak_bytes / 2**20:>7,.0f} MiB"
             f"{planned['memory_bytes'] / contender.peak_bytes - 1:>+9.0%}",
             flush=True,
