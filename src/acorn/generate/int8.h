@@ -2,7 +2,12 @@
 //
 // The inputs become integers too, of 16 bits, since Intel's and AMD's CPUs multiply and add two pairs of such numbers in
 // one instruction. What is lost of each is up to 1/65,534 of its sequence's largest number. Sums are integers, and exact,
-// as long as they surely fit 32 bits; then they are added up as floats. Part of products.h.
+// as long as they surely fit 32 bits; then they are added up as floats.
+
+#pragma once
+#include "matrix.h"
+
+#define INT8_GROUPS_FROM 13 // sequences from which on groups, where weights become fp32, are faster
 
 typedef int16_t shorts __attribute__((vector_size(4 * WIDTH), aligned(2)));
 

@@ -1,5 +1,8 @@
 // Products of groups on Intel's matrix unit, which is in CPUs since Sapphire Rapids: 16 rows with 16 sequences in an
-// instruction. For bf16 and int8; inputs are rounded to bf16. Part of products.h.
+// instruction. For bf16 and int8; inputs are rounded to bf16.
+
+#pragma once
+#include "groups.h"
 
 #if defined(__AMX_BF16__) && defined(__linux__)
 #define HAS_TILES

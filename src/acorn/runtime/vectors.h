@@ -1,6 +1,7 @@
 // Vectors and number formats of acorn's C files. Vectors are GCC's and Clang's own (`vector_size`), which become the
 // instructions of whatever CPU compiles this.
 
+#pragma once
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -122,6 +123,12 @@ static inline __attribute__((always_inline)) floats all(float value) { return (f
 static inline __attribute__((always_inline)) floats larger(floats a, floats b) {
     integers first = a > b;
     return (floats)((first & (integers)a) | (~first & (integers)b));
+}
+
+static inline float largest_of(floats v) {
+    float most = -INFINITY;
+    for (int i = 0; i < WIDTH; i++) most = v[i] > most ? v[i] : most;
+    return most;
 }
 
 // e^x for x <= 0 within 2e-7 of it; under -87, where floats end, e^-87. NaN stays NaN. x = n ln 2 + r, and e^r is a

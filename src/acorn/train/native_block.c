@@ -139,9 +139,8 @@ static inline __attribute__((always_inline)) void softmax_row(
     void *scores, long at, int type, long seen, long K, float scale, float *room
 ) {
     floats largest = all(-INFINITY), sums = all(0);
-    float most = -INFINITY;
     for (long c = 0; c + WIDTH <= seen; c += WIDTH) largest = larger(load(scores, at + c, type), largest);
-    for (int i = 0; i < WIDTH; i++) most = largest[i] > most ? largest[i] : most;
+    float most = largest_of(largest);
     for (long c = seen / WIDTH * WIDTH; c < seen; c++) {
         const float score = load_one(scores, at + c, type);
         most = score > most ? score : most;

@@ -23,8 +23,7 @@ static inline __attribute__((always_inline)) float row(void *logits, long V, lon
         for (int k = 0; k < AT_ONCE; k++) largest[k] = larger(load(logits, c + k * WIDTH, type), largest[k]);
     for (long c = most_of_it; c < whole; c += WIDTH) largest[0] = larger(load(logits, c, type), largest[0]);
     for (int k = 1; k < AT_ONCE; k++) largest[0] = larger(largest[k], largest[0]);
-    float top = -INFINITY;
-    for (int i = 0; i < WIDTH; i++) top = largest[0][i] > top ? largest[0][i] : top;
+    float top = largest_of(largest[0]);
     for (long c = whole; c < V; c++) top = load_one(logits, c, type) > top ? load_one(logits, c, type) : top;
 
     const float of_target = load_one(logits, target, type) - top;

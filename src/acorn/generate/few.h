@@ -1,0 +1,63 @@
+// Products of a matrix with few sequences: a vector holds columns of one, and memory sets the pace.
+
+#pragma once
+#include "int8.h"
+
+#if defined(__AVX512BW__) || defined(__aarch64__)
+#define AT_ONCE 4 // sequences that are multiplied with four rows at once, so that their sums stay in registers
+#else
+#define AT_ONCE 2
+#endif
+
+// y[b][row .. row + R] = the products of R rows of the matrix with B vectors x[b]. R and B are known when this is
+// compiled, so that the sums stay in registers.
+static inline __attribute__((always_inline)) void rows_times(
+    const matrix *m, int type, long row, const int R, const float *x, const int B, float *y
+) {
+    const long columns = m->columns, whole = columns / WIDTH * WIDTH;
+    floats sums[4][4] = {0};
+    for (long c = 0; c < whole; c += WIDTH) {
+        for (int r = 0; r < R; r++) {
+            const long place = (row + r) * columns + c;
+            __builtin_prefetch((const char *)m->weight + place * (type == FP32 ? 4 : 2) + AHEAD);
+            floats w = load(m->weight, place, type);
+            for (int b = 0; b < B; b++) sums[r][b] += w * load(x, b * columns + c, FP32);
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        for (int b = 0; b < B; b++) {
+            float sum = total(sums[r][b]);
+            for (long c = whole; c < columns; c++)
+                sum += load_one(m->weight, (row + r) * columns + c, type) * x[b * columns + c];
+            y[b * (long)m->rows + row + r] = with_scale_and_bias(m, row + r, sum);
+        }
+    }
+}
+
+// The same for B of all sequences, from `first` on. For INT8, x is what `arrange` made of them.
+static inline __attribute__((always_inline)) void rows_times_of_any_type(
+    const matrix *m, int type, long row, const int R, const float *x, long first, const int B, float *y
+) {
+    if (type == INT8) rows_times_shorts(m, row, R, x, first, B, y + first * m->rows);
+    else rows_times(m, type, row, R, x + first * m->columns, B, y + first * m->rows);
+}
+
+static inline __attribute__((always_inline)) void multiply_few(
+    const matrix *m, const int type, const float *x, int batch, float *y
+) {
+#pragma omp for schedule(static) nowait
+    for (long group = 0; group < (m->rows + 3) / 4; group++) {
+        long row = 4 * group, b = 0;
+        if (row + 4 > m->rows) {
+            for (; row < m->rows; row++)
+                for (b = 0; b < batch; b++) rows_times_of_any_type(m, type, row, 1, x, b, 1, y);
+            continue;
+        }
+        for (; b + AT_ONCE <= batch; b += AT_ONCE) rows_times_of_any_type(m, type, row, 4, x, b, AT_ONCE, y);
+        switch (batch - b) {
+        case 3: rows_times_of_any_type(m, type, row, 4, x, b, 3, y); break;
+        case 2: rows_times_of_any_type(m, type, row, 4, x, b, 2, y); break;
+        case 1: rows_times_of_any_type(m, type, row, 4, x, b, 1, y);
+        }
+    }
+}
