@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acorn.config import ModelConfig
-from acorn.model.sizing import choose_micro_batch_size, size_of, training_memory
+from acorn.model.sizing import size_of, training_memory
 
 
 def test_flops_of_a_training_step() -> None:
@@ -49,12 +49,3 @@ def test_what_attention_keeps_of_its_weights(
         return (of_four - of_two) / (2 * block_size**2)
 
     assert (round(kept(0.1)), round(kept(0.0))) == (dropped, whole)
-
-
-def test_micro_batch_is_the_largest_divisor_that_fits() -> None:
-    config = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
-    needs = {n: training_memory(config, "adamw", n, 4, "cpu", False) for n in (1, 2, 3, 4, 6, 12)}
-    assert sorted(needs.values()) == list(needs.values())
-    assert choose_micro_batch_size(config, "adamw", 12, 4, "cpu", False, None) == 12
-    assert choose_micro_batch_size(config, "adamw", 12, 4, "cpu", False, int(needs[6] / 0.8) + 1) == 6
-    assert choose_micro_batch_size(config, "adamw", 12, 4, "cpu", False, 1) == 1

@@ -1,4 +1,4 @@
-"""A plan that cannot be measured says why."""
+"""Passes are as large as fits; a plan that cannot be measured says why."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 
 from acorn.config import Config, ModelConfig, TrainConfig
 from acorn.errors import ResourceError
+from acorn.runtime.device import choose_runtime
 from acorn.train import budget
 
 CONFIG = Config(model=ModelConfig(n_layer=1, n_embd=16, n_head=2, vocab_size=20), train=TrainConfig(device="cpu"))
@@ -36,3 +37,20 @@ def test_any_other_failure_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(budget, "seconds_per_step", measured)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         budget.plan_run(CONFIG)
+
+
+def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
+    model = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
+    config = Config(model=model, train=TrainConfig(device="cpu", precision="fp32", batch_size=12))
+    runtime = choose_runtime(config.train)
+    needs = {n: budget.step_memory(config, runtime, n) for n in (1, 2, 3, 4, 6, 12)}
+    assert sorted(needs.values()) == list(needs.values())
+    assert budget.micro_batch_size_of(config, runtime, None) == 12
+    assert budget.micro_batch_size_of(config, runtime, int(needs[6] / 0.8) + 1) == 6
+    assert budget.micro_batch_size_of(config, runtime, 1) == 1
+
+
+@pytest.mark.parametrize(("asked", "given"), [(5, 5), (13, 12)])
+def test_a_pass_as_asked_for_is_never_more_than_the_batch(asked: int, given: int) -> None:
+    config = Config(train=TrainConfig(device="cpu", batch_size=12, micro_batch_size=asked))
+    assert budget.micro_batch_size_of(config, choose_runtime(config.train), 1) == given

@@ -96,22 +96,3 @@ norms and what they are made of); widths of the MLP in the products' precision (
 not counted apart, q, k, v and attention's output); widths of all heads in that precision; and what comes and goes
 while one layer is gone through backwards, in widths of the stream in the products' precision. Counted from what steps
 were seen to take."""
-
-
-def choose_micro_batch_size(
-    config: ModelConfig,
-    optimizer: str,
-    batch_size: int,
-    activation_bytes: int,
-    device: str,
-    fused: bool,
-    available: int | None,
-) -> int:
-    """The largest divisor of `batch_size` whose step fits in 80 % of `available` bytes; 1 if none does."""
-    divisors = [n for n in range(batch_size, 0, -1) if batch_size % n == 0]
-    if available is None:
-        return divisors[0]
-    for n in divisors:
-        if training_memory(config, optimizer, n, activation_bytes, device, fused) <= 0.8 * available:
-            return n
-    return 1

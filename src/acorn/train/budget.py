@@ -14,7 +14,7 @@ from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.errors import ResourceError
 from acorn.files import free_bytes
-from acorn.model.sizing import ADAMW_BYTES, MUON_BYTES, choose_micro_batch_size, size_of, training_memory
+from acorn.model.sizing import ADAMW_BYTES, MUON_BYTES, size_of, training_memory
 from acorn.progress import QUIET
 from acorn.runtime.device import Runtime, choose_runtime
 from acorn.runtime.memory import available_memory, resident_memory
@@ -24,6 +24,9 @@ from acorn.train.network import is_fused
 
 LIBRARIES = 150 * 2**20
 """Bytes of what PyTorch loads and sets up in its first step."""
+
+SAFE_SHARE = 0.8
+"""Of the free memory that a step may take where its size is chosen: what a step takes is told within 15 % or so."""
 
 SLOWEST_SENSIBLE = 50e9
 """FLOP/s of fp32 on two modest cores, to tell a run of seconds from one of hours before anything is measured."""
@@ -52,12 +55,9 @@ def plan_run(config: Config) -> dict[str, Any]:
     vocab_size = config.model.vocab_size or config.tokenizer.vocab_size
     config = with_values(config, {"model.vocab_size": vocab_size})
     runtime = choose_runtime(config.train, expected_seconds(config))
-    width = 4 if runtime.precision == "fp32" else 2
     available = available_memory(runtime.device)
     model, train = config.model, config.train
-    micro_batch_size = train.micro_batch_size or choose_micro_batch_size(
-        model, config.optimizer.name, train.batch_size, width, runtime.device, is_fused(runtime), available
-    )
+    micro_batch_size = micro_batch_size_of(config, runtime, available)
     size = size_of(model)
     batch_tokens = train.batch_size * model.block_size
     try:
@@ -82,9 +82,7 @@ def plan_run(config: Config) -> dict[str, Any]:
         "compile": runtime.compile,
         "threads": runtime.threads,
         "micro_batch_size": micro_batch_size,
-        "memory_bytes": training_memory(
-            model, config.optimizer.name, micro_batch_size, width, runtime.device, is_fused(runtime)
-        )
+        "memory_bytes": step_memory(config, runtime, micro_batch_size)
         + (process + LIBRARIES if runtime.device == "cpu" else 0),
         "memory_available_bytes": available,
         "tokens_per_step": batch_tokens,
@@ -96,29 +94,50 @@ def plan_run(config: Config) -> dict[str, Any]:
     }
 
 
+def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
+    """Bytes that a step of `config`, with its vocabulary's size, needs at its peak on `runtime`."""
+    return training_memory(
+        config.model,
+        config.optimizer.name,
+        micro_batch_size,
+        runtime.dtype.itemsize,
+        runtime.device,
+        is_fused(runtime),
+    )
+
+
+def micro_batch_size_of(config: Config, runtime: Runtime, available: int | None) -> int:
+    """Sequences of a pass: as set, the batch at the most; else the batch's largest divisor whose step fits.
+
+    Args:
+        available: bytes, of which a step may take SAFE_SHARE; None: not known.
+    """
+    train = config.train
+    if train.micro_batch_size:
+        return min(train.micro_batch_size, train.batch_size)
+    if available is None:
+        return train.batch_size
+    divisors = (n for n in range(train.batch_size, 0, -1) if train.batch_size % n == 0)
+    return next((n for n in divisors if step_memory(config, runtime, n) <= SAFE_SHARE * available), 1)
+
+
 def check_memory(config: Config, runtime: Runtime, available: int | None) -> None:
     """Refuses a run that cannot fit. On a CPU the kernel would otherwise kill it without a word.
 
     Raises:
         ResourceError: with the setting to lower, and to what.
     """
-    width = 4 if runtime.precision == "fp32" else 2
-
-    def needed(micro_batch_size: int) -> int:
-        return training_memory(
-            config.model, config.optimizer.name, micro_batch_size, width, runtime.device, is_fused(runtime)
-        )
-
     now = config.train.micro_batch_size
-    if available is None or needed(now) <= available:
+    needed = step_memory(config, runtime, now)
+    if available is None or needed <= available:
         return
-    smaller = next((n for n in range(now - 1, 0, -1) if needed(n) <= available), None)
+    smaller = next((n for n in range(now - 1, 0, -1) if step_memory(config, runtime, n) <= available), None)
     if smaller:
         advice = f"set train.micro_batch_size={smaller} (the same result, in more passes)"
     else:
         advice = "lower model.n_layer, model.n_embd, model.block_size or tokenizer.vocab_size: one sequence is too much"
     raise ResourceError(
-        f"A training step would need about {needed(now) / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are there.",
+        f"A training step would need about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are there.",
         where=f"train.micro_batch_size = {now} on {runtime.device}",
         mend=advice,
     )

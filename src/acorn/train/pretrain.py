@@ -21,7 +21,7 @@ from acorn.errors import DamageError, UsageError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
 from acorn.model.gpt import GPT
-from acorn.model.sizing import choose_micro_batch_size, size_of
+from acorn.model.sizing import size_of
 from acorn.progress import QUIET, Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import open_trackers
@@ -29,12 +29,12 @@ from acorn.run_folder import CONFIG, RunFolder
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak
 from acorn.runtime.memory import available_memory
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors
+from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors, micro_batch_size_of
 from acorn.train.environment import EQUALITY, changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.initial_model import load_initial_model, take_weights
 from acorn.train.loop import Loop
-from acorn.train.network import build_network, is_fused
+from acorn.train.network import build_network
 from acorn.train.parallel import uncompiled
 from acorn.train.resume import MAY_CHANGE, merge_configs
 from acorn.train.run_start import check_config, check_folder, check_not_begun, clear_leftovers, nothing_left_behind
@@ -222,17 +222,7 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
     SampleOrder(shards.count("train").tokens, config.model.block_size, config.train.seed)  # refuses too little text
     config = with_values(config, {"model.vocab_size": tokenizer.vocab_size})
     runtime = choose_runtime(config.train, expected_seconds(config))
-    width = 4 if runtime.precision == "fp32" else 2
     available = available_memory(runtime.device)
-    micro_batch_size = config.train.micro_batch_size or choose_micro_batch_size(
-        config.model,
-        config.optimizer.name,
-        config.train.batch_size,
-        width,
-        runtime.device,
-        is_fused(runtime),
-        available,
-    )
     config = with_values(
         config,
         {
@@ -240,7 +230,7 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
             "train.precision": runtime.precision,
             "train.compile": runtime.compile,
             "train.threads": runtime.threads,
-            "train.micro_batch_size": min(micro_batch_size, config.train.batch_size),
+            "train.micro_batch_size": micro_batch_size_of(config, runtime, available),
             "parallel.strategy": "single",
         },
     )
