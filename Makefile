@@ -28,7 +28,7 @@ test-all: .venv/all ## the tests, those in llama.cpp too, which first compiles f
 torture: install ## try to make acorn lose a run, for about 40 minutes (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
-bench: .venv/benchmarks ## measure acorn beside other programs, for an hour or so (ARGS="train --rounds 3": less)
+bench: .venv/benchmarks ## measure acorn beside other programs, for a good hour (ARGS="train --rounds 3": less)
 	$(BIN)/python -m benchmarks $(or $(ARGS),--json bench.json)
 
 lint: install ## check style, types and import directions

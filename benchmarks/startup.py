@@ -21,8 +21,11 @@ def measure_startup(rounds: int) -> dict[str, Any]:
         "acorn --help": [sys.executable, "-m", "acorn", "--help"],
     }
     found: dict[str, Any] = {name: _seconds(command, rounds) for name, command in commands.items()}
-    with tempfile.TemporaryDirectory(prefix="acorn-bench-") as folder:
-        found |= _first_steps(Path(folder))
+    turns = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="acorn-bench-") as folder:
+            turns.append(_first_steps(Path(folder)))
+    found |= {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     print()
     for name, seconds in found.items():
         print(f"{name:44}{seconds:>8.2f} s")
