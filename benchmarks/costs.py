@@ -60,7 +60,7 @@ OTHERS: tuple[dict[str, Any], ...] = (
     },
     {"model.n_layer": 2, "model.n_embd": 128, "train.batch_size": 64, "optimizer.name": "muon"},
 )
-"""Unlike any of CHANGES, by which the formula of memory was chosen."""
+"""Configs that the formula of memory was not chosen by, as it was by CHANGES."""
 
 WIDTH = 44
 """Of the table's first column, in characters; a longer name has a line of its own."""
@@ -78,8 +78,12 @@ def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> li
         contender = Contender(name, "acorn_training", {"acorn": settings, "warm_up": 2})
         take_turns([contender], rounds=rounds, seconds=seconds, say=lambda line: None)
         facts = contender.facts()
+        label = name
+        if len(name) > WIDTH:
+            print(name)
+            label = ""
         if contender.failure:
-            print(f"{name:{WIDTH}}not measured: {contender.failure}")
+            print(f"{label:{WIDTH}}not measured: {contender.failure}")
             continue
         flops = size_of(with_values(Config(), settings).model).flops_per_token
         row = facts | {
@@ -89,10 +93,8 @@ def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> li
             "flops_per_second": contender.rate * flops,
         }
         rows.append(row)
-        if len(name) > WIDTH:
-            print(name)
         print(
-            f"{name if len(name) <= WIDTH else '':{WIDTH}}"
+            f"{label:{WIDTH}}"
             f"{contender.rate:>10,.0f}{planned['tokens_per_second'] / contender.rate - 1:>+9.0%}"
             f"{row['flops_per_second'] / 1e9:>9,.0f}{contender.peak_bytes / 2**20:>7,.0f} MiB"
             f"{planned['memory_bytes'] / contender.peak_bytes - 1:>+9.0%}",

@@ -49,3 +49,14 @@ def test_what_attention_keeps_of_its_weights(
         return (of_four - of_two) / (2 * block_size**2)
 
     assert (round(kept(0.1)), round(kept(0.0))) == (dropped, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch_size", "in_bf16", "in_fp32"),
+    [({}, 16, 406, 699), ({}, 32, 712, 1211), ({"n_embd": 512}, 16, 845, 1377)],
+)
+def test_memory_of_a_step_in_c_on_a_cpu(changes: dict[str, int], batch_size: int, in_bf16: int, in_fp32: int) -> None:
+    """MiB that processes were seen to take more than before their first step (docs/lab-notebook.md)."""
+    config = ModelConfig(**{"n_layer": 4, "n_embd": 256, "block_size": 256, "vocab_size": 8192, **changes})
+    told = [training_memory(config, "adamw", batch_size, width, "cpu", True) / 2**20 for width in (2, 4)]
+    assert told == pytest.approx([in_bf16, in_fp32], rel=0.15)

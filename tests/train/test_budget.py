@@ -46,11 +46,11 @@ def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
     needs = {n: budget.step_memory(config, runtime, n) for n in (1, 2, 3, 4, 6, 12)}
     assert sorted(needs.values()) == list(needs.values())
     assert budget.micro_batch_size_of(config, runtime, None) == 12
-    assert budget.micro_batch_size_of(config, runtime, int(needs[6] / 0.8) + 1) == 6
+    assert budget.micro_batch_size_of(config, runtime, int(needs[6] / budget.SAFE_SHARE) + 1) == 6
     assert budget.micro_batch_size_of(config, runtime, 1) == 1
 
 
 @pytest.mark.parametrize(("asked", "given"), [(5, 5), (13, 12)])
 def test_a_pass_as_asked_for_is_never_more_than_the_batch(asked: int, given: int) -> None:
-    config = Config(train=TrainConfig(device="cpu", batch_size=12, micro_batch_size=asked))
+    config = Config(train=TrainConfig(device="cpu", precision="fp32", batch_size=12, micro_batch_size=asked))
     assert budget.micro_batch_size_of(config, choose_runtime(config.train), 1) == given

@@ -131,16 +131,16 @@ def test_the_models_loss_with_it(n: int, precision: torch.dtype | None) -> None:
 
 
 class LogitsWatch(TorchDispatchMode):
-    """Notes where logits are written, group after group."""
+    """Keeps the logits of each group, so that no other tensor can take their place."""
 
     def __init__(self, V: int) -> None:
         super().__init__()
-        self.V, self.places = V, list[int]()
+        self.V, self.made = V, list[torch.Tensor]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in (torch.ops.aten.mm.default, torch.ops.aten.mm.out) and result.shape == (GROUP["cpu"], self.V):
-            self.places.append(result.data_ptr())
+            self.made.append(result)
         return result
 
 
@@ -149,13 +149,29 @@ class LogitsWatch(TorchDispatchMode):
 def test_all_groups_of_logits_are_written_to_one_place(in_c: bool, precision: torch.dtype | None) -> None:
     loss = NativeCrossEntropy(library(), threads=2) if in_c else LinearCrossEntropy()
     x, weight = torch.randn(3 * GROUP["cpu"], 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
-    others = []
     with LogitsWatch(7) as watch, torch.autocast("cpu", precision, enabled=precision is not None):
         for _ in range(2):
             loss(x, weight, torch.arange(len(x)) % 7)
-            others.append(torch.empty(GROUP["cpu"], 7))  # what another step would leave there
-    assert len(watch.places) == 6
-    assert len(set(watch.places)) == 1
+    assert len(watch.made) == 6
+    assert len({logits.data_ptr() for logits in watch.made}) == 1
+
+
+@pytest.mark.parametrize("in_c", [False, True])
+def test_one_loss_for_batches_of_any_size_and_precision(in_c: bool) -> None:
+    """The place of the logits grows with them, and changes with their type; no tokens give no gradient."""
+    loss = NativeCrossEntropy(library(), threads=2) if in_c else LinearCrossEntropy()
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(7, 4, generator=generator).requires_grad_()
+    for precision, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float32, 1e-5)):
+        for n in (5, 0, GROUP["cpu"] + 3, 6):
+            x = torch.randn(n, 4, generator=generator).requires_grad_()
+            targets = torch.randint(7, (n,), generator=generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                total, _ = loss(x, weight, targets)
+            found = torch.autograd.grad(total, (x, weight))
+            wanted = torch.autograd.grad(F.cross_entropy(x @ weight.T, targets, reduction="sum"), (x, weight))
+            for mine, theirs in zip(found, wanted, strict=True):
+                assert (mine - theirs).norm() <= tolerance * theirs.norm()
 
 
 def test_a_second_backward_pass_is_refused() -> None:

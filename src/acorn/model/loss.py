@@ -3,7 +3,8 @@
 Logits are the largest tensor of training: 8 sequences of 512 tokens times 28,144 entries are 461 MB in fp32, and
 their gradient as much again. Here each group's logits live only until its loss and gradients are taken, which is
 possible because the loss is a plain sum: the backward pass only scales what the forward pass already found. Logits
-turn into their own gradient in place, and are never whole in fp32.
+turn into their own gradient in place, and are never whole in fp32. On a CPU the place of a group's logits is kept for
+as long as the model.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class LinearCrossEntropy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.softmax_gradient = SoftmaxGradient()
-        self._kept: Tensor | None = None
+        self._logits_room: Tensor | None = None
 
     def forward(self, x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the losses in nats, and the count of targets, both scalars.
@@ -81,46 +82,56 @@ class LinearCrossEntropy(nn.Module):
             dtype: of the products.
         """
         narrow = weight.to(dtype)
-        turned = self.turned(narrow)  # (C, V)
+        turned = self.weight_turned(narrow)  # (C, V)
         total = x.new_zeros((), dtype=torch.float32)
         grad_x, grad_weight = torch.empty_like(x), None
-        group, chunk = GROUP[x.device.type], CHUNK[x.device.type]
+        group = GROUP[x.device.type]
         room = self._room_for_logits(min(group, x.size(0)), narrow)
         for begin in range(0, x.size(0), group):
             part, wanted = x[begin : begin + group].to(dtype), targets[begin : begin + group]
             logits = torch.mm(part, turned, out=room[: part.size(0)])
-            for rows, their_targets in zip(logits.split(chunk), wanted.split(chunk), strict=True):
-                total += self.softmax_gradient(rows, their_targets)
+            total += self.to_gradient(logits, wanted)
             counts = (wanted != IGNORE)[:, None].to(dtype)
             grad_x[begin : begin + group] = (logits @ narrow) * counts
             grad_weight = self.add_weight_gradient(grad_weight, logits, part * counts)
-        return total, grad_x, torch.zeros_like(weight) if grad_weight is None else grad_weight
+        if grad_weight is None:  # no tokens
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        return total, grad_x, grad_weight
 
-    def turned(self, weight: Tensor) -> Tensor:
+    def to_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """As `softmax_gradient`, for a group's logits, a chunk of them at a time."""
+        chunk = CHUNK[logits.device.type]
+        parts = zip(logits.split(chunk), targets.split(chunk), strict=True)
+        return torch.stack([self.softmax_gradient(rows, wanted) for rows, wanted in parts]).sum()
+
+    def weight_turned(self, weight: Tensor) -> Tensor:
         """The weight (V, C) as (C, V), as a product takes it."""
         return weight.T
 
-    def add_weight_gradient(self, total: Tensor | None, grad_logits: Tensor, x: Tensor) -> Tensor:
-        """grad_logits (n, V)^T x (n, C), which is (V, C), in fp32, and `total` where there is one.
+    def add_weight_gradient(self, sums: Tensor | None, grad_logits: Tensor, x: Tensor) -> Tensor:
+        """grad_logits (n, V)^T x (n, C), which is (V, C), in fp32; added to `sums`, in place, where there are some.
 
         oneDNN copies a left factor that is turned round once for every part of the result, so on a CPU the smaller one
         is turned round beforehand: 40 ms instead of 70 for 2,048 tokens of 512 channels and 28,144 entries.
         """
         gradient = (x.T.contiguous() @ grad_logits).T if x.is_cpu else grad_logits.T @ x
-        return gradient.float() if total is None else total.add_(gradient)
+        return gradient.float() if sums is None else sums.add_(gradient)
 
     def _room_for_logits(self, n: int, weight: Tensor) -> Tensor:
         """Where a group's logits, (n, V), are written: on a CPU the same place in every step.
 
         If it were given back, smaller blocks would be put there before the next step wants it, and the process would
-        grow by another such place, and by a third.
+        take more and more: 1,747 MiB instead of 1,280 at 28,144 entries in fp32 (docs/lab-notebook.md).
         """
         V = weight.size(0)
         if not weight.is_cpu:
             return weight.new_empty(n, V)
-        if self._kept is None or self._kept.dtype != weight.dtype or self._kept.numel() < n * V:
-            self._kept = weight.new_empty(n * V)
-        return self._kept[: n * V].view(n, V)
+        kept = self._logits_room
+        if kept is not None and kept.dtype == weight.dtype and kept.numel() >= n * V:
+            return kept[: n * V].view(n, V)
+        kept = self._logits_room = None  # the old one goes before the new one is made
+        self._logits_room = weight.new_empty(n * V)
+        return self._logits_room.view(n, V)
 
 
 class _WithGradients(torch.autograd.Function):

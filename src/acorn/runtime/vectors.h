@@ -125,6 +125,7 @@ static inline __attribute__((always_inline)) floats larger(floats a, floats b) {
     return (floats)((first & (integers)a) | (~first & (integers)b));
 }
 
+// NaN is passed over: it comes back in the exponentials, and so in their sum.
 static inline float largest_of(floats v) {
     float most = -INFINITY;
     for (int i = 0; i < WIDTH; i++) most = v[i] > most ? v[i] : most;

@@ -26,7 +26,8 @@ LIBRARIES = 150 * 2**20
 """Bytes of what PyTorch loads and sets up in its first step."""
 
 SAFE_SHARE = 0.8
-"""Of the free memory that a step may take where its size is chosen: what a step takes is told within 15 % or so."""
+"""Share of the free memory that a step may take where its size is chosen. Measured, steps took up to 13 % more than
+`training_memory` tells (docs/performance.md), and the rest of the program wants some, too."""
 
 SLOWEST_SENSIBLE = 50e9
 """FLOP/s of fp32 on two modest cores, to tell a run of seconds from one of hours before anything is measured."""
@@ -110,7 +111,7 @@ def micro_batch_size_of(config: Config, runtime: Runtime, available: int | None)
     """Sequences of a pass: as set, the batch at the most; else the batch's largest divisor whose step fits.
 
     Args:
-        available: bytes, of which a step may take SAFE_SHARE; None: not known.
+        available: bytes of free memory; None: not known.
     """
     train = config.train
     if train.micro_batch_size:

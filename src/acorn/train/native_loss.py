@@ -26,18 +26,23 @@ class NativeCrossEntropy(LinearCrossEntropy):
         self.softmax_gradient = NativeSoftmaxGradient(library, threads)
         self._library, self._threads = library, threads
 
-    def turned(self, weight: Tensor) -> Tensor:
-        """As LinearCrossEntropy.turned. In bf16, oneDNN is slow with a right factor whose rows lie apart."""
-        return self._turned(weight.contiguous()) if weight.dtype == torch.bfloat16 else super().turned(weight)
+    def to_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """As LinearCrossEntropy.to_gradient; all at once, since a row in fp32 stays in the cache."""
+        return self.softmax_gradient(logits, targets)
 
-    def add_weight_gradient(self, total: Tensor | None, grad_logits: Tensor, x: Tensor) -> Tensor:
+    def weight_turned(self, weight: Tensor) -> Tensor:
+        """As LinearCrossEntropy.weight_turned. In bf16, oneDNN is slow with a right factor whose rows lie apart."""
+        return self._turned(weight.contiguous()) if weight.dtype == torch.bfloat16 else super().weight_turned(weight)
+
+    def add_weight_gradient(self, sums: Tensor | None, grad_logits: Tensor, x: Tensor) -> Tensor:
         """As LinearCrossEntropy.add_weight_gradient; turned round, widened and added in one pass."""
         if x.dtype != torch.bfloat16:
-            return super().add_weight_gradient(total, grad_logits, x)
+            return super().add_weight_gradient(sums, grad_logits, x)
         product = self._turned(x.contiguous()) @ grad_logits  # (C, V)
         C, V = product.shape
-        sums = x.new_empty(V, C, dtype=torch.float32) if total is None else total
-        self._library.add_turned(product.data_ptr(), C, V, sums.data_ptr(), total is None, self._threads)
+        is_first = sums is None
+        sums = x.new_empty(V, C, dtype=torch.float32) if sums is None else sums
+        self._library.add_turned(product.data_ptr(), C, V, sums.data_ptr(), is_first, self._threads)
         return sums
 
     def _turned(self, x: Tensor) -> Tensor:
