@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from acorn.checkpoint.training_state import Counters
 from acorn.config import Config, ModelConfig, TrainConfig
 from acorn.errors import ResourceError
 from acorn.runtime.device import choose_runtime
@@ -54,3 +55,15 @@ def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
 def test_a_pass_as_asked_for_is_never_more_than_the_batch(asked: int, given: int) -> None:
     config = Config(train=TrainConfig(device="cpu", precision="fp32", batch_size=12, micro_batch_size=asked))
     assert budget.micro_batch_size_of(config, choose_runtime(config.train), 1) == given
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(0, "Out of memory in the first step."), (7, "Out of memory after step 7; the last checkpoint stands.")],
+)
+def test_memory_that_runs_out_in_a_step(step: int, said: str) -> None:
+    config = Config(train=TrainConfig(device="cpu", micro_batch_size=12))
+    with pytest.raises(ResourceError) as caught, budget.memory_errors(config, Counters(step=step)):
+        raise MemoryError
+    assert caught.value.what == said
+    assert "train.micro_batch_size=6" in str(caught.value.mend)

@@ -178,8 +178,9 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
             raise
         size = config.train.micro_batch_size
         advice = f"start anew with train.micro_batch_size={size // 2}, or " if size > 1 else ""
+        after = f"after step {counters.step:,}; the last checkpoint stands" if counters.step else "in the first step"
         raise ResourceError(
-            f"Out of memory after step {counters.step:,}; the last checkpoint stands.",
+            f"Out of memory {after}.",
             where=f"train.micro_batch_size = {size} on {config.train.device}",
             mend=f"{advice}lower model.block_size, or leave more memory to this program",
         ) from None
