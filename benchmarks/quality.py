@@ -95,7 +95,7 @@ def _seed_run(
 
 
 def _acorn_run(folder: Path, minutes: float, overrides: list[str]) -> dict[str, Any]:
-    """One run of the demo's recipe. Its clock starts with the first batch; compiling and validating count."""
+    """One run of the demo's recipe. Its clock starts before its weights are made; compiling and validating count."""
     out = folder / f"run-{minutes:g}"
     settings = [f"train.minutes={minutes}", "train.sample_every=0", "train.save_every=0", *overrides]
     command = [sys.executable, "-m", "acorn", "pretrain", "demo", *settings, "--out", str(out), "--json"]

@@ -249,9 +249,14 @@ class TrainConfig(Section):
         "",
         description="Run, model folder or `hf:OWNER/NAME` whose network, weights and tokenizer the run starts from.",
     )
+    init: Literal["random", "auto", "bigrams"] = Field(
+        "random",
+        description="New weights. `bigrams`: embedding and untied head begin with which token follows which in the "
+        "text, which a short run gains much by (not for the seed). `auto`: that, where the network can have it.",
+    )
     steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
     minutes: float = Field(
-        0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides."
+        0.0, ge=0, description="Wall minutes of the run, from its first weights on; 0: `steps` decides."
     )
     batch_size: int = Field(16, ge=1, le=LARGEST_BATCH, description="Sequences per optimizer step, over all processes.")
     micro_batch_size: int = Field(
@@ -341,4 +346,25 @@ class Config(Section):
         short, whole = self.schedule.short_context, self.model.block_size
         if short and short < whole and whole % short:
             raise ValueError(f"schedule.short_context ({short}) must be a divisor of model.block_size ({whole})")
+        return self
+
+    @property
+    def begins_with_bigrams(self) -> bool:
+        """Whether new weights take up which token follows which in the text."""
+        return self.train.init == "bigrams" or (self.train.init == "auto" and not self._without_bigrams())
+
+    def _without_bigrams(self) -> str:
+        """Why new weights cannot take that up; empty: they can."""
+        if self.train.init_from:
+            return "is for new weights; those of train.init_from are another model's"
+        if self.model.architecture == "seed":
+            return "adds to small initial values, and the seed's are large"
+        if self.model.is_tied:
+            return "needs a head of its own: set model.tied=false"
+        return ""
+
+    @model_validator(mode="after")
+    def _bigrams_fit(self) -> Config:
+        if self.train.init == "bigrams" and (why := self._without_bigrams()):
+            raise ValueError(f"train.init=bigrams {why}; train.init=auto does without where it must")
         return self

@@ -19,18 +19,21 @@ from acorn.checkpoint.load import load
 from acorn.config import Config
 from acorn.config_files import load_config, load_run_config
 from acorn.data.prepare import prepare
-from acorn.errors import InputError, StoppedError, UsageError
+from acorn.errors import DivergedError, InputError, StoppedError, UsageError
 from acorn.evaluate.run_data import shards_of
 from acorn.evaluate.validation import evaluate_split
 from acorn.files import read_sealed_json
+from acorn.model.gpt import GPT
 from acorn.progress import QUIET
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import runtime_for_inference
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train import loop
 from acorn.train.budget import plan_run
 from acorn.train.initial_model import with_network
 from acorn.train.pretrain import pretrain
+from acorn.train.step import StepResult
 from acorn.train.watcher import Unwatched
 
 STILL = ("optimizer.name=adamw", "optimizer.lr=1e-30")
@@ -105,6 +108,25 @@ def test_stopped_and_resumed_it_ends_as_undisturbed_and_needs_the_folder_no_more
     ):
         with pytest.raises(UsageError, match=said):
             pretrain(config_from(model, override), tmp_path / "parts", resume=True)
+
+
+def test_before_its_first_checkpoint_a_run_goes_back_to_the_model(
+    config_from, other: Path, tmp_path, monkeypatch
+) -> None:
+    began = []
+
+    def poisoned(model: GPT, *_: Any, **__: Any) -> StepResult:
+        began.append([parameter.detach().clone() for parameter in model.parameters()])
+        model.init_weights(7)
+        return StepResult(float("nan"), float("nan"), updated=False, diverged=True)
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    with pytest.raises(DivergedError, match="after 1 rollbacks"):
+        pretrain(config_from(other, "train.max_skips=0", "train.max_rollbacks=1"), tmp_path / "run")
+    expected = list(load(other).model.parameters())
+    assert len(began) == 2
+    for weights in began:
+        assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-2"])

@@ -55,13 +55,13 @@ class Runtime:
     @contextlib.contextmanager
     def start(self) -> Iterator[None]:
         """Sets PyTorch's threads and determinism and the process's memory for the block, and puts them back."""
-        threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        threads, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
         fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
         if self.deterministic and self.device == "cuda":
             # cuBLAS reads this when it starts; without it its results depend on which stream runs first.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic)
+        self._set_deterministic(2 if self.deterministic else 0)
         # Made for finding reads of memory that nothing was written to; it took a tenth of every step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
@@ -69,8 +69,14 @@ class Runtime:
                 yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
+            self._set_deterministic(deterministic)
             torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+
+    def _set_deterministic(self, mode: int) -> None:
+        """As `torch.use_deterministic_algorithms`, which also tells the compiler, and takes a second to load it."""
+        if self.compile:
+            torch.use_deterministic_algorithms(mode != 0)
+        torch.set_deterministic_debug_mode(mode)
 
 
 def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) -> Runtime:

@@ -1,4 +1,4 @@
-"""Training that goes on from another model: its network, weights and tokenizer in place of new ones."""
+"""The weights that a run begins with: new ones, or those of another model, with its network and tokenizer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import torch
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.config import Config, ModelConfig, TokenizerConfig
 from acorn.config_files import with_values
+from acorn.data.token_shards import TokenSequence
 from acorn.errors import UsageError
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
+from acorn.train.bigrams import add_bigrams
 
 FREE = ("block_size", "dropout")
 """What a run may set otherwise than the model it goes on from: a shorter context, and what only training knows."""
@@ -55,8 +57,29 @@ def with_network(config: Config, network: ModelConfig) -> Config:
     return with_values(config, {f"model.{name}": value for name, value in asked})
 
 
+def begin_weights(
+    model: GPT, config: Config, tokens: TokenSequence, initial: LoadedModel | None, progress: Progress
+) -> None:
+    """Gives `model` the weights that a run of `config` begins with.
+
+    Args:
+        tokens: of the training text.
+        initial: the model that `train.init_from` names; None: it is loaded if there is one.
+
+    Raises:
+        UsageError, InputError, DamageError, MissingPackageError: as `load`, of the model that `train.init_from` names.
+    """
+    if config.train.init_from:
+        _take_weights(model, (initial or load(config.train.init_from, progress=progress)).model)
+        return
+    model.init_weights(config.train.seed)
+    if config.begins_with_bigrams:
+        add_bigrams(model, tokens, config.train.seed)
+        progress.note("Embedding and head begin with which token follows which in the text (train.init).")
+
+
 @torch.no_grad()
-def take_weights(model: GPT, initial: GPT) -> None:
+def _take_weights(model: GPT, initial: GPT) -> None:
     """Copies the weights of `initial`; of learned positions the first ones, where `model` has a shorter context."""
     weights = dict(initial.named_parameters())
     for name, parameter in model.named_parameters():

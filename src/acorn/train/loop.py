@@ -369,7 +369,7 @@ class Loop:
                 f"--allow-change; {standing(self.run)}",
             )
         seconds = counters.seconds
-        found = go_back(self.run, self.config, self.model, self.optimizers, counters, self.progress)
+        found = go_back(self.run, self.config, self.model, self.optimizers, counters, self._tokens, self.progress)
         for field in dataclasses.fields(Counters):
             setattr(counters, field.name, getattr(found, field.name))
         counters.rollbacks, counters.skips, counters.seconds = rollbacks, 0, seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoin
 from acorn.config import Config
 from acorn.config_files import load_run_config, to_toml, with_values
 from acorn.data.sample_order import SampleOrder
-from acorn.data.token_shards import TokenShards
+from acorn.data.token_shards import TokenSequence, TokenShards
 from acorn.errors import DamageError, UsageError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
@@ -32,7 +33,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors, micro_batch_size_of
 from acorn.train.environment import EQUALITY, changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
-from acorn.train.initial_model import load_initial_model, take_weights
+from acorn.train.initial_model import begin_weights, load_initial_model
 from acorn.train.loop import Loop
 from acorn.train.network import build_network
 from acorn.train.parallel import uncompiled
@@ -162,7 +163,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-        model, optimizers, counters = _build(config, runtime, origin)
+        model, optimizers, counters = _build(config, runtime, origin, shards.tokens("train"), progress)
         write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
         write_json(run.environment, environment)
         metrics = stack.enter_context(contextlib.closing(JsonLines(run.metrics)))
@@ -226,6 +227,7 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
     config = with_values(
         config,
         {
+            "train.init": "bigrams" if config.begins_with_bigrams else "random",
             "train.device": runtime.device,
             "train.precision": runtime.precision,
             "train.compile": runtime.compile,
@@ -240,18 +242,25 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
 
 
 def _build(
-    config: Config, runtime: Runtime, origin: Checkpoint | LoadedModel | None
+    config: Config,
+    runtime: Runtime,
+    origin: Checkpoint | LoadedModel | None,
+    tokens: TokenSequence,
+    progress: Progress,
 ) -> tuple[GPT, list[torch.optim.Optimizer], Counters]:
-    """Model, optimizers and counters, new or as the checkpoint has them; only the weights are those of a model."""
+    """Model, optimizers and counters, new or as the checkpoint has them; only the weights are those of a model.
+
+    The clock of a new run begins with its weights, which it may take from its text.
+    """
     model, optimizers = build_network(config, runtime)
     if isinstance(origin, Checkpoint):
         restore(model, optimizers, origin)
         return model, optimizers, origin.counters
-    if origin is None:
-        model.init_weights(config.train.seed)
-    else:
-        take_weights(model, origin.model)
-    return model, optimizers, initial_counters(config.train.steps, runtime.precision)
+    begin = time.monotonic()
+    begin_weights(model, config, tokens, origin, progress)
+    counters = initial_counters(config.train.steps, runtime.precision)
+    counters.seconds = time.monotonic() - begin
+    return model, optimizers, counters
 
 
 def _note_inequality(

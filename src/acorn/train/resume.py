@@ -26,12 +26,13 @@ MAY_CHANGE = frozenset(
     }
 )
 
-FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init_from")
+FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init")
 """Keys, or beginnings of keys, that no run can change: its shards, its shapes and its optimizer's state are made."""
 
 STILL_FREE = frozenset({"data.shuffle_group", "model.dropout"})
 
 UNDECIDED: dict[str, object] = {
+    "train.init": "auto",
     "train.device": "auto",
     "train.precision": "auto",
     "train.compile": "auto",

@@ -13,6 +13,7 @@ from acorn.checkpoint.integrity import checkpoint_faults, newest_whole_checkpoin
 from acorn.checkpoint.rotation import remove_checkpoints, rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
 from acorn.config import Config
+from acorn.data.token_shards import TokenSequence
 from acorn.errors import DamageError, ResourceError
 from acorn.files import disk_errors, read_sealed_json, write_sealed_json
 from acorn.folders import readable
@@ -20,6 +21,7 @@ from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.run_folder import RunFolder
+from acorn.train.initial_model import begin_weights
 from acorn.train.step import initial_counters
 
 RETRY_STEPS = (1, 2, 4)
@@ -131,6 +133,7 @@ def go_back(
     model: GPT,
     optimizers: list[torch.optim.Optimizer],
     counters: Counters,
+    tokens: TokenSequence,
     progress: Progress,
 ) -> Counters:
     """Puts model and optimizers back to where an undisturbed run would go from here, and gives the counters of there.
@@ -138,8 +141,12 @@ def go_back(
     That is the last checkpoint saved on schedule, and before the first one the beginning; where it is gone, the newest.
     One that a signal put in between is passed over, and removed, so that a stop does not change where the run goes.
 
+    Args:
+        tokens: of the training text.
+
     Raises:
         DamageError: there are checkpoints, and none is whole.
+        UsageError, InputError: the model that the run began with is wanted, and is gone.
     """
     step = last_on_schedule(config, counters.step - 1, counters.best_step)
     path = readable(run.checkpoint(step))
@@ -149,7 +156,7 @@ def go_back(
         path, step = (newest, int(newest.name.split("-")[1].split(".")[0])) if newest else (path, 0)
     remove_checkpoints(run, [newer for newer in run.checkpoint_steps() if newer > step])
     if not step:
-        model.init_weights(config.train.seed)
+        begin_weights(model, config, tokens, None, progress)
         for optimizer in optimizers:
             optimizer.state.clear()
         found = initial_counters(config.train.steps, config.train.precision)
