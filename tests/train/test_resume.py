@@ -10,6 +10,7 @@ from acorn.errors import UsageError
 from acorn.train.resume import UNDECIDED, merge_configs
 
 RESOLVED = {
+    "train.init": "bigrams",
     "train.device": "cpu",
     "train.precision": "bf16",
     "train.compile": True,

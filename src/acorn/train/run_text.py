@@ -20,8 +20,8 @@ from acorn.tokenizer.measuring import mangling_warning
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train as train_tokenizer
 
-MEASURED_DOCUMENTS = 2000
-"""Held-out documents on which the tokenizer's losses are measured before training."""
+WARNED_BY = 200
+"""Held-out documents by which a tokenizer that mangles the text is told at once; `prepare` measures more of them."""
 
 
 def text_to_shards(
@@ -126,7 +126,7 @@ def _make_shards(
             entries=texts.entries(config.tokenizer.kind),
             progress=progress,
         )
-    held_out = (document.text for document in islice(texts.documents("valid"), MEASURED_DOCUMENTS))
+    held_out = (document.text for document in islice(texts.documents("valid"), WARNED_BY))
     if warning := mangling_warning(tokenizer.measure(held_out)):
         progress.note(f"warning: {warning}")
     with disk_errors(run.root):
