@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -173,13 +174,13 @@ def test_a_model_to_start_from_replaces_the_presets_network_and_tokenizer() -> N
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["model.tied=true"], "a head of its own: set model.tied=false"),
-        (["model.architecture=seed"], "the seed's are large"),
-        (["train.init_from=runs/mine"], "those of train.init_from are another model's"),
+        (["model.tied=true"], "head is its own (model.tied=false)"),
+        (["model.architecture=seed"], "a modern or gpt2 network"),
+        (["train.init_from=runs/mine"], "no train.init_from"),
     ],
 )
 def test_pairs_of_the_text_need_a_network_that_can_take_them(overrides: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=re.escape(said)):
         load_config("small", [*overrides, "train.init=bigrams"])
     assert not load_config("small", overrides).begins_with_bigrams  # which has `auto`
     assert load_config("small").begins_with_bigrams

@@ -256,7 +256,7 @@ class TrainConfig(Section):
     )
     steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
     minutes: float = Field(
-        0.0, ge=0, description="Wall minutes of the run, from its first weights on; 0: `steps` decides."
+        0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides."
     )
     batch_size: int = Field(16, ge=1, le=LARGEST_BATCH, description="Sequences per optimizer step, over all processes.")
     micro_batch_size: int = Field(
@@ -350,21 +350,15 @@ class Config(Section):
 
     @property
     def begins_with_bigrams(self) -> bool:
-        """Whether new weights take up which token follows which in the text."""
-        return self.train.init == "bigrams" or (self.train.init == "auto" and not self._without_bigrams())
-
-    def _without_bigrams(self) -> str:
-        """Why new weights cannot take that up; empty: they can."""
-        if self.train.init_from:
-            return "is for new weights; those of train.init_from are another model's"
-        if self.model.architecture == "seed":
-            return "adds to small initial values, and the seed's are large"
-        if self.model.is_tied:
-            return "needs a head of its own: set model.tied=false"
-        return ""
+        """Whether new weights take up which token follows which in the text: where asked, or where `auto` can."""
+        can = not self.train.init_from and self.model.architecture != "seed" and not self.model.is_tied
+        return can and self.train.init != "random"
 
     @model_validator(mode="after")
     def _bigrams_fit(self) -> Config:
-        if self.train.init == "bigrams" and (why := self._without_bigrams()):
-            raise ValueError(f"train.init=bigrams {why}; train.init=auto does without where it must")
+        if self.train.init == "bigrams" and not self.begins_with_bigrams:
+            raise ValueError(
+                "train.init=bigrams is for new weights (no train.init_from) of a modern or gpt2 network whose head is "
+                "its own (model.tied=false); train.init=auto takes it only there"
+            )
         return self

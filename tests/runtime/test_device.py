@@ -80,12 +80,19 @@ def test_what_is_not_there_is_refused(no_gpu) -> None:
         runtime_for_inference("tpu", "auto")
 
 
-def test_start_puts_back_what_it_set() -> None:
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with Runtime("cpu", "fp32", False, 1, True).start():
-        assert torch.get_num_threads() == 1
-        assert torch.are_deterministic_algorithms_enabled()
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_start_puts_back_what_it_set(mode: int, compiled: bool) -> None:
+    at_first = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        threads = torch.get_num_threads()
+        with Runtime("cpu", "fp32", compiled, 1, True).start():
+            assert torch.get_num_threads() == 1
+            assert torch.get_deterministic_debug_mode() == 2
+        assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (threads, mode)
+    finally:
+        torch.set_deterministic_debug_mode(at_first)
 
 
 def test_autocast_computes_in_the_precision() -> None:

@@ -38,6 +38,13 @@ def markov(n: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     return text, table
 
 
+def loss_of(model: GPT, text: np.ndarray) -> float:
+    windows = torch.from_numpy(text[: 65 * 200]).view(200, 65)
+    with torch.no_grad():
+        loss_sum, count = model(windows[:, :-1], windows[:, 1:])
+    return float(loss_sum) / int(count)
+
+
 def begun(tokens: TokenSequence, **settings) -> GPT:
     model = GPT(ModelConfig(n_layer=2, block_size=64, dropout=0.0, tied=False, **settings))
     model.init_weights(0)
@@ -91,11 +98,19 @@ def test_the_first_loss_is_near_what_the_last_token_alone_can_tell(architecture:
     share = np.bincount(text, minlength=96) / len(text)
     entropy = -(share * np.log(share)).sum()
     conditional = -(share[:, None] * table * np.log(table.clip(1e-300))).sum()
-    windows = torch.from_numpy(text[: 65 * 200]).view(200, 65)
-    with torch.no_grad():
-        loss_sum, count = model(windows[:, :-1], windows[:, 1:])
-    loss = float(loss_sum) / int(count)
+    loss = loss_of(model, text)
     assert conditional < loss < entropy - 0.6 * (entropy - conditional)
+
+
+def test_fewer_channels_than_the_table_has_ranks_keep_what_matters_most(tmp_path: Path) -> None:
+    """Tokens of twelve kinds, where the last one's kind tells of the next one's: a table of rank twelve or so."""
+    kinds, members = markov(200_000, 12)[0], np.random.default_rng(0).integers(0, 20, size=200_000)
+    text = kinds * 20 + members  # 240 entries
+    losses = {n: loss_of(begun(sequence(tmp_path, text), n_embd=n, vocab_size=240), text) for n in (4, 16, 64)}
+    entropy = math.log(20) - sum(p * math.log(p) for p in np.bincount(kinds) / len(kinds) if p)
+    assert losses[16] < losses[4] - 0.2
+    assert losses[16] < entropy - 0.4
+    assert losses[64] == pytest.approx(losses[16], abs=0.1)  # what is left is noise
 
 
 def test_it_is_the_same_again_and_draws_no_one_elses_numbers(tmp_path: Path) -> None:
@@ -113,7 +128,7 @@ def test_it_is_the_same_again_and_draws_no_one_elses_numbers(tmp_path: Path) -> 
     ids=["one token", "no pair twice", "two entries", "fewer entries than channels"],
 )
 def test_odd_texts_give_finite_weights(text: list[int], vocab_size: int, tmp_path: Path) -> None:
-    """And rows of tokens that do not occur are no two alike, so that later training can tell them apart."""
+    """And what was drawn is not written over: rows of tokens that do not occur stay apart for later training."""
     model = begun(sequence(tmp_path, np.array(text)), n_embd=32, vocab_size=vocab_size)
     for weight in (model.token_embedding.weight, model.head.weight):
         assert weight.isfinite().all()

@@ -16,6 +16,7 @@ from other_models import make_model, style
 from safetensors.torch import load_file
 
 from acorn.checkpoint.load import load
+from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.config_files import load_config, load_run_config
 from acorn.data.prepare import prepare
@@ -127,6 +128,32 @@ def test_before_its_first_checkpoint_a_run_goes_back_to_the_model(
     assert len(began) == 2
     for weights in began:
         assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+
+
+@pytest.mark.parametrize("now", ["gone", "another"])
+def test_where_the_model_is_gone_a_run_goes_back_to_what_a_signal_saved(
+    now: str, config_from, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No undisturbed run would, and the checkpoint is not removed before it is known that there is nothing better."""
+    model = tmp_path / "model"
+    shutil.copytree(other, model)
+    config = config_from(model, "train.save_every=0", "train.max_skips=0", "train.eval_every=0")
+    with pytest.raises(StoppedError):
+        pretrain(config, tmp_path / "run", watcher=Stopped())
+    shutil.rmtree(model)
+    if now == "another":
+        make_model(model, "gpt2")
+    real, starts = loop.train_step, []
+
+    def poisoned(*given: Any, counters: Counters, **options: Any) -> StepResult:
+        starts.append(counters.step)
+        if counters.step == 4 and not counters.rollbacks:
+            return StepResult(float("nan"), float("nan"), updated=False, diverged=True)
+        return real(*given, counters=counters, **options)
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    pretrain(None, tmp_path / "run", resume=True)
+    assert starts == [3, 4, 3, 4, 5]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-2"])

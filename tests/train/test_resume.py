@@ -10,7 +10,6 @@ from acorn.errors import UsageError
 from acorn.train.resume import UNDECIDED, merge_configs
 
 RESOLVED = {
-    "train.init": "bigrams",
     "train.device": "cpu",
     "train.precision": "bf16",
     "train.compile": True,
@@ -22,7 +21,7 @@ RESOLVED = {
 
 
 def stored() -> Config:
-    return with_values(load_config("small", ["train.steps=100"]), RESOLVED)
+    return with_values(load_config("small", ["train.steps=100", "train.init=bigrams"]), RESOLVED)
 
 
 def test_the_same_command_line_changes_nothing() -> None:

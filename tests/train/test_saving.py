@@ -71,7 +71,7 @@ def back(run: RunFolder, step: int, best_step: int | None = None, **counters) ->
     model.init_weights(999)
     optimizers = build_optimizers(model, CONFIG.optimizer, muon_dtype=torch.float32)
     now = Counters(step=step, best_step=best_step, schedule_steps=40, **counters)
-    found = go_back(run, CONFIG, model, optimizers, now, text(run), Notes())
+    found = go_back(run, CONFIG, model, optimizers, now, text(run), None, Notes())
     return found, model.head.weight.detach().clone()
 
 

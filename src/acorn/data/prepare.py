@@ -20,6 +20,7 @@ from acorn.errors import InputError, ResourceError
 from acorn.folders import new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
+from acorn.tokenizer.measuring import TokenizerReport, mangling_warning
 from acorn.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 BATCH_CHARACTERS = 1 << 22  # enough documents for all cores; a batch takes some hundred megabytes while it is encoded
 BATCHES_AHEAD = 2
 MEASURED_DOCUMENTS = 2000  # of a held-out split, for the tokenizer's report
+REPORTED = ("round_trip_rate", "unknown_rate", "bytes_per_token")  # of that report, in the manifest
 ENCODERS = 2  # threads: while one fetches its ids from the library, the library works for the other on all cores
 
 
@@ -81,7 +83,11 @@ def prepare(
         tokenizer.save(folder / TOKENIZER)
         for split in splits.names:
             if split != "train":
-                manifest["tokenizer_report"][split] = _measure(splits, split, tokenizer)
+                report = _measure(splits, split, tokenizer)
+                manifest["tokenizer_report"][split] = {key: getattr(report, key) for key in REPORTED}
+                if split == "valid" and (warning := mangling_warning(report)):
+                    progress.note(f"warning: {warning}")
+        for split in splits.names:
             writer = ShardWriter(folder, split, dtype, shard_tokens)
             count = _write_split(splits, split, tokenizer, writer)
             manifest["splits"][split] = {**asdict(count), "shards": writer.shards}
@@ -93,15 +99,10 @@ def prepare(
     return TokenShards.open(out)
 
 
-def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer) -> dict[str, float]:
+def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer) -> TokenizerReport:
     """What the tokenizer keeps of the first documents of a held-out split."""
     documents = splits.documents(split, f"measuring the tokenizer on {split}")
-    report = tokenizer.measure(document.text for document in islice(documents, MEASURED_DOCUMENTS))
-    return {
-        "round_trip_rate": report.round_trip_rate,
-        "unknown_rate": report.unknown_rate,
-        "bytes_per_token": report.bytes_per_token,
-    }
+    return tokenizer.measure(document.text for document in islice(documents, MEASURED_DOCUMENTS))
 
 
 def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter) -> SplitCount:

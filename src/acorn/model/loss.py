@@ -111,7 +111,7 @@ class LinearCrossEntropy(nn.Module):
     def add_weight_gradient(self, sums: Tensor | None, grad_logits: Tensor, x: Tensor) -> Tensor:
         """grad_logits (n, V)^T x (n, C), which is (V, C), in fp32; added to `sums`, in place, where there are some.
 
-        In bf16 on a CPU oneDNN copies a left factor that is turned round once for every part of the result, so the
+        In 16 bits on a CPU oneDNN copies a left factor that is turned round once for every part of the result, so the
         smaller one is turned round beforehand: 40 ms instead of 70 for 2,048 tokens of 512 channels and 28,144 entries.
         """
         if x.dtype == torch.float32:  # the product itself adds, without a place of its own

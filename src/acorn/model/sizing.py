@@ -11,9 +11,6 @@ from acorn.model.attention import LONGEST
 from acorn.model.gpt import GPT
 from acorn.model.loss import CHUNK, GROUP
 
-ADAMW_BYTES, MUON_BYTES = 8, 4
-"""State of one parameter: AdamW's two fp32 means; Muon's one fp32 momentum."""
-
 
 @dataclass(frozen=True)
 class Size:
@@ -48,6 +45,20 @@ def size_of(config: ModelConfig) -> Size:
     return Size(total, matrices, 6 * matrices + attention)
 
 
+def optimizer_bytes(config: ModelConfig, optimizer: str) -> int:
+    """Bytes of the optimizer's state.
+
+    AdamW keeps two fp32 means of every parameter. Beside Muon it has all but the blocks' matrices, of which Muon keeps
+    one fp32 momentum.
+
+    Args:
+        optimizer: "adamw" or "muon".
+    """
+    size = size_of(config)
+    in_blocks = size.matrix_parameters - config.vocab_size * config.n_embd
+    return 8 * size.parameters - (4 * in_blocks if optimizer == "muon" else 0)
+
+
 def training_memory(
     config: ModelConfig, optimizer: str, micro_batch_size: int, activation_bytes: int, device: str, fused: bool
 ) -> int:
@@ -59,9 +70,8 @@ def training_memory(
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32).
         fused: what stands between a block's products is compiled or in C, and keeps less for the backward pass.
     """
-    size = size_of(config)
-    state = ADAMW_BYTES if optimizer == "adamw" else MUON_BYTES
-    fixed = size.parameters * (4 + 4 + state) + 4 * config.vocab_size * config.n_embd
+    fixed = size_of(config).parameters * (4 + 4) + optimizer_bytes(config, optimizer)
+    fixed += 4 * config.vocab_size * config.n_embd
     tokens = micro_batch_size * config.block_size
     stream, inner, heads, passing = (_KEPT_FUSED.get(device, _KEPT) if fused else _KEPT)[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim

@@ -73,10 +73,11 @@ class Runtime:
             torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
     def _set_deterministic(self, mode: int) -> None:
-        """As `torch.use_deterministic_algorithms`, which also tells the compiler, and takes a second to load it."""
+        """0: off, 1: warn, 2: refuse. The first way tells the compiler, too, and loads it, which takes a second."""
         if self.compile:
-            torch.use_deterministic_algorithms(mode != 0)
-        torch.set_deterministic_debug_mode(mode)
+            torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+        else:
+            torch.set_deterministic_debug_mode(mode)
 
 
 def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) -> Runtime:

@@ -23,14 +23,15 @@ from acorn.model.gpt import GPT
 
 Ints = NDArray[np.int64]
 
-MOST_TOKENS, BLOCK = 2**23, 2**16
+MOST_TOKENS, BLOCK = 2**22, 2**16
 """Tokens that are counted at the most, in blocks of so many that lie evenly over the text."""
 
 MOST_RANK = 256
 """Channels that the pairs get at the most; what further ones would tell is ever less, and takes ever longer."""
 
-POWER_ITERATIONS = 2
-"""Of the randomised decomposition (Halko et al. 2011); they tell near singular values apart."""
+POWER_ITERATIONS, SPARE = 2, 8
+"""Of the randomised decomposition (Halko et al. 2011), and the vectors it takes beyond those wanted; they tell near
+singular values apart."""
 
 
 @torch.no_grad()
@@ -48,22 +49,23 @@ def add_bigrams(model: GPT, tokens: TokenSequence, seed: int) -> None:
     left, sizes, right = decompose(association(last, following, count, V), rank, seed)
     left, right = left * sizes.sqrt(), right * sizes.sqrt()
     # Channel 0 is the same for every last token, and carries log P(next). It is as large as the rest of a row is on
-    # average over the text, so that the norm does not stretch the rows of tokens of which little is known.
+    # average over the text: the norm would make much of rows that tell little, and so stretches none by more than 1.4.
     constant = (share @ left.norm(dim=1)).clamp(min=1e-3)
     length = share @ (constant**2 + left.square().sum(1)).sqrt()
     log_share = share.log() - share.log().mean()
-    embedding, head = torch.zeros(V, C), torch.zeros(V, C)
-    embedding[:, 0], embedding[:, 1 : 1 + rank] = constant, left
-    head[:, 0], head[:, 1 : 1 + rank] = log_share / constant, right
-    head *= length / C**0.5  # the last norm makes every row sqrt(C) long
-    model.token_embedding.weight.add_(embedding.to(model.token_embedding.weight))
-    model.head.weight.add_(head.to(model.head.weight))
+    back = length / C**0.5  # the last norm makes every row sqrt(C) long
+    for weight, first, others in (
+        (model.token_embedding.weight, constant.expand(V), left),
+        (model.head.weight, log_share / constant * back, right * back),
+    ):
+        weight[:, 0] += first.to(weight)
+        weight[:, 1 : 1 + rank] += others.to(weight)
 
 
 def count_pairs(tokens: TokenSequence, vocab_size: int) -> tuple[Ints, Ints, Ints]:
     """Which tokens follow which, and how often: (last, following, count), each pair once, in order."""
-    keys = [block[:-1] * vocab_size + block[1:] for block in _blocks(tokens)]
-    pairs, count = np.unique(np.concatenate(keys), return_counts=True)
+    keys = np.concatenate([block[:-1] * vocab_size + block[1:] for block in _blocks(tokens)])
+    pairs, count = np.unique(keys, return_counts=True)
     return pairs // vocab_size, pairs % vocab_size, count
 
 
@@ -91,10 +93,10 @@ def association(last: Ints, following: Ints, count: Ints, vocab_size: int) -> Te
 
 def decompose(table: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """The largest singular values of a sparse table (V, V), and their vectors: (V, rank), (rank), (V, rank)."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        left, sizes, right = torch.svd_lowrank(table, q=rank, niter=POWER_ITERATIONS)
-    return left, sizes, right
+        left, sizes, right = torch.svd_lowrank(table, q=min(rank + SPARE, table.size(0)), niter=POWER_ITERATIONS)
+    return left[:, :rank], sizes[:rank], right[:, :rank]
 
 
 def _blocks(tokens: TokenSequence) -> Iterator[Ints]:

@@ -14,7 +14,7 @@ from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.errors import ResourceError
 from acorn.files import free_bytes
-from acorn.model.sizing import ADAMW_BYTES, MUON_BYTES, size_of, training_memory
+from acorn.model.sizing import optimizer_bytes, size_of, training_memory
 from acorn.progress import QUIET
 from acorn.runtime.device import Runtime, choose_runtime
 from acorn.runtime.memory import available_memory, resident_memory
@@ -91,7 +91,7 @@ def plan_run(config: Config) -> dict[str, Any]:
         "tokens": steps * batch_tokens,
         "tokens_per_second": speed,
         "minutes": train.minutes or steps * batch_tokens / speed / 60,
-        "checkpoint_bytes": size.parameters * (4 + _state_bytes(config)),
+        "checkpoint_bytes": 4 * size.parameters + optimizer_bytes(model, config.optimizer.name),
     }
 
 
@@ -150,9 +150,10 @@ def check_disk(config: Config, out: Path) -> None:
     Raises:
         ResourceError: with the bytes needed and free.
     """
-    parameters = size_of(config.model).parameters
+    weights = 4 * size_of(config.model).parameters
+    checkpoint = weights + optimizer_bytes(config.model, config.optimizer.name)
     # Kept ones, the best one, one being written, and final/ twice while it is replaced.
-    needed = parameters * ((config.checkpoint.keep + 2) * (4 + _state_bytes(config)) + 2 * 4)
+    needed = (config.checkpoint.keep + 2) * checkpoint + 2 * weights
     folders = [out / "final", *(out / "checkpoints").glob("*")]
     there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
     needed, free = max(0, needed - there), free_bytes(out)
@@ -189,8 +190,3 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
 def _is_out_of_memory(error: Exception) -> bool:
     """On a CPU, PyTorch has no type of its own for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _state_bytes(config: Config) -> int:
-    """Optimizer state of one parameter, at the most."""
-    return ADAMW_BYTES if config.optimizer.name == "adamw" else MUON_BYTES

@@ -67,10 +67,14 @@ def begin_weights(
         initial: the model that `train.init_from` names; None: it is loaded if there is one.
 
     Raises:
-        UsageError, InputError, DamageError, MissingPackageError: as `load`, of the model that `train.init_from` names.
+        UsageError: the model that `train.init_from` names is gone, or another than it was.
+        InputError, DamageError, MissingPackageError: as `load`.
     """
     if config.train.init_from:
-        _take_weights(model, (initial or load(config.train.init_from, progress=progress)).model)
+        if initial is None:
+            initial = load(config.train.init_from, progress=progress)
+            with_network(config, initial.config)  # refuses another than it was
+        _take_weights(model, initial.model)
         return
     model.init_weights(config.train.seed)
     if config.begins_with_bigrams:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.data.batches import read_batch
@@ -50,6 +51,7 @@ class Loop:
     """One sitting of a run. `counters` says where the run stands; everything else is fixed.
 
     Attributes:
+        initial: the model that the run began with, where it is at hand.
         resolved: what the machine's `auto` settings came to; stored in every checkpoint.
         peak_flops: FLOP/s of the machine's matrix products, for the share of it that training reaches.
     """
@@ -59,6 +61,7 @@ class Loop:
     runtime: Runtime
     model: GPT
     optimizers: list[torch.optim.Optimizer]
+    initial: LoadedModel | None
     shards: TokenShards
     tokenizer: Tokenizer
     counters: Counters
@@ -369,7 +372,9 @@ class Loop:
                 f"--allow-change; {standing(self.run)}",
             )
         seconds = counters.seconds
-        found = go_back(self.run, self.config, self.model, self.optimizers, counters, self._tokens, self.progress)
+        found = go_back(
+            self.run, self.config, self.model, self.optimizers, counters, self._tokens, self.initial, self.progress
+        )
         for field in dataclasses.fields(Counters):
             setattr(counters, field.name, getattr(found, field.name))
         counters.rollbacks, counters.skips, counters.seconds = rollbacks, 0, seconds

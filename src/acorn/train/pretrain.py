@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +192,7 @@ def _run(
             runtime,
             model,
             optimizers,
+            initial,
             shards,
             tokenizer,
             counters,
@@ -248,19 +248,13 @@ def _build(
     tokens: TokenSequence,
     progress: Progress,
 ) -> tuple[GPT, list[torch.optim.Optimizer], Counters]:
-    """Model, optimizers and counters, new or as the checkpoint has them; only the weights are those of a model.
-
-    The clock of a new run begins with its weights, which it may take from its text.
-    """
+    """Model, optimizers and counters, new or as the checkpoint has them; only the weights are those of a model."""
     model, optimizers = build_network(config, runtime)
     if isinstance(origin, Checkpoint):
         restore(model, optimizers, origin)
         return model, optimizers, origin.counters
-    begin = time.monotonic()
     begin_weights(model, config, tokens, origin, progress)
-    counters = initial_counters(config.train.steps, runtime.precision)
-    counters.seconds = time.monotonic() - begin
-    return model, optimizers, counters
+    return model, optimizers, initial_counters(config.train.steps, runtime.precision)
 
 
 def _note_inequality(

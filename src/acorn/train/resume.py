@@ -26,13 +26,12 @@ MAY_CHANGE = frozenset(
     }
 )
 
-FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init")
-"""Keys, or beginnings of keys, that no run can change: its shards, its shapes and its optimizer's state are made."""
+FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init", "train.init_from")
+"""Keys, or beginnings of keys, that no run can change: shards, first weights, shapes and optimizer's state are made."""
 
 STILL_FREE = frozenset({"data.shuffle_group", "model.dropout"})
 
 UNDECIDED: dict[str, object] = {
-    "train.init": "auto",
     "train.device": "auto",
     "train.precision": "auto",
     "train.compile": "auto",
@@ -66,12 +65,13 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
     fixed = [key for key in allow_change if key.startswith(FIXED) and key not in STILL_FREE]
     if fixed:
         raise UsageError(
-            f"A run that goes on cannot change {', '.join(fixed)}: its shards and its network are made.",
+            f"A run that goes on cannot change {', '.join(fixed)}: its shards, network and first weights are made.",
             where="--allow-change",
             mend="start another run with --out",
         )
     if stored.train.init_from and asked.train.init_from == stored.train.init_from:
         asked = with_network(asked, stored.model)  # which the command line need not repeat
+    asked = with_values(asked, {"train.init": "bigrams" if asked.begins_with_bigrams else "random"})
     kept = {key: flatten(stored)[key] for key, value in UNDECIDED.items() if flatten(asked)[key] == value}
     found = differences(stored, with_values(asked, kept))
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 from acorn.checkpoint.training_state import Checkpoint
@@ -16,12 +15,8 @@ from acorn.folders import remove_folder, settle
 from acorn.progress import Progress
 from acorn.run_folder import MANIFEST, TOKENIZER, RunFolder
 from acorn.text.splits import TextSplits
-from acorn.tokenizer.measuring import mangling_warning
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train as train_tokenizer
-
-WARNED_BY = 200
-"""Held-out documents by which a tokenizer that mangles the text is told at once; `prepare` measures more of them."""
 
 
 def text_to_shards(
@@ -126,9 +121,6 @@ def _make_shards(
             entries=texts.entries(config.tokenizer.kind),
             progress=progress,
         )
-    held_out = (document.text for document in islice(texts.documents("valid"), WARNED_BY))
-    if warning := mangling_warning(tokenizer.measure(held_out)):
-        progress.note(f"warning: {warning}")
     with disk_errors(run.root):
         remove_folder(run.data)  # first: shards of other text must never stand beside this config
         sync_folder(run.root)

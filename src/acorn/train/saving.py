@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from acorn.checkpoint.integrity import checkpoint_faults, newest_whole_checkpoint
+from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.rotation import remove_checkpoints, rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
 from acorn.config import Config
 from acorn.data.token_shards import TokenSequence
-from acorn.errors import DamageError, ResourceError
+from acorn.errors import AcornError, DamageError, ResourceError
 from acorn.files import disk_errors, read_sealed_json, write_sealed_json
 from acorn.folders import readable
 from acorn.model.gpt import GPT
@@ -134,6 +135,7 @@ def go_back(
     optimizers: list[torch.optim.Optimizer],
     counters: Counters,
     tokens: TokenSequence,
+    initial: LoadedModel | None,
     progress: Progress,
 ) -> Counters:
     """Puts model and optimizers back to where an undisturbed run would go from here, and gives the counters of there.
@@ -141,22 +143,31 @@ def go_back(
     That is the last checkpoint saved on schedule, and before the first one the beginning; where it is gone, the newest.
     One that a signal put in between is passed over, and removed, so that a stop does not change where the run goes.
 
+    Where the beginning is a model that is gone by now, the newest checkpoint has to do.
+
     Args:
         tokens: of the training text.
+        initial: the model that the run began with; None: it is loaded if there is one.
 
     Raises:
         DamageError: there are checkpoints, and none is whole.
-        UsageError, InputError: the model that the run began with is wanted, and is gone.
+        AcornError: as `begin_weights`, where there is no checkpoint either.
     """
     step = last_on_schedule(config, counters.step - 1, counters.best_step)
     path = readable(run.checkpoint(step))
     expected = not step or (path.is_dir() and not checkpoint_faults(path))
     if not expected:
-        newest = newest_whole_checkpoint(run, progress)
-        path, step = (newest, int(newest.name.split("-")[1].split(".")[0])) if newest else (path, 0)
+        path, step = _newest(run, progress) or (path, 0)
+    if not step:
+        try:
+            begin_weights(model, config, tokens, initial, progress)
+        except AcornError:
+            newest = _newest(run, progress)
+            if newest is None:
+                raise
+            (path, step), expected = newest, False
     remove_checkpoints(run, [newer for newer in run.checkpoint_steps() if newer > step])
     if not step:
-        begin_weights(model, config, tokens, None, progress)
         for optimizer in optimizers:
             optimizer.state.clear()
         found = initial_counters(config.train.steps, config.train.precision)
@@ -167,6 +178,12 @@ def go_back(
     found.schedule_steps = counters.schedule_steps
     found.undisturbed = found.undisturbed and counters.undisturbed and expected
     return found
+
+
+def _newest(run: RunFolder, progress: Progress) -> tuple[Path, int] | None:
+    """The newest whole checkpoint and its step."""
+    newest = newest_whole_checkpoint(run, progress)
+    return (newest, int(newest.name.split("-")[1].split(".")[0])) if newest else None
 
 
 def last_on_schedule(config: Config, step: int, best_step: int | None) -> int:
