@@ -162,7 +162,7 @@ def test_report_and_compare(acorn, run: Path) -> None:
 
 def test_plan(acorn) -> None:
     facts = json_of(acorn("plan", "small", "train.steps=100", "--json"))
-    assert facts["parameters"] == 2_524_032
+    assert facts["parameters"] == 1_475_456
     assert facts["tokens"] == 100 * facts["tokens_per_step"]
     assert "parameters" in acorn("plan", "gpt2-124m").stdout
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from acorn.data import prepare as module
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import ShardWriter, verify
 from acorn.errors import InputError, ResourceError, UsageError
+from acorn.progress import Quiet
 from acorn.text.corpus import Document
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -71,6 +72,26 @@ class Texts:
         self.task = task
         for number, text in enumerate(self.texts[split]):
             yield Document(text, len(text.encode()) + 100, len(text.split()) + 1, f"{split}:{number}")
+
+
+class Notes(Quiet):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_tokenizer_that_mangles_the_text_is_told_before_anything_is_encoded(
+    kind: Literal["wordpiece", "bpe"], tmp_path: Path
+) -> None:
+    texts = {"train": ["Tiếng Việt có nhiều dấu"] * 40, "valid": ["Tiếng Việt"]}
+    tokenizer = train(lambda: iter(texts["train"]), kind, 400)
+    notes = Notes()
+    prepare(Texts(texts), tokenizer, tmp_path / "out", progress=notes)  # type: ignore[arg-type]
+    warnings = [number for number, text in enumerate(notes.texts) if "does not keep the text" in text]
+    assert warnings == ([0] if kind == "wordpiece" else [])
 
 
 def splits_of(**texts: list[str]) -> Any:

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from acorn.config import ModelConfig
+from acorn.config_files import load_run_config
 from acorn.data.token_shards import TokenSequence
 from acorn.model.gpt import GPT
 from acorn.report.metrics_log import read_metrics
+from acorn.run_folder import RunFolder
 from acorn.train import bigrams
 from acorn.train.bigrams import add_bigrams, association, count_pairs, decompose
 
@@ -137,11 +139,20 @@ def test_odd_texts_give_finite_weights(text: list[int], vocab_size: int, tmp_pat
 
 
 def test_a_run_begins_with_the_pairs_of_its_text(tmp_path: Path, run_tiny) -> None:
-    """Its first loss is well below that of random weights, which is that of a guess."""
-    first = {}
-    for init in ("random", "bigrams"):
-        out = tmp_path / init
-        run_tiny(out, f"train.init={init}", "train.steps=1")
-        first[init] = next(r for r in read_metrics(out / "metrics.jsonl") if r["split"] == "train")
-    assert first["random"]["loss"] == pytest.approx(math.log(320), abs=0.1)
-    assert first["bigrams"]["loss"] < 0.6 * first["random"]["loss"]
+    """Its first loss is well below that of random weights, which is that of a guess; and its config says what it did."""
+    first, said = {}, {}
+    for name, settings in {
+        "random": ["model.tied=false"],
+        "bigrams": ["model.tied=false", "train.init=bigrams"],
+        "auto": ["model.tied=false", "train.init=auto"],
+        "auto, tied": ["train.init=auto"],
+    }.items():
+        out = tmp_path / name
+        run_tiny(out, *settings, "train.steps=1")
+        first[name] = next(r["loss"] for r in read_metrics(out / "metrics.jsonl") if r["split"] == "train")
+        said[name] = load_run_config(RunFolder(out).config).train.init
+    assert said == {"random": "random", "bigrams": "bigrams", "auto": "bigrams", "auto, tied": "random"}
+    assert first["random"] == pytest.approx(math.log(320), abs=0.1)
+    assert first["bigrams"] < 0.6 * first["random"]
+    assert first["auto"] == first["bigrams"]
+    assert first["auto, tied"] == pytest.approx(math.log(320), abs=0.1)

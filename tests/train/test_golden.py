@@ -15,7 +15,7 @@ GOLDEN = Path(__file__).with_name("golden_loss.json")
 TOLERANCE = 1e-3
 
 RECIPES = {
-    "modern-muon": ["model.tied=true", "optimizer.name=muon", "optimizer.lr=0.02", "optimizer.embedding_lr=0.01"],
+    "modern-muon": ["optimizer.name=muon", "optimizer.lr=0.02", "optimizer.embedding_lr=0.01"],
     "seed-adamw": ["model.architecture=seed", "optimizer.name=adamw", "optimizer.lr=1e-3", "schedule.name=constant"],
 }
 

@@ -21,7 +21,7 @@ RESOLVED = {
 
 
 def stored() -> Config:
-    return with_values(load_config("small", ["train.steps=100", "train.init=bigrams"]), RESOLVED)
+    return with_values(load_config("small", ["train.steps=100"]), RESOLVED)
 
 
 def test_the_same_command_line_changes_nothing() -> None:

@@ -29,7 +29,15 @@ from acorn.train.watcher import Unwatched
 
 CONFIG = load_config(
     "small",
-    ["train.steps=40", "train.save_every=10", "model.n_layer=1", "model.n_embd=16", "model.vocab_size=280"],
+    [
+        "train.steps=40",
+        "train.save_every=10",
+        "model.n_layer=1",
+        "model.n_embd=16",
+        "model.vocab_size=280",
+        "model.tied=false",
+        "train.init=bigrams",
+    ],
 )
 
 
