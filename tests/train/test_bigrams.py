@@ -139,7 +139,7 @@ def test_odd_texts_give_finite_weights(text: list[int], vocab_size: int, tmp_pat
 
 
 def test_a_run_begins_with_the_pairs_of_its_text(tmp_path: Path, run_tiny) -> None:
-    """Its first loss is well below that of random weights, which is that of a guess; and its config says what it did."""
+    """Its first loss is well below that of random weights, which is a guess's; and its config says what it did."""
     first, said = {}, {}
     for name, settings in {
         "random": ["model.tied=false"],
