@@ -1,21 +1,25 @@
-"""loss.png: the curve to look at first, and to paste elsewhere."""
+"""loss.png: the curve to look at first, and to paste elsewhere.
+
+matplotlib is loaded where something is drawn: it takes a third of a second, which no run's first step should wait for.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from acorn.files import write_file
 from acorn.report.curves import RunCurves, Series, loss_range, smoothed, thinned
 from acorn.report.formats import printable, short
 from acorn.report.run_facts import read_run
 from acorn.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = ("#1f6f8b", "#c4532d", "#5f7d2a", "#7d5ba6", "#b07d12", "#a23b6b")
 INK, SOFT, GRID, PAPER = "#22211e", "#6b675f", "#e4e0d8", "#fcfbf8"
@@ -32,6 +36,8 @@ def loss_png(runs: Sequence[RunCurves], path: Path) -> None:
     Raises:
         ResourceError: the disk is full or cannot be written.
     """
+    from matplotlib.figure import Figure
+
     # A Figure of its own: pyplot would keep global state and look for a display.
     picture = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, facecolor=PAPER, layout="constrained")
     axes = picture.add_subplot()
@@ -75,6 +81,8 @@ def _curve(axes: Axes, series: Series, name: str, colour: str, with_points: bool
 
 def _dress(axes: Axes, runs: Sequence[RunCurves]) -> None:
     """Title, axes, grid and legend. Names are never read as mathematics, whatever `$` they hold."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     title = printable(runs[0].name) if len(runs) == 1 else "Loss of several runs"
     axes.set_title(title, loc="left", color=INK, fontsize=14, fontweight="bold", pad=10, parse_math=False)
     axes.set_ylabel("loss, nats per token", color=SOFT)
@@ -104,6 +112,8 @@ def _dress(axes: Axes, runs: Sequence[RunCurves]) -> None:
 
 def _add_steps(axes: Axes, run: RunCurves) -> None:
     """The optimizer steps along the top, where tokens and steps are proportional (no batch ramp)."""
+    from matplotlib.ticker import FuncFormatter
+
     steps = run.series("train", "step")
     if not len(steps) or steps.x[-1] <= 0 or steps.y[-1] <= 0:
         return

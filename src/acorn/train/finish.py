@@ -17,6 +17,7 @@ from acorn.files import disk_errors, read_sealed_json, sync_folder, write_sealed
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.html import write_report
+from acorn.report.plots import write_loss_picture
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -62,8 +63,6 @@ def finish_run(
             page.unlink(missing_ok=True)  # of an earlier end of this run: `is_finished` goes by their being there
         sync_folder(run.root)
     write_sealed_json(run.evaluation, {"step": counters.step, "weights_of_step": step, **evaluation})
-    from acorn.report.plots import write_loss_picture  # matplotlib takes a while to load, which no first step waits for
-
     write_loss_picture(run.root)
     write_report(run.root)
 
