@@ -20,7 +20,7 @@ from acorn.errors import InputError, ResourceError
 from acorn.folders import new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
-from acorn.tokenizer.measuring import TokenizerReport, mangling_warning
+from acorn.tokenizer.measuring import mangling_warning
 from acorn.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 BATCH_CHARACTERS = 1 << 22  # enough documents for all cores; a batch takes some hundred megabytes while it is encoded
 BATCHES_AHEAD = 2
 MEASURED_DOCUMENTS = 2000  # of a held-out split, for the tokenizer's report
-REPORTED = ("round_trip_rate", "unknown_rate", "bytes_per_token")  # of that report, in the manifest
 ENCODERS = 2  # threads: while one fetches its ids from the library, the library works for the other on all cores
 
 
@@ -83,10 +82,7 @@ def prepare(
         tokenizer.save(folder / TOKENIZER)
         for split in splits.names:
             if split != "train":
-                report = _measure(splits, split, tokenizer)
-                manifest["tokenizer_report"][split] = {key: getattr(report, key) for key in REPORTED}
-                if split == "valid" and (warning := mangling_warning(report)):
-                    progress.note(f"warning: {warning}")
+                manifest["tokenizer_report"][split] = _measure(splits, split, tokenizer, progress)
         for split in splits.names:
             writer = ShardWriter(folder, split, dtype, shard_tokens)
             count = _write_split(splits, split, tokenizer, writer)
@@ -99,10 +95,17 @@ def prepare(
     return TokenShards.open(out)
 
 
-def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer) -> TokenizerReport:
-    """What the tokenizer keeps of the first documents of a held-out split."""
+def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Progress) -> dict[str, float]:
+    """What the tokenizer keeps of the first documents of a held-out split; a warning where that is too little."""
     documents = splits.documents(split, f"measuring the tokenizer on {split}")
-    return tokenizer.measure(document.text for document in islice(documents, MEASURED_DOCUMENTS))
+    report = tokenizer.measure(document.text for document in islice(documents, MEASURED_DOCUMENTS))
+    if split == "valid" and (warning := mangling_warning(report)):
+        progress.note(f"warning: {warning}")
+    return {
+        "round_trip_rate": report.round_trip_rate,
+        "unknown_rate": report.unknown_rate,
+        "bytes_per_token": report.bytes_per_token,
+    }
 
 
 def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter) -> SplitCount:
