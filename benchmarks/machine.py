@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from acorn.config import ModelConfig
-from acorn.runtime.device import usable_cores
+from acorn.runtime.device import Runtime, usable_cores
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LARGE = {"cpu": 2048, "cuda": 8192}
@@ -46,14 +45,16 @@ def machine_facts(device: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name and, of what multiplies bf16, what it has."""
+    """The processor's name and, of what multiplies 16 bits, what it has."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line for line in lines if line.startswith("flags")), "").split()
-    return " ".join([name, *(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags)])
+    return " ".join(
+        [name, *(flag for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16") if flag in flags)]
+    )
 
 
 def read_bandwidth(device: str = "cpu") -> float:
@@ -66,10 +67,15 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
     """The limits for training `model` on `tokens` tokens at a time.
 
     The head is taken as the whole product it would be.
+
+    Args:
+        precision: fp16 means acorn's own products of fp32 matrices, for CPUs.
     """
-    dtype = DTYPES[precision]
+    dtype = DTYPES.get(precision, torch.float32)
+    runtime = Runtime("cpu", "fp16", False, usable_cores(), True, fp16_products=precision == "fp16")
+    multiply = runtime.fp16_product() or torch.mm
     square = torch.randn(LARGE[device], LARGE[device], device=device).to(dtype)
-    peak = 2 * LARGE[device] ** 3 / shortest(lambda: square @ square, seconds / 2, device)
+    peak = 2 * LARGE[device] ** 3 / shortest(lambda: multiply(square, square), seconds / 2, device)
     shapes = products_of(model)
     flops = spent = 0.0
     for (rows, columns), count in shapes.items():
@@ -78,9 +84,9 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
         grad = torch.randn(tokens, rows, device=device).to(dtype)
         share = seconds / 6 / len(shapes)
         for product in (
-            lambda x=x, weight=weight: F.linear(x, weight),
-            lambda grad=grad, weight=weight: grad @ weight,
-            lambda grad=grad, x=x: grad.T @ x,
+            lambda x=x, weight=weight: multiply(x, weight.T),
+            lambda grad=grad, weight=weight: multiply(grad, weight),
+            lambda grad=grad, x=x: multiply(grad.T, x),
         ):
             spent += count * shortest(product, share, device)
         flops += count * 6 * tokens * rows * columns

@@ -66,9 +66,11 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
     """Everybody who can train this model here.
 
     Args:
-        precision: of all but the seed's loop: what acorn would choose.
+        precision: what acorn would choose. The others but the seed's loop have it, too, or else what PyTorch is fastest
+            in: on a CPU its own products in fp16 are no faster than in fp32.
     """
     ours = {"train.device": device, "train.precision": precision}
+    theirs = "fp32" if precision == "fp16" else precision
     common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
     compiled = device == "cpu"  # the other way than runs are by themselves
     found = [
@@ -76,7 +78,7 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
         Contender(
             "acorn, compiled" if compiled else "acorn, eager",
             "acorn_training",
-            common | {"acorn": task.acorn(**ours, **{"train.compile": compiled})},
+            common | {"acorn": task.acorn(**ours | {"train.compile": compiled, "train.precision": theirs})},
         ),
         Contender(
             "acorn, Muon",
@@ -85,6 +87,9 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
         ),
         Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}),
     ]
+    if theirs != precision:
+        extra = common | {"acorn": task.acorn(**ours | {"train.precision": theirs})}
+        found.insert(1, Contender(f"acorn in {theirs}", "acorn_training", extra))
     if device == "cuda":  # where repeatable attention is slower
         extra = common | {"acorn": task.acorn(**ours, **{"train.deterministic": False})}
         found.insert(2, Contender("acorn, not repeatable", "acorn_training", extra))
@@ -93,7 +98,7 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
     settings = {
         "config_class": _CLASSES[task.architecture],
         "transformers": _transformers(task),
-        "precision": precision,
+        "precision": theirs,
     }
     for name, loop, is_compiled in (
         ("transformers, plain loop", "plain", False),
@@ -103,7 +108,7 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
         extra = settings | {"loop": loop, "compile": is_compiled}
         found.append(Contender(name, "transformers_training", common | extra))
     if litgpt_python and task.architecture == "modern":
-        for kind in ("bf16-mixed", "bf16-true") if precision == "bf16" else ("32-true",):
+        for kind in ("bf16-mixed", "bf16-true") if theirs == "bf16" else ("32-true",):
             extra = {"litgpt": _litgpt(task), "litgpt_precision": kind, "compile": True, "tied": True}
             found.append(Contender(f"litgpt ({kind})", "litgpt_training", common | extra, python=litgpt_python))
     return found
@@ -181,13 +186,13 @@ def measure_training(
     """
     tables = {}
     chosen = choose_runtime(TrainConfig(device=device))  # type: ignore[arg-type]
-    precision = "fp32" if chosen.precision == "fp32" else "bf16"
+    precision = chosen.precision if device == "cpu" else "bf16"
     for name in names:
         task = TASKS[name]
         contenders = [c for c in contenders_of(task, device, precision, litgpt_python) if only in c.name]
         say(f"training {name}")
         tokens = task.batch_size * task.block_size
-        limits: dict[str, list[Ceiling]] = {"fp32": [], "bf16": []}
+        limits: dict[str, list[Ceiling]] = {name: [] for name in ("fp32", "bf16", precision)}
 
         def measure_limits(model: ModelConfig = task.config.model, tokens: int = tokens, limits: Any = limits) -> None:
             for precision, found in limits.items():
@@ -240,13 +245,14 @@ def _update(turn: dict[str, Any]) -> dict[str, float]:
 
 
 def _print(table: dict[str, Any]) -> None:
-    bf16, fp32 = table["ceilings"]["bf16"], table["ceilings"]["fp32"]
     peak = table["ceilings"][table["precision"]]["peak"]
+    products = ", ".join(
+        f"{name} {found['peak'] / 1e9:,.0f} GFLOP/s (at the model's shapes {found['at_shapes'] / 1e9:,.0f})"
+        for name, found in table["ceilings"].items()
+    )
     print(
         f"\ntraining {table['task']['name']}: {table['size']['parameters']:,} parameters, "
-        f"{table['task']['batch_size']} x {table['task']['block_size']} tokens a step; matrix products: "
-        f"bf16 {bf16['peak'] / 1e9:,.0f} GFLOP/s (at the model's shapes {bf16['at_shapes'] / 1e9:,.0f}), "
-        f"fp32 {fp32['peak'] / 1e9:,.0f} ({fp32['at_shapes'] / 1e9:,.0f}). "
+        f"{table['task']['batch_size']} x {table['task']['block_size']} tokens a step; matrix products: {products}. "
         f"Trained in {table['precision']}; shares are of its products."
     )
     print(f"{'':28}{'tokens/s':>10}{'slower by':>11}{'of peak':>9}{'of shapes':>11}{'memory':>10}{'first step':>12}")

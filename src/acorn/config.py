@@ -265,7 +265,9 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights, the data order and dropout.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="`auto`: cuda, else mps, else cpu.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="`auto`: bf16 where the hardware multiplies it faster, fp16 on older GPUs, else fp32."
+        "auto",
+        description="`auto`: bf16 where the hardware multiplies it faster, else fp16 where it does (older GPUs, "
+        "some CPUs), else fp32.",
     )
     compile: Literal["auto"] | bool = Field(
         "auto",

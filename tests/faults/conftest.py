@@ -328,5 +328,5 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     from acorn.train import finish, pretrain
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(pretrain, "measure_peak", lambda device, dtype: 1e11)
+    monkeypatch.setattr(pretrain, "measure_peak", lambda runtime: 1e11)
     monkeypatch.setattr(finish, "write_loss_picture", lambda root: (root / "loss.png").touch())

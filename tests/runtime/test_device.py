@@ -18,31 +18,50 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "speedup", "precision"),
+    ("capabilities", "speedups", "precision", "reason"),
     [
-        ({"avx2": True}, None, "fp32"),  # emulated: not even tried
-        ({"avx512_bf16": True}, 1.9, "bf16"),
-        ({"avx512_bf16": True}, 0.5, "fp32"),
-        ({"amx_bf16": True}, 7.0, "bf16"),
+        ({"avx2": True}, {}, "fp32", "no bf16 products in this hardware"),  # emulated: not even tried
+        ({"avx512_bf16": True}, {"bf16": 1.9}, "bf16", "bf16 products are 1.9 times as fast as fp32 ones here"),
+        ({"avx512_bf16": True}, {"bf16": 0.5}, "fp32", "bf16 products are 0.5 times as fast as fp32 ones here"),
+        ({"amx_bf16": True, "avx512_fp16": True}, {"bf16": 7.0}, "bf16", "bf16 products are 7.0 times"),
+        ({"avx512_bf16": True, "avx512_fp16": True}, {"bf16": 0.5, "fp16": 1.8}, "fp16", "fp16 products are 1.8 times"),
+        ({"avx512_fp16": True}, {"fp16": 1.2}, "fp32", "fp16 products are 1.2 times as fast as fp32 ones here"),
     ],
 )
-def test_bf16_on_a_cpu_that_multiplies_it_faster(
-    no_gpu, monkeypatch, capabilities: dict, speedup: float | None, precision: str
+def test_a_cpu_multiplies_in_what_it_is_faster_at(
+    no_gpu, monkeypatch, capabilities: dict, speedups: dict[str, float], precision: str, reason: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    monkeypatch.setattr(
-        device, "speedup_of_bf16", lambda threads: pytest.fail("measured") if speedup is None else speedup
-    )
+    library = None if capabilities.get("avx512_fp16") else "this CPU does not multiply fp16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(device, "fp16_product_library", lambda: library)
+    monkeypatch.setattr(device, "speedup_of", lambda precision, threads: speedups[precision])
     runtime = choose_runtime(TrainConfig())
     assert (runtime.device, runtime.precision) == ("cpu", precision)
-    assert any(reason.startswith(f"precision {precision}:") for reason in runtime.reasons)
+    assert any(told.startswith(f"precision {precision}: {reason}") for told in runtime.reasons)
+    assert runtime.fp16_products == (precision == "fp16")
+    assert runtime.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
     # A command that only reads a model computes in fp32 on a CPU whatever the hardware.
     assert runtime_for_inference("auto", "auto").precision == "fp32"
 
 
-def test_measuring_leaves_threads_and_random_numbers_alone() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("library", [None, "no C compiler was found"])
+def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: str | None, compiled: bool) -> None:
+    """Where the CPU or the compiler does not have it, PyTorch does it its way."""
+    monkeypatch.setattr(device, "fp16_product_library", lambda: library)
+    runtime = choose_runtime(TrainConfig(precision="fp16", compile=compiled))
+    own = library is None and not compiled
+    assert (runtime.precision, runtime.fp16_products) == ("fp16", own)
+    assert runtime.dtype == (torch.float32 if own else torch.float16)
+    assert any("expect it to be slow" in reason for reason in runtime.reasons) == (not own)
+    # Commands that only read a model have no network of their own to tell.
+    assert not runtime_for_inference("cpu", "fp16").fp16_products
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_measuring_leaves_threads_and_random_numbers_alone(precision: device.Precision) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    assert device.speedup_of_bf16(threads + 1) > 0
+    assert device.speedup_of(precision, threads + 1) > 0
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -104,7 +123,7 @@ def test_autocast_computes_in_the_precision() -> None:
 
 
 def test_peak_is_that_of_a_machine() -> None:
-    assert 1e8 < measure_peak("cpu", torch.float32, seconds=0.01) < 1e15
+    assert 1e8 < measure_peak(Runtime("cpu", "fp32", False, 2, True), seconds=0.01) < 1e15
     assert usable_cores() >= 1
 
 

@@ -136,7 +136,7 @@ def stop_at_the_first_step() -> None:
         raise Reached(digest.hexdigest(), self.counters.step)
 
     loop.Loop.train = meaning  # type: ignore[method-assign]
-    pretrain.measure_peak = lambda device, dtype: 1e9
+    pretrain.measure_peak = lambda runtime: 1e9
     environment._git_revision = lambda: None
 
 

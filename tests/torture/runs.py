@@ -216,7 +216,7 @@ def _watch(phase: Phase) -> None:
     phase.wrap(finish, "write_model_folder", "final/")
     phase.wrap(finish, "write_loss_picture", "report")
     phase.wrap(finish, "write_report", "report")
-    pretrain.measure_peak = lambda device, dtype: 1e9
+    pretrain.measure_peak = lambda runtime: 1e9
 
 
 def _poison_gradients() -> None:

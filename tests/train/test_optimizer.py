@@ -7,6 +7,7 @@ import torch
 
 from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
+from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
 from acorn.train.optimizer import Muon, build_optimizers, orthogonalize, set_rates
 
 SHAPES = {
@@ -57,6 +58,19 @@ def test_orthogonalize_brings_singular_values_near_one() -> None:
     values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 40, 24)))
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+@pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+@pytest.mark.parametrize("shape", [(3, 40, 24), (3, 24, 40), (1, 200, 200)])
+def test_orthogonalize_with_products_in_fp16(shape: tuple[int, int, int]) -> None:
+    """Nearer to the iterations in fp32 than those in bf16, which are known to suffice."""
+    torch.manual_seed(0)
+    matrices, library = torch.randn(shape), fp16_product_library()
+    assert not isinstance(library, str)
+    exact = orthogonalize(matrices)
+    ours = orthogonalize(matrices, Fp16Product(library, 2))
+    in_bf16 = orthogonalize(matrices.bfloat16()).float()
+    assert (ours - exact).norm() < (in_bf16 - exact).norm() < 0.1 * exact.norm()
 
 
 def test_muon_refuses_vectors() -> None:

@@ -38,6 +38,10 @@ class CausalWeights(nn.Module):
         future = torch.full((q.size(1), k.size(1)), -math.inf, dtype=q.dtype, device=q.device).triu(begin + 1)
         return torch.baddbmm(future.expand(len(q), -1, -1), q, k.mT, alpha=q.size(-1) ** -0.5).softmax(-1)
 
+    def multiply(self, a: Tensor, b: Tensor) -> Tensor:
+        """a (N, Q, K) @ b (N, K, D)."""
+        return a @ b
+
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, weights: CausalWeights, dropout_p: float = 0.0) -> Tensor:
     """dropout(softmax(q k^T / sqrt(D), causal)) v.
@@ -45,7 +49,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, weights: CausalWeights, dr
     Args:
         q: (B, H, T, D).
         k, v: (B, K, T, D); H is a multiple of K.
-        weights: finds them.
+        weights: finds them, and multiplies by them.
         dropout_p: probability of dropping a weight.
 
     Returns:
@@ -59,5 +63,5 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, weights: CausalWeights, dr
     for begin in range(0, T, BLOCK):
         end = min(begin + BLOCK, T)
         kept = dropout(weights(q[:, begin:end], k[:, :end], begin), dropout_p)
-        parts.append(kept @ v[:, :end])
+        parts.append(weights.multiply(kept, v[:, :end]))
     return torch.cat(parts, dim=1).view(B, H, T, D)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from acorn.config import TrainConfig
 from acorn.errors import UsageError
+from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
 from acorn.runtime.memory import kept_for_reuse
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -28,7 +30,7 @@ Matrix products take most of a step, and no compiler makes them faster.
 
 
 WORTH_ROUNDING = 1.3
-"""How much faster bf16 products have to be on a CPU for `auto` to take them; less is lost again in conversions."""
+"""How much faster bf16 or fp16 products have to be on a CPU for `auto` to take them; conversions cost some of it."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,26 @@ class Runtime:
     threads: int
     deterministic: bool
     reasons: tuple[str, ...] = ()
+    fp16_products: bool = False
+    """On a CPU: only products are in fp16, of tensors that stay in fp32 (fp16_product.py)."""
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of what is between products."""
+        if self.fp16_products:
+            return torch.float32
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Matrix products in this precision inside the block; parameters stay in fp32."""
-        if self.precision == "fp32":
+        if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=self.dtype)
+
+    def fp16_product(self) -> Fp16Product | None:
+        """What multiplies fp32 tensors in fp16, where this runtime does; the network has to be told."""
+        library = fp16_product_library() if self.fp16_products else None
+        return None if library is None or isinstance(library, str) else Fp16Product(library, self.threads)
 
     @contextlib.contextmanager
     def start(self) -> Iterator[None]:
@@ -91,7 +103,7 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
     """
     device, device_reason = _choose_device(train.device)
     threads = train.threads or usable_cores()
-    precision, precision_reason = _choose_precision(device, train.precision, threads)
+    precision, precision_reason = _choose_precision(device, train.precision, threads, train.compile is True)
     compiled, compile_reason = _choose_compile(device, train.compile, precision, expected_seconds)
     return Runtime(
         device,
@@ -105,6 +117,7 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
             f"compile {'on' if compiled else 'off'}: {compile_reason}",
             f"threads {threads}: {'as asked' if train.threads else 'one for each core this process may use'}",
         ),
+        device == "cpu" and precision == "fp16" and _multiplies_fp16(compiled),
     )
 
 
@@ -125,7 +138,7 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     wanted = "auto" if precision == "int8" else precision
     if wanted == "auto" and chosen == "cpu":
         wanted = "fp32"
-    kind, precision_reason = _choose_precision(chosen, wanted, usable_cores())
+    kind, precision_reason = _choose_precision(chosen, wanted, usable_cores(), False)
     return Runtime(chosen, kind, False, usable_cores(), True, (device_reason, precision_reason))
 
 
@@ -146,38 +159,46 @@ def multiplies_bf16(device: str) -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile") or has.get("bf16"))
 
 
-def speedup_of_bf16(threads: int) -> float:
-    """How many times as fast as fp32 the CPU multiplies bf16, measured in a tenth of a second.
+def speedup_of(precision: Precision, threads: int) -> float:
+    """How many times as fast as fp32 the CPU multiplies in bf16 or fp16, measured in a tenth of a second.
 
     That it has instructions for it does not say: AVX512-BF16 halves the rate on some (docs/lab-notebook.md).
     """
     n = 1024 if threads <= 8 else 2048
-    fp32, bf16 = (torch.ones(n, n, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    fp32 = _product_of(Runtime("cpu", "fp32", False, threads, True), n)
+    other = _product_of(Runtime("cpu", precision, False, threads, True, fp16_products=precision == "fp16"), n)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        pairs = [(_seconds_of_product("cpu", fp32, fp32), _seconds_of_product("cpu", bf16, bf16)) for _ in range(5)]
+        pairs = [(_seconds_of("cpu", fp32), _seconds_of("cpu", other)) for _ in range(5)]
     finally:
         torch.set_num_threads(before)
     return min(seconds for seconds, _ in pairs) / min(seconds for _, seconds in pairs)
 
 
-def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """FLOP/s of a large matrix product in `dtype`: the machine's peak as it stands now."""
-    n = 2048 if device == "cpu" else 8192
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
+    """FLOP/s of a large matrix product in the runtime's precision: the machine's peak as it stands now."""
+    n = 2048 if runtime.device == "cpu" else 8192
+    multiply = _product_of(runtime, n)
     best = float("inf")
-    a @ b
+    multiply()
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:
-        best = min(best, _seconds_of_product(device, a, b))
+        best = min(best, _seconds_of(runtime.device, multiply))
     return 2 * n**3 / best
 
 
-def _seconds_of_product(device: str, a: torch.Tensor, b: torch.Tensor) -> float:
+def _product_of(runtime: Runtime, n: int) -> Callable[[], Tensor]:
+    """Multiplies two square matrices of n as a network does on `runtime`."""
+    a, b = (torch.ones(n, n, device=runtime.device, dtype=runtime.dtype) for _ in range(2))
+    product = runtime.fp16_product() or torch.mm
+    return lambda: product(a, b)
+
+
+def _seconds_of(device: str, multiply: Callable[[], Tensor]) -> float:
     _wait_for(device)
     start = time.perf_counter()
-    a @ b
+    multiply()
     _wait_for(device)
     return time.perf_counter() - start
 
@@ -204,21 +225,40 @@ def _choose_device(wanted: str) -> tuple[str, str]:
     return ("mps", "Apple GPU") if there["mps"] else ("cpu", "no GPU found")
 
 
-def _choose_precision(device: str, wanted: str, threads: int) -> tuple[Precision, str]:
+def _choose_precision(device: str, wanted: str, threads: int, compiled: bool) -> tuple[Precision, str]:
+    """Args: compiled: torch.compile is asked for."""
     hardware = multiplies_bf16(device)
     if wanted == "auto":
-        if hardware and device == "cpu":
-            speedup = speedup_of_bf16(threads)
-            chosen: Precision = "bf16" if speedup >= WORTH_ROUNDING else "fp32"
-            return chosen, f"bf16 products are {speedup:.1f} times as fast as fp32 ones here"
+        if device == "cpu":
+            return _fastest_on_a_cpu(threads, hardware, _multiplies_fp16(compiled))
         if hardware:
             return "bf16", "the hardware multiplies it"
         if device == "cuda":
             return "fp16", "this GPU has no bf16 products"
         return "fp32", "no bf16 products in this hardware"
-    if wanted == "bf16" and not hardware:
-        return "bf16", "as asked, though this hardware only emulates it: expect it to be slow"
-    return wanted, "as asked"  # type: ignore[return-value]
+    if wanted == "fp16" and device == "cpu":
+        hardware = _multiplies_fp16(compiled)
+    emulated = not hardware and (wanted == "bf16" or (wanted == "fp16" and device == "cpu"))
+    reason = "as asked, though this hardware only emulates it: expect it to be slow" if emulated else "as asked"
+    return wanted, reason  # type: ignore[return-value]
+
+
+def _fastest_on_a_cpu(threads: int, has_bf16: bool, has_fp16: bool) -> tuple[Precision, str]:
+    """bf16 where that is worth its rounding, else fp16 where that is, else fp32: no CPU has been seen to have both."""
+    tried = []
+    candidates: list[tuple[Precision, bool]] = [("bf16", has_bf16), ("fp16", has_fp16)]
+    for precision, there in candidates:
+        if there:
+            speedup = speedup_of(precision, threads)
+            tried.append(f"{precision} products are {speedup:.1f} times as fast as fp32 ones here")
+            if speedup >= WORTH_ROUNDING:
+                return precision, tried[-1]
+    return "fp32", ", ".join(tried) or "no bf16 products in this hardware"
+
+
+def _multiplies_fp16(compiled: bool) -> bool:
+    """Whether a network on the CPU can have its products in fp16; a compiled one has PyTorch's own."""
+    return not compiled and not isinstance(fp16_product_library(), str)
 
 
 def _choose_compile(

@@ -162,3 +162,11 @@ static inline int this_thread(void) {
     return 0;
 #endif
 }
+
+static inline int thread_count(void) {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from acorn.runtime.device import Runtime
+from acorn.runtime.fp16_product import fp16_product_library
 from acorn.train.native_block import native_block_library
 from acorn.train.native_loss import native_loss_library
 
@@ -32,7 +33,7 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "threads": runtime.threads,
         "precision": runtime.precision,
         "compile": runtime.compile,
-        "native": _native(runtime.device),
+        "native": _native(runtime),
         "choices": list(runtime.reasons),
         "world_size": 1,
         "strategy": "single",
@@ -41,9 +42,11 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
     }
 
 
-def _native(device: str) -> str:
+def _native(runtime: Runtime) -> str:
     """What of a training step is computed by acorn's own C files."""
-    libraries = {"loss": native_loss_library(device), "blocks": native_block_library(device)}
+    libraries = {"loss": native_loss_library(runtime.device), "blocks": native_block_library(runtime.device)}
+    if runtime.fp16_products:
+        libraries["products"] = fp16_product_library()
     return ", ".join(name for name, library in libraries.items() if not isinstance(library, str)) or "nothing"
 
 

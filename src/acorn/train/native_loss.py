@@ -11,6 +11,7 @@ from acorn.model.gpt import GPT
 from acorn.model.loss import LinearCrossEntropy, SoftmaxGradient
 from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
+from acorn.runtime.fp16_product import Fp16Product
 
 
 class NativeCrossEntropy(LinearCrossEntropy):
@@ -19,12 +20,19 @@ class NativeCrossEntropy(LinearCrossEntropy):
     Args:
         library: native_loss.c, loaded.
         threads: that share the work.
+        product: multiplies fp32 matrices; None: PyTorch does.
     """
 
-    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+    def __init__(self, library: ctypes.CDLL, threads: int, product: Fp16Product | None = None) -> None:
         super().__init__()
         self.softmax_gradient = NativeSoftmaxGradient(library, threads)
-        self._library, self._threads = library, threads
+        self._library, self._threads, self._product = library, threads, product
+
+    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+        """As LinearCrossEntropy.multiply."""
+        if self._product is None or a.dtype != torch.float32:
+            return super().multiply(a, b, out, add=add)
+        return self._product(a, b, out, add=add)
 
     def to_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As LinearCrossEntropy.to_gradient; all at once, since a row in fp32 stays in the cache."""
@@ -89,7 +97,7 @@ def use_native_loss(model: GPT, runtime: Runtime) -> None:
     """Lets `model` take its loss in C where that can be had."""
     library = native_loss_library(runtime.device)
     if not isinstance(library, str):
-        model.head.cross_entropy = NativeCrossEntropy(library, runtime.threads)
+        model.head.cross_entropy = NativeCrossEntropy(library, runtime.threads, runtime.fp16_product())
 
 
 def native_loss_library(device: str) -> ctypes.CDLL | str:

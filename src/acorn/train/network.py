@@ -9,6 +9,7 @@ from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
 from acorn.train.native_block import native_block_library, use_native_blocks
 from acorn.train.native_loss import use_native_loss
+from acorn.train.native_product import use_fp16_products
 from acorn.train.optimizer import build_optimizers
 
 
@@ -24,6 +25,9 @@ def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.opt
     use_native_loss(model, runtime)
     if not runtime.compile:
         use_native_blocks(model, runtime)
-    # Muon iterates in bf16 unless the run is to be exact.
-    muon_dtype = torch.float32 if runtime.precision == "fp32" else torch.bfloat16
-    return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype)
+    product = runtime.fp16_product()
+    if product is not None:
+        use_fp16_products(model, product)
+    # Muon iterates in bf16 unless the run is to be exact, or fp32 is faster.
+    muon_dtype = torch.float32 if runtime.dtype == torch.float32 else torch.bfloat16
+    return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype, product=product)

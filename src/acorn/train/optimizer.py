@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from acorn.config import OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.runtime.cuda_graph import Recorded
+from acorn.runtime.fp16_product import Fp16Product
 
 NEWTON_SCHULZ_STEPS = 5
 # Coefficients of the quintic x -> ax + bx^3 + cx^5, tuned by Jordan et al. for a steep slope at zero: five rounds bring
@@ -33,13 +34,20 @@ class Muon(torch.optim.Optimizer):
         momentum: Nesterov momentum.
         weight_decay: decoupled, per unit of learning rate.
         dtype: of the iterations; bf16 suffices for a step's direction, fp32 is for runs that ask for fp32.
+        product: multiplies fp32 matrices; None: PyTorch does.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float, dtype: torch.dtype
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype,
+        product: Fp16Product | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.dtype = dtype
+        self.dtype, self._product = dtype, product
         self._recorded: dict[torch.Size, Recorded] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -70,7 +78,7 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, matrices: Tensor) -> Tensor:
         """`orthogonalize`, on a GPU recorded for each shape: it is many products of which each takes little time."""
         if not matrices.is_cuda:
-            return orthogonalize(matrices)
+            return orthogonalize(matrices, self._product)
         if matrices.shape not in self._recorded:
             self._recorded[matrices.shape] = Recorded(orthogonalize, matrices)
         return self._recorded[matrices.shape](matrices)
@@ -83,23 +91,37 @@ class Muon(torch.optim.Optimizer):
         return momentum
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """The orthogonal matrix nearest to each of a stack (n, rows, columns), roughly: singular values near 1."""
+def orthogonalize(matrices: Tensor, product: Fp16Product | None = None) -> Tensor:
+    """The orthogonal matrix nearest to each of a stack (n, rows, columns), roughly: singular values near 1.
+
+    Args:
+        product: multiplies fp32 matrices; None: PyTorch does.
+    """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        if product is None:
+            gram = torch.bmm(x, x.mT)
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            x = torch.baddbmm(x, polynomial, x, beta=a)
+        else:
+            gram = product(x, x.mT)
+            polynomial = product(gram, gram * c, gram * b, add=True)
+            x = product(polynomial, x, (x * a).contiguous(), add=True)
     return x.mT if tall else x
 
 
-def build_optimizers(model: GPT, config: OptimizerConfig, *, muon_dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: GPT, config: OptimizerConfig, *, muon_dtype: torch.dtype, product: Fp16Product | None = None
+) -> list[torch.optim.Optimizer]:
     """The optimizers of a recipe. Every parameter is in exactly one group; each group has its peak rate as `peak_lr`.
 
     Weight decay falls on matrices and embeddings, never on norms and biases.
+
+    Args:
+        muon_dtype, product: as Muon's `dtype` and `product`.
     """
     parameters = dict(model.named_parameters())
     embeddings = _named(parameters, "token_embedding", "position_embedding")
@@ -119,7 +141,8 @@ def build_optimizers(model: GPT, config: OptimizerConfig, *, muon_dtype: torch.d
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if muon:
         group = _group(blocks, config.peak_lr, config.weight_decay)
-        optimizers.append(Muon([group], config.peak_lr, config.momentum, config.weight_decay, muon_dtype))  # type: ignore[list-item]
+        more = config.momentum, config.weight_decay, muon_dtype, product
+        optimizers.append(Muon([group], config.peak_lr, *more))  # type: ignore[list-item]
     _each_parameter_once(model, optimizers)
     return optimizers
 

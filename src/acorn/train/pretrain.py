@@ -197,7 +197,7 @@ def _run(
             tokenizer,
             counters,
             resolved,
-            measure_peak(runtime.device, runtime.dtype),
+            measure_peak(runtime),
             metrics,
             samples,
             trackers,

@@ -72,7 +72,7 @@ def train_step(
     """
     model.train()
     count = int((targets != IGNORE).sum())
-    scale = counters.loss_scale if runtime.precision == "fp16" else 1.0
+    scale = counters.loss_scale if runtime.dtype == torch.float16 else 1.0
     loss_sum = torch.zeros((), device=runtime.device)
     micro_batches = zip(inputs.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
     for micro_step, (ids, wanted) in enumerate(micro_batches):
@@ -86,7 +86,7 @@ def train_step(
     loss, grad_norm = torch.stack((loss_sum / count, norm)).tolist()  # the one wait for the device
     finite = math.isfinite(loss) and math.isfinite(grad_norm)
     at_least_scale = scale <= 1.0
-    if runtime.precision == "fp16":
+    if runtime.dtype == torch.float16:
         _move_loss_scale(counters, finite)
     if finite:
         if clip and grad_norm + CLIP_EPS > clip:

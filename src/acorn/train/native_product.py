@@ -1,0 +1,63 @@
+"""A network's matrix products in fp16 where the CPU is faster at them, with everything between them in fp32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acorn.model.gpt import GPT
+from acorn.runtime.fp16_product import Fp16Product
+
+
+class NativeLinear(nn.Module):
+    """The same as nn.Linear, up to fp16's rounding.
+
+    Args:
+        original: whose weight and bias it shares.
+    """
+
+    def __init__(self, original: nn.Linear, product: Fp16Product) -> None:
+        super().__init__()
+        self.weight, self.bias = original.weight, original.bias
+        self._product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) as (..., out)."""
+        if x.dtype != torch.float32:
+            return F.linear(x, self.weight, self.bias)
+        y = multiply(x.flatten(0, -2), self.weight.T, self._product).view(*x.shape[:-1], -1)
+        return y if self.bias is None else y.add_(self.bias)
+
+
+def multiply(a: Tensor, b: Tensor, product: Fp16Product) -> Tensor:
+    """a @ b, as `product` takes them, and so their gradients."""
+    result: Tensor = _Product.apply(a, b, product)
+    return result
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, product: Fp16Product) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.product = product
+        return product(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        grad, product = grad_outputs[0], ctx.product
+        grad_a = product(grad, b.mT) if ctx.needs_input_grad[0] else None
+        # Laid out as b is: that of a weight, turned for the product, is contiguous when it is turned back.
+        grad_b = product(a.mT, grad) if b.stride(-1) == 1 else product(grad.mT, a).mT
+        return grad_a, grad_b, None
+
+
+def use_fp16_products(model: GPT, product: Fp16Product) -> None:
+    """Lets `model`'s linear layers multiply in fp16."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, name, NativeLinear(child, product))

@@ -1,0 +1,110 @@
+"""Networks whose products are in fp16 against the same in fp64, and who has such products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from acorn.config import Config, ModelConfig
+from acorn.model.gpt import GPT
+from acorn.runtime.device import Runtime
+from acorn.runtime.fp16_product import fp16_product_library
+from acorn.train import environment
+from acorn.train.native_block import NativeCausalWeights
+from acorn.train.native_loss import NativeCrossEntropy
+from acorn.train.native_product import NativeLinear
+from acorn.train.network import build_network
+
+pytestmark = pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+SHAPES: list[dict[str, Any]] = [
+    {"architecture": "seed"},
+    {"architecture": "gpt2"},
+    {"architecture": "modern"},
+    {"architecture": "modern", "n_kv_head": 1, "tied": False},
+]
+
+
+def runtime(fp16: bool, precision: Any = "fp16") -> Runtime:
+    return Runtime("cpu", precision, False, 2, True, fp16_products=fp16)
+
+
+def network(runtime: Runtime, **shape: Any) -> GPT:
+    sizes = {"vocab_size": 97, "n_layer": 2, "n_embd": 64, "n_head": 2, "block_size": 300}
+    model, _ = build_network(Config(model=ModelConfig(**sizes | shape)), runtime)
+    model.init_weights(0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():  # no matrix of zeros, which would hide what is behind it
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def loss_and_gradients(model: GPT, runtime: Runtime) -> dict[str, Tensor]:
+    ids = torch.randint(97, (3, 301), generator=torch.Generator().manual_seed(1))
+    with runtime.autocast():
+        loss, count = model(ids[:, :-1], ids[:, 1:])
+    (loss / count).backward()
+    found = {"loss": (loss / count).detach()}
+    return found | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Size of each error over that of the exact gradient; a key's bias, whose gradient is zero, is left out."""
+    assert list(found) == list(exact)
+    return {
+        name: float((found[name] - value).norm() / value.norm())
+        for name, value in exact.items()
+        if "k_proj.bias" not in name
+    }
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_loss_and_gradients_are_nearer_than_in_bf16(shape: dict[str, Any]) -> None:
+    plain = runtime(False, "fp32")
+    exact = GPT(network(plain, **shape).config)
+    exact.load_state_dict(network(plain, **shape).state_dict())
+    of_exact = loss_and_gradients(exact.double(), plain)
+    ours = errors(loss_and_gradients(network(runtime(True), **shape), runtime(True)), of_exact)
+    bf16 = runtime(False, "bf16")
+    theirs = errors(loss_and_gradients(network(bf16, **shape), bf16), of_exact)
+    assert ours["loss"] < 3e-4
+    assert max(ours.values()) < 0.05
+    assert all(ours[name] < theirs[name] for name in ours if name != "loss")
+
+
+def test_it_repeats_to_the_bit() -> None:
+    first, second = (loss_and_gradients(network(runtime(True)), runtime(True)) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_who_has_them() -> None:
+    with_them, without = network(runtime(True)), network(runtime(False, "fp32"))
+    assert nn.Linear not in {type(module) for module in with_them.modules()}
+    assert NativeLinear not in {type(module) for module in without.modules()}
+    assert list(with_them.state_dict()) == list(without.state_dict())
+    multiply = [type(module).multiply for module in with_them.modules() if hasattr(module, "multiply")]
+    assert multiply == [NativeCausalWeights.multiply] * 2 + [NativeCrossEntropy.multiply]
+    assert environment.describe_environment(runtime(True), "")["native"] == "loss, blocks, products"
+    assert environment.describe_environment(runtime(False, "fp32"), "")["native"] == "loss, blocks"
+
+
+def test_a_loss_without_gradients_is_the_same() -> None:
+    """A validation's, whose logits are made a few at a time."""
+    model, ids = network(runtime(True)), torch.arange(97).expand(3, 97)
+    loss, _ = model(ids, ids)
+    with torch.no_grad():
+        alone, _ = model(ids, ids)
+    exact, _ = network(runtime(False, "fp32"))(ids, ids)
+    assert float(alone) == pytest.approx(float(exact), rel=3e-4)
+    assert float(loss) == pytest.approx(float(exact), rel=3e-4)
+
+
+def test_other_types_go_pytorchs_way() -> None:
+    linear = nn.Linear(8, 4).bfloat16()
+    x = torch.randn(3, 8).bfloat16()
+    product = runtime(True).fp16_product()
+    assert product is not None
+    assert torch.equal(NativeLinear(linear, product)(x), linear(x))
