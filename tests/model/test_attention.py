@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from acorn.config import ModelConfig
-from acorn.model.attention import BLOCK, LONGEST, CausalWeights, causal_attention
+from acorn.model.attention import BLOCK, LONGEST, CausalAttention
 from acorn.model.gpt import GPT
 
 
@@ -22,7 +22,7 @@ def test_outputs_and_gradients_equal_the_fused_kernel(length: int, kv_heads: int
     cotangent = torch.randn(2, 4, length, 8, generator=generator, dtype=torch.float64)
     results = []
     for attention in (
-        lambda *qkv: causal_attention(*qkv, CausalWeights()),
+        CausalAttention(),
         lambda *qkv: F.scaled_dot_product_attention(*qkv, is_causal=True, enable_gqa=True),
     ):
         y = attention(q, k, v)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from acorn.model.attention import CausalWeights, causal_attention
+from acorn.model.attention import CausalAttention
 from acorn.model.dropout import Dropout, dropout
 
 
@@ -89,7 +89,7 @@ def test_attention_drops_its_weights() -> None:
     generator = torch.Generator().manual_seed(2)
     q, k = (torch.randn(2, 2, T, D, generator=generator) for _ in range(2))
     v = torch.eye(T).expand(2, 2, T, D)
-    weights, dropped = (causal_attention(q, k, v, CausalWeights(), p) for p in (0.0, 0.25))
+    weights, dropped = (CausalAttention()(q, k, v, p) for p in (0.0, 0.25))
     zeros = (dropped == 0) & (weights > 0)
     torch.testing.assert_close(dropped[~zeros], weights[~zeros] / 0.75)
     count = int((weights > 0).sum())

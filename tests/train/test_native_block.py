@@ -14,7 +14,7 @@ from acorn.model.kv_cache import KVCache
 from acorn.model.sizing import _KEPT_FUSED
 from acorn.runtime.device import Runtime
 from acorn.train.native_block import (
-    NativeCausalWeights,
+    NativeCausalAttention,
     NativePlaceHeads,
     NativeRMSNorm,
     NativeSwiGLU,
@@ -110,7 +110,7 @@ def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tole
     N, D, keys = 3, 8, begin + queries
     q, k = some(N, queries, D, seed=1).to(dtype).requires_grad_(), some(N, keys, D, seed=2).to(dtype).requires_grad_()
     exact_q, exact_k = (x.detach().double().requires_grad_() for x in (q, k))
-    weights = NativeCausalWeights(library(), threads=2)(q, k, begin)
+    weights = NativeCausalAttention(library(), threads=2).weights(q, k, begin)
     wanted = (exact_q @ exact_k.mT / D**0.5).masked_fill(torch.ones(queries, keys).triu(begin + 1) > 0, -torch.inf)
     wanted = wanted.softmax(-1)
     grad = some(N, queries, keys, seed=3).to(dtype)
@@ -124,7 +124,7 @@ def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tole
 
 def test_numbers_that_are_not_finite_stay_so() -> None:
     nan = torch.full((1, 3, 4), float("nan"))
-    assert NativeCausalWeights(library(), threads=1)(nan, nan, 0).isnan().sum() == 6
+    assert NativeCausalAttention(library(), threads=1).weights(nan, nan, 0).isnan().sum() == 6
     x = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
     assert NativeRMSNorm(nn.RMSNorm(2, 1e-6), library(), threads=1)(x).isnan().any(1).all()
     assert NativeSwiGLU(library(), threads=1)(x, torch.ones(2, 2)).isfinite().tolist() == [

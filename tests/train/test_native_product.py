@@ -13,7 +13,7 @@ from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
 from acorn.runtime.fp16_product import fp16_product_library
 from acorn.train import environment
-from acorn.train.native_block import NativeCausalWeights
+from acorn.train.native_attention import Fp16CausalAttention
 from acorn.train.native_loss import NativeCrossEntropy
 from acorn.train.native_product import NativeLinear
 from acorn.train.network import build_network
@@ -85,8 +85,9 @@ def test_who_has_them() -> None:
     assert nn.Linear not in {type(module) for module in with_them.modules()}
     assert NativeLinear not in {type(module) for module in without.modules()}
     assert list(with_them.state_dict()) == list(without.state_dict())
-    multiply = [type(module).multiply for module in with_them.modules() if hasattr(module, "multiply")]
-    assert multiply == [NativeCausalWeights.multiply] * 2 + [NativeCrossEntropy.multiply]
+    assert [type(module) for module in with_them.modules()].count(Fp16CausalAttention) == 2
+    assert isinstance(with_them.head.cross_entropy, NativeCrossEntropy)
+    assert with_them.head.cross_entropy.multiply(torch.ones(1, 2), torch.full((2, 1), 1 + 2**-12)) == 2  # rounded
     assert environment.describe_environment(runtime(True), "")["native"] == "loss, blocks, products"
     assert environment.describe_environment(runtime(False, "fp32"), "")["native"] == "loss, blocks"
 

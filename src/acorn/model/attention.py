@@ -22,10 +22,34 @@ LONGEST = 768
 """Tokens up to which this way pays where no weight is dropped."""
 
 
-class CausalWeights(nn.Module):
-    """Attention's weights. A module without parameters, so that others can take its place."""
+class CausalAttention(nn.Module):
+    """Causal attention. A module without parameters, so that others can take its place."""
 
-    def forward(self, q: Tensor, k: Tensor, begin: int) -> Tensor:
+    longest: float = LONGEST
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
+        """dropout(softmax(q k^T / sqrt(D), causal)) v.
+
+        Args:
+            q: (B, H, T, D).
+            k, v: (B, K, T, D); H is a multiple of K.
+            dropout_p: probability of dropping a weight.
+
+        Returns:
+            (B, H, T, D).
+        """
+        B, H, T, D = q.shape
+        if k.size(1) != H:
+            k, v = (x.repeat_interleave(H // k.size(1), dim=1) for x in (k, v))
+        q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
+        parts = []
+        for begin in range(0, T, BLOCK):
+            end = min(begin + BLOCK, T)
+            kept = dropout(self.weights(q[:, begin:end], k[:, :end], begin), dropout_p)
+            parts.append(kept @ v[:, :end])
+        return torch.cat(parts, dim=1).view(B, H, T, D)
+
+    def weights(self, q: Tensor, k: Tensor, begin: int) -> Tensor:
         """softmax(q k^T / sqrt(D), causal).
 
         Args:
@@ -37,31 +61,3 @@ class CausalWeights(nn.Module):
         """
         future = torch.full((q.size(1), k.size(1)), -math.inf, dtype=q.dtype, device=q.device).triu(begin + 1)
         return torch.baddbmm(future.expand(len(q), -1, -1), q, k.mT, alpha=q.size(-1) ** -0.5).softmax(-1)
-
-    def multiply(self, a: Tensor, b: Tensor) -> Tensor:
-        """a (N, Q, K) @ b (N, K, D)."""
-        return a @ b
-
-
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, weights: CausalWeights, dropout_p: float = 0.0) -> Tensor:
-    """dropout(softmax(q k^T / sqrt(D), causal)) v.
-
-    Args:
-        q: (B, H, T, D).
-        k, v: (B, K, T, D); H is a multiple of K.
-        weights: finds them, and multiplies by them.
-        dropout_p: probability of dropping a weight.
-
-    Returns:
-        (B, H, T, D).
-    """
-    B, H, T, D = q.shape
-    if k.size(1) != H:
-        k, v = (x.repeat_interleave(H // k.size(1), dim=1) for x in (k, v))
-    q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-    parts = []
-    for begin in range(0, T, BLOCK):
-        end = min(begin + BLOCK, T)
-        kept = dropout(weights(q[:, begin:end], k[:, :end], begin), dropout_p)
-        parts.append(weights.multiply(kept, v[:, :end]))
-    return torch.cat(parts, dim=1).view(B, H, T, D)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acorn.config import ModelConfig
-from acorn.model.attention import LONGEST, CausalWeights, causal_attention
+from acorn.model.attention import CausalAttention
 from acorn.model.dropout import Dropout
 from acorn.model.kv_cache import KVCache, LayerCache
 from acorn.model.loss import LinearCrossEntropy
@@ -160,7 +160,7 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
         self.k_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
         self.place_heads = PlaceHeads()
-        self.causal_weights = CausalWeights()
+        self.causal_attention = CausalAttention()
         self.weight_dropout = 0.0 if modern else config.dropout
         self.output_dropout = Dropout(0.0 if config.architecture == "seed" else config.dropout)
 
@@ -176,8 +176,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
         dropout = self.weight_dropout if self.training else 0.0
-        if q.is_cpu and torch.is_grad_enabled() and cache is None and (T <= LONGEST or dropout):
-            y = causal_attention(q, k, v, self.causal_weights, dropout)  # (B, H, T, D)
+        if q.is_cpu and torch.is_grad_enabled() and cache is None and (self.causal_attention.longest >= T or dropout):
+            y = self.causal_attention(q, k, v, dropout)  # (B, H, T, D)
         else:
             y = F.scaled_dot_product_attention(
                 q,

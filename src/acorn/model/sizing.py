@@ -60,7 +60,13 @@ def optimizer_bytes(config: ModelConfig, optimizer: str) -> int:
 
 
 def training_memory(
-    config: ModelConfig, optimizer: str, micro_batch_size: int, activation_bytes: int, device: str, fused: bool
+    config: ModelConfig,
+    optimizer: str,
+    micro_batch_size: int,
+    activation_bytes: int,
+    device: str,
+    fused: bool,
+    keeps_weights: bool = True,
 ) -> int:
     """Bytes that a training step needs at its peak: weights, gradients, optimizer, activations, a chunk of logits.
 
@@ -69,6 +75,7 @@ def training_memory(
         micro_batch_size: sequences of one forward pass.
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32).
         fused: what stands between a block's products is compiled or in C, and keeps less for the backward pass.
+        keeps_weights: attention that is written out on a CPU keeps its weights for the backward pass.
     """
     fixed = size_of(config).parameters * (4 + 4) + optimizer_bytes(config, optimizer)
     fixed += 4 * config.vocab_size * config.n_embd
@@ -76,7 +83,12 @@ def training_memory(
     stream, inner, heads, passing = (_KEPT_FUSED.get(device, _KEPT) if fused else _KEPT)[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * narrow)
-    per_token += config.n_layer * config.heads * config.block_size * _bytes_of_weight(config, activation_bytes, device)
+    per_token += (
+        config.n_layer
+        * config.heads
+        * config.block_size
+        * _bytes_of_weight(config, activation_bytes, device, keeps_weights)
+    )
     if config.dropout and config.architecture == "seed":  # the mask within the MLP
         per_token += config.n_layer * activation_bytes * config.mlp_hidden
     logits = min(tokens, GROUP[device]) * activation_bytes
@@ -85,13 +97,13 @@ def training_memory(
     return fixed + tokens * (per_token + activation_bytes * passing * config.n_embd) + logits * config.vocab_size
 
 
-def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) -> int:
+def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str, kept: bool) -> int:
     """Bytes that the backward pass needs for one of attention's weights."""
     drops = config.dropout > 0 and config.architecture != "modern"
     if device == "cpu" and drops:
         return 3 * activation_bytes  # the weight, its factor, their product
     if device == "cpu":
-        return activation_bytes if config.block_size <= LONGEST else 0
+        return activation_bytes if kept and config.block_size <= LONGEST else 0
     knows_dropout = device == "cuda" and activation_bytes == 2  # the fused kernel, which keeps no weights
     return 24 if drops and not knows_dropout else 0
 

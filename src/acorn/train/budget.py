@@ -104,6 +104,7 @@ def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
         runtime.dtype.itemsize,
         runtime.device,
         is_fused(runtime),
+        keeps_weights=not runtime.fp16_products,
     )
 
 

@@ -5,7 +5,8 @@
 // every one. Here each is one pass; a row stays in the first cache meanwhile. Letters for sizes are those of
 // model/gpt.py.
 
-#include "vectors.h"
+#include "causal_softmax.h"
+
 // y = x / sqrt(mean(x^2) + eps) * weight, for one row of n numbers.
 static inline __attribute__((always_inline)) void normalize(
     const void *x, long at, int x_type, const float *weight, float eps, long n, void *y, long y_at, int y_type
@@ -135,30 +136,6 @@ void place_heads_backward(
 
 // Scores (N, Q, K) become softmax(scores * scale) of the keys that each query sees: query q those up to K - Q + q. The
 // others' weights are zero.
-static inline __attribute__((always_inline)) void softmax_row(
-    void *scores, long at, int type, long seen, long K, float scale, float *room
-) {
-    floats largest = all(-INFINITY), sums = all(0);
-    for (long c = 0; c + WIDTH <= seen; c += WIDTH) largest = larger(load(scores, at + c, type), largest);
-    float most = largest_of(largest);
-    for (long c = seen / WIDTH * WIDTH; c < seen; c++) {
-        const float score = load_one(scores, at + c, type);
-        most = score > most ? score : most;
-    }
-    for (long c = 0; c < seen; c += WIDTH) {
-        const floats part = exponential((load_some(scores, at + c, seen - c, type) - most) * scale);
-        store(room, c, part, FP32);
-        if (c + WIDTH <= seen) sums += part;
-    }
-    float sum = total(sums);
-    for (long c = seen / WIDTH * WIDTH; c < seen; c++) sum += room[c];
-    const float share = 1 / sum;
-    for (long c = 0; c < seen; c += WIDTH)
-        store_some(scores, at + c, seen - c, load(room, c, FP32) * share, type);
-    const long size = type == FP32 ? 4 : 2;
-    memset((char *)scores + (at + seen) * size, 0, (K - seen) * size);
-}
-
 void causal_softmax(void *scores, int32_t type, int64_t N, int64_t Q, int64_t K, float scale, int32_t n_threads) {
 #pragma omp parallel num_threads(n_threads)
     {
@@ -170,21 +147,6 @@ void causal_softmax(void *scores, int32_t type, int64_t N, int64_t Q, int64_t K,
             else softmax_row(scores, row * K, BF16, seen, K, scale, room);
         }
     }
-}
-
-static inline __attribute__((always_inline)) void softmax_row_backward(
-    const void *weights, const void *grad, long at, int type, long seen, long K, float scale, void *grad_scores
-) {
-    floats products = {0};
-    for (long c = 0; c < seen; c += WIDTH)
-        products += load_some(weights, at + c, seen - c, type) * load_some(grad, at + c, seen - c, type);
-    const float mean = total(products);
-    for (long c = 0; c < seen; c += WIDTH) {
-        const floats weight = load_some(weights, at + c, seen - c, type) * scale;
-        store_some(grad_scores, at + c, seen - c, weight * (load_some(grad, at + c, seen - c, type) - mean), type);
-    }
-    const long size = type == FP32 ? 4 : 2;
-    memset((char *)grad_scores + (at + seen) * size, 0, (K - seen) * size);
 }
 
 void causal_softmax_backward(

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acorn.model.attention import CausalWeights
+from acorn.model.attention import CausalAttention
 from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, product_dtype
 from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
-from acorn.runtime.fp16_product import Fp16Product
-from acorn.train.native_product import multiply
 
 
 class NativeRMSNorm(nn.RMSNorm):
@@ -123,26 +121,13 @@ class _PlaceHeads(torch.autograd.Function):
         return grad_x, None if weight is None else grad_weights.sum(0), None, None, None, None, None
 
 
-class NativeCausalWeights(_InC, CausalWeights):
-    """The same as CausalWeights, up to rounding.
+class NativeCausalAttention(_InC, CausalAttention):
+    """The same as CausalAttention, up to rounding."""
 
-    Args:
-        product: multiplies fp32 matrices; None: PyTorch does.
-    """
-
-    def __init__(self, library: ctypes.CDLL, threads: int, product: Fp16Product | None = None) -> None:
-        super().__init__(library, threads)
-        self._product = product
-
-    def forward(self, q: Tensor, k: Tensor, begin: int) -> Tensor:
+    def weights(self, q: Tensor, k: Tensor, begin: int) -> Tensor:
         if q.dtype not in TYPES:
-            return super().forward(q, k, begin)
-        return _CausalSoftmax.apply(self.multiply(q, k.mT), q.size(-1) ** -0.5, self._library, self._threads)
-
-    def multiply(self, a: Tensor, b: Tensor) -> Tensor:
-        if self._product is None or a.dtype != torch.float32:
-            return super().multiply(a, b)
-        return multiply(a, b, self._product)
+            return super().weights(q, k, begin)
+        return _CausalSoftmax.apply(q @ k.mT, q.size(-1) ** -0.5, self._library, self._threads)
 
 
 class _CausalSoftmax(torch.autograd.Function):
@@ -199,6 +184,7 @@ class _SwiGLU(torch.autograd.Function):
 
 
 NATIVE: dict[type, Callable[[ctypes.CDLL, int], nn.Module]] = {
+    CausalAttention: NativeCausalAttention,
     PlaceHeads: NativePlaceHeads,
     SwiGLU: NativeSwiGLU,
 }
@@ -214,8 +200,6 @@ def use_native_blocks(model: GPT, runtime: Runtime) -> None:
         for name, child in list(module.named_children()):
             if type(child) is nn.RMSNorm:
                 setattr(module, name, NativeRMSNorm(child, library, runtime.threads))
-            elif type(child) is CausalWeights:
-                setattr(module, name, NativeCausalWeights(library, runtime.threads, runtime.fp16_product()))
             elif type(child) in NATIVE:
                 setattr(module, name, NATIVE[type(child)](library, runtime.threads))
 

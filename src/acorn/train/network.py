@@ -7,6 +7,7 @@ import torch
 from acorn.config import Config
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
+from acorn.train.native_attention import use_fp16_attention
 from acorn.train.native_block import native_block_library, use_native_blocks
 from acorn.train.native_loss import use_native_loss
 from acorn.train.native_product import use_fp16_products
@@ -28,6 +29,7 @@ def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.opt
     product = runtime.fp16_product()
     if product is not None:
         use_fp16_products(model, product)
+        use_fp16_attention(model, runtime)
     # Muon iterates in bf16 unless the run is to be exact, or fp32 is faster.
     muon_dtype = torch.float32 if runtime.dtype == torch.float32 else torch.bfloat16
     return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype, product=product)

@@ -1,0 +1,284 @@
+// c = a b of fp32 matrices, multiplied and added up in fp16, for CPUs that do twice as many numbers of 16 bits at once.
+//
+// fp16 has 11 significant bits, more than bf16's 8, but ends at 65,504. So each panel of a matrix is scaled by the
+// power of two that brings its largest number under 16: 128 products add up to no more than 32,768. Those sums, DEPTH
+// long, are in fp16; they are added up in fp32. The arrangement is that of Goto and van de Geijn 2008: panels of both
+// matrices are packed in the order in which they are read, so that b's stay in the first cache and a's in the second.
+
+#pragma once
+#include "vectors.h"
+#include <stdlib.h>
+
+#define LANES (2 * WIDTH)
+
+enum {
+    ROWS = 12, // of c at a time: with two vectors each, what 32 registers hold
+    COLUMNS = 2 * LANES,
+    DEPTH = 128, // products of a sum in fp16; 64 would be a tenth slower, and a quarter more exact
+    BLOCK_PANELS = 16, // of a, packed at a time
+    BLOCK_DEPTH = 4 * DEPTH,
+    BLOCK_COLUMNS = 2048,
+    PITCH = BLOCK_PANELS * ROWS + 16, // of a's packed columns: an odd number of lines, or few sets of a cache hold them
+};
+static const float LARGEST = 16; // of a scaled panel
+
+typedef _Float16 fp16s __attribute__((vector_size(4 * WIDTH), aligned(2)));
+typedef uint16_t many_halves __attribute__((vector_size(4 * WIDTH), aligned(2)));
+typedef _Float16 narrow_floats __attribute__((vector_size(2 * WIDTH), aligned(2)));
+
+// A matrix as it lies in memory: number (i, j) at i * row + j * column, one of which is 1.
+typedef struct {
+    const float *numbers;
+    long row, column;
+} matrix;
+
+static inline long least(long a, long b) { return a < b ? a : b; }
+
+static inline floats size_of_each(floats x) { return (floats)((words)x & 0x7fffffff); }
+
+// The power of two that brings `most` under LARGEST; what takes it back is written to `back`. What is not finite stays
+// that.
+static float scale_for(float most, float *back) {
+    int exponent = 0;
+    if (most > 0 && most < INFINITY) frexpf(most / LARGEST, &exponent);
+    if (exponent < -120) exponent = -120; // so that what it is multiplied by is a float, too
+    *back = ldexpf(1, exponent);
+    return ldexpf(1, -exponent);
+}
+
+static inline __attribute__((always_inline)) halves to_fp16(floats x) {
+    return (halves)__builtin_convertvector(x, narrow_floats);
+}
+
+// Each number twice in 32 bits, which a CPU can spread over a vector as it loads them; 16 it cannot.
+static inline __attribute__((always_inline)) words twice(floats x) {
+    const words wide = widened(to_fp16(x));
+    return wide | wide << 16;
+}
+
+static inline __attribute__((always_inline)) fp16s load_fp16s(const uint16_t *from) {
+    return (fp16s)*(const many_halves *)from;
+}
+
+static inline __attribute__((always_inline)) float largest_size(const float *from, long row, long rows, long columns) {
+    floats most = {0};
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < columns; j += WIDTH)
+            most = larger(size_of_each(load_some(from, i * row + j, columns - j, FP32)), most);
+    return largest_of(most);
+}
+
+// ROWS rows of a, of which `rows` are there, and `depth` columns, as they lie.
+static void pack_rows(const float *a, long row, long rows, long depth, uint32_t *to, float *back) {
+    const float scale = scale_for(largest_size(a, row, rows, depth), back);
+    for (long i = 0; i < rows; i++)
+        for (long k = 0; k < depth; k += WIDTH) // past the last: over numbers that are written next, or not read
+            *(words *)(to + i * DEPTH + k) = twice(load_some(a, i * row + k, depth - k, FP32) * scale);
+    for (long i = rows; i < ROWS; i++) memset(to + i * DEPTH, 0, depth * sizeof *to);
+}
+
+// The same for `rows` rows, several panels, of a matrix whose columns lie in one piece; packed, they do, too.
+static void pack_columns(const float *a, long column, long rows, long depth, uint32_t *to, float *backs, long step) {
+    float most[PITCH] = {0}, scales[PITCH] = {0};
+    for (long k = 0; k < depth; k++)
+        for (long i = 0; i < rows; i += WIDTH) {
+            __builtin_prefetch(a + (k + 4) * column + i);
+            const floats size = size_of_each(load_some(a, k * column + i, rows - i, FP32));
+            store(most, i, larger(size, load(most, i, FP32)), FP32);
+        }
+    for (long i = 0; i < rows; i += ROWS) {
+        float largest = 0;
+        for (long j = i; j < i + ROWS; j++) largest = most[j] > largest ? most[j] : largest;
+        const float scale = scale_for(largest, backs + i / ROWS * step);
+        for (long j = i; j < i + ROWS; j++) scales[j] = scale;
+    }
+    const long padded = (rows + ROWS - 1) / ROWS * ROWS;
+    for (long k = 0; k < depth; k++)
+        for (long i = 0; i < padded; i += WIDTH) {
+            const floats numbers = i < rows ? load_some(a, k * column + i, rows - i, FP32) : all(0);
+            *(words *)(to + k * PITCH + i) = twice(numbers * load(scales, i, FP32));
+        }
+}
+
+// COLUMNS columns of b, of which `columns` are there, and `depth` rows: row after row.
+static void pack_right(matrix b, long columns, long depth, uint16_t *to, float *back) {
+    const int turned = b.column != 1;
+    const long apart = turned ? b.column : b.row;
+    const float scale = scale_for(
+        turned ? largest_size(b.numbers, apart, columns, depth) : largest_size(b.numbers, apart, depth, columns), back
+    );
+    memset(to, 0, depth * COLUMNS * sizeof *to);
+    for (long j = 0; turned && j < columns; j++) {
+        halves column[DEPTH / WIDTH];
+        for (long k = 0; k < depth; k += WIDTH)
+            column[k / WIDTH] = to_fp16(load_some(b.numbers, j * apart + k, depth - k, FP32) * scale);
+        for (long k = 0; k < depth; k++) to[k * COLUMNS + j] = ((const uint16_t *)column)[k];
+    }
+    for (long k = 0; !turned && k < depth; k++)
+        for (long j = 0; j < columns; j += WIDTH)
+            *(halves *)(to + k * COLUMNS + j) = to_fp16(load_some(b.numbers, k * apart + j, columns - j, FP32) * scale);
+}
+
+// A half of a vector of sums, as floats. Intel's own names for it, since GCC takes the upper half apart.
+static inline __attribute__((always_inline)) floats half_of(fp16s sums, int upper) {
+#if defined(__AVX512FP16__)
+    const __m512i bits = (__m512i)sums;
+    return (floats)_mm512_cvtph_ps(upper ? _mm512_extracti64x4_epi64(bits, 1) : _mm512_castsi512_si256(bits));
+#else
+    narrow_floats parts[2];
+    memcpy(parts, &sums, sizeof sums);
+    return __builtin_convertvector(parts[upper], floats);
+#endif
+}
+
+// LANES numbers of c, from their sums in fp16.
+static inline __attribute__((always_inline)) void bring_back(fp16s sums, float scale, float *c, int add) {
+    for (int upper = 0; upper < 2; upper++) {
+        floats value = half_of(sums, upper) * scale;
+        if (add) value += load(c, upper * WIDTH, FP32);
+        store(c, upper * WIDTH, value, FP32);
+    }
+}
+
+// c (ROWS, COLUMNS) = a b * scale, or that added to it. a: number (i, k) at i * row + k * column, twice.
+static inline __attribute__((always_inline)) void multiply_panels(
+    const uint32_t *a, long row, long column, const uint16_t *b, long depth, float scale, float *c, long c_row, int add
+) {
+    fp16s sums[ROWS][2] = {0};
+    for (long k = 0; k < depth; k++) {
+        const fp16s first = load_fp16s(b + k * COLUMNS), second = load_fp16s(b + k * COLUMNS + LANES);
+#pragma GCC unroll 12
+        for (int i = 0; i < ROWS; i++) {
+            const fp16s number = (fp16s)((words){0} + a[i * row + k * column]);
+            sums[i][0] += number * first;
+            sums[i][1] += number * second;
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < ROWS; i++) {
+        bring_back(sums[i][0], scale, c + i * c_row, add);
+        bring_back(sums[i][1], scale, c + i * c_row + LANES, add);
+    }
+}
+
+// A function for each order of a's numbers and way of adding, or GCC makes one loop with variable strides of them.
+#define TILE(name, row, column, add)                                                                                  \
+    static __attribute__((noinline)) void name(                                                                       \
+        const uint32_t *a, const uint16_t *b, long depth, float scale, float *c, long c_row                           \
+    ) {                                                                                                               \
+        multiply_panels(a, row, column, b, depth, scale, c, c_row, add);                                              \
+    }
+TILE(tile_of_rows, DEPTH, 1, 0)
+TILE(add_tile_of_rows, DEPTH, 1, 1)
+TILE(tile_of_columns, 1, PITCH, 0)
+TILE(add_tile_of_columns, 1, PITCH, 1)
+
+static void multiply_tile(
+    const uint32_t *a, int turned, const uint16_t *b, long depth, float scale, float *c, long c_row, int add
+) {
+    if (turned) (add ? add_tile_of_columns : tile_of_columns)(a, b, depth, scale, c, c_row);
+    else (add ? add_tile_of_rows : tile_of_rows)(a, b, depth, scale, c, c_row);
+}
+
+// The same where c has but `rows` and `columns`.
+static void multiply_edge(
+    const uint32_t *a, int turned, const uint16_t *b, long depth, float scale, float *c, long c_row, long rows,
+    long columns, int add
+) {
+    float tile[ROWS * COLUMNS];
+    multiply_tile(a, turned, b, depth, scale, tile, COLUMNS, 0);
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < columns; j++)
+            c[i * c_row + j] = (add ? c[i * c_row + j] : 0) + tile[i * COLUMNS + j];
+}
+
+// What one or several threads need to multiply.
+typedef struct {
+    uint16_t *right; // of b, for all of them
+    float *right_backs;
+    uint32_t *left; // of a, for each
+} rooms;
+
+enum {
+    LEFT_SIZE = PITCH * BLOCK_DEPTH, // either order of packing
+    RIGHT_SIZE = BLOCK_COLUMNS * BLOCK_DEPTH,
+    RIGHT_BACKS = BLOCK_COLUMNS / COLUMNS * (BLOCK_DEPTH / DEPTH),
+};
+
+// A block of a, from panel `first` on, times what is packed of b. c: where its first number goes.
+static void multiply_block(
+    matrix a, long rows, const rooms *room, long depth, float *c, long c_row, long columns, int add
+) {
+    const int turned = a.column != 1;
+    const long slices = (depth + DEPTH - 1) / DEPTH, panels = (rows + ROWS - 1) / ROWS;
+    float backs[BLOCK_PANELS * (BLOCK_DEPTH / DEPTH)];
+    for (long slice = 0; slice < slices; slice++) {
+        const long deep = least(DEPTH, depth - slice * DEPTH);
+        const float *from = a.numbers + slice * DEPTH * a.column;
+        if (turned) pack_columns(from, a.column, rows, deep, room->left + slice * DEPTH * PITCH, backs + slice, slices);
+        else
+            for (long panel = 0; panel < panels; panel++) {
+                uint32_t *to = room->left + (panel * slices + slice) * ROWS * DEPTH;
+                const long there = least(ROWS, rows - panel * ROWS);
+                pack_rows(from + panel * ROWS * a.row, a.row, there, deep, to, backs + panel * slices + slice);
+            }
+    }
+    for (long j = 0; j < columns; j += COLUMNS)
+        for (long slice = 0; slice < slices; slice++) {
+            const long at = j / COLUMNS * slices + slice, deep = least(DEPTH, depth - slice * DEPTH);
+            const uint16_t *right = room->right + at * COLUMNS * DEPTH;
+            for (long panel = 0; panel < panels; panel++) {
+                const long i = panel * ROWS, in_rows = least(ROWS, rows - i), in_columns = least(COLUMNS, columns - j);
+                const uint32_t *left =
+                    room->left + (turned ? slice * DEPTH * PITCH + i : (panel * slices + slice) * ROWS * DEPTH);
+                const float scale = backs[panel * slices + slice] * room->right_backs[at];
+                float *to = c + i * c_row + j;
+                const int adds = add || slice;
+                if (in_rows == ROWS && in_columns == COLUMNS)
+                    multiply_tile(left, turned, right, deep, scale, to, c_row, adds);
+                else multiply_edge(left, turned, right, deep, scale, to, c_row, in_rows, in_columns, adds);
+            }
+        }
+}
+
+// Thread `me` of a team's share of c (M, N) = a (M, K) b (K, N). All of the team are here at once.
+static void multiply_one(
+    matrix a, matrix b, float *c, long c_row, long M, long N, long K, int add, const rooms *room, int me, int team
+) {
+    const long panels = (M + ROWS - 1) / ROWS;
+    long blocks = (panels + BLOCK_PANELS - 1) / BLOCK_PANELS;
+    blocks = least(panels, (blocks + team - 1) / team * team); // as many for each thread
+    for (long n = 0; n < N; n += BLOCK_COLUMNS)
+        for (long k = 0; k < K; k += BLOCK_DEPTH) {
+            const long columns = least(BLOCK_COLUMNS, N - n), depth = least(BLOCK_DEPTH, K - k);
+            const long slices = (depth + DEPTH - 1) / DEPTH, rights = (columns + COLUMNS - 1) / COLUMNS * slices;
+            for (long at = me; at < rights; at += team) {
+                const long j = at / slices * COLUMNS, slice = at % slices * DEPTH;
+                const matrix part = {b.numbers + (k + slice) * b.row + (n + j) * b.column, b.row, b.column};
+                pack_right(
+                    part, least(COLUMNS, columns - j), least(DEPTH, depth - slice), room->right + at * COLUMNS * DEPTH,
+                    room->right_backs + at
+                );
+            }
+            if (team > 1) {
+#pragma omp barrier
+            }
+            for (long block = me; block < blocks; block += team) {
+                const long i = block * panels / blocks * ROWS, end = least(M, (block + 1) * panels / blocks * ROWS);
+                const matrix part = {a.numbers + i * a.row + k * a.column, a.row, a.column};
+                multiply_block(part, end - i, room, depth, c + i * c_row + n, c_row, columns, add || k);
+            }
+            if (team > 1) { // before the others pack anew
+#pragma omp barrier
+            }
+        }
+}
+
+enum { ROOM = LEFT_SIZE * 4 + RIGHT_SIZE * 2 + RIGHT_BACKS * 4 }; // bytes of one thread's rooms
+
+// The rooms of a thread that multiplies by itself, in ROOM bytes.
+static inline rooms rooms_in(char *memory) {
+    uint32_t *left = (uint32_t *)memory;
+    uint16_t *right = (uint16_t *)(left + LEFT_SIZE);
+    return (rooms){right, (float *)(right + RIGHT_SIZE), left};
+}

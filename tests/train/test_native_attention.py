@@ -1,0 +1,99 @@
+"""Attention with products in fp16 against PyTorch's in fp64."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acorn.model.attention import CausalAttention
+from acorn.runtime.fp16_product import fp16_product_library
+from acorn.train.native_attention import Fp16CausalAttention, native_attention_library
+
+pytestmark = pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+
+
+def attention(threads: int = 2) -> Fp16CausalAttention:
+    library = native_attention_library()
+    assert not isinstance(library, str)
+    return Fp16CausalAttention(library, threads, CausalAttention())
+
+
+def some(B: int, H: int, T: int, D: int, seed: int, in_place: bool = False) -> Tensor:
+    """Heads as a norm and rotation leave them, or as a projection does."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (B, T, H, D) if in_place else (B, H, T, D)
+    x = torch.randn(shape, generator=generator)
+    return (x.transpose(1, 2) if in_place else x).requires_grad_()
+
+
+@pytest.mark.parametrize("T", [1, 5, 191, 192, 193, 500])
+@pytest.mark.parametrize(("H", "K"), [(1, 1), (2, 2), (4, 2), (6, 1)])
+@pytest.mark.parametrize("D", [8, 33, 64])
+def test_output_and_gradients(T: int, H: int, K: int, D: int) -> None:
+    q, k, v = some(2, H, T, D, 1), some(2, K, T, D, 2), some(2, K, T, D, 3, in_place=True)
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    y = attention()(q, k, v)
+    wanted = F.scaled_dot_product_attention(*exact, is_causal=True, enable_gqa=True)
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
+    ours, theirs = torch.autograd.grad(y, (q, k, v), grad), torch.autograd.grad(wanted, exact, grad.double())
+    assert y.shape == wanted.shape
+    for one, other in zip((y, *ours), (wanted, *theirs), strict=True):
+        # 1e-3: with one token there is nothing to attend to, and gradients by q and k are zero.
+        assert (one.detach() - other.detach()).norm() <= 0.005 * other.norm() + 1e-3
+    for leaf, gradient in zip((q, k, v), ours, strict=True):
+        assert gradient.stride() == leaf.stride()
+
+
+def test_the_future_is_not_seen() -> None:
+    q, k, v = (some(1, 2, 300, 16, seed) for seed in (1, 2, 3))
+    y = attention()(q, k, v)
+    with torch.no_grad():
+        k[:, :, 250:] = 100
+        v[:, :, 250:] = 100
+    changed = attention()(q, k, v)
+    assert torch.equal(changed[:, :, :192], y[:, :, :192])
+    torch.testing.assert_close(changed[:, :, :250], y[:, :, :250], rtol=0, atol=0.05)  # other scales, other rounding
+    assert not torch.equal(changed[:, :, 250:], y[:, :, 250:])
+
+
+def test_any_number_of_threads_gives_the_same() -> None:
+    found = []
+    for threads in (1, 2, 5):
+        q, k, v = (some(2, heads, 200, 16, 1) for heads in (4, 2, 2))
+        y = attention(threads)(q, k, v)
+        found.append((y, *torch.autograd.grad(y, (q, k, v), torch.ones_like(y))))
+    for others in found[1:]:
+        assert all(map(torch.equal, found[0], others))
+
+
+def test_what_the_c_does_not_know_goes_the_original_way() -> None:
+    q, k, v = (some(1, 1, 9, 8, seed) for seed in (1, 2, 3))
+    torch.manual_seed(0)
+    dropped = attention()(q, k, v, 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(dropped, CausalAttention()(q, k, v, 0.5))
+    narrow = [x.detach().bfloat16() for x in (q, k, v)]
+    assert torch.equal(attention()(*narrow), CausalAttention()(*narrow))
+    turned = [x.detach().mT.contiguous().mT for x in (q, k, v)]  # whose heads do not lie in one piece
+    assert torch.equal(attention()(*turned), attention()(q, k, v))
+
+
+def test_numbers_that_are_not_finite_are_seen() -> None:
+    q, k, v = (some(1, 1, 9, 8, seed).detach() for seed in (1, 2, 3))
+    q[0, 0, 4, 2] = torch.nan
+    assert attention()(q, k, v)[0, 0, 4].isnan().all()
+
+
+def test_without_memory() -> None:
+    class Full(ctypes.Structure):
+        @staticmethod
+        def causal_attention(*arguments: object) -> int:
+            return 1
+
+    q, k, v = (some(1, 1, 9, 8, seed) for seed in (1, 2, 3))
+    with pytest.raises(MemoryError):
+        Fp16CausalAttention(Full(), 1, CausalAttention())(q, k, v)  # type: ignore[arg-type]
