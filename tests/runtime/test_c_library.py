@@ -13,7 +13,13 @@ import pytest
 from acorn.runtime import c_library as module
 from acorn.runtime.c_library import c_library
 
-FILES = [("acorn.generate", "decode"), ("acorn.train", "native_loss"), ("acorn.train", "native_block")]
+FILES = [
+    ("acorn.generate", "decode"),
+    ("acorn.train", "native_loss"),
+    ("acorn.train", "native_block"),
+    ("acorn.train", "native_attention"),
+    ("acorn.runtime", "fp16_product"),
+]
 needs_compiler = pytest.mark.skipif(isinstance(c_library(*FILES[0]), str), reason="needs a C compiler with OpenMP")
 
 

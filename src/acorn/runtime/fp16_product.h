@@ -63,8 +63,10 @@ static inline __attribute__((always_inline)) fp16s load_fp16s(const uint16_t *fr
 static inline __attribute__((always_inline)) float largest_size(const float *from, long row, long rows, long columns) {
     floats most = {0};
     for (long i = 0; i < rows; i++)
-        for (long j = 0; j < columns; j += WIDTH)
+        for (long j = 0; j < columns; j += WIDTH) {
+            __builtin_prefetch(from + (i + 4) * row + j);
             most = larger(size_of_each(load_some(from, i * row + j, columns - j, FP32)), most);
+        }
     return largest_of(most);
 }
 
@@ -212,16 +214,17 @@ static void multiply_block(
     const int turned = a.column != 1;
     const long slices = (depth + DEPTH - 1) / DEPTH, panels = (rows + ROWS - 1) / ROWS;
     float backs[BLOCK_PANELS * (BLOCK_DEPTH / DEPTH)];
-    for (long slice = 0; slice < slices; slice++) {
-        const long deep = least(DEPTH, depth - slice * DEPTH);
-        const float *from = a.numbers + slice * DEPTH * a.column;
-        if (turned) pack_columns(from, a.column, rows, deep, room->left + slice * DEPTH * PITCH, backs + slice, slices);
-        else
-            for (long panel = 0; panel < panels; panel++) {
-                uint32_t *to = room->left + (panel * slices + slice) * ROWS * DEPTH;
-                const long there = least(ROWS, rows - panel * ROWS);
-                pack_rows(from + panel * ROWS * a.row, a.row, there, deep, to, backs + panel * slices + slice);
-            }
+    for (long slice = 0; turned && slice < slices; slice++)
+        pack_columns(
+            a.numbers + slice * DEPTH * a.column, a.column, rows, least(DEPTH, depth - slice * DEPTH),
+            room->left + slice * DEPTH * PITCH, backs + slice, slices
+        );
+    for (long at = 0; !turned && at < panels * slices; at++) {
+        const long i = at / slices * ROWS, k = at % slices * DEPTH;
+        pack_rows(
+            a.numbers + i * a.row + k, a.row, least(ROWS, rows - i), least(DEPTH, depth - k),
+            room->left + at * ROWS * DEPTH, backs + at
+        );
     }
     for (long j = 0; j < columns; j += COLUMNS)
         for (long slice = 0; slice < slices; slice++) {
@@ -251,12 +254,14 @@ static void multiply_one(
     for (long n = 0; n < N; n += BLOCK_COLUMNS)
         for (long k = 0; k < K; k += BLOCK_DEPTH) {
             const long columns = least(BLOCK_COLUMNS, N - n), depth = least(BLOCK_DEPTH, K - k);
-            const long slices = (depth + DEPTH - 1) / DEPTH, rights = (columns + COLUMNS - 1) / COLUMNS * slices;
-            for (long at = me; at < rights; at += team) {
-                const long j = at / slices * COLUMNS, slice = at % slices * DEPTH;
-                const matrix part = {b.numbers + (k + slice) * b.row + (n + j) * b.column, b.row, b.column};
+            const long slices = (depth + DEPTH - 1) / DEPTH, panels_of_b = (columns + COLUMNS - 1) / COLUMNS;
+            for (long i = me; i < panels_of_b * slices; i += team) { // in the order in which b lies in memory
+                const long panel = b.column == 1 ? i % panels_of_b : i / slices;
+                const long slice = b.column == 1 ? i / panels_of_b : i % slices, at = panel * slices + slice;
+                const long j = panel * COLUMNS, deep = slice * DEPTH;
+                const matrix part = {b.numbers + (k + deep) * b.row + (n + j) * b.column, b.row, b.column};
                 pack_right(
-                    part, least(COLUMNS, columns - j), least(DEPTH, depth - slice), room->right + at * COLUMNS * DEPTH,
+                    part, least(COLUMNS, columns - j), least(DEPTH, depth - deep), room->right + at * COLUMNS * DEPTH,
                     room->right_backs + at
                 );
             }
