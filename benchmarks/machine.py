@@ -72,8 +72,8 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
         precision: fp16 means acorn's own products of fp32 matrices, for CPUs.
     """
     dtype = DTYPES.get(precision, torch.float32)
-    runtime = Runtime("cpu", "fp16", False, usable_cores(), True, fp16_products=precision == "fp16")
-    multiply = runtime.fp16_product() or torch.mm
+    own = precision == "fp16"
+    multiply = Runtime(device, "fp16", False, usable_cores(), True, fp16_products=own).fp16_product() or torch.mm
     square = torch.randn(LARGE[device], LARGE[device], device=device).to(dtype)
     peak = 2 * LARGE[device] ** 3 / shortest(lambda: multiply(square, square), seconds / 2, device)
     shapes = products_of(model)

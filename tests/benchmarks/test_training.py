@@ -64,15 +64,21 @@ def test_transformers_gets_the_same_network(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "litgpt"),
-    [("bf16", ["litgpt (bf16-mixed)", "litgpt (bf16-true)"]), ("fp32", ["litgpt (32-true)"])],
+    ("precision", "theirs", "ours", "litgpt"),
+    [
+        ("bf16", "bf16", ["bf16"] * 3, ["litgpt (bf16-mixed)", "litgpt (bf16-true)"]),
+        ("fp32", "fp32", ["fp32"] * 3, ["litgpt (32-true)"]),
+        ("fp16", "fp32", ["fp16", "fp32", "fp32", "fp16"], ["litgpt (32-true)"]),  # in fp32, compiled, with Muon
+    ],
 )
-def test_the_others_train_in_the_precision_that_is_faster_here(precision: str, litgpt: list[str]) -> None:
+def test_the_others_train_in_the_precision_that_is_faster_here(
+    precision: str, theirs: str, ours: list[str], litgpt: list[str]
+) -> None:
     contenders = training.contenders_of(training.TASKS["modern-256"], "cpu", precision, sys.executable)
     others = [c for c in contenders if c.module == "transformers_training"]
-    assert [c.specification["precision"] for c in others] == [precision] * 3
-    ours = [c.specification["acorn"]["train.precision"] for c in contenders if c.module == "acorn_training"]
-    assert ours == [precision] * 3
+    assert [c.specification["precision"] for c in others] == [theirs] * 3
+    found = [c.specification["acorn"]["train.precision"] for c in contenders if c.module == "acorn_training"]
+    assert found == ours
     assert [c.name for c in contenders if c.module == "litgpt_training"] == litgpt
 
 

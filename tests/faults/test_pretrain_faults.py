@@ -19,7 +19,8 @@ from acorn.folder_lock import FolderLock
 from acorn.folders import verify_folder
 from acorn.report.metrics_log import JsonLines, read_metrics
 from acorn.run_folder import RunFolder
-from acorn.runtime import memory
+from acorn.runtime import device, memory
+from acorn.runtime.fp16_product import fp16_product_library
 from acorn.train import loop as loop_module
 
 SRC = Path(__file__).parents[2] / "src"
@@ -196,14 +197,26 @@ def test_without_a_checkpoint_it_goes_back_to_the_initial_weights(pretrain, fine
 
 
 @pytest.mark.fault(27)
-def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, tmp_path: Path) -> None:
+def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, monkeypatch, tmp_path: Path) -> None:
     """Fault 27: above its least, the loss scale is halved and nothing is counted; the scale is in the checkpoint."""
+    monkeypatch.setattr(device, "fp16_product_library", lambda: "this CPU does not multiply fp16")
     losses(lambda step, loss: loss * math.inf if step <= 3 else loss)
     done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=0", "train.max_rollbacks=0", *QUIET)
     fine(done, "step 1 was skipped for an overflow of fp16", "step 3 was skipped for an overflow of fp16")
     counters = json.loads((RunFolder(tmp_path / "run").checkpoint(8) / "state.json").read_text())["counters"]
     assert counters["loss_scale"] == 2.0**13
     assert (counters["rollbacks"], counters["skips"]) == (0, 0)
+
+
+@pytest.mark.fault(27)
+@pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+def test_where_only_products_are_in_fp16_nothing_overflows(pretrain, fine, losses, tmp_path: Path) -> None:
+    """Fault 27: there is no loss scale to blame, so what is not finite counts as in fp32."""
+    losses(lambda step, loss: loss * math.inf if step == 3 else loss)
+    done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=1", *QUIET)
+    fine(done, "step 3 was skipped for a loss or gradient that is not finite")
+    counters = json.loads((RunFolder(tmp_path / "run").checkpoint(8) / "state.json").read_text())["counters"]
+    assert counters["loss_scale"] == 2.0**16
 
 
 @pytest.mark.fault(28)

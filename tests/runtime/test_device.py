@@ -20,12 +20,22 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("capabilities", "speedups", "precision", "reason"),
     [
-        ({"avx2": True}, {}, "fp32", "no bf16 products in this hardware"),  # emulated: not even tried
+        (
+            {"avx2": True},
+            {},
+            "fp32",
+            "no bf16 products in this hardware, fp16: this CPU does not multiply fp16",
+        ),  # emulated: not even tried
         ({"avx512_bf16": True}, {"bf16": 1.9}, "bf16", "bf16 products are 1.9 times as fast as fp32 ones here"),
         ({"avx512_bf16": True}, {"bf16": 0.5}, "fp32", "bf16 products are 0.5 times as fast as fp32 ones here"),
         ({"amx_bf16": True, "avx512_fp16": True}, {"bf16": 7.0}, "bf16", "bf16 products are 7.0 times"),
         ({"avx512_bf16": True, "avx512_fp16": True}, {"bf16": 0.5, "fp16": 1.8}, "fp16", "fp16 products are 1.8 times"),
-        ({"avx512_fp16": True}, {"fp16": 1.2}, "fp32", "fp16 products are 1.2 times as fast as fp32 ones here"),
+        (
+            {"avx512_fp16": True},
+            {"fp16": 1.2},
+            "fp32",
+            "fp16 products are 1.2 times as fast as fp32 ones here, no bf16",
+        ),
     ],
 )
 def test_a_cpu_multiplies_in_what_it_is_faster_at(
@@ -47,13 +57,18 @@ def test_a_cpu_multiplies_in_what_it_is_faster_at(
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("library", [None, "no C compiler was found"])
 def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: str | None, compiled: bool) -> None:
-    """Where the CPU or the compiler does not have it, PyTorch does it its way."""
+    """Where the CPU or the compiler does not have it, PyTorch does it its way, and the reason is told."""
     monkeypatch.setattr(device, "fp16_product_library", lambda: library)
     runtime = choose_runtime(TrainConfig(precision="fp16", compile=compiled))
     own = library is None and not compiled
     assert (runtime.precision, runtime.fp16_products) == ("fp16", own)
     assert runtime.dtype == (torch.float32 if own else torch.float16)
-    assert any("expect it to be slow" in reason for reason in runtime.reasons) == (not own)
+    told = next(reason for reason in runtime.reasons if reason.startswith("precision "))
+    if own:
+        assert told == "precision fp16: as asked"
+    else:
+        assert told.startswith("precision fp16: as asked, and PyTorch's own, which is no faster than fp32 on a CPU: ")
+        assert told.endswith("compiled has PyTorch's products" if compiled else "no C compiler was found")
     # Commands that only read a model have no network of their own to tell.
     assert not runtime_for_inference("cpu", "fp16").fp16_products
 

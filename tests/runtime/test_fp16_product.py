@@ -18,7 +18,10 @@ from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
 
 library = fp16_product_library()
 needs_fp16 = pytest.mark.skipif(isinstance(library, str), reason=f"needs a CPU that multiplies fp16: {library}")
-SHAPES = [(1, 1, 1), (12, 64, 128), (13, 65, 129), (37, 70, 200), (5, 300, 7), (400, 20, 1100), (3, 2100, 513)]
+SHAPES = [
+    *[(1, 1, 1), (1, 70, 200), (30, 1, 200), (30, 70, 1), (12, 64, 128), (13, 65, 129), (37, 70, 200), (5, 300, 7)],
+    *[(400, 20, 1100), (3, 2100, 513), (200, 2100, 140)],
+]
 """M, N, K: less than a tile, one, a little more; more than a block of rows, of columns, of depth."""
 
 
@@ -66,7 +69,7 @@ def test_it_is_nearer_than_bf16() -> None:
 
 
 @needs_fp16
-@pytest.mark.parametrize("sizes", [(1e-30, 1.0), (1e-12, 1e-12), (1e20, 1e-20), (1e15, 1e15), (3e38, 1e-38)])
+@pytest.mark.parametrize("sizes", [(1e-30, 1.0), (1e-12, 1e-12), (1e20, 1e-20), (1e15, 1e15), (1e-38, 1e20)])
 def test_numbers_beyond_the_range_of_fp16(sizes: tuple[float, float]) -> None:
     a, b = some(40, 300).clamp(-1, 1) * sizes[0], some(300, 70, seed=1).clamp(-1, 1) * sizes[1]
     assert error(product()(a, b), a, b) < 0.003
@@ -82,6 +85,14 @@ def test_rows_and_columns_of_different_sizes() -> None:
     for rows in (slice(120), slice(120, None)):
         for columns in (slice(320), slice(320, None)):
             assert error(ours[rows, columns], a[rows], b[:, columns]) < 0.003
+
+
+@needs_fp16
+def test_a_channel_that_is_much_larger_than_the_others() -> None:
+    """It rounds what the others add, by no more than its own rounding to bf16 would be off."""
+    a, b = some(60, 512), some(512, 60, seed=1)
+    a[:, 0] *= 1000
+    assert error(product()(a, b), a, b) < rounded(a, b, torch.bfloat16)
 
 
 @needs_fp16
@@ -132,6 +143,24 @@ def test_without_numbers() -> None:
     assert torch.equal(product()(torch.zeros(2, 0), torch.zeros(0, 3), torch.ones(2, 3), add=True), torch.ones(2, 3))
     ones = torch.ones(()).expand(5, 7)  # neither rows nor columns in one piece
     assert torch.equal(product()(ones, ones.T), torch.full((5, 5), 7.0))
+
+
+@needs_fp16
+@pytest.mark.parametrize(
+    ("a", "b", "out"),
+    [
+        (torch.ones(4, 8), torch.ones(5, 6), None),
+        (torch.ones(9, 4, 8), torch.ones(8, 6), None),
+        (torch.ones(2, 4, 8), torch.ones(3, 8, 6), None),
+        (torch.ones(4, 8), torch.ones(8, 6), torch.ones(4, 5)),
+        (torch.ones(4, 8).double(), torch.ones(8, 6), None),
+        (torch.ones(4, 8), torch.ones(8, 6).bfloat16(), None),
+        (torch.ones(8), torch.ones(8), None),
+    ],
+)
+def test_what_is_no_product_is_refused(a: Tensor, b: Tensor, out: Tensor | None) -> None:
+    with pytest.raises(ValueError, match="not"):
+        product()(a, b, out)
 
 
 @needs_fp16

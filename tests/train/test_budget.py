@@ -8,7 +8,7 @@ import torch
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config, ModelConfig, TrainConfig
 from acorn.errors import ResourceError
-from acorn.runtime.device import choose_runtime
+from acorn.runtime.device import Runtime, choose_runtime
 from acorn.train import budget
 
 CONFIG = Config(model=ModelConfig(n_layer=1, n_embd=16, n_head=2, vocab_size=20), train=TrainConfig(device="cpu"))
@@ -38,6 +38,18 @@ def test_any_other_failure_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(budget, "seconds_per_step", measured)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         budget.plan_run(CONFIG)
+
+
+@pytest.mark.parametrize(("dropout", "architecture"), [(0.0, "modern"), (0.1, "gpt2")])
+def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float, architecture: str) -> None:
+    """Instead of T of them for each token, head and layer it takes some room for every thread; with dropout both."""
+    sizes = {"n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "block_size": 200}
+    config = Config(model=ModelConfig(**sizes, architecture=architecture, dropout=dropout))
+    runtimes = [Runtime("cpu", "fp16" if own else "fp32", False, 2, True, fp16_products=own) for own in (False, True)]
+    with_weights, without = (budget.step_memory(config, runtime, 5) for runtime in runtimes)
+    room = budget.attention_room(200, 2)
+    assert 2 * 2.5e6 < room < 2 * 4e6
+    assert with_weights - without == (0 if dropout else 3 * 4 * 200 * 200 * 4 * 5) - room
 
 
 def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:

@@ -26,7 +26,7 @@ PRECISIONS = [
     "fp32",
     pytest.param(
         "fp16",
-        marks=pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16"),
+        marks=needs_fp16,
     ),
 ]
 

@@ -75,6 +75,31 @@ def test_loss_and_gradients_are_nearer_than_in_bf16(shape: dict[str, Any]) -> No
     assert all(ours[name] < theirs[name] for name in ours if name != "loss")
 
 
+def test_passes_add_up() -> None:
+    """Gradients of three passes of one sequence are those of one pass of three."""
+    together, apart = network(runtime(True)), network(runtime(True))
+    ids = torch.randint(97, (3, 65), generator=torch.Generator().manual_seed(1))
+    together(ids[:, :-1], ids[:, 1:])[0].backward()
+    for row in ids.split(1):
+        apart(row[:, :-1], row[:, 1:])[0].backward()
+    for one, other in zip(together.parameters(), apart.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert one.grad.is_contiguous()
+        assert (one.grad - other.grad).norm() < 0.01 * one.grad.norm()
+
+
+@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+def test_dropout(architecture: str) -> None:
+    """What is dropped is drawn as it is without these products."""
+    losses = []
+    for one in (runtime(True), runtime(False, "fp32")):
+        model = network(one, architecture=architecture, dropout=0.3)
+        torch.manual_seed(0)
+        losses.append(float(loss_and_gradients(model, one)["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_it_repeats_to_the_bit() -> None:
     first, second = (loss_and_gradients(network(runtime(True)), runtime(True)) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -88,7 +113,7 @@ def test_who_has_them() -> None:
     assert [type(module) for module in with_them.modules()].count(Fp16CausalAttention) == 2
     assert isinstance(with_them.head.cross_entropy, NativeCrossEntropy)
     assert with_them.head.cross_entropy.multiply(torch.ones(1, 2), torch.full((2, 1), 1 + 2**-12)) == 2  # rounded
-    assert environment.describe_environment(runtime(True), "")["native"] == "loss, blocks, products"
+    assert environment.describe_environment(runtime(True), "")["native"] == "loss, blocks, products, attention"
     assert environment.describe_environment(runtime(False, "fp32"), "")["native"] == "loss, blocks"
 
 

@@ -39,7 +39,7 @@ class Counters:
         skips: steps skipped in a row, up to now.
         seconds: wall seconds of training, over all sittings.
         train_seconds: of these, without validation, samples and saves.
-        loss_scale: multiplier of the loss under fp16; 1 otherwise.
+        loss_scale: multiplier of the loss where activations are in fp16; of no meaning otherwise.
         good_steps: steps since the loss scale last changed.
         best_loss, best_step: lowest validation loss so far, in nats per token.
         valid_loss, valid_step: the latest one.

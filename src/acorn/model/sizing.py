@@ -73,7 +73,7 @@ def training_memory(
     Args:
         optimizer: "adamw" or "muon".
         micro_batch_size: sequences of one forward pass.
-        activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32).
+        activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32 and where only products are in fp16).
         fused: what stands between a block's products is compiled or in C, and keeps less for the backward pass.
         keeps_weights: attention that is written out on a CPU keeps its weights for the backward pass.
     """

@@ -44,7 +44,7 @@ class Runtime:
     deterministic: bool
     reasons: tuple[str, ...] = ()
     fp16_products: bool = False
-    """On a CPU: only products are in fp16, of tensors that stay in fp32 (fp16_product.py)."""
+    """On a CPU: only products are in fp16, of tensors that stay in fp32 (fp16_product.py); the network is told to."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,15 +54,19 @@ class Runtime:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Matrix products in this precision inside the block; parameters stay in fp32."""
+        """PyTorch's matrix products in this precision inside the block; parameters stay in fp32."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=self.dtype)
 
     def fp16_product(self) -> Fp16Product | None:
-        """What multiplies fp32 tensors in fp16, where this runtime does; the network has to be told."""
-        library = fp16_product_library() if self.fp16_products else None
-        return None if library is None or isinstance(library, str) else Fp16Product(library, self.threads)
+        """What multiplies fp32 tensors in fp16, where this runtime does."""
+        if not self.fp16_products:
+            return None
+        library = fp16_product_library()
+        if isinstance(library, str):
+            raise RuntimeError(f"this runtime was chosen where fp16 products were to be had: {library}")
+        return Fp16Product(library, self.threads)
 
     @contextlib.contextmanager
     def start(self) -> Iterator[None]:
@@ -103,7 +107,9 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
     """
     device, device_reason = _choose_device(train.device)
     threads = train.threads or usable_cores()
-    precision, precision_reason = _choose_precision(device, train.precision, threads, train.compile is True)
+    is_wanted = train.precision in ("auto", "fp16")
+    lacking = _why_no_fp16_products(device, train.compile is True) if is_wanted else "not asked for"
+    precision, precision_reason = _choose_precision(device, train.precision, threads, lacking)
     compiled, compile_reason = _choose_compile(device, train.compile, precision, expected_seconds)
     return Runtime(
         device,
@@ -117,7 +123,7 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
             f"compile {'on' if compiled else 'off'}: {compile_reason}",
             f"threads {threads}: {'as asked' if train.threads else 'one for each core this process may use'}",
         ),
-        device == "cpu" and precision == "fp16" and _multiplies_fp16(compiled),
+        precision == "fp16" and lacking is None,
     )
 
 
@@ -138,7 +144,7 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     wanted = "auto" if precision == "int8" else precision
     if wanted == "auto" and chosen == "cpu":
         wanted = "fp32"
-    kind, precision_reason = _choose_precision(chosen, wanted, usable_cores(), False)
+    kind, precision_reason = _choose_precision(chosen, wanted, usable_cores(), "only training has products of its own")
     return Runtime(chosen, kind, False, usable_cores(), True, (device_reason, precision_reason))
 
 
@@ -190,7 +196,8 @@ def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
 
 def _product_of(runtime: Runtime, n: int) -> Callable[[], Tensor]:
     """Multiplies two square matrices of n as a network does on `runtime`."""
-    a, b = (torch.ones(n, n, device=runtime.device, dtype=runtime.dtype) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)  # leaves the random numbers of a run alone
+    a, b = (torch.randn(n, n, generator=generator).to(runtime.device, runtime.dtype) for _ in range(2))
     product = runtime.fp16_product() or torch.mm
     return lambda: product(a, b)
 
@@ -225,40 +232,49 @@ def _choose_device(wanted: str) -> tuple[str, str]:
     return ("mps", "Apple GPU") if there["mps"] else ("cpu", "no GPU found")
 
 
-def _choose_precision(device: str, wanted: str, threads: int, compiled: bool) -> tuple[Precision, str]:
-    """Args: compiled: torch.compile is asked for."""
-    hardware = multiplies_bf16(device)
+def _choose_precision(device: str, wanted: str, threads: int, lacking: str | None) -> tuple[Precision, str]:
+    """Args: lacking: why fp16 products of fp32 tensors are not to be had; None: they are."""
+    has_bf16 = multiplies_bf16(device)
     if wanted == "auto":
         if device == "cpu":
-            return _fastest_on_a_cpu(threads, hardware, _multiplies_fp16(compiled))
-        if hardware:
+            return _fastest_on_a_cpu(threads, has_bf16, lacking)
+        if has_bf16:
             return "bf16", "the hardware multiplies it"
         if device == "cuda":
             return "fp16", "this GPU has no bf16 products"
         return "fp32", "no bf16 products in this hardware"
-    if wanted == "fp16" and device == "cpu":
-        hardware = _multiplies_fp16(compiled)
-    emulated = not hardware and (wanted == "bf16" or (wanted == "fp16" and device == "cpu"))
-    reason = "as asked, though this hardware only emulates it: expect it to be slow" if emulated else "as asked"
-    return wanted, reason  # type: ignore[return-value]
+    if wanted == "bf16" and not has_bf16:
+        return "bf16", "as asked, though this hardware only emulates it: expect it to be slow"
+    if wanted == "fp16" and device == "cpu" and lacking:
+        return "fp16", f"as asked, and PyTorch's own, which is no faster than fp32 on a CPU: {lacking}"
+    return wanted, "as asked"  # type: ignore[return-value]
 
 
-def _fastest_on_a_cpu(threads: int, has_bf16: bool, has_fp16: bool) -> tuple[Precision, str]:
-    """bf16 where that is worth its rounding, else fp16 where that is, else fp32: no CPU has been seen to have both."""
+def _fastest_on_a_cpu(threads: int, has_bf16: bool, lacking: str | None) -> tuple[Precision, str]:
+    """bf16 where that is worth its rounding, else fp16 where that is, else fp32. No CPU was seen to be fast at both."""
     tried = []
-    candidates: list[tuple[Precision, bool]] = [("bf16", has_bf16), ("fp16", has_fp16)]
+    candidates: list[tuple[Precision, bool]] = [("bf16", has_bf16), ("fp16", lacking is None)]
     for precision, there in candidates:
         if there:
             speedup = speedup_of(precision, threads)
             tried.append(f"{precision} products are {speedup:.1f} times as fast as fp32 ones here")
             if speedup >= WORTH_ROUNDING:
                 return precision, tried[-1]
-    return "fp32", ", ".join(tried) or "no bf16 products in this hardware"
+    if not has_bf16:
+        tried.append("no bf16 products in this hardware")
+    if lacking:
+        tried.append(f"fp16: {lacking}")
+    return "fp32", ", ".join(tried)
 
 
-def _multiplies_fp16(compiled: bool) -> bool:
-    """Whether a network on the CPU can have its products in fp16; a compiled one has PyTorch's own."""
-    return not compiled and not isinstance(fp16_product_library(), str)
+def _why_no_fp16_products(device: str, compiled: bool) -> str | None:
+    """Why a network cannot have its products in fp16 of tensors in fp32; None: it can."""
+    if device != "cpu":
+        return "they are for CPUs"
+    if compiled:
+        return "a network that is compiled has PyTorch's products"
+    library = fp16_product_library()
+    return library if isinstance(library, str) else None
 
 
 def _choose_compile(

@@ -33,7 +33,7 @@ int32_t multiply(
 
 // Whether this CPU multiplies fp16 itself, instead of by way of fp32.
 int32_t multiplies_fp16(void) {
-#if defined(__AVX512FP16__) || defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
+#ifdef __AVX512FP16__
     return 1;
 #else
     return 0;

@@ -41,7 +41,8 @@ static inline floats size_of_each(floats x) { return (floats)((words)x & 0x7ffff
 static float scale_for(float most, float *back) {
     int exponent = 0;
     if (most > 0 && most < INFINITY) frexpf(most / LARGEST, &exponent);
-    if (exponent < -120) exponent = -120; // so that what it is multiplied by is a float, too
+    // So that scales are floats, and two of them times each other, too; of larger numbers than 1e20 comes infinity.
+    exponent = exponent < -120 ? -120 : exponent > 63 ? 63 : exponent;
     *back = ldexpf(1, exponent);
     return ldexpf(1, -exponent);
 }
@@ -74,7 +75,7 @@ static inline __attribute__((always_inline)) float largest_size(const float *fro
 static void pack_rows(const float *a, long row, long rows, long depth, uint32_t *to, float *back) {
     const float scale = scale_for(largest_size(a, row, rows, depth), back);
     for (long i = 0; i < rows; i++)
-        for (long k = 0; k < depth; k += WIDTH) // past the last: over numbers that are written next, or not read
+        for (long k = 0; k < depth; k += WIDTH) // past the last: over numbers that nobody reads
             *(words *)(to + i * DEPTH + k) = twice(load_some(a, i * row + k, depth - k, FP32) * scale);
     for (long i = rows; i < ROWS; i++) memset(to + i * DEPTH, 0, depth * sizeof *to);
 }
@@ -109,7 +110,7 @@ static void pack_right(matrix b, long columns, long depth, uint16_t *to, float *
     const float scale = scale_for(
         turned ? largest_size(b.numbers, apart, columns, depth) : largest_size(b.numbers, apart, depth, columns), back
     );
-    memset(to, 0, depth * COLUMNS * sizeof *to);
+    if (columns < COLUMNS) memset(to, 0, depth * COLUMNS * sizeof *to);
     for (long j = 0; turned && j < columns; j++) {
         halves column[DEPTH / WIDTH];
         for (long k = 0; k < depth; k += WIDTH)

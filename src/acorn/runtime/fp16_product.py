@@ -18,8 +18,9 @@ from acorn.runtime.c_library import c_library
 class Fp16Product:
     """a @ b, off by about 0.17 % of its size for random numbers (factors rounded to bf16: 0.24 %).
 
-    The same for any number of threads. What is not finite gives NaN or infinity, as in every product, and may give it
-    to the neighbours, up to 11 rows and 63 columns away.
+    Of 128 products that are added up in fp16, one that is much larger than the others rounds them, as its own factors'
+    rounding would in bf16. The same for any number of threads. Numbers beyond 1e20 and what is not finite give NaN or
+    infinity, and may give it to their neighbours, up to 11 rows and 63 columns away.
 
     Args:
         library: fp16_product.c, loaded.
@@ -39,10 +40,15 @@ class Fp16Product:
             add: to what is in `out`, instead of in its place.
 
         Raises:
-            ValueError: the rows of `out` are not.
+            ValueError: they are not such matrices.
             MemoryError: there is none for the packed matrices, a few MB.
         """
         result = a.new_empty(*a.shape[:-1], b.size(-1)) if out is None else out
+        tensors = (a, b, result)
+        if any(x.dtype != torch.float32 or not x.is_cpu or x.dim() not in (2, 3) for x in tensors):
+            raise ValueError(f"not matrices in fp32 on the CPU: {[(x.dtype, str(x.device), x.dim()) for x in tensors]}")
+        if a.shape[:-2] != b.shape[:-2] or a.size(-1) != b.size(-2) or result.shape != (*a.shape[:-1], b.size(-1)):
+            raise ValueError(f"shapes {[tuple(x.shape) for x in tensors]} are not those of a product")
         if result.stride(-1) != 1 and result.size(-1) > 1:
             raise ValueError(f"a product is written row by row, not with strides of {result.stride()}")
         if not a.numel() or not b.numel():
@@ -59,8 +65,9 @@ class Fp16Product:
 
 
 def fp16_product_library() -> ctypes.CDLL | str:
-    """fp16_product.c, compiled and loaded, or why it is not used."""
-    if not torch.cpu.get_capabilities().get("avx512_fp16"):
+    """fp16_product.c, compiled and loaded, or why it is not used. Its `_Float16` is known to GCC 12 and Clang 15."""
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    if not has.get("avx512_fp16"):
         return "this CPU does not multiply fp16"
     library = c_library("acorn.runtime", "fp16_product")
     if not isinstance(library, str):

@@ -20,6 +20,7 @@ from acorn.runtime.device import Runtime, choose_runtime
 from acorn.runtime.memory import available_memory, resident_memory
 from acorn.train.calibration import seconds_per_step
 from acorn.train.initial_model import load_initial_model
+from acorn.train.native_attention import attention_room
 from acorn.train.network import is_fused
 
 LIBRARIES = 150 * 2**20
@@ -97,7 +98,8 @@ def plan_run(config: Config) -> dict[str, Any]:
 
 def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
     """Bytes that a step of `config`, with its vocabulary's size, needs at its peak on `runtime`."""
-    return training_memory(
+    room = attention_room(config.model.block_size, runtime.threads) if runtime.fp16_products else 0
+    return room + training_memory(
         config.model,
         config.optimizer.name,
         micro_batch_size,

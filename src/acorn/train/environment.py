@@ -12,6 +12,7 @@ import torch
 
 from acorn.runtime.device import Runtime
 from acorn.runtime.fp16_product import fp16_product_library
+from acorn.train.native_attention import native_attention_library
 from acorn.train.native_block import native_block_library
 from acorn.train.native_loss import native_loss_library
 
@@ -46,7 +47,7 @@ def _native(runtime: Runtime) -> str:
     """What of a training step is computed by acorn's own C files."""
     libraries = {"loss": native_loss_library(runtime.device), "blocks": native_block_library(runtime.device)}
     if runtime.fp16_products:
-        libraries["products"] = fp16_product_library()
+        libraries |= {"products": fp16_product_library(), "attention": native_attention_library()}
     return ", ".join(name for name, library in libraries.items() if not isinstance(library, str)) or "nothing"
 
 

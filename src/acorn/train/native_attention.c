@@ -17,7 +17,7 @@ typedef struct {
 
 static inline float *head_of(heads x, long b, long h) { return x.numbers + b * x.sequence + h * x.head; }
 
-// Memory of a thread: rooms, a row of softmax, and scores twice.
+// Memory of a thread: rooms, a row of softmax, and scores twice. As native_attention.py tells it beforehand.
 static long thread_bytes(long T) { return (ROOM + (T + WIDTH) * 4 + 2 * QUERIES * T * 4 + 63) / 64 * 64; }
 
 // The weights of `queries` queries from `begin` on, (queries, end).
@@ -39,13 +39,13 @@ int32_t causal_attention(
     const long bytes = thread_bytes(T);
     char *memory = aligned_alloc(64, n_threads * bytes);
     if (!memory) return 1;
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (long bh = 0; bh < B * H; bh++) {
-        const long b = bh / H, h = bh % H, kv = h / (H / K);
-        const rooms room = rooms_in(memory + this_thread() * bytes);
-        float *row = (float *)(memory + this_thread() * bytes + ROOM), *weights = row + T + WIDTH;
-        const matrix keys = {head_of(k, b, kv), k.token, 1}, values = {head_of(v, b, kv), v.token, 1};
+#pragma omp parallel for num_threads(n_threads) schedule(static) collapse(2)
+    for (long bh = 0; bh < B * H; bh++)
         for (long begin = 0; begin < T; begin += QUERIES) {
+            const long b = bh / H, h = bh % H, kv = h / (H / K);
+            const rooms room = rooms_in(memory + this_thread() * bytes);
+            float *row = (float *)(memory + this_thread() * bytes + ROOM), *weights = row + T + WIDTH;
+            const matrix keys = {head_of(k, b, kv), k.token, 1}, values = {head_of(v, b, kv), v.token, 1};
             const long queries = least(QUERIES, T - begin), end = begin + queries;
             const matrix of_q = {head_of(q, b, h) + begin * q.token, q.token, 1}, of_weights = {weights, end, 1};
             weigh(of_q, keys, begin, queries, end, D, scale, weights, row, &room);
@@ -53,7 +53,6 @@ int32_t causal_attention(
                 of_weights, values, head_of(y, b, h) + begin * y.token, y.token, queries, D, end, 0, &room, 0, 1
             );
         }
-    }
     free(memory);
     return 0;
 }

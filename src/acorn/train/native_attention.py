@@ -78,6 +78,11 @@ def use_fp16_attention(model: GPT, runtime: Runtime) -> None:
                 setattr(module, name, Fp16CausalAttention(library, runtime.threads, child))
 
 
+def attention_room(block_size: int, threads: int) -> int:
+    """Bytes that the function in C takes for as long as it runs, about: packed matrices, and scores of 192 queries."""
+    return threads * (2_600_000 + 2 * 192 * 4 * block_size)
+
+
 def native_attention_library() -> ctypes.CDLL | str:
     """native_attention.c, compiled and loaded, or why it is not used."""
     library = c_library("acorn.train", "native_attention")

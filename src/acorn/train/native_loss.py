@@ -1,4 +1,4 @@
-"""The loss of the head on a CPU with a C compiler: softmax in C, products of the factors that suit oneDNN."""
+"""The loss of the head on a CPU with a C compiler: softmax in C, products in fp16 or of factors that suit oneDNN."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ class NativeSoftmaxGradient(SoftmaxGradient):
         return losses.sum()
 
 
-def use_native_loss(model: GPT, runtime: Runtime) -> None:
-    """Lets `model` take its loss in C where that can be had."""
+def use_native_loss(model: GPT, runtime: Runtime, product: Fp16Product | None = None) -> None:
+    """Lets `model` take its loss in C where that can be had, its products as `product` takes them."""
     library = native_loss_library(runtime.device)
     if not isinstance(library, str):
-        model.head.cross_entropy = NativeCrossEntropy(library, runtime.threads, runtime.fp16_product())
+        model.head.cross_entropy = NativeCrossEntropy(library, runtime.threads, product)
 
 
 def native_loss_library(device: str) -> ctypes.CDLL | str:

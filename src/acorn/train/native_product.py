@@ -28,8 +28,10 @@ class NativeLinear(nn.Module):
         """x (..., in) as (..., out)."""
         if x.dtype != torch.float32:
             return F.linear(x, self.weight, self.bias)
-        y = multiply(x.flatten(0, -2), self.weight.T, self._product).view(*x.shape[:-1], -1)
-        return y if self.bias is None else y.add_(self.bias)
+        y = multiply(x.flatten(0, -2), self.weight.T, self._product)
+        if self.bias is not None:  # before it is a view: the gradient of a view that was changed is copied three times
+            y = y.add_(self.bias)
+        return y.view(*x.shape[:-1], len(self.weight))
 
 
 def multiply(a: Tensor, b: Tensor, product: Fp16Product) -> Tensor:
@@ -50,8 +52,9 @@ class _Product(torch.autograd.Function):
         a, b = ctx.saved_tensors
         grad, product = grad_outputs[0], ctx.product
         grad_a = product(grad, b.mT) if ctx.needs_input_grad[0] else None
-        # Laid out as b is: that of a weight, turned for the product, is contiguous when it is turned back.
-        grad_b = product(a.mT, grad) if b.stride(-1) == 1 else product(grad.mT, a).mT
+        grad_b = None
+        if ctx.needs_input_grad[1]:  # laid out as b is: that of a weight.T is contiguous when it is turned back
+            grad_b = product(a.mT, grad) if b.stride(-1) == 1 else product(grad.mT, a).mT
         return grad_a, grad_b, None
 
 

@@ -23,13 +23,13 @@ def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.opt
     """Model and optimizers as `config` and `runtime` ask for them. The weights have yet to be drawn or restored."""
     with torch.device(runtime.device):
         model = GPT(config.model)
-    use_native_loss(model, runtime)
+    product = runtime.fp16_product()
+    use_native_loss(model, runtime, product)
     if not runtime.compile:
         use_native_blocks(model, runtime)
-    product = runtime.fp16_product()
     if product is not None:
         use_fp16_products(model, product)
         use_fp16_attention(model, runtime)
-    # Muon iterates in bf16 unless the run is to be exact, or fp32 is faster.
+    # Muon iterates in bf16 unless the run is to be exact, or has products of fp32 tensors that are faster.
     muon_dtype = torch.float32 if runtime.dtype == torch.float32 else torch.bfloat16
     return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype, product=product)

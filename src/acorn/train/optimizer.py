@@ -109,7 +109,7 @@ def orthogonalize(matrices: Tensor, product: Fp16Product | None = None) -> Tenso
         else:
             gram = product(x, x.mT)
             polynomial = product(gram, gram * c, gram * b, add=True)
-            x = product(polynomial, x, (x * a).contiguous(), add=True)
+            x = product(polynomial, x, (x * a).contiguous(), add=True)  # at first, the x of a tall one is turned
     return x.mT if tall else x
 
 

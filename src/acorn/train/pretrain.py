@@ -156,8 +156,8 @@ def _run(
     environment = describe_environment(runtime, command_line) | {
         "windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}
     }
-    if checkpoint is None:
-        for reason in runtime.reasons:
+    for reason in runtime.reasons:
+        if checkpoint is None or "as asked, " in reason:  # a run goes on in its precision where another machine is slow
             progress.note(reason)
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
