@@ -182,8 +182,8 @@ def test_a_model_to_start_from_replaces_the_presets_network_and_tokenizer() -> N
 def test_pairs_of_the_text_need_a_network_that_can_take_them(overrides: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         load_config("demo", [*overrides, "train.init=bigrams"])
-    assert not load_config("demo", overrides).begins_with_bigrams  # which has `auto`
-    assert load_config("demo").begins_with_bigrams
+    assert load_config("demo", overrides).chosen_init == "random"  # which has `auto`
+    assert load_config("demo").chosen_init == "bigrams"
 
 
 def test_a_config_of_an_earlier_version_lacks_newer_keys(tmp_path: Path) -> None:

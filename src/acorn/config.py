@@ -351,14 +351,14 @@ class Config(Section):
         return self
 
     @property
-    def begins_with_bigrams(self) -> bool:
-        """Whether new weights take up which token follows which in the text: where asked, or where `auto` can."""
+    def chosen_init(self) -> Literal["random", "bigrams"]:
+        """What `train.init` comes to: `bigrams` where that is asked for, or where `auto` can have it."""
         can = not self.train.init_from and self.model.architecture != "seed" and not self.model.is_tied
-        return can and self.train.init != "random"
+        return "bigrams" if can and self.train.init != "random" else "random"
 
     @model_validator(mode="after")
     def _bigrams_fit(self) -> Config:
-        if self.train.init == "bigrams" and not self.begins_with_bigrams:
+        if self.train.init == "bigrams" and self.chosen_init == "random":
             raise ValueError(
                 "train.init=bigrams is for new weights (no train.init_from) of a modern or gpt2 network whose head is "
                 "its own (model.tied=false); train.init=auto takes it only there"

@@ -117,7 +117,7 @@ def test_going_back_before_the_first_save_is_to_the_beginning(saved) -> None:
     assert (found.step, found.schedule_steps, found.undisturbed) == (0, 40, True)
     beginning = GPT(CONFIG.model)
     beginning.init_weights(CONFIG.train.seed)
-    assert CONFIG.begins_with_bigrams
+    assert CONFIG.chosen_init == "bigrams"
     add_bigrams(beginning, text(run), CONFIG.train.seed)
     assert torch.equal(weight, beginning.head.weight)
     assert run.checkpoint_steps() == []

@@ -77,7 +77,7 @@ def begin_weights(
         _take_weights(model, initial.model)
         return
     model.init_weights(config.train.seed)
-    if config.begins_with_bigrams:
+    if config.chosen_init == "bigrams":
         add_bigrams(model, tokens, config.train.seed)
         progress.note("Embedding and head begin with which token follows which in the text (train.init).")
 

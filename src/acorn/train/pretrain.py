@@ -227,7 +227,7 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
     config = with_values(
         config,
         {
-            "train.init": "bigrams" if config.begins_with_bigrams else "random",
+            "train.init": config.chosen_init,
             "train.device": runtime.device,
             "train.precision": runtime.precision,
             "train.compile": runtime.compile,

@@ -26,7 +26,7 @@ MAY_CHANGE = frozenset(
     }
 )
 
-FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init", "train.init_from")
+FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init")
 """Keys, or beginnings of keys, that no run can change: shards, first weights, shapes and optimizer's state are made."""
 
 STILL_FREE = frozenset({"data.shuffle_group", "model.dropout"})
@@ -71,7 +71,7 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
         )
     if stored.train.init_from and asked.train.init_from == stored.train.init_from:
         asked = with_network(asked, stored.model)  # which the command line need not repeat
-    asked = with_values(asked, {"train.init": "bigrams" if asked.begins_with_bigrams else "random"})
+    asked = with_values(asked, {"train.init": asked.chosen_init})
     kept = {key: flatten(stored)[key] for key, value in UNDECIDED.items() if flatten(asked)[key] == value}
     found = differences(stored, with_values(asked, kept))
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}
