@@ -24,10 +24,7 @@ RECIPES = {
 needs_fp16 = pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
 PRECISIONS = [
     "fp32",
-    pytest.param(
-        "fp16",
-        marks=needs_fp16,
-    ),
+    pytest.param("fp16", marks=needs_fp16),
 ]
 
 

@@ -208,7 +208,7 @@ enum {
     RIGHT_BACKS = BLOCK_COLUMNS / COLUMNS * (BLOCK_DEPTH / DEPTH),
 };
 
-// A block of a, from panel `first` on, times what is packed of b. c: where its first number goes.
+// A block of a, of `rows` rows, times what is packed of b. c: where its first number goes.
 static void multiply_block(
     matrix a, long rows, const rooms *room, long depth, float *c, long c_row, long columns, int add
 ) {
