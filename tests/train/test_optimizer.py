@@ -1,6 +1,9 @@
-"""Muon against PyTorch's, and the grouping of parameters."""
+"""AdamW and Muon against PyTorch's, and the grouping of parameters."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ import torch
 from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
-from acorn.train.optimizer import Muon, build_optimizers, orthogonalize, set_rates
+from acorn.train.optimizer import AdamW, Muon, build_optimizers, orthogonalize, set_rates
 
 SHAPES = {
     "seed": ModelConfig(architecture="seed", n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
@@ -18,6 +21,47 @@ SHAPES = {
 }
 
 
+def test_equals_torch_adamw() -> None:
+    """To the bit, state and all; a parameter without a gradient stays as it is."""
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in ((16, 48), (7,), (3, 5))]
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizers = [
+        kind([{"params": p[:1], "lr": 0.02, "weight_decay": 0.1}, {"params": p[1:], "lr": 0.01, "weight_decay": 0.0}])
+        for kind, p in (
+            (lambda groups: AdamW(groups, (0.8, 0.9), 1e-6), ours),
+            (lambda groups: torch.optim.AdamW(groups, betas=(0.8, 0.9), eps=1e-6, fused=True), theirs),
+        )
+    ]
+    for step in range(10):
+        gradients = [torch.randn_like(value) for value in start]
+        for parameters in (ours, theirs):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = None if step % 2 and gradient.ndim == 1 else gradient.clone()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.9
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+        states = [optimizer.state[p] for optimizer, p in zip(optimizers, (one, other), strict=True)]
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    assert optimizers[0].state[ours[1]]["step"] == 5
+
+
+def test_the_compiler_is_not_loaded() -> None:
+    """PyTorch's takes a second and 70 MiB; its own optimizers load it."""
+    script = "import sys, torch\nfrom acorn.config import ModelConfig, OptimizerConfig\n"
+    script += "from acorn.model.gpt import GPT\nfrom acorn.train.optimizer import build_optimizers\n"
+    script += "model = GPT(ModelConfig(n_layer=1, n_embd=16, n_head=1, block_size=8, vocab_size=50))\n"
+    script += "for optimizer in build_optimizers(model, OptimizerConfig(name='muon'), muon_dtype=torch.float32):\n"
+    script += "    model(torch.zeros(1, 8, dtype=int), torch.zeros(1, 8, dtype=int))[0].backward()\n"
+    script += "    optimizer.step()\n    optimizer.zero_grad()\nprint('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 48)])
 def test_equals_torch_muon(shape: tuple[int, int]) -> None:
     """torch.optim.Muon iterates in bf16; so does ours here. Weights move by about the learning rate each step."""
@@ -25,7 +69,7 @@ def test_equals_torch_muon(shape: tuple[int, int]) -> None:
     start = torch.randn(shape)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
     lr, decay = 0.02, 0.1
-    muon = Muon([ours], lr, 0.95, decay, torch.bfloat16)
+    muon = Muon([{"params": [ours], "lr": lr, "weight_decay": decay}], 0.95, torch.bfloat16)
     reference = torch.optim.Muon([theirs], lr=lr, momentum=0.95, weight_decay=decay, nesterov=True)
     for _ in range(10):
         gradient = torch.randn(shape)
@@ -42,8 +86,10 @@ def test_batched_equals_alone() -> None:
     values, gradients = torch.randn(2, 5, 24, 12)
     together = [torch.nn.Parameter(value.clone()) for value in values]
     alone = [torch.nn.Parameter(value.clone()) for value in values]
-    optimizers = [Muon(together, 0.1, 0.9, 0.0, torch.float32)]
-    optimizers += [Muon([parameter], 0.1, 0.9, 0.0, torch.float32) for parameter in alone]
+    groups = [
+        {"params": parameters, "lr": 0.1, "weight_decay": 0.0} for parameters in (together, *([p] for p in alone))
+    ]
+    optimizers = [Muon([group], 0.9, torch.float32) for group in groups]
     for parameters in (together, alone):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
@@ -75,7 +121,7 @@ def test_orthogonalize_with_products_in_fp16(shape: tuple[int, int, int]) -> Non
 
 def test_muon_refuses_vectors() -> None:
     with pytest.raises(ValueError, match="matrices"):
-        Muon([torch.nn.Parameter(torch.zeros(4))], 0.1, 0.9, 0.0, torch.float32)
+        Muon([{"params": [torch.nn.Parameter(torch.zeros(4))], "lr": 0.1, "weight_decay": 0.0}], 0.9, torch.float32)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

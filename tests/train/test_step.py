@@ -12,7 +12,7 @@ from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
-from acorn.train.optimizer import build_optimizers
+from acorn.train.optimizer import AdamW, build_optimizers
 from acorn.train.passes import eager_pass
 from acorn.train.step import GROWTH_INTERVAL, StepResult, train_step
 
@@ -74,14 +74,14 @@ def test_loss_of_a_fresh_model_is_that_of_a_guess() -> None:
 def test_clipping_limits_the_update() -> None:
     """SGD-like check: with clip c the gradients that reach the optimizer have norm c."""
     seen = {}
-    original = torch.optim.AdamW.step
+    original = AdamW.step
 
     def spy(self, *arguments, **options):
         seen["norm"] = torch.nn.utils.get_total_norm([p.grad for g in self.param_groups for p in g["params"]]).item()
         return original(self, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", spy)
+        patch.setattr(AdamW, "step", spy)
         result, _ = take_step(clip=0.01)
     assert result.grad_norm > 0.01
     assert seen["norm"] == pytest.approx(0.01, rel=1e-3)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,18 @@ from acorn.folders import new_folder, verify_folder
 from acorn.run_folder import CONFIG, STATE, TOKENIZER
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
+
+
+class Optimizer(Protocol):
+    """What of an optimizer is kept and restored.
+
+    Attributes:
+        param_groups: each a dict with its `params`.
+        state: parameter -> name -> tensor.
+    """
+
+    param_groups: list[dict[str, Any]]
+    state: Any
 
 
 @dataclass
@@ -89,7 +101,7 @@ def save_checkpoint(
     config: Config,
     tokenizer_json: str,
     model: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
+    optimizers: Sequence[Optimizer],
     counters: Counters,
     resolved: dict[str, Any],
 ) -> None:
@@ -142,7 +154,7 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
 _MEND = "name the run folder, whose newest whole checkpoint is used, or restore it from a copy"
 
 
-def restore(model: nn.Module, optimizers: list[torch.optim.Optimizer], checkpoint: Checkpoint) -> None:
+def restore(model: nn.Module, optimizers: Sequence[Optimizer], checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's weights and optimizer state into `model` and `optimizers`, in place.
 
     Raises:
@@ -176,7 +188,7 @@ def restore(model: nn.Module, optimizers: list[torch.optim.Optimizer], checkpoin
                 optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
-def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     """Every optimizer tensor under the name <parameter>.<state>."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
@@ -232,5 +244,5 @@ _COUNTER_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -10,8 +10,6 @@ import time
 from collections import deque
 from typing import Any
 
-import torch
-
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
@@ -30,7 +28,7 @@ from acorn.report.trackers import Trackers
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.train.optimizer import set_rates
+from acorn.train.optimizer import Optimizer, set_rates
 from acorn.train.parallel import uncompiled
 from acorn.train.passes import training_pass
 from acorn.train.saving import Saver, go_back, standing, tidy, weights_are_finite
@@ -60,7 +58,7 @@ class Loop:
     run: RunFolder
     runtime: Runtime
     model: GPT
-    optimizers: list[torch.optim.Optimizer]
+    optimizers: list[Optimizer]
     initial: LoadedModel | None
     shards: TokenShards
     tokenizer: Tokenizer

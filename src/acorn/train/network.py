@@ -11,7 +11,7 @@ from acorn.train.native_attention import use_fp16_attention
 from acorn.train.native_block import native_block_library, use_native_blocks
 from acorn.train.native_loss import use_native_loss
 from acorn.train.native_product import use_fp16_products
-from acorn.train.optimizer import build_optimizers
+from acorn.train.optimizer import Optimizer, build_optimizers
 
 
 def is_fused(runtime: Runtime) -> bool:
@@ -19,7 +19,7 @@ def is_fused(runtime: Runtime) -> bool:
     return runtime.compile or not isinstance(native_block_library(runtime.device), str)
 
 
-def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[torch.optim.Optimizer]]:
+def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[Optimizer]]:
     """Model and optimizers as `config` and `runtime` ask for them. The weights have yet to be drawn or restored."""
     with torch.device(runtime.device):
         model = GPT(config.model)

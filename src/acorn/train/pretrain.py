@@ -35,6 +35,7 @@ from acorn.train.finish import finish_run, is_finished
 from acorn.train.initial_model import begin_weights, load_initial_model
 from acorn.train.loop import Loop
 from acorn.train.network import build_network
+from acorn.train.optimizer import Optimizer
 from acorn.train.parallel import uncompiled
 from acorn.train.resume import MAY_CHANGE, merge_configs
 from acorn.train.run_start import check_config, check_folder, check_not_begun, clear_leftovers, nothing_left_behind
@@ -247,7 +248,7 @@ def _build(
     origin: Checkpoint | LoadedModel | None,
     tokens: TokenSequence,
     progress: Progress,
-) -> tuple[GPT, list[torch.optim.Optimizer], Counters]:
+) -> tuple[GPT, list[Optimizer], Counters]:
     """Model, optimizers and counters, new or as the checkpoint has them; only the weights are those of a model."""
     model, optimizers = build_network(config, runtime)
     if isinstance(origin, Checkpoint):

@@ -23,6 +23,7 @@ from acorn.progress import Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.run_folder import RunFolder
 from acorn.train.initial_model import begin_weights
+from acorn.train.optimizer import Optimizer
 from acorn.train.step import initial_counters
 
 RETRY_STEPS = (1, 2, 4)
@@ -42,7 +43,7 @@ class Saver:
     config: Config
     tokenizer_json: str
     model: GPT
-    optimizers: list[torch.optim.Optimizer]
+    optimizers: list[Optimizer]
     resolved: dict[str, Any]
     metrics: JsonLines
     samples: JsonLines
@@ -132,7 +133,7 @@ def go_back(
     run: RunFolder,
     config: Config,
     model: GPT,
-    optimizers: list[torch.optim.Optimizer],
+    optimizers: list[Optimizer],
     counters: Counters,
     tokens: TokenSequence,
     initial: LoadedModel | None,

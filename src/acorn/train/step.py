@@ -13,6 +13,7 @@ from acorn.checkpoint.training_state import Counters
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
+from acorn.train.optimizer import Optimizer
 from acorn.train.passes import Pass
 
 INITIAL_LOSS_SCALE = 2.0**16
@@ -48,7 +49,7 @@ class StepResult:
 def train_step(
     model: GPT,
     run_pass: Pass,
-    optimizers: list[torch.optim.Optimizer],
+    optimizers: list[Optimizer],
     inputs: Tensor,
     targets: Tensor,
     *,
@@ -94,7 +95,7 @@ def train_step(
         for optimizer in optimizers:
             optimizer.step()
     for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
     return StepResult(loss, grad_norm, finite, not finite and at_least_scale)
 
 
