@@ -168,7 +168,9 @@ def test_one_loss_for_batches_of_any_size_and_precision(in_c: bool) -> None:
             targets = torch.randint(7, (n,), generator=generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
                 total, _ = loss(x, weight, targets)
-            found = torch.autograd.grad(total, (x, weight))
+            weight.grad = None
+            total.backward()
+            found = x.grad, weight.grad
             wanted = torch.autograd.grad(F.cross_entropy(x @ weight.T, targets, reduction="sum"), (x, weight))
             for mine, theirs in zip(found, wanted, strict=True):
                 assert (mine - theirs).norm() <= tolerance * theirs.norm()
@@ -176,11 +178,50 @@ def test_one_loss_for_batches_of_any_size_and_precision(in_c: bool) -> None:
 
 def test_a_second_backward_pass_is_refused() -> None:
     """It would scale the gradients that the first one scaled."""
-    x, weight = torch.randn(5, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
-    loss, _ = NativeCrossEntropy(library(), threads=2)(x, weight, torch.arange(5))
+    x, weight = torch.randn(GROUP["cpu"] + 1, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    loss, _ = NativeCrossEntropy(library(), threads=2)(x, weight, torch.arange(len(x)) % 7)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_gradients_add_up_in_one_place() -> None:
+    """Of passes in one group and in several, each times a factor of its own; a second backward pass adds once more."""
+    generator = torch.Generator().manual_seed(0)
+    loss = NativeCrossEntropy(library(), threads=2)
+    weight = torch.randn(7, 4, generator=generator).requires_grad_()
+    wanted, place = torch.zeros(7, 4), None
+    for n, factor, times in ((5, 0.5, 1), (GROUP["cpu"] + 3, 0.01, 1), (6, 2.0, 2)):
+        x, targets = torch.randn(n, 4, generator=generator), torch.randint(7, (n,), generator=generator)
+        total, _ = loss(x, weight, targets)
+        for _ in range(times):
+            (factor * total).backward(retain_graph=times > 1)
+        exact = F.cross_entropy(x @ weight.T, targets, reduction="sum")
+        wanted += times * factor * torch.autograd.grad(exact, weight)[0]
+        place = place or weight.grad.data_ptr()
+        assert weight.grad.data_ptr() == place
+        torch.testing.assert_close(weight.grad, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [5, GROUP["cpu"] + 1])
+def test_a_forward_pass_in_between_is_refused(n: int) -> None:
+    """It wrote its logits over those that the backward pass needs."""
+    loss = NativeCrossEntropy(library(), threads=2)
+    weight = torch.randn(7, 4, requires_grad=True)
+    first, second = (loss(torch.randn(rows, 4), weight, torch.arange(rows) % 7)[0] for rows in (5, n))
+    with pytest.raises(RuntimeError, match="another forward pass took the logits' place"):
+        first.backward()
+    second.backward()
+    assert weight.grad is not None
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    x, weight = torch.randn(5, 4, requires_grad=True), torch.randn(7, 4)
+    loss, _ = NativeCrossEntropy(library(), threads=2)(x, weight, torch.arange(5))
+    loss.backward()
+    wanted = torch.autograd.grad(F.cross_entropy(x @ weight.T, torch.arange(5), reduction="sum"), x)[0]
+    torch.testing.assert_close(x.grad, wanted, rtol=1e-5, atol=1e-6)
+    assert weight.grad is None
 
 
 def test_a_network_for_the_cpu_has_it_and_another_has_not() -> None:

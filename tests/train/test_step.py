@@ -64,6 +64,14 @@ def test_micro_batches_give_the_whole_batchs_update(micro_batch_size: int) -> No
         assert ((one - two).abs() > 1e-4).float().mean() < 0.01
 
 
+def test_gradients_stay_in_their_place_where_passes_add_up() -> None:
+    """As zeros; those of a single pass are let go."""
+    _, parts = take_step(micro_batch_size=4)
+    assert all((parameter.grad == 0).all() for parameter in parts.parameters())
+    _, whole = take_step()
+    assert all(parameter.grad is None for parameter in whole.parameters())
+
+
 def test_loss_of_a_fresh_model_is_that_of_a_guess() -> None:
     result, _ = take_step()
     assert result.loss == pytest.approx(math.log(40), abs=0.1)

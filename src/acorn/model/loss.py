@@ -64,13 +64,18 @@ class LinearCrossEntropy(nn.Module):
         """
         count = (targets != IGNORE).sum()
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-            return _WithGradients.apply(x, weight, targets, self), count
+            return self.loss_sum(x, weight, targets), count
         total = x.new_zeros((), dtype=torch.float32)
         chunk = CHUNK[x.device.type]
         for part, wanted in zip(x.split(chunk), targets.split(chunk), strict=True):
             logits = self.multiply(part, weight.T).float()
             total += F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="sum")
         return total, count
+
+    def loss_sum(self, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """The sum of the losses, for a backward pass; arguments as for `forward`."""
+        total: Tensor = _WithGradients.apply(x, weight, targets, self)
+        return total
 
     def with_gradients(
         self, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype
@@ -86,7 +91,7 @@ class LinearCrossEntropy(nn.Module):
         total = x.new_zeros((), dtype=torch.float32)
         grad_x, grad_weight = torch.empty_like(x), None
         group = GROUP[x.device.type]
-        room = self._room_for_logits(min(group, x.size(0)), narrow)
+        room = self.room_for_logits(min(group, x.size(0)), narrow)
         for begin in range(0, x.size(0), group):
             part, wanted = x[begin : begin + group].to(dtype), targets[begin : begin + group]
             logits = self.multiply(part, turned, out=room[: part.size(0)])
@@ -123,7 +128,7 @@ class LinearCrossEntropy(nn.Module):
         gradient = (x.T.contiguous() @ grad_logits).T if x.is_cpu else grad_logits.T @ x
         return gradient.float() if sums is None else sums.add_(gradient)
 
-    def _room_for_logits(self, n: int, weight: Tensor) -> Tensor:
+    def room_for_logits(self, n: int, weight: Tensor) -> Tensor:
         """Where a group's logits, (n, V), are written: on a CPU the same place in every step.
 
         If it were given back, smaller blocks would be put there before the next step wants it, and the process would

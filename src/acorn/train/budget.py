@@ -23,7 +23,7 @@ from acorn.train.initial_model import load_initial_model
 from acorn.train.native_attention import attention_room
 from acorn.train.network import is_fused
 
-LIBRARIES = 150 * 2**20
+LIBRARIES = 75 * 2**20
 """Bytes of what PyTorch loads and sets up in its first step."""
 
 SAFE_SHARE = 0.8

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from acorn.model.gpt import GPT
-from acorn.model.loss import LinearCrossEntropy, SoftmaxGradient
+from acorn.model.gpt import GPT, product_dtype
+from acorn.model.loss import GROUP, LinearCrossEntropy, SoftmaxGradient
 from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
 from acorn.runtime.fp16_product import Fp16Product
@@ -27,12 +28,28 @@ class NativeCrossEntropy(LinearCrossEntropy):
         super().__init__()
         self.softmax_gradient = NativeSoftmaxGradient(library, threads)
         self._library, self._threads, self._product = library, threads, product
+        self.newest: Tensor | None = None
+        """Whose place the logits have."""
+
+    def loss_sum(self, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """As LinearCrossEntropy.loss_sum."""
+        in_fp32 = x.dtype == weight.dtype == product_dtype(x) == torch.float32
+        if not in_fp32 or len(x) > GROUP["cpu"] or not weight.is_leaf:
+            return super().loss_sum(x, weight, targets)
+        total: Tensor = _InOneGroup.apply(x, weight, targets, self)
+        return total
 
     def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
         """As LinearCrossEntropy.multiply."""
         if self._product is None or a.dtype != torch.float32:
             return super().multiply(a, b, out, add=add)
         return self._product(a, b, out, add=add)
+
+    def room_for_logits(self, n: int, weight: Tensor) -> Tensor:
+        """As LinearCrossEntropy.room_for_logits."""
+        self.newest = None  # or the old place would still be held
+        self.newest = super().room_for_logits(n, weight)
+        return self.newest
 
     def to_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As LinearCrossEntropy.to_gradient; all at once, since a row in fp32 stays in the cache."""
@@ -59,6 +76,35 @@ class NativeCrossEntropy(LinearCrossEntropy):
         turned = x.new_empty(m, n)
         self._library.turn(x.data_ptr(), n, m, turned.data_ptr(), self._threads)
         return turned
+
+
+class _InOneGroup(torch.autograd.Function):
+    """The loss of tokens whose logits exist all at once, in fp32.
+
+    The logits' gradient stays in its place until the backward pass, whose product adds the weight's gradient to that
+    which it has. So there is no second tensor of the weight's size, which for few tokens is the largest of all.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, loss: NativeCrossEntropy) -> Tensor:
+        logits = loss.room_for_logits(len(x), weight)
+        loss.multiply(x, weight.T, out=logits)
+        total = loss.to_gradient(logits, targets)
+        ctx.save_for_backward(x, weight)
+        ctx.rest = loss, logits
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        loss, grad_logits = ctx.rest
+        if loss.newest is not grad_logits:
+            raise RuntimeError("another forward pass took the logits' place before this one's backward pass")
+        scale = grad_outputs[0]
+        grad_x = loss.multiply(grad_logits, weight) * scale if ctx.needs_input_grad[0] else None
+        if ctx.needs_input_grad[1]:
+            weight.grad = loss.multiply(grad_logits.T, x * scale, weight.grad, add=weight.grad is not None)
+        return grad_x, None, None, None
 
 
 class NativeSoftmaxGradient(SoftmaxGradient):

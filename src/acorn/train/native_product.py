@@ -28,34 +28,29 @@ class NativeLinear(nn.Module):
         """x (..., in) as (..., out)."""
         if x.dtype != torch.float32:
             return F.linear(x, self.weight, self.bias)
-        y = multiply(x.flatten(0, -2), self.weight.T, self._product)
+        y: Tensor = _Linear.apply(x.flatten(0, -2), self.weight, self._product)
         if self.bias is not None:  # before it is a view: the gradient of a view that was changed is copied three times
             y = y.add_(self.bias)
         return y.view(*x.shape[:-1], len(self.weight))
 
 
-def multiply(a: Tensor, b: Tensor, product: Fp16Product) -> Tensor:
-    """a @ b, as `product` takes them, and so their gradients."""
-    result: Tensor = _Product.apply(a, b, product)
-    return result
+class _Linear(torch.autograd.Function):
+    """x (N, in) weight (out, in)^T; the weight's gradient is added to that which it has, by the product itself."""
 
-
-class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, product: Fp16Product) -> Tensor:
-        ctx.save_for_backward(a, b)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, product: Fp16Product) -> Tensor:
+        ctx.save_for_backward(x, weight)
         ctx.product = product
-        return product(a, b)
+        return product(x, weight.T)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         grad, product = grad_outputs[0], ctx.product
-        grad_a = product(grad, b.mT) if ctx.needs_input_grad[0] else None
-        grad_b = None
-        if ctx.needs_input_grad[1]:  # laid out as b is: that of a weight.T is contiguous when it is turned back
-            grad_b = product(a.mT, grad) if b.stride(-1) == 1 else product(grad.mT, a).mT
-        return grad_a, grad_b, None
+        grad_x = product(grad, weight) if ctx.needs_input_grad[0] else None
+        if ctx.needs_input_grad[1]:
+            weight.grad = product(grad.mT, x, weight.grad, add=weight.grad is not None)
+        return grad_x, None, None
 
 
 def use_fp16_products(model: GPT, product: Fp16Product) -> None:

@@ -7,6 +7,7 @@ import torch
 from acorn.config import Config
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
+from acorn.train.embedding import use_adding_embeddings
 from acorn.train.native_attention import use_fp16_attention
 from acorn.train.native_block import native_block_library, use_native_blocks
 from acorn.train.native_loss import use_native_loss
@@ -24,6 +25,7 @@ def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[Optimizer
     with torch.device(runtime.device):
         model = GPT(config.model)
     product = runtime.fp16_product()
+    use_adding_embeddings(model, runtime)
     use_native_loss(model, runtime, product)
     if not runtime.compile:
         use_native_blocks(model, runtime)

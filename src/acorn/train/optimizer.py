@@ -44,11 +44,19 @@ class Optimizer(ABC):
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
 
-    def zero_grad(self) -> None:
-        """Lets the gradients go."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
+    def zero_grad(self, *, keep: bool = False) -> None:
+        """Lets the gradients go.
+
+        Args:
+            keep: they become zeros where they are, for a step of several passes: all but its first one would have them
+                anyhow, and in their old places nothing else settles meanwhile.
+        """
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        if keep:
+            torch._foreach_zero_([parameter.grad for parameter in parameters if parameter.grad is not None])
+            return
+        for parameter in parameters:
+            parameter.grad = None
 
 
 class AdamW(Optimizer):

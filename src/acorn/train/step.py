@@ -95,7 +95,7 @@ def train_step(
         for optimizer in optimizers:
             optimizer.step()
     for optimizer in optimizers:
-        optimizer.zero_grad()
+        optimizer.zero_grad(keep=micro_batch_size < len(inputs))
     return StepResult(loss, grad_norm, finite, not finite and at_least_scale)
 
 
