@@ -87,6 +87,9 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
         ),
         Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}),
     ]
+    if device == "cpu":  # the least memory that a batch takes
+        extra = common | {"acorn": task.acorn(**ours, **{"train.micro_batch_size": 1})}
+        found.insert(3, Contender("acorn, one sequence a pass", "acorn_training", extra))
     if theirs != precision:
         extra = common | {"acorn": task.acorn(**ours | {"train.precision": theirs})}
         found.insert(1, Contender(f"acorn in {theirs}", "acorn_training", extra))
