@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpus import needs_fp16
 
 from acorn.folder_lock import FolderLock
 from acorn.folders import verify_folder
 from acorn.report.metrics_log import JsonLines, read_metrics
 from acorn.run_folder import RunFolder
 from acorn.runtime import device, memory
-from acorn.runtime.fp16_product import fp16_product_library
 from acorn.train import loop as loop_module
 
 SRC = Path(__file__).parents[2] / "src"
@@ -209,7 +209,7 @@ def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, monkeypatc
 
 
 @pytest.mark.fault(27)
-@pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+@needs_fp16
 def test_where_only_products_are_in_fp16_nothing_overflows(pretrain, fine, losses, tmp_path: Path) -> None:
     """Fault 27: there is no loss scale to blame, so what is not finite counts as in fp32."""
     losses(lambda step, loss: loss * math.inf if step == 3 else loss)

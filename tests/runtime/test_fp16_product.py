@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpus import needs_fp16
 from torch import Tensor
 
 from acorn.runtime import fp16_product as module
@@ -17,7 +18,6 @@ from acorn.runtime.c_library import FLAGS, find_compiler
 from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
 
 library = fp16_product_library()
-needs_fp16 = pytest.mark.skipif(isinstance(library, str), reason=f"needs a CPU that multiplies fp16: {library}")
 SHAPES = [
     *[(1, 1, 1), (1, 70, 200), (30, 1, 200), (30, 70, 1), (12, 64, 128), (13, 65, 129), (37, 70, 200), (5, 300, 7)],
     *[(400, 20, 1100), (3, 2100, 513), (200, 2100, 140)],

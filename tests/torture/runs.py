@@ -225,19 +225,18 @@ def _poison_gradients() -> None:
 
     train_step = loop.train_step
 
-    def poisoned(model: Any, *arguments: Any, counters: Any, **options: Any) -> Any:
+    def poisoned(model: Any, run_pass: Any, *arguments: Any, counters: Any, **options: Any) -> Any:
         step, rollbacks = counters.step, counters.rollbacks
         bad = step == 36 or (rollbacks == 0 and 63 <= step < 66)
         bad = bad or (rollbacks == 1 and (step == 90 or 120 <= step < 124))
-        handle = None
-        if bad:
+
+        def bad_pass(ids: Any, targets: Any, factor: float) -> Any:
+            loss = run_pass(ids, targets, factor)
             parameter = list(model.parameters())[step % len(list(model.parameters()))]
-            handle = parameter.register_hook(lambda gradient: gradient * float("nan" if step % 2 else "inf"))
-        try:
-            return train_step(model, *arguments, counters=counters, **options)
-        finally:
-            if handle:
-                handle.remove()
+            parameter.grad.mul_(float("nan" if step % 2 else "inf"))
+            return loss
+
+        return train_step(model, bad_pass if bad else run_pass, *arguments, counters=counters, **options)
 
     loop.train_step = poisoned
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from cpus import needs_fp16
 
 from acorn.report.metrics_log import read_metrics
-from acorn.runtime.fp16_product import fp16_product_library
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
 
@@ -21,7 +21,6 @@ RECIPES = {
     "seed-adamw": ["model.architecture=seed", "optimizer.name=adamw", "optimizer.lr=1e-3", "schedule.name=constant"],
 }
 
-needs_fp16 = pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
 PRECISIONS = [
     "fp32",
     pytest.param("fp16", marks=needs_fp16),

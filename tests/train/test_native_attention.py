@@ -7,13 +7,13 @@ import ctypes
 import pytest
 import torch
 import torch.nn.functional as F
+from cpus import needs_fp16
 from torch import Tensor
 
 from acorn.model.attention import CausalAttention
-from acorn.runtime.fp16_product import fp16_product_library
 from acorn.train.native_attention import Fp16CausalAttention, native_attention_library
 
-pytestmark = pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+pytestmark = needs_fp16
 
 
 def attention(threads: int = 2) -> Fp16CausalAttention:

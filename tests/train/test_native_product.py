@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from cpus import needs_fp16
 from torch import Tensor, nn
 
 from acorn.config import Config, ModelConfig
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
-from acorn.runtime.fp16_product import fp16_product_library
 from acorn.train import environment
 from acorn.train.native_attention import Fp16CausalAttention
 from acorn.train.native_loss import NativeCrossEntropy
 from acorn.train.native_product import NativeLinear
 from acorn.train.network import build_network
 
-pytestmark = pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+pytestmark = needs_fp16
 SHAPES: list[dict[str, Any]] = [
     {"architecture": "seed"},
     {"architecture": "gpt2"},

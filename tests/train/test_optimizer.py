@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from cpus import needs_fp16
 
 from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
@@ -106,7 +107,7 @@ def test_orthogonalize_brings_singular_values_near_one() -> None:
     assert values.max() < 1.3
 
 
-@pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+@needs_fp16
 @pytest.mark.parametrize("shape", [(3, 40, 24), (3, 24, 40), (1, 200, 200)])
 def test_orthogonalize_with_products_in_fp16(shape: tuple[int, int, int]) -> None:
     """Nearer to the iterations in fp32 than those in bf16, which are known to suffice."""

@@ -12,7 +12,7 @@ from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
-from acorn.train.optimizer import AdamW, build_optimizers
+from acorn.train.optimizer import AdamW, build_optimizers, set_rates
 from acorn.train.passes import eager_pass
 from acorn.train.step import GROWTH_INTERVAL, StepResult, train_step
 
@@ -65,11 +65,23 @@ def test_micro_batches_give_the_whole_batchs_update(micro_batch_size: int) -> No
 
 
 def test_gradients_stay_in_their_place_where_passes_add_up() -> None:
-    """As zeros; those of a single pass are let go."""
-    _, parts = take_step(micro_batch_size=4)
-    assert all((parameter.grad == 0).all() for parameter in parts.parameters())
-    _, whole = take_step()
-    assert all(parameter.grad is None for parameter in whole.parameters())
+    """Where the next step begins with zeros, whatever they were; those of a single pass are let go."""
+    model = GPT(SHAPE)
+    model.init_weights(0)
+    (optimizer,) = build_optimizers(model, OptimizerConfig(name="adamw"), muon_dtype=torch.float32)
+    windows = torch.randint(0, 40, (6, 17), generator=torch.Generator().manual_seed(1))
+    more = {"clip": 0.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
+    run_pass, places, norms = eager_pass(model, RUNTIME), [], []
+    set_rates([optimizer], 0.0)
+    for micro_batch_size in (4, 3, 6, 4):
+        result = train_step(
+            model, run_pass, [optimizer], windows[:, :-1], windows[:, 1:], micro_batch_size=micro_batch_size, **more
+        )
+        places.append([None if p.grad is None else p.grad.data_ptr() for p in model.parameters()])
+        norms.append(result.grad_norm)
+    assert norms == pytest.approx([norms[0]] * 4, rel=1e-5)
+    assert places[0] == places[1]
+    assert places[2] == [None] * len(places[0])
 
 
 def test_loss_of_a_fresh_model_is_that_of_a_guess() -> None:

@@ -15,9 +15,9 @@ acorn: Out of memory.
   to mend: lower train.micro_batch_size or the model's sizes, or end other programs; checkpoints still stand"""
 _SPINS = "10000"
 """How often a thread of GNU's OpenMP, PyTorch's on Linux, looks whether it can go on before it sleeps (300,000 by
-itself): half a millisecond, longer than a step's pauses. On cores that other programs share, it takes them from the
-very thread it waits for: a step of the demo beside another program takes three quarters of the time with this, alone
-the same."""
+itself): half a millisecond, longer than a step's pauses. Where other programs share the cores, a thread that looks
+keeps a core from the thread that it waits for: beside one of them a step of the demo takes 0.8 of the time with this,
+alone the same."""
 _TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "out of memory")
 """What PyTorch says where a CPU or a GPU has no more memory. On a CPU the error has no type of its own."""
 
@@ -35,7 +35,8 @@ def _main() -> None:
     if sys.stderr is None:  # closed by whoever started us; print() would turn to stdout
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the program
     _catch_signals(_stop)
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
+    if "OMP_WAIT_POLICY" not in os.environ:  # which it would overrule
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
     # Imported only now, so that a signal finds its handler, and an error of starting up its message.
     import typer
     from typer.exceptions import TyperException

@@ -78,8 +78,10 @@ def training_memory(
         keeps_weights: attention that is written out on a CPU keeps its weights for the backward pass.
     """
     fixed = size_of(config).parameters * (4 + 4) + optimizer_bytes(config, optimizer)
-    fixed += 4 * config.vocab_size * config.n_embd
     tokens = micro_batch_size * config.block_size
+    adds_in_place = device == "cpu" and fused and activation_bytes == 4 and tokens <= GROUP["cpu"]
+    if not adds_in_place:  # the head's gradient of a pass, beside that which it is added to
+        fixed += 4 * config.vocab_size * config.n_embd
     stream, inner, heads, passing = (_KEPT_FUSED.get(device, _KEPT) if fused else _KEPT)[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * narrow)

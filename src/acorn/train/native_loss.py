@@ -29,7 +29,7 @@ class NativeCrossEntropy(LinearCrossEntropy):
         self.softmax_gradient = NativeSoftmaxGradient(library, threads)
         self._library, self._threads, self._product = library, threads, product
         self.newest: Tensor | None = None
-        """Whose place the logits have."""
+        """The newest forward pass's logits: an older one's backward pass would find these in its own logits' place."""
 
     def loss_sum(self, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """As LinearCrossEntropy.loss_sum."""

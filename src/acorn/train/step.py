@@ -75,6 +75,9 @@ def train_step(
     count = int((targets != IGNORE).sum())
     scale = counters.loss_scale if runtime.dtype == torch.float16 else 1.0
     loss_sum = torch.zeros((), device=runtime.device)
+    several = micro_batch_size < len(inputs)
+    for optimizer in optimizers:  # so that a step begins alike after another one, a validation or a resume
+        optimizer.zero_grad(keep=several)
     micro_batches = zip(inputs.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
     for micro_step, (ids, wanted) in enumerate(micro_batches):
         if model.config.dropout:
@@ -94,8 +97,9 @@ def train_step(
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
         for optimizer in optimizers:
             optimizer.step()
-    for optimizer in optimizers:
-        optimizer.zero_grad(keep=micro_batch_size < len(inputs))
+    if not several:  # there may be use for their memory until the next step
+        for optimizer in optimizers:
+            optimizer.zero_grad()
     return StepResult(loss, grad_norm, finite, not finite and at_least_scale)
 
 
