@@ -75,6 +75,14 @@ def test_it_is_compiled_once_for_a_machine_and_a_header(monkeypatch: pytest.Monk
     assert len(compiled) == 1
 
 
+@needs_compiler
+def test_headers_in_the_working_directory_are_not_its_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vectors.h").write_text("#error another program's file\n")
+    assert not isinstance(c_library(*FILES[1]), str)
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_compilers_find_nothing_to_warn_of(cpu: str, file: tuple[str, str]) -> None:
     if file[1] in ("native_attention", "fp16_product") and not knows_float16():

@@ -70,13 +70,11 @@ def _compile(command: list[str], headers: dict[str, bytes], source: bytes, path:
     with tempfile.TemporaryDirectory(dir=path.parent) as place:
         for name, header in headers.items():
             Path(place, name).write_bytes(header)
-        output = Path(place) / "library.so"
+        # A file beside them: of a source on its standard input, compilers look for headers in the working directory.
+        file, output = Path(place, "library.c"), Path(place, "library.so")
+        file.write_bytes(source)
         subprocess.run(
-            [*command, "-x", "c", "-I", place, "-", "-o", str(output), "-lm"],
-            input=source,
-            check=True,
-            capture_output=True,
-            timeout=COMPILE_TIMEOUT,
+            [*command, str(file), "-o", str(output), "-lm"], check=True, capture_output=True, timeout=COMPILE_TIMEOUT
         )
         output.replace(path)
 
