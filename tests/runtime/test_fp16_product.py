@@ -15,7 +15,7 @@ from torch import Tensor
 
 from acorn.runtime import fp16_product as module
 from acorn.runtime.c_library import FLAGS, find_compiler
-from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
+from acorn.runtime.fp16_product import Fp16Product, declare, fp16_product_library
 
 library = fp16_product_library()
 SHAPES = [
@@ -137,10 +137,38 @@ def test_writing_where_it_is_asked_to_and_adding_to_it() -> None:
 
 
 @needs_fp16
+@pytest.mark.parametrize(("M", "N", "K"), SHAPES)
+def test_a_bias_and_a_relu_are_those_of_the_whole_result(M: int, N: int, K: int) -> None:
+    a, b, bias = some(M, K), some(K, N, seed=1), 10 * some(N, seed=2)
+    plain = product()(a, b)
+    assert torch.equal(product()(a, b, bias=bias), plain + bias)
+    assert torch.equal(product()(a, b, relu=True), plain.relu())
+    for threads in (1, 5):
+        assert torch.equal(product(threads)(a, b, bias=bias, relu=True), (plain + bias).relu())
+    many = product()(a.expand(3, M, K), torch.stack([b, 2 * b, -b]), bias=bias, relu=True)
+    assert torch.equal(many, (torch.stack([plain, 2 * plain, -plain]) + bias).relu())
+
+
+@needs_fp16
+def test_a_relu_keeps_what_is_no_number() -> None:
+    assert product()(torch.ones(3, 2), torch.full((2, 5), math.nan), relu=True).isnan().all()
+
+
+@needs_fp16
+@pytest.mark.parametrize(
+    "bias", [torch.ones(5), torch.ones(1), torch.ones(2, 6), torch.ones(6).double(), torch.ones(6, 2)[:, 0]]
+)
+def test_a_bias_that_does_not_fit_is_refused(bias: Tensor) -> None:
+    with pytest.raises(ValueError, match="bias"):
+        product()(torch.ones(4, 8), torch.ones(8, 6), bias=bias)
+
+
+@needs_fp16
 def test_without_numbers() -> None:
     assert product()(torch.zeros(0, 4), torch.zeros(4, 3)).shape == (0, 3)
     assert torch.equal(product()(torch.zeros(2, 0), torch.zeros(0, 3)), torch.zeros(2, 3))
     assert torch.equal(product()(torch.zeros(2, 0), torch.zeros(0, 3), torch.ones(2, 3), add=True), torch.ones(2, 3))
+    assert torch.equal(product()(torch.zeros(2, 0), torch.zeros(0, 3), bias=torch.ones(3)), torch.ones(2, 3))
     ones = torch.ones(()).expand(5, 7)  # neither rows nor columns in one piece
     assert torch.equal(product()(ones, ones.T), torch.full((5, 5), 7.0))
 
@@ -190,8 +218,7 @@ def test_narrower_vectors_give_the_same(tmp_path: Path) -> None:
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("needs a C compiler that knows _Float16")
     plain = ctypes.CDLL(str(tmp_path / "plain.so"))
-    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    plain.multiply.argtypes = [*[pointer, size, size, size] * 2, pointer, *[size] * 6, number, number]
+    declare(plain)
     assert not plain.multiplies_fp16()
     for a_turned in (False, True):
         for b_turned in (False, True):

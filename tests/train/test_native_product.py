@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -10,12 +11,12 @@ from cpus import needs_fp16
 from torch import Tensor, nn
 
 from acorn.config import Config, ModelConfig
-from acorn.model.gpt import GPT
+from acorn.model.gpt import GPT, MLP
 from acorn.runtime.device import Runtime
 from acorn.train import environment
 from acorn.train.native_attention import Fp16CausalAttention
 from acorn.train.native_loss import NativeCrossEntropy
-from acorn.train.native_product import NativeLinear
+from acorn.train.native_product import NativeLinear, NativeReluMLP
 from acorn.train.network import build_network
 
 pytestmark = needs_fp16
@@ -98,6 +99,20 @@ def test_dropout(architecture: str) -> None:
         torch.manual_seed(0)
         losses.append(float(loss_and_gradients(model, one)["loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_seeds_mlp_is_that_of_single_operations() -> None:
+    model = network(runtime(True), architecture="seed")
+    mlp = model.blocks[0].mlp
+    assert isinstance(mlp, NativeReluMLP)
+    x, found = torch.randn(3, 50, 64, generator=torch.Generator().manual_seed(2)), []
+    for forward in (mlp.forward, functools.partial(MLP.forward, mlp)):
+        mlp.zero_grad()
+        leaf = x.clone().requires_grad_()
+        y = forward(leaf)
+        (y * x).sum().backward()
+        found.append([y.detach(), leaf.grad, *(parameter.grad for parameter in mlp.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_it_repeats_to_the_bit() -> None:

@@ -3,14 +3,16 @@
 #include "fp16_product.h"
 
 // c (count, M, N) = a (count, M, K) b (count, K, N), or that added to c. Strides are in numbers: from matrix to matrix,
-// row to row, column to column; one of the latter two is 1. Returns 0, or 1 where memory ran out.
+// row to row, column to column; one of the latter two is 1. bias, relu: as in `finish`, for all
+// matrices. Returns 0, or 1 where memory ran out.
 int32_t multiply(
     const float *a, int64_t a_matrix, int64_t a_row, int64_t a_column, const float *b, int64_t b_matrix, int64_t b_row,
     int64_t b_column, float *c, int64_t c_matrix, int64_t c_row, int64_t count, int64_t M, int64_t N, int64_t K,
-    int32_t add, int32_t n_threads
+    int32_t add, const float *bias, int32_t relu, int32_t n_threads
 ) {
     char *memory = aligned_alloc(64, (long)n_threads * ROOM);
     if (!memory) return 1;
+    const finish then = {bias, relu};
     const int apart = count >= n_threads; // each thread takes matrices of its own
 #pragma omp parallel num_threads(n_threads)
     {
@@ -24,7 +26,7 @@ int32_t multiply(
         for (long i = apart ? me : 0; i < count; i += apart ? threads : 1) {
             const matrix from = {a + i * a_matrix, a_row, a_column}, by = {b + i * b_matrix, b_row, b_column};
             float *to = c + i * c_matrix;
-            multiply_one(from, by, to, c_row, M, N, K, add, &room, apart ? 0 : me, apart ? 1 : threads);
+            multiply_one(from, by, to, c_row, M, N, K, add, then, &room, apart ? 0 : me, apart ? 1 : threads);
         }
     }
     free(memory);

@@ -195,6 +195,25 @@ static void multiply_edge(
             c[i * c_row + j] = (add ? c[i * c_row + j] : 0) + tile[i * COLUMNS + j];
 }
 
+// What becomes of each number of a result once it is whole.
+typedef struct {
+    const float *bias; // of each column, added; NULL: none
+    int relu; // then negatives become 0
+} finish;
+static const finish NOTHING = {0};
+
+static void finish_columns(finish then, float *c, long c_row, long rows, long columns) {
+    if (!then.bias && !then.relu) return;
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < columns; j += WIDTH) {
+            floats value = load_some(c, i * c_row + j, columns - j, FP32);
+            if (then.bias) value += load_some(then.bias, j, columns - j, FP32);
+            const integers negative = value < 0; // not NaN, which stays
+            if (then.relu) value = (floats)(~negative & (integers)value);
+            store_some(c, i * c_row + j, columns - j, value, FP32);
+        }
+}
+
 // What one or several threads need to multiply.
 typedef struct {
     uint16_t *right; // of b, for all of them
@@ -210,7 +229,7 @@ enum {
 
 // A block of a, of `rows` rows, times what is packed of b. c: where its first number goes.
 static void multiply_block(
-    matrix a, long rows, const rooms *room, long depth, float *c, long c_row, long columns, int add
+    matrix a, long rows, const rooms *room, long depth, float *c, long c_row, long columns, int add, finish then
 ) {
     const int turned = a.column != 1;
     const long slices = (depth + DEPTH - 1) / DEPTH, panels = (rows + ROWS - 1) / ROWS;
@@ -227,12 +246,13 @@ static void multiply_block(
             room->left + at * ROWS * DEPTH, backs + at
         );
     }
-    for (long j = 0; j < columns; j += COLUMNS)
+    for (long j = 0; j < columns; j += COLUMNS) {
+        const long in_columns = least(COLUMNS, columns - j);
         for (long slice = 0; slice < slices; slice++) {
             const long at = j / COLUMNS * slices + slice, deep = least(DEPTH, depth - slice * DEPTH);
             const uint16_t *right = room->right + at * COLUMNS * DEPTH;
             for (long panel = 0; panel < panels; panel++) {
-                const long i = panel * ROWS, in_rows = least(ROWS, rows - i), in_columns = least(COLUMNS, columns - j);
+                const long i = panel * ROWS, in_rows = least(ROWS, rows - i);
                 const uint32_t *left =
                     room->left + (turned ? slice * DEPTH * PITCH + i : (panel * slices + slice) * ROWS * DEPTH);
                 const float scale = backs[panel * slices + slice] * room->right_backs[at];
@@ -243,11 +263,15 @@ static void multiply_block(
                 else multiply_edge(left, turned, right, deep, scale, to, c_row, in_rows, in_columns, adds);
             }
         }
+        if (then.bias && j) then.bias += COLUMNS;
+        finish_columns(then, c + j, c_row, rows, in_columns); // while they are in the cache
+    }
 }
 
 // Thread `me` of a team's share of c (M, N) = a (M, K) b (K, N). All of the team are here at once.
 static void multiply_one(
-    matrix a, matrix b, float *c, long c_row, long M, long N, long K, int add, const rooms *room, int me, int team
+    matrix a, matrix b, float *c, long c_row, long M, long N, long K, int add, finish then, const rooms *room,
+    int me, int team
 ) {
     const long panels = (M + ROWS - 1) / ROWS;
     long blocks = (panels + BLOCK_PANELS - 1) / BLOCK_PANELS;
@@ -272,7 +296,11 @@ static void multiply_one(
             for (long block = me; block < blocks; block += team) {
                 const long i = block * panels / blocks * ROWS, end = least(M, (block + 1) * panels / blocks * ROWS);
                 const matrix part = {a.numbers + i * a.row + k * a.column, a.row, a.column};
-                multiply_block(part, end - i, room, depth, c + i * c_row + n, c_row, columns, add || k);
+                const finish now = {then.bias ? then.bias + n : NULL, then.relu};
+                multiply_block(
+                    part, end - i, room, depth, c + i * c_row + n, c_row, columns, add || k,
+                    k + depth == K ? now : NOTHING
+                );
             }
             if (team > 1) { // before the others pack anew
 #pragma omp barrier

@@ -30,14 +30,27 @@ class Fp16Product:
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         self._library, self._threads = library, threads
 
-    def __call__(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+    def __call__(
+        self,
+        a: Tensor,
+        b: Tensor,
+        out: Tensor | None = None,
+        *,
+        add: bool = False,
+        bias: Tensor | None = None,
+        relu: bool = False,
+    ) -> Tensor:
         """a @ b, all in fp32 on the CPU.
+
+        What is done to a result here takes less time than as an operation of its own: it is in the cache.
 
         Args:
             a: (M, K) or (n, M, K).
             b: (K, N) or (n, K, N).
             out: where to write it, its rows contiguous; None: a new tensor.
             add: to what is in `out`, instead of in its place.
+            bias: (N), contiguous, added to every row.
+            relu: negative results, with their bias, become 0.
 
         Raises:
             ValueError: they are not such matrices.
@@ -49,15 +62,21 @@ class Fp16Product:
             raise ValueError(f"not matrices in fp32 on the CPU: {[(x.dtype, str(x.device), x.dim()) for x in tensors]}")
         if a.shape[:-2] != b.shape[:-2] or a.size(-1) != b.size(-2) or result.shape != (*a.shape[:-1], b.size(-1)):
             raise ValueError(f"shapes {[tuple(x.shape) for x in tensors]} are not those of a product")
-        if result.stride(-1) != 1 and result.size(-1) > 1:
+        if not _is_dense(result):
             raise ValueError(f"a product is written row by row, not with strides of {result.stride()}")
-        if not a.numel() or not b.numel():
-            return result if add else result.zero_()
+        if bias is not None and not (
+            bias.dtype == torch.float32 and bias.shape == result.shape[-1:] and _is_dense(bias)
+        ):
+            raise ValueError(f"a bias of {tuple(bias.shape)} in {bias.dtype} is not one number in fp32 a column")
+        if not result.numel():
+            return result
+        if not a.size(-1):  # of nothing, as of zeros
+            a, b = a.new_zeros(*a.shape[:-1], 1), b.new_zeros(*b.shape[:-2], 1, b.size(-1))
         left, right, to = (x if x.dim() == 3 else x[None] for x in (_in_one_piece(a), _in_one_piece(b), result))
         failed = self._library.multiply(
             *(left.data_ptr(), *left.stride(), right.data_ptr(), *right.stride()),
             *(to.data_ptr(), to.stride(0), to.stride(1), *left.shape[:2], right.size(2), left.size(2)),
-            *(add, self._threads),
+            *(add, None if bias is None else bias.data_ptr(), relu, self._threads),
         )
         if failed:
             raise MemoryError("no memory to pack matrices in")
@@ -70,16 +89,25 @@ def fp16_product_library() -> ctypes.CDLL | str:
     if not has.get("avx512_fp16"):
         return "this CPU does not multiply fp16"
     library = c_library("acorn.runtime", "fp16_product")
-    if not isinstance(library, str):
-        pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-        matrix: list[Any] = [pointer, size, size, size]
-        library.multiply.argtypes = [*matrix, *matrix, pointer, *[size] * 6, number, number]
-        library.multiply.restype = library.multiplies_fp16.restype = number
-        if not library.multiplies_fp16():
-            return "the C compiler does not know this CPU's fp16 instructions"
-    return library
+    if isinstance(library, str):
+        return library
+    declare(library)
+    return library if library.multiplies_fp16() else "the C compiler does not know this CPU's fp16 instructions"
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Tells ctypes the types of fp16_product.c's functions."""
+    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+    matrix: list[Any] = [pointer, size, size, size]
+    library.multiply.argtypes = [*matrix, *matrix, pointer, *[size] * 6, number, pointer, number, number]
+    library.multiply.restype = library.multiplies_fp16.restype = number
 
 
 def _in_one_piece(x: Tensor) -> Tensor:
     """x where its rows or its columns are contiguous, else a copy."""
     return x if x.stride(-1) == 1 or x.stride(-2) == 1 else x.contiguous()
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether its rows are contiguous."""
+    return x.stride(-1) == 1 or x.size(-1) <= 1

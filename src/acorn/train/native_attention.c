@@ -26,7 +26,7 @@ static void weigh(
     const rooms *room
 ) {
     const matrix turned = {k.numbers, k.column, k.row};
-    multiply_one(q, turned, weights, end, queries, end, D, 0, room, 0, 1);
+    multiply_one(q, turned, weights, end, queries, end, D, 0, NOTHING, room, 0, 1);
     for (long i = 0; i < queries; i++) softmax_row(weights, i * end, FP32, begin + i + 1, end, scale, row);
 }
 
@@ -50,7 +50,7 @@ int32_t causal_attention(
             const matrix of_q = {head_of(q, b, h) + begin * q.token, q.token, 1}, of_weights = {weights, end, 1};
             weigh(of_q, keys, begin, queries, end, D, scale, weights, row, &room);
             multiply_one(
-                of_weights, values, head_of(y, b, h) + begin * y.token, y.token, queries, D, end, 0, &room, 0, 1
+                of_weights, values, head_of(y, b, h) + begin * y.token, y.token, queries, D, end, 0, NOTHING, &room, 0, 1
             );
         }
     free(memory);
@@ -84,15 +84,15 @@ int32_t causal_attention_backward(
                 const matrix of_y = {head_of(grad_y, b, h) + begin * grad_y.token, grad_y.token, 1};
                 const matrix weights_turned = {weights, 1, end}, by_scores = {grads, end, 1}, turned = {grads, 1, end};
                 weigh(of_q, keys, begin, queries, end, D, scale, weights, row, &room);
-                multiply_one(weights_turned, of_y, to_v, grad_v.token, end, D, queries, 1, &room, 0, 1);
-                multiply_one(of_y, values_turned, grads, end, queries, end, D, 0, &room, 0, 1);
+                multiply_one(weights_turned, of_y, to_v, grad_v.token, end, D, queries, 1, NOTHING, &room, 0, 1);
+                multiply_one(of_y, values_turned, grads, end, queries, end, D, 0, NOTHING, &room, 0, 1);
                 for (long i = 0; i < queries; i++)
                     softmax_row_backward(weights, grads, i * end, FP32, begin + i + 1, end, scale, grads);
                 multiply_one(
                     by_scores, keys, head_of(grad_q, b, h) + begin * grad_q.token, grad_q.token, queries, D, end, 0,
-                    &room, 0, 1
+                    NOTHING, &room, 0, 1
                 );
-                multiply_one(turned, of_q, to_k, grad_k.token, end, D, queries, 1, &room, 0, 1);
+                multiply_one(turned, of_q, to_k, grad_k.token, end, D, queries, 1, NOTHING, &room, 0, 1);
             }
     }
     free(memory);

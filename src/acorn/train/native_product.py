@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acorn.model.gpt import GPT
+from acorn.model.gpt import GPT, MLP
 from acorn.runtime.fp16_product import Fp16Product
 
 
@@ -28,34 +28,86 @@ class NativeLinear(nn.Module):
         """x (..., in) as (..., out)."""
         if x.dtype != torch.float32:
             return F.linear(x, self.weight, self.bias)
-        y: Tensor = _Linear.apply(x.flatten(0, -2), self.weight, self._product)
-        if self.bias is not None:  # before it is a view: the gradient of a view that was changed is copied three times
-            y = y.add_(self.bias)
+        y: Tensor = _Linear.apply(x.flatten(0, -2), self.weight, self.bias, self._product)
         return y.view(*x.shape[:-1], len(self.weight))
 
 
 class _Linear(torch.autograd.Function):
-    """x (N, in) weight (out, in)^T; the weight's gradient is added to that which it has, by the product itself."""
+    """x (N, in) weight (out, in)^T + bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, product: Fp16Product) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, product: Fp16Product) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.product = product
-        return product(x, weight.T)
+        return product(x, weight.T, bias=bias)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad, product = grad_outputs[0], ctx.product
         grad_x = product(grad, weight) if ctx.needs_input_grad[0] else None
-        if ctx.needs_input_grad[1]:
-            weight.grad = product(grad.mT, x, weight.grad, add=weight.grad is not None)
-        return grad_x, None, None
+        _add_gradient(weight, grad, x, product)
+        return grad_x, None, grad.sum(0) if ctx.needs_input_grad[2] else None, None
+
+
+class NativeReluMLP(MLP):
+    """The same as the seed's MLP, up to fp16's rounding. Where nothing is dropped its products do the ReLU, too.
+
+    As operations of their own that, its gradient and the biases took a twentieth of a step: each goes over (B, T, F).
+
+    Args:
+        original: whose weights and biases it shares.
+    """
+
+    def __init__(self, original: MLP, product: Fp16Product) -> None:
+        nn.Module.__init__(self)  # it needs no weights of its own
+        self.architecture, self.dropout = original.architecture, original.dropout
+        self.up_proj, self.down_proj = original.up_proj, original.down_proj
+        self._product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, C) in its shape."""
+        if x.dtype != torch.float32 or (self.training and self.dropout.p):
+            return super().forward(x)
+        up, down = self.up_proj, self.down_proj
+        y: Tensor = _ReluMLP.apply(x.flatten(0, -2), up.weight, up.bias, down.weight, down.bias, self._product)
+        return y.view_as(x)
+
+
+class _ReluMLP(torch.autograd.Function):
+    """relu(x (N, C) up (F, C)^T + up_bias) down (C, F)^T + down_bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor, product: Fp16Product
+    ) -> Tensor:
+        hidden = product(x, up.T, bias=up_bias, relu=True)
+        ctx.save_for_backward(x, up, hidden, down)
+        ctx.product = product
+        return product(hidden, down.T, bias=down_bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, up, hidden, down = ctx.saved_tensors
+        grad, product = grad_outputs[0], ctx.product
+        grad_hidden = product(grad, down)
+        torch.ops.aten.threshold_backward.grad_input(grad_hidden, hidden, 0, grad_input=grad_hidden)  # ReLU's, in place
+        _add_gradient(down, grad, hidden, product)
+        _add_gradient(up, grad_hidden, x, product)
+        return product(grad_hidden, up), None, grad_hidden.sum(0), None, grad.sum(0), None
+
+
+def _add_gradient(weight: Tensor, grad: Tensor, x: Tensor, product: Fp16Product) -> None:
+    """Adds that of weight (out, in), from that of x (N, in) weight^T, to the one it has, by the product itself."""
+    if weight.requires_grad:
+        weight.grad = product(grad.mT, x, weight.grad, add=weight.grad is not None)
 
 
 def use_fp16_products(model: GPT, product: Fp16Product) -> None:
     """Lets `model`'s linear layers multiply in fp16."""
-    for module in list(model.modules()):
+    for module in reversed(list(model.modules())):  # what is inside an MLP before the MLP
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
                 setattr(module, name, NativeLinear(child, product))
+            elif type(child) is MLP and child.architecture == "seed":
+                setattr(module, name, NativeReluMLP(child, product))
