@@ -47,7 +47,7 @@ def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float, archit
     config = Config(model=ModelConfig(**sizes, architecture=architecture, dropout=dropout))
     runtimes = [Runtime("cpu", "fp16" if own else "fp32", False, 2, True, fp16_products=own) for own in (False, True)]
     with_weights, without = (budget.step_memory(config, runtime, 5) for runtime in runtimes)
-    room = budget.attention_room(200, 2)
+    room = budget.attention_room(200, 16, 2)
     assert 2 * 2.5e6 < room < 2 * 4e6
     assert with_weights - without == (0 if dropout else 3 * 4 * 200 * 200 * 4 * 5) - room
 

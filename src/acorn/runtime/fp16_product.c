@@ -18,11 +18,7 @@ int32_t multiply(
     {
         const int me = this_thread(), threads = thread_count(); // which may be fewer than asked for
         rooms room = rooms_in(memory + (long)me * ROOM);
-        if (!apart) { // they share what is packed of b
-            const rooms first = rooms_in(memory);
-            room.right = first.right;
-            room.right_backs = first.right_backs;
-        }
+        if (!apart) room.right = rooms_in(memory).right; // they share what is packed of b
         for (long i = apart ? me : 0; i < count; i += apart ? threads : 1) {
             const matrix from = {a + i * a_matrix, a_row, a_column}, by = {b + i * b_matrix, b_row, b_column};
             float *to = c + i * c_matrix;

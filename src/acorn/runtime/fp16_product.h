@@ -214,22 +214,42 @@ static void finish_columns(finish then, float *c, long c_row, long rows, long co
         }
 }
 
-// What one or several threads need to multiply.
+// Panels of b as they are packed: number (k, j) of a panel's slice at k * COLUMNS + j, slice after slice of a panel, panel
+// after panel.
 typedef struct {
-    uint16_t *right; // of b, for all of them
-    float *right_backs;
-    uint32_t *left; // of a, for each
-} rooms;
+    uint16_t *numbers;
+    float *backs; // of each slice
+    long slices; // of a panel
+} packed;
+
+enum { SLICE = DEPTH * COLUMNS };
+
+// The part of it that begins at (k, n) of b.
+static inline packed packed_from(packed b, long k, long n) {
+    const long at = n / COLUMNS * b.slices + k / DEPTH;
+    return (packed){b.numbers + at * SLICE, b.backs + at, b.slices};
+}
+
+// Thread `me` of a team's share of packing b (K, N), in the order in which it lies in memory.
+static void pack(matrix b, long N, long K, packed to, int me, int team) {
+    const long panels = (N + COLUMNS - 1) / COLUMNS, slices = (K + DEPTH - 1) / DEPTH;
+    for (long i = me; i < panels * slices; i += team) {
+        const long n = (b.column == 1 ? i % panels : i / slices) * COLUMNS;
+        const long k = (b.column == 1 ? i / panels : i % slices) * DEPTH;
+        const matrix part = {b.numbers + k * b.row + n * b.column, b.row, b.column};
+        const packed place = packed_from(to, k, n);
+        pack_right(part, least(COLUMNS, N - n), least(DEPTH, K - k), place.numbers, place.backs);
+    }
+}
 
 enum {
-    LEFT_SIZE = PITCH * BLOCK_DEPTH, // either order of packing
-    RIGHT_SIZE = BLOCK_COLUMNS * BLOCK_DEPTH,
-    RIGHT_BACKS = BLOCK_COLUMNS / COLUMNS * (BLOCK_DEPTH / DEPTH),
+    LEFT_SIZE = PITCH * BLOCK_DEPTH, // of a packed block of a, in either order
+    RIGHT_SLICES = BLOCK_COLUMNS / COLUMNS * (BLOCK_DEPTH / DEPTH),
 };
 
-// A block of a, of `rows` rows, times what is packed of b. c: where its first number goes.
+// A block of a, of `rows` rows, times what is packed of b. left: room. c: where its first number goes.
 static void multiply_block(
-    matrix a, long rows, const rooms *room, long depth, float *c, long c_row, long columns, int add, finish then
+    matrix a, long rows, packed b, uint32_t *left, long depth, float *c, long c_row, long columns, int add, finish then
 ) {
     const int turned = a.column != 1;
     const long slices = (depth + DEPTH - 1) / DEPTH, panels = (rows + ROWS - 1) / ROWS;
@@ -237,30 +257,29 @@ static void multiply_block(
     for (long slice = 0; turned && slice < slices; slice++)
         pack_columns(
             a.numbers + slice * DEPTH * a.column, a.column, rows, least(DEPTH, depth - slice * DEPTH),
-            room->left + slice * DEPTH * PITCH, backs + slice, slices
+            left + slice * DEPTH * PITCH, backs + slice, slices
         );
     for (long at = 0; !turned && at < panels * slices; at++) {
         const long i = at / slices * ROWS, k = at % slices * DEPTH;
         pack_rows(
-            a.numbers + i * a.row + k, a.row, least(ROWS, rows - i), least(DEPTH, depth - k),
-            room->left + at * ROWS * DEPTH, backs + at
+            a.numbers + i * a.row + k, a.row, least(ROWS, rows - i), least(DEPTH, depth - k), left + at * ROWS * DEPTH,
+            backs + at
         );
     }
     for (long j = 0; j < columns; j += COLUMNS) {
         const long in_columns = least(COLUMNS, columns - j);
         for (long slice = 0; slice < slices; slice++) {
-            const long at = j / COLUMNS * slices + slice, deep = least(DEPTH, depth - slice * DEPTH);
-            const uint16_t *right = room->right + at * COLUMNS * DEPTH;
+            const packed right = packed_from(b, slice * DEPTH, j);
+            const long deep = least(DEPTH, depth - slice * DEPTH);
             for (long panel = 0; panel < panels; panel++) {
                 const long i = panel * ROWS, in_rows = least(ROWS, rows - i);
-                const uint32_t *left =
-                    room->left + (turned ? slice * DEPTH * PITCH + i : (panel * slices + slice) * ROWS * DEPTH);
-                const float scale = backs[panel * slices + slice] * room->right_backs[at];
+                const uint32_t *from = left + (turned ? slice * DEPTH * PITCH + i : (panel * slices + slice) * ROWS * DEPTH);
+                const float scale = backs[panel * slices + slice] * *right.backs;
                 float *to = c + i * c_row + j;
                 const int adds = add || slice;
                 if (in_rows == ROWS && in_columns == COLUMNS)
-                    multiply_tile(left, turned, right, deep, scale, to, c_row, adds);
-                else multiply_edge(left, turned, right, deep, scale, to, c_row, in_rows, in_columns, adds);
+                    multiply_tile(from, turned, right.numbers, deep, scale, to, c_row, adds);
+                else multiply_edge(from, turned, right.numbers, deep, scale, to, c_row, in_rows, in_columns, adds);
             }
         }
         if (then.bias && j) then.bias += COLUMNS;
@@ -268,51 +287,57 @@ static void multiply_block(
     }
 }
 
+// Thread `me` of a team's share of c (M, N) = a (M, K) b (K, N), b packed, N and K of at most a block.
+static void multiply_rows(
+    matrix a, packed b, uint32_t *left, float *c, long c_row, long M, long N, long K, int add, finish then, int me,
+    int team
+) {
+    const long panels = (M + ROWS - 1) / ROWS;
+    long blocks = (panels + BLOCK_PANELS - 1) / BLOCK_PANELS;
+    blocks = least(panels, (blocks + team - 1) / team * team); // as many for each thread
+    for (long block = me; block < blocks; block += team) {
+        const long i = block * panels / blocks * ROWS, end = least(M, (block + 1) * panels / blocks * ROWS);
+        const matrix part = {a.numbers + i * a.row, a.row, a.column};
+        multiply_block(part, end - i, b, left, K, c + i * c_row, c_row, N, add, then);
+    }
+}
+
+// What one or several threads need to multiply.
+typedef struct {
+    packed right; // a block of b, for all of them
+    uint32_t *left; // a block of a, for each
+} rooms;
+
 // Thread `me` of a team's share of c (M, N) = a (M, K) b (K, N). All of the team are here at once.
 static void multiply_one(
     matrix a, matrix b, float *c, long c_row, long M, long N, long K, int add, finish then, const rooms *room,
     int me, int team
 ) {
-    const long panels = (M + ROWS - 1) / ROWS;
-    long blocks = (panels + BLOCK_PANELS - 1) / BLOCK_PANELS;
-    blocks = least(panels, (blocks + team - 1) / team * team); // as many for each thread
     for (long n = 0; n < N; n += BLOCK_COLUMNS)
         for (long k = 0; k < K; k += BLOCK_DEPTH) {
             const long columns = least(BLOCK_COLUMNS, N - n), depth = least(BLOCK_DEPTH, K - k);
-            const long slices = (depth + DEPTH - 1) / DEPTH, panels_of_b = (columns + COLUMNS - 1) / COLUMNS;
-            for (long i = me; i < panels_of_b * slices; i += team) { // in the order in which b lies in memory
-                const long panel = b.column == 1 ? i % panels_of_b : i / slices;
-                const long slice = b.column == 1 ? i / panels_of_b : i % slices, at = panel * slices + slice;
-                const long j = panel * COLUMNS, deep = slice * DEPTH;
-                const matrix part = {b.numbers + (k + deep) * b.row + (n + j) * b.column, b.row, b.column};
-                pack_right(
-                    part, least(COLUMNS, columns - j), least(DEPTH, depth - deep), room->right + at * COLUMNS * DEPTH,
-                    room->right_backs + at
-                );
-            }
+            const matrix of_a = {a.numbers + k * a.column, a.row, a.column};
+            const matrix of_b = {b.numbers + k * b.row + n * b.column, b.row, b.column};
+            const finish now = {then.bias ? then.bias + n : NULL, then.relu};
+            pack(of_b, columns, depth, room->right, me, team);
             if (team > 1) {
 #pragma omp barrier
             }
-            for (long block = me; block < blocks; block += team) {
-                const long i = block * panels / blocks * ROWS, end = least(M, (block + 1) * panels / blocks * ROWS);
-                const matrix part = {a.numbers + i * a.row + k * a.column, a.row, a.column};
-                const finish now = {then.bias ? then.bias + n : NULL, then.relu};
-                multiply_block(
-                    part, end - i, room, depth, c + i * c_row + n, c_row, columns, add || k,
-                    k + depth == K ? now : NOTHING
-                );
-            }
+            multiply_rows(
+                of_a, room->right, room->left, c + n, c_row, M, columns, depth, add || k,
+                k + depth == K ? now : NOTHING, me, team
+            );
             if (team > 1) { // before the others pack anew
 #pragma omp barrier
             }
         }
 }
 
-enum { ROOM = LEFT_SIZE * 4 + RIGHT_SIZE * 2 + RIGHT_BACKS * 4 }; // bytes of one thread's rooms
+enum { ROOM = (LEFT_SIZE + RIGHT_SLICES) * 4 + RIGHT_SLICES * SLICE * 2 }; // bytes of one thread's rooms
 
 // The rooms of a thread that multiplies by itself, in ROOM bytes.
 static inline rooms rooms_in(char *memory) {
-    uint32_t *left = (uint32_t *)memory;
-    uint16_t *right = (uint16_t *)(left + LEFT_SIZE);
-    return (rooms){right, (float *)(right + RIGHT_SIZE), left};
+    uint16_t *right = (uint16_t *)memory;
+    float *backs = (float *)(right + RIGHT_SLICES * SLICE);
+    return (rooms){{right, backs, BLOCK_DEPTH / DEPTH}, (uint32_t *)(backs + RIGHT_SLICES)};
 }

@@ -98,9 +98,10 @@ def plan_run(config: Config) -> dict[str, Any]:
 
 def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
     """Bytes that a step of `config`, with its vocabulary's size, needs at its peak on `runtime`."""
-    room = attention_room(config.model.block_size, runtime.threads) if runtime.fp16_products else 0
+    model = config.model
+    room = attention_room(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_products else 0
     return room + training_memory(
-        config.model,
+        model,
         config.optimizer.name,
         micro_batch_size,
         runtime.dtype.itemsize,

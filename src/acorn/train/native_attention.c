@@ -7,7 +7,7 @@
 #include "causal_softmax.h"
 #include "fp16_product.h"
 
-enum { QUERIES = 192 };
+enum { QUERIES = 48 };
 
 // Heads of several sequences, (B, H or K, T, D): steps between sequences, heads and tokens, in numbers.
 typedef struct {
@@ -17,17 +17,65 @@ typedef struct {
 
 static inline float *head_of(heads x, long b, long h) { return x.numbers + b * x.sequence + h * x.head; }
 
-// Memory of a thread: rooms, a row of softmax, and scores twice. As native_attention.py tells it beforehand.
-static long thread_bytes(long T) { return (ROOM + (T + WIDTH) * 4 + 2 * QUERIES * T * 4 + 63) / 64 * 64; }
+static inline matrix rows_of(heads x, long b, long h) { return (matrix){head_of(x, b, h), x.token, 1}; }
 
-// The weights of `queries` queries from `begin` on, (queries, end).
-static void weigh(
-    matrix q, matrix k, long begin, long queries, long end, long D, float scale, float *weights, float *row,
-    const rooms *room
+static inline matrix turned(matrix x) { return (matrix){x.numbers, x.column, x.row}; }
+
+// Room of a thread, taken piece by piece from what is left of it.
+static void *piece(char **room, long bytes) {
+    void *start = *room;
+    *room += (bytes + 63) / 64 * 64;
+    return start;
+}
+
+// Slices of a packed matrix (K, N).
+static long slices_of(long K, long N) { return (K + DEPTH - 1) / DEPTH * ((N + COLUMNS - 1) / COLUMNS); }
+
+static packed room_for(long K, long N, char **room) {
+    uint16_t *numbers = piece(room, slices_of(K, N) * SLICE * sizeof *numbers);
+    return (packed){numbers, piece(room, slices_of(K, N) * sizeof(float)), (K + DEPTH - 1) / DEPTH};
+}
+
+// c (M, N) = a (M, K) b (K, N), or that added to c. b: packed as a whole, of which these may be the first rows or columns.
+static void multiply_packed(
+    matrix a, packed b, uint32_t *left, float *c, long c_row, long M, long N, long K, int add
 ) {
-    const matrix turned = {k.numbers, k.column, k.row};
-    multiply_one(q, turned, weights, end, queries, end, D, 0, NOTHING, room, 0, 1);
-    for (long i = 0; i < queries; i++) softmax_row(weights, i * end, FP32, begin + i + 1, end, scale, row);
+    for (long n = 0; n < N; n += BLOCK_COLUMNS)
+        for (long k = 0; k < K; k += BLOCK_DEPTH) {
+            const matrix part = {a.numbers + k * a.column, a.row, a.column};
+            const packed by = packed_from(b, k, n);
+            const long columns = least(BLOCK_COLUMNS, N - n), depth = least(BLOCK_DEPTH, K - k);
+            multiply_rows(part, by, left, c + n, c_row, M, columns, depth, add || k, NOTHING, 0, 1);
+        }
+}
+
+// What a thread needs for a head. Keys and values are packed once for all queries.
+typedef struct {
+    rooms products;
+    packed keys_turned, keys, values_turned, values; // (D, T) or (T, D)
+    float *row, *weights, *grads; // (T), (QUERIES, T), (QUERIES, T)
+} workspace;
+
+static workspace workspace_in(char *room, long T, long D) {
+    workspace at;
+    at.products = rooms_in(piece(&room, ROOM));
+    at.keys_turned = room_for(D, T, &room), at.keys = room_for(T, D, &room);
+    at.values_turned = room_for(D, T, &room), at.values = room_for(T, D, &room);
+    at.row = piece(&room, (T + WIDTH) * sizeof(float));
+    at.weights = piece(&room, QUERIES * T * sizeof(float)), at.grads = piece(&room, QUERIES * T * sizeof(float));
+    return at;
+}
+
+// Bytes of a thread's workspace, and a little more. As native_attention.py tells it beforehand.
+static long workspace_size(long T, long D) {
+    const long slices = 2 * slices_of(D, T) + 2 * slices_of(T, D);
+    return (ROOM + slices * (SLICE * 2 + 4) + (T + WIDTH) * 4 + 2 * QUERIES * T * 4) / 64 * 64 + 16 * 64;
+}
+
+// The weights of `queries` queries q (queries, D) from `begin` on, (queries, end).
+static void weigh(matrix q, long begin, long queries, long end, long D, float scale, const workspace *at) {
+    multiply_packed(q, at->keys_turned, at->products.left, at->weights, end, queries, end, D, 0);
+    for (long i = 0; i < queries; i++) softmax_row(at->weights, i * end, FP32, begin + i + 1, end, scale, at->row);
 }
 
 // y (B, H, T, D) = softmax(q k^T * scale, causal) v. q: (B, H, T, D); k and v: (B, K, T, D). Returns 0, or 1 where memory
@@ -36,23 +84,30 @@ int32_t causal_attention(
     heads q, heads k, heads v, heads y, int64_t B, int64_t H, int64_t K, int64_t T, int64_t D, float scale,
     int32_t n_threads
 ) {
-    const long bytes = thread_bytes(T);
+    const long bytes = workspace_size(T, D), group = H / K;
     char *memory = aligned_alloc(64, n_threads * bytes);
     if (!memory) return 1;
-#pragma omp parallel for num_threads(n_threads) schedule(static) collapse(2)
-    for (long bh = 0; bh < B * H; bh++)
-        for (long begin = 0; begin < T; begin += QUERIES) {
-            const long b = bh / H, h = bh % H, kv = h / (H / K);
-            const rooms room = rooms_in(memory + this_thread() * bytes);
-            float *row = (float *)(memory + this_thread() * bytes + ROOM), *weights = row + T + WIDTH;
-            const matrix keys = {head_of(k, b, kv), k.token, 1}, values = {head_of(v, b, kv), v.token, 1};
-            const long queries = least(QUERIES, T - begin), end = begin + queries;
-            const matrix of_q = {head_of(q, b, h) + begin * q.token, q.token, 1}, of_weights = {weights, end, 1};
-            weigh(of_q, keys, begin, queries, end, D, scale, weights, row, &room);
-            multiply_one(
-                of_weights, values, head_of(y, b, h) + begin * y.token, y.token, queries, D, end, 0, NOTHING, &room, 0, 1
-            );
-        }
+#pragma omp parallel num_threads(n_threads)
+    {
+        const workspace at = workspace_in(memory + this_thread() * bytes, T, D);
+        long packed_head = -1;
+#pragma omp for schedule(static) collapse(2)
+        for (long bh = 0; bh < B * H; bh++)
+            for (long begin = 0; begin < T; begin += QUERIES) {
+                const long b = bh / H, h = bh % H, kv = h / group;
+                if (packed_head != b * K + kv) {
+                    packed_head = b * K + kv;
+                    pack(turned(rows_of(k, b, kv)), T, D, at.keys_turned, 0, 1);
+                    pack(rows_of(v, b, kv), D, T, at.values, 0, 1);
+                }
+                const long queries = least(QUERIES, T - begin), end = begin + queries;
+                const matrix of_q = {head_of(q, b, h) + begin * q.token, q.token, 1};
+                float *to_y = head_of(y, b, h) + begin * y.token;
+                weigh(of_q, begin, queries, end, D, scale, &at);
+                const matrix weights = {at.weights, end, 1};
+                multiply_packed(weights, at.values, at.products.left, to_y, y.token, queries, D, end, 0);
+            }
+    }
     free(memory);
     return 0;
 }
@@ -62,38 +117,42 @@ int32_t causal_attention_backward(
     heads q, heads k, heads v, heads grad_y, heads grad_q, heads grad_k, heads grad_v, int64_t B, int64_t H, int64_t K,
     int64_t T, int64_t D, float scale, int32_t n_threads
 ) {
-    const long bytes = thread_bytes(T);
+    const long bytes = workspace_size(T, D), group = H / K;
     char *memory = aligned_alloc(64, n_threads * bytes);
     if (!memory) return 1;
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (long bk = 0; bk < B * K; bk++) {
-        const long b = bk / K, kv = bk % K, group = H / K;
-        const rooms room = rooms_in(memory + this_thread() * bytes);
-        float *row = (float *)(memory + this_thread() * bytes + ROOM);
-        float *weights = row + T + WIDTH, *grads = weights + QUERIES * T;
-        const matrix keys = {head_of(k, b, kv), k.token, 1}, values_turned = {head_of(v, b, kv), 1, v.token};
-        float *to_k = head_of(grad_k, b, kv), *to_v = head_of(grad_v, b, kv);
-        for (long t = 0; t < T; t++) {
-            memset(to_k + t * grad_k.token, 0, D * sizeof *to_k);
-            memset(to_v + t * grad_v.token, 0, D * sizeof *to_v);
-        }
-        for (long h = kv * group; h < (kv + 1) * group; h++)
-            for (long begin = 0; begin < T; begin += QUERIES) {
-                const long queries = least(QUERIES, T - begin), end = begin + queries;
-                const matrix of_q = {head_of(q, b, h) + begin * q.token, q.token, 1};
-                const matrix of_y = {head_of(grad_y, b, h) + begin * grad_y.token, grad_y.token, 1};
-                const matrix weights_turned = {weights, 1, end}, by_scores = {grads, end, 1}, turned = {grads, 1, end};
-                weigh(of_q, keys, begin, queries, end, D, scale, weights, row, &room);
-                multiply_one(weights_turned, of_y, to_v, grad_v.token, end, D, queries, 1, NOTHING, &room, 0, 1);
-                multiply_one(of_y, values_turned, grads, end, queries, end, D, 0, NOTHING, &room, 0, 1);
-                for (long i = 0; i < queries; i++)
-                    softmax_row_backward(weights, grads, i * end, FP32, begin + i + 1, end, scale, grads);
-                multiply_one(
-                    by_scores, keys, head_of(grad_q, b, h) + begin * grad_q.token, grad_q.token, queries, D, end, 0,
-                    NOTHING, &room, 0, 1
-                );
-                multiply_one(turned, of_q, to_k, grad_k.token, end, D, queries, 1, NOTHING, &room, 0, 1);
+#pragma omp parallel num_threads(n_threads)
+    {
+        const workspace at = workspace_in(memory + this_thread() * bytes, T, D);
+        const rooms *room = &at.products;
+#pragma omp for schedule(static)
+        for (long bk = 0; bk < B * K; bk++) {
+            const long b = bk / K, kv = bk % K;
+            pack(turned(rows_of(k, b, kv)), T, D, at.keys_turned, 0, 1);
+            pack(rows_of(k, b, kv), D, T, at.keys, 0, 1);
+            pack(turned(rows_of(v, b, kv)), T, D, at.values_turned, 0, 1);
+            float *to_k = head_of(grad_k, b, kv), *to_v = head_of(grad_v, b, kv);
+            for (long t = 0; t < T; t++) {
+                memset(to_k + t * grad_k.token, 0, D * sizeof *to_k);
+                memset(to_v + t * grad_v.token, 0, D * sizeof *to_v);
             }
+            for (long h = kv * group; h < (kv + 1) * group; h++)
+                for (long begin = 0; begin < T; begin += QUERIES) {
+                    const long queries = least(QUERIES, T - begin), end = begin + queries;
+                    const matrix of_q = {head_of(q, b, h) + begin * q.token, q.token, 1};
+                    const matrix of_y = {head_of(grad_y, b, h) + begin * grad_y.token, grad_y.token, 1};
+                    const matrix weights = {at.weights, end, 1}, grads = {at.grads, end, 1};
+                    float *to_q = head_of(grad_q, b, h) + begin * grad_q.token;
+                    weigh(of_q, begin, queries, end, D, scale, &at);
+                    multiply_one(turned(weights), of_y, to_v, grad_v.token, end, D, queries, 1, NOTHING, room, 0, 1);
+                    multiply_packed(of_y, at.values_turned, room->left, at.grads, end, queries, end, D, 0);
+                    for (long i = 0; i < queries; i++)
+                        softmax_row_backward(
+                            at.weights, at.grads, i * end, FP32, begin + i + 1, end, scale, at.grads
+                        );
+                    multiply_packed(grads, at.keys, room->left, to_q, grad_q.token, queries, D, end, 0);
+                    multiply_one(turned(grads), of_q, to_k, grad_k.token, end, D, queries, 1, NOTHING, room, 0, 1);
+                }
+        }
     }
     free(memory);
     return 0;

@@ -78,9 +78,14 @@ def use_fp16_attention(model: GPT, runtime: Runtime) -> None:
                 setattr(module, name, Fp16CausalAttention(library, runtime.threads, child))
 
 
-def attention_room(block_size: int, threads: int) -> int:
-    """Bytes that the function in C takes for as long as it runs, about: packed matrices, and scores of 192 queries."""
-    return threads * (2_600_000 + 2 * 192 * 4 * block_size)
+def attention_room(block_size: int, head_dim: int, threads: int) -> int:
+    """Bytes that the functions in C take while they run, about: a packed head and 48 queries' scores for every thread."""
+    slices = 2 * (_parts(head_dim, 128) * _parts(block_size, 64) + _parts(block_size, 128) * _parts(head_dim, 64))
+    return threads * (2_600_000 + slices * 128 * 64 * 2 + 2 * 48 * 4 * block_size)
+
+
+def _parts(n: int, size: int) -> int:
+    return -(-n // size)
 
 
 def native_attention_library() -> ctypes.CDLL | str:
