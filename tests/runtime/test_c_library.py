@@ -40,7 +40,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: tuple[str, str]
 ) -> None:
     compiler = tmp_path / "cc"
-    compiler.write_text("#!/bin/sh\ncat > /dev/null; echo no openmp here >&2; exit 1\n")
+    compiler.write_text("#!/bin/sh\necho no openmp here >&2; exit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

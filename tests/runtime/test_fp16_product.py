@@ -132,6 +132,11 @@ def test_writing_where_it_is_asked_to_and_adding_to_it() -> None:
     assert room[:, 80:].isnan().all()
     product()(a, b, out, add=True)
     assert (out - 2 * ours).abs().max() < 1e-4
+    before, bias = out.clone(), 10 * some(80, seed=2)
+    product()(a, b, out, add=True, bias=bias, relu=True)
+    assert (out - (before + ours + bias).relu()).abs().max() < 1e-4
+    assert room[50:].isnan().all()
+    assert room[:, 80:].isnan().all()
     with pytest.raises(ValueError, match="row by row"):
         product()(a, b, torch.empty(80, 50).T)
 
@@ -156,7 +161,15 @@ def test_a_relu_keeps_what_is_no_number() -> None:
 
 @needs_fp16
 @pytest.mark.parametrize(
-    "bias", [torch.ones(5), torch.ones(1), torch.ones(2, 6), torch.ones(6).double(), torch.ones(6, 2)[:, 0]]
+    "bias",
+    [
+        torch.ones(5),
+        torch.ones(1),
+        torch.ones(2, 6),
+        torch.ones(6).double(),
+        torch.ones(6, 2)[:, 0],
+        torch.ones(6, device="meta"),
+    ],
 )
 def test_a_bias_that_does_not_fit_is_refused(bias: Tensor) -> None:
     with pytest.raises(ValueError, match="bias"):
@@ -223,4 +236,7 @@ def test_narrower_vectors_give_the_same(tmp_path: Path) -> None:
     for a_turned in (False, True):
         for b_turned in (False, True):
             a, b = some(50, 300, turned=a_turned), some(300, 90, turned=b_turned, seed=1)
-            assert error(Fp16Product(plain, 2)(a, b), a, b) < 0.003
+            ours = Fp16Product(plain, 2)(a, b)
+            assert error(ours, a, b) < 0.003
+            bias = 10 * some(90, seed=2)
+            assert torch.equal(Fp16Product(plain, 2)(a, b, bias=bias, relu=True), (ours + bias).relu())

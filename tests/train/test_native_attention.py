@@ -11,7 +11,7 @@ from cpus import needs_fp16
 from torch import Tensor
 
 from acorn.model.attention import CausalAttention
-from acorn.train.native_attention import Fp16CausalAttention, native_attention_library
+from acorn.train.native_attention import Fp16CausalAttention, attention_room, native_attention_library
 
 pytestmark = needs_fp16
 
@@ -64,7 +64,7 @@ def test_the_future_is_not_seen() -> None:
         k[:, :, 250:] = 100
         v[:, :, 250:] = 100
     changed = attention()(q, k, v)
-    assert torch.equal(changed[:, :, :128], y[:, :, :128])
+    assert torch.equal(changed[:, :, :128], y[:, :, :128])  # values are rounded 128 at a time
     torch.testing.assert_close(changed[:, :, :250], y[:, :, :250], rtol=0, atol=0.05)  # other scales, other rounding
     assert not torch.equal(changed[:, :, 250:], y[:, :, 250:])
 
@@ -95,6 +95,13 @@ def test_numbers_that_are_not_finite_are_seen() -> None:
     q, k, v = (some(1, 1, 9, 8, seed).detach() for seed in (1, 2, 3))
     q[0, 0, 4, 2] = torch.nan
     assert attention()(q, k, v)[0, 0, 4].isnan().all()
+
+
+@pytest.mark.parametrize(("T", "D"), [(1, 64), (64, 16), (200, 33), (512, 64), (4096, 64), (1024, 256)])
+def test_the_room_it_takes_is_told(T: int, D: int) -> None:
+    library = native_attention_library()
+    assert not isinstance(library, str)
+    assert attention_room(T, D, 3) == pytest.approx(3 * library.workspace_size(T, D), rel=0.1)
 
 
 def test_without_memory() -> None:

@@ -52,7 +52,7 @@ def c_library(package: str, name: str) -> ctypes.CDLL | str:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{name}-{key}.so"
         if not path.exists():
-            _compile(command, headers, source, path)
+            _compile(command, headers, name, source, path)
         return ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         return f"{compiler} could not compile {name}.c: {error.stderr.decode(errors='replace').strip()}"
@@ -65,16 +65,19 @@ def find_compiler() -> str | None:
     return next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
 
 
-def _compile(command: list[str], headers: dict[str, bytes], source: bytes, path: Path) -> None:
+def _compile(command: list[str], headers: dict[str, bytes], name: str, source: bytes, path: Path) -> None:
     """Compiles beside `path` and renames, so that no other process loads half a file."""
     with tempfile.TemporaryDirectory(dir=path.parent) as place:
-        for name, header in headers.items():
-            Path(place, name).write_bytes(header)
-        # A file beside them: of a source on its standard input, compilers look for headers in the working directory.
-        file, output = Path(place, "library.c"), Path(place, "library.so")
-        file.write_bytes(source)
+        # The source beside them: of one on its standard input, compilers look for headers in the working directory.
+        for file, content in {**headers, f"{name}.c": source}.items():
+            Path(place, file).write_bytes(content)
+        output = Path(place, "library.so")
         subprocess.run(
-            [*command, str(file), "-o", str(output), "-lm"], check=True, capture_output=True, timeout=COMPILE_TIMEOUT
+            [*command, f"{place}/{name}.c", "-o", str(output), "-lm"],
+            stdin=subprocess.DEVNULL,
+            check=True,
+            capture_output=True,
+            timeout=COMPILE_TIMEOUT,
         )
         output.replace(path)
 

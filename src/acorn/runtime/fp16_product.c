@@ -3,8 +3,8 @@
 #include "fp16_product.h"
 
 // c (count, M, N) = a (count, M, K) b (count, K, N), or that added to c. Strides are in numbers: from matrix to matrix,
-// row to row, column to column; one of the latter two is 1. bias, relu: as in `finish`, for all
-// matrices. Returns 0, or 1 where memory ran out.
+// row to row, column to column; one of the latter two is 1. bias, relu: as in `finish`, for all matrices. Returns 0, or
+// 1 where memory ran out.
 int32_t multiply(
     const float *a, int64_t a_matrix, int64_t a_row, int64_t a_column, const float *b, int64_t b_matrix, int64_t b_row,
     int64_t b_column, float *c, int64_t c_matrix, int64_t c_row, int64_t count, int64_t M, int64_t N, int64_t K,

@@ -214,8 +214,8 @@ static void finish_columns(finish then, float *c, long c_row, long rows, long co
         }
 }
 
-// Panels of b as they are packed: number (k, j) of a panel's slice at k * COLUMNS + j, slice after slice of a panel, panel
-// after panel.
+// Panels of b as they are packed: number (k, j) of a panel's slice at k * COLUMNS + j, slice after slice of a panel,
+// panel after panel.
 typedef struct {
     uint16_t *numbers;
     float *backs; // of each slice
@@ -273,7 +273,8 @@ static void multiply_block(
             const long deep = least(DEPTH, depth - slice * DEPTH);
             for (long panel = 0; panel < panels; panel++) {
                 const long i = panel * ROWS, in_rows = least(ROWS, rows - i);
-                const uint32_t *from = left + (turned ? slice * DEPTH * PITCH + i : (panel * slices + slice) * ROWS * DEPTH);
+                const uint32_t *from =
+                    left + (turned ? slice * DEPTH * PITCH + i : (panel * slices + slice) * ROWS * DEPTH);
                 const float scale = backs[panel * slices + slice] * *right.backs;
                 float *to = c + i * c_row + j;
                 const int adds = add || slice;

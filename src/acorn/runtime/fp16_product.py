@@ -65,9 +65,11 @@ class Fp16Product:
         if not _is_dense(result):
             raise ValueError(f"a product is written row by row, not with strides of {result.stride()}")
         if bias is not None and not (
-            bias.dtype == torch.float32 and bias.shape == result.shape[-1:] and _is_dense(bias)
+            bias.dtype == torch.float32 and bias.is_cpu and bias.shape == result.shape[-1:] and _is_dense(bias)
         ):
-            raise ValueError(f"a bias of {tuple(bias.shape)} in {bias.dtype} is not one number in fp32 a column")
+            raise ValueError(
+                f"a bias of {tuple(bias.shape)} in {bias.dtype} is not one number in fp32 a column on the CPU"
+            )
         if not result.numel():
             return result
         if not a.size(-1):  # of nothing, as of zeros

@@ -1,8 +1,10 @@
 // Causal attention whose products are in fp16, for training. Called by native_attention.py.
 //
-// A thread takes a head, QUERIES queries at a time: their scores, of the keys up to the last of them, stay in the second
-// cache until they are weights and have been multiplied by the values. None are kept: the backward pass finds them again,
-// which is less work than to fetch them from memory (Dao et al. 2022). Letters for sizes are those of model/gpt.py.
+// A thread takes QUERIES queries of a head at a time: their scores, of the keys up to the last of them, stay in the
+// second cache until they are weights and have been multiplied by the values. None are kept: the backward pass finds
+// them again, which is less work than to fetch them from memory (Dao et al. 2022). Keys and values are packed once for
+// all queries of a head: tokens after a query, within a panel or slice, have a say in how those before it are rounded,
+// and in nothing else. Letters for sizes are those of model/gpt.py.
 
 #include "causal_softmax.h"
 #include "fp16_product.h"
@@ -36,20 +38,18 @@ static packed room_for(long K, long N, char **room) {
     return (packed){numbers, piece(room, slices_of(K, N) * sizeof(float)), (K + DEPTH - 1) / DEPTH};
 }
 
-// c (M, N) = a (M, K) b (K, N), or that added to c. b: packed as a whole, of which these may be the first rows or columns.
-static void multiply_packed(
-    matrix a, packed b, uint32_t *left, float *c, long c_row, long M, long N, long K, int add
-) {
+// c (M, N) = a (M, K) b (K, N). b: packed as a whole, of which these may be the first rows or columns. left: room.
+static void multiply_packed(matrix a, packed b, uint32_t *left, float *c, long c_row, long M, long N, long K) {
     for (long n = 0; n < N; n += BLOCK_COLUMNS)
         for (long k = 0; k < K; k += BLOCK_DEPTH) {
             const matrix part = {a.numbers + k * a.column, a.row, a.column};
             const packed by = packed_from(b, k, n);
             const long columns = least(BLOCK_COLUMNS, N - n), depth = least(BLOCK_DEPTH, K - k);
-            multiply_rows(part, by, left, c + n, c_row, M, columns, depth, add || k, NOTHING, 0, 1);
+            multiply_rows(part, by, left, c + n, c_row, M, columns, depth, k > 0, NOTHING, 0, 1);
         }
 }
 
-// What a thread needs for a head. Keys and values are packed once for all queries.
+// What a thread needs for a head.
 typedef struct {
     rooms products;
     packed keys_turned, keys, values_turned, values; // (D, T) or (T, D)
@@ -66,20 +66,20 @@ static workspace workspace_in(char *room, long T, long D) {
     return at;
 }
 
-// Bytes of a thread's workspace, and a little more. As native_attention.py tells it beforehand.
-static long workspace_size(long T, long D) {
+// Bytes of a thread's workspace, and a little more.
+int64_t workspace_size(int64_t T, int64_t D) {
     const long slices = 2 * slices_of(D, T) + 2 * slices_of(T, D);
     return (ROOM + slices * (SLICE * 2 + 4) + (T + WIDTH) * 4 + 2 * QUERIES * T * 4) / 64 * 64 + 16 * 64;
 }
 
 // The weights of `queries` queries q (queries, D) from `begin` on, (queries, end).
 static void weigh(matrix q, long begin, long queries, long end, long D, float scale, const workspace *at) {
-    multiply_packed(q, at->keys_turned, at->products.left, at->weights, end, queries, end, D, 0);
+    multiply_packed(q, at->keys_turned, at->products.left, at->weights, end, queries, end, D);
     for (long i = 0; i < queries; i++) softmax_row(at->weights, i * end, FP32, begin + i + 1, end, scale, at->row);
 }
 
-// y (B, H, T, D) = softmax(q k^T * scale, causal) v. q: (B, H, T, D); k and v: (B, K, T, D). Returns 0, or 1 where memory
-// ran out.
+// y (B, H, T, D) = softmax(q k^T * scale, causal) v. q: (B, H, T, D); k and v: (B, K, T, D). Returns 0, or 1 where
+// memory ran out.
 int32_t causal_attention(
     heads q, heads k, heads v, heads y, int64_t B, int64_t H, int64_t K, int64_t T, int64_t D, float scale,
     int32_t n_threads
@@ -105,7 +105,7 @@ int32_t causal_attention(
                 float *to_y = head_of(y, b, h) + begin * y.token;
                 weigh(of_q, begin, queries, end, D, scale, &at);
                 const matrix weights = {at.weights, end, 1};
-                multiply_packed(weights, at.values, at.products.left, to_y, y.token, queries, D, end, 0);
+                multiply_packed(weights, at.values, at.products.left, to_y, y.token, queries, D, end);
             }
     }
     free(memory);
@@ -144,12 +144,12 @@ int32_t causal_attention_backward(
                     float *to_q = head_of(grad_q, b, h) + begin * grad_q.token;
                     weigh(of_q, begin, queries, end, D, scale, &at);
                     multiply_one(turned(weights), of_y, to_v, grad_v.token, end, D, queries, 1, NOTHING, room, 0, 1);
-                    multiply_packed(of_y, at.values_turned, room->left, at.grads, end, queries, end, D, 0);
+                    multiply_packed(of_y, at.values_turned, room->left, at.grads, end, queries, end, D);
                     for (long i = 0; i < queries; i++)
                         softmax_row_backward(
                             at.weights, at.grads, i * end, FP32, begin + i + 1, end, scale, at.grads
                         );
-                    multiply_packed(grads, at.keys, room->left, to_q, grad_q.token, queries, D, end, 0);
+                    multiply_packed(grads, at.keys, room->left, to_q, grad_q.token, queries, D, end);
                     multiply_one(turned(grads), of_q, to_k, grad_k.token, end, D, queries, 1, NOTHING, room, 0, 1);
                 }
         }

@@ -79,7 +79,7 @@ def use_fp16_attention(model: GPT, runtime: Runtime) -> None:
 
 
 def attention_room(block_size: int, head_dim: int, threads: int) -> int:
-    """Bytes that the functions in C take while they run, about: a packed head and 48 queries' scores for every thread."""
+    """Bytes that the functions in C take while they run, about: of each thread a packed head and 48 queries' scores."""
     slices = 2 * (_parts(head_dim, 128) * _parts(block_size, 64) + _parts(block_size, 128) * _parts(head_dim, 64))
     return threads * (2_600_000 + slices * 128 * 64 * 2 + 2 * 48 * 4 * block_size)
 
@@ -95,6 +95,7 @@ def native_attention_library() -> ctypes.CDLL | str:
         rest: list[Any] = [*[ctypes.c_int64] * 5, ctypes.c_float, ctypes.c_int32]
         library.causal_attention.argtypes = [*[_Heads] * 4, *rest]
         library.causal_attention_backward.argtypes = [*[_Heads] * 7, *rest]
+        library.workspace_size.argtypes, library.workspace_size.restype = [ctypes.c_int64] * 2, ctypes.c_int64
         library.causal_attention.restype = library.causal_attention_backward.restype = ctypes.c_int32
     return library
 

@@ -53,21 +53,21 @@ class _Linear(torch.autograd.Function):
 class NativeReluMLP(MLP):
     """The same as the seed's MLP, up to fp16's rounding. Where nothing is dropped its products do the ReLU, too.
 
-    As operations of their own that, its gradient and the biases took a twentieth of a step: each goes over (B, T, F).
+    As operations of their own that, its gradient and the bias are a seventeenth of its time: each goes over (B, T, F).
 
     Args:
         original: whose weights and biases it shares.
     """
 
     def __init__(self, original: MLP, product: Fp16Product) -> None:
-        nn.Module.__init__(self)  # it needs no weights of its own
+        nn.Module.__init__(self)  # MLP's makes weights
         self.architecture, self.dropout = original.architecture, original.dropout
         self.up_proj, self.down_proj = original.up_proj, original.down_proj
         self._product = product
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) in its shape."""
-        if x.dtype != torch.float32 or (self.training and self.dropout.p):
+        if x.dtype != torch.float32 or (self.dropout.training and self.dropout.p):
             return super().forward(x)
         up, down = self.up_proj, self.down_proj
         y: Tensor = _ReluMLP.apply(x.flatten(0, -2), up.weight, up.bias, down.weight, down.bias, self._product)
@@ -94,13 +94,15 @@ class _ReluMLP(torch.autograd.Function):
         torch.ops.aten.threshold_backward.grad_input(grad_hidden, hidden, 0, grad_input=grad_hidden)  # ReLU's, in place
         _add_gradient(down, grad, hidden, product)
         _add_gradient(up, grad_hidden, x, product)
-        return product(grad_hidden, up), None, grad_hidden.sum(0), None, grad.sum(0), None
+        needs = ctx.needs_input_grad
+        grad_x = product(grad_hidden, up) if needs[0] else None
+        return grad_x, None, grad_hidden.sum(0) if needs[2] else None, None, grad.sum(0) if needs[4] else None, None
 
 
-def _add_gradient(weight: Tensor, grad: Tensor, x: Tensor, product: Fp16Product) -> None:
-    """Adds that of weight (out, in), from that of x (N, in) weight^T, to the one it has, by the product itself."""
+def _add_gradient(weight: Tensor, grad_y: Tensor, x: Tensor, product: Fp16Product) -> None:
+    """Adds to the gradient of weight (out, in), where y (N, out) = x (N, in) weight^T. The product itself does."""
     if weight.requires_grad:
-        weight.grad = product(grad.mT, x, weight.grad, add=weight.grad is not None)
+        weight.grad = product(grad_y.mT, x, weight.grad, add=weight.grad is not None)
 
 
 def use_fp16_products(model: GPT, product: Fp16Product) -> None:
