@@ -72,32 +72,23 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
     ours = {"train.device": device, "train.precision": precision}
     theirs = "fp32" if precision == "fp16" else precision
     common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
-    compiled = device == "cpu"  # the other way than runs are by themselves
-    found = [
-        Contender("acorn", "acorn_training", common | {"acorn": task.acorn(**ours)}),
-        Contender(
-            "acorn, compiled" if compiled else "acorn, eager",
-            "acorn_training",
-            common | {"acorn": task.acorn(**ours | {"train.compile": compiled, "train.precision": theirs})},
-        ),
-        Contender(
-            "acorn, Muon",
-            "acorn_training",
-            common | {"acorn": task.acorn(**ours, **{"optimizer.name": "muon"})},
-        ),
-        Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}),
+    on_cpu = device == "cpu"
+    ways: list[tuple[str, dict[str, Any], bool]] = [  # name, settings, whether it is measured here
+        ("acorn", {}, True),
+        (f"acorn in {theirs}", {"train.precision": theirs}, theirs != precision),
+        # the other way than runs are by themselves
+        ("acorn, compiled" if on_cpu else "acorn, eager", {"train.compile": on_cpu, "train.precision": theirs}, True),
+        ("acorn, not repeatable", {"train.deterministic": False}, not on_cpu),  # repeatable attention is slower there
+        ("acorn, Muon", {"optimizer.name": "muon"}, True),
+        ("acorn, one sequence a pass", {"train.micro_batch_size": 1}, on_cpu),  # the least memory that a batch takes
     ]
-    if device == "cpu":  # the least memory that a batch takes
-        extra = common | {"acorn": task.acorn(**ours, **{"train.micro_batch_size": 1})}
-        found.insert(3, Contender("acorn, one sequence a pass", "acorn_training", extra))
-    if theirs != precision:
-        extra = common | {"acorn": task.acorn(**ours | {"train.precision": theirs})}
-        found.insert(1, Contender(f"acorn in {theirs}", "acorn_training", extra))
-    if device == "cuda":  # where repeatable attention is slower
-        extra = common | {"acorn": task.acorn(**ours, **{"train.deterministic": False})}
-        found.insert(2, Contender("acorn, not repeatable", "acorn_training", extra))
-    if task.architecture != "seed":  # the seed's loop knows one model only: the same sizes, not the same model
-        found.pop()
+    found = [
+        Contender(name, "acorn_training", common | {"acorn": task.acorn(**ours | changes)})
+        for name, changes, here in ways
+        if here
+    ]
+    if task.architecture == "seed":  # the one model that its loop knows
+        found.append(Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}))
     settings = {
         "config_class": _CLASSES[task.architecture],
         "transformers": _transformers(task),

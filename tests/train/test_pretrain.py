@@ -341,18 +341,44 @@ def test_minutes_end_the_run(tmp_path: Path, run_tiny) -> None:
     assert records[-1]["lr"] < 0.5 * max(record["lr"] for record in records)
 
 
-def test_best_weights_become_final(tmp_path: Path, run_tiny) -> None:
-    """With a rate that ruins the model at the end, final/ holds the weights of the lowest validation loss."""
+def lowest_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation losses of a run that is validated at steps 4, 8 and 12."""
+    losses = iter([6.0, 5.0, 5.5])
+    monkeypatch.setattr(loop_module, "score", lambda *arguments, **options: (next(losses), 1))
+
+
+def test_best_weights_become_final(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """final/ holds the weights of the lowest validation loss."""
+    lowest_in_between(monkeypatch)
     out = tmp_path / "run"
-    ruinous = ["optimizer.lr=0.5", "schedule.name=constant"]
-    run_tiny(out, "checkpoint.final=best", *ruinous, "train.eval_every=2", "train.steps=16")
+    run_tiny(out, "checkpoint.final=best")
     run = RunFolder(out)
-    best = json.loads(run.best.read_text())["step"]
-    evaluation = json.loads(run.evaluation.read_text())
-    assert evaluation["weights_of_step"] == best
-    tensors = load_file(run.final / "model.safetensors")
-    kept = load_file(run.checkpoint(best) / "model.safetensors")
-    assert torch.equal(tensors["model.embed_tokens.weight"], kept["token_embedding.weight"])
+    assert read_sealed_json(run.best)["step"] == 8
+    assert json.loads(run.evaluation.read_text())["weights_of_step"] == 8
+    name = "model.embed_tokens.weight"
+    tensors, kept, last = (
+        load_file(folder / "model.safetensors") for folder in (run.final, run.checkpoint(8), run.checkpoint(12))
+    )
+    assert torch.equal(tensors[name], kept["token_embedding.weight"])
+    assert not torch.equal(tensors[name], last["token_embedding.weight"])
+
+
+@pytest.mark.parametrize(("settings", "told"), [([], True), (["checkpoint.final=best"], False)])
+def test_a_validation_loss_that_rose_is_told(tmp_path: Path, run_tiny, monkeypatch, settings, told) -> None:
+    """And where the best weights are, unless final/ has them."""
+    lowest_in_between(monkeypatch)
+    notes, out = Notes(), tmp_path / "run"
+    run_tiny(out, *settings, progress=notes)
+    found = [text for text in notes.texts if "lowest at step 8 (5.000) and is 5.500 now" in text]
+    assert len(found) == told
+    assert all(str(RunFolder(out).checkpoint(8)) in text for text in found)
+
+
+def test_a_validation_loss_that_did_not_rise_is_not_spoken_of(tmp_path: Path, run_tiny) -> None:
+    notes = Notes()
+    run_tiny(tmp_path / "run", progress=notes)
+    assert notes.texts
+    assert not any("lowest at step" in text for text in notes.texts)
 
 
 def test_evaluation_equals_transformers_on_the_final_folder(whole: Path, text_file: Path) -> None:

@@ -27,7 +27,7 @@ from acorn.run_folder import CONFIG, STATE, TOKENIZER
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 
 
-class Optimizer(Protocol):
+class OptimizerState(Protocol):
     """What of an optimizer is kept and restored.
 
     Attributes:
@@ -101,7 +101,7 @@ def save_checkpoint(
     config: Config,
     tokenizer_json: str,
     model: nn.Module,
-    optimizers: Sequence[Optimizer],
+    optimizers: Sequence[OptimizerState],
     counters: Counters,
     resolved: dict[str, Any],
 ) -> None:
@@ -154,7 +154,7 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
 _MEND = "name the run folder, whose newest whole checkpoint is used, or restore it from a copy"
 
 
-def restore(model: nn.Module, optimizers: Sequence[Optimizer], checkpoint: Checkpoint) -> None:
+def restore(model: nn.Module, optimizers: Sequence[OptimizerState], checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's weights and optimizer state into `model` and `optimizers`, in place.
 
     Raises:
@@ -188,7 +188,7 @@ def restore(model: nn.Module, optimizers: Sequence[Optimizer], checkpoint: Check
                 optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
-def optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizers: Sequence[OptimizerState]) -> dict[str, Tensor]:
     """Every optimizer tensor under the name <parameter>.<state>."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
@@ -244,5 +244,5 @@ _COUNTER_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
+def _parameters(optimizer: OptimizerState) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -22,6 +22,9 @@ from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 
+RISEN = 1.01
+"""A last validation loss this many times the lowest is no noise: both are of the same tokens."""
+
 
 def finish_run(
     run: RunFolder,
@@ -38,6 +41,8 @@ def finish_run(
     evaluation.json names the step, so that a run killed anywhere in here is seen as unfinished and ends up equal.
     """
     step = counters.step
+    if config.checkpoint.final == "last":
+        _note_a_rise(run, counters, progress)
     if config.checkpoint.final == "best" and counters.best_step not in (None, step):
         best = run.checkpoint(counters.best_step or step)
         if best.is_dir():
@@ -65,6 +70,19 @@ def finish_run(
     write_sealed_json(run.evaluation, {"step": counters.step, "weights_of_step": step, **evaluation})
     write_loss_picture(run.root)
     write_report(run.root)
+
+
+def _note_a_rise(run: RunFolder, counters: Counters, progress: Progress) -> None:
+    """Says where the best weights are, if they are not the last ones."""
+    best, last = counters.best_loss, counters.valid_loss
+    if best is None or last is None or last < RISEN * best:
+        return
+    progress.note(
+        f"Validation loss was lowest at step {counters.best_step:,} ({best:.3f}) and is {last:.3f} now: the model "
+        "learns its text by heart, or the learning rate is too high. final/ has the last weights, "
+        f"{run.checkpoint(counters.best_step or 0)} the best. More text, fewer steps or model.dropout=0.1 help; "
+        "checkpoint.final=best makes final/ of the best weights."
+    )
 
 
 def is_finished(run: RunFolder, step: int) -> bool:
