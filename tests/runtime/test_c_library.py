@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,16 @@ def test_headers_in_the_working_directory_are_not_its_headers(monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "vectors.h").write_text("#error another program's file\n")
+    assert not isinstance(c_library(*FILES[1]), str)
+
+
+@needs_compiler
+def test_a_compiler_of_cplusplus_takes_it_for_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++")
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert not isinstance(c_library(*FILES[1]), str)
 
 

@@ -73,7 +73,7 @@ def _compile(command: list[str], headers: dict[str, bytes], name: str, source: b
             Path(place, file).write_bytes(content)
         output = Path(place, "library.so")
         subprocess.run(
-            [*command, f"{place}/{name}.c", "-o", str(output), "-lm"],
+            [*command, "-x", "c", f"{place}/{name}.c", "-o", str(output), "-lm"],
             stdin=subprocess.DEVNULL,
             check=True,
             capture_output=True,
