@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 import torch
+from cpus import needs_fp16
+from torch import Tensor
 
 from acorn.checkpoint.training_state import Counters
-from acorn.config import Config, ModelConfig, TrainConfig
+from acorn.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from acorn.errors import ResourceError
 from acorn.runtime.device import Runtime, choose_runtime
 from acorn.train import budget
+from acorn.train.network import build_network
 
 CONFIG = Config(model=ModelConfig(n_layer=1, n_embd=16, n_head=2, vocab_size=20), train=TrainConfig(device="cpu"))
 
@@ -40,16 +47,88 @@ def test_any_other_failure_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) 
         budget.plan_run(CONFIG)
 
 
-@pytest.mark.parametrize(("dropout", "architecture"), [(0.0, "modern"), (0.1, "gpt2")])
-def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float, architecture: str) -> None:
-    """Instead of T of them for each token, head and layer it takes some room for every thread; with dropout both."""
-    sizes = {"n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "block_size": 200}
-    config = Config(model=ModelConfig(**sizes, architecture=architecture, dropout=dropout))
-    runtimes = [Runtime("cpu", "fp16" if own else "fp32", False, 2, True, fp16_products=own) for own in (False, True)]
-    with_weights, without = (budget.step_memory(config, runtime, 5) for runtime in runtimes)
-    room = budget.attention_room(200, 16, 2)
-    assert 2 * 2.5e6 < room < 2 * 4e6
-    assert with_weights - without == (0 if dropout else 3 * 4 * 200 * 200 * 4 * 5) - room
+@pytest.mark.parametrize(("dropout", "kept"), [(0.0, 0), (0.1, 3 * 4)])
+def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float, kept: int) -> None:
+    """Some room for every thread stands for them; with dropout there are both."""
+    sizes = {"architecture": "seed", "n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "dropout": dropout}
+    runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
+    needed = []
+    for block_size, sequences in ((100, 10), (200, 5)):
+        config = Config(model=ModelConfig(**sizes, block_size=block_size), optimizer=OptimizerConfig(name="adamw"))
+        room = budget.attention_room(block_size, 16, 2)
+        assert 2 * 2.5e6 < room < 2 * 4e6
+        positions = 16 * block_size * 64
+        needed.append(budget.step_memory(config, runtime, sequences) - room - positions)
+    assert needed[1] - needed[0] == 3 * 4 * 1000 * (200 - 100) * kept
+
+
+def kept_by(config: Config, runtime: Runtime) -> int:
+    """Bytes that PyTorch is handed to keep for the backward pass of 32 x 64 tokens, weights left out."""
+    model, _ = build_network(config, runtime)
+    model.init_weights(0)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    ids = torch.zeros(32, 64, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), runtime.autocast():
+        loss = model(ids, ids)
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept}
+    del loss
+    return sum(size for place, size in storages.items() if place not in own)
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize("shape", [{}, {"head_width": 128}, {"head_width": 128, "n_kv_head": 1, "n_inner": 128}])
+def test_a_layer_of_modern_keeps_as_much_as_is_planned(shape: dict[str, Any]) -> None:
+    check_a_layer(Runtime("cpu", "bf16", False, 2, True), architecture="modern", **shape)
+
+
+@needs_fp16
+@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+def test_a_layer_with_products_in_fp16_keeps_as_much_as_is_planned(architecture: str) -> None:
+    check_a_layer(Runtime("cpu", "fp16", False, 2, True, fp16_products=True), architecture=architecture)
+
+
+def check_a_layer(runtime: Runtime, **shape: Any) -> None:
+    sizes = {"n_embd": 128, "n_head": 2, "block_size": 64, "vocab_size": 97} | shape
+    adamw = OptimizerConfig(name="adamw")
+    one, two = (Config(model=ModelConfig(n_layer=n, **sizes), optimizer=adamw) for n in (1, 2))
+    block = build_network(one, runtime)[0].blocks[0]
+    in_bf16 = 2 * sum(p.numel() for p in block.parameters() if p.ndim == 2) * (runtime.precision == "bf16")
+    of_weights = 16 * sum(p.numel() for p in block.parameters())  # with gradients and AdamW's state, all in fp32
+    planned = budget.step_memory(two, runtime, 32) - budget.step_memory(one, runtime, 32) - of_weights
+    assert kept_by(two, runtime) - kept_by(one, runtime) - in_bf16 == pytest.approx(planned, rel=0.1)
+
+
+STEPS = """
+from acorn.config import Config, ModelConfig, OptimizerConfig
+from acorn.runtime.device import Runtime
+from acorn.runtime.memory import resident_memory
+from acorn.train.budget import LIBRARIES, step_memory
+from acorn.train.calibration import _Network
+
+model = ModelConfig(n_layer=4, n_embd=256, block_size=256, vocab_size=8192)
+config = Config(model=model, optimizer=OptimizerConfig(name="adamw"))
+runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
+before = resident_memory()
+with runtime.start():
+    network = _Network(config, runtime, 4)
+    for _ in range(30):
+        network.step(1, 1)
+    taken = resident_memory() - before  # nothing goes back to the system yet
+print(taken / (LIBRARIES + step_memory(config, runtime, 1)))
+"""
+
+
+@needs_fp16
+def test_a_pass_of_one_sequence_takes_what_is_planned() -> None:
+    """0.9 times what is planned; with rooms to pack in that glibc does not give out again it was 1.2 to 1.3 times."""
+    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.05
 
 
 def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:

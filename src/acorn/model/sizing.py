@@ -66,7 +66,7 @@ def training_memory(
     activation_bytes: int,
     device: str,
     fused: bool,
-    keeps_weights: bool = True,
+    fp16_products: bool = False,
 ) -> int:
     """Bytes that a training step needs at its peak: weights, gradients, optimizer, activations, a chunk of logits.
 
@@ -75,21 +75,24 @@ def training_memory(
         micro_batch_size: sequences of one forward pass.
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32 and where only products are in fp16).
         fused: what stands between a block's products is compiled or in C, and keeps less for the backward pass.
-        keeps_weights: attention that is written out on a CPU keeps its weights for the backward pass.
+        fp16_products: products alone are in fp16, on a CPU; unless weights are dropped, attention then keeps none.
     """
     fixed = size_of(config).parameters * (4 + 4) + optimizer_bytes(config, optimizer)
     tokens = micro_batch_size * config.block_size
     adds_in_place = device == "cpu" and fused and activation_bytes == 4 and tokens <= GROUP["cpu"]
     if not adds_in_place:  # the head's gradient of a pass, beside that which it is added to
         fixed += 4 * config.vocab_size * config.n_embd
-    stream, inner, heads, passing = (_KEPT_FUSED.get(device, _KEPT) if fused else _KEPT)[config.architecture]
+    kept = _KEPT_FUSED.get(device, _KEPT) if fused else _KEPT
+    if fp16_products and not config.dropout:
+        kept = _KEPT_IN_FP16
+    stream, inner, heads, passing = kept[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * narrow)
     per_token += (
         config.n_layer
         * config.heads
         * config.block_size
-        * _bytes_of_weight(config, activation_bytes, device, keeps_weights)
+        * _bytes_of_weight(config, activation_bytes, device, not fp16_products)
     )
     if config.dropout and config.architecture == "seed":  # the mask within the MLP
         per_token += config.n_layer * activation_bytes * config.mlp_hidden
@@ -120,3 +123,7 @@ norms and what they are made of); widths of the MLP in the products' precision (
 not counted apart, q, k, v and attention's output); widths of all heads in that precision; and what comes and goes
 while one layer is gone through backwards, in widths of the stream in the products' precision. Counted from what steps
 were seen to take."""
+
+_KEPT_IN_FP16 = {"seed": (4, 1, 4, 16), "gpt2": (4, 2, 4, 16), "modern": (4, 3, 6, 24)}
+"""The same where products alone are in fp16 and nothing is dropped. What is kept is counted as it is stored: there is
+little else, while PyTorch's own products and attention leave gaps between what they keep, of up to its half."""

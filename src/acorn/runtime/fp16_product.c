@@ -10,8 +10,8 @@ int32_t multiply(
     int64_t b_column, float *c, int64_t c_matrix, int64_t c_row, int64_t count, int64_t M, int64_t N, int64_t K,
     int32_t add, const float *bias, int32_t relu, int32_t n_threads
 ) {
-    char *memory = aligned_alloc(64, (long)n_threads * ROOM);
-    if (!memory) return 1;
+    char *taken = malloc((long)n_threads * ROOM + LINE), *memory = next_line(taken);
+    if (!taken) return 1;
     const finish then = {bias, relu};
     const int apart = count >= n_threads; // each thread takes matrices of its own
 #pragma omp parallel num_threads(n_threads)
@@ -25,7 +25,7 @@ int32_t multiply(
             multiply_one(from, by, to, c_row, M, N, K, add, then, &room, apart ? 0 : me, apart ? 1 : threads);
         }
     }
-    free(memory);
+    free(taken);
     return 0;
 }
 

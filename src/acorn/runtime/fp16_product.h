@@ -32,6 +32,12 @@ typedef struct {
     long row, column;
 } matrix;
 
+enum { LINE = 64 }; // bytes of a cache's line
+
+// The first of them that begins at `place` or after it. With malloc it stands for aligned_alloc, whose blocks glibc
+// before 2.38 cannot give out again: it wants more room than a block that was given back has.
+static inline char *next_line(char *place) { return (char *)(((uintptr_t)place + LINE - 1) / LINE * LINE); }
+
 static inline long least(long a, long b) { return a < b ? a : b; }
 
 static inline floats size_of_each(floats x) { return (floats)((words)x & 0x7fffffff); }

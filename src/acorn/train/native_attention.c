@@ -85,8 +85,8 @@ int32_t causal_attention(
     int32_t n_threads
 ) {
     const long bytes = workspace_size(T, D), group = H / K;
-    char *memory = aligned_alloc(64, n_threads * bytes);
-    if (!memory) return 1;
+    char *taken = malloc(n_threads * bytes + LINE), *memory = next_line(taken);
+    if (!taken) return 1;
 #pragma omp parallel num_threads(n_threads)
     {
         const workspace at = workspace_in(memory + this_thread() * bytes, T, D);
@@ -108,7 +108,7 @@ int32_t causal_attention(
                 multiply_packed(weights, at.values, at.products.left, to_y, y.token, queries, D, end);
             }
     }
-    free(memory);
+    free(taken);
     return 0;
 }
 
@@ -118,8 +118,8 @@ int32_t causal_attention_backward(
     int64_t T, int64_t D, float scale, int32_t n_threads
 ) {
     const long bytes = workspace_size(T, D), group = H / K;
-    char *memory = aligned_alloc(64, n_threads * bytes);
-    if (!memory) return 1;
+    char *taken = malloc(n_threads * bytes + LINE), *memory = next_line(taken);
+    if (!taken) return 1;
 #pragma omp parallel num_threads(n_threads)
     {
         const workspace at = workspace_in(memory + this_thread() * bytes, T, D);
@@ -154,6 +154,6 @@ int32_t causal_attention_backward(
                 }
         }
     }
-    free(memory);
+    free(taken);
     return 0;
 }
