@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from acorn.config import Config, ModelConfig
+from acorn.config_files import with_values
 from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, rotary_tables
 from acorn.model.kv_cache import KVCache
 from acorn.runtime.device import Runtime
 from acorn.train.native_block import (
     NativeCausalAttention,
+    NativeGELU,
     NativePlaceHeads,
     NativeRMSNorm,
     NativeSwiGLU,
@@ -103,6 +105,28 @@ def test_swiglu(F: int, dtype: torch.dtype, tolerance: float) -> None:
     near(up.grad, exact_up.grad, tolerance)
 
 
+@pytest.mark.parametrize("F", [1, 16, 37])
+@pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
+def test_gelu(F: int, dtype: torch.dtype, tolerance: float) -> None:
+    x = (3 * some(3, 5, F, seed=1)).to(dtype).requires_grad_()
+    exact_x = x.detach().double().requires_grad_()
+    y, wanted = NativeGELU(library(), threads=2)(x), nn.GELU(approximate="tanh")(exact_x)
+    grad = some(3, 5, F, seed=2).to(dtype)
+    y.backward(grad)
+    wanted.backward(grad.double())
+    assert y.dtype == dtype
+    near(y, wanted, tolerance)
+    near(x.grad, exact_x.grad, tolerance)
+
+
+def test_gelu_of_very_large_numbers() -> None:
+    x = torch.tensor([-1e15, -1e5, -20.0, 0.0, 20.0, 1e5, 1e15]).requires_grad_()
+    y = NativeGELU(library(), threads=1)(x)
+    y.sum().backward()
+    torch.testing.assert_close(y.detach(), x.detach().clamp(min=0))
+    torch.testing.assert_close(x.grad, torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0]))
+
+
 @pytest.mark.parametrize(("queries", "begin"), [(1, 0), (5, 0), (16, 0), (70, 0), (3, 40), (20, 16)])
 @pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
 def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tolerance: float) -> None:
@@ -126,6 +150,7 @@ def test_numbers_that_are_not_finite_stay_so() -> None:
     assert NativeCausalAttention(library(), threads=1).weights(nan, nan, 0).isnan().sum() == 6
     x = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
     assert NativeRMSNorm(nn.RMSNorm(2, 1e-6), library(), threads=1)(x).isnan().any(1).all()
+    assert NativeGELU(library(), threads=1)(x).isfinite().tolist() == [[False, True], [False, True]]
     assert NativeSwiGLU(library(), threads=1)(x, torch.ones(2, 2)).isfinite().tolist() == [
         [False, True],
         [False, True],
@@ -193,6 +218,8 @@ def test_rows_that_begin_at_different_places() -> None:
 
 
 def test_what_the_c_does_not_know_goes_pytorchs_way() -> None:
+    numbers = some(3, 5).double()
+    assert torch.equal(NativeGELU(library(), threads=1)(numbers), nn.GELU(approximate="tanh")(numbers))
     norm = NativeRMSNorm(nn.RMSNorm(8, 1e-6), library(), threads=1)
     x, rotation = some(1, 3, 2, 8), rotary_tables(torch.arange(3), 8, 100.0)
     with torch.autocast("cpu", dtype=torch.float16):
@@ -208,6 +235,8 @@ def test_where_they_are_used() -> None:
     eager, compiled = (build_network(config, Runtime("cpu", "fp32", on, 1, True))[0] for on in (False, True))
     assert {type(module) for module in eager.modules()} >= {NativeRMSNorm, NativePlaceHeads, NativeSwiGLU}
     assert nn.RMSNorm not in {type(module) for module in eager.modules()}
+    gpt2 = with_values(config, {"model.architecture": "gpt2"})
+    assert NativeGELU in {type(m) for m in build_network(gpt2, Runtime("cpu", "fp32", False, 1, True))[0].modules()}
     assert NativeRMSNorm not in {type(module) for module in compiled.modules()}
     assert [name for name, _ in eager.named_parameters()] == [name for name, _ in compiled.named_parameters()]
     assert native_block_library("cuda") == "the model is on cuda, not on the CPU"

@@ -213,6 +213,8 @@ class MLP(nn.Module):
         if modern:
             self.gate_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=False)
             self.swiglu = SwiGLU()
+        if self.architecture == "gpt2":
+            self.gelu = nn.GELU(approximate="tanh")
         self.up_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=not modern)
         self.down_proj = nn.Linear(config.mlp_hidden, config.n_embd, bias=not modern)
         self.dropout = Dropout(config.dropout)
@@ -221,7 +223,7 @@ class MLP(nn.Module):
         if self.architecture == "seed":
             return self.down_proj(self.dropout(F.relu(self.up_proj(x))))  # (B, T, F) -> (B, T, C)
         if self.architecture == "gpt2":
-            return self.dropout(self.down_proj(F.gelu(self.up_proj(x), approximate="tanh")))
+            return self.dropout(self.down_proj(self.gelu(self.up_proj(x))))
         return self.dropout(self.down_proj(self.swiglu(self.gate_proj(x), self.up_proj(x))))
 
 

@@ -1,4 +1,4 @@
-"""What a block does beside its products, in C: RMSNorm, rotation, attention's softmax and SwiGLU.
+"""What a block does beside its products, in C: RMSNorm, rotation, attention's softmax, SwiGLU and GELU.
 
 PyTorch's own operations for these take as long as all products do (docs/lab-notebook.md). The modules here take the
 places of the model's and have the same parameters; where an input is not what the C takes, they do as the model's.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acorn.model.attention import CausalAttention
@@ -183,16 +184,45 @@ class _SwiGLU(torch.autograd.Function):
         return grad_gate, grad_up, None, None
 
 
+class NativeGELU(_InC):
+    """The same as nn.GELU with tanh, up to rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape."""
+        if x.dtype not in TYPES:
+            return F.gelu(x, approximate="tanh")
+        return _GELU.apply(x.contiguous(), self._library, self._threads)
+
+
+class _GELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, library: ctypes.CDLL, threads: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.rest = library, threads
+        y = torch.empty_like(x)
+        library.gelu(x.data_ptr(), TYPES[x.dtype], x.numel(), y.data_ptr(), threads)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        library, threads = ctx.rest
+        grad_y, grad_x = grad_outputs[0].contiguous(), torch.empty_like(x)
+        library.gelu_backward(x.data_ptr(), TYPES[x.dtype], x.numel(), grad_y.data_ptr(), grad_x.data_ptr(), threads)
+        return grad_x, None, None
+
+
 NATIVE: dict[type, Callable[[ctypes.CDLL, int], nn.Module]] = {
     CausalAttention: NativeCausalAttention,
     PlaceHeads: NativePlaceHeads,
     SwiGLU: NativeSwiGLU,
+    nn.GELU: NativeGELU,
 }
 """Module without parameters -> what takes its place."""
 
 
 def use_native_blocks(model: GPT, runtime: Runtime) -> None:
-    """Lets `model` take RMSNorm, rotation, attention's softmax and SwiGLU in C where that can be had."""
+    """Lets `model` take RMSNorm, rotation, attention's softmax, SwiGLU and GELU in C where that can be had."""
     library = native_block_library(runtime.device)
     if isinstance(library, str):
         return
@@ -222,6 +252,8 @@ def native_block_library(device: str) -> ctypes.CDLL | str:
             "causal_softmax_backward": [pointer, pointer, number, size, size, size, real, pointer, number],
             "swiglu": [pointer, pointer, number, size, pointer, number],
             "swiglu_backward": [pointer, pointer, number, size, pointer, pointer, pointer, number],
+            "gelu": [pointer, number, size, pointer, number],
+            "gelu_backward": [pointer, number, size, pointer, pointer, number],
         }.items():
             function = getattr(library, name)
             function.argtypes, function.restype = types, None
