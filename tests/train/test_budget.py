@@ -47,9 +47,9 @@ def test_any_other_failure_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) 
         budget.plan_run(CONFIG)
 
 
-@pytest.mark.parametrize(("dropout", "kept"), [(0.0, 0), (0.1, 3 * 4)])
-def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float, kept: int) -> None:
-    """Some room for every thread stands for them; with dropout there are both."""
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float) -> None:
+    """Some room for every thread stands for them."""
     sizes = {"architecture": "seed", "n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "dropout": dropout}
     runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
     needed = []
@@ -59,7 +59,7 @@ def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float, kept: 
         assert 2 * 2.5e6 < room < 2 * 4e6
         positions = 16 * block_size * 64
         needed.append(budget.step_memory(config, runtime, sequences) - room - positions)
-    assert needed[1] - needed[0] == 3 * 4 * 1000 * (200 - 100) * kept
+    assert needed[1] == needed[0]
 
 
 def kept_by(config: Config, runtime: Runtime) -> int:
@@ -89,8 +89,10 @@ def test_a_layer_of_modern_keeps_as_much_as_is_planned(shape: dict[str, Any]) ->
 
 @needs_fp16
 @pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
-def test_a_layer_with_products_in_fp16_keeps_as_much_as_is_planned(architecture: str) -> None:
-    check_a_layer(Runtime("cpu", "fp16", False, 2, True, fp16_products=True), architecture=architecture)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_layer_with_products_in_fp16_keeps_as_much_as_is_planned(architecture: str, dropout: float) -> None:
+    runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
+    check_a_layer(runtime, architecture=architecture, dropout=dropout)
 
 
 def check_a_layer(runtime: Runtime, **shape: Any) -> None:
@@ -128,7 +130,7 @@ print(taken / (LIBRARIES + step_memory(config, runtime, 1)))
 def test_a_pass_of_one_sequence_takes_what_is_planned() -> None:
     """0.9 times what is planned; with rooms to pack in that glibc does not give out again it was 1.2 to 1.3 times."""
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 1.05
+    assert 0.7 < float(done.stdout) < 1.05
 
 
 def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:

@@ -69,11 +69,63 @@ def test_the_future_is_not_seen() -> None:
     assert not torch.equal(changed[:, :, 250:], y[:, :, 250:])
 
 
-def test_any_number_of_threads_gives_the_same() -> None:
+def kept_weights(B: int, H: int, K: int, T: int, dropout_p: float, seed: int) -> Tensor:
+    """Which weights dropout leaves (B, H, T, T): all are the same at first, and the values take them apart."""
+    torch.manual_seed(seed)
+    q, k, v = torch.zeros(B, H, T, T), torch.zeros(B, K, T, T), torch.eye(T).expand(B, K, T, T)
+    return attention()(q, k, v, dropout_p) > 0
+
+
+@pytest.mark.parametrize(("T", "H", "K"), [(1, 1, 1), (5, 2, 1), (96, 4, 2), (130, 2, 2)])
+def test_output_and_gradients_with_dropout(T: int, H: int, K: int) -> None:
+    D, p = T, 0.25
+    q, k, v = some(2, H, T, D, 1), some(2, K, T, D, 2), some(2, K, T, D, 3, in_place=True)
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    torch.manual_seed(5)
+    y = attention()(q, k, v, p)
+    exact_k, exact_v = (x.repeat_interleave(H // K, dim=1) for x in exact[1:])
+    scores = (exact[0] @ exact_k.mT / D**0.5).masked_fill(torch.ones(T, T).triu(1) > 0, -torch.inf)
+    wanted = (scores.softmax(-1) * kept_weights(2, H, K, T, p, 5) / (1 - p)) @ exact_v
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
+    ours, theirs = torch.autograd.grad(y, (q, k, v), grad), torch.autograd.grad(wanted, exact, grad.double())
+    for one, other in zip((y, *ours), (wanted, *theirs), strict=True):
+        assert (one.detach() - other.detach()).norm() <= 0.005 * other.norm() + 1e-3
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
+def test_each_weight_is_dropped_by_itself(p: float) -> None:
+    B, H, T = 3, 4, 256
+    kept = kept_weights(B, H, H, T, p, 5)
+    seen = torch.ones(T, T).tril() > 0
+    assert not kept[..., ~seen].any()
+    n = B * H * int(seen.sum())
+    assert kept.sum().item() == pytest.approx((1 - p) * n, abs=5 * (n * p * (1 - p)) ** 0.5)
+    rest = (kept.double() - (1 - p))[..., T // 2 :, : T // 2]  # keys that all these queries see
+    pairs = {
+        "sequences": (rest[0], rest[1]),
+        "heads": (rest[:, 0], rest[:, 1]),
+        "queries": (rest[..., 1:, :], rest[..., :-1, :]),
+        "keys": (rest[..., 1:], rest[..., :-1]),
+        "diagonals": (rest[..., 1:, 1:], rest[..., :-1, :-1]),
+    }
+    for name, (one, other) in pairs.items():
+        spread = p * (1 - p) * one.numel() ** 0.5
+        assert abs((one * other).sum().item()) < 5 * spread, name
+
+
+def test_the_weights_that_are_dropped_hang_on_pytorchs_seed() -> None:
+    one, again, other = (kept_weights(1, 2, 2, 64, 0.5, seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.2])
+def test_any_number_of_threads_gives_the_same(dropout_p: float) -> None:
     found = []
     for threads in (1, 2, 5):
         q, k, v = (some(2, heads, 200, 16, 1) for heads in (4, 2, 2))
-        y = attention(threads)(q, k, v)
+        torch.manual_seed(0)
+        y = attention(threads)(q, k, v, dropout_p)
         found.append((y, *torch.autograd.grad(y, (q, k, v), torch.ones_like(y))))
     for others in found[1:]:
         assert all(map(torch.equal, found[0], others))
@@ -81,10 +133,6 @@ def test_any_number_of_threads_gives_the_same() -> None:
 
 def test_what_the_c_does_not_know_goes_the_original_way() -> None:
     q, k, v = (some(1, 1, 9, 8, seed) for seed in (1, 2, 3))
-    torch.manual_seed(0)
-    dropped = attention()(q, k, v, 0.5)
-    torch.manual_seed(0)
-    assert torch.equal(dropped, CausalAttention()(q, k, v, 0.5))
     narrow = [x.detach().bfloat16() for x in (q, k, v)]
     assert torch.equal(attention()(*narrow), CausalAttention()(*narrow))
     turned = [x.detach().mT.contiguous().mT for x in (q, k, v)]  # whose heads do not lie in one piece

@@ -112,7 +112,7 @@ static inline __attribute__((always_inline)) void attend_as(
 static inline __attribute__((always_inline)) floats activated(floats x, int activation) {
     if (activation == RELU) return larger(all(0), x); // NaN stays NaN
     if (activation == SWIGLU) return x * sigmoid(x);
-    return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); // GPT-2's GELU, since 1 + tanh(z) = 2 sigmoid(2 z)
+    return gelu_of(x);
 }
 
 // Floats of room that `decode` works in: activations, inputs of a product as it wants them, a row of scores a thread.

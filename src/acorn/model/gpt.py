@@ -214,7 +214,7 @@ class MLP(nn.Module):
             self.gate_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=False)
             self.swiglu = SwiGLU()
         if self.architecture == "gpt2":
-            self.gelu = nn.GELU(approximate="tanh")
+            self.gelu = GELU()
         self.up_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=not modern)
         self.down_proj = nn.Linear(config.mlp_hidden, config.n_embd, bias=not modern)
         self.dropout = Dropout(config.dropout)
@@ -225,6 +225,14 @@ class MLP(nn.Module):
         if self.architecture == "gpt2":
             return self.dropout(self.down_proj(self.gelu(self.up_proj(x))))
         return self.dropout(self.down_proj(self.swiglu(self.gate_proj(x), self.up_proj(x))))
+
+
+class GELU(nn.Module):
+    """The activation of gpt2's MLP. A module without parameters, so that others can take its place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape."""
+        return F.gelu(x, approximate="tanh")
 
 
 class SwiGLU(nn.Module):

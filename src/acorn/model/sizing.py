@@ -75,7 +75,7 @@ def training_memory(
         micro_batch_size: sequences of one forward pass.
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32 and where only products are in fp16).
         fused: what stands between a block's products is compiled or in C, and keeps less for the backward pass.
-        fp16_products: products alone are in fp16, on a CPU; unless weights are dropped, attention then keeps none.
+        fp16_products: products alone are in fp16, on a CPU; attention then keeps no weights.
     """
     fixed = size_of(config).parameters * (4 + 4) + optimizer_bytes(config, optimizer)
     tokens = micro_batch_size * config.block_size
@@ -83,32 +83,29 @@ def training_memory(
     if not adds_in_place:  # the head's gradient of a pass, beside that which it is added to
         fixed += 4 * config.vocab_size * config.n_embd
     kept = _KEPT_FUSED.get(device, _KEPT) if fused else _KEPT
-    if fp16_products and not config.dropout:
-        kept = _KEPT_IN_FP16
-    stream, inner, heads, passing = kept[config.architecture]
+    stream, inner, heads, passing = (_KEPT_WITH_FP16_PRODUCTS if fp16_products else kept)[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
+    if config.dropout and config.architecture == "seed":  # the mask within the MLP and, not yet counted, what it leaves
+        narrow += (2 if fp16_products else 1) * config.mlp_hidden
+    elif config.dropout and (fp16_products or (device == "cpu" and config.architecture == "modern")):
+        narrow += 2 * config.n_embd  # the masks of what attention and the MLP give
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * narrow)
-    per_token += (
-        config.n_layer
-        * config.heads
-        * config.block_size
-        * _bytes_of_weight(config, activation_bytes, device, not fp16_products)
-    )
-    if config.dropout and config.architecture == "seed":  # the mask within the MLP
-        per_token += config.n_layer * activation_bytes * config.mlp_hidden
+    if not fp16_products:
+        of_weight = _bytes_of_weight(config, activation_bytes, device)
+        per_token += config.n_layer * config.heads * config.block_size * of_weight
     logits = min(tokens, GROUP[device]) * activation_bytes
     if not (device == "cuda" and fused):  # there the pass over the logits keeps fp32 numbers to itself
         logits += min(tokens, CHUNK[device]) * 8
     return fixed + tokens * (per_token + activation_bytes * passing * config.n_embd) + logits * config.vocab_size
 
 
-def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str, kept: bool) -> int:
+def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) -> int:
     """Bytes that the backward pass needs for one of attention's weights."""
     drops = config.dropout > 0 and config.architecture != "modern"
     if device == "cpu" and drops:
         return 3 * activation_bytes  # the weight, its factor, their product
     if device == "cpu":
-        return activation_bytes if kept and config.block_size <= LONGEST else 0
+        return activation_bytes if config.block_size <= LONGEST else 0
     knows_dropout = device == "cuda" and activation_bytes == 2  # the fused kernel, which keeps no weights
     return 24 if drops and not knows_dropout else 0
 
@@ -124,6 +121,7 @@ not counted apart, q, k, v and attention's output); widths of all heads in that 
 while one layer is gone through backwards, in widths of the stream in the products' precision. Counted from what steps
 were seen to take."""
 
-_KEPT_IN_FP16 = {"seed": (4, 1, 4, 16), "gpt2": (4, 2, 4, 16), "modern": (4, 3, 6, 24)}
-"""The same where products alone are in fp16 and nothing is dropped. What is kept is counted as it is stored: there is
-little else, while PyTorch's own products and attention leave gaps between what they keep, of up to its half."""
+_KEPT_WITH_FP16_PRODUCTS = {"seed": (4, 1, 4, 16), "gpt2": (4, 2, 4, 16), "modern": (4, 3, 6, 24)}
+"""The same where products alone are in fp16. What a layer keeps is counted as it is stored, as if each head had keys
+and values of its own. There is little else, while PyTorch's own products and attention leave holes in the heap of up to
+half of what they keep: so `_KEPT` was fitted to what steps took."""

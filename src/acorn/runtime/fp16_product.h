@@ -32,14 +32,6 @@ typedef struct {
     long row, column;
 } matrix;
 
-enum { LINE = 64 }; // bytes of a cache's line
-
-// The first of them that begins at `place` or after it. With malloc it stands for aligned_alloc, whose blocks glibc
-// before 2.38 cannot give out again: it wants more room than a block that was given back has.
-static inline char *next_line(char *place) { return (char *)(((uintptr_t)place + LINE - 1) / LINE * LINE); }
-
-static inline long least(long a, long b) { return a < b ? a : b; }
-
 static inline floats size_of_each(floats x) { return (floats)((words)x & 0x7fffffff); }
 
 // The power of two that brings `most` under LARGEST; what takes it back is written to `back`. What is not finite stays
@@ -206,7 +198,7 @@ typedef struct {
     const float *bias; // of each column, added; NULL: none
     int relu; // then negatives become 0
 } finish;
-static const finish NOTHING = {0};
+static const finish NO_FINISH = {0};
 
 static void finish_columns(finish then, float *c, long c_row, long rows, long columns) {
     if (!then.bias && !then.relu) return;
@@ -289,8 +281,8 @@ static void multiply_block(
                 else multiply_edge(from, turned, right.numbers, deep, scale, to, c_row, in_rows, in_columns, adds);
             }
         }
-        if (then.bias && j) then.bias += COLUMNS;
-        finish_columns(then, c + j, c_row, rows, in_columns); // while they are in the cache
+        const finish here = {then.bias ? then.bias + j : NULL, then.relu};
+        finish_columns(here, c + j, c_row, rows, in_columns); // while they are in the cache
     }
 }
 
@@ -332,7 +324,7 @@ static void multiply_one(
             }
             multiply_rows(
                 of_a, room->right, room->left, c + n, c_row, M, columns, depth, add || k,
-                k + depth == K ? now : NOTHING, me, team
+                k + depth == K ? now : NO_FINISH, me, team
             );
             if (team > 1) { // before the others pack anew
 #pragma omp barrier

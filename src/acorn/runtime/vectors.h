@@ -27,6 +27,13 @@ typedef int32_t integers __attribute__((vector_size(4 * WIDTH), aligned(4)));
 typedef float four_floats __attribute__((vector_size(16), aligned(4)));
 
 enum type { FP32, BF16, INT8 };
+enum { LINE = 64 }; // bytes that a cache takes from memory at once
+
+static inline long least(long a, long b) { return a < b ? a : b; }
+
+// The first line that begins at `place` or after it. With malloc it stands for aligned_alloc, whose blocks glibc before
+// 2.38 cannot give out again: it wants more room than a block that was given back has.
+static inline char *next_line(char *place) { return (char *)(((uintptr_t)place + LINE - 1) / LINE * LINE); }
 
 // Numbers of 16 bits as words and back. Intel's own names for it, since GCC puts it together from halves of registers.
 static inline __attribute__((always_inline)) words widened(halves narrow) {
@@ -125,6 +132,8 @@ static inline __attribute__((always_inline)) floats larger(floats a, floats b) {
     return (floats)((first & (integers)a) | (~first & (integers)b));
 }
 
+static inline __attribute__((always_inline)) floats smaller(floats a, floats b) { return -larger(-a, -b); }
+
 // NaN is passed over: it comes back in the exponentials, and so in their sum.
 static inline float largest_of(floats v) {
     float most = -INFINITY;
@@ -153,6 +162,23 @@ static inline __attribute__((always_inline)) floats sigmoid(floats x) {
     const floats small = exponential(-larger(x, -x)); // e^-|x|
     const integers positive = x > 0;
     return (floats)((positive & (integers)all(1)) | (~positive & (integers)small)) / (1 + small);
+}
+
+// GPT-2's GELU is x (1 + tanh(u)) / 2 or x sigmoid(2 u), where 2 u = x (GELU_SLOPE + GELU_BEND x^2).
+static const float GELU_SLOPE = 1.59576912f, GELU_BEND = 0.0713548163f; // 2 sqrt(2 / pi), and 0.044715 times that
+enum { GELU_FLAT = 20 }; // beyond which it is zero on the left, and x on the right
+
+// Under -GELU_FLAT as there, or `sigmoid`, which ends at e^-87, times a very large number would be seen. NaN stays NaN.
+static inline __attribute__((always_inline)) floats gelu_of(floats x) {
+    x = larger(all(-GELU_FLAT), x);
+    return x * sigmoid(x * (GELU_SLOPE + GELU_BEND * x * x));
+}
+
+// Its derivative: that of x s, for a sigmoid s of x. Beyond GELU_FLAT as there, or x^3 might be infinite.
+static inline __attribute__((always_inline)) floats gelu_derivative(floats x) {
+    x = smaller(all(GELU_FLAT), larger(all(-GELU_FLAT), x));
+    const floats s = sigmoid(x * (GELU_SLOPE + GELU_BEND * x * x));
+    return s * (1 + (1 - s) * x * (GELU_SLOPE + 3 * GELU_BEND * x * x));
 }
 
 static inline int this_thread(void) {

@@ -28,7 +28,7 @@ LIBRARIES, COMPILER = 20 * 2**20, 130 * 2**20
 
 SAFE_SHARE = 0.8
 """Share of the free memory that a step may take where its size is chosen. Measured, steps took up to 25 % more than
-`training_memory` tells (docs/lab-notebook.md)."""
+`training_memory` tells (docs/lab-notebook.md), those of one layer; the rest of the program is small beside it."""
 
 SLOWEST_SENSIBLE = 50e9
 """FLOP/s of fp32 on two modest cores, to tell a run of seconds from one of hours before anything is measured."""

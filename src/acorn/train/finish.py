@@ -43,7 +43,7 @@ def finish_run(
     step = counters.step
     if config.checkpoint.final == "last":
         _note_a_rise(run, counters, progress)
-    if config.checkpoint.final == "best" and counters.best_step not in (None, step):
+    elif counters.best_step not in (None, step):
         best = run.checkpoint(counters.best_step or step)
         if best.is_dir():
             step = counters.best_step or step

@@ -4,7 +4,8 @@
 // second cache until they are weights and have been multiplied by the values. None are kept: the backward pass finds
 // them again, which is less work than to fetch them from memory (Dao et al. 2022). Keys and values are packed once for
 // all queries of a head: tokens after a query, within a panel or slice, have a say in how those before it are rounded,
-// and in nothing else. Letters for sizes are those of model/gpt.py.
+// and in nothing else. Dropped weights are found again, too: which they are is a function of a seed and their places.
+// Letters for sizes are those of model/gpt.py.
 
 #include "causal_softmax.h"
 #include "fp16_product.h"
@@ -26,7 +27,7 @@ static inline matrix turned(matrix x) { return (matrix){x.numbers, x.column, x.r
 // Room of a thread, taken piece by piece from what is left of it.
 static void *piece(char **room, long bytes) {
     void *start = *room;
-    *room += (bytes + 63) / 64 * 64;
+    *room += (bytes + LINE - 1) / LINE * LINE;
     return start;
 }
 
@@ -45,7 +46,7 @@ static void multiply_packed(matrix a, packed b, uint32_t *left, float *c, long c
             const matrix part = {a.numbers + k * a.column, a.row, a.column};
             const packed by = packed_from(b, k, n);
             const long columns = least(BLOCK_COLUMNS, N - n), depth = least(BLOCK_DEPTH, K - k);
-            multiply_rows(part, by, left, c + n, c_row, M, columns, depth, k > 0, NOTHING, 0, 1);
+            multiply_rows(part, by, left, c + n, c_row, M, columns, depth, k > 0, NO_FINISH, 0, 1);
         }
 }
 
@@ -69,7 +70,7 @@ static workspace workspace_in(char *room, long T, long D) {
 // Bytes of a thread's workspace, and a little more.
 int64_t workspace_size(int64_t T, int64_t D) {
     const long slices = 2 * slices_of(D, T) + 2 * slices_of(T, D);
-    return (ROOM + slices * (SLICE * 2 + 4) + (T + WIDTH) * 4 + 2 * QUERIES * T * 4) / 64 * 64 + 16 * 64;
+    return (ROOM + slices * (SLICE * 2 + 4) + (T + WIDTH) * 4 + 2 * QUERIES * T * 4) / LINE * LINE + 16 * LINE;
 }
 
 // The weights of `queries` queries q (queries, D) from `begin` on, (queries, end).
@@ -78,11 +79,45 @@ static void weigh(matrix q, long begin, long queries, long end, long D, float sc
     for (long i = 0; i < queries; i++) softmax_row(at->weights, i * end, FP32, begin + i + 1, end, scale, at->row);
 }
 
-// y (B, H, T, D) = softmax(q k^T * scale, causal) v. q: (B, H, T, D); k and v: (B, K, T, D). Returns 0, or 1 where
-// memory ran out.
+// Dropout of weights (Srivastava et al. 2014): zero with probability `under` / 2^32, else times `scale`.
+typedef struct {
+    uint64_t seed;
+    uint32_t under; // 0: none are dropped
+    float scale;
+} dropout;
+
+// A number of 64 bits from one, of which each bit hangs on all of that: the finalizer of SplitMix64 (Steele, Lea and
+// Flood 2014).
+static inline uint64_t scattered(uint64_t x) {
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+// Drops of the first n weights of a row, or of their gradients. query: the row's place among all of all heads.
+static void drop(float *row, long n, long query, dropout by) {
+    const uint64_t key = scattered(by.seed + query * 0x9e3779b97f4a7c15);
+    words places;
+    for (int i = 0; i < WIDTH; i++) places[i] = i;
+    for (long j = 0; j < n; j += WIDTH) {
+        words x = (places + (uint32_t)j) ^ (uint32_t)key; // then as above, for 32 bits (Wellons 2018), with the other half
+        x = (x ^ x >> 16) * 0x7feb352du;
+        x = ((x ^ x >> 15) + (uint32_t)(key >> 32)) * 0x846ca68bu;
+        x = x ^ x >> 16;
+        const integers kept = x >= by.under;
+        store_some(row, j, n - j, (floats)(kept & (integers)(load_some(row, j, n - j, FP32) * by.scale)), FP32);
+    }
+}
+
+static void drop_rows(float *rows, long begin, long queries, long end, long first, dropout by) {
+    for (long i = 0; by.under && i < queries; i++) drop(rows + i * end, begin + i + 1, first + begin + i, by);
+}
+
+// y (B, H, T, D) = dropout(softmax(q k^T * scale, causal)) v. q: (B, H, T, D); k and v: (B, K, T, D). Returns 0, or 1
+// where memory ran out.
 int32_t causal_attention(
     heads q, heads k, heads v, heads y, int64_t B, int64_t H, int64_t K, int64_t T, int64_t D, float scale,
-    int32_t n_threads
+    dropout by, int32_t n_threads
 ) {
     const long bytes = workspace_size(T, D), group = H / K;
     char *taken = malloc(n_threads * bytes + LINE), *memory = next_line(taken);
@@ -104,6 +139,7 @@ int32_t causal_attention(
                 const matrix of_q = {head_of(q, b, h) + begin * q.token, q.token, 1};
                 float *to_y = head_of(y, b, h) + begin * y.token;
                 weigh(of_q, begin, queries, end, D, scale, &at);
+                drop_rows(at.weights, begin, queries, end, bh * T, by);
                 const matrix weights = {at.weights, end, 1};
                 multiply_packed(weights, at.values, at.products.left, to_y, y.token, queries, D, end);
             }
@@ -115,7 +151,7 @@ int32_t causal_attention(
 // The gradients by q, k and v from that by y. A thread takes all the query heads of a key head, whose gradients add up.
 int32_t causal_attention_backward(
     heads q, heads k, heads v, heads grad_y, heads grad_q, heads grad_k, heads grad_v, int64_t B, int64_t H, int64_t K,
-    int64_t T, int64_t D, float scale, int32_t n_threads
+    int64_t T, int64_t D, float scale, dropout by, int32_t n_threads
 ) {
     const long bytes = workspace_size(T, D), group = H / K;
     char *taken = malloc(n_threads * bytes + LINE), *memory = next_line(taken);
@@ -143,14 +179,16 @@ int32_t causal_attention_backward(
                     const matrix weights = {at.weights, end, 1}, grads = {at.grads, end, 1};
                     float *to_q = head_of(grad_q, b, h) + begin * grad_q.token;
                     weigh(of_q, begin, queries, end, D, scale, &at);
-                    multiply_one(turned(weights), of_y, to_v, grad_v.token, end, D, queries, 1, NOTHING, room, 0, 1);
                     multiply_packed(of_y, at.values_turned, room->left, at.grads, end, queries, end, D);
+                    drop_rows(at.grads, begin, queries, end, (b * H + h) * T, by);
                     for (long i = 0; i < queries; i++)
                         softmax_row_backward(
                             at.weights, at.grads, i * end, FP32, begin + i + 1, end, scale, at.grads
                         );
+                    drop_rows(at.weights, begin, queries, end, (b * H + h) * T, by);
+                    multiply_one(turned(weights), of_y, to_v, grad_v.token, end, D, queries, 1, NO_FINISH, room, 0, 1);
                     multiply_packed(grads, at.keys, room->left, to_q, grad_q.token, queries, D, end);
-                    multiply_one(turned(grads), of_q, to_k, grad_k.token, end, D, queries, 1, NOTHING, room, 0, 1);
+                    multiply_one(turned(grads), of_q, to_k, grad_k.token, end, D, queries, 1, NO_FINISH, room, 0, 1);
                 }
         }
     }

@@ -16,12 +16,12 @@ from acorn.runtime.device import Runtime
 
 
 class Fp16CausalAttention(CausalAttention):
-    """The same as CausalAttention, up to fp16's rounding, for any number of tokens. Dropout goes PyTorch's way.
+    """The same as CausalAttention, up to fp16's rounding, for any number of tokens. It drops other weights.
 
     Args:
         library: native_attention.c, loaded.
         threads: that share the heads.
-        original: that takes its place where there is dropout.
+        original: that takes its place where the numbers are not fp32.
     """
 
     longest = math.inf
@@ -36,35 +36,41 @@ class Fp16CausalAttention(CausalAttention):
         Raises:
             MemoryError: there is none for the scores of a few queries.
         """
-        if dropout_p or q.dtype != torch.float32:
+        if q.dtype != torch.float32:
             result: Tensor = self._original(q, k, v, dropout_p)
             return result
-        y: Tensor = _Attention.apply(*map(_rows_in_one_piece, (q, k, v)), self._library, self._threads)
+        dropout = _Dropout(0, 0, 1.0)
+        if dropout_p:
+            seed = int(torch.empty((), dtype=torch.int64).random_())
+            dropout = _Dropout(seed, min(round(2**32 * dropout_p), 2**32 - 1), 1 / (1 - dropout_p))
+        y: Tensor = _Attention.apply(*map(_rows_in_one_piece, (q, k, v)), dropout, self._library, self._threads)
         return y
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, library: ctypes.CDLL, threads: int) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: _Dropout, library: ctypes.CDLL, threads: int
+    ) -> Tensor:
         ctx.save_for_backward(q, k, v)
-        ctx.rest = library, threads
+        ctx.rest = dropout, library, threads
         B, H, T, D = q.shape
         y = q.new_empty(B, T, H, D).transpose(1, 2)  # so that a token's heads lie side by side for the projection
-        if library.causal_attention(*map(_heads, (q, k, v, y)), B, H, k.size(1), T, D, D**-0.5, threads):
+        if library.causal_attention(*map(_heads, (q, k, v, y)), B, H, k.size(1), T, D, D**-0.5, dropout, threads):
             raise MemoryError("no memory for attention's scores")
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
-        library, threads = ctx.rest
+        dropout, library, threads = ctx.rest
         B, H, T, D = q.shape
         grad_y = _rows_in_one_piece(grad_outputs[0])
         grads = [torch.empty_like(x) for x in (q, k, v)]
         tensors = map(_heads, (q, k, v, grad_y, *grads))
-        if library.causal_attention_backward(*tensors, B, H, k.size(1), T, D, D**-0.5, threads):
+        if library.causal_attention_backward(*tensors, B, H, k.size(1), T, D, D**-0.5, dropout, threads):
             raise MemoryError("no memory for attention's scores")
-        return *grads, None, None
+        return *grads, None, None, None
 
 
 def use_fp16_attention(model: GPT, runtime: Runtime) -> None:
@@ -92,7 +98,7 @@ def native_attention_library() -> ctypes.CDLL | str:
     """native_attention.c, compiled and loaded, or why it is not used."""
     library = c_library("acorn.train", "native_attention")
     if not isinstance(library, str):
-        rest: list[Any] = [*[ctypes.c_int64] * 5, ctypes.c_float, ctypes.c_int32]
+        rest: list[Any] = [*[ctypes.c_int64] * 5, ctypes.c_float, _Dropout, ctypes.c_int32]
         library.causal_attention.argtypes = [*[_Heads] * 4, *rest]
         library.causal_attention_backward.argtypes = [*[_Heads] * 7, *rest]
         library.workspace_size.argtypes, library.workspace_size.restype = [ctypes.c_int64] * 2, ctypes.c_int64
@@ -109,6 +115,12 @@ class _Heads(ctypes.Structure):
         ("head", ctypes.c_int64),
         ("token", ctypes.c_int64),
     )
+
+
+class _Dropout(ctypes.Structure):
+    """native_attention.c's `dropout`."""
+
+    _fields_ = (("seed", ctypes.c_uint64), ("under", ctypes.c_uint32), ("scale", ctypes.c_float))
 
 
 def _heads(x: Tensor) -> _Heads:

@@ -183,27 +183,16 @@ void swiglu_backward(
     }
 }
 
-// GELU as GPT-2 has it: x (1 + tanh(u)) / 2, which is x sigmoid(2 u), where 2 u = x (SLOPE + BEND x^2).
-static const float SLOPE = 1.59576912f, BEND = 0.0713548163f; // 2 sqrt(2 / pi), and 0.044715 times that
-
-enum { FLAT = 20 }; // where GELU is a straight line on both sides, but a product with x^3 might be infinite
-
 // y = GELU(x), both of n numbers.
 void gelu(const void *x, int32_t type, int64_t n, void *y, int32_t n_threads) {
 #pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (long i = 0; i < n; i += WIDTH) {
-        const floats value = larger(all(-FLAT), load_some(x, i, n - i, type));
-        store_some(y, i, n - i, value * sigmoid(value * (SLOPE + BEND * value * value)), type);
-    }
+    for (long i = 0; i < n; i += WIDTH) store_some(y, i, n - i, gelu_of(load_some(x, i, n - i, type)), type);
 }
 
 void gelu_backward(const void *x, int32_t type, int64_t n, const void *grad_y, void *grad_x, int32_t n_threads) {
 #pragma omp parallel for num_threads(n_threads) schedule(static)
     for (long i = 0; i < n; i += WIDTH) {
-        const floats grad = load_some(grad_y, i, n - i, type);
-        const floats value = -larger(all(-FLAT), -larger(all(-FLAT), load_some(x, i, n - i, type)));
-        const floats square = value * value, share = sigmoid(value * (SLOPE + BEND * square));
-        const floats rise = (1 - share) * value * (SLOPE + 3 * BEND * square); // of the sigmoid, over itself, times x
-        store_some(grad_x, i, n - i, grad * share * (1 + rise), type);
+        const floats value = load_some(x, i, n - i, type), grad = load_some(grad_y, i, n - i, type);
+        store_some(grad_x, i, n - i, grad * gelu_derivative(value), type);
     }
 }

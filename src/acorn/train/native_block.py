@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acorn.model.attention import CausalAttention
-from acorn.model.gpt import GPT, PlaceHeads, SwiGLU, product_dtype
+from acorn.model.gpt import GELU, GPT, PlaceHeads, SwiGLU, product_dtype
 from acorn.runtime.c_library import TYPES, c_library
 from acorn.runtime.device import Runtime
 
@@ -184,13 +183,12 @@ class _SwiGLU(torch.autograd.Function):
         return grad_gate, grad_up, None, None
 
 
-class NativeGELU(_InC):
-    """The same as nn.GELU with tanh, up to rounding."""
+class NativeGELU(_InC, GELU):
+    """The same as GELU, up to rounding."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
         if x.dtype not in TYPES:
-            return F.gelu(x, approximate="tanh")
+            return super().forward(x)
         return _GELU.apply(x.contiguous(), self._library, self._threads)
 
 
@@ -216,7 +214,7 @@ NATIVE: dict[type, Callable[[ctypes.CDLL, int], nn.Module]] = {
     CausalAttention: NativeCausalAttention,
     PlaceHeads: NativePlaceHeads,
     SwiGLU: NativeSwiGLU,
-    nn.GELU: NativeGELU,
+    GELU: NativeGELU,
 }
 """Module without parameters -> what takes its place."""
 

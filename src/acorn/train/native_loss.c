@@ -68,9 +68,6 @@ void softmax_gradient(
 // turned matrix takes three times as long: it uses one thread.
 
 #define TILE 64 // rows and columns: 8 KiB in bf16, which the first cache holds
-#define LINE 64 // bytes that a cache takes from memory at once
-
-static inline long least(long a, long b) { return a < b ? a : b; }
 
 // Asks for a row of a tile that is written soon and not read before: its lines come by themselves only one at a time.
 static inline void ask_for(const void *row, long bytes) {

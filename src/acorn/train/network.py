@@ -6,6 +6,7 @@ import torch
 
 from acorn.config import Config
 from acorn.model.gpt import GPT
+from acorn.runtime.c_library import TYPES
 from acorn.runtime.device import Runtime
 from acorn.train.embedding import use_adding_embeddings
 from acorn.train.native_attention import use_fp16_attention
@@ -17,7 +18,8 @@ from acorn.train.optimizer import Optimizer, build_optimizers
 
 def is_fused(runtime: Runtime) -> bool:
     """Whether what stands between the products of a block is one operation each: compiled, or in C."""
-    return runtime.compile or not isinstance(native_block_library(runtime.device), str)
+    in_c = runtime.dtype in TYPES and not isinstance(native_block_library(runtime.device), str)
+    return runtime.compile or in_c
 
 
 def build_network(config: Config, runtime: Runtime) -> tuple[GPT, list[Optimizer]]:
