@@ -16,7 +16,7 @@ from acorn.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from acorn.errors import ResourceError
 from acorn.runtime.device import Runtime, choose_runtime
 from acorn.train import budget
-from acorn.train.network import build_network
+from acorn.train.network import build_network, is_fused
 
 CONFIG = Config(model=ModelConfig(n_layer=1, n_embd=16, n_head=2, vocab_size=20), train=TrainConfig(device="cpu"))
 
@@ -82,7 +82,9 @@ def kept_by(config: Config, runtime: Runtime) -> int:
 
 
 @pytest.mark.usefixtures("cpu")
-@pytest.mark.parametrize("shape", [{}, {"head_width": 128}, {"head_width": 128, "n_kv_head": 1, "n_inner": 128}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"dropout": 0.1}, {"head_width": 128}, {"head_width": 128, "n_kv_head": 1, "n_inner": 128}]
+)
 def test_a_layer_of_modern_keeps_as_much_as_is_planned(shape: dict[str, Any]) -> None:
     check_a_layer(Runtime("cpu", "bf16", False, 2, True), architecture="modern", **shape)
 
@@ -93,6 +95,17 @@ def test_a_layer_of_modern_keeps_as_much_as_is_planned(shape: dict[str, Any]) ->
 def test_a_layer_with_products_in_fp16_keeps_as_much_as_is_planned(architecture: str, dropout: float) -> None:
     runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
     check_a_layer(runtime, architecture=architecture, dropout=dropout)
+
+
+def test_what_pytorch_multiplies_in_fp16_is_not_fused() -> None:
+    """The C between products takes fp32 and bf16."""
+    assert not is_fused(Runtime("cpu", "fp16", False, 2, True))
+    assert is_fused(Runtime("cpu", "fp16", True, 2, True))
+
+
+@needs_fp16
+def test_with_products_in_fp16_what_is_between_is_fused() -> None:
+    assert is_fused(Runtime("cpu", "fp16", False, 2, True, fp16_products=True))
 
 
 def check_a_layer(runtime: Runtime, **shape: Any) -> None:

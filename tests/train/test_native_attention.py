@@ -117,6 +117,8 @@ def test_the_weights_that_are_dropped_hang_on_pytorchs_seed() -> None:
     one, again, other = (kept_weights(1, 2, 2, 64, 0.5, seed) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+    q, k, v = (some(1, 2, 64, 16, seed) for seed in (1, 2, 3))
+    assert not torch.equal(attention()(q, k, v, 0.5), attention()(q, k, v, 0.5))  # each layer has its own
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.2])
@@ -134,7 +136,11 @@ def test_any_number_of_threads_gives_the_same(dropout_p: float) -> None:
 def test_what_the_c_does_not_know_goes_the_original_way() -> None:
     q, k, v = (some(1, 1, 9, 8, seed) for seed in (1, 2, 3))
     narrow = [x.detach().bfloat16() for x in (q, k, v)]
-    assert torch.equal(attention()(*narrow), CausalAttention()(*narrow))
+    torch.manual_seed(0)
+    dropped = attention()(*narrow, 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(dropped, CausalAttention()(*narrow, 0.5))
+    assert not torch.equal(dropped, attention()(*narrow))
     turned = [x.detach().mT.contiguous().mT for x in (q, k, v)]  # whose heads do not lie in one piece
     assert torch.equal(attention()(*turned), attention()(q, k, v))
 

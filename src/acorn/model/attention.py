@@ -3,7 +3,7 @@
 Written out as batched matrix products, a block of queries at a time against the keys up to its end, so that nothing is
 computed far above the diagonal. For 16 x 256 tokens with 4 heads of 64, forward and backward take half the time of
 `scaled_dot_product_attention` (docs/performance.md); past LONGEST tokens the fused kernel, which keeps no weights for
-the backward pass, is as fast. It knows no dropout.
+the backward pass, is as fast. That kernel knows no dropout.
 """
 
 from __future__ import annotations

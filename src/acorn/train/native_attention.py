@@ -16,7 +16,7 @@ from acorn.runtime.device import Runtime
 
 
 class Fp16CausalAttention(CausalAttention):
-    """The same as CausalAttention, up to fp16's rounding, for any number of tokens. It drops other weights.
+    """The same as CausalAttention, up to fp16's rounding, for any number of tokens. Dropout takes other weights.
 
     Args:
         library: native_attention.c, loaded.
