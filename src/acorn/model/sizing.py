@@ -85,9 +85,7 @@ def training_memory(
     kept = _KEPT_FUSED.get(device, _KEPT) if fused else _KEPT
     stream, inner, heads, passing = (_KEPT_WITH_FP16_PRODUCTS if fp16_products else kept)[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
-    if (
-        config.dropout and config.architecture == "seed"
-    ):  # its mask within the MLP and, where `_KEPT` has no room, its result
+    if config.dropout and config.architecture == "seed":  # within the MLP: a mask, and what it leaves if not in `_KEPT`
         narrow += (2 if fp16_products else 1) * config.mlp_hidden
     elif config.dropout and (fp16_products or (device == "cpu" and config.architecture == "modern")):
         narrow += 2 * config.n_embd  # the masks of what attention and the MLP give

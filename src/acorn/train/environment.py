@@ -18,7 +18,10 @@ from acorn.train.native_loss import native_loss_library
 
 PACKAGES = ("acorn-lm", "torch", "numpy", "tokenizers", "datasets", "safetensors", "pydantic")
 
-EQUALITY = ("torch", "machine", "instructions", "device", "threads", "world_size", "precision", "compile", "native")
+EQUALITY = (
+    *("acorn", "torch", "machine", "instructions", "device"),
+    *("threads", "world_size", "precision", "compile", "native"),
+)
 """What bit-for-bit equality of a resumed run rests on."""
 
 
@@ -26,6 +29,7 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
     """The content of environment.json. `git_revision` is that of the folder the command was started in."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "acorn": _version("acorn-lm"),
         "torch": torch.__version__,
         "machine": f"{platform.machine()} {_processor()}".strip(),
         "instructions": torch.backends.cpu.get_cpu_capability(),  # one name of a processor may stand for several

@@ -109,8 +109,10 @@ static void drop(float *row, long n, long query, dropout by) {
     }
 }
 
+// The same for the queries from `begin` on of a head, whose first query's place is `first`; `end` numbers a row.
 static void drop_rows(float *rows, long begin, long queries, long end, long first, dropout by) {
-    for (long i = 0; by.under && i < queries; i++) drop(rows + i * end, begin + i + 1, first + begin + i, by);
+    if (!by.under) return;
+    for (long i = 0; i < queries; i++) drop(rows + i * end, begin + i + 1, first + begin + i, by);
 }
 
 // y (B, H, T, D) = dropout(softmax(q k^T * scale, causal)) v. q: (B, H, T, D); k and v: (B, K, T, D). Returns 0, or 1
