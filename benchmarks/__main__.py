@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--litgpt-python", default=_litgpt_python(), help="interpreter of an environment with litgpt")
     parser.add_argument("--text-megabytes", type=int, default=50, help="text to encode (50)")
-    parser.add_argument("--seed-minutes", type=float, default=15, help="length of the seed's run (15)")
+    parser.add_argument("--original-minutes", type=float, default=15, help="length of the original's run (15)")
     parser.add_argument("--minutes", type=float, nargs="*", default=[0.5, 0.6, 15], help="lengths of acorn's runs")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of acorn's runs")
     parser.add_argument("--json", type=Path, help="where to write what was found; a chart (.png) beside it")
@@ -77,7 +77,7 @@ def _generate(options: argparse.Namespace) -> Any:
 
 
 def _quality(options: argparse.Namespace) -> Any:
-    return measure_quality(options.seed_minutes, options.minutes, options.set, options.device, _say)
+    return measure_quality(options.original_minutes, options.minutes, options.set, options.device, _say)
 
 
 def _start(options: argparse.Namespace) -> Any:

@@ -39,7 +39,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"model.n_embd": 512},
     {"optimizer.name": "muon"},
     {"model.architecture": "gpt2"},
-    {"model.architecture": "seed"},
+    {"model.architecture": "original"},
 )
 OTHERS: tuple[dict[str, Any], ...] = (
     {

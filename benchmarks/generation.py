@@ -1,4 +1,4 @@
-"""Generating text: one prompt and a batch of 16, prefill and decode apart, beside the seed and other programs."""
+"""Generating text: one prompt and a batch of 16, prefill and decode apart, beside the original and other programs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from benchmarks.machine import read_bandwidth
 from benchmarks.turns import Contender, take_turns
 
 MODELS = {
-    "seed-sizes": {"architecture": "modern", "n_layer": 6, "n_head": 8, "n_embd": 512, "block_size": 512},
+    "original-sizes": {"architecture": "modern", "n_layer": 6, "n_head": 8, "n_embd": 512, "block_size": 512},
     "124m": {"architecture": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
 }
-VOCABULARY = {"seed-sizes": 28_144, "124m": 50_304}
+VOCABULARY = {"original-sizes": 28_144, "124m": 50_304}
 WIDTHS = {"fp32": 4, "bf16": 2, "int8": 1}
 TEXT = "The history of the town began when the river was bridged and the first mill was built beside it . "
 
@@ -80,7 +80,7 @@ def _contenders(config: ModelConfig, common: dict[str, Any]) -> list[Contender]:
             found.append(Contender(f"llama.cpp {precision}", "llama_generation", common | more))
         keys = ("vocab_size", "n_layer", "n_head", "n_embd", "block_size")
         sizes = {key: getattr(config, key) for key in keys}
-        found.append(Contender("seed's loop fp32", "seed_generation", common | {"seed_model": sizes}))
+        found.append(Contender("original's loop fp32", "original_generation", common | {"original_model": sizes}))
     return found
 
 

@@ -1,6 +1,6 @@
-"""Time to quality: what the seed's recipe reaches on WikiText-2 in 15 minutes, and how soon `acorn demo` is there.
+"""Time to quality: what the original's recipe reaches on WikiText-2 in 15 minutes, and how soon `acorn demo` is there.
 
-On a GPU, where all are sooner done, transformers' Trainer with the seed's recipe comes third.
+On a GPU, where all are sooner done, transformers' Trainer with the original's recipe comes third.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from acorn.train.initial_model import begin_weights
 from acorn.train.network import build_network
 from benchmarks.turns import Contender, take_turns
 
-SEED_SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
+ORIGINAL_SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
 EVERY = {"cpu": 60.0, "cuda": 2.0}
-"""Device -> seconds between two validations of the seed's run."""
+"""Device -> seconds between two validations of the original's run."""
 
 
 def measure_quality(
-    seed_minutes: float, acorn_minutes: list[float], overrides: list[str], device: str, say: Callable[[str], None]
+    original_minutes: float, acorn_minutes: list[float], overrides: list[str], device: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Runs the seed once and acorn once for each of `acorn_minutes`, each with a schedule that ends there.
+    """Runs the original once and acorn once for each of `acorn_minutes`, each with a schedule that ends there.
 
     Args:
-        seed_minutes: length of the seed's run; 0: none.
+        original_minutes: length of the original's run; 0: none.
         overrides: settings of acorn's runs.
     """
     with tempfile.TemporaryDirectory(prefix="acorn-bench-") as place:
@@ -48,17 +48,19 @@ def measure_quality(
         tokenizer = acorn.Tokenizer.train(["bundled:wikitext-2"], kind="wordpiece", vocab_size=8192, clean="wikitext")
         shards = prepare(texts, tokenizer, folder / "shards")
         found: dict[str, Any] = {"acorn": []}
-        if seed_minutes:
-            modules = {"seed": "seed_quality"} | ({"trainer": "trainer_quality"} if device == "cuda" else {})
+        if original_minutes:
+            modules = {"original": "original_quality"} | ({"trainer": "trainer_quality"} if device == "cuda" else {})
             for name, module in modules.items():
-                found[name] = _seed_run(module, device, folder, shards, tokenizer.vocab_size, seed_minutes, say)
-                print(f"\nthe seed's recipe ({module}), {seed_minutes:g} minutes: loss {found[name]['loss']:.3f}")
+                found[name] = _original_run(module, device, folder, shards, tokenizer.vocab_size, original_minutes, say)
+                print(
+                    f"\nthe original's recipe ({module}), {original_minutes:g} minutes: loss {found[name]['loss']:.3f}"
+                )
                 print("".join(f"{seconds:.1f} s: {loss:.3f}  " for seconds, _, loss in found[name]["curve"]))
         print(f"{'acorn demo':16}{'seconds':>9}{'loss':>8}{'bits per byte':>15}{'tokens':>12}")
         for minutes in acorn_minutes:
             row = _acorn_run(folder, minutes, [f"train.device={device}", *overrides], shards)
             found["acorn"].append(row)
-            ratio = f"   {60 * seed_minutes / row['seconds']:.1f}x sooner" if _is_better(row, found) else ""
+            ratio = f"   {60 * original_minutes / row['seconds']:.1f}x sooner" if _is_better(row, found) else ""
             print(
                 f"{minutes:g} minutes".ljust(16) + f"{row['seconds']:>9.1f}{row['loss']:>8.3f}"
                 f"{row['bits_per_byte']:>15.3f}{row['tokens']:>12,}{ratio}",
@@ -68,10 +70,10 @@ def measure_quality(
 
 
 def _is_better(row: dict[str, Any], found: dict[str, Any]) -> bool:
-    return "seed" in found and row["loss"] <= found["seed"]["loss"]
+    return "original" in found and row["loss"] <= found["original"]["loss"]
 
 
-def _seed_run(
+def _original_run(
     module: str,
     device: str,
     folder: Path,
@@ -80,7 +82,7 @@ def _seed_run(
     minutes: float,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The seed's curve: [seconds of training, tokens, validation loss]."""
+    """The original's curve: [seconds of training, tokens, validation loss]."""
     paths = {}
     for split in ("train", "valid"):
         tokens = shards.tokens(split)
@@ -90,12 +92,12 @@ def _seed_run(
     specification = paths | {
         "every": every,
         "device": device,
-        "seed_model": {"vocab_size": vocab_size, **SEED_SIZES},
+        "original_model": {"vocab_size": vocab_size, **ORIGINAL_SIZES},
     }
-    contender = Contender("seed's recipe", module, specification)
+    contender = Contender("original's recipe", module, specification)
     take_turns([contender], rounds=round(60 * minutes / every) - 1, seconds=0, say=say)
     if contender.failure:
-        raise RuntimeError(f"the seed's run failed: {contender.failure}")
+        raise RuntimeError(f"the original's run failed: {contender.failure}")
     curve = contender.turns[-1]["curve"]
     return {"curve": curve, "loss": min(loss for _, _, loss in curve)}
 

@@ -1,4 +1,4 @@
-"""Training speed and memory: acorn beside the seed's loop, transformers and litgpt, on the same model and batch."""
+"""Training speed and memory: acorn beside the original's loop, transformers and litgpt, on the same model and batch."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Task:
 
 TASKS = {
     "tiny": Task("tiny", "modern", 1, 2, 64, 64, 512, 2),
-    "seed": Task("seed", "seed", 6, 8, 512, 512, 28_144, 8),
-    "seed-16x256": Task("seed-16x256", "seed", 6, 8, 512, 256, 28_144, 16),
+    "original": Task("original", "original", 6, 8, 512, 512, 28_144, 8),
+    "original-16x256": Task("original-16x256", "original", 6, 8, 512, 256, 28_144, 16),
     "modern-512": Task("modern-512", "modern", 6, 8, 512, 512, 28_144, 8),
     "modern-256": Task("modern-256", "modern", 4, 4, 256, 256, 8_192, 16),
     "gpt2-124m": Task("gpt2-124m", "gpt2", 12, 12, 768, 1024, 50_304, 32),
@@ -56,8 +56,8 @@ TASKS = {
 }
 
 TASKS_OF = {
-    "cpu": ["seed", "seed-16x256", "modern-512", "modern-256"],
-    "cuda": ["seed", "gpt2-124m", "modern-124m"],
+    "cpu": ["original", "original-16x256", "modern-512", "modern-256"],
+    "cuda": ["original", "gpt2-124m", "modern-124m"],
 }
 """Device -> what is measured on it unless asked otherwise."""
 
@@ -66,8 +66,8 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
     """Everybody who can train this model here.
 
     Args:
-        precision: what acorn would choose. The others but the seed's loop have it, too, or else what PyTorch is fastest
-            in: on a CPU its own products in fp16 are no faster than in fp32.
+        precision: what acorn would choose. The others but the original's loop have it, too, or else what PyTorch is
+            fastest in: on a CPU its own products in fp16 are no faster than in fp32.
     """
     ours = {"train.device": device, "train.precision": precision}
     theirs = "fp32" if precision == "fp16" else precision
@@ -88,8 +88,10 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
         for name, changes, here in ways
         if here
     ]
-    if task.architecture == "seed":  # the one model that its loop knows
-        found.append(Contender("seed's loop (fp32)", "seed_training", common | {"seed_model": _seed_model(task)}))
+    if task.architecture == "original":  # the one model that its loop knows
+        found.append(
+            Contender("original's loop (fp32)", "original_training", common | {"original_model": _original_model(task)})
+        )
     settings = {
         "config_class": _CLASSES[task.architecture],
         "transformers": _transformers(task),
@@ -109,12 +111,12 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
     return found
 
 
-def _seed_model(task: Task) -> dict[str, Any]:
+def _original_model(task: Task) -> dict[str, Any]:
     keys = ("vocab_size", "n_layer", "n_head", "n_embd", "block_size")
     return {key: value for key, value in asdict(task).items() if key in keys}
 
 
-_CLASSES = {"seed": "GPT2Config", "gpt2": "GPT2Config", "modern": "Qwen3Config"}
+_CLASSES = {"original": "GPT2Config", "gpt2": "GPT2Config", "modern": "Qwen3Config"}
 
 
 def _transformers(task: Task) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _transformers(task: Task) -> dict[str, Any]:
             "n_embd": task.n_embd,
             "n_layer": task.n_layer,
             "n_head": task.n_head,
-            "activation_function": "relu" if task.architecture == "seed" else "gelu_new",
+            "activation_function": "relu" if task.architecture == "original" else "gelu_new",
             "tie_word_embeddings": model.is_tied,
             "resid_pdrop": 0.0,
             "embd_pdrop": 0.0,

@@ -16,7 +16,7 @@ from acorn.errors import UsageError
 from acorn.model.sizing import size_of
 
 PARAMETERS = {
-    "seed": 47_987_712,
+    "original": 47_987_712,
     "demo": 2_524_032,
     "small": 1_475_456,
     "gpt2-124m": 124_475_904,
@@ -42,7 +42,7 @@ def test_presets_resolve_and_have_the_stated_size(name: str) -> None:
 
 
 LONE_OVERRIDES = [
-    "model.architecture=seed",
+    "model.architecture=original",
     "model.architecture=gpt2",
     "model.architecture=modern",
     "model.n_embd=100",
@@ -74,8 +74,15 @@ def test_a_lone_override_never_makes_a_preset_invalid(name: str) -> None:
 
 def test_a_length_given_clears_the_other() -> None:
     assert load_config("demo", ["train.steps=7"]).train.minutes == 0
-    assert load_config("seed", ["train.minutes=2"]).train.steps == 0
+    assert load_config("original", ["train.minutes=2"]).train.steps == 0
     assert "exclude each other" in refusal("train.steps=7", "train.minutes=2")
+
+
+def test_the_former_name_of_the_original_is_read() -> None:
+    former, current = load_config("seed"), load_config("original")
+    assert (former.name, current.name) == ("seed", "original")  # a run started as `seed` is found in runs/seed
+    assert former.model == current.model == load_config("original", ["model.architecture=seed"]).model
+    assert differences(former, current) == {"name": ("seed", "original")}
 
 
 def test_all_faults_at_once_with_the_nearest_key() -> None:
@@ -175,7 +182,7 @@ def test_a_model_to_start_from_replaces_the_presets_network_and_tokenizer() -> N
     ("overrides", "said"),
     [
         (["model.tied=true"], "head is its own (model.tied=false)"),
-        (["model.architecture=seed"], "a modern or gpt2 network"),
+        (["model.architecture=original"], "a modern or gpt2 network"),
         (["train.init_from=runs/mine"], "no train.init_from"),
     ],
 )

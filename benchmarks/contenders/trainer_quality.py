@@ -1,4 +1,4 @@
-"""The seed's recipe in transformers' Trainer on real text: its GPT-2 at the seed's sizes, AdamW at a constant 5e-4.
+"""The original's recipe in transformers' Trainer on real text: its GPT-2 at those sizes, AdamW at a constant 5e-4.
 
 With what a user of the Trainer gets by asking for it: bf16, fused AdamW, windows in random order, no dropout. A unit of
 work is `every` seconds of training and one validation, which is not counted as training time.
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from benchmarks.contenders.answering import Answers, peak_bytes, specification
-from benchmarks.contenders.seed_quality import BATCH_SIZE, validate
+from benchmarks.contenders.original_quality import BATCH_SIZE, validate
 
 MORE_THAN_ENOUGH = 1_000_000
 
@@ -78,7 +78,7 @@ class Turns(TrainerCallback):
 
 def main() -> None:
     spec = specification()
-    answers, device, sizes = Answers(), spec["device"], spec["seed_model"]
+    answers, device, sizes = Answers(), spec["device"], spec["original_model"]
     transformers.logging.set_verbosity_error()
     train, valid = (torch.from_numpy(np.load(spec[split]).astype(np.int64)) for split in ("train", "valid"))
     length = sizes["block_size"]

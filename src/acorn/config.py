@@ -30,6 +30,11 @@ MOST_LAYERS, WIDEST, LONGEST, MOST_ENTRIES, LARGEST_BATCH = 2**11, 2**17, 2**24,
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_sources)]
 
 
+def _current_architecture(name: object) -> object:
+    """`original` was called `seed` at first; configs and runs of that time are still read."""
+    return "original" if name == "seed" else name
+
+
 def _is_unicode(text: str) -> bool:
     """No lone surrogates, which have no UTF-8 and stand for the bytes of a file name in another encoding."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
@@ -64,7 +69,8 @@ class DataConfig(Section):
     test_source: Strings = Field((), description="Test text; empty: the source's own test split, else none.")
     shards: str = Field("", description="A folder made by `acorn data prepare`, used instead of source and tokenizer.")
     clean: Literal["none", "wikitext"] = Field(
-        "none", description="`wikitext` undoes WikiText's artefacts (`@-@`, line ends, apostrophes) as the seed did."
+        "none",
+        description="`wikitext` undoes WikiText's artefacts (`@-@`, line ends, apostrophes) as `original` does.",
     )
     document: Literal["auto", "row", "line", "file"] = Field(
         "auto", description="What one document is; `auto`: a row of a table, a file of text, a line of WikiText."
@@ -91,7 +97,7 @@ class TokenizerConfig(Section):
     """How text becomes token ids."""
 
     kind: Literal["wordpiece", "bpe"] = Field(
-        "bpe", description="`bpe`: byte-level, lossless, any language. `wordpiece`: the seed's, for plain English."
+        "bpe", description="`bpe`: byte-level, lossless, any language. `wordpiece`: the original's, for plain English."
     )
     vocab_size: int = Field(
         8192,
@@ -105,9 +111,9 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """The shape of the network."""
 
-    architecture: Literal["seed", "gpt2", "modern"] = Field(
+    architecture: Annotated[Literal["original", "gpt2", "modern"], BeforeValidator(_current_architecture)] = Field(
         "modern",
-        description="`modern`: rotary, RMSNorm, SwiGLU. `gpt2`: GPT-2. `seed`: GPT-2 with ReLU, fewer biases.",
+        description="`modern`: rotary, RMSNorm, SwiGLU. `gpt2`: GPT-2. `original`: GPT-2 with ReLU, fewer biases.",
     )
     n_layer: int = Field(4, ge=1, le=MOST_LAYERS, description="Transformer blocks.")
     n_head: int = Field(0, ge=0, description="Query heads of each block; 0: as many as make a head about 64 wide.")
@@ -121,7 +127,7 @@ class ModelConfig(Section):
     vocab_size: int = Field(0, ge=0, le=MOST_ENTRIES, description="Vocabulary entries; 0: the tokenizer's.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an activation while training.")
     tied: Literal["auto"] | bool = Field(
-        "auto", description="One matrix serves as token embedding and as head; `auto`: yes, but for the seed."
+        "auto", description="One matrix serves as token embedding and as head; `auto`: yes, but for the original."
     )
     qk_norm: bool = Field(
         True, description="Norm queries and keys in each head (modern only); `false` gives the Llama layout."
@@ -150,7 +156,7 @@ class ModelConfig(Section):
 
     @property
     def is_tied(self) -> bool:
-        return self.architecture != "seed" if self.tied == "auto" else self.tied
+        return self.architecture != "original" if self.tied == "auto" else self.tied
 
     @property
     def mlp_hidden(self) -> int:
@@ -252,7 +258,7 @@ class TrainConfig(Section):
     init: Literal["random", "auto", "bigrams"] = Field(
         "random",
         description="New weights. `bigrams`: embedding and untied head begin with which token follows which in the "
-        "text, which a short run gains much by (not for the seed). `auto`: that, where the network can have it.",
+        "text, which a short run gains much by (not for the original). `auto`: that, where the network can have it.",
     )
     steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
     minutes: float = Field(
@@ -353,7 +359,7 @@ class Config(Section):
     @property
     def chosen_init(self) -> Literal["random", "bigrams"]:
         """What `train.init` comes to: `bigrams` where that is asked for, or where `auto` can have it."""
-        can = not self.train.init_from and self.model.architecture != "seed" and not self.model.is_tied
+        can = not self.train.init_from and self.model.architecture != "original" and not self.model.is_tied
         return "bigrams" if can and self.train.init != "random" else "random"
 
     @model_validator(mode="after")

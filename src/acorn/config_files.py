@@ -31,6 +31,9 @@ _NOT_TOML = (ValueError, RecursionError)
 LONGEST_SHOWN = 200
 """Characters of a wrong value that a message repeats."""
 
+FORMER_PRESETS = {"seed": "original"}
+"""Former name of a preset -> its name. A run started under the former name keeps it, and so its folder."""
+
 TEXT_ENDINGS = frozenset({".txt", ".jsonl", ".parquet", ".gz", ".xz", ".zst"})
 
 
@@ -146,12 +149,10 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             mend=f"name a preset and then the text: acorn pretrain small 'data.source={source}'",
         )
     refuse_pickle(path, "CONFIG", kind=UsageError, mend="name a preset or a TOML file")
-    if str(source) in preset_names():
-        return (
-            (resources.files("acorn") / "presets" / f"{source}.toml").read_text("utf-8"),
-            f"preset {source}",
-            str(source),
-        )
+    preset = FORMER_PRESETS.get(str(source), str(source))
+    if preset in preset_names():
+        text = (resources.files("acorn") / "presets" / f"{preset}.toml").read_text("utf-8")
+        return text, f"preset {preset}", str(source)
     if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
         raise UsageError(
             "The config file cannot be read: this is no regular file.",

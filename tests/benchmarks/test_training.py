@@ -15,7 +15,7 @@ from acorn.model.sizing import size_of
 from acorn.train.optimizer import build_optimizers
 from benchmarks import training
 from benchmarks.contenders.acorn_training import iteration_flops
-from benchmarks.contenders.seed_model import SeedModel
+from benchmarks.contenders.original_model import OriginalModel
 from benchmarks.machine import Ceiling, products_of
 from benchmarks.turns import Contender, take_turns
 
@@ -33,12 +33,12 @@ NAMES = {
 
 
 def test_the_seed_told_again_is_acorns_seed() -> None:
-    seed = SeedModel(**SIZES)
-    ours = GPT(ModelConfig(architecture="seed", **SIZES)).eval()
-    weights = {_our_name(name): tensor for name, tensor in seed.state_dict().items() if not name.endswith("mask")}
+    original = OriginalModel(**SIZES)
+    ours = GPT(ModelConfig(architecture="original", **SIZES)).eval()
+    weights = {_our_name(name): tensor for name, tensor in original.state_dict().items() if not name.endswith("mask")}
     ours.load_state_dict(weights)
     ids = torch.randint(50, (3, 8), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(seed(ids), ours(ids))
+    torch.testing.assert_close(original(ids), ours(ids))
 
 
 def _our_name(name: str) -> str:
@@ -58,8 +58,8 @@ def test_transformers_gets_the_same_network(name: str) -> None:
     config = getattr(transformers, training._CLASSES[task.architecture])(**settings)
     with torch.device("meta"):
         theirs = transformers.AutoModelForCausalLM.from_config(config)
-    # GPT-2 has biases of queries, keys and values; the seed has none.
-    biases = 3 * task.n_embd * task.n_layer if task.architecture == "seed" else 0
+    # GPT-2 has biases of queries, keys and values; the original has none.
+    biases = 3 * task.n_embd * task.n_layer if task.architecture == "original" else 0
     assert sum(p.numel() for p in theirs.parameters()) == size_of(task.config.model).parameters + biases
 
 
@@ -91,11 +91,11 @@ def test_the_ceiling_counts_every_product(name: str) -> None:
 
 
 def test_contenders_take_turns_and_a_failing_one_says_why() -> None:
-    good: dict[str, Any] = {"device": "cpu", "warm_up": 1, "batch_size": 2, "seed_model": SIZES}
+    good: dict[str, Any] = {"device": "cpu", "warm_up": 1, "batch_size": 2, "original_model": SIZES}
     contenders = [
-        Contender("good", "seed_training", good),
-        Contender("bad", "seed_training", good | {"seed_model": SIZES | {"n_embd": "wide"}}),
-        Contender("absent", "seed_training", good, python=sys.executable + "-that-is-not-there"),
+        Contender("good", "original_training", good),
+        Contender("bad", "original_training", good | {"original_model": SIZES | {"n_embd": "wide"}}),
+        Contender("absent", "original_training", good, python=sys.executable + "-that-is-not-there"),
     ]
     take_turns(contenders, rounds=2, seconds=0.01, say=lambda line: None)
     good_one, bad, absent = contenders

@@ -65,7 +65,7 @@ def test_a_checkpoint_or_model_folder_by_itself(run: RunFolder, tmp_path: Path) 
         assert torch.equal(load(tmp_path / "model").model(ids), load(run.checkpoint(20)).model(ids))
 
 
-@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_loaded_model_is_complete_and_tied_as_it_was(architecture: str, tied: bool) -> None:
     """Fault 62: tied weights survive."""

@@ -134,7 +134,7 @@ def test_equal_facts_give_an_equal_card() -> None:
     assert write_card(FACTS) == write_card(dataclasses.replace(FACTS))
 
 
-@pytest.mark.parametrize("architecture", ["seed", "gpt2"])
+@pytest.mark.parametrize("architecture", ["original", "gpt2"])
 def test_limits_follow_the_model(architecture: str) -> None:
     config = ModelConfig(architecture=architecture, tied=architecture == "gpt2", vocab_size=10, block_size=128)
     card = write_card(changed(config=config, lossless=True))

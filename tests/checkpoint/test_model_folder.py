@@ -32,7 +32,7 @@ TEXT = (
 PROMPT = "The new keeper wrote"
 NEW_TOKENS = 200
 SHAPES = {
-    "seed": {"architecture": "seed", "tied": False},
+    "original": {"architecture": "original", "tied": False},
     "gpt2": {"architecture": "gpt2", "tied": True},
     "gpt2-untied": {"architecture": "gpt2", "tied": False},
     "modern-tied": {"architecture": "modern", "tied": True},
@@ -197,7 +197,7 @@ def test_the_files_and_their_settings(tmp_path: Path) -> None:
 
 def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        write_model_folder(tmp_path / name, a_model("seed", "wordpiece"), a_tokenizer("wordpiece"), "card")
+        write_model_folder(tmp_path / name, a_model("original", "wordpiece"), a_tokenizer("wordpiece"), "card")
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("first", "second"))
     assert first == second
 
@@ -222,13 +222,13 @@ def test_reserved_tokens_are_never_generated(tmp_path: Path) -> None:
 
 
 def test_no_reserved_tokens_no_suppression(tmp_path: Path) -> None:
-    write_model_folder(tmp_path / "final", a_model("seed", "wordpiece"), a_tokenizer("wordpiece"), "card")
+    write_model_folder(tmp_path / "final", a_model("original", "wordpiece"), a_tokenizer("wordpiece"), "card")
     values = json.loads((tmp_path / "final" / "generation_config.json").read_text())
     assert "suppress_tokens" not in values
     assert values["do_sample"] is False
 
 
-@pytest.mark.parametrize("name", ["seed", "gpt2", "modern-untied"])
+@pytest.mark.parametrize("name", ["original", "gpt2", "modern-untied"])
 def test_padded_rows_are_cut(name: str, tmp_path: Path) -> None:
     """Fault 57: padded vocabulary ids are never sampled: the folder does not have them."""
     padded, entries = a_model(name, "bpe", padding=7), a_tokenizer("bpe").vocab_size
@@ -366,7 +366,7 @@ def test_a_network_that_acorn_does_not_have_is_refused(
 
 
 def test_a_query_bias_under_relu_is_refused(tmp_path: Path) -> None:
-    folder = plain_folder(tmp_path / "seed", "seed")
+    folder = plain_folder(tmp_path / "original", "original")
     bias = torch.zeros(3 * 48)
     bias[50] = 1e-3
     change_weights(folder, {"transformer.h.1.attn.c_attn.bias": bias})

@@ -62,7 +62,9 @@ def a_model(path: Path, kind: str) -> None:
     if kind in ("bpe", "wordpiece"):
         tokenizer = train(lambda: TEXTS, kind, 400)  # type: ignore[arg-type]
         shape = {"n_layer": 2, "n_head": 4, "n_embd": 48, "block_size": 64, "vocab_size": tokenizer.vocab_size}
-        model = GPT(ModelConfig.model_validate({**shape, "architecture": "seed" if kind == "wordpiece" else "modern"}))
+        model = GPT(
+            ModelConfig.model_validate({**shape, "architecture": "original" if kind == "wordpiece" else "modern"})
+        )
         model.init_weights(1)
         with torch.no_grad():
             for parameter in model.parameters():

@@ -50,7 +50,7 @@ def test_llama_cpp_runs_what_was_exported(folder: Folder, tmp_path: Path, archit
     assert not verify_folder(out)
 
 
-@pytest.mark.parametrize(("architecture", "dtype"), [("seed", "f32"), ("modern", "bf16")])
+@pytest.mark.parametrize(("architecture", "dtype"), [("original", "f32"), ("modern", "bf16")])
 def test_transformers_runs_what_was_exported(folder: Folder, tmp_path: Path, architecture: str, dtype: str) -> None:
     parity = export(folder(architecture), tmp_path / "out", "hf", dtype).parity
     assert parity.runtime_version
@@ -63,7 +63,7 @@ def test_transformers_runs_what_was_exported(folder: Folder, tmp_path: Path, arc
 
 
 @pytest.mark.usefixtures("no_runtime")
-@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 def test_a_hugging_face_folder_comes_back_as_it_was(folder: Folder, tmp_path: Path, architecture: str) -> None:
     source = folder(architecture)
     for dtype, kind in [("f32", torch.float32), ("bf16", torch.bfloat16), ("f16", torch.float16)]:

@@ -233,7 +233,10 @@ def test_an_export_onto_something_else(acorn, refused, untouched, run: Path, tmp
 @pytest.mark.fault(65)
 @pytest.mark.parametrize(
     ("override", "code", "what"),
-    [("tokenizer.kind=wordpiece", 3, "this wordpiece tokenizer"), ("model.architecture=seed", 2, "seed has ReLU")],
+    [
+        ("tokenizer.kind=wordpiece", 3, "this wordpiece tokenizer"),
+        ("model.architecture=original", 2, "the original has ReLU"),
+    ],
 )
 def test_what_another_program_cannot_express(
     acorn, pretrain, fine, refused, untouched, tmp_path: Path, override: str, code: int, what: str

@@ -37,7 +37,7 @@ def wordpiece() -> Tokenizer:
 
 def _random_model(architecture: str, vocab_size: int, block_size: int = 16, **shape: object) -> GPT:
     """Weights large enough that the next token depends on the text and ties do not happen."""
-    settings = {"n_layer": 2, "n_embd": 32, "n_head": 4, "tied": architecture != "seed"} | shape
+    settings = {"n_layer": 2, "n_embd": 32, "n_head": 4, "tied": architecture != "original"} | shape
     if architecture == "modern":
         settings = {"n_kv_head": 2} | settings
     model = GPT(ModelConfig(architecture=architecture, vocab_size=vocab_size, block_size=block_size, **settings))
@@ -55,7 +55,7 @@ def _chain_model(vocab_size: int, successors: Mapping[int, int], block_size: int
     """
     model = GPT(
         ModelConfig(
-            architecture="seed",
+            architecture="original",
             tied=False,
             n_layer=1,
             n_head=1,

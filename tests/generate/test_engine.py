@@ -19,7 +19,7 @@ from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 
 Build = Callable[..., GPT]
-ARCHITECTURES = ["seed", "gpt2", "modern"]
+ARCHITECTURES = ["original", "gpt2", "modern"]
 PROMPTS = ["The old", "An acorn fell; the", "", "x"]
 TIMES = ("prefill_seconds", "decode_seconds", "tokens_per_second")
 
@@ -170,7 +170,7 @@ def test_without_a_seed_a_fresh_one_is_used_and_told(random_model: Build, bpe: T
 
 
 def test_generating_disturbs_neither_the_model_nor_random_numbers(random_model: Build, bpe: Tokenizer) -> None:
-    model = random_model("seed", bpe.vocab_size, dropout=0.5)
+    model = random_model("original", bpe.vocab_size, dropout=0.5)
     model.train()
     state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (generate(model, bpe, ["The"], greedy(5))[0].new_ids for _ in range(2))

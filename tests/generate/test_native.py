@@ -22,7 +22,7 @@ Build = Callable[..., GPT]
 on_each_cpu = pytest.mark.usefixtures("cpu")
 
 SHAPES = [
-    ("seed", {}),
+    ("original", {}),
     ("gpt2", {}),
     ("modern", {}),
     ("modern", {"n_kv_head": 4, "n_embd": 256}),  # vectors only
@@ -143,7 +143,7 @@ def test_any_number_of_threads_gives_the_same_bits(random_model: Build, kind: st
 @torch.inference_mode()
 def test_int8_sums_of_the_largest_numbers_do_not_overflow(random_model: Build, batch: int) -> None:
     """Up to 20,000 times 127 times 32,767, in 32 bits; each row of the matrix has another share of it."""
-    model = random_model("seed", 131, n_embd=32, n_inner=20_000).eval()
+    model = random_model("original", 131, n_embd=32, n_inner=20_000).eval()
     for block in model.blocks:
         block.mlp.up_proj.weight.zero_()
         block.mlp.up_proj.bias.fill_(1.0)
@@ -172,7 +172,7 @@ def test_pytorchs_own_products_stay_as_they_were(random_model: Build) -> None:
 
 
 @on_each_cpu
-@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize(("dtype", "int8"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)])
 @pytest.mark.parametrize("batch", [1, 6, 13])
 def test_numbers_that_are_not_finite_stay_so(
@@ -190,7 +190,7 @@ def test_numbers_that_are_not_finite_stay_so(
 
 
 @on_each_cpu
-@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 def test_both_decoders_write_the_same_text(random_model: Build, bpe: Tokenizer, architecture: str) -> None:
     model = random_model(architecture, bpe.vocab_size)
     settings = SamplingSettings(max_new_tokens=60, seed=5, temperature=0.9, top_k=20, ignore_eos=True)

@@ -17,7 +17,9 @@ from acorn.config import ModelConfig
 from acorn.model.gpt import GPT
 
 SHAPES = {
-    "seed": ModelConfig(architecture="seed", n_layer=2, n_head=4, n_embd=32, block_size=48, vocab_size=97, tied=False),
+    "original": ModelConfig(
+        architecture="original", n_layer=2, n_head=4, n_embd=32, block_size=48, vocab_size=97, tied=False
+    ),
     "gpt2": ModelConfig(architecture="gpt2", n_layer=2, n_head=4, n_embd=32, block_size=48, vocab_size=97, tied=True),
     "gpt2-untied": ModelConfig(
         architecture="gpt2", n_layer=2, n_head=4, n_embd=32, block_size=48, vocab_size=97, tied=False
@@ -55,7 +57,7 @@ def gpt2_of_transformers(model: GPT) -> transformers.GPT2LMHeadModel:
             n_embd=C,
             n_layer=config.n_layer,
             n_head=config.heads,
-            activation_function="relu" if config.architecture == "seed" else "gelu_new",
+            activation_function="relu" if config.architecture == "original" else "gelu_new",
             tie_word_embeddings=config.is_tied,
         )
     ).eval()
@@ -183,7 +185,7 @@ def test_initial_values_depend_on_seed_and_name_alone(name: str) -> None:
 
 
 def test_the_seed_begins_with_the_defaults_of_pytorch() -> None:
-    model = GPT(SHAPES["seed"].model_copy(update={"n_embd": 256, "vocab_size": 500}))
+    model = GPT(SHAPES["original"].model_copy(update={"n_embd": 256, "vocab_size": 500}))
     model.init_weights(0)
     values = dict(model.named_parameters())
     assert values["token_embedding.weight"].std().item() == pytest.approx(1, rel=0.02)
@@ -212,17 +214,17 @@ def test_a_modern_network_begins_as_its_embedding() -> None:
 
 def test_published_sizes() -> None:
     with torch.device("meta"):
-        seed = GPT(
+        original = GPT(
             ModelConfig(
-                architecture="seed", n_layer=6, n_head=8, n_embd=512, block_size=512, vocab_size=28_144, tied=False
+                architecture="original", n_layer=6, n_head=8, n_embd=512, block_size=512, vocab_size=28_144, tied=False
             )
         )
         gpt2 = GPT(ModelConfig(architecture="gpt2", vocab_size=50_257, **SEED_124M))
-    assert sum(parameter.numel() for parameter in seed.parameters()) == 47_987_712
+    assert sum(parameter.numel() for parameter in original.parameters()) == 47_987_712
     assert sum(parameter.numel() for parameter in gpt2.parameters()) == 124_439_808
 
 
-@pytest.mark.parametrize("name", ["seed", "gpt2", "modern-gqa"])
+@pytest.mark.parametrize("name", ["original", "gpt2", "modern-gqa"])
 def test_dropout_is_active_in_training_only(name: str) -> None:
     plain = random_model(SHAPES[name])
     model = GPT(SHAPES[name].model_copy(update={"dropout": 0.3}))
@@ -240,13 +242,13 @@ def test_dropout_is_active_in_training_only(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "dropped"),
     [
-        ("seed", {"attention weights", "mlp"}),
+        ("original", {"attention weights", "mlp"}),
         ("gpt2", {"embedding", "attention weights", "attention output", "mlp"}),
         ("modern-tied", {"attention output", "mlp"}),
     ],
 )
 def test_where_each_architecture_drops(name: str, dropped: set[str]) -> None:
-    """The places of the design's table; the seed's original drops attention weights and after the ReLU."""
+    """The places of the design's table; the original's original drops attention weights and after the ReLU."""
     model = GPT(SHAPES[name].model_copy(update={"dropout": 0.3}))
     block = model.blocks[0]
     places = {
@@ -274,7 +276,7 @@ def test_the_tied_head_is_one_parameter() -> None:
 def test_a_network_without_memory_is_built_without_the_compiler() -> None:
     """Every command that loads a model builds it on the meta device first; torch._dynamo takes a second to import."""
     script = "import sys, torch\nfrom acorn.config import ModelConfig\nfrom acorn.model.gpt import GPT\n"
-    script += "for kind in ('seed', 'gpt2', 'modern'):\n    with torch.device('meta'):\n"
+    script += "for kind in ('original', 'gpt2', 'modern'):\n    with torch.device('meta'):\n"
     script += "        GPT(ModelConfig(architecture=kind, vocab_size=300))\nprint('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

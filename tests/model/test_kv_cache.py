@@ -14,7 +14,7 @@ from acorn.model.kv_cache import KVCache
 
 SHAPE = {"n_layer": 2, "n_embd": 16, "n_head": 4, "block_size": 12, "vocab_size": 23}
 ARCHITECTURES = {
-    "seed": {"architecture": "seed", "tied": False, "dropout": 0.1},
+    "original": {"architecture": "original", "tied": False, "dropout": 0.1},
     "gpt2": {"architecture": "gpt2", "tied": True},
     "modern": {"architecture": "modern", "tied": False},
     "modern, grouped queries": {"architecture": "modern", "tied": True, "n_kv_head": 2},

@@ -76,7 +76,9 @@ def configs(draw: st.DrawFn) -> Config:
         if isinstance(section, type) and issubclass(section, Section):
             values[name] = {key: draw(values_of(entry)) for key, entry in section.model_fields.items()}
     values["model"] = draw(shapes())
-    if values["model"]["architecture"] == "seed":  # which cannot take pairs; the others can if they are new and untied
+    if (
+        values["model"]["architecture"] == "original"
+    ):  # which cannot take pairs; the others can if they are new and untied
         values["train"]["init"] = draw(st.sampled_from(["random", "auto"]))
     elif values["train"]["init"] == "bigrams":
         values["train"]["init_from"], values["model"]["tied"] = "", False

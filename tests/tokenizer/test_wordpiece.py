@@ -14,7 +14,7 @@ LONG_ASSIGNED = st.characters(max_codepoint=0x052F, exclude_categories=["Cn", "C
 
 
 def by_the_definition(text: str) -> str:
-    """The seed's normaliser, written with Python's Unicode tables instead of regular expressions."""
+    """The original's normaliser, written with Python's Unicode tables instead of regular expressions."""
     kept = "".join(c for c in text if c in "\n\t\r" or unicodedata.category(c)[0] != "C")
     spaced = "".join(" " if c.isspace() else c for c in kept)
     return "".join(c for c in unicodedata.normalize("NFD", spaced) if unicodedata.category(c) != "Mn")

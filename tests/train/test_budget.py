@@ -50,7 +50,7 @@ def test_any_other_failure_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float) -> None:
     """Some room for every thread stands for them."""
-    sizes = {"architecture": "seed", "n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "dropout": dropout}
+    sizes = {"architecture": "original", "n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "dropout": dropout}
     runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
     needed = []
     for block_size, sequences in ((100, 10), (200, 5)):
@@ -90,7 +90,7 @@ def test_a_layer_of_modern_keeps_as_much_as_is_planned(shape: dict[str, Any]) ->
 
 
 @needs_fp16
-@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_layer_with_products_in_fp16_keeps_as_much_as_is_planned(architecture: str, dropout: float) -> None:
     runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)

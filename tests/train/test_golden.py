@@ -18,7 +18,12 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2}
 
 RECIPES = {
     "modern-muon": ["optimizer.name=muon", "optimizer.lr=0.02", "optimizer.embedding_lr=0.01"],
-    "seed-adamw": ["model.architecture=seed", "optimizer.name=adamw", "optimizer.lr=1e-3", "schedule.name=constant"],
+    "original-adamw": [
+        "model.architecture=original",
+        "optimizer.name=adamw",
+        "optimizer.lr=1e-3",
+        "schedule.name=constant",
+    ],
 }
 
 PRECISIONS = [

@@ -174,7 +174,7 @@ SHAPES: list[dict[str, Any]] = [
     {"qk_norm": False},
     {"n_head": 4, "n_kv_head": 2, "head_width": 24, "n_inner": 50},
     {"architecture": "gpt2"},
-    {"architecture": "seed"},
+    {"architecture": "original"},
 ]
 
 

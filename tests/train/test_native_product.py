@@ -25,7 +25,7 @@ M_PERTURB = -6
 """Number of mallopt's setting (malloc.h)."""
 
 SHAPES: list[dict[str, Any]] = [
-    {"architecture": "seed"},
+    {"architecture": "original"},
     {"architecture": "gpt2"},
     {"architecture": "modern"},
     {"architecture": "modern", "n_kv_head": 1, "tied": False},
@@ -94,7 +94,7 @@ def test_passes_add_up() -> None:
         assert (one.grad - other.grad).norm() < 0.01 * one.grad.norm()
 
 
-@pytest.mark.parametrize("architecture", ["seed", "gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 def test_dropout(architecture: str) -> None:
     """What is dropped is drawn as it is without these products, but for attention's weights."""
     found = []
@@ -112,7 +112,7 @@ def test_dropout(architecture: str) -> None:
 @pytest.mark.parametrize("x_needs", [True, False])
 def test_the_seeds_mlp_is_that_of_single_operations(frozen: tuple[str, ...], x_needs: bool) -> None:
     """Over two passes, whose gradients add up; the second's are all the same number."""
-    mlp = network(runtime(True), architecture="seed").blocks[0].mlp
+    mlp = network(runtime(True), architecture="original").blocks[0].mlp
     assert isinstance(mlp, NativeReluMLP)
     for name, parameter in mlp.named_parameters():
         parameter.requires_grad_(name not in frozen)

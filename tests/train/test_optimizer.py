@@ -15,7 +15,7 @@ from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
 from acorn.train.optimizer import AdamW, Muon, build_optimizers, orthogonalize, set_rates
 
 SHAPES = {
-    "seed": ModelConfig(architecture="seed", n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
+    "original": ModelConfig(architecture="original", n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
     "gpt2": ModelConfig(architecture="gpt2", n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
     "modern": ModelConfig(n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50),
     "untied": ModelConfig(n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50, tied=False),

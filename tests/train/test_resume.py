@@ -40,6 +40,12 @@ def test_harmless_changes_are_taken_over() -> None:
     assert changed["train.steps"] == "100 -> 200"
 
 
+def test_a_run_of_the_former_architecture_name_goes_on_under_the_current_one() -> None:
+    run = with_values(load_config("seed", ["train.steps=100"]), RESOLVED | {"model.architecture": "seed"})
+    config, changed = merge_configs(run, load_config("original", ["train.steps=100"]))
+    assert (config.model.architecture, changed) == ("original", {})
+
+
 def test_steps_may_become_minutes() -> None:
     config, _ = merge_configs(stored(), load_config("small", ["train.minutes=3"]))
     assert (config.train.steps, config.train.minutes) == (0, 3)

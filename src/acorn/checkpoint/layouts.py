@@ -1,4 +1,4 @@
-"""acorn's networks as Hugging Face knows them: GPT-2 (`seed` and `gpt2`), Qwen3 and Llama (`modern`, by its QK-norm).
+"""acorn's networks as Hugging Face knows them: GPT-2 (`original`, `gpt2`), Qwen3 and Llama (`modern`, by its QK-norm).
 
 Names of tensors and the content of config.json, in both directions; nothing here touches a file. The modules differ
 in name only, but for two things in GPT-2: its matrices are stored as (in, out), and query, key and value are one.
@@ -96,7 +96,7 @@ LLAMA = replace(
 )
 
 GPT2_ACTIVATIONS = {
-    "relu": "seed",
+    "relu": "original",
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gpt2"),  # all with tanh
 }
 """activation_function -> architecture."""
@@ -163,13 +163,13 @@ def _turned(layout: Layout, ours: str, tensor: Tensor) -> Tensor:
 
 
 def _fused(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value of each block as one matrix (3 C, C) and one bias (3 C), zeros for `seed`."""
+    """Query, key and value of each block as one matrix (3 C, C) and one bias (3 C), zeros for `original`."""
     fused = dict(weights)
     for number in range(config.n_layer):
         attention = f"blocks.{number}.attention"
         parts = [fused.pop(f"{attention}.{letter}_proj.weight") for letter in "qkv"]
         fused[f"{attention}.qkv_proj.weight"] = torch.cat(parts)
-        if config.architecture == "seed":
+        if config.architecture == "original":
             bias = parts[0].new_zeros(3 * config.n_embd)
         else:
             bias = torch.cat([fused.pop(f"{attention}.{letter}_proj.bias") for letter in "qkv"])
@@ -184,10 +184,10 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
         attention = f"blocks.{number}.attention"
         for kind in ("weight", "bias"):
             value = weights.pop(f"{attention}.qkv_proj.{kind}")
-            if config.architecture == "seed" and kind == "bias":
+            if config.architecture == "original" and kind == "bias":
                 if value.any():
                     raise InputError(
-                        "The model has a query, key or value bias; acorn's seed architecture (ReLU) has none.",
+                        "The model has a query, key or value bias; acorn's architecture original (ReLU) has none.",
                         where=f"{GPT2.block}.{number}.attn.c_attn.bias",
                         mend="use it with the transformers library instead",
                     )
@@ -216,7 +216,7 @@ def to_config_json(config: ModelConfig, special_ids: Mapping[str, Any]) -> dict[
         "torch_dtype": "float32",
     }
     if layout is GPT2:
-        seed = config.architecture == "seed"
+        original = config.architecture == "original"
         return {
             **values,
             "n_layer": config.n_layer,
@@ -225,11 +225,11 @@ def to_config_json(config: ModelConfig, special_ids: Mapping[str, Any]) -> dict[
             "n_positions": config.block_size,
             "n_inner": config.mlp_hidden,
             "layer_norm_epsilon": config.epsilon,
-            "activation_function": "relu" if seed else "gelu_new",
+            "activation_function": "relu" if original else "gelu_new",
             "attn_pdrop": config.dropout,
-            # The seed's second dropout stands after the ReLU, where GPT-2 has none.
-            "resid_pdrop": 0.0 if seed else config.dropout,
-            "embd_pdrop": 0.0 if seed else config.dropout,
+            # The original's second dropout stands after the ReLU, where GPT-2 has none.
+            "resid_pdrop": 0.0 if original else config.dropout,
+            "embd_pdrop": 0.0 if original else config.dropout,
         }
     return {
         **values,

@@ -178,7 +178,7 @@ def _architecture(facts: CardFacts) -> dict[str, Any]:
     config = facts.config
     modern = config.architecture == "modern"
     layout = ("Qwen3" if config.qk_norm else "Llama") if modern else "GPT-2"
-    activation = {"seed": "ReLU", "gpt2": "GELU (tanh)", "modern": "SwiGLU"}[config.architecture]
+    activation = {"original": "ReLU", "gpt2": "GELU (tanh)", "modern": "SwiGLU"}[config.architecture]
     return {
         "architecture": f"{config.architecture} ({layout} layout)",
         "parameters": facts.parameters,

@@ -1,7 +1,7 @@
 """GGUF, the file of llama.cpp and of what is built on it (Ollama, LM Studio): weights and tokenizer in one.
 
 llama.cpp calls the networks as Hugging Face does: `gpt2`, and for `modern` qwen3 or llama, tensor for tensor, but for a
-Llama's queries and keys (`_interleaved`). Its gpt2 has GELU only, so `seed` cannot go there.
+Llama's queries and keys (`_interleaved`). Its gpt2 has GELU only, so `original` cannot go there.
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
         UsageError: the network, or the type for its sizes.
         InputError: the tokenizer, or what ends a text.
     """
-    if config.architecture == "seed":
+    if config.architecture == "original":
         raise UsageError(
-            "llama.cpp has no network like seed: its GPT-2 has GELU where seed has ReLU.",
+            "llama.cpp has no network like the original: its GPT-2 has GELU where the original has ReLU.",
             where="--format gguf",
             mend="use --format hf, or train with model.architecture=gpt2 or modern",
         )

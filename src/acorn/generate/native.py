@@ -22,7 +22,7 @@ WeightType = Literal["fp32", "bf16", "int8"]
 WEIGHT_TYPES = {"fp32": 0, "bf16": 1, "int8": 2}
 """vectors.h's `enum type`."""
 
-ACTIVATIONS = {"seed": 0, "gpt2": 1, "modern": 2}
+ACTIVATIONS = {"original": 0, "gpt2": 1, "modern": 2}
 """decode.c's `enum activation`."""
 
 

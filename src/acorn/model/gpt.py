@@ -1,6 +1,6 @@
 """The whole network: a decoder-only transformer in three architectures, and its initial values.
 
-One config builds `seed` and `gpt2` (GPT-2's layout: learned positions, LayerNorm, biases) and `modern` (the Qwen3
+One config builds `original` and `gpt2` (GPT-2's layout: learned positions, LayerNorm, biases) and `modern` (the Qwen3
 dense layout: rotary positions, RMSNorm, QK-norm, SwiGLU, no biases; without QK-norm it is Llama's). Every switch is
 read once, at construction.
 
@@ -102,7 +102,7 @@ class GPT(nn.Module):
     def _initial_value(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """The initial value of one parameter (fp32, on the CPU).
 
-        seed: PyTorch's defaults, as the original (linear: uniform within 1/sqrt(fan in); embeddings: N(0, 1)).
+        original: PyTorch's defaults (linear: uniform within 1/sqrt(fan in); embeddings: N(0, 1)).
         gpt2: N(0, 0.02), projections into the residual stream narrower by sqrt(2 n_layer); biases zero.
         modern: N(0, 1/fan in) in the blocks, their output projections zero, so that each block starts as the identity;
         embedding and head N(0, 0.02).
@@ -112,7 +112,7 @@ class GPT(nn.Module):
         normal = torch.empty(shape).normal_(generator=generator)
         if module.endswith("norm"):
             return torch.ones(shape) if kind == "weight" else torch.zeros(shape)
-        if architecture == "seed":
+        if architecture == "original":
             if module.endswith("embedding"):
                 return normal
             fan_in = self.config.mlp_hidden if module == "down_proj" else self.config.n_embd
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         self.place_heads = PlaceHeads()
         self.causal_attention = CausalAttention()
         self.weight_dropout = 0.0 if modern else config.dropout
-        self.output_dropout = Dropout(0.0 if config.architecture == "seed" else config.dropout)
+        self.output_dropout = Dropout(0.0 if config.architecture == "original" else config.dropout)
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache | None, mask: Tensor | None
@@ -204,7 +204,7 @@ class PlaceHeads(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two matrices around ReLU (seed) or GELU (gpt2), or SwiGLU's three (modern)."""
+    """Two matrices around ReLU (original) or GELU (gpt2), or SwiGLU's three (modern)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class MLP(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.architecture == "seed":
+        if self.architecture == "original":
             return self.down_proj(self.dropout(F.relu(self.up_proj(x))))  # (B, T, F) -> (B, T, C)
         if self.architecture == "gpt2":
             return self.dropout(self.down_proj(self.gelu(self.up_proj(x))))

@@ -85,7 +85,8 @@ def training_memory(
     kept = _KEPT_FUSED.get(device, _KEPT) if fused else _KEPT
     stream, inner, heads, passing = (_KEPT_WITH_FP16_PRODUCTS if fp16_products else kept)[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
-    if config.dropout and config.architecture == "seed":  # within the MLP: a mask, and what it leaves if not in `_KEPT`
+    if config.dropout and config.architecture == "original":
+        # Within the MLP: a mask, and what it leaves if not in `_KEPT`.
         narrow += (2 if fp16_products else 1) * config.mlp_hidden
     elif config.dropout and (fp16_products or (device == "cpu" and config.architecture == "modern")):
         narrow += 2 * config.n_embd  # the masks of what attention and the MLP give
@@ -110,10 +111,10 @@ def _bytes_of_weight(config: ModelConfig, activation_bytes: int, device: str) ->
     return 24 if drops and not knows_dropout else 0
 
 
-_KEPT = {"seed": (8, 3, 0, 0), "gpt2": (8, 4, 0, 0), "modern": (16, 4, 0, 80)}
+_KEPT = {"original": (8, 3, 0, 0), "gpt2": (8, 4, 0, 0), "modern": (16, 4, 0, 80)}
 _KEPT_FUSED = {
     "cpu": _KEPT | {"modern": (3, 3, 6, 32)},
-    "cuda": {"seed": (3, 1, 0, 0), "gpt2": (5, 2, 0, 0), "modern": (7, 3, 0, 0)},
+    "cuda": {"original": (3, 1, 0, 0), "gpt2": (5, 2, 0, 0), "modern": (7, 3, 0, 0)},
 }
 """Architecture -> what a layer keeps of a token for the backward pass: widths of the stream in fp32 (the stream, its
 norms and what they are made of); widths of the MLP in the products' precision (what is inside it and, where heads are
@@ -121,7 +122,7 @@ not counted apart, q, k, v and attention's output); widths of all heads in that 
 while one layer is gone through backwards, in widths of the stream in the products' precision. Counted from what steps
 were seen to take."""
 
-_KEPT_WITH_FP16_PRODUCTS = {"seed": (4, 1, 4, 16), "gpt2": (4, 2, 4, 16), "modern": (4, 3, 6, 24)}
+_KEPT_WITH_FP16_PRODUCTS = {"original": (4, 1, 4, 16), "gpt2": (4, 2, 4, 16), "modern": (4, 3, 6, 24)}
 """The same where products alone are in fp16. What a layer keeps is counted as it is stored, as if each head had keys
 and values of its own. There is little else, while PyTorch's own products and attention leave holes in the heap of up to
 half of what they keep: so `_KEPT` was fitted to what steps took."""

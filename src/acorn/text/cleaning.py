@@ -24,7 +24,7 @@ _WIKITEXT_HEADING = re.compile(rb"^ ?= [^=\n]+ = ?\r?$", re.MULTILINE)
 
 
 def clean(text: str, how: Literal["none", "wikitext"]) -> str:
-    """`text` cleaned: `none` leaves it as it is, `wikitext` undoes WikiText's artefacts as the seed did."""
+    """`text` cleaned: `none` leaves it as it is, `wikitext` undoes WikiText's artefacts as `original` does."""
     if how == "wikitext":
         for artefact, replacement in _WIKITEXT_REPLACEMENTS:
             text = text.replace(artefact, replacement)

@@ -1,4 +1,4 @@
-"""The seed's WordPiece: small, English, and not lossless. How it reads text, and how its vocabulary is learned.
+"""The original's WordPiece: small, English, and not lossless. How it reads text, and how its vocabulary is learned.
 
 The normaliser drops accents and control characters, so text does not come back as it went in; for any language
 but plain English the byte-level BPE is the better choice.

@@ -51,7 +51,7 @@ class _Linear(torch.autograd.Function):
 
 
 class NativeReluMLP(MLP):
-    """The same as the seed's MLP, up to fp16's rounding. Where nothing is dropped its products do the ReLU, too.
+    """The same as the original's MLP, up to fp16's rounding. Where nothing is dropped its products do the ReLU, too.
 
     As operations of their own that, its gradient and the bias are a seventeenth of its time: each goes over (B, T, F).
 
@@ -111,5 +111,5 @@ def use_fp16_products(model: GPT, product: Fp16Product) -> None:
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
                 setattr(module, name, NativeLinear(child, product))
-            elif type(child) is MLP and child.architecture == "seed":
+            elif type(child) is MLP and child.architecture == "original":
                 setattr(module, name, NativeReluMLP(child, product))

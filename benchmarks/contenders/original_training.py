@@ -1,19 +1,19 @@
-"""Training as the seed did it: AdamW at a constant 5e-4, random windows."""
+"""Training as the original did it: AdamW at a constant 5e-4, random windows."""
 
 from __future__ import annotations
 
 import torch
 
 from benchmarks.contenders.answering import answer, specification
-from benchmarks.contenders.seed_model import SeedModel
+from benchmarks.contenders.original_model import OriginalModel
 
 
 def main() -> None:
     spec = specification()
     torch.manual_seed(0)
-    model = SeedModel(**spec["seed_model"]).to(spec["device"])
+    model = OriginalModel(**spec["original_model"]).to(spec["device"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
-    text = torch.randint(spec["seed_model"]["vocab_size"], (1 << 16,))
+    text = torch.randint(spec["original_model"]["vocab_size"], (1 << 16,))
     length = model.block_size
 
     def work() -> dict[str, float]:

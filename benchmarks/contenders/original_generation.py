@@ -1,4 +1,4 @@
-"""Generating as the seed did: every token reads the whole text again."""
+"""Generating as the original did: every token reads the whole text again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import torch
 
 from benchmarks.contenders.answering import answer, specification
-from benchmarks.contenders.seed_model import SeedModel
+from benchmarks.contenders.original_model import OriginalModel
 
 EVERY = 16
 """Lengths of the text of which one is timed, for all of them: what a token costs depends on the length alone."""
@@ -15,9 +15,9 @@ EVERY = 16
 
 def main() -> None:
     spec = specification()
-    model = SeedModel(**spec["seed_model"]).eval()
+    model = OriginalModel(**spec["original_model"]).eval()
     prompt, new_tokens, batch_size = len(spec["ids"]), spec["new_tokens"], spec["batch_size"]
-    text = torch.randint(spec["seed_model"]["vocab_size"], (batch_size, prompt + new_tokens))
+    text = torch.randint(spec["original_model"]["vocab_size"], (batch_size, prompt + new_tokens))
 
     def one_token(length: int) -> float:
         begin = time.perf_counter()

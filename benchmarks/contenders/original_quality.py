@@ -1,4 +1,4 @@
-"""The seed's recipe on real text for a given time: AdamW at a constant 5e-4, random windows, fp32.
+"""The original's recipe on real text for a given time: AdamW at a constant 5e-4, random windows, fp32.
 
 Without its dropout, which costs a third of the speed and gains nothing in the first epochs: the stronger opponent.
 Validation is not counted as training time.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.contenders.answering import Answers, peak_bytes, specification
-from benchmarks.contenders.seed_model import SeedModel
+from benchmarks.contenders.original_model import OriginalModel
 
 BATCH_SIZE = 16
 
@@ -25,7 +25,7 @@ def main() -> None:
     device = spec["device"]
     train, valid = (torch.from_numpy(np.load(spec[split]).astype(np.int64)) for split in ("train", "valid"))
     valid = valid.to(device)
-    model = SeedModel(**spec["seed_model"]).to(device)
+    model = OriginalModel(**spec["original_model"]).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
     length = model.block_size
     answers.send({"ready": True})

@@ -48,7 +48,7 @@ class SeedBlock(nn.Module):
         return x + self.down(self.dropout(F.relu(self.up(self.mlp_norm(x)))))
 
 
-class SeedModel(nn.Module):
+class OriginalModel(nn.Module):
     def __init__(
         self, *, vocab_size: int, n_layer: int, n_head: int, n_embd: int, block_size: int, dropout: float = 0.0
     ) -> None:
