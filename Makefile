@@ -4,9 +4,10 @@
 PYTHON := $(or $(ACORN_PYTHON),python3)
 BIN := .venv/bin
 
-# With no ARGS the whole suite runs: on several cores (a file's tests on one of them, so that they share what they
-# build), and with the share of lines that must be covered.
-WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+# With no ARGS the whole suite runs, on several cores; a file's tests stay on one of them, so that they share what they
+# build. Measuring which lines are covered takes half as long again, so only test-all does.
+WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile
+COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all torture bench lint format lock clean moved
@@ -19,11 +20,11 @@ install: .venv/installed ## make .venv, with the versions of constraints.txt
 demo: install ## train on the bundled WikiText-2 for about three minutes, show text and curve
 	$(BIN)/acorn demo $(ARGS)
 
-test: install ## run the tests (ARGS="tests/model -x": only those, without coverage)
+test: install ## run the tests (ARGS="tests/model -x": only those)
 	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
 
-test-all: .venv/all ## the tests, those in llama.cpp too, which first compiles for some minutes
-	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
+test-all: .venv/all ## the tests with coverage, those in llama.cpp too, which first compiles for some minutes
+	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE) $(COVERAGE))
 
 torture: install ## try to make acorn lose a run, for about 40 minutes (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
