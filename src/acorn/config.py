@@ -7,6 +7,7 @@ files, and overrides, are in `config_files.py`.
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -81,7 +82,15 @@ class DataConfig(Section):
     text_field: str = Field(
         "text", min_length=1, description="Name of the column that holds the text in .jsonl, .parquet and Hub data."
     )
-    dedup: bool = Field(True, description="Drop exact duplicates of earlier documents from the training side.")
+    dedup: bool = Field(
+        True,
+        description="Drop exact duplicates of earlier documents: from training, and from validation that is a share "
+        "of the training text.",
+    )
+    encoding: str = Field(
+        "utf-8",
+        description="Encoding of text files, by Python's name for it (`latin-1`, `cp1252`, `utf-16`); none is guessed.",
+    )
     errors: Literal["strict", "replace", "skip"] = Field(
         "strict", description="Bad bytes and rows: `strict` refuses, `replace` puts U+FFFD, `skip` drops the document."
     )
@@ -91,6 +100,19 @@ class DataConfig(Section):
     )
     shard_tokens: int = Field(2**26, ge=1024, description="Tokens per shard file.")
     shuffle_group: int = Field(0, ge=0, description="Shards that are shuffled together; 0: all of them.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, name: str) -> str:
+        """The one spelling of its name, so that `latin1` and `ISO-8859-1` are no change on resume."""
+        try:
+            b"ab".decode(name, "replace")  # refuses what is no encoding of text, such as base64
+            codecs.getincrementaldecoder(name)
+            return codecs.lookup(name).name
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"{name!r} is no encoding of text that Python knows; some are utf-8, latin-1, cp1252, utf-16, gb18030"
+            ) from None
 
 
 class TokenizerConfig(Section):

@@ -34,7 +34,7 @@ LONGEST_SHOWN = 200
 FORMER_PRESETS = {"seed": "original"}
 """Former name of a preset -> its name. A run started under the former name keeps it, and so its folder."""
 
-TEXT_ENDINGS = frozenset({".txt", ".jsonl", ".parquet", ".gz", ".xz", ".zst"})
+TEXT_ENDINGS = frozenset({".txt", ".md", ".csv", ".tsv", ".html", ".htm", ".jsonl", ".parquet", ".gz", ".xz", ".zst"})
 
 
 def preset_names() -> list[str]:

@@ -40,7 +40,9 @@ def test_invalid_utf8_is_named_with_its_byte(train_on, tmp_path: Path) -> None:
         tmp_path / "latin.txt",
         3,
         "This text is not UTF-8: byte 0xE9",
+        "bad bytes in the file: 1 of 9,501, 0.01%",
         "latin.txt, byte 7000",
+        "data.encoding=latin-1",
         'data.errors to "replace"',
     )
 
@@ -49,8 +51,8 @@ def test_invalid_utf8_is_named_with_its_byte(train_on, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("errors", "note"),
     [
-        ("replace", "0 bad rows were left out; 2 documents have U+FFFD"),
-        ("skip", "2 bad rows were left out; 0 documents"),
+        ("replace", "2 documents have U+FFFD for bytes that could not be read: 2 of {source}."),
+        ("skip", "2 bad rows were left out: 2 of {source}."),
     ],
 )
 def test_invalid_utf8_replaced_or_left_out(
@@ -66,9 +68,35 @@ def test_invalid_utf8_replaced_or_left_out(
         done = pretrain(
             tmp_path / "run", f"data.valid_source={held_out}", f"data.errors={errors}", *ONE_STEP, text=source
         )
-    fine(done, f"train: {note}")
+    fine(done, f"train: {note.format(source=source)}")
     counts = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())["text"]["counts"]["train"]
     assert (counts["replaced"], counts["dropped_bad"]) == ((2, 0) if errors == "replace" else (0, 2))
+
+
+@pytest.mark.fault(8)
+def test_another_encoding_is_named_and_gives_the_same_shards(pretrain, fine, tmp_path: Path, text_file: Path) -> None:
+    """Fault 8: the encoding of a text can be named; what is learned is then that of the same text in UTF-8."""
+    text = text_file.read_text().replace("a", "é")
+    manifests = []
+    for name, encoding in (("utf-8", "utf-8"), ("latin", "latin-1")):
+        source = tmp_path / f"{name}.txt"
+        source.write_bytes(text.encode(encoding))
+        fine(pretrain(tmp_path / name, f"data.encoding={encoding}", *ONE_STEP, text=source))
+        manifests.append(json.loads((tmp_path / name / "data" / "manifest.json").read_text()))
+    assert manifests[0] == manifests[1]
+    config = (tmp_path / "latin" / "config.toml").read_text()
+    assert 'encoding = "iso8859-1"' in config
+    again = ("data.encoding=ISO-8859-1", *ONE_STEP, "--resume")
+    fine(pretrain(tmp_path / "latin", *again, text=tmp_path / "latin.txt"))  # the same one by another name
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("name", ["klingon", "base64", ""])
+def test_an_encoding_that_nobody_knows(pretrain, refused, untouched, tmp_path: Path, name: str) -> None:
+    """Fault 8: refused with the config, before anything is written."""
+    with untouched(tmp_path):
+        done = pretrain(tmp_path / "run", f'data.encoding="{name}"')
+    refused(done, 2, "data.encoding", f"{name!r} is no encoding of text", "latin-1")
 
 
 @pytest.mark.fault(9)
@@ -281,6 +309,22 @@ def test_a_hub_out_of_reach(pretrain, refused, untouched, tmp_path: Path) -> Non
     refused(done, 3, "The Hub cannot be reached", "hf:owner/name", "hf download", "hf:FOLDER")
 
 
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("errors", ["strict", "skip"])
+def test_runs_among_the_text(pretrain, refused, fine, untouched, tmp_path: Path, text_file: Path, errors: str) -> None:
+    """Fault 15: runs and models among the text are skipped and said; a run alone is refused."""
+    (tmp_path / "my.txt").write_bytes(text_file.read_bytes())
+    options = (*ONE_STEP, f"data.errors={errors}")
+    fine(pretrain(tmp_path / "runs" / "1", *options, text=tmp_path))
+    done = pretrain(tmp_path / "runs" / "2", *options, text=tmp_path)
+    fine(done, "skipped (no text of yours): 1 run folder", "1 folder of this run (--out)")
+    shards = [(tmp_path / "runs" / run / "data" / "manifest.json").read_bytes() for run in "12"]
+    assert shards[0] == shards[1]
+    with untouched(tmp_path):
+        done = pretrain(tmp_path / "runs" / "3", *options, text=tmp_path / "runs" / "1")
+    refused(done, 3, "is a run folder, not text", "name a folder of text")
+
+
 @pytest.fixture
 def overlapping(write_rows) -> tuple[Path, Path]:
     """Training and validation text with 3 of 60 documents in common."""
@@ -302,6 +346,27 @@ def test_the_same_document_in_training_and_validation(
     splits = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())["splits"]
     assert splits["train"]["documents"] == (57 if overlap == "drop" else 60)
     assert splits["valid"]["documents"] == 60
+
+
+@pytest.mark.fault(16)
+def test_a_document_that_comes_many_times(pretrain, fine, write_rows, tmp_path: Path) -> None:
+    """Fault 16: where acorn splits, repeats leave both sides before the split, and that is said."""
+    once = write_rows("once.jsonl")
+    often = tmp_path / "often.jsonl"
+    often.write_text(once.read_text() + once.read_text().splitlines(keepends=True)[7] * 500)
+    done = pretrain(tmp_path / "run", *ONE_STEP, text=often)
+    fine(done, "warning: 560 documents, 60 of them distinct: the 500 exact repeats", "data.dedup=false keeps them")
+    fine(pretrain(tmp_path / "other", *ONE_STEP, text=once))
+    splits = [json.loads((tmp_path / run / "data" / "manifest.json").read_text())["splits"] for run in ("run", "other")]
+    assert splits[0] == splits[1]
+
+
+@pytest.mark.fault(1)
+def test_one_document_over_and_over(train_on, tmp_path: Path) -> None:
+    """Fault 1: one document cannot be split, however often it comes; both numbers are given."""
+    path = tmp_path / "same.jsonl"
+    path.write_text('{"text": "the same again"}\n' * 5_000)
+    train_on(path, 3, "of 5,000 documents, 1 is distinct", "same.jsonl", "data.valid_source")
 
 
 @pytest.mark.fault(16)

@@ -21,7 +21,9 @@ Write = Callable[[str, bytes | str], Path]
 def read(*paths: Path, **settings: Any) -> tuple[list[Document], SplitCounts]:
     data = DataConfig(**settings)
     reading = Reading(data.errors)
-    documents = list(Corpus([TextFile.at(path) for path in paths], data).documents(reading, rows=reading))
+    documents = list(
+        Corpus([TextFile.at(path, encoding=data.encoding) for path in paths], data).documents(reading, rows=reading)
+    )
     return documents, reading.counts
 
 
@@ -73,8 +75,8 @@ def test_invalid_utf8_names_file_and_byte(write: Write) -> None:
 
     documents, counts = read(path, document="line", errors="replace")
     assert [document.text for document in documents] == ["good\n", "caf\ufffd cut \ufffd\n", "again good\n"]
-    assert [document.n_bytes for document in documents] == [5, len("caf\ufffd cut \ufffd\n".encode()), 11]
-    assert counts.replaced == 1
+    assert [document.n_bytes for document in documents] == [5, len(b"caf\xe9 cut \xe2\x82\n"), 11]
+    assert (counts.replaced, counts.bytes) == (1, len(content))
 
     documents, counts = read(path, document="line", errors="skip")
     assert [document.text for document in documents] == ["good\n", "again good\n"]
@@ -109,8 +111,77 @@ def first_bad_byte(content: bytes) -> int | None:
 
 def test_utf16_is_said_to_be_that(write: Write) -> None:
     """Fault 8: the usual cause of invalid UTF-8 on Windows."""
-    with pytest.raises(InputError, match="like UTF-16"):
-        read(write("a.txt", "some text".encode("utf-16")))
+    path = write("a.txt", "some text".encode("utf-16"))
+    with pytest.raises(InputError, match="like UTF-16") as error:
+        read(path)
+    assert "data.encoding=utf-16 " in error.value.mend
+    documents, counts = read(path, encoding="utf-16")
+    assert [document.text for document in documents] == ["some text"]
+    assert counts.bytes == len("some text")
+
+
+def test_the_share_of_bad_bytes_is_that_of_the_file(write: Write) -> None:
+    """Fault 8: whether a file is damaged or in another encoding shows in how many of its bytes are no UTF-8."""
+    text = "Café à la crème, élève.\n" * 500
+    raw = text.encode("latin-1")
+    count = sum(byte >= 0x80 for byte in raw)
+    with pytest.raises(InputError, match=f"bad bytes in the file: {count:,} of {len(raw):,}, {count / len(raw):.2%}"):
+        read(write("latin.txt", raw), document="line")
+    with pytest.raises(InputError, match=r"bad bytes in the file: 1 of 13,201, under 0\.01%"):
+        read(write("damaged.txt", b"plain text " * 1_200 + b"\xff"))
+
+
+SPELLINGS = {
+    "latin-1": "élève à la crème\n",
+    "cp1251": "русский текст\n",
+    "gb18030": "中文文本\n",
+    "utf-16-be": "é漢🌰\n",
+}
+
+
+@pytest.mark.parametrize("encoding", SPELLINGS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_named_encoding_gives_the_documents_that_utf8_gives(write: Write, encoding: str, packed: bool) -> None:
+    lines = [f"{number} {SPELLINGS[encoding]}" for number in range(40_000)]
+    raw = "".join(lines).encode(encoding)
+    path = write("a.txt.gz", gzip.compress(raw, 1)) if packed else write("a.txt", raw)
+    documents, counts = read(path, document="line", encoding=encoding)
+    assert [document.text for document in documents] == lines
+    assert counts.bytes == len("".join(lines).encode())  # of UTF-8, whatever the file had
+
+
+def test_a_byte_that_the_named_encoding_does_not_have_follows_errors(write: Write) -> None:
+    """Fault 8: the same for other encodings: cp1252 has no byte 0x81."""
+    content = "élève\n".encode("cp1252") + b"a\x81b\x8d\n" + b"more\n"
+    path = write("a.txt", content)
+    with pytest.raises(InputError, match="not cp1252: byte 0x81, character maps") as error:
+        read(path, document="line", encoding="cp1252")
+    assert error.value.where == f"{path}, byte 7"
+    assert "data.encoding=utf-8" in error.value.mend
+    documents, counts = read(path, document="line", encoding="cp1252", errors="replace")
+    assert [document.text for document in documents] == ["élève\n", "a\ufffdb\ufffd\n", "more\n"]
+    assert [document.n_bytes for document in documents] == [8, 5, 5]
+    documents, counts = read(path, document="line", encoding="cp1252", errors="skip")
+    assert [document.text for document in documents] == ["élève\n", "more\n"]
+    assert counts.dropped_bad == 1
+
+
+@pytest.mark.parametrize("errors", ["replace", "skip"])
+def test_bytes_are_those_of_the_original_text(write: Write, errors: str) -> None:
+    """Latin-1 read as UTF-8 with U+FFFD for its accents is not longer for that; nor is such a line of JSON."""
+    raw = ("élève, crème brûlée\n" * 100).encode("latin-1")
+    _, counts = read(write("a.txt", raw), errors=errors)
+    assert counts.bytes == (len(raw) if errors == "replace" else 0)
+    record = b'{"text": "\xe9l\xe8ve"}\n' + rb'{"text": "half \ud800"}' + b"\n"
+    documents, counts = read(write("a.jsonl", record), errors=errors)
+    if errors == "replace":
+        assert [(document.text, document.n_bytes) for document in documents] == [
+            ("\ufffdl\ufffdve", 5),
+            ("half \ufffd", 6),
+        ]
+        assert counts.replaced == 2
+    else:
+        assert (documents, counts.dropped_bad) == ([], 2)
 
 
 def test_progress_counts_bytes_on_disk(write: Write, listener: Any) -> None:

@@ -60,7 +60,8 @@ def test_a_local_folder_in_the_hubs_layout_streams_without_a_network(folder: Pat
         ]
         assert documents[-1].source == f"hf:{folder}:wikitext-103-v1, split {theirs}, row {rows + 1}"
         assert splits.counts[split]["dropped_empty"] == 1
-    assert listener.notes == []  # a local folder is never said to be waited for
+    assert not any("aiting" in note for note in listener.notes)  # a local folder is never said to be waited for
+    assert sum("not read: 'id'" in note for note in listener.notes) == 1
     done = [step[1] for step in listener.steps]
     assert done[-1] > 0
     assert {of for _, _, of in listener.steps} == {0}  # how much there is to read is not known
@@ -103,6 +104,18 @@ def test_a_missing_column_lists_those_there_are(tmp_path: Path) -> None:
         opened(f"hf:{tmp_path}")
     table(tmp_path, "validation", ["b"], column="body")
     assert texts(opened(f"hf:{tmp_path}", text_field="body"), "train") == ["a"]
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_every_kind_of_string_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    for split in ("train", "validation"):
+        column = pa.array([f"{split} é", f"{split} 漢"]).cast(kind)
+        pq.write_table(pa.table({"text": column}), tmp_path / f"{split}-00000-of-00001.parquet")
+    splits = opened(f"hf:{tmp_path}")
+    assert (texts(splits, "train"), texts(splits, "valid")) == (
+        ["train é", "train 漢"],
+        ["validation é", "validation 漢"],
+    )
 
 
 def test_damaged_data_is_refused(folder: Path) -> None:

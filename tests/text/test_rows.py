@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from acorn.config import DataConfig
 from acorn.errors import InputError
+from acorn.text.corpus import Corpus
 from acorn.text.reading import Reading
 from acorn.text.rows import BLOCK_BYTES, WHOLE_FILE_BYTES, file_reader
 from acorn.text.text_files import TextFile
@@ -26,7 +27,8 @@ def rows(
     path: Path, *, cut_small: bool = False, reading: Reading | None = None, **settings: Any
 ) -> list[tuple[bytes, int]]:
     data = DataConfig(**settings)
-    return list(file_reader(TextFile.at(path), data, reading or Reading(data.errors), cut_small=cut_small).rows())
+    file = TextFile.at(path, encoding=data.encoding)
+    return list(file_reader(file, data, reading or Reading(data.errors), cut_small=cut_small).rows())
 
 
 def texts(path: Path, **settings: Any) -> list[bytes]:
@@ -142,14 +144,13 @@ def test_a_line_that_is_not_utf8_is_refused_with_its_byte(write: Write) -> None:
         rows(path)
     assert error.value.where == f"{path}, byte 27 (line 2)"
     replacing = Reading("replace")
-    assert texts(path, errors="replace", reading=replacing) == [b"good", "\ufffd".encode()]
-    assert replacing.counts.replaced == 1
+    assert texts(path, errors="replace", reading=replacing) == [b"good", b"\xff"]  # replaced where it is decoded
 
 
 def test_half_a_surrogate_pair_can_be_replaced_and_a_whole_one_is_a_character(write: Write) -> None:
     """Fault 11: lone surrogates."""
     path = write("a.jsonl", r'{"text": "\ud83c\udf30 \ud83c"}')
-    assert texts(path, errors="replace") == ["\U0001f330 \ufffd".encode()]
+    assert texts(path, errors="replace") == ["\U0001f330 ".encode() + b"\xff"]
 
 
 # --- .parquet
@@ -160,13 +161,67 @@ def parquet(path: Path, column: pa.Array, name: str = "text", **options: Any) ->
     return path
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+TEXT_KINDS = [
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.binary(),
+    pa.large_binary(),
+    pa.binary_view(),
+    pa.dictionary(pa.int32(), pa.string()),
+    pa.dictionary(pa.int8(), pa.large_string()),
+]
+
+
+@pytest.mark.parametrize("kind", TEXT_KINDS, ids=str)
 def test_parquet_gives_the_text_column(tmp_path: Path, kind: pa.DataType) -> None:
-    values = [f"row {number} é" for number in range(3_000)]
+    values = [f"row {number % 100} é" for number in range(3_000)]
     path = parquet(tmp_path / "a.parquet", pa.array(values).cast(kind), row_group_size=1_100)
     reader = file_reader(TextFile.at(path), DataConfig(), Reading("strict"))
     assert list(reader.rows()) == [(value.encode(), number) for number, value in enumerate(values, 1)]
     assert reader.bytes_read == path.stat().st_size
+
+
+NO_TEXT = [pa.array([1]), pa.array([1.5]), pa.array([True]), pa.array([["a"]]), pa.array([{"a": "b"}])]
+
+
+@pytest.mark.parametrize("column", NO_TEXT, ids=lambda column: str(column.type))
+def test_other_kinds_are_no_text(tmp_path: Path, column: pa.Array) -> None:
+    """Fault 9: a column of numbers is not spelled out into text."""
+    with pytest.raises(InputError, match="not text") as error:
+        rows(parquet(tmp_path / "a.parquet", column))
+    assert "data.text_field" in error.value.mend
+
+
+def test_a_value_that_is_not_utf8_has_its_row_and_no_hint_of_an_encoding(tmp_path: Path) -> None:
+    """Fault 8: tables are UTF-8; data.encoding would change nothing."""
+    path = parquet(tmp_path / "a.parquet", pa.array([b"good", b"caf\xe9"], pa.binary()))
+    data = DataConfig()
+    with pytest.raises(InputError, match=r"byte 0xE9.*1 of 4, 25.00%") as error:
+        list(Corpus([TextFile.at(path)], data).documents(Reading("strict"), rows=Reading("strict")))
+    assert error.value.where == f"{path}, row 2, byte 3 of its text"
+    assert "encoding" not in error.value.mend
+
+
+def test_columns_that_are_not_read_are_remembered(tmp_path: Path, write: Write) -> None:
+    reading = Reading("strict")
+    path = write("a.jsonl", '{"text": "a"}\n{"text": "b", "label": 1}\n{"label": 2, "text": "c", "id": 3}\n')
+    assert texts(path, reading=reading) == [b"a", b"b", b"c"]
+    assert reading.ignored == {"label": str(path), "id": str(path)}
+    table = parquet(tmp_path / "a.parquet", pa.array(["a"]))
+    reading = Reading("strict")
+    assert texts(table, reading=reading) == [b"a"]
+    assert reading.ignored == {"id": str(table)}
+
+
+def test_lines_of_json_in_another_encoding(write: Write) -> None:
+    """Fault 8: the byte is that of the file, also where the text has been made UTF-8 of."""
+    lines = '{"text": "élève"}\n{"text": "crème"}\n'
+    assert texts(write("a.jsonl", lines.encode("utf-16")), encoding="utf-16") == ["élève".encode(), "crème".encode()]
+    path = write("b.jsonl", lines.encode("cp1252") + b'{"text": "\x81"}\n')
+    with pytest.raises(InputError, match="not cp1252: byte 0x81") as error:
+        rows(path, encoding="cp1252")
+    assert error.value.where == f"{path}, byte {len(lines) + 10} (line 3)"
 
 
 def test_parquet_without_the_column_lists_those_there_are(tmp_path: Path) -> None:

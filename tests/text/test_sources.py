@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from acorn.config import DataConfig
+from acorn.config import Config, DataConfig
+from acorn.config_files import to_toml
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET
 from acorn.text.sources import merged, resolve
@@ -25,7 +26,7 @@ def found(*sources: str, **settings: Any) -> list[str]:
 
 @pytest.fixture
 def tree(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("b.txt", "a.txt", "c.jsonl", "notes.md", "deep/d.txt", "deep/er/e.txt.gz", ".hidden/h.txt", ".h.txt"):
+    for name in ("b.txt", "a.txt", "c.jsonl", "notes.doc", "deep/d.txt", "deep/er/e.txt.gz", ".hidden/h.txt", ".h.txt"):
         write(name, "text")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -79,19 +80,122 @@ def test_a_pipe_in_a_folder_of_text_is_refused(tree: Path) -> None:
         found("deep")
 
 
-@pytest.mark.parametrize("source", ["gone.txt", "gone/*.txt", "*.parquet", "notes.md", "*.md", "gone*"])
+@pytest.mark.parametrize("source", ["gone.txt", "gone/*.txt", "*.parquet", "notes.doc", "*.doc", "gone*"])
 def test_a_source_that_matches_no_text_is_refused_and_the_offline_text_named(tree: Path, source: str) -> None:
     """Fault 15: a source that matches no file."""
     with pytest.raises(InputError, match=r"no file|no text file|ending") as error:
         found("a.txt", source)
     assert source in str(error.value)
-    if source != "notes.md":
+    if source != "notes.doc":
         assert "bundled:wikitext-2" in error.value.mend
 
 
 def test_files_that_are_not_text_are_said_to_be_left_out(tree: Path, listener: Any) -> None:
     resolve(["."], DataConfig(), "data.source", listener)
-    assert listener.notes == [".: 1 of 6 files are not read; their endings are not of text."]
+    assert listener.notes == [".: 1 of 6 files are not read, for their endings (.doc 1): notes.doc."]
+
+
+def test_files_that_are_not_read_are_named_with_their_endings(write: Write, tree: Path, listener: Any) -> None:
+    for name in ("a.png", "b.png", "c.PNG", "Makefile", "deep/x.pdf"):
+        write(name, "x")
+    resolve(["."], DataConfig(), "data.source", listener)
+    assert listener.notes == [
+        ".: 6 of 11 files are not read, for their endings (.png 3, no ending 1, .pdf 1, .doc 1): "
+        "Makefile, a.png, b.png, c.PNG, deep/x.pdf, notes.doc."
+    ]
+
+
+@pytest.mark.parametrize("source", ["book", "book/*", "book/a.md"])
+def test_markup_is_read_as_plain_text_and_said(write: Write, tree: Path, listener: Any, source: str) -> None:
+    content = {"a.md": "# Title", "b.csv": "x,y\n1,2", "c.tsv": "x\ty", "d.html": "<p>x", "e.htm.gz": "", "f.txt": "x"}
+    for name, text in content.items():
+        write(f"book/{name}", text)
+    parts = merged(resolve([source], DataConfig(), "data.source", listener))["train"]
+    assert {part.form for part in parts if isinstance(part, TextFile)} == {"txt"}
+    assert [part.name for part in parts] == (
+        [source] if source == "book/a.md" else [f"book/{name}" for name in content]
+    )
+    listed = "1 .md" if source == "book/a.md" else "1 .csv, 1 .htm.gz, 1 .html, 1 .md, 1 .tsv"
+    assert listener.notes == [f"{source}: read as plain text, with all markup and separators: {listed}."]
+
+
+# --- folders that are no text
+
+
+@pytest.fixture
+def run_within(write: Write, tree: Path) -> Path:
+    """A run folder with its model and token shards, below the text."""
+    write("runs/1/config.toml", to_toml(Config()))
+    write("runs/1/samples.jsonl", '{"text": "drawn"}')
+    write("runs/1/final/config.json", '{"model_type": "qwen3"}')
+    write("runs/1/final/README.md", "card")
+    for name in ("manifest.json", "tokenizer.json", "train-00000.bin"):
+        write(f"shards/{name}", "{}")
+    return tree
+
+
+TEXTS = ["a.txt", "b.txt", "c.jsonl", "deep/d.txt", "deep/er/e.txt.gz"]
+
+
+def test_runs_and_models_among_the_text_are_skipped_and_said(run_within: Path, listener: Any, write: Write) -> None:
+    write("runs/2/half.txt", "x")
+    parts = merged(resolve(["."], DataConfig(), "data.source", listener, Path("runs/2")))["train"]
+    assert [part.name for part in parts] == TEXTS
+    assert listener.notes[0] == (
+        ".: skipped (no text of yours): 1 run folder (runs/1), 1 folder of this run (--out) (runs/2), "
+        "1 folder of token shards (shards)."
+    )
+    assert found("**/*") == [*TEXTS, "runs/2/half.txt"]
+    assert found("runs/1/samples.jsonl") == ["runs/1/samples.jsonl"]  # who names a file means it
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "hint"),
+    [
+        ("runs/1", "run folder", "name a folder of text"),
+        ("runs/1/", "run folder", "name a folder of text"),
+        ("runs/1/final", "model folder", "name a folder of text"),
+        ("shards", "folder of token shards", "data.shards"),
+    ],
+)
+def test_a_run_or_model_named_as_text_is_refused(run_within: Path, source: str, kind: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"{source!r} is a {kind}, not text") as error:
+        found(source)
+    assert hint in error.value.mend
+    assert error.value.where == str(run_within / source)
+
+
+def test_the_folder_of_the_run_named_as_text_is_refused(tree: Path) -> None:
+    with pytest.raises(InputError, match="folder of this run") as error:
+        resolve(["deep"], DataConfig(), "data.source", QUIET, tree / "deep")
+    assert "a folder of its own" in error.value.mend
+    assert resolve(["deep/*.txt"], DataConfig(), "data.source", QUIET, tree / "deep")
+
+
+def test_nothing_but_skipped_folders_is_said_to_be_that(run_within: Path) -> None:
+    with pytest.raises(InputError, match=r"matches no text file; skipped: 1 run folder \(runs/1\)"):
+        found("runs")
+
+
+# --- encodings
+
+
+def test_a_named_encoding_is_for_files_of_text(write: Write, tree: Path, listener: Any) -> None:
+    write("t.parquet", "")
+    data = DataConfig(encoding="latin-1")
+    encodings = {}
+    for source in ("a.txt", "c.jsonl", "t.parquet", "bundled:wikitext-2"):
+        (part, *_) = merged(resolve([source], data, "data.source", listener))["train"]
+        assert isinstance(part, TextFile)
+        encodings[source] = part.encoding
+    assert encodings == {
+        "a.txt": "iso8859-1",
+        "c.jsonl": "iso8859-1",
+        "t.parquet": "utf-8",
+        "bundled:wikitext-2": "utf-8",
+    }
+    assert [note.split(":")[0] for note in listener.notes] == ["t.parquet", "bundled"]
+    assert all("data.encoding = iso8859-1 is for text files alone" in note for note in listener.notes)
 
 
 @pytest.mark.parametrize("source", ["bundled:wikitext-3", "bundled:"])

@@ -189,7 +189,8 @@ def test_overlap(write: Write, listener: Any, policy: str) -> None:
         expected = ["a\n", "b\n", "c\n", "d\n"] if policy == "warn" else ["a\n", "d\n"]
         assert texts(splits, "train") == expected
         assert texts(splits, "train") == expected  # and is said once
-        assert listener.notes == [note + (", and were dropped from training." if policy == "drop" else ".")]
+        assert listener.notes[-1] == note + (", and were dropped from training." if policy == "drop" else ".")
+        assert sum("are also training documents" in told for told in listener.notes) == 1
         assert splits.counts["train"]["dropped_overlap"] == (3 if policy == "drop" else 0)
     assert splits.overlap == {"valid": 0.25, "test": 1.0}
     assert texts(splits, "valid") == ["b\n", "b\n", "x\n", "yy\n", "z\n"]  # held-out text is always scored whole
@@ -200,9 +201,123 @@ def test_an_automatic_split_does_not_overlap(write: Write, listener: Any) -> Non
     train, valid = texts(splits, "train"), texts(splits, "valid")
     assert not set(train) & set(valid)
     assert len(train) == len(set(train))
-    assert len(valid) == 2 * len(set(valid))  # every row of validation is scored
+    assert len(valid) == len(set(valid))
+    assert sorted(train + valid) == sorted(TEXTS)
     assert splits.overlap == {"valid": 0.0}
-    assert listener.notes == []
+
+
+# --- repeats
+
+
+@settings(max_examples=20)
+@given(
+    copies=st.lists(st.integers(1, 9), min_size=len(TEXTS[:60]), max_size=60), order=st.randoms(use_true_random=False)
+)
+def test_repeats_change_neither_side_of_an_automatic_split(
+    tmp_path_factory: pytest.TempPathFactory, copies: list[int], order: Any
+) -> None:
+    """Each document once, where its hash puts it, however often and wherever it comes."""
+    repeated = [text for text, n in zip(TEXTS[:60], copies, strict=True) for _ in range(n)]
+    order.shuffle(repeated)
+    folder = tmp_path_factory.mktemp("repeats")
+    (folder / "once.jsonl").write_text(jsonl(TEXTS[:60]))
+    (folder / "often.jsonl").write_text(jsonl(repeated))
+    once, often = (opened(folder / f"{name}.jsonl", valid_fraction=0.3) for name in ("once", "often"))
+    for split in ("train", "valid"):
+        assert sorted(texts(often, split)) == sorted(texts(once, split))
+    dropped = [often.counts[split]["dropped_duplicates"] for split in ("train", "valid")]
+    assert sum(dropped) == len(repeated) - 60
+
+
+@pytest.mark.parametrize("first", ["train", "valid"])
+def test_dropped_repeats_are_told_once_and_warned_of_where_they_are_most(
+    write: Write, listener: Any, first: str
+) -> None:
+    rows = [*TEXTS[:60], *TEXTS[:70]]
+    splits = opened(write("a.jsonl", jsonl(rows)), progress=listener)
+    for split in (first, "train", "valid"):
+        texts(splits, split)
+    n_bytes, all_bytes = sum(map(len, TEXTS[:60])), sum(map(len, rows))
+    told = (
+        f"130 documents, 70 of them distinct: the 60 exact repeats ({n_bytes} of {all_bytes:,} bytes) were dropped "
+        "before the split into training and validation (data.dedup=false keeps them)."
+    )
+    assert listener.notes == [told]
+    listener.notes.clear()
+    texts(opened(write("b.jsonl", jsonl(TEXTS[:60] * 3)), progress=listener), first)
+    assert listener.notes[0].startswith("warning: 180 documents, 60 of them distinct")
+
+
+def test_repeats_that_are_kept_are_warned_of_where_they_are_most(write: Write, listener: Any) -> None:
+    path = write("a.jsonl", jsonl(TEXTS[:60] * 3))
+    splits = opened(path, dedup=False, progress=listener)
+    assert sorted(texts(splits, "train") + texts(splits, "valid")) == sorted(TEXTS[:60] * 3)
+    (note,) = listener.notes
+    assert note.startswith("warning: 180 documents, 60 of them distinct")
+    assert "are kept (data.dedup=false)" in note
+
+
+def test_one_document_over_and_over_cannot_be_split(write: Write) -> None:
+    """Fault 1: refused with both numbers."""
+    path = write("a.txt", "hello world\n" * 5_000)
+    for split in ("train", "valid"):
+        with pytest.raises(InputError, match="of 5,000 documents, 1 is distinct") as error:
+            texts(opened(path, document="line"), split)
+        assert "data.valid_source" in error.value.mend
+        assert "data.document" not in error.value.mend
+    held_out = write("valid.txt", "good morning\n")
+    assert texts(opened(path, document="line", valid_source=str(held_out)), "train") == ["hello world\n"]
+
+
+def test_held_out_text_that_is_named_keeps_its_repeats(write: Write, listener: Any) -> None:
+    """Every row of it is scored; training loses its repeats, and that is told."""
+    train, held_out = write("a.jsonl", jsonl(TEXTS[:10] * 2)), write("b.jsonl", jsonl(TEXTS[20:30] * 3))
+    splits = opened(train, valid_source=str(held_out), test_source=str(held_out), progress=listener)
+    assert texts(splits, "valid") == texts(splits, "test") == TEXTS[20:30] * 3
+    assert texts(splits, "train") == TEXTS[:10]
+    assert listener.notes == [
+        "20 documents, 10 of them distinct: the 10 exact repeats (100 of 200 bytes) were dropped from training "
+        "(data.dedup=false keeps them)."
+    ]
+
+
+# --- hints
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "config", "finer"),
+    [
+        ("a.txt", "Too short to be split.", {}, True),
+        ("a.txt", "One.\nTwo.\n", {"document": "file"}, True),
+        ("a.txt", "One.\nTwo.\n", {"document": "line"}, False),
+        ("a.txt", " = Title = \n A <unk> 17th @-@ century house .\n", {}, False),  # read by lines anyway
+        ("a.txt", "One.\nTwo.\n", {"clean": "wikitext"}, False),
+        ("a.jsonl", jsonl(TEXTS[:2]), {}, False),
+    ],
+)
+def test_lines_are_proposed_only_where_they_would_be_finer(
+    write: Write, name: str, content: str, config: dict[str, Any], finer: bool
+) -> None:
+    with pytest.raises(InputError, match="side of the split is empty") as error:
+        texts(opened(write(name, content), valid_fraction=1e-9, **config), "train")
+    assert ("data.document" in error.value.mend) == finer
+
+
+@pytest.mark.parametrize(
+    ("content", "config", "hint"),
+    [
+        ("caf\xe9".encode("latin-1"), {"errors": "skip"}, "data.encoding"),
+        (b"'\n''\n", {"clean": "wikitext", "dedup": False}, "data.clean"),
+        (b" \n", {}, "more than white space"),
+    ],
+)
+def test_a_text_of_which_nothing_is_left_gets_the_hint_that_fits(
+    write: Write, content: bytes, config: dict[str, Any], hint: str
+) -> None:
+    train, held_out = write("a.txt", content), write("b.txt", "Held out.")
+    with pytest.raises(InputError, match="no document") as error:
+        texts(opened(train, valid_source=str(held_out), **config), "train")
+    assert hint in error.value.mend
 
 
 # --- counts
@@ -219,7 +334,44 @@ def test_bad_rows_of_an_automatic_split_are_counted_once_and_said(write: Write, 
         assert splits.counts[split]["documents"] == len(documents)
         assert splits.counts[split]["bytes"] == sum(len(text) for text in documents)
         assert splits.counts[split]["words"] == sum(len(text.split()) + 1 for text in documents)
-    assert [note.split(":")[0] for note in listener.notes] == ["train"]
+    assert listener.notes == [f"train: 2 bad rows were left out: 2 of {path}."]
+
+
+def test_whole_files_that_are_left_out_are_named(write: Write, listener: Any) -> None:
+    """Fault 8: with data.errors = "skip" no file disappears without a word."""
+    files = [write(f"{number:02d}.txt", f"Text number {number}.") for number in range(60)]
+    bad = [write(f"bad{number}.txt", f"\xe9t\xe9 {number}".encode("latin-1")) for number in range(40)]
+    splits = opened(files[0].parent, errors="skip", progress=listener)
+    read = texts(splits, "train") + texts(splits, "valid")
+    assert len(read) == len(files)
+    told = {note.split(":")[0]: note for note in listener.notes}
+    assert set(told) == {"train", "valid"}
+    assert sum(int(note.split()[1]) for note in told.values()) == len(bad)
+    assert all("bad rows were left out: all of " in note for note in told.values())
+    assert told["train"].endswith(" more.")
+
+
+def test_columns_that_are_not_read_are_told_once(write: Write, listener: Any) -> None:
+    rows = "".join(json.dumps({"text": text, "label": 1, "id": 2}) + "\n" for text in TEXTS[:50])
+    first, second = write("a.jsonl", rows), write("b.jsonl", rows.replace("document", "other").replace('"id"', '"key"'))
+    splits = opened(first, second, progress=listener)
+    expected = [
+        f"{first}: the text is the column 'text'; not read: 'label', 'id'.",
+        f"{second}: the text is the column 'text'; not read: 'key'.",
+    ]
+    assert listener.notes == expected  # before anything is read whole
+    for split in ("train", "valid"):
+        texts(splits, split)
+    assert listener.notes == expected
+
+
+def test_equal_text_is_on_the_same_side_in_any_encoding(write: Write) -> None:
+    lines = [f"élève {number}\n" for number in range(100)]
+    utf8 = opened(write("a.txt", "".join(lines)), document="line")
+    utf16 = opened(write("b.txt", "".join(lines).encode("utf-16")), document="line", encoding="utf-16")
+    for split in ("train", "valid"):
+        assert texts(utf8, split) == texts(utf16, split)
+        assert utf8.counts[split]["bytes"] == utf16.counts[split]["bytes"]
 
 
 # --- WikiText
@@ -260,6 +412,13 @@ def test_text_to_score_is_one_whole_split(write: Write) -> None:
     assert texts(splits, "test") == ["one\n", "two\n", "two\n"]
     assert not splits.automatic
     assert len(texts(TextSplits.open_held_out(["bundled:wikitext-2"], DataConfig()), "test")) == 2891
+
+
+def test_the_encoding_that_a_run_had_is_said_of_other_text(write: Write, listener: Any) -> None:
+    path = write("a.txt", "é".encode("latin-1"))
+    splits = TextSplits.open_held_out([str(path)], DataConfig(encoding="latin-1"), listener)
+    assert texts(splits, "test") == ["é"]
+    assert listener.notes == ["Text files are read as iso8859-1 (data.encoding)."]
 
 
 def test_a_file_that_changes_between_two_passes_is_noticed(write: Write) -> None:

@@ -37,7 +37,10 @@ def content(path: Path) -> bytes:
         ("b.jsonl.zst", ".jsonl.zst"),
         ("c.parquet", ".parquet"),
         ("c.parquet.gz", None),
-        ("notes.md", None),
+        ("notes.md", ".md"),
+        ("T.CSV.XZ", ".csv.xz"),
+        ("page.htm", ".htm"),
+        ("notes.doc", None),
         ("txt", None),
     ],
 )
@@ -108,9 +111,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending_is_refused_with_those_that_work(write: Write) -> None:
-    with pytest.raises(InputError, match=r"notes\.md") as error:
-        TextFile.at(write("notes.md", "text"))
-    assert ".jsonl.zst" in error.value.mend
+    with pytest.raises(InputError, match=r"notes\.doc") as error:
+        TextFile.at(write("notes.doc", "text"))
+    assert all(ending in error.value.mend for ending in (".jsonl", ".md", ".zst", ".parquet"))
 
 
 def test_a_file_that_grows_while_it_is_read_is_noticed(write: Write) -> None:

@@ -21,7 +21,7 @@ class Document(NamedTuple):
     """One unit of text, as the model sees it, with what its original counts."""
 
     text: str  # cleaned
-    n_bytes: int  # UTF-8 bytes of the original text
+    n_bytes: int  # UTF-8 bytes of the original text; a byte that could not be decoded is one
     n_words: int  # of the original text: words between white space, and one end-of-line a line
     source: str  # where it stands: the file or dataset, and the byte, line or row
 
@@ -39,11 +39,16 @@ class Corpus:
     cut_small: bool = False
 
     def rows(
-        self, reading: Reading, progress: Progress = QUIET, task: str = "reading text"
+        self,
+        reading: Reading,
+        progress: Progress = QUIET,
+        task: str = "reading text",
+        source_ends: Callable[[str], None] = lambda name: None,
     ) -> Iterator[tuple[bytes, int, RowReader]]:
         """Rows that hold more than white space: original bytes, position, and the reader that can name the place.
 
-        `progress` hears of bytes read and to read, as they are on disk (a Hub dataset: of text, total not known).
+        `progress` hears of bytes read and to read, as they are on disk (a Hub dataset: of text, total not known);
+        `source_ends` of each part that has been read.
         """
         sizes = [part.size if isinstance(part, TextFile) else 0 for part in self.parts]
         total = sum(sizes) if all(isinstance(part, TextFile) for part in self.parts) else 0
@@ -60,6 +65,7 @@ class Corpus:
                     reading.counts.dropped_empty += 1
                 else:
                     yield raw, position, reader
+            source_ends(part.name)
             done += size or reader.bytes_read
         progress.at(task, done, total)
         progress.end(task)
@@ -72,22 +78,30 @@ class Corpus:
         wanted: Callable[[bytes], bool] | None = None,
         progress: Progress = QUIET,
         task: str = "reading text",
+        source_ends: Callable[[str], None] = lambda name: None,
     ) -> Iterator[Document]:
         """The documents whose original bytes are `wanted` (None: all), cleaned.
 
         What becomes of wanted documents is counted in `reading`; empty and bad rows, which no one could ask about,
         in `rows`.
+
+        Raises:
+            InputError: for text that cannot be decoded, under `data.errors = "strict"`; and as the readers of rows.
         """
         counts, how = reading.counts, self.data.clean
-        for raw, position, reader in self.rows(rows, progress, task):
+        for raw, position, reader in self.rows(rows, progress, task, source_ends):
             if wanted and not wanted(raw):
                 continue
             try:
                 text = raw.decode()
             except UnicodeDecodeError as error:
-                if (replaced := reading.mended(error, reader.place(position, error.start))) is None:
+                if reading.errors == "strict":
+                    raise reader.undecodable(error, position) from None
+                if reading.errors == "skip":
+                    counts.dropped_bad += 1
                     continue
-                text = replaced
+                text = raw.decode("utf-8", "replace")
+                counts.replaced += 1
             if text.isspace():
                 counts.dropped_empty += 1
                 continue
@@ -95,11 +109,10 @@ class Corpus:
             if not cleaned or cleaned.isspace():
                 counts.dropped_by_cleaning += 1
                 continue
-            n_bytes = len(raw) if self.data.errors == "strict" else len(text.encode())
             n_words = len(text.split()) + text.count("\n") + (not text.endswith("\n"))
             counts.documents += 1
-            counts.bytes += n_bytes
+            counts.bytes += len(raw)
             counts.words += n_words
             counts.with_crlf += "\r" in text and "\r\n" in text  # one character is found far sooner than two
             counts.with_nul += "\0" in text
-            yield Document(cleaned, n_bytes, n_words, reader.place(position))
+            yield Document(cleaned, len(raw), n_words, reader.place(position))

@@ -22,7 +22,7 @@ from acorn.config import DataConfig
 from acorn.errors import AcornError, InputError, UsageError
 from acorn.progress import QUIET, Progress
 from acorn.text.reading import Reading
-from acorn.text.rows import Row, check_columns, column_bytes
+from acorn.text.rows import Row, check_columns, column_bytes, undecodable_value
 
 PREFIX = "hf:"
 
@@ -101,7 +101,7 @@ class HubReader:
     def rows(self) -> Iterator[Row]:
         number = 0
         for table in self._tables():
-            check_columns(table.column_names, self.data.text_field, self.split.name)
+            check_columns(table.column_names, self.data.text_field, self.split.name, self.reading)
             for raw in column_bytes(table.column(self.data.text_field), self.data.text_field, self.split.name):
                 number += 1
                 if raw is None:
@@ -112,6 +112,9 @@ class HubReader:
 
     def place(self, position: int, byte: int = 0) -> str:
         return f"{self.split.name}, row {position}" + (f", byte {byte} of its text" if byte else "")
+
+    def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError:
+        return undecodable_value(error, self.place(position, error.start))
 
     def _tables(self) -> Iterator[Any]:
         """Arrow tables of some rows each."""

@@ -1,4 +1,4 @@
-"""What leaves the training text: exact duplicates, and documents that are also held out."""
+"""Documents that come more than once: exact repeats in one text, and training documents that are also held out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 
 from acorn.config import DataConfig
 from acorn.text.digests import DigestSet, digest_of
-from acorn.text.reading import SplitCounts
 
 
 class HeldOut:
@@ -39,24 +38,55 @@ class HeldOut:
         return len(self._met)
 
 
-class TrainingFilter:
-    """Decides, over one pass, which training documents stay; counts the others in `counts`."""
+class OverlapFilter:
+    """Decides, over one pass, which training documents leave because they are held out."""
 
-    def __init__(self, data: DataConfig, held_out: Mapping[str, HeldOut], counts: SplitCounts) -> None:
-        self._drop_overlap, self._dedup = data.overlap == "drop", data.dedup
+    def __init__(self, data: DataConfig, held_out: Mapping[str, HeldOut]) -> None:
+        self._drop_overlap = data.overlap == "drop"
         self._held_out = tuple(held_out.values())
-        self._counts = counts
-        self._seen = DigestSet()
         for split in self._held_out:
             split.forget()
 
-    def stays(self, digest: bytes, n_bytes: int) -> bool:
+    def drops(self, digest: bytes, n_bytes: int) -> bool:
         # Every split is asked, also after a hit: one document may stand in both.
         hits = [split.meet(digest, n_bytes) for split in self._held_out]
-        if self._drop_overlap and any(hits):
-            self._counts.dropped_overlap += 1
+        return self._drop_overlap and any(hits)
+
+
+class Repeats:
+    """The documents of one pass over a text, and those that repeat an earlier one exactly.
+
+    Attributes:
+        documents, bytes: all of them.
+        repeats, repeated_bytes: those that came before.
+    """
+
+    def __init__(self) -> None:
+        self._seen = DigestSet()
+        self.documents = self.bytes = self.repeats = self.repeated_bytes = 0
+
+    @property
+    def distinct(self) -> int:
+        return self.documents - self.repeats
+
+    @property
+    def mostly(self) -> bool:
+        """Whether less than half of the documents are distinct."""
+        return 2 * self.distinct < self.documents
+
+    def is_repeat(self, digest: bytes, n_bytes: int) -> bool:
+        """Takes the next document, and tells whether an equal one came before."""
+        self.documents += 1
+        self.bytes += n_bytes
+        if self._seen.add(digest):
             return False
-        if self._dedup and not self._seen.add(digest):
-            self._counts.dropped_duplicates += 1
-            return False
+        self.repeats += 1
+        self.repeated_bytes += n_bytes
         return True
+
+    def told(self) -> str:
+        """The numbers in words."""
+        return (
+            f"{self.documents:,} documents, {self.distinct:,} of them distinct: the {self.repeats:,} exact repeats "
+            f"({self.repeated_bytes:,} of {self.bytes:,} bytes)"
+        )

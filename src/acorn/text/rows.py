@@ -1,9 +1,10 @@
 """Files -> rows: the original bytes of each unit that may become a document, and where it stands.
 
 Every reader has `rows()`, one pass over (bytes, position); `place(position, byte)`, which says in words where
-byte `byte` of that row stands; and `bytes_read`, how far the pass is. Memory holds a row or block at a time
-and a buffer, never the file.
+byte `byte` of that row stands; `undecodable(error, position)`, which tells of a row that is no UTF-8; and
+`bytes_read`, how far the pass is. Memory holds a row or block at a time and a buffer, never the file.
 
+Rows of a file in another encoding are UTF-8 here already, with a byte 0xFF for each byte that could not be decoded.
 A byte order mark at the beginning of a file is dropped. CRLF line ends and NUL characters stay as they are.
 Half a surrogate pair, which JSON can spell, is bad text like bytes that are not UTF-8.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import io
 import json
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -20,8 +21,9 @@ from acorn.config import DataConfig
 from acorn.errors import InputError
 from acorn.text.blocks import cut_blocks
 from acorn.text.cleaning import looks_like_wikitext
-from acorn.text.reading import SKIP_HINT, UTF8_HINT, Reading
+from acorn.text.reading import ERRORS_HINT, SKIP_HINT, Reading
 from acorn.text.text_files import OpenFile, TextFile, open_text
+from acorn.text.transcoding import UTF8, as_utf8, find_bad_bytes, marked, share_of
 
 WHOLE_FILE_BYTES = 1 << 20  # a longer .txt is cut into blocks
 BLOCK_BYTES = 16 << 10
@@ -30,7 +32,6 @@ SMALL_BLOCK_BYTES = 256
 _WIKITEXT_HEAD_BYTES = 64 << 10
 _TABLE_BATCH_ROWS = 1024
 _BOM = b"\xef\xbb\xbf"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Row = tuple[bytes, int]
 
@@ -45,6 +46,8 @@ class RowReader(Protocol):
 
     def place(self, position: int, byte: int = 0) -> str: ...
 
+    def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError: ...
+
 
 def file_reader(file: TextFile, data: DataConfig, reading: Reading, *, cut_small: bool = False) -> RowReader:
     """The reader of `file`. With `cut_small`, a .txt that would be one document is cut into about 64 blocks."""
@@ -53,7 +56,7 @@ def file_reader(file: TextFile, data: DataConfig, reading: Reading, *, cut_small
     return JsonlReader(file, data, reading) if file.form == "jsonl" else ParquetReader(file, data, reading)
 
 
-class _FileReader:
+class _FileReader(ABC):
     """What the readers of plain and packed files share. A position is a byte of the unpacked file."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
@@ -64,8 +67,34 @@ class _FileReader:
     def bytes_read(self) -> int:
         return self._open.position if self._open else 0
 
+    @abstractmethod
+    def place(self, position: int, byte: int = 0) -> str: ...
+
     def _where(self, offset: int) -> str:
         return f"{self.file.name}, byte {offset}" + (" of the unpacked text" if self.file.packing else "")
+
+    def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError:
+        """What to say of the row at `position`, which `error` tells to be no UTF-8: with the share in the file."""
+        encoding = self.file.encoding
+        with open_text(self.file, decoded=False) as file:
+            found = find_bad_bytes(file.bytes, encoding)
+        if found is None:  # it stands beyond what is looked at
+            what, where = f"byte 0x{error.object[error.start]:02X}, {error.reason}", self.place(position, error.start)
+        elif encoding == UTF8:
+            what = f"byte 0x{error.object[error.start]:02X}, {error.reason} ({found.share()})"
+            where = self.place(position, error.start)
+        else:  # a row has marks in place of the bytes themselves
+            what = f"byte 0x{found.byte:02X}, {found.reason} ({found.share()})"
+            where = self._where(found.offset)
+        utf16 = encoding == UTF8 and found is not None and found.like_utf16
+        name = "UTF-8" if encoding == UTF8 else encoding
+        example = "utf-16" if utf16 else "latin-1" if encoding == UTF8 else "utf-8"
+        return InputError(
+            f"This text is not {name}: {what}{'; the file begins like UTF-16' if utf16 else ''}.",
+            where=where,
+            mend=f"name the file's encoding if it has another, such as data.encoding={example} (none is guessed), "
+            f"convert it to UTF-8, or {ERRORS_HINT}",
+        )
 
 
 class TxtReader(_FileReader):
@@ -88,7 +117,8 @@ class TxtReader(_FileReader):
                 position += len(raw)
 
     def place(self, position: int, byte: int = 0) -> str:
-        return self._where(position + byte)
+        where = self._where(position + byte)
+        return where if self.file.encoding == UTF8 else f"{where}, in UTF-8"
 
     def _cut(self, head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:
         document = self.data.document
@@ -107,6 +137,10 @@ class TxtReader(_FileReader):
 class JsonlReader(_FileReader):
     """A .jsonl: the text field of each line's object. Position: the number of the line, from 1."""
 
+    def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
+        super().__init__(file, data, reading)
+        self._seen: set[str] = set()  # columns
+
     def rows(self) -> Iterator[Row]:
         with open_text(self.file) as self._open:
             offset = 0
@@ -124,23 +158,32 @@ class JsonlReader(_FileReader):
         return f"{self.file.name}, line {position}"
 
     def _text_of(self, line: bytes, number: int, start: int) -> bytes | None:
-        """UTF-8 of the line's text field, or None where the line is left out."""
+        """UTF-8 of the line's text field, with marks under `replace`; None where the line is left out."""
         try:
-            decoded: str | None = line.decode()
+            decoded = line.decode()
         except UnicodeDecodeError as error:
-            decoded = self.reading.mended(error, f"{self._where(start + error.start)} (line {number})")
-        if decoded is None:
-            return None
+            if self.reading.errors == "strict":
+                fault = self.undecodable(error, number)
+                where = fault.where if self.file.encoding != UTF8 else self._where(start + error.start)
+                raise InputError(fault.what, where=f"{where} (line {number})", mend=fault.mend) from None
+            if self.reading.errors == "skip":
+                self.reading.counts.dropped_bad += 1
+                return None
+            decoded = marked(line)
         try:
             record = json.loads(decoded)
         except (ValueError, RecursionError) as error:
             self.reading.refuse(f"This line is not JSON: {error}.", self.place(number))
             return None
         text = record.get(self.data.text_field) if isinstance(record, dict) else None
-        if isinstance(text, str):
-            return self._encoded(text, number)
-        self.reading.refuse(_fault(record, self.data.text_field), self.place(number), f"{_FIELD_HINT}; or {SKIP_HINT}")
-        return None
+        if not isinstance(text, str):
+            what = _fault(record, self.data.text_field)
+            self.reading.refuse(what, self.place(number), f"{_FIELD_HINT}; or {SKIP_HINT}")
+            return None
+        if len(record) > 1 and not record.keys() <= self._seen:
+            self._seen |= record.keys()
+            self.reading.sees(record, self.data.text_field, self.file.name)
+        return self._encoded(text, number)
 
     def _encoded(self, text: str, number: int) -> bytes | None:
         """UTF-8 of `text`; JSON's escapes can spell half a surrogate pair, which no UTF-8 can hold."""
@@ -148,10 +191,9 @@ class JsonlReader(_FileReader):
             return text.encode("utf-8")
         except UnicodeEncodeError as error:
             if self.reading.errors == "replace":
-                self.reading.counts.replaced += 1
-                return _SURROGATE.sub("\ufffd", text).encode("utf-8")
+                return as_utf8(text)
             what = f"The text holds a lone surrogate (\\u{ord(text[error.start]):04x}), which is no character."
-            self.reading.refuse(what, self.place(number), UTF8_HINT)
+            self.reading.refuse(what, self.place(number), f"correct it, or {ERRORS_HINT}")
             return None
 
 
@@ -176,7 +218,7 @@ class ParquetReader(_FileReader):
             # With a buffer it reads a column's pages bit by bit instead of a whole row group.
             options = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
             with pyarrow.parquet.ParquetFile(self.file.path, **options) as table:
-                check_columns(table.schema_arrow.names, self.data.text_field, self.file.name)
+                check_columns(table.schema_arrow.names, self.data.text_field, self.file.name, self.reading)
                 for batch in table.iter_batches(_TABLE_BATCH_ROWS, columns=[self.data.text_field]):
                     for raw in column_bytes(batch.column(0), self.data.text_field, self.file.name):
                         number += 1
@@ -198,25 +240,40 @@ class ParquetReader(_FileReader):
     def place(self, position: int, byte: int = 0) -> str:
         return f"{self.file.name}, row {position}" + (f", byte {byte} of its text" if byte else "")
 
+    def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError:
+        return undecodable_value(error, self.place(position, error.start))
 
-def check_columns(names: list[str], wanted: str, where: str) -> None:
-    """Raises InputError, listing the columns there are, where the text column is not among them."""
+
+def undecodable_value(error: UnicodeDecodeError, where: str) -> InputError:
+    """What to say of a column's value that is no UTF-8, the only encoding that tables have."""
+    raw: bytes = error.object
+    count = sum("\udc00" <= character <= "\udfff" for character in marked(raw))
+    return InputError(
+        f"This text is not UTF-8: byte 0x{raw[error.start]:02X}, {error.reason} (bad bytes in the "
+        f"text: {share_of(count, len(raw))}).",
+        where=where,
+        mend=f"write the column anew as UTF-8, or {ERRORS_HINT}",
+    )
+
+
+def check_columns(names: list[str], wanted: str, where: str, reading: Reading) -> None:
+    """Tells `reading` of the columns; raises InputError, listing them, where the text column is not among them."""
     if wanted not in names:
         raise InputError(f"There is no column {wanted!r}; {_keys_seen(names)}.", where=where, mend=_FIELD_HINT)
+    reading.sees(names, wanted, where)
 
 
 def column_bytes(column: Any, name: str, where: str) -> list[bytes | None]:
-    """The UTF-8 (unchecked) of each value of an Arrow column of text; None for null."""
+    """The UTF-8 (unchecked) of each value of an Arrow column of text; None for null.
+
+    Which kinds hold text is the library's to say: those that it casts to bytes.
+    """
     import pyarrow
 
-    kind = column.type
-    if pyarrow.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
-        column, kind = column.cast(pyarrow.large_binary()), pyarrow.large_binary()
-    if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-        raise InputError(f"The column {name!r} holds {kind}, not text.", where=where, mend=_FIELD_HINT)
-    values: list[bytes | None] = column.to_pylist()
+    try:
+        values: list[bytes | None] = column.cast(pyarrow.large_binary()).to_pylist()
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
+        raise InputError(f"The column {name!r} holds {column.type}, not text.", where=where, mend=_FIELD_HINT) from None
     return values
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from acorn.config import DataConfig
@@ -12,23 +12,33 @@ from acorn.errors import InputError, UsageError
 from acorn.progress import Progress
 from acorn.text import hub
 from acorn.text.hub import HubReader, HubSplit
-from acorn.text.reading import Reading
+from acorn.text.reading import Reading, names_of
 from acorn.text.rows import RowReader, file_reader
-from acorn.text.text_files import ENDINGS, TextFile, ending_of
+from acorn.text.text_files import MARKUP, READABLE, TextFile, ending_of
+from acorn.text.transcoding import UTF8
+from acorn.text.walk import MODEL, OUT, RUN, SHARDS, Walk, has_wildcard
 
 BUNDLED = "bundled:wikitext-2"
 _BUNDLED_FOLDER = Path(__file__).with_name("wikitext2")
 _OFFLINE_HINT = f"check the path; {BUNDLED} comes with acorn and needs no file and no network"
+_OWN_HINTS = {
+    OUT: "keep the text in a folder of its own, or name its files",
+    RUN: "name a folder of text; a single file of a run can be named too",
+    SHARDS: "name it in data.shards, in place of data.source",
+}
 
 Part = TextFile | HubSplit
 Splits = dict[str, list[Part]]  # "train", and where the source has its own "valid" and "test"
 
 
-def resolve(sources: Sequence[str], data: DataConfig, key: str, progress: Progress) -> list[Splits]:
+def resolve(
+    sources: Sequence[str], data: DataConfig, key: str, progress: Progress, out: Path | None = None
+) -> list[Splits]:
     """The parts that each of `sources` stands for, by split. A file named twice is only in the first.
 
     Args:
         key: the config key or option they come from, for messages.
+        out: the run folder that the text is for; a folder that holds it is read without it.
 
     Raises:
         UsageError: a source cannot be understood, or does not fit `data.document`.
@@ -37,7 +47,7 @@ def resolve(sources: Sequence[str], data: DataConfig, key: str, progress: Progre
     if not sources:
         raise UsageError("No text is named.", where=key, mend=f"give files, globs, folders, hf:OWNER/NAME or {BUNDLED}")
     seen: set[str] = set()
-    return [_without(seen, _resolve_one(source, data, progress)) for source in sources]
+    return [_without(seen, _resolve_one(source, data, progress, out)) for source in sources]
 
 
 def merged(found: Sequence[Splits]) -> Splits:
@@ -53,8 +63,9 @@ def open_reader(part: Part, data: DataConfig, reading: Reading, *, cut_small: bo
     return file_reader(part, data, reading, cut_small=cut_small)
 
 
-def _resolve_one(source: str, data: DataConfig, progress: Progress) -> Splits:
+def _resolve_one(source: str, data: DataConfig, progress: Progress, out: Path | None) -> Splits:
     if source == BUNDLED:
+        _note_utf8(source, data, progress)
         return {
             split: [TextFile.at(_BUNDLED_FOLDER / f"{split}.txt.xz", f"{BUNDLED} ({split})")]
             for split in ("train", "valid", "test")
@@ -63,17 +74,20 @@ def _resolve_one(source: str, data: DataConfig, progress: Progress) -> Splits:
         raise UsageError(f"There is no bundled text {source!r}.", where=source, mend=f"the only one is {BUNDLED}")
     if source.startswith(hub.PREFIX):
         _check_table(source, data)
+        _note_utf8(source, data, progress)
         return {split: [part] for split, part in hub.hub_splits(source, progress).items()}
-    files = _files(source, progress)
+    files = _files(source, data, progress, out)
     for file in files:
         if file.form == "txt" and data.document == "row":
             raise UsageError(
-                "A .txt has no rows.",
+                f"A {ending_of(file.path.name)} has no rows.",
                 where=f'{file.name} with data.document = "row"',
                 mend='use "auto", "line" or "file"',
             )
         if file.form != "txt":
             _check_table(file.name, data)
+    if any(file.encoding == UTF8 for file in files):
+        _note_utf8(source, data, progress)
     return {"train": list(files)}
 
 
@@ -98,70 +112,77 @@ def _check_table(name: str, data: DataConfig) -> None:
         )
 
 
-def _files(source: str, progress: Progress) -> list[TextFile]:
+def _note_utf8(source: str, data: DataConfig, progress: Progress) -> None:
+    """Says where an encoding that was asked for does not apply."""
+    if data.encoding != UTF8:
+        progress.note(f"{source}: data.encoding = {data.encoding} is for text files alone; this text is UTF-8.")
+
+
+def _files(source: str, data: DataConfig, progress: Progress, out: Path | None) -> list[TextFile]:
     # Unlike Path's own, these take any string: names too long, with NUL, or of a user who is not there.
-    path = Path(os.path.expanduser(source))
+    path, walk = Path(os.path.expanduser(source)), Walk(out)
     if os.path.isdir(path):
-        found = sorted(_walk(path, None))
+        _refuse_own(path, source, walk)
+        found = sorted(walk.files(path))
     elif os.path.lexists(path):
-        return [TextFile.at(path, source)]
-    elif _has_wildcard(str(path)):
-        found = sorted(_glob(path))
+        file = TextFile.at(path, source, data.encoding)
+        _note_markup(source, [file], progress)
+        return [file]
+    elif has_wildcard(str(path)):
+        found = sorted(walk.matches(path))
     else:
         raise InputError(f"There is no file or folder {source!r}.", where=str(path.absolute()), mend=_OFFLINE_HINT)
+    skipped = walk.told()
     texts = [entry for entry in found if ending_of(entry.name)]
     if not texts:
-        others = f", only {len(found):,} with other endings" if found else ""
+        others = f", only {len(found):,} with other endings ({_endings(found)})" if found else ""
         raise InputError(
-            f"{source!r} matches no text file{others}.",
+            f"{source!r} matches no text file{others}{f'; skipped: {skipped}' if skipped else ''}.",
             where=str(path.absolute()),
-            mend=f"acorn reads {', '.join(ENDINGS)}; {_OFFLINE_HINT}",
+            mend=f"acorn reads {READABLE}; {_OFFLINE_HINT}",
         )
+    if skipped:
+        progress.note(f"{source}: skipped (no text of yours): {skipped}.")
     if len(texts) < len(found):
-        ignored = len(found) - len(texts)
-        progress.note(f"{source}: {ignored:,} of {len(found):,} files are not read; their endings are not of text.")
-    return [TextFile.at(entry) for entry in texts]
+        unread = [entry for entry in found if not ending_of(entry.name)]
+        progress.note(
+            f"{source}: {len(unread):,} of {len(found):,} files are not read, for their endings "
+            f"({_endings(unread)}): {names_of(map(str, unread))}."
+        )
+    files = [TextFile.at(entry, encoding=data.encoding) for entry in texts]
+    _note_markup(source, files, progress)
+    return files
 
 
-def _walk(folder: Path, depth: int | None) -> Iterator[Path]:
-    """Everything below `folder`, at most `depth` folders deep, but folders and what is hidden (`.name`).
+def _refuse_own(folder: Path, source: str, walk: Walk) -> None:
+    """Refuses a folder, named as a source, that acorn wrote itself, or that is a model's.
 
-    Linked folders are entered, each folder once, so that a loop of links ends.
+    Raises:
+        InputError: it is one.
     """
-    entered: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-        status = os.stat(here)
-        inside = len(Path(here).relative_to(folder).parts)
-        if (status.st_dev, status.st_ino) in entered or (depth is not None and inside > depth):
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in files if not name.startswith("."))
+    try:
+        entries = [*os.scandir(folder)]
+    except OSError:  # the walk says what is wrong
+        return
+    folders, files = ([entry.name for entry in entries if entry.is_dir() == wanted] for wanted in (True, False))
+    kind = walk.kind_of(folder, folders, files)
+    if kind in (OUT, RUN, SHARDS, MODEL):
+        raise InputError(
+            f"{source!r} is a {kind}, not text.",
+            where=str(folder.absolute()),
+            mend=_OWN_HINTS.get(kind, "name a folder of text; a single file of it can be named too"),
+        )
 
 
-def _refuse(error: OSError) -> None:
-    what = f"This folder cannot be read: {error.strerror}."
-    raise InputError(what, where=str(error.filename), mend="check that it can be opened")
+def _note_markup(source: str, files: Sequence[TextFile], progress: Progress) -> None:
+    """Says which files are read as they are, although their endings promise more than plain text."""
+    endings = Counter(ending for file in files if (ending := str(ending_of(file.path.name))).startswith(MARKUP))
+    if endings:
+        named = ", ".join(f"{n:,} {ending}" for ending, n in sorted(endings.items()))
+        progress.note(f"{source}: read as plain text, with all markup and separators: {named}.")
 
 
-def _glob(pattern: Path) -> Iterator[Path]:
-    """Files that match `pattern`; `**` stands for any number of folders, `*` and `?` stay within a name."""
-    parts = pattern.parts
-    first = next(index for index, part in enumerate(parts) if _has_wildcard(part))
-    folder, wanted = Path(*parts[:first]), parts[first:]
-    if os.path.isdir(folder):
-        depth = None if "**" in wanted else len(wanted) - 1
-        yield from (path for path in _walk(folder, depth) if _matches(path.relative_to(folder).parts, wanted))
-
-
-def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:
-    if not wanted:
-        return not names
-    if wanted[0] == "**":
-        return any(_matches(names[skipped:], wanted[1:]) for skipped in range(len(names) + 1))
-    return bool(names) and fnmatch.fnmatchcase(names[0], wanted[0]) and _matches(names[1:], wanted[1:])
-
-
-def _has_wildcard(text: str) -> bool:
-    return any(character in text for character in "*?[")
+def _endings(paths: Sequence[Path]) -> str:
+    """The endings of files, the most frequent first, with their numbers."""
+    counted = Counter(path.suffix.lower() or "no ending" for path in paths)
+    return names_of(f"{ending} {n:,}" for ending, n in counted.most_common())

@@ -3,12 +3,16 @@
 The held-out text is what the config names, else what the source brings with it, else a share of the training
 text, chosen by a digest of each document's own bytes. That choice knows no random state and no neighbours, so
 that adding files never moves old validation text into training.
+
+Exact repeats of a document leave training. Where the split is a share of the training text they leave both sides
+(all copies would fall to one); held-out text that is named, or that the source brings, is scored row by row.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from acorn.config import DataConfig
@@ -17,10 +21,11 @@ from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import looks_like_wikitext
 from acorn.text.corpus import Corpus, Document
 from acorn.text.digests import digest_limit, digest_of
-from acorn.text.overlap import HeldOut, TrainingFilter
-from acorn.text.reading import Reading, SplitCounts
+from acorn.text.overlap import HeldOut, OverlapFilter, Repeats
+from acorn.text.reading import Losses, Reading, SplitCounts, names_of
 from acorn.text.sources import Part, Splits, merged, resolve
 from acorn.text.text_files import TextFile
+from acorn.text.transcoding import UTF8
 
 NAMES = ("train", "valid", "test")
 _HEAD_BYTES = 64 << 10  # of a source, to tell whether it is WikiText
@@ -48,29 +53,38 @@ class TextSplits:
         self._corpora = corpora
         self._progress = progress
         self._held_out: dict[str, HeldOut] | None = None
+        self._repeats_told = False
+        self._ignored: set[str] = set()  # columns that have been told of
 
     @classmethod
-    def open(cls, data: DataConfig, progress: Progress = QUIET) -> TextSplits:
+    def open(cls, data: DataConfig, progress: Progress = QUIET, out: Path | None = None) -> TextSplits:
         """Finds the text that `data` names and looks at its beginning.
+
+        Args:
+            out: the run folder that the text is for; a source folder that holds it is read without it.
 
         Raises:
             UsageError: a source cannot be understood.
             InputError: a source matches nothing, cannot be reached, or cannot be read.
         """
-        sources = resolve(data.source, data, "data.source", progress)
+        sources = resolve(data.source, data, "data.source", progress, out)
         own = merged(sources)
         parts = {"train": own["train"]}
         for split, named in (("valid", data.valid_source), ("test", data.test_source)):
             if named:
-                parts[split] = _held_out_parts(resolve(named, data, f"data.{split}_source", progress), split)
+                parts[split] = _held_out_parts(resolve(named, data, f"data.{split}_source", progress, out), split)
             elif split in own:
                 parts[split] = own[split]
         corpora = {split: Corpus(found, data) for split, found in parts.items()}
         # One short file would be one document, and one document cannot be split.
         corpora["train"].cut_small = "valid" not in parts and len(parts["train"]) == 1
         firsts = [splits["train"][0] for splits in sources if splits["train"]]
-        has_wikitext = data.clean == "wikitext" or any(_is_wikitext(part, data) for part in firsts)
-        return cls(data, corpora, has_wikitext, progress)
+        looks = [_look_at(part, data) for part in firsts]
+        has_wikitext = data.clean == "wikitext" or any(is_wikitext for is_wikitext, _ in looks)
+        splits = cls(data, corpora, has_wikitext, progress)
+        for _, reading in looks:
+            splits._tell_ignored(reading)
+        return splits
 
     @classmethod
     def open_held_out(cls, sources: Sequence[str], data: DataConfig, progress: Progress = QUIET) -> TextSplits:
@@ -80,6 +94,8 @@ class TextSplits:
             UsageError, InputError: as `open`.
         """
         parts = _held_out_parts(resolve(sources, data, "--input", progress), "test")
+        if data.encoding != UTF8:  # not told on the command line: the model's run had it
+            progress.note(f"Text files are read as {data.encoding} (data.encoding).")
         return cls(data, {"test": Corpus(parts, data)}, False, progress)
 
     def entries(self, kind: Literal["wordpiece", "bpe"]) -> tuple[str, ...]:
@@ -94,7 +110,7 @@ class TextSplits:
         return () if kind == "wordpiece" else ("[UNK]",)
 
     def documents(self, split: str, task: str = "reading text") -> Iterator[Document]:
-        """A pass over the documents of `split`: cleaned; for `train` deduplicated, with the overlap policy applied.
+        """A pass over the documents of `split`: cleaned, without repeats (see above), the overlap policy applied.
 
         Args:
             split: one of `names`.
@@ -103,40 +119,81 @@ class TextSplits:
         Raises:
             UsageError: there is no such split.
             InputError: for bad text (see `data.errors`) and damaged or changed files where they are met; at the end
-                of the pass, where the split or the other side of an automatic split has no document, and for overlap
-                under `data.overlap = "fail"`.
+                of the pass, where the split or the other side of an automatic split has no document or all documents
+                are equal, and for overlap under `data.overlap = "fail"`.
         """
         if split not in self.names:
             hint = f"name it in data.{split}_source" if split in NAMES else f"the splits are {', '.join(self.names)}"
             raise UsageError(f"There is no {split} text.", where=f"split {split!r}", mend=hint)
         shared = self.automatic and split != "test"  # this pass reads both sides
         reading, rows = Reading(self.data.errors), Reading(self.data.errors)
-        training = TrainingFilter(self.data, self._held_out_splits(), reading.counts) if split == "train" else None
+        overlap = OverlapFilter(self.data, self._held_out_splits()) if split == "train" else None
+        repeats = Repeats() if shared or (split == "train" and self.data.dedup) else None
+        # Rows that became no document belong to no side of an automatic split: they are counted with training.
+        losses = Losses(reading) if shared and split == "valid" else Losses(reading, rows)
         other_side, limit = 0, digest_limit(self.data.valid_fraction)
 
         def wanted(raw: bytes) -> bool:
             nonlocal other_side
             digest = digest_of(raw)
+            repeated = repeats is not None and repeats.is_repeat(digest, len(raw)) and self.data.dedup
             if shared and (digest < limit) != (split == "valid"):
-                other_side += 1
+                other_side += not repeated
                 return False
-            return training is None or training.stays(digest, len(raw))
+            if overlap and overlap.drops(digest, len(raw)):
+                reading.counts.dropped_overlap += 1
+                return False
+            reading.counts.dropped_duplicates += repeated
+            return not repeated
 
         yield from self._corpora["train" if shared else split].documents(
-            reading, rows=rows, wanted=wanted if shared or training else None, progress=self._progress, task=task
+            reading,
+            rows=rows,
+            wanted=wanted if shared or split == "train" else None,
+            progress=self._progress,
+            task=task,
+            source_ends=losses.source_ends,
         )
         both = reading.counts + rows.counts
-        self._check_not_empty(split, both, other_side if shared else None)
-        if training:
-            self._settle_overlap()
-        # Rows that became no document belong to no side of an automatic split: they are counted with training.
-        counts = reading.counts if shared and split == "valid" else both
-        if split not in self.counts and (counts.dropped_bad or counts.replaced):
-            self._progress.note(
-                f"{split}: {counts.dropped_bad:,} bad rows were left out; {counts.replaced:,} documents have U+FFFD "
-                "for characters that could not be read."
+        if shared and repeats and repeats.distinct == 1 < repeats.documents:
+            raise InputError(
+                f"The text repeats one document: of {repeats.documents:,} documents, 1 is distinct, and one cannot be "
+                "split into training and validation.",
+                where=self._where("train"),
+                mend="give more text, or name validation text in data.valid_source",
             )
-        self.counts[split] = dataclasses.asdict(counts)
+        self._check_not_empty(split, both, other_side if shared else None)
+        if repeats:
+            self._tell_repeats(repeats)
+        if overlap:
+            self._settle_overlap()
+        if split not in self.counts and (told := losses.told()):
+            self._progress.note(f"{split}: {told}.")
+        self._tell_ignored(rows)
+        self.counts[split] = dataclasses.asdict(reading.counts if shared and split == "valid" else both)
+
+    def _tell_repeats(self, repeats: Repeats) -> None:
+        """After the first whole pass over training text: what it repeats, and what became of that."""
+        if self._repeats_told or not repeats.repeats:
+            return
+        self._repeats_told = True
+        warning = "warning: " if repeats.mostly else ""
+        before = " before the split into training and validation" if self.automatic else " from training"
+        if self.data.dedup:
+            self._progress.note(f"{warning}{repeats.told()} were dropped{before} (data.dedup=false keeps them).")
+        elif repeats.mostly:
+            self._progress.note(
+                f"{warning}{repeats.told()} are kept (data.dedup=false), and all copies of one are on the same side of "
+                "the split, so that the sizes of training and validation can be far from data.valid_fraction."
+            )
+
+    def _tell_ignored(self, reading: Reading) -> None:
+        """Says, once, which columns are not read."""
+        fresh = {name: source for name, source in reading.ignored.items() if name not in self._ignored}
+        self._ignored |= fresh.keys()
+        for source in dict.fromkeys(fresh.values()):
+            named = names_of(repr(name[:40]) for name, its in fresh.items() if its == source)
+            self._progress.note(f"{source}: the text is the column {self.data.text_field!r}; not read: {named}.")
 
     def _held_out_splits(self) -> dict[str, HeldOut]:
         """The held-out splits that have a place of their own; the sides of an automatic split cannot overlap."""
@@ -176,22 +233,46 @@ class TextSplits:
             return
         left_out = f"; left out: {counts.dropped()}" if counts.dropped() else ""
         if not other_side and not counts.documents:
-            parts = self._corpora[split if split in self._corpora else "train"].parts
-            read = sum(part.size for part in parts if isinstance(part, TextFile))
+            read = sum(part.size for part in self._parts_of(split) if isinstance(part, TextFile))
             raise InputError(
                 f"The text has no document (0 documents, {read:,} bytes){left_out}.",
-                where=f"{split}: {', '.join(part.name for part in parts[:3])}{', ...' if len(parts) > 3 else ''}",
-                mend="give text that holds more than white space",
+                where=self._where(split),
+                mend=_what_to_change(counts),
             )
         other = "valid" if split == "train" else "train"
         sides = {split: counts.documents, other: other_side or 0}
+        finer = ', or cut the text finer with data.document = "line"' if self._could_be_finer() else ""
         raise InputError(
             f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
             f"{sides['train']:,} documents in train, {sides['valid']:,} in valid{left_out}.",
             where=f"data.valid_fraction = {self.data.valid_fraction}",
-            mend="give more text, name validation text in data.valid_source, change data.valid_fraction, or cut a "
-            '.txt finer with data.document = "line"',
+            mend=f"give more text, name validation text in data.valid_source, change data.valid_fraction{finer}",
         )
+
+    def _could_be_finer(self) -> bool:
+        """Whether some training text would give more documents if each line were one."""
+        by_lines = self.data.document == "line" or (self.data.document == "auto" and self.has_wikitext)
+        parts = self._parts_of("train")
+        return not by_lines and all(isinstance(part, TextFile) and part.form == "txt" for part in parts)
+
+    def _parts_of(self, split: str) -> Sequence[Part]:
+        return self._corpora[split if split in self._corpora else "train"].parts
+
+    def _where(self, split: str) -> str:
+        return f"{split}: {names_of(part.name for part in self._parts_of(split))}"
+
+
+def _what_to_change(counts: SplitCounts) -> str:
+    """How a text of which nothing is left could give a document."""
+    if counts.dropped_bad:
+        return (
+            "correct the bad rows, or name the encoding of text files in data.encoding; data.errors = strict shows one"
+        )
+    if counts.dropped_by_cleaning:
+        return "set data.clean to none, or give other text"
+    if counts.dropped_overlap:
+        return "give text that is not held out as well, or set data.overlap to warn"
+    return "give text that holds more than white space"
 
 
 def _held_out_parts(sources: Sequence[Splits], split: str) -> list[Part]:
@@ -199,11 +280,11 @@ def _held_out_parts(sources: Sequence[Splits], split: str) -> list[Part]:
     return [part for splits in sources for part in splits.get(split, splits["train"])]
 
 
-def _is_wikitext(part: Part, data: DataConfig) -> bool:
-    """Whether the beginning of a part looks like WikiText."""
-    head = bytearray()
-    for raw, _, _ in Corpus((part,), data).rows(Reading("skip")):
+def _look_at(part: Part, data: DataConfig) -> tuple[bool, Reading]:
+    """Whether the beginning of a part looks like WikiText; and the reading, which has seen its columns."""
+    head, reading = bytearray(), Reading("skip")
+    for raw, _, _ in Corpus((part,), data).rows(reading):
         head += raw[:_HEAD_BYTES] + b"\n"
         if len(head) > _HEAD_BYTES:
             break
-    return looks_like_wikitext(bytes(head))
+    return looks_like_wikitext(bytes(head)), reading

@@ -19,14 +19,19 @@ from typing import Any, BinaryIO, Literal, cast
 
 from acorn.errors import InputError
 from acorn.pickles import refuse_pickle
+from acorn.text.transcoding import UTF8, Utf8Stream
 
 Form = Literal["txt", "jsonl", "parquet"]
 _PACKINGS = ("", ".gz", ".xz", ".zst")
+MARKUP = (".md", ".csv", ".tsv", ".html", ".htm")
+"""Endings of files that are more than plain text, and are read as plain text all the same."""
+
 ENDINGS: dict[str, tuple[Form, str]] = {
-    **{f".txt{packing}": ("txt", packing) for packing in _PACKINGS},
+    **{f"{plain}{packing}": ("txt", packing) for plain in (".txt", *MARKUP) for packing in _PACKINGS},
     **{f".jsonl{packing}": ("jsonl", packing) for packing in _PACKINGS},
     ".parquet": ("parquet", ""),  # packs itself
 }
+READABLE = f".txt, .jsonl, {', '.join(MARKUP)} (each also with {', '.join(_PACKINGS[1:])} after it) and .parquet"
 _BUFFER_BYTES = 1 << 18
 _FILE_KINDS = {
     stat.S_IFDIR: "a folder",
@@ -53,10 +58,11 @@ class TextFile:
     packing: str  # "", ".gz", ".xz" or ".zst"
     size: int  # bytes on disk
     changed_ns: int  # modification time
+    encoding: str = UTF8
 
     @classmethod
-    def at(cls, path: Path, name: str = "") -> TextFile:
-        """The text file at `path`.
+    def at(cls, path: Path, name: str = "", encoding: str = UTF8) -> TextFile:
+        """The text file at `path`. A parquet file holds UTF-8 whatever `encoding` is.
 
         Raises:
             InputError: there is none, it is no regular file, or its ending is not supported.
@@ -65,13 +71,15 @@ class TextFile:
         status = _status(path, name)
         ending = ending_of(path.name)
         if ending is None:
-            refuse_pickle(path, name, mend=f"give text: {', '.join(ENDINGS)}")
+            refuse_pickle(path, name, mend=f"give text: {READABLE}")
             raise InputError(
                 f"{path.name} does not have the ending of a text acorn can read.",
                 where=name,
-                mend=f"give it one of {', '.join(ENDINGS)}",
+                mend=f"give it one of these endings, if it is text: {READABLE}",
             )
-        return cls(path, name, *ENDINGS[ending], status.st_size, status.st_mtime_ns)
+        form, packing = ENDINGS[ending]
+        encoding = UTF8 if form == "parquet" else encoding
+        return cls(path, name, form, packing, status.st_size, status.st_mtime_ns, encoding)
 
     def check_unchanged(self) -> None:
         """Raises InputError if the file is not what it was when it was first looked at."""
@@ -85,7 +93,7 @@ class TextFile:
 
 
 class OpenFile:
-    """A text file open for reading: `bytes` is its unpacked content, `position` how far the file itself is read."""
+    """A text file open for reading: `bytes` is its unpacked text, `position` how far the file itself is read."""
 
     def __init__(self, content: io.BufferedReader, raw: io.FileIO) -> None:
         self.bytes = content
@@ -98,8 +106,11 @@ class OpenFile:
 
 
 @contextlib.contextmanager
-def open_text(file: TextFile) -> Iterator[OpenFile]:
+def open_text(file: TextFile, *, decoded: bool = True) -> Iterator[OpenFile]:
     """Opens `file`; only reading errors may leave the block as OSError.
+
+    Args:
+        decoded: give its text as UTF-8, whatever its encoding is (see `transcoding.py`); else its own bytes.
 
     Raises:
         InputError: it changed since it was first looked at, is cut short or damaged, or cannot be read.
@@ -108,7 +119,11 @@ def open_text(file: TextFile) -> Iterator[OpenFile]:
     raw: io.FileIO | None = None
     try:
         raw = open(file.path, "rb", buffering=0)  # noqa: SIM115 - closed below
-        yield OpenFile(_unpacked(raw, file), raw)
+        content = _unpacked(raw, file)
+        if decoded and file.encoding != UTF8:
+            stream = Utf8Stream(content, file.encoding, file.name)
+            content = io.BufferedReader(stream, _BUFFER_BYTES)
+        yield OpenFile(content, raw)
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         file.check_unchanged()
         raise _damage(error, file, raw.tell() if raw else 0) from error

@@ -50,7 +50,7 @@ def text_to_shards(
         settle(run.data)
         if not run.data.exists():
             progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
-            texts = TextSplits.open(config.data, progress)
+            texts = TextSplits.open(config.data, progress, run.root)
             prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
         elif not (run.data / MANIFEST).exists():
             raise DamageError(
@@ -108,7 +108,7 @@ def _has_own_shards(config: Config, run: RunFolder) -> bool:
 def _make_shards(
     config: Config, run: RunFolder, progress: Progress, given: Tokenizer | None
 ) -> tuple[Tokenizer, TokenShards]:
-    texts = TextSplits.open(config.data, progress)
+    texts = TextSplits.open(config.data, progress, run.root)
     if given:
         tokenizer = given
     elif config.tokenizer.path:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from acorn.config import Config
+from acorn.config_files import to_toml
+from acorn.text.walk import CACHE, MODEL, OUT, PACKAGES, RUN, SHARDS, Walk
+
+Write = Callable[[str, bytes | str], Path]
+
+KINDS = {
+    RUN: {"config.toml": to_toml(Config()), "samples.jsonl": "{}"},
+    f"{RUN} ": {"environment.json": "{}", "metrics.jsonl": "{}"},
+    MODEL: {"config.json": '{"model_type": "gpt2"}', "README.md": "a card", "merges.txt": "a b"},
+    f"{MODEL} ": {"tokenizer_config.json": "{}", "vocab.txt": "a"},
+    f"{MODEL}  ": {"adapter_config.json": "{}", "README.md": "a card"},
+    SHARDS: {"manifest.json": "{}", "tokenizer.json": "{}", "train-00000.bin": "", "notes.txt": "a"},
+    PACKAGES: {"pyvenv.cfg": "", "lib/LICENSE.txt": "a"},
+    CACHE: {"CACHEDIR.TAG": "", "a.txt": "a"},
+}
+TEXT = {
+    "settings": {"config.toml": "[data]\nsource = 'a'\n", "a.txt": "a"},
+    "records": {"config.json": '{"name": "mine"}', "manifest.json": "{}", "tokenizer.json": "{}", "a.txt": "a"},
+    "metrics": {"metrics.jsonl": "{}", "a.txt": "a"},
+}
+
+
+def found(walk: Walk, folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in walk.files(folder)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_text_of_the_users_is_skipped_and_told(write: Write, tmp_path: Path, kind: str) -> None:
+    for name, content in KINDS[kind].items():
+        write(f"corpus/deep/it/{name}", content)
+    write("corpus/a.txt", "mine")
+    walk = Walk()
+    assert found(walk, tmp_path / "corpus") == {"a.txt"}
+    assert walk.skipped == [(tmp_path / "corpus" / "deep" / "it", kind.strip())]
+    assert walk.told() == f"1 {kind.strip()} ({tmp_path / 'corpus' / 'deep' / 'it'})"
+    assert set(Walk().matches(tmp_path / "corpus" / "**" / "*")) == {tmp_path / "corpus" / "a.txt"}
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_a_folder_that_merely_resembles_one_is_text(write: Write, tmp_path: Path, name: str) -> None:
+    for file, content in TEXT[name].items():
+        write(f"corpus/it/{file}", content)
+    walk = Walk()
+    assert found(walk, tmp_path / "corpus") == {f"it/{file}" for file in TEXT[name]}
+    assert walk.told() == ""
+
+
+def test_caches_are_known_by_their_names(write: Write, tmp_path: Path) -> None:
+    for name in (
+        "__pycache__/a.txt",
+        "node_modules/a/README.md",
+        "models--a--b/snapshots/1/README.md",
+        "datasets--a/b.txt",
+    ):
+        write(name, "a")
+    walk = Walk()
+    assert found(walk, tmp_path) == {"datasets--a/b.txt"}  # of the Hub's cache it has only the name
+    assert sorted(kind for _, kind in walk.skipped) == [CACHE, CACHE, PACKAGES]
+
+
+def test_the_folder_of_the_run_itself_is_skipped_whatever_it_holds(write: Write, tmp_path: Path) -> None:
+    write("a.txt", "mine")
+    write("runs/new/half.txt", "not mine")
+    (tmp_path / "link").symlink_to("runs/new")
+    walk = Walk(tmp_path / "runs" / ".." / "runs" / "new")
+    assert found(walk, tmp_path) == {"a.txt"}
+    assert {kind for _, kind in walk.skipped} == {OUT}
+    assert found(Walk(tmp_path / "runs" / "other"), tmp_path / "runs") == {"new/half.txt"}
+
+
+def test_several_of_a_kind_are_told_together(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        write(f"runs/{number}/config.toml", to_toml(Config()))
+    write("cache/CACHEDIR.TAG", "")
+    walk = Walk()
+    assert found(walk, Path()) == set()
+    assert walk.told().startswith("1 cache (cache), 12 run folders (runs/0, runs/1, runs/10, runs/11, ")
+    assert walk.told().endswith("runs/6, runs/7 and 2 more)")
