@@ -193,9 +193,29 @@ def test_pairs_of_the_text_need_a_network_that_can_take_them(overrides: list[str
     assert load_config("demo").chosen_init == "bigrams"
 
 
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [("UTF8", "utf-8"), ("latin1", "iso8859-1"), ("ISO-8859-1", "iso8859-1"), ("windows-1252", "cp1252")],
+)
+def test_an_encoding_has_one_name(name: str, canonical: str) -> None:
+    assert load_config(None, [f"data.encoding={name}"]).data.encoding == canonical
+
+
+@pytest.mark.parametrize(
+    "name", ["klingon", "base64", "rot13", "hex", "undefined", "idna", "../utf_8", r"a\u0000b", ""]
+)
+def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
+    assert "is no encoding of text that Python knows" in refusal(f'data.encoding="{name}"')
+
+
+@pytest.mark.parametrize("name", ["my.txt", "notes.md", "rows.csv", "page.html", "rows.jsonl.gz"])
+def test_text_in_the_place_of_a_config_is_known_by_its_ending(name: str) -> None:
+    assert f"{name} is text to train on" in refusal(source=name)
+
+
 def test_a_config_of_an_earlier_version_lacks_newer_keys(tmp_path: Path) -> None:
     text = to_toml(load_config("small"))
-    newer = ("n_inner", "head_width", "qk_norm", "norm_eps", "rope_theta", "init_from")
+    newer = ("n_inner", "head_width", "qk_norm", "norm_eps", "rope_theta", "init_from", "encoding")
     lines = [line for line in text.splitlines() if not line.startswith(tuple(f"{key} =" for key in newer))]
     (tmp_path / "small.toml").write_text("\n".join(lines))
     assert load_config(tmp_path / "small.toml") == load_config("small")

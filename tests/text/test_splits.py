@@ -45,7 +45,10 @@ def test_every_document_is_on_one_side_and_about_a_tenth_is_validation(write: Wr
 
 
 @settings(max_examples=20)
-@given(more=st.lists(st.text(min_size=1), max_size=30), fraction=st.sampled_from([0.05, 0.3]))
+@given(
+    more=st.lists(st.one_of(st.text(min_size=1), st.sampled_from(TEXTS)), max_size=30),  # new ones and repeats
+    fraction=st.sampled_from([0.05, 0.3]),
+)
 def test_adding_files_moves_no_document(
     tmp_path_factory: pytest.TempPathFactory, more: list[str], fraction: float
 ) -> None:
