@@ -120,7 +120,7 @@ def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: S
         raise InputError(
             f"The split {split} holds no document (0 documents, 0 bytes).",
             where="data.source",
-            mend="bring more text, or check what data.clean and data.valid_fraction leave of it",
+            mend="give text for it that holds more than white space",
         )
     writer.append(np.array([tokenizer.separator_id], np.uint32))
     return replace(count, tokens=count.tokens + 1)
