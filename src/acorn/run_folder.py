@@ -84,3 +84,11 @@ class RunFolder:
             return []
         found = (STEP_FOLDER.fullmatch(entry.name) for entry in self.checkpoints.iterdir() if entry.is_dir())
         return sorted(int(match[1]) for match in found if match)
+
+
+def run_of(folder: Path) -> RunFolder | None:
+    """The run that a model folder or checkpoint stands in; None for a folder on its own."""
+    for parent in (folder, *folder.absolute().parents[:2]):
+        if RunFolder(parent).environment.exists():
+            return RunFolder(parent)
+    return None

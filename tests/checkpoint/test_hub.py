@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from other_models import make_model
 
-from acorn.checkpoint.hub import local_folder
+from acorn.checkpoint.hub import local_folder, repository_of
 from acorn.errors import InputError, UsageError
 
 COMMIT = "0" * 40
@@ -80,6 +80,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     make_model(tmp_path / "model", "llama-3")
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"a pickle")
     (tmp_path / "model" / "modeling_own.py").write_text("raise SystemExit")
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n# Model\n")
     server = Hub(tmp_path / "model")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -101,6 +102,7 @@ def test_a_model_is_fetched_by_its_name_and_then_there_without_the_hub(hub: Hub,
     done = acorn(hub, tmp_path / "home", *wanted)
     assert done.returncode == 0, done.stderr
     assert hub.asked == {
+        "README.md",
         "config.json",
         "generation_config.json",
         "model.safetensors",
@@ -138,6 +140,12 @@ def test_who_forbids_to_ask_the_hub_is_told_so() -> None:
     assert "network" not in str(caught.value)
     assert caught.value.mend.startswith("set HF_HUB_OFFLINE=0")
     assert "hf download" in caught.value.mend
+
+
+def test_a_folder_of_the_hubs_cache_tells_its_repository(tmp_path: Path) -> None:
+    assert repository_of(tmp_path / "models--me--a--b" / "snapshots" / "abc") == ("me/a--b", "abc")
+    assert repository_of(tmp_path / "datasets--me--a" / "snapshots" / "abc") == ("", "")
+    assert repository_of(tmp_path / "models--me--a" / "abc") == repository_of(tmp_path) == ("", "")
 
 
 def test_other_names(tmp_path: Path) -> None:

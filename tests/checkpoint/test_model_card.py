@@ -11,6 +11,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from acorn.checkpoint.model_card import CardFacts, write_card
 from acorn.config import ModelConfig
+from acorn.origin import Base
 
 EVALUATION = {
     "split": "test",
@@ -103,7 +104,7 @@ def test_data_and_architecture_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sources", "licence", "said"),
+    ("sources", "license", "said"),
     [
         (("hf:Salesforce/wikitext:wikitext-103-v1",), "", "CC BY-SA 3.0"),
         (("bundled:wikitext-2", "my/*.txt"), "", "not stated"),
@@ -111,19 +112,60 @@ def test_data_and_architecture_are_told() -> None:
         ((), "", "not stated"),
     ],
 )
-def test_the_licence_is_never_guessed(sources: tuple[str, ...], licence: str, said: str) -> None:
-    card = write_card(changed(sources=sources, licence=licence))
-    row = next(line for line in card.splitlines() if line.startswith("| licence"))
+def test_the_license_is_never_guessed(sources: tuple[str, ...], license: str, said: str) -> None:
+    card = write_card(changed(sources=sources, license=license))
+    row = next(line for line in card.splitlines() if line.startswith("| license"))
     assert said in row
 
 
-@pytest.mark.parametrize("source", ["my/*.txt", "C:\\texts", "/data/a.jsonl", "hf:./local"])
+@pytest.mark.parametrize(
+    "source", ["my/*.txt", "C:\\texts", "/data/a.jsonl", "hf:./local", "in/chat 12:30.txt", "hf:/data/x/y"]
+)
 def test_a_file_is_not_called_a_hub_dataset(source: str) -> None:
     assert "datasets" not in metadata(write_card(changed(sources=(source,))))
 
 
+def test_a_model_trained_from_scratch_names_no_base() -> None:
+    card = write_card(FACTS)
+    assert "trained from scratch" in card
+    assert "Base model" not in card
+    assert "base_model" not in metadata(card)
+
+
+def test_a_model_trained_further_names_its_bases() -> None:
+    """The Hub takes a repository as `base_model`, so it is the nearest one that is published."""
+    run = Base("mine", "run", "step 20", text="`my.txt` (license not stated)")
+    hub = Base("me/model", "hub", "revision 0123", "apache-2.0")
+    card = write_card(changed(bases=(run, hub)))
+    data = huggingface_hub.ModelCard(card).data
+    assert "scratch" not in card
+    assert (data.base_model, data.base_model_relation) == ("me/model", "finetune")
+    assert "from-scratch" not in data.tags
+    assert "the run `mine` (step 20), trained further with acorn on `bundled:wikitext-2`" in card
+    rows = [line for line in card.splitlines() if line.startswith(("| the run", "| [`me"))]
+    assert rows == [
+        "| the run `mine` (step 20) | not stated; look at the source | `my.txt` (license not stated) |",
+        "| [`me/model`](https://huggingface.co/me/model) (revision 0123) | apache-2.0 "
+        "| not known here; look at its own card |",
+    ]
+    assert "and that of its base" in card
+
+
+def test_a_base_that_is_not_on_the_hub_is_no_base_model_of_the_metadata() -> None:
+    card = write_card(changed(bases=(Base("theirs", "folder"),)))
+    assert "base_model" not in metadata(card)
+    assert "the model folder `theirs`, trained further" in card
+    assert "from-scratch" not in metadata(card)["tags"]
+
+
+def test_no_path_of_this_machine_is_told() -> None:
+    card = write_card(changed(sources=("/home/jane/2024.txt", "../jane/b.txt", "hf:/home/jane/c")))
+    assert "jane" not in card
+    assert "2024.txt" in card
+
+
 def test_odd_names_do_not_break_the_metadata() -> None:
-    name = 'a "quoted": name\nwith #, é and | in it'
+    name = 'a "quoted": name\nwith #, é, 🙂, \x7f, \x85, \u2028 and | in it'
     card = write_card(changed(name=name, sources=('we"ird|/*.txt',)))
     index = metadata(card)["model-index"]
     assert index[0]["name"] == name

@@ -83,7 +83,7 @@ def test_the_card_tells_of_the_checkpoint(acorn: Acorn, run: Path, tmp_path: Pat
     assert cards["final"] == (run / "final" / "README.md").read_text() == cards["last"]
     assert "| steps | 4 |" in cards["4"]
     assert "No split was evaluated." in cards["4"]
-    assert "| licence | not stated; look at the source |" in cards["4"]
+    assert "| license | not stated; look at the source |" in cards["4"]
     results = yaml.safe_load(cards["final"].split("---\n")[1])["model-index"][0]["results"]
     assert [metric["type"] for metric in results[0]["metrics"]][:1] == ["loss"]
 

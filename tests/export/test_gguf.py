@@ -15,6 +15,7 @@ from acorn.errors import DamageError, InputError, UsageError
 from acorn.export.gguf import check_weights, tokenizer_of, write_gguf
 from acorn.export.probe_texts import adversarial_strings
 from acorn.model.gpt import GPT, rotary_tables, rotate
+from acorn.origin import Base
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
 
@@ -45,6 +46,25 @@ def test_weights_and_pieces_are_those_of_the_model(tmp_path: Path, tokenizer: To
     pieces = reader.fields["tokenizer.ggml.tokens"].contents()
     assert len(pieces) == tokenizer.vocab_size
     assert pieces[tokenizer.separator_id] == tokenizer.separator
+
+
+def test_bases_are_named_in_the_keys_that_llama_cpp_has_for_them(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model, bases = model_for(tokenizer, "modern"), (Base("mine", "run", "step 5"), Base("me/model", "hub"))
+    weights = dict(model.named_parameters())
+    write_gguf(tmp_path / "model.gguf", model.config, weights, tokenizer, "f32", "test", bases=bases)
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    told = {name.removeprefix("general."): fields[name].contents() for name in fields if "base_model" in name}
+    assert told == {
+        "base_model.count": 2,
+        "base_model.0.name": "mine",
+        "base_model.0.version": "step 5",
+        "base_model.1.name": "model",
+        "base_model.1.organization": "me",
+        "base_model.1.repo_url": "https://huggingface.co/me/model",
+    }
+    assert not [
+        name for name in gguf.GGUFReader(write(tmp_path / "b.gguf", model, tokenizer)).fields if "base_model" in name
+    ]
 
 
 def test_what_llama_cpp_cannot_express_is_refused_by_name(tmp_path: Path, tokenizer: Tokenizer) -> None:

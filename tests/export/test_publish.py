@@ -127,6 +127,23 @@ def test_the_files_arrive_as_they_are(hub: Hub, model: Path, private: bool) -> N
     assert hub.files == {"config.json": b"{}", "README.md": b"# A card"}
 
 
+@pytest.mark.parametrize("place", ["home", "current"])
+def test_a_card_with_a_path_of_this_machine_is_not_published(
+    hub: Hub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As the cards of other programs have them."""
+    (tmp_path / "jane").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "jane") if place == "home" else "/")
+    if place == "current":
+        monkeypatch.chdir(tmp_path / "jane")
+    (model / "README.md").write_text(f"---\nbase_model: {tmp_path}/jane/models/x\n---\n# A card")
+    with pytest.raises(UsageError, match="names a place on this machine: base_model: ") as caught:
+        publish(model, "owner/name")
+    assert caught.value.where.endswith("README.md, line 2")
+    assert not hub.repositories
+    assert not hub.files
+
+
 def test_who_is_not_logged_in_hears_so_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert not huggingface_hub.get_token()

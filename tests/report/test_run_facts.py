@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from acorn.errors import UsageError
+from acorn.files import write_json
+from acorn.origin import Base, to_stored
+from acorn.report.html import write_report
 from acorn.report.run_facts import read_run
 
 MakeRun = Callable[..., Path]
@@ -95,3 +98,15 @@ def test_a_folder_inside_a_run_is_refused_and_the_run_named(make_run: MakeRun, i
     with pytest.raises(UsageError) as error:
         read_run(folder)
     assert error.value.mend == f"name the run folder: {run}"
+
+
+def test_what_a_run_started_from_is_told(make_run: MakeRun) -> None:
+    """From environment.json; of an older run, which has nothing of it there, from its config."""
+    assert read_run(make_run("new")).beginning == "trained from scratch"
+    older = make_run("older", overrides=("train.init_from=runs/base",))
+    assert read_run(older).beginning == "trained from the weights of the model folder base,"
+    write_json(older / "environment.json", to_stored((Base("base", "run", "step 20"),)))
+    facts = read_run(older)
+    assert facts.beginning == "trained from the weights of the run base (step 20),"
+    assert facts.environment == {"starts_from": "the run base (step 20)"}
+    assert "trained from the weights of the run base (step 20), on 15.4K tokens" in write_report(older).read_text()

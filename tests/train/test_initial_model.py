@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import yaml
 from other_models import make_model, style
 from safetensors.torch import load_file
 
@@ -109,6 +111,39 @@ def test_stopped_and_resumed_it_ends_as_undisturbed_and_needs_the_folder_no_more
     ):
         with pytest.raises(UsageError, match=said):
             pretrain(config_from(model, override), tmp_path / "parts", resume=True)
+
+
+def test_a_run_says_what_it_started_from(tmp_path: Path, config_from, other: Path) -> None:
+    """In its card, report, environment and checkpoints; after a resume that finds no model and no environment, too."""
+    model = tmp_path / "private" / "theirs"
+    shutil.copytree(other, model)
+    (model / "README.md").write_text("---\nlicense: mit\nbase_model: me/older\n---\n# Model\n")
+    with pytest.raises(StoppedError):
+        pretrain(config_from(model), tmp_path / "a", watcher=Stopped())
+    shutil.rmtree(model)
+    (tmp_path / "a" / "environment.json").unlink()
+    pretrain(None, tmp_path / "a", resume=True)
+    pretrain(config_from(tmp_path / "a", "train.steps=1"), tmp_path / "b")
+    expected = [
+        {"name": "a", "kind": "run", "version": "step 6", "license": "", "text": "`my.txt` (license not stated)"},
+        {"name": "theirs", "kind": "folder", "version": "", "license": "mit", "text": ""},
+        {"name": "me/older", "kind": "hub", "version": "", "license": "", "text": ""},
+    ]
+    for name, bases in (("a", expected[1:]), ("b", expected)):
+        run = RunFolder(tmp_path / name)
+        card = (run.final / "README.md").read_text()
+        metadata = yaml.safe_load(card.split("---\n")[1])
+        assert metadata["base_model"] == "me/older"
+        assert "from-scratch" not in metadata["tags"]
+        assert "scratch" not in card
+        assert "private" not in card
+        assert "| the model folder `theirs` | mit |" in card
+        assert json.loads(run.environment.read_bytes())["starts_from"] == bases
+        [checkpoint] = list(run.checkpoints.glob("step-*"))[-1:]
+        assert json.loads((checkpoint / "state.json").read_bytes())["resolved"]["starts_from"] == bases
+    page = (tmp_path / "b" / "report.html").read_text()
+    assert "trained from scratch" not in page
+    assert "from the weights of the run a (step 6), which started from the model folder theirs" in page
 
 
 def test_before_its_first_checkpoint_a_run_goes_back_to_the_model(

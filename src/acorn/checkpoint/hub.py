@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from acorn.errors import InputError, UsageError
+from acorn.origin import HUB_PREFIX, is_repository
 from acorn.progress import QUIET, Progress
-from acorn.text.hub import PREFIX, is_repository, one_line, why_not_reached
+from acorn.text.hub import one_line, why_not_reached
 
 FETCHED = (
+    "README.md",
     "config.json",
     "generation_config.json",
     "model.safetensors",
@@ -22,6 +25,9 @@ FETCHED = (
 )
 """Files of a repository that acorn reads. Pickles and code are never fetched."""
 
+_SNAPSHOT = re.compile(r"models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)")
+"""A model's folder in the Hub's cache. Each of its snapshots is named by a revision."""
+
 
 def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
     """The folder that `run` stands for: `hf:OWNER/NAME` is fetched, `hf:FOLDER` and any other path is itself.
@@ -30,7 +36,7 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         UsageError: what follows `hf:` is neither.
         InputError: the Hub cannot be reached and this machine has no copy, or there is no such model.
     """
-    name = str(run).removeprefix(PREFIX)
+    name = str(run).removeprefix(HUB_PREFIX)
     if name == str(run) or os.path.isdir(name):
         return Path(name)
     if not is_repository(name):
@@ -67,3 +73,10 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
             f'.from_pretrained("{name}").save_pretrained("FOLDER"), and its AutoTokenizer likewise; then name FOLDER',
         )
     return folder
+
+
+def repository_of(folder: Path) -> tuple[str, str]:
+    """`OWNER/NAME` and revision of a model folder in the Hub's cache; two empty strings for any other folder."""
+    place = folder.absolute()
+    found = _SNAPSHOT.fullmatch(place.parent.parent.name) if place.parent.name == "snapshots" else None
+    return (f"{found['owner']}/{found['name']}", place.name) if found else ("", "")

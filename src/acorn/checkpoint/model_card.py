@@ -6,6 +6,7 @@ Everything in it comes from the facts handed in: no clock, no host, so equal run
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,18 @@ from typing import Any
 from acorn.config import Config, ModelConfig
 from acorn.data.token_shards import SplitCount
 from acorn.model.sizing import size_of
+from acorn.origin import Base, descent, hub_repository, public_name
 from acorn.tokenizer.tokenizer import Tokenizer
 
 HUB_NAMES = {"bundled:wikitext-2": "Salesforce/wikitext"}
 """Sources that are a Hub dataset under another name."""
 
-WIKITEXT_LICENCE = "CC BY-SA 3.0 (text from Wikipedia; Merity et al. 2016)"
-LICENCES = {"bundled:wikitext-2": WIKITEXT_LICENCE, "hf:Salesforce/wikitext": WIKITEXT_LICENCE}
-"""Licences of sources that are known by name."""
+WIKITEXT_LICENSE = "CC BY-SA 3.0 (text from Wikipedia; Merity et al. 2016)"
+LICENSES = {"Salesforce/wikitext": WIKITEXT_LICENSE}
+"""Licenses of Hub datasets that are known by name."""
+
+NOT_STATED, NOT_KNOWN = "not stated; look at the source", "not known here; look at its own card"
+UNLICENSED = "license not stated"
 
 METRICS = {
     "loss_per_token": ("Loss per token (nats)", "loss"),
@@ -42,7 +47,8 @@ class CardFacts:
         tokenizer_kind: "bpe" or "wordpiece".
         lossless: every text comes back from the tokenizer as it went in.
         sources: where the training text came from, as in `data.source`.
-        licence: of the training text; empty: looked up for known sources, else said to be the reader's to find out.
+        bases: the models that training went on from, nearest first; none: it began with new weights.
+        license: of the training text; empty: looked up for known sources, else said to be the reader's to find out.
         documents, tokens, words, bytes: of the training split; words and bytes before cleaning.
         steps: optimizer steps taken.
         tokens_seen: target tokens trained on, repetitions included.
@@ -64,7 +70,8 @@ class CardFacts:
     tokens_seen: int
     recipe: Mapping[str, Any]
     evaluations: Sequence[Mapping[str, Any]] = ()
-    licence: str = ""
+    bases: Sequence[Base] = ()
+    license: str = ""
 
 
 def facts_of_run(
@@ -74,6 +81,7 @@ def facts_of_run(
     train: SplitCount,
     step: int,
     evaluations: Sequence[Mapping[str, Any]],
+    bases: Sequence[Base],
 ) -> CardFacts:
     """The facts of a run's weights at `step`.
 
@@ -81,9 +89,10 @@ def facts_of_run(
         model: the network's shape.
         train: counts of the training split.
         evaluations: one a split, of these weights.
+        bases: the models that the run started from, nearest first.
     """
     recipe = {
-        **({"starts from": config.train.init_from} if config.train.init_from else {}),
+        **({"starts from": descent(bases)} if bases else {}),
         "optimizer": config.optimizer.name,
         "peak learning rate": config.optimizer.peak_lr,
         "schedule": config.schedule.name,
@@ -107,6 +116,7 @@ def facts_of_run(
         tokens_seen=step * config.train.batch_size * config.model.block_size,
         recipe=recipe,
         evaluations=tuple(evaluations),
+        bases=tuple(bases),
     )
 
 
@@ -115,12 +125,12 @@ def write_card(facts: CardFacts) -> str:
     parts = [
         _metadata(facts),
         f"# {facts.name}",
-        f"A language model of {facts.parameters:,} parameters, trained from scratch with acorn on "
-        f"{_sources(facts)}. It continues text; it was not taught to follow instructions.",
+        _summary(facts),
         "## Use",
         _use(facts),
         "## Architecture",
         _table("", "", _architecture(facts)),
+        *_base_section(facts),
         "## Training data",
         _table("", "", _data(facts)),
         "## Training",
@@ -134,11 +144,49 @@ def write_card(facts: CardFacts) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _summary(facts: CardFacts) -> str:
+    size = f"A language model of {facts.parameters:,} parameters"
+    if facts.bases:
+        return f"{size}: {_linked(facts.bases[0])}, trained further with acorn on {_sources(facts)}. It continues text."
+    return (
+        f"{size}, trained from scratch with acorn on {_sources(facts)}. It continues text; it was not taught to follow "
+        "instructions."
+    )
+
+
+def _base_section(facts: CardFacts) -> list[str]:
+    """The models behind this one, each with its license and its text; nothing for one trained from scratch."""
+    if not facts.bases:
+        return []
+    head = "| model | license | trained on |\n|---|---|---|"
+    rows = [
+        f"| {_cell(_linked(base))} | {_cell(base.license or NOT_STATED)} | {_cell(base.text or NOT_KNOWN)} |"
+        for base in facts.bases
+    ]
+    chain = " Each of the models below started from the next one." if len(rows) > 1 else ""
+    return [
+        "## Base model",
+        f"Training began with the weights, network and tokenizer of {_linked(facts.bases[0])}.{chain} Their licenses, "
+        "and those of their training text, are to be kept beside that of the text below.",
+        "\n".join([head, *rows]),
+    ]
+
+
+def _linked(base: Base) -> str:
+    """A base in Markdown: with its page, if it is on the Hub."""
+    version = f" ({base.version})" if base.version else ""
+    if base.kind == "hub":
+        return f"[`{base.name}`](https://huggingface.co/{base.name}){version}"
+    return f"the {'run' if base.kind == 'run' else 'model folder'} `{base.name}`{version}"
+
+
 def _metadata(facts: CardFacts) -> str:
     """YAML between two lines of dashes. Strings are written as JSON, which YAML reads too."""
     layout = "qwen3" if facts.config.architecture == "modern" else "gpt2"
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags:"]
-    lines += [f"- {tag}" for tag in ("acorn", layout, "from-scratch")]
+    lines += [f"- {tag}" for tag in ("acorn", layout, "continued-pretraining" if facts.bases else "from-scratch")]
+    if published := next((base for base in facts.bases if base.kind == "hub"), None):  # the Hub takes its own names
+        lines += [f"base_model: {_quoted(published.name)}", "base_model_relation: finetune"]
     datasets = _hub_names(facts.sources)
     if datasets:
         lines += ["datasets:", *(f"- {_quoted(name)}" for name in datasets)]
@@ -149,7 +197,7 @@ def _metadata(facts: CardFacts) -> str:
             "  - task:",
             "      type: text-generation",
             "    dataset:",
-            f"      name: {_quoted(', '.join(facts.sources) or 'token shards')}",
+            f"      name: {_quoted(', '.join(map(public_name, facts.sources)) or 'token shards')}",
             f"      type: {_quoted(datasets[0] if datasets else 'text')}",
             f"      split: {_quoted(evaluation['split'])}",
             "    metrics:",
@@ -199,7 +247,7 @@ def _architecture(facts: CardFacts) -> dict[str, Any]:
 def _data(facts: CardFacts) -> dict[str, Any]:
     return {
         "source": _sources(facts),
-        "licence": _licence(facts),
+        "license": _license(facts),
         "documents": facts.documents,
         "tokens": facts.tokens,
         "words": facts.words,
@@ -221,8 +269,9 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
 
 
 def _limits(facts: CardFacts) -> str:
+    more = " and that of its base" if facts.bases else ""
     limits = [
-        "It knows nothing but its training text, repeats what is wrong in it, and makes up the rest.",
+        f"It knows nothing but its training text{more}, repeats what is wrong in it, and makes up the rest.",
         "It was not checked for safety or bias; do not rely on what it writes.",
     ]
     if facts.config.architecture != "modern":
@@ -233,28 +282,29 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _sources(facts: CardFacts) -> str:
-    return ", ".join(f"`{source}`" for source in facts.sources) or "prepared token shards"
+    return ", ".join(f"`{public_name(source)}`" for source in facts.sources) or "prepared token shards"
 
 
-def _licence(facts: CardFacts) -> str:
-    if facts.licence:
-        return facts.licence
-    known = [LICENCES.get(_without_config(source)) for source in facts.sources]
-    if known and all(known):
-        return "; ".join(dict.fromkeys(licence for licence in known if licence))
-    return "not stated; look at the source"
+def _license(facts: CardFacts) -> str:
+    return facts.license or _known_license(facts.sources) or NOT_STATED
+
+
+def told_text(sources: Sequence[str]) -> str:
+    """What a run was trained on, in a cell of a card: its sources, with their license where it is known."""
+    if not sources:
+        return "prepared token shards"
+    return f"{', '.join(f'`{public_name(source)}`' for source in sources)} ({_known_license(sources) or UNLICENSED})"
+
+
+def _known_license(sources: Sequence[str]) -> str:
+    """Of sources that are all known by name; else empty."""
+    known = [LICENSES.get(HUB_NAMES.get(source) or hub_repository(source)) for source in sources]
+    return "; ".join(dict.fromkeys(license for license in known if license)) if all(known) else ""
 
 
 def _hub_names(sources: Sequence[str]) -> list[str]:
-    names = (
-        HUB_NAMES.get(source) or _without_config(source).removeprefix("hf:") for source in sources if ":" in source
-    )
-    return list(dict.fromkeys(name for name in names if name.count("/") == 1 and not name.startswith((".", "/"))))
-
-
-def _without_config(source: str) -> str:
-    """`hf:OWNER/NAME:CONFIG` -> `hf:OWNER/NAME`; other sources as they are."""
-    return ":".join(source.split(":")[:2]) if source.startswith("hf:") else source
+    names = (HUB_NAMES.get(source) or hub_repository(source) for source in sources)
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def _table(left: str, right: str, rows: Mapping[str, Any]) -> str:
@@ -273,4 +323,8 @@ def _rounded(value: float) -> float:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """A string of YAML. What YAML does not let stand in one as it is, JSON does."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")

@@ -8,16 +8,8 @@ from acorn.config import DataConfig
 from acorn.config_files import load_run_config
 from acorn.data.token_shards import TokenShards
 from acorn.errors import UsageError
-from acorn.run_folder import RunFolder
+from acorn.run_folder import run_of
 from acorn.tokenizer.tokenizer import Tokenizer
-
-
-def run_of(folder: Path) -> RunFolder | None:
-    """The run that a model folder or checkpoint stands in; None for a folder on its own."""
-    for parent in (folder, *folder.absolute().parents[:2]):
-        if RunFolder(parent).environment.exists():
-            return RunFolder(parent)
-    return None
 
 
 def data_config_of(folder: Path) -> DataConfig:

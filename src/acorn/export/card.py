@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from acorn.checkpoint.bases import bases_of
+from acorn.checkpoint.hub import repository_of
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.model_card import facts_of_run, write_card
 from acorn.checkpoint.model_folder import CARD
 from acorn.config_files import load_run_config
-from acorn.evaluate.run_data import run_of, shards_of
+from acorn.evaluate.run_data import shards_of
 from acorn.files import read_sealed_json
+from acorn.run_folder import run_of
 
 UNKNOWN = """\
 ---
@@ -15,17 +18,17 @@ library_name: transformers
 pipeline_tag: text-generation
 tags:
 - acorn
----
+{base_model}---
 
 # {name}
 
-A language model, exported with acorn from a folder that had no model card. What text it was trained on, and under which
-licence that text stands, is not known here.
+A language model, exported with acorn from {origin} that had no model card. What text it was trained on, and under which
+license that text may be used, is not known here.
 """
 
 
 def card_of(loaded: LoadedModel) -> str:
-    """The text of README.md. Where the training text came from, and its licence, go along with every export.
+    """The text of README.md. Where the weights and the training text came from goes along with every export.
 
     Raises:
         InputError, DamageError: a checkpoint's run has lost its shards or figures.
@@ -34,16 +37,24 @@ def card_of(loaded: LoadedModel) -> str:
     if card.is_file():
         return card.read_bytes().decode("utf-8", "replace")
     if run is None or loaded.step is None:
-        return UNKNOWN.format(name=name_of(loaded))
+        repository, revision = repository_of(loaded.folder)
+        return UNKNOWN.format(
+            name=name_of(loaded),
+            base_model=f"base_model: {repository}\n" if repository else "",
+            origin=f"`{repository}` of the Hugging Face Hub (revision {revision})" if repository else "a folder",
+        )
     config = load_run_config(run.config)
     count = shards_of(loaded.folder, loaded.tokenizer).count("train")
     figures = read_sealed_json(run.evaluation) if run.evaluation.exists() else {}
     same = figures.get("weights_of_step") == loaded.step
     evaluations = [figures[split] for split in ("valid", "test") if same and split in figures]
-    return write_card(facts_of_run(config, loaded.config, loaded.tokenizer, count, loaded.step, evaluations))
+    bases = bases_of(loaded)[1:]
+    return write_card(facts_of_run(config, loaded.config, loaded.tokenizer, count, loaded.step, evaluations, bases))
 
 
 def name_of(loaded: LoadedModel) -> str:
-    """What to call the model: the run's name, else the folder's."""
+    """What to call the model: the run's name, else the repository's or the folder's."""
     run = run_of(loaded.folder)
-    return load_run_config(run.config).name if run else loaded.folder.resolve().name
+    if run:
+        return load_run_config(run.config).name
+    return repository_of(loaded.folder)[0].rpartition("/")[2] or loaded.folder.resolve().name

@@ -11,6 +11,7 @@ from typing import cast, get_args
 import torch
 from torch import Tensor
 
+from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.checkpoint.model_folder import CARD, CHAT_TEMPLATE, SHARD_BYTES, TOKENIZER_CONFIG, fill_model_folder
 from acorn.errors import UsageError
@@ -177,6 +178,7 @@ def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[flo
         name_of(loaded),
         chat_template=_chat_template(loaded.folder),
         end_ids=loaded.end_ids,
+        bases=bases_of(loaded)[1:],
     )
     (folder / CARD).write_bytes(card_of(loaded).encode("utf-8"))
     difference = check_weights(path, loaded.config, weights, dtype)

@@ -21,6 +21,7 @@ from torch import Tensor
 from acorn.checkpoint.layouts import LLAMA, layout_of, to_hugging_face
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError, MissingPackageError, UsageError
+from acorn.origin import Base
 from acorn.tokenizer import bpe
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -48,6 +49,7 @@ def write_gguf(
     *,
     chat_template: str = "",
     end_ids: Sequence[int] = (),
+    bases: Sequence[Base] = (),
 ) -> None:
     """Writes model and tokenizer as the file `path`.
 
@@ -57,6 +59,7 @@ def write_gguf(
         name: what runtimes show as the model's name.
         chat_template: Jinja source of how a conversation becomes text; empty: there is none.
         end_ids: tokens that end a text, three at most; none: the separator does.
+        bases: the models that this one was trained further from, nearest first.
 
     Raises:
         UsageError: llama.cpp has no such network, or `dtype` does not fit its sizes.
@@ -67,6 +70,7 @@ def write_gguf(
     library = gguf_package()
     writer = library.GGUFWriter(path, layout_of(config).model_type)
     writer.add_name(name)
+    _add_bases(writer, bases)
     if chat_template:
         writer.add_chat_template(chat_template)
     _add_shape(writer, config)
@@ -255,6 +259,20 @@ def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     writer.add_layer_norm_rms_eps(config.epsilon)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(config.rope_theta)
+
+
+def _add_bases(writer: gguf.GGUFWriter, bases: Sequence[Base]) -> None:
+    """`general.base_model.*`: by name, and by address where a base is on the Hub."""
+    if bases:
+        writer.add_base_model_count(len(bases))
+    for number, base in enumerate(bases):
+        owner, _, name = base.name.rpartition("/")
+        writer.add_base_model_name(number, name)
+        if base.version:
+            writer.add_base_model_version(number, base.version)
+        if base.kind == "hub":
+            writer.add_base_model_organization(number, owner)
+            writer.add_base_model_repo_url(number, f"https://huggingface.co/{base.name}")
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:

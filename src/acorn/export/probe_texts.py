@@ -10,8 +10,9 @@ from pathlib import Path
 from acorn.config import DataConfig
 from acorn.config_files import load_run_config
 from acorn.errors import AcornError
-from acorn.evaluate.run_data import run_of, shards_of
-from acorn.text.hub import PREFIX as HUB
+from acorn.evaluate.run_data import shards_of
+from acorn.origin import HUB_PREFIX
+from acorn.run_folder import run_of
 from acorn.text.sources import BUNDLED
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -60,7 +61,8 @@ def _text_of_run(folder: Path) -> Iterator[str]:
     if run is None:
         return
     data = load_run_config(run.config).data
-    if data.source and not any(source.startswith(HUB) for source in data.source + data.valid_source + data.test_source):
+    sources = data.source + data.valid_source + data.test_source
+    if data.source and not any(source.startswith(HUB_PREFIX) for source in sources):
         yield from _documents(data)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from acorn.checkpoint.model_folder import CARD
 from acorn.errors import AcornError, ResourceError, UsageError
-from acorn.text.hub import is_repository, one_line
+from acorn.origin import is_repository
+from acorn.text.hub import one_line
 
 
 def check_login(repository: str) -> None:
@@ -30,6 +33,8 @@ def check_login(repository: str) -> None:
 def publish(folder: Path, repository: str, *, private: bool = False) -> str:
     """Uploads the files of `folder` in one commit; a repository that is not there is made.
 
+    Nothing is sent of a folder whose model card names a place on this machine.
+
     Args:
         private: of a repository that is made: only its owner sees it.
 
@@ -37,11 +42,12 @@ def publish(folder: Path, repository: str, *, private: bool = False) -> str:
         the repository's address.
 
     Raises:
-        UsageError: the user's token may not do this.
+        UsageError: the user's token may not do this, or the model card has a path of this machine.
         ResourceError: the Hub cannot be reached, or refuses.
     """
     import huggingface_hub
 
+    _check_card(folder / CARD)
     with _hub_errors(repository):
         hub = huggingface_hub.HfApi()
         address = hub.create_repo(repository, private=private, exist_ok=True)
@@ -49,6 +55,24 @@ def publish(folder: Path, repository: str, *, private: bool = False) -> str:
             repo_id=repository, folder_path=folder, commit_message="Exported with acorn", ignore_patterns=[".*"]
         )
     return str(address)
+
+
+def _check_card(card: Path) -> None:
+    """Refuses a card with a path below the user's home or the current folder: cards of other programs have some.
+
+    Raises:
+        UsageError: it has one; the line is shown.
+    """
+    lines = card.read_text("utf-8", "replace").splitlines() if card.is_file() else []
+    private = [str(place) + os.sep for place in (Path.home(), Path.cwd()) if place != Path(place.anchor)]
+    for number, line in enumerate(lines, start=1):
+        if any(place in line for place in private):
+            raise UsageError(
+                f"The model card names a place on this machine: {line.strip()}",
+                where=f"{card}, line {number}",
+                mend=f"write the export into a folder with --out, correct {card.name} there, and publish that folder: "
+                "acorn export DIR --format hf --push OWNER/NAME",
+            )
 
 
 @contextlib.contextmanager

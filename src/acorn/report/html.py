@@ -112,7 +112,7 @@ def _summary(facts: RunFacts) -> str:
     if not facts.last:
         return f"{sentence}. Training has not logged a step yet."
     tokens, seconds = facts.last.get("tokens"), facts.last.get("seconds")
-    sentence += f", trained from scratch on {short(tokens)} tokens" if tokens else ""
+    sentence += f", {facts.beginning} on {short(tokens)} tokens" if tokens else ""
     sentence += f" in {duration(seconds)}" if seconds else ""
     if facts.finished:
         return f"{sentence}."

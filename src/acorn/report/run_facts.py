@@ -19,6 +19,7 @@ from acorn.config import ModelConfig
 from acorn.errors import DamageError, UsageError
 from acorn.files import read_json
 from acorn.model.sizing import size_of
+from acorn.origin import STARTS_FROM, Base, descent, stored_bases
 from acorn.report.curves import RunCurves
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run_folder import MANIFEST, STATE, RunFolder
@@ -46,6 +47,7 @@ class RunFacts:
         finished: whether the final model is there.
         parameters: of the model; None where the config does not tell.
         problems: a sentence for each file that is there and cannot be read.
+        bases: the models that the run started from, nearest first; none for a run from scratch.
     """
 
     folder: Path
@@ -59,6 +61,12 @@ class RunFacts:
     finished: bool
     parameters: int | None
     problems: list[str] = field(default_factory=list)
+    bases: tuple[Base, ...] = ()
+
+    @property
+    def beginning(self) -> str:
+        """What the weights began as, within a sentence."""
+        return f"trained from the weights of {descent(self.bases)}," if self.bases else "trained from scratch"
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -92,6 +100,8 @@ def read_run(folder: Path) -> RunFacts:
     config = {section: values for section, values in document.items() if isinstance(values, dict)}
     name = str(document.get("name") or folder.resolve().name)
     evaluation: dict[str, Any] = _read(run.evaluation, _read_object, {}, problems)
+    environment: dict[str, Any] = _read(run.environment, _read_object, {}, problems)
+    bases = stored_bases(environment, str(config.get("train", {}).get("init_from", "")))
     return RunFacts(
         folder=folder,
         name=name,
@@ -99,11 +109,12 @@ def read_run(folder: Path) -> RunFacts:
         curves=RunCurves.from_metrics(name, _read(run.metrics, read_metrics, [], problems)),
         samples=_read(run.samples, read_samples, [], problems),
         evaluation={split: figures for split, figures in evaluation.items() if isinstance(figures, dict)},
-        environment=_read(run.environment, _read_object, {}, problems),
+        environment=environment | ({STARTS_FROM: descent(bases)} if bases else {}),
         shards=_read(_shards_folder(run, config) / MANIFEST, _read_object, {}, problems),
         finished=run.final.is_dir(),
         parameters=_parameters(config.get("model", {})),
         problems=problems,
+        bases=bases,
     )
 
 

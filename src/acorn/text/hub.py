@@ -20,16 +20,10 @@ from typing import Any
 
 from acorn.config import DataConfig
 from acorn.errors import AcornError, InputError, UsageError
+from acorn.origin import HUB_PREFIX, is_repository
 from acorn.progress import QUIET, Progress
 from acorn.text.reading import Reading
 from acorn.text.rows import Row, check_columns, column_bytes, undecodable_value
-
-PREFIX = "hf:"
-
-
-def is_repository(name: str) -> bool:
-    """Whether `name` has the form OWNER/NAME, of a dataset or a model."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 
 def one_line(error: Exception) -> str:
@@ -130,7 +124,7 @@ class HubReader:
 
 def _parse(source: str) -> tuple[str, str]:
     """Folder or OWNER/NAME, and the config ("" where none is named)."""
-    reference = source.removeprefix(PREFIX)
+    reference = source.removeprefix(HUB_PREFIX)
     if reference and os.path.isdir(reference):
         return reference, ""
     path, _, config = reference.rpartition(":") if ":" in reference else (reference, "", "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from acorn.config import DataConfig
 from acorn.errors import InputError, UsageError
+from acorn.origin import HUB_PREFIX
 from acorn.progress import Progress
 from acorn.text import hub
 from acorn.text.hub import HubReader, HubSplit
@@ -72,7 +73,7 @@ def _resolve_one(source: str, data: DataConfig, progress: Progress, out: Path | 
         }
     if source.startswith("bundled:"):
         raise UsageError(f"There is no bundled text {source!r}.", where=source, mend=f"the only one is {BUNDLED}")
-    if source.startswith(hub.PREFIX):
+    if source.startswith(HUB_PREFIX):
         _check_table(source, data)
         _note_utf8(source, data, progress)
         return {split: [part] for split, part in hub.hub_splits(source, progress).items()}

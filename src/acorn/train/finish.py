@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from acorn.checkpoint.bases import bases_of_run
 from acorn.checkpoint.integrity import model_faults
 from acorn.checkpoint.model_card import facts_of_run, write_card
 from acorn.checkpoint.model_folder import write_model_folder
@@ -61,7 +62,8 @@ def finish_run(
                 progress.note(f"No figures of {split}: {error.what}")
                 continue
             evaluation[split] = dataclasses.asdict(result)
-    facts = facts_of_run(config, config.model, tokenizer, shards.count("train"), step, list(evaluation.values()))
+    train, figures = shards.count("train"), list(evaluation.values())
+    facts = facts_of_run(config, config.model, tokenizer, train, step, figures, bases_of_run(run))
     write_model_folder(run.final, model, tokenizer, write_card(facts))
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.config import Config, ModelConfig, TokenizerConfig
 from acorn.config_files import with_values
 from acorn.data.token_shards import TokenSequence
 from acorn.errors import UsageError
 from acorn.model.gpt import GPT
+from acorn.origin import descent
 from acorn.progress import Progress
 from acorn.train.bigrams import add_bigrams
 
@@ -25,6 +27,7 @@ def load_initial_model(config: Config, progress: Progress) -> tuple[Config, Load
         InputError, DamageError, MissingPackageError: as `load`.
     """
     initial = load(config.train.init_from, progress=progress)
+    progress.note(f"Training starts from {descent(bases_of(initial))}.")
     return with_network(config, initial.config), initial
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.integrity import newest_whole_checkpoint
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoint, restore
@@ -22,6 +23,7 @@ from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
+from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import open_trackers
@@ -154,9 +156,16 @@ def _run(
     initial = origin if isinstance(origin, LoadedModel) else None
     tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial.tokenizer if initial else None)
     config, runtime = _resolve(config, run, tokenizer, shards)
-    environment = describe_environment(runtime, command_line) | {
-        "windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}
-    }
+    bases = (
+        bases_of(initial)
+        if initial
+        else stored_bases(checkpoint.resolved if checkpoint else {}, config.train.init_from)
+    )
+    environment = (
+        describe_environment(runtime, command_line)
+        | to_stored(bases)
+        | {"windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}}
+    )
     for reason in runtime.reasons:
         if checkpoint is None or "as asked, " in reason:  # a run goes on in its precision where another machine is slow
             progress.note(reason)
@@ -181,6 +190,7 @@ def _run(
             "strategy": config.parallel.strategy,
             "tokenizer": tokenizer.fingerprint,
             "data": fingerprint_of(shards),
+            **to_stored(bases),
         }
         size = size_of(config.model)
         progress.note(

@@ -1,0 +1,104 @@
+"""What a model that training starts from is called, and what it goes back to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_models import model_for
+
+from acorn.checkpoint.bases import bases_of
+from acorn.checkpoint.load import LoadedModel
+from acorn.checkpoint.model_folder import CARD
+from acorn.config_files import load_config, to_toml
+from acorn.files import write_json, write_sealed_json
+from acorn.origin import Base, to_stored
+from acorn.run_folder import RunFolder
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.training import train
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train(lambda: iter(["a text of some words"]), "bpe", 300)
+
+
+@pytest.fixture
+def loaded(tokenizer: Tokenizer):
+    """A model as if it had been loaded from `folder`, which is made."""
+
+    def build(folder: Path, card: str = "", step: int | None = None) -> LoadedModel:
+        folder.mkdir(parents=True, exist_ok=True)
+        if card:
+            (folder / CARD).write_text(card, "utf-8")
+        model = model_for(tokenizer, "modern")
+        return LoadedModel(model, tokenizer, model.config, folder, step)
+
+    return build
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """The files of a run that tell of it."""
+    run = RunFolder(tmp_path / "runs" / "mine")
+    run.final.mkdir(parents=True)
+    run.config.write_text(to_toml(load_config("small", ["data.source=/home/jane/2024.txt"])))
+    write_json(run.environment, {})
+    write_sealed_json(run.evaluation, {"step": 40, "weights_of_step": 30})
+    return run
+
+
+def test_a_run_is_called_by_its_folder_and_step(run: RunFolder, loaded) -> None:
+    text = "`2024.txt` (license not stated)"
+    assert bases_of(loaded(run.final)) == (Base("mine", "run", "step 30", text=text),)
+    assert bases_of(loaded(run.checkpoint(40), step=40)) == (Base("mine", "run", "step 40", text=text),)
+
+
+def test_the_license_of_known_text_is_told(run: RunFolder, loaded) -> None:
+    run.config.write_text(to_toml(load_config("demo")))
+    assert "CC BY-SA 3.0" in bases_of(loaded(run.final))[0].text
+
+
+def test_what_a_run_started_from_comes_after_it(run: RunFolder, loaded) -> None:
+    earlier = (Base("me/model", "hub", "revision abc", "mit"), Base("me/older", "hub"))
+    write_json(run.environment, to_stored(earlier))
+    assert bases_of(loaded(run.final))[1:] == earlier
+
+
+@pytest.mark.parametrize("broken", ["environment", "config", "evaluation"])
+def test_of_a_run_with_a_broken_file_the_rest_is_told(run: RunFolder, loaded, broken: str) -> None:
+    getattr(run, broken).write_text("{")
+    assert bases_of(loaded(run.final))[0].name == "mine"
+
+
+def test_a_model_of_the_hub_has_its_name_revision_and_license(tmp_path: Path, loaded) -> None:
+    folder = tmp_path / "models--me--my--model" / "snapshots" / "0123456789abcdef"
+    card = "---\nlicense: apache-2.0\nbase_model: me/older\n---\n# Model\n"
+    assert bases_of(loaded(folder, card)) == (
+        Base("me/my--model", "hub", "revision 0123456789ab", "apache-2.0"),
+        Base("me/older", "hub"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "license", "earlier"),
+    [
+        ("license: other\nlicense_name: gemma", "gemma", ()),
+        ("license: [mit, apache-2.0]\nbase_model:\n- me/older", "mit, apache-2.0", (Base("me/older", "hub"),)),
+        ("base_model: /home/jane/models/x", "", ()),
+        ("base_model: [a/b, c/d]\nbase_model_relation: merge", "", ()),
+        ("license: 3\nbase_model: {a: b}", "", ()),
+        ("license: [unclosed", "", ()),
+        ("- a\n- list", "", ()),
+        ("license: 'two\n\n  lines'", "two lines", ()),
+    ],
+)
+def test_of_a_folder_what_its_card_says_is_told(
+    metadata: str, license: str, earlier: tuple[Base, ...], tmp_path: Path, loaded
+) -> None:
+    model = loaded(tmp_path / "theirs", f"---\n{metadata}\n---\n# Model\n")
+    assert bases_of(model) == (Base("theirs", "folder", license=license), *earlier)
+
+
+def test_a_folder_without_a_card_has_a_name_alone(tmp_path: Path, loaded) -> None:
+    assert bases_of(loaded(tmp_path / "the`irs\n2")) == (Base("the`irs 2", "folder"),)

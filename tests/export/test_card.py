@@ -1,0 +1,67 @@
+"""What an export says of where its model comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from small_models import model_for
+
+from acorn.checkpoint.load import LoadedModel
+from acorn.config_files import load_config, to_toml
+from acorn.data.prepare import prepare
+from acorn.export.card import card_of, name_of
+from acorn.files import write_json
+from acorn.origin import Base, to_stored
+from acorn.run_folder import RunFolder
+from acorn.text.splits import TextSplits
+from acorn.tokenizer.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def loaded(tokenizer: Tokenizer):
+    """A model as if it had been loaded from `folder`."""
+
+    def build(folder: Path, step: int | None = None) -> LoadedModel:
+        folder.mkdir(parents=True, exist_ok=True)
+        model = model_for(tokenizer, "modern")
+        return LoadedModel(model, tokenizer, model.config, folder, step)
+
+    return build
+
+
+def test_a_card_that_is_there_goes_along(tmp_path: Path, loaded) -> None:
+    model = loaded(tmp_path / "theirs")
+    (model.folder / "README.md").write_text("# Their card\n")
+    assert card_of(model) == "# Their card\n"
+    assert name_of(model) == "theirs"
+
+
+def test_a_model_of_the_hub_without_a_card_names_its_repository(tmp_path: Path, loaded) -> None:
+    model = loaded(tmp_path / "models--me--mine" / "snapshots" / "0123")
+    card = card_of(model)
+    assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "me/mine"
+    assert "exported with acorn from `me/mine` of the Hugging Face Hub (revision 0123)" in card
+    assert name_of(model) == "mine"
+
+
+def test_a_folder_without_a_card_claims_nothing(tmp_path: Path, loaded) -> None:
+    card = card_of(loaded(tmp_path / "theirs"))
+    assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
+    assert "scratch" not in card
+    assert str(tmp_path) not in card
+
+
+def test_the_card_of_a_checkpoint_tells_what_its_run_started_from(tmp_path: Path, loaded, tokenizer: Tokenizer) -> None:
+    (tmp_path / "my.txt").write_text("\n\n".join(f"The line {number} of the text." for number in range(200)))
+    run = RunFolder(tmp_path / "run")
+    run.root.mkdir()
+    config = load_config("small", [f"data.source={tmp_path / 'my.txt'}", "train.init_from=hf:me/mine"])
+    run.config.write_text(to_toml(config))
+    write_json(run.environment, to_stored((Base("me/mine", "hub", "revision 0123", "mit"),)))
+    prepare(TextSplits.open(config.data), tokenizer, run.data)
+    card = card_of(loaded(run.checkpoint(4), step=4))
+    assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "me/mine"
+    assert "(revision 0123) | mit |" in card
+    assert "scratch" not in card
