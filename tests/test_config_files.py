@@ -10,19 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import acorn
 from acorn.config import Config
-from acorn.config_files import build_config, differences, flatten, load_config, preset_names, to_toml, with_values
+from acorn.config_files import (
+    build_config,
+    differences,
+    flatten,
+    load_config,
+    preset_names,
+    preset_purpose,
+    to_toml,
+    with_values,
+)
 from acorn.errors import UsageError
 from acorn.model.sizing import size_of
 
-PARAMETERS = {
-    "original": 47_987_712,
-    "demo": 2_524_032,
-    "small": 1_475_456,
-    "gpt2-124m": 124_475_904,
-    "modern-30m": 34_088_448,
-    "modern-124m": 123_588_864,
-}
+PRESETS = Path(acorn.__file__).parent / "presets"
 
 
 def refusal(*overrides: str, source: str | None = None) -> str:
@@ -33,12 +36,16 @@ def refusal(*overrides: str, source: str | None = None) -> str:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_resolve_and_have_the_stated_size(name: str) -> None:
-    """Each builds on the meta device; the counts are those that the presets and the README state."""
+    """Its first line says what it is for, the comment below it the count of a network built on the meta device."""
     config = load_config(name)
     assert config.name == name
     assert config.train.steps or config.train.minutes
     model = config.model.model_copy(update={"vocab_size": config.tokenizer.vocab_size})
-    assert size_of(model).parameters == PARAMETERS[name]
+    first, *others = (PRESETS / f"{name}.toml").read_text("utf-8").partition("\n\n")[0].splitlines()
+    assert re.fullmatch(r"# [A-Z][^\n]+\.", first), "the first line says what the preset is for, in one sentence"
+    assert first == f"# {preset_purpose(name)}"
+    stated = re.findall(r"^# ([\d,]+) parameters\b", "\n".join(others), re.M)
+    assert stated == [f"{size_of(model).parameters:,}"], "the comment below it begins with the count"
 
 
 LONE_OVERRIDES = [

@@ -31,7 +31,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 def test_the_table_of_presets_is_right() -> None:
     rows = dict(re.findall(r"^\| `([\w-]+)` \|[^|]+\| ([\d,]+) \|", (ROOT / "README.md").read_text("utf-8"), re.M))
-    assert sorted(rows) == preset_names()
+    missing = set(preset_names()) - set(rows)
+    assert not missing, f"README.md, Presets: add a row of the form | `NAME` | ... | PARAMETERS | ... | for {missing}"
+    assert set(rows) == set(preset_names())
     for name, stated in rows.items():
         config = load_config(name)
         model = config.model.model_copy(update={"vocab_size": config.tokenizer.vocab_size})

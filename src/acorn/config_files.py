@@ -43,6 +43,12 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def preset_purpose(name: str) -> str:
+    """What a preset is for: the first line of its file."""
+    text = (resources.files("acorn") / "presets" / f"{name}.toml").read_text("utf-8")
+    return text.partition("\n")[0].removeprefix("# ")
+
+
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """The config of a preset name or TOML file (none: the defaults), with `key=value` overrides on top.
 
@@ -137,6 +143,13 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ -> (old value, new value)."""
     before, after = flatten(old), flatten(new)
     return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
+
+
+def nearest_keys(key: str) -> list[str]:
+    """The setting or section whose name is nearest to `key`, one at most."""
+    last = key.rpartition(".")[2]
+    near = difflib.get_close_matches(key, _all_keys(), n=1, cutoff=0.6) or _same_last_name(last)
+    return [name for name in near if name.count(".") == key.count(".")] or _same_last_name(last)
 
 
 def _read(source: str | Path) -> tuple[str, str, str]:
@@ -234,8 +247,7 @@ def _fault(detail: Any) -> str:
     path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, _all_keys(), n=1, cutoff=0.6) or _same_last_name(path[-1])
-        near = [name for name in near if name.count(".") == key.count(".")] or _same_last_name(path[-1])
+        near = nearest_keys(key)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
     if detail["type"] == "value_error":
         return f"{key or 'config'}: {detail['ctx']['error']}"

@@ -30,7 +30,19 @@ def json_of(done) -> dict:
 def test_help_and_version(acorn) -> None:
     done = acorn("--help")
     assert done.returncode == 0
-    verbs = ("demo", "tokenizer", "data", "pretrain", "evaluate", "generate", "verify", "report", "plan")
+    verbs = (
+        "demo",
+        "tokenizer",
+        "data",
+        "pretrain",
+        "evaluate",
+        "generate",
+        "verify",
+        "report",
+        "plan",
+        "config",
+        "presets",
+    )
     assert all(f"  {verb} " in done.stdout for verb in verbs)
     assert acorn("--version").stdout.startswith("acorn 0.")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from acorn.cli import data, demo, evaluate, export, generate, plan, pretrain, report, tokenizer, verify
+from acorn.cli import config, data, demo, evaluate, export, generate, plan, presets, pretrain, report, tokenizer, verify
 
 app = typer.Typer(
     name="acorn",
@@ -18,13 +18,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
-app.command("pretrain")(pretrain.pretrain)
+app.command("pretrain", cls=presets.WithPresets)(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)
-app.command("plan")(plan.plan)
+app.command("plan", cls=presets.WithPresets)(plan.plan)
+app.command("config")(config.config)
+app.command("presets")(presets.presets)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 

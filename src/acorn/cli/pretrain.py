@@ -30,7 +30,7 @@ def pretrain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Train a model from scratch: text, tokenizer, shards, training, evaluation, report."""
+    """Train a model: text, tokenizer, shards, training, evaluation, report."""
     from acorn.config_files import load_config
 
     source, overrides = _split(arguments or [])

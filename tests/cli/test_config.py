@@ -1,0 +1,52 @@
+"""`acorn config`."""
+
+from __future__ import annotations
+
+import json
+
+from acorn.config import Config
+from acorn.config_files import flatten
+
+
+def test_one_setting_is_explained(acorn) -> None:
+    done = acorn("config", "data.valid_fraction")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "data.valid_fraction",
+        Config.model_fields["data"].annotation.model_fields["valid_fraction"].description,
+        "",
+        "type     number",
+        "default  0.1",
+        "allowed  above 0 and below 1",
+    ]
+    assert done.stderr == ""
+
+
+def test_all_and_sections_are_listed_one_a_line(acorn) -> None:
+    def keys(*arguments: str) -> list[str]:
+        return [line.split()[0] for line in acorn("config", *arguments).stdout.splitlines() if line]
+
+    assert keys() == list(flatten(Config()))
+    assert keys("checkpoint") == ["checkpoint.keep", "checkpoint.final"]
+
+
+def test_json_is_one_object(acorn) -> None:
+    found = json.loads(acorn("config", "model.tied", "--json").stdout)["settings"]
+    assert found == [
+        {
+            "key": "model.tied",
+            "type": "text, or true or false",
+            "default": "auto",
+            "allowed": "auto, true, false",
+            "choices": ["auto", "true", "false"],
+            "description": found[0]["description"],
+        }
+    ]
+    assert len(json.loads(acorn("config", "--json").stdout)["settings"]) == len(flatten(Config()))
+
+
+def test_a_wrong_key_is_refused_with_the_nearest(acorn) -> None:
+    done = acorn("config", "optimizer.momentun")
+    assert done.returncode == 2
+    assert "did you mean optimizer.momentum?" in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,35 @@
+"""`acorn presets`, and the presets in other commands' help."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from acorn.config_files import load_config, preset_names, preset_purpose
+
+
+def test_each_preset_is_told_with_its_purpose_and_size(acorn) -> None:
+    done = acorn("presets")
+    assert done.returncode == 0
+    for name in preset_names():
+        assert any(line.split() == [name, *preset_purpose(name).split()] for line in done.stdout.splitlines())
+    assert "1,475,456 parameters: modern, 2 layers of width 128, context 256, bpe of 8,192" in done.stdout
+    assert "2,048 tokens a step, 10 minutes" in done.stdout
+    assert "30,000 steps, 122,880,000 tokens" in done.stdout
+
+
+def test_json_is_one_object(acorn) -> None:
+    found = {facts["name"]: facts for facts in json.loads(acorn("presets", "--json").stdout)["presets"]}
+    assert list(found) == preset_names()
+    small = load_config("small")
+    assert found["small"]["minutes"] == small.train.minutes
+    assert found["small"]["tokens_per_step"] == small.train.batch_size * small.model.block_size
+    assert found["demo"]["source"] == ["bundled:wikitext-2"]
+
+
+@pytest.mark.parametrize("command", ["pretrain", "plan"])
+def test_help_lists_the_presets(acorn, command: str) -> None:
+    shown = " ".join(acorn(command, "--help").stdout.split())
+    for name in preset_names():
+        assert f"{name} {preset_purpose(name)}" in shown
