@@ -9,24 +9,81 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_acorn
 
 from acorn.config_files import load_config, preset_names
+from acorn.files import read_sealed_json
 from acorn.model.sizing import size_of
+from acorn.report.glossary import REPORT_TERMS, glossary
+from acorn.report.metrics_log import FIELDS, read_metrics, read_samples
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_the_config_reference_is_up_to_date() -> None:
-    command = [sys.executable, str(ROOT / "tools" / "config_reference.py"), "--check"]
-    assert subprocess.run(command).returncode == 0, "run tools/config_reference.py"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the pages have it: a small run in runs/mine."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "my.txt").write_text("".join(f"Sentence {n} is {n} and not {n + 1}.\n" for n in range(700)))
+    sizes = ["model.n_embd=32", "model.n_layer=1", "model.block_size=32", "tokenizer.vocab_size=300", "train.steps=4"]
+    rest = ["train.eval_every=2", "train.precision=fp32", "train.threads=1", "train.sample_tokens=4"]
+    done = run_acorn("pretrain", "small", "data.source=my.txt", *sizes, *rest, "--out", "runs/mine", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("tool", ["config_reference", "glossary"])
+def test_generated_pages_are_up_to_date(tool: str) -> None:
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--check"]
+    assert subprocess.run(command).returncode == 0, f"run tools/{tool}.py"
+
+
+def test_the_glossary_is_sorted_and_has_what_the_report_tells() -> None:
+    terms = list(glossary())
+    assert terms == sorted(terms, key=str.lower)
+    assert set(REPORT_TERMS) <= set(terms)
+
+
+def test_the_fields_of_metrics_are_those_of_the_table(folder: Path) -> None:
+    page = (ROOT / "docs" / "files.md").read_text("utf-8").partition("## metrics.jsonl")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (both|train|valid) \|", page, re.M)
+    assert [name for name, _ in rows] == [name for name in FIELDS if name not in ("prompt", "text")]
+    records = read_metrics(folder / "runs/mine/metrics.jsonl")
+    assert {record["split"] for record in records} == {"train", "valid"}
+    for record in records:
+        assert list(record) == [name for name, lines in rows if lines in ("both", record["split"])]
+    [sample] = read_samples(folder / "runs/mine/samples.jsonl")
+    assert set(sample) == {"step", *re.findall(r"`(\w+)`", page.partition("`samples.jsonl` has")[2])}
+
+
+def test_the_lines_that_recompute_an_evaluation_give_its_figures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text("utf-8")
+    [code] = [block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "manifest" in block]
+    assert len(code.partition("\n\n")[2].splitlines()) <= 10
+    monkeypatch.chdir(folder)
+    exec(code, {})
+    printed = [float(word) for word in capsys.readouterr().out.split()]
+    figures = read_sealed_json(folder / "runs/mine/evaluation.json")["valid"]
+    assert printed == pytest.approx([figures["loss_per_token"], figures["bits_per_byte"]], rel=1e-6)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+    for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
+        if target.startswith("http"):
+            continue
+        place = page.parent / target if target else page
+        assert place.exists(), target
+        assert not heading or heading in headings(place), f"{target}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """What the headings of a page are called in links, by GitHub's rule."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_table_of_presets_is_right() -> None:

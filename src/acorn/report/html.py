@@ -15,6 +15,7 @@ from acorn.files import write_file
 from acorn.report.charts import COLOURS, axis_switch, bits_chart, loss_chart, measure_charts
 from acorn.report.curves import RunCurves
 from acorn.report.formats import duration, figure, short
+from acorn.report.glossary import glossary_section
 from acorn.report.markup import absent, escaped, table
 from acorn.report.run_facts import RunFacts, read_run
 from acorn.report.sections import (
@@ -60,6 +61,7 @@ def _page(runs: Sequence[RunFacts]) -> str:
         ("data", "Data and tokenizer", data_section(facts.shards)),
         ("config", "Config", config_section(facts.config)),
         ("environment", "Environment", environment_section(facts.environment)),
+        ("glossary", "Words", glossary_section()),
     ]
     if len(runs) > 1:
         sections.insert(0, ("comparison", "Comparison", _comparison(runs, names)))

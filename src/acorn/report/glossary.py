@@ -1,0 +1,27 @@
+"""The words of the report and the docs, each explained once: `glossary.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+
+from acorn.report.markup import escaped, with_code
+
+REPORT_TERMS = (
+    *("Bits per byte", "Context", "Epoch", "Gradient norm", "Learning rate", "Loss", "MFU", "Nat", "Overfitting"),
+    *("Parameters", "Peak (of a machine)", "Perplexity", "Round-trip rate", "Step", "Stride", "Token", "Unknown token"),
+    *("Validation", "Word perplexity"),
+)
+"""Terms that stand on the report's page."""
+
+
+def glossary() -> dict[str, str]:
+    """Term -> meaning, in alphabetical order; `code` stands between backticks."""
+    return tomllib.loads(resources.files("acorn.report").joinpath("glossary.toml").read_text("utf-8"))
+
+
+def glossary_section() -> str:
+    """The report's words, folded: each term with its meaning."""
+    meanings = glossary()
+    pairs = "".join(f"<dt>{escaped(term)}</dt><dd>{with_code(meanings[term])}</dd>" for term in REPORT_TERMS)
+    return f'<details><summary>{len(REPORT_TERMS)} words of this page</summary><dl class="facts">{pairs}</dl></details>'
