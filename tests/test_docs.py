@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -107,3 +108,31 @@ def test_pretrain_commands_in_the_pages_resolve() -> None:
             load_config(words[0], words[1:])
             seen += 1
     assert seen >= 4
+
+
+def test_the_places_that_guides_name_are_there() -> None:
+    """Rows of the form | `file` | `name`, `Class.name` | ...: each name is defined in the file, or stands in it."""
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w./]+\.\w+)` \| ([^|]+) \|", page, re.M)
+    assert len(rows) >= 10
+    for file, names in rows:
+        text = (ROOT / file).read_text("utf-8")
+        for name in re.findall(r"`([^`]+)`", names):
+            assert name in (defined_in(text) if file.endswith(".py") else text), f"{file}: {name}"
+    for path in re.findall(r"`((?:tests|src|tools|examples|docs)/[\w./]+)`", page):
+        assert (ROOT / path).exists(), path
+
+
+def defined_in(source: str) -> set[str]:
+    """Names of functions, classes, methods and constants of a Python file."""
+    found = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found

@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from network_switches import variants
 
 from acorn.checkpoint.model_card import CardFacts, write_card
 from acorn.config import ModelConfig
@@ -101,6 +102,12 @@ def test_data_and_architecture_are_told() -> None:
     assert "CC BY-SA 3.0" in card
     assert "acorn generate" in card
     assert 'pipeline("text-generation"' in card
+
+
+def test_every_switch_of_the_network_is_told() -> None:
+    for parameter in variants():
+        cards = [write_card(changed(config=config)) for config in parameter.values]
+        assert cards[0] != cards[1], f"checkpoint/model_card.py: _architecture does not tell {parameter.id}"
 
 
 @pytest.mark.parametrize(

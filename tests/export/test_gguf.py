@@ -11,8 +11,9 @@ import pytest
 import torch
 from small_models import model_for
 
+import acorn.export.gguf
 from acorn.errors import DamageError, InputError, UsageError
-from acorn.export.gguf import check_weights, tokenizer_of, write_gguf
+from acorn.export.gguf import EXPRESSED, check_weights, tokenizer_of, write_gguf
 from acorn.export.probe_texts import adversarial_strings
 from acorn.model.gpt import GPT, rotary_tables, rotate
 from acorn.origin import Base
@@ -79,6 +80,17 @@ def test_what_llama_cpp_cannot_express_is_refused_by_name(tmp_path: Path, tokeni
     with pytest.raises(UsageError, match=r"all heads is 40"):
         write(path, model_for(tokenizer, "modern", head_width=10), tokenizer, "q8_0")
     assert not path.exists()
+
+
+def test_a_switch_that_the_file_knows_nothing_of_is_refused(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was added to the network later. Left at its default it changes nothing, and is no hindrance."""
+    monkeypatch.setattr(acorn.export.gguf, "EXPRESSED", EXPRESSED - {"rope_theta"})
+    write(tmp_path / "model.gguf", model_for(tokenizer, "modern"), tokenizer)
+    with pytest.raises(UsageError, match=r"model\.rope_theta=500000.0 for llama.cpp"):
+        write(tmp_path / "other.gguf", model_for(tokenizer, "modern", rope_theta=5e5), tokenizer)
+    assert not (tmp_path / "other.gguf").exists()
 
 
 @pytest.mark.parametrize(

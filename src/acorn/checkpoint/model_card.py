@@ -234,6 +234,7 @@ def _architecture(facts: CardFacts) -> dict[str, Any]:
         "width": config.n_embd,
         "query heads": config.heads,
         "key and value heads": config.kv_heads,
+        "width of a head": config.head_dim,
         "MLP": f"{config.mlp_hidden:,} wide, {activation}",
         "norm": f"{'RMSNorm' if modern else 'LayerNorm'}, before attention and MLP, epsilon {config.epsilon:g}",
         "positions": f"rotary, base {config.rope_theta:,.0f}" if modern else "learned table",

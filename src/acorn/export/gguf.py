@@ -32,6 +32,24 @@ GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
 BLOCK_OF_Q8_0 = 32
 """Numbers that share a scale in q8_0; rows must be a multiple of it."""
 
+EXPRESSED = frozenset(
+    {
+        *(
+            "architecture",
+            "n_layer",
+            "n_head",
+            "n_kv_head",
+            "n_embd",
+            "n_inner",
+            "head_width",
+            "block_size",
+            "vocab_size",
+        ),
+        *("dropout", "tied", "qk_norm", "norm_eps", "rope_theta"),
+    }
+)
+"""Switches of the network that this file knows: what they change is written, or changes nothing in a trained model."""
+
 ENDS = ("eos", "eot", "eom")
 """What a file can name: the ends of a text, of a turn, of a message. llama.cpp stops at each of them alike."""
 
@@ -154,6 +172,14 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
             where="--format gguf",
             mend="use --format hf, or train with model.architecture=gpt2 or modern",
         )
+    spelled_out = config.spelled_out()
+    for name, field in ModelConfig.model_fields.items():
+        if name not in EXPRESSED and getattr(spelled_out, name) != field.default:
+            raise UsageError(
+                f"acorn cannot write a network with model.{name}={getattr(config, name)} for llama.cpp.",
+                where="--format gguf",
+                mend="use --format hf",
+            )
     if tokenizer.kind != "bpe" or not _is_gpt2_bpe(tokenizer):
         raise InputError(
             f"llama.cpp has no tokenizer that gives the tokens of this {tokenizer.kind} tokenizer.",
