@@ -33,7 +33,8 @@ def presets(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
     width = max(len(facts["name"]) for facts in found)
     for number, facts in enumerate(found):
         minutes, steps = facts["minutes"], facts["steps"]
-        length = f"{minutes:g} minute{'' if minutes == 1 else 's'}" if minutes else f"{steps:,} steps, {steps * facts['tokens_per_step']:,} tokens"
+        in_steps = f"{steps:,} steps, {steps * facts['tokens_per_step']:,} tokens"
+        length = f"{minutes:g} {'minute' if minutes == 1 else 'minutes'}" if minutes else in_steps
         lines = [
             f"{facts['purpose']}",
             f"{facts['parameters']:,} parameters: {facts['architecture']}, {facts['n_layer']} layers of width "
