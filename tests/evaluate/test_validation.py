@@ -289,6 +289,20 @@ def test_the_fields_are_those_of_the_contract_and_json(bpe: Tokenizer, runtime: 
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
+def test_a_part_of_a_split_is_scored_and_said(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
+    shards = prepare(TextSplits.open(text_files(tmp_path)), bpe, tmp_path / "shards")
+    model = model_of(bpe.vocab_size, "modern")
+    with torch.no_grad():
+        model.head.weight.zero_()  # every token costs the same
+    whole = evaluate_split(model, bpe, shards, "valid", runtime)
+    half = evaluate_split(model, bpe, shards, "valid", runtime, limit=whole.tokens // 2)
+    assert half.tokens == whole.tokens // 2
+    assert half.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=0.02)
+    assert half.bytes == round(whole.bytes * half.tokens / whole.tokens)
+    assert f"the first {half.tokens:,} of {whole.tokens:,} tokens" in half.bits_per_byte_note
+    assert whole.bits_per_byte_note is None
+
+
 def test_rates_of_a_split_are_those_its_manifest_holds(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
     shards = prepare(TextSplits.open(text_files(tmp_path)), bpe, tmp_path / "shards")
     model = model_of(bpe.vocab_size)
@@ -328,6 +342,7 @@ def test_a_perplexity_beyond_a_float_is_left_out(bpe: Tokenizer, runtime: Runtim
     assert result.loss_per_token > 710
     assert result.perplexity_per_token is None
     assert result.word_perplexity is None
+    assert "bits per word it is above 1,000,000,000" in result.word_perplexity_note
     json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 

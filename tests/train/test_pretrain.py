@@ -116,6 +116,19 @@ def test_metrics_are_those_of_the_contract(whole: Path) -> None:
     assert [record["step"] for record in read_samples(whole / "samples.jsonl")] == [6, 12]
 
 
+def test_bits_per_byte_of_the_log_are_those_of_an_evaluation(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """A text of n tokens takes n - 1 predictions: with n in their place, a short text has too many bits."""
+    result = run_tiny(tmp_path / "short", "train.steps=2", "train.eval_tokens=0", "data.valid_fraction=0.02")
+    last = [r for r in read_metrics(tmp_path / "short" / "metrics.jsonl") if r["split"] == "valid"][-1]
+    assert last["loss"] == pytest.approx(result.evaluation["valid"]["loss_per_token"], rel=1e-6)
+    assert last["bits_per_byte"] == pytest.approx(result.evaluation["valid"]["bits_per_byte"], rel=1e-6)
+    count = json.loads((whole / "data" / "manifest.json").read_text())["splits"]["train"]
+    for record in read_metrics(whole / "metrics.jsonl"):
+        if record["split"] == "train":
+            bits = record["loss"] * (count["tokens"] - 1) / math.log(2)
+            assert record["bits_per_byte"] * count["bytes"] == pytest.approx(bits, rel=1e-9)
+
+
 def test_best_and_newest_checkpoints_are_kept(whole: Path) -> None:
     run = RunFolder(whole)
     best = read_sealed_json(run.best)

@@ -8,6 +8,7 @@ every prediction but the first ones sees at least context - stride tokens.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 from array import array
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from acorn.data.prepare import document_batches
 from acorn.data.token_shards import SplitCount, TokenShards
 from acorn.errors import DamageError, InputError, UsageError
+from acorn.evaluate.perplexity import exp_or_none, word_perplexity_of
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.progress import QUIET, Progress
@@ -47,9 +49,9 @@ class Evaluation:
 
     Attributes:
         loss_per_token: nats.
-        perplexity_per_token: exp(loss_per_token); None where that is beyond a float, as for the other two.
+        perplexity_per_token: exp(loss_per_token); None where that is beyond a float.
         bits_per_byte: bits of loss per byte of original text.
-        word_perplexity: exp(loss per word of the original text, ends of line counted).
+        word_perplexity: exp(loss per word of the original text, ends of line counted); None where the note says why.
         tokens: predicted tokens, separators included.
         context: tokens of a window.
         stride: tokens between the beginnings of two windows.
@@ -87,13 +89,16 @@ def evaluate_split(
     context: int | None = None,
     stride: int | None = None,
     batch_size: int = 8,
+    limit: int | None = None,
     progress: Progress = QUIET,
 ) -> Evaluation:
-    """Scores a whole split of prepared shards.
+    """Scores a split of prepared shards.
 
     Args:
         context, stride: in tokens; None: the model's block_size, and the context.
         batch_size: windows side by side.
+        limit: score only so many tokens, the first ones; None: all. Bytes, words and documents are then the same share
+            of the split's, and `bits_per_byte_note` says so.
 
     Raises:
         UsageError: context or stride does not fit, or there is no such split.
@@ -114,7 +119,7 @@ def evaluate_split(
     clean = str(_table(shards.manifest, "text").get("clean", "none"))
     scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
     rates = report.get("round_trip_rate"), report.get("unknown_rate")
-    return scoring.evaluate(split, shards.tokens(split), count, *rates)
+    return scoring.evaluate(split, shards.tokens(split), count, *rates, limit)
 
 
 def _table(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -166,6 +171,7 @@ def score(
     autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     limit: int | None = None,
     progress: Progress = QUIET,
+    task: str = "Scoring",
 ) -> tuple[float, int]:
     """The loss of every token but the first, each predicted once.
 
@@ -176,6 +182,7 @@ def score(
         stride: tokens between the beginnings of two windows; None: the context.
         autocast: a context for the model's computing.
         limit: score only so many tokens, the first ones; None: all.
+        task: what `progress` calls it.
 
     Returns:
         the loss summed over those tokens, in nats, and their number.
@@ -201,10 +208,10 @@ def score(
                 loss, _ = model(ids.to(device), targets.to(device))
             total += float(loss)  # a double: batches are many
             done += sum(window.scored for window in batch)
-            progress.at("Scoring", done, n_targets, "tokens")
+            progress.at(task, done, n_targets, "tokens")
     finally:
         model.train(was_training)
-    progress.end("Scoring")
+    progress.end(task)
     return total, n_targets
 
 
@@ -300,7 +307,13 @@ class _Scoring:
     progress: Progress
 
     def evaluate(
-        self, name: str, tokens: Tokens, count: SplitCount, round_trip_rate: float | None, unknown_rate: float | None
+        self,
+        name: str,
+        tokens: Tokens,
+        count: SplitCount,
+        round_trip_rate: float | None,
+        unknown_rate: float | None,
+        limit: int | None = None,
     ) -> Evaluation:
         context = self.model.config.block_size if self.context is None else self.context
         stride = context if self.stride is None else self.stride
@@ -311,7 +324,9 @@ class _Scoring:
             stride=stride,
             batch_size=self.batch_size,
             autocast=self.runtime.autocast,
+            limit=limit,
             progress=self.progress,
+            task=f"Scoring {name}",
         )
         if not math.isfinite(loss):
             raise DamageError(
@@ -320,12 +335,20 @@ class _Scoring:
                 mend="use another checkpoint; with fp16, try --precision fp32",
             )
         changed = self._what_changed_the_text()
+        notes = [f"scores the text as {changed} left it, per byte of the original"] if changed else []
+        if n_tokens < len(tokens) - 1:
+            notes.append(
+                f"of the first {n_tokens:,} of {len(tokens) - 1:,} tokens, whose bytes, words and documents are taken "
+                "to be the same share of the whole split's"
+            )
+            count = _share_of(count, n_tokens / (len(tokens) - 1))
+        word_perplexity, word_perplexity_note = word_perplexity_of(loss, count.words, count.bytes, changed)
         return Evaluation(
             split=name,
             loss_per_token=loss / n_tokens,
-            perplexity_per_token=_exp(loss / n_tokens),
+            perplexity_per_token=exp_or_none(loss / n_tokens),
             bits_per_byte=loss / math.log(2) / count.bytes,
-            word_perplexity=None if changed else _exp(loss / count.words),
+            word_perplexity=word_perplexity,
             tokens=n_tokens,
             bytes=count.bytes,
             words=count.words,
@@ -336,8 +359,8 @@ class _Scoring:
             lossless=self.tokenizer.lossless,
             round_trip_rate=round_trip_rate,
             unknown_rate=unknown_rate,
-            bits_per_byte_note=f"scores the text as {changed} left it, per byte of the original" if changed else None,
-            word_perplexity_note=f"not given: {changed} changed the words" if changed else None,
+            bits_per_byte_note="; ".join(notes) or None,
+            word_perplexity_note=word_perplexity_note,
         )
 
     def _what_changed_the_text(self) -> str:
@@ -350,9 +373,6 @@ class _Scoring:
         return " and ".join(changes)
 
 
-def _exp(x: float) -> float | None:
-    """exp, where it is a number."""
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return None
+def _share_of(count: SplitCount, share: float) -> SplitCount:
+    """So much of a split, in whole numbers of at least 1."""
+    return SplitCount(**{name: max(1, round(share * n)) for name, n in dataclasses.asdict(count).items()})

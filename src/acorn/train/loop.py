@@ -256,9 +256,13 @@ class Loop:
         }
 
     def _bits_per_byte(self, split: str, loss: float) -> float:
-        """Nats per token -> bits per byte of original text, by the split's own tokens per byte."""
+        """Nats per token -> bits per byte of original text, as `acorn evaluate` counts them.
+
+        A text of n tokens takes n - 1 predictions, for the separator that it begins with is given. Of a batch, or of a
+        part of the split, this is an estimate: its own bytes are not known, those of the whole split are.
+        """
         count = self.shards.count(split)
-        return loss / math.log(2) * count.tokens / count.bytes
+        return loss / math.log(2) * (count.tokens - 1) / count.bytes
 
     def _validate(self) -> bool:
         """Scores the validation split, or its stated part. True if the loss is the lowest so far.

@@ -1,0 +1,53 @@
+"""Perplexities, where they are figures that a person can use; else the reason why not."""
+
+from __future__ import annotations
+
+import math
+
+MAX_WORD_PERPLEXITY = 1e9
+"""Guessing among a billion words, more than any language has. Beyond it the figure says only, in ever more digits, that
+the text is unlike all that the model was trained on."""
+
+LONG_WORDS_BYTES = 40
+"""Mean bytes from one white space to the next beyond which white space is taken not to separate words: Chinese,
+Japanese, Thai and Khmer have more. English has 6; Malayalam, with long words and three bytes a letter, about 30."""
+
+
+def word_perplexity_of(
+    loss: float, n_words: int, n_bytes: int, changed_by: str = ""
+) -> tuple[float | None, str | None]:
+    """exp(loss per word), and a note on what a reader has to know about it.
+
+    Args:
+        loss: of the whole text, in nats.
+        n_words: words of the original text, ends of line counted; at least 1.
+        n_bytes: UTF-8 bytes of the original text.
+        changed_by: what changed the words before the model saw them; empty: nothing.
+
+    Returns:
+        the perplexity, None where the note says why it is not given; the note, None where there is nothing to say.
+    """
+    if changed_by:
+        return None, f"not given: {changed_by} changed the words"
+    value = exp_or_none(loss / n_words)
+    notes = []
+    if value is None or value > MAX_WORD_PERPLEXITY:
+        value = None
+        notes.append(
+            f"not given: at {loss / n_words / math.log(2):,.1f} bits per word it is above {MAX_WORD_PERPLEXITY:,.0f}, "
+            "more than any language has words; the text is unlike all that the model was trained on"
+        )
+    if n_bytes > LONG_WORDS_BYTES * n_words:
+        notes.append(
+            f"the text has {n_bytes / n_words:,.0f} bytes from one white space to the next: white space hardly "
+            "separates words in it, so a figure per word means little; compare bits per byte"
+        )
+    return value, "; ".join(notes) or None
+
+
+def exp_or_none(x: float) -> float | None:
+    """exp(x); None where that is beyond a float."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return None
