@@ -156,6 +156,21 @@ def test_the_folder_holds_its_tokenizer_and_the_facts_of_the_text(byte_level: To
     assert splits.task == "encoding train"
 
 
+def test_equal_text_has_an_equal_digest_whatever_the_tokenizer(
+    byte_level: Tokenizer, word_piece: Tokenizer, tmp_path: Path
+) -> None:
+    def digests(name: str, tokenizer: Tokenizer, valid: list[str]) -> tuple[str, str]:
+        shards = prepare(Texts({"train": TRAIN, "valid": valid}), tokenizer, tmp_path / name)
+        train, valid_ = (shards.manifest["splits"][split]["text_sha256"] for split in ("train", "valid"))
+        return train, valid_
+
+    bpe = digests("bpe", byte_level, ["One text", "and more"])
+    assert digests("wordpiece", word_piece, ["One text", "and more"]) == bpe
+    train, valid = digests("other", byte_level, ["One text and", " more"])  # the same letters, cut elsewhere
+    assert train == bpe[0]
+    assert valid != bpe[1]
+
+
 @pytest.mark.parametrize("batch", [1, 20, 1 << 22])
 def test_equal_input_gives_equal_bytes_however_it_is_batched(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int

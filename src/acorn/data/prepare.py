@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -85,8 +86,10 @@ def prepare(
                 manifest["tokenizer_report"][split] = _measure(splits, split, tokenizer, progress)
         for split in splits.names:
             writer = ShardWriter(folder, split, dtype, shard_tokens)
-            count = _write_split(splits, split, tokenizer, writer)
-            manifest["splits"][split] = {**asdict(count), "shards": writer.shards}
+            digest = hashlib.sha256()
+            count = _write_split(splits, split, tokenizer, writer, digest)
+            text = {"text_sha256": digest.hexdigest()}  # equal for equal text, whatever the tokenizer
+            manifest["splits"][split] = {**asdict(count), **text, "shards": writer.shards}
             progress.note(
                 f"{split}: {count.documents:,} documents of {count.bytes:,} bytes are {count.tokens:,} tokens, "
                 f"{count.bytes / count.tokens:.2f} bytes each."
@@ -108,10 +111,13 @@ def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Pro
     }
 
 
-def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter) -> SplitCount:
+def _write_split(
+    splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter, digest: hashlib._Hash
+) -> SplitCount:
+    """Encodes and writes a split; `digest` is given its documents."""
     total_bytes = int(splits.counts.get(split, {}).get("bytes", 0))  # known when the split was read before, else 0
     count = SplitCount()
-    for batch in _encoded(splits.documents(split, f"encoding {split}"), tokenizer):
+    for batch in _encoded(_digested(splits.documents(split, f"encoding {split}"), digest), tokenizer):
         if not count.documents:
             _check_room(writer, batch, total_bytes)
         writer.append(batch.ids)
@@ -124,6 +130,15 @@ def _write_split(splits: TextSplits, split: str, tokenizer: Tokenizer, writer: S
         )
     writer.append(np.array([tokenizer.separator_id], np.uint32))
     return replace(count, tokens=count.tokens + 1)
+
+
+def _digested(documents: Iterable[Document], digest: hashlib._Hash) -> Iterator[Document]:
+    """The same documents; `digest` is given each one's length and cleaned text as they pass."""
+    for document in documents:
+        text = document.text.encode(errors="surrogatepass")  # what cannot be encoded is the tokenizer's to refuse
+        digest.update(len(text).to_bytes(8, "little"))
+        digest.update(text)
+        yield document
 
 
 def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Encoded]:
