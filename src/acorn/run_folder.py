@@ -72,6 +72,11 @@ class RunFolder:
         return self.root / "report.html"
 
     @property
+    def comparison(self) -> Path:
+        """Where `acorn report` puts this run beside others, unless told otherwise."""
+        return self.root / "comparison.html"
+
+    @property
     def lock(self) -> Path:
         return self.root / ".lock"
 

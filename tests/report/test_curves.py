@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acorn.report.curves import RunCurves, Series, loss_range, range_from_zero, smoothed, thinned
+from acorn.report.curves import RunCurves, Series, cut_off_start, loss_range, range_from_zero, smoothed, thinned
 
 
 def record(step: int, split: str = "train", **fields: Any) -> dict[str, Any]:
@@ -70,6 +70,22 @@ def test_the_first_losses_and_a_lone_spike_do_not_stretch_the_picture() -> None:
     low, high = loss_range([RunCurves.from_metrics("mine", metrics)]) or (0.0, 0.0)
     assert 2.9 < low < 3.0
     assert 4.0 < high < 4.1
+
+
+def test_the_start_of_a_curve_is_in_the_picture_where_the_rest_stays_readable() -> None:
+    """A fall from 7 to 4, and on to 2: two thirds of the height are left for the part after the fall."""
+    losses = [7.0, 5.0] + [4.0 - 2.0 * step / 998 for step in range(998)]
+    curves = [RunCurves.from_metrics("mine", [record(n, loss=loss) for n, loss in enumerate(losses, start=1)])]
+    y_range = loss_range(curves) or (0.0, 0.0)
+    assert y_range[0] < 2.0 < 7.0 < y_range[1]
+    assert cut_off_start(curves, y_range) is None
+
+
+def test_a_start_that_is_cut_off_is_named() -> None:
+    losses = [11.0] * 20 + [4.0, 3.0] * 490
+    curves = [RunCurves.from_metrics("mine", [record(n, loss=loss) for n, loss in enumerate(losses, start=1)])]
+    assert cut_off_start(curves, loss_range(curves) or (0.0, 0.0)) == 11.0
+    assert cut_off_start([RunCurves("empty", [], [])], (0.0, 1.0)) is None
 
 
 def test_every_later_validation_is_in_the_picture() -> None:

@@ -14,7 +14,7 @@ from acorn.report.html import write_report
 from acorn.report.metrics_log import JsonLines
 
 MakeRun = Callable[..., Path]
-VOID = {"meta", "br", "input"}
+VOID = {"meta", "br", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -60,7 +60,7 @@ def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
     for wanted in ("1.5000", "1.2500", "2.5000", "321.5", "15.4K", "30 s", "25 % of peak"):
         assert wanted in page.words, wanted
     assert "One end-of-line a line counts as a word." in page.words
-    assert "dropped duplicates" in page.words.lower()
+    assert "Dropped as duplicates" in page.words
     assert "1.25 %" in page.words  # the overlap of validation with training
     assert "3.11.7" in page.words
     assert "Transformer blocks." in page.words
@@ -72,7 +72,9 @@ def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
         "Gradient norm, before clipping",
         "Tokens per second",
     ]
-    assert sum(tag == "svg" and attributes.get("class") == "chart" for tag, attributes in page.tags) == 5 * 3
+    charts = [attributes["viewbox"] or "" for tag, attributes in page.tags if attributes.get("class") == "chart"]
+    assert len(charts) == (5 + 1) * 3  # the large one has a second picture for phones, each over three axes
+    assert sum(int(box.split()[2]) > 400 for box in charts) == 3  # all others are still legible where 390 pixels are
     assert "not in reach" not in page.words
 
 
@@ -181,16 +183,48 @@ def test_other_runs_are_laid_over_and_set_beside(make_run: MakeRun) -> None:
     assert not (other / "report.html").exists()
 
 
-def test_runs_with_different_tokenizers_are_not_compared_by_loss(make_run: MakeRun) -> None:
-    run, other = make_run("one"), make_run("two")
-    manifest = other / "data" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("abab", "cdcd"))
-    assert "different tokenizers: compare their bits per byte" in Page(write_report(run, [other])).words
-
-
-def test_runs_of_one_name_are_told_apart(make_run: MakeRun) -> None:
+def test_runs_are_called_by_their_folders(make_run: MakeRun) -> None:
     run, other = make_run("one", overrides=("name=same",)), make_run("two", overrides=("name=same",))
-    assert {"same (one)", "same (two)"} <= set(Page(write_report(run, [other])).drawn_names())
+    page = Page(write_report(run, [other]))
+    assert {"one, training", "two, training"} <= set(page.drawn_names())
+    assert "config same" in page.words
+    assert "one · two" in page.words
+
+
+def test_a_comparison_leaves_the_runs_own_report_alone(make_run: MakeRun, tmp_path: Path) -> None:
+    run, other = make_run("one"), make_run("two")
+    own = write_report(run).read_bytes()
+    assert write_report(run, [other]) == run / "comparison.html"
+    assert write_report(run, [other], tmp_path / "new" / "mine.html") == tmp_path / "new" / "mine.html"
+    assert (tmp_path / "new" / "mine.html").read_bytes() == (run / "comparison.html").read_bytes()
+    assert (run / "report.html").read_bytes() == own
+    assert write_report(run, out=tmp_path / "alone.html").read_bytes() == own
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "folder.html", "page"])
+def test_what_is_no_html_file_is_not_written_over(make_run: MakeRun, name: str) -> None:
+    run = make_run()
+    (run / "folder.html").mkdir()
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="is not one"):
+        write_report(run, out=run / name)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_is_not_compared_with_itself(make_run: MakeRun) -> None:
+    run = make_run()
+    with pytest.raises(UsageError, match="named twice"):
+        write_report(run, [run / ".." / run.name])
+
+
+def test_the_headline_says_which_part_of_validation_it_is_of(make_run: MakeRun) -> None:
+    running = Page(write_report(make_run("running", overrides=("train.eval_tokens=500",), complete=False))).words
+    assert "Validation so far" in running
+    run = make_run("done", overrides=("train.eval_tokens=500",))
+    words = Page(write_report(run)).words
+    assert "Validation so far" not in words
+    assert "Validation in the curve is of the first 500 of 999 tokens" in words
+    assert "The figures of the finished model are of all 999 tokens of the split." in words
 
 
 def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ MakeRun = Callable[..., Path]
 
 def test_a_complete_run_is_read_whole(make_run: MakeRun) -> None:
     facts = read_run(make_run("mine"))
-    assert facts.name == "mine"
+    assert (facts.name, facts.config_name) == ("mine", "mine")
     assert facts.finished
     assert facts.problems == []
     assert facts.config["model"]["n_layer"] == 2

@@ -1,4 +1,4 @@
-"""`acorn report`: one HTML page about a run."""
+"""`acorn report`: one HTML page about a run, or about several side by side."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     compare: Annotated[
-        list[Path] | None, typer.Option(metavar="RUN", help="Other runs, laid over the curves (repeat).")
+        list[Path] | None, typer.Option(metavar="RUN", help="Another run to compare with (repeat for more).")
     ] = None,
     others: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="More runs to compare with.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The .html file to write; by default RUN/report.html, or RUN/comparison.html for several.",
+        ),
+    ] = None,
 ) -> None:
-    """Write RUN/report.html: curves, samples, figures, config, data, environment."""
+    """Write one HTML page: curves, samples, figures, config, data, environment; of several runs, a comparison."""
     from acorn.report.html import write_report
 
-    print(write_report(run, [*(compare or []), *(others or [])]))
+    print(write_report(run, [*(compare or []), *(others or [])], out))

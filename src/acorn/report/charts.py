@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from acorn.report.curves import RunCurves, loss_range, range_from_zero, smoothed
+from acorn.report.curves import RunCurves, cut_off_start, loss_range, range_from_zero, smoothed
 from acorn.report.markup import escaped
 from acorn.report.svg import Line, chart
 
 AXES = (("tokens", "tokens"), ("seconds", "time"), ("step", "steps"))  # field of the records, word on the switch
 COLOURS = 6
-WIDE, NARROW = (960, 400), (470, 230)
+WIDE, PHONE, NARROW = (960, 400), (400, 300), (400, 200)
+"""Sizes in units of which text is 12 high. What is wide has a second picture for phones, where it would shrink until
+nobody could read it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def loss_chart(runs: Sequence[RunCurves]) -> str:
     else:
         legend = _legend([("points", number % COLOURS, run.name) for number, run in enumerate(runs)])
         legend += '<span class="aside">thin: training, smoothed; with dots: validation</span>'
+    if (start := cut_off_start(runs, y_range)) is not None:
+        legend += f'<span class="aside">the first losses, from {start:.2f} on, lie above the picture</span>'
     return _figure("Loss, nats per token", legend, {axis: lines(axis) for axis, _ in AXES}, y_range, WIDE)
 
 
@@ -109,12 +113,17 @@ def _figure(
     title: str, legend: str, by_axis: dict[str, list[Line]], y_range: tuple[float, float], size: tuple[int, int]
 ) -> str:
     """One chart over each axis; the stylesheet shows the chosen one."""
+    sizes = {"on-wide": WIDE, "on-phone": PHONE} if size == WIDE else {"on-all": size}
     charts = []
     for axis, lines in by_axis.items():
         named = [line for line in lines if len(line.series) and line.kind != "raw"]
         ends = [f"{line.label} ends at {line.series.y[-1]:.4g}" for line in named]
-        svg = chart(lines, axis, y_range, size, f"{title}: {'; '.join(ends)}")
-        charts.append(f'<div class="over over-{axis}">{svg}</div>')
+        summary = f"{title}: {'; '.join(ends)}"
+        drawn = [
+            f'<div class="{screen}">{chart(lines, axis, y_range, its_size, summary)}</div>'
+            for screen, its_size in sizes.items()
+        ]
+        charts.append(f'<div class="over over-{axis}">{"".join(drawn)}</div>')
     caption = f'<figcaption><b>{title}</b><span class="legend">{legend}</span></figcaption>'
     return f'<figure class="{"wide" if size == WIDE else "narrow"}">{caption}{"".join(charts)}</figure>'
 

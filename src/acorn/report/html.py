@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from acorn.errors import UsageError
 from acorn.files import write_file
 from acorn.report.charts import COLOURS, axis_switch, bits_chart, loss_chart, measure_charts
+from acorn.report.comparability import scored_part
+from acorn.report.comparison import comparison_section, curve_caveats, run_names
+from acorn.report.curve_notes import curve_notes
 from acorn.report.curves import RunCurves
+from acorn.report.data_section import data_section
 from acorn.report.formats import duration, figure, short
 from acorn.report.glossary import glossary_section
-from acorn.report.markup import absent, escaped, table
+from acorn.report.markup import absent, escaped
 from acorn.report.run_facts import RunFacts, read_run
 from acorn.report.sections import (
     config_section,
-    data_section,
     environment_section,
     evaluation_section,
     samples_section,
@@ -36,35 +39,50 @@ class Headline(NamedTuple):
     unit: str = ""
 
 
-def write_report(run: Path, compare: Sequence[Path] = ()) -> Path:
-    """Writes RUN/report.html and returns its path.
+def write_report(run: Path, compare: Sequence[Path] = (), out: Path | None = None) -> Path:
+    """Writes a report and returns its path.
 
     Args:
         run: the run folder.
         compare: other run folders, whose curves are laid over and whose figures and configs are set side by side.
+        out: the file to write; None: RUN/report.html, and with `compare` RUN/comparison.html, so that a comparison
+            never takes the place of the run's own report.
 
     Raises:
-        UsageError: one of the folders is not a run folder.
+        UsageError: one of the folders is not a run folder, or is named twice; `out` is no .html file.
+        ResourceError: the file cannot be written.
     """
-    runs = [read_run(folder) for folder in (run, *compare)]
-    path = RunFolder(run).report
+    if out is not None and (out.suffix.lower() not in (".html", ".htm") or out.is_dir()):
+        raise UsageError(
+            f"A report is an .html file, and {out} is not one.", where="--out", mend="name a file, such as report.html"
+        )
+    folders = [run, *compare]
+    twice = [str(folder) for folder, n in Counter(folder.resolve() for folder in folders).items() if n > 1]
+    if twice:
+        raise UsageError(f"The run {twice[0]} is named twice.", where="--compare", mend="name each run once")
+    runs = [read_run(folder) for folder in folders]
+    path = out or (RunFolder(run).comparison if compare else RunFolder(run).report)
     write_file(path, _page(runs))
     return path
 
 
 def _page(runs: Sequence[RunFacts]) -> str:
-    facts, names = runs[0], _names(runs)
+    facts, names = runs[0], run_names([facts.folder for facts in runs])
     sections = [
         ("curves", "Curves", _curves(runs, names)),
         ("samples", "Samples", samples_section(facts.samples)),
-        ("evaluation", "Evaluation", evaluation_section(facts.evaluation)),
+        ("evaluation", "Evaluation", evaluation_section(facts.evaluation, facts.weights_of_step)),
         ("data", "Data and tokenizer", data_section(facts.shards)),
         ("config", "Config", config_section(facts.config)),
         ("environment", "Environment", environment_section(facts.environment)),
         ("glossary", "Words", glossary_section()),
     ]
-    if len(runs) > 1:
-        sections.insert(0, ("comparison", "Comparison", _comparison(runs, names)))
+    if len(runs) > 1:  # what is of the first run alone says so
+        sections = [
+            (key, name if key in ("curves", "glossary") else f"{name} of {escaped(names[0])}", body)
+            for key, name, body in sections
+        ]
+        sections.insert(0, ("comparison", "Comparison", comparison_section(runs, names)))
     files = resources.files("acorn.report")
     style, script = (files.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -78,12 +96,12 @@ def _page(runs: Sequence[RunFacts]) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escaped(facts.name)} · acorn</title>
+<title>{escaped(_title(names))} · acorn</title>
 <style>
 {style}</style>
 </head>
 <body>
-{_header(facts)}
+{_header(facts) if len(runs) == 1 else _comparison_header(runs, names)}
 <nav><p>{links}</p></nav>
 <main>
 {bodies}</main>
@@ -106,11 +124,30 @@ def _header(facts: RunFacts) -> str:
 </header>"""
 
 
+def _title(names: Sequence[str]) -> str:
+    return " · ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} other runs"
+
+
+def _comparison_header(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
+    """Which runs are compared, a line each."""
+    lines = []
+    for number, (facts, name) in enumerate(zip(runs, names, strict=True)):
+        swatch = f'<i class="swatch c{number % COLOURS}"></i>'
+        lines.append(f'<p class="compared">{swatch}<b>{escaped(name)}</b> {escaped(_summary(facts))}</p>')
+    return f"""<header>
+<p class="eyebrow">acorn · comparison of {len(runs)} runs</p>
+<h1>{escaped(_title(names))}</h1>
+{"".join(lines)}
+{_problems(runs[0])}
+</header>"""
+
+
 def _summary(facts: RunFacts) -> str:
     """What was trained, on how much, for how long, and whether it is done."""
     model, train = facts.config.get("model", {}), facts.config.get("train", {})
     size = f" with {short(facts.parameters)} parameters" if facts.parameters else ""
-    sentence = f"A {model.get('architecture', 'language')} model{size}"
+    config = f" (config {facts.config_name})" if facts.config_name not in ("", facts.name) else ""
+    sentence = f"A {model.get('architecture', 'language')} model{size}{config}"
     if not facts.last:
         return f"{sentence}. Training has not logged a step yet."
     tokens, seconds = facts.last.get("tokens"), facts.last.get("seconds")
@@ -126,9 +163,9 @@ def _headlines(facts: RunFacts) -> list[Headline]:
     split = "test" if facts.figure("test", "word_perplexity") is not None else "valid"
     share = facts.typical("mfu")
     return [
-        Headline("Validation", _number(facts.figure("valid", "bits_per_byte"), 4), "bits per byte"),
+        Headline(_validation(facts), _number(facts.figure("valid", "bits_per_byte"), 4), "bits per byte"),
         Headline("Test", _number(facts.figure("test", "bits_per_byte"), 4), "bits per byte"),
-        Headline("Validation loss", _number(facts.figure("valid", "loss_per_token"), 4), "nats per token"),
+        Headline(f"{_validation(facts)}, loss", _number(facts.figure("valid", "loss_per_token"), 4), "nats per token"),
         Headline("Word perplexity", _number(facts.figure(split, "word_perplexity"), 1), f"on {split}"),
         Headline("Parameters", short(facts.parameters) if facts.parameters else ""),
         Headline("Tokens seen", short(facts.last["tokens"]) if "tokens" in facts.last else ""),
@@ -141,25 +178,11 @@ def _headlines(facts: RunFacts) -> list[Headline]:
     ]
 
 
-def _comparison(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
-    """The headline figures, then the settings that differ, a column a run."""
-    heads = [f'<i class="swatch c{number % COLOURS}"></i>{escaped(name)}' for number, name in enumerate(names)]
-    by_label = zip(*(_headlines(facts) for facts in runs), strict=True)
-    rows = [[row[0].label, *map(_with_unit, row)] for row in by_label if any(headline.value for headline in row)]
-    parts = ["".join(map(_problems, runs[1:])), table(["", *heads], rows)]
-    tokenizers = [json.dumps(facts.shards.get("tokenizer"), sort_keys=True) for facts in runs if facts.shards]
-    if len(set(tokenizers)) > 1:
-        parts.append("<p>These runs use different tokenizers: compare their bits per byte, not their losses.</p>")
-    keys = dict.fromkeys((section, key) for facts in runs for section in facts.config for key in facts.config[section])
-    differing = []
-    for section, key in keys:
-        values = [facts.config.get(section, {}).get(key) for facts in runs]
-        if any(value != values[0] for value in values):
-            name = f"<code>{escaped(f'{section}.{key}')}</code>"
-            differing.append([name, *(escaped(figure(value)) for value in values)])
-    parts.append("<h3>Where the configs differ</h3>")
-    parts.append(table(["", *heads], differing) if differing else absent("Nowhere."))
-    return "".join(parts)
+def _validation(facts: RunFacts) -> str:
+    """What the figures of validation are of: the finished model and the whole split, or less."""
+    part = scored_part(facts, "valid", in_curve="valid" not in facts.evaluation)
+    of = "" if part is None or part[0] == part[1] else f", first {short(part[0])} tokens"
+    return ("Validation" if "valid" in facts.evaluation else "Validation so far") + of
 
 
 def _curves(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
@@ -167,19 +190,9 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     loss = loss_chart(curves)
     if not loss:
         return absent("No loss has been logged, so there is nothing to draw yet.")
-    note = "" if curves[0].valid else absent("This run was not validated while it trained.")
-    return f'{axis_switch()}{loss}{note}<div class="grid-two">{bits_chart(curves)}{measure_charts(curves)}</div>'
-
-
-def _names(runs: Sequence[RunFacts]) -> list[str]:
-    """The runs' names; where several are equal, with their folder's name, or its whole path if that is equal too."""
-    own = [facts.name for facts in runs]
-    with_folder = [f"{facts.name} ({facts.folder.resolve().name})" for facts in runs]
-    with_path = [f"{facts.name} ({facts.folder})" for facts in runs]
-    for names in (own, with_folder):
-        if max(Counter(names).values()) == 1:
-            return names
-    return with_path
+    notes = curve_notes(runs[0]) if len(runs) == 1 else curve_caveats(runs)
+    said = "".join(f'<p class="soft">{escaped(note)}</p>' for note in notes)
+    return f'{axis_switch()}{loss}{said}<div class="grid-two">{bits_chart(curves)}{measure_charts(curves)}</div>'
 
 
 def _problems(facts: RunFacts) -> str:

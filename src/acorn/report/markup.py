@@ -5,9 +5,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from acorn.report.formats import figure, printable
+
+Content = TypeVar("Content")
+
+SPLITS = ("train", "valid", "test")
+_FIGURE = re.compile(r"[-+]?[0-9][0-9,.]*(e[-+][0-9]+)?( ?%)?")  # a cell that must stay on one line
 
 
 def escaped(text: str) -> str:
@@ -34,13 +39,21 @@ def row_name(key: str) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of ready HTML cells; the first column names the rows."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows)
+    body = "".join(f"<tr><th>{row[0]}</th>{''.join(map(_cell, row[1:]))}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def fact_list(values: Mapping[str, Any]) -> str:
-    """Names and values, one a line; a nested one is named by all its keys."""
-    pairs = [(row_name(key), written(key, value)) for key, value in _flat(values).items()]
+def _cell(content: str) -> str:
+    return f'<td class="number">{content}</td>' if _FIGURE.fullmatch(content) else f"<td>{content}</td>"
+
+
+def fact_list(values: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> str:
+    """Names and values, one a line.
+
+    Args:
+        labels: what stands for a name; without one it is written as words.
+    """
+    pairs = [((labels or {}).get(key) or row_name(key), _lines(key, value)) for key, value in values.items()]
     return f'<dl class="facts">{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in pairs)}</dl>'
 
 
@@ -48,6 +61,26 @@ def written(name: str, value: Any) -> str:
     """A value as text of the page, rates in per cent."""
     is_rate = name.endswith("_rate") and isinstance(value, int | float)
     return escaped(f"{100 * value:.4g} %" if is_rate else figure(value))
+
+
+def in_order(splits: Mapping[str, Content]) -> dict[str, Content]:
+    """JSON files are sorted by name; readers expect train, valid, test."""
+    return {name: splits[name] for name in sorted(splits, key=lambda name: (*SPLITS, name).index(name))}
+
+
+def mapping_in(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object inside another; empty where there is none, or something else."""
+    found = outer.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _lines(key: str, value: Any) -> str:
+    """A value as text of the page; of one that holds several, each on its own line, as its text may have commas."""
+    if isinstance(value, Mapping):
+        return escaped(", ".join(f"{name}: {figure(part)}" for name, part in _flat(value).items()) or figure(None))
+    if isinstance(value, list | tuple) and len(value) > 1:
+        return "<br>".join(escaped(figure(item)) for item in value)
+    return written(key, value)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

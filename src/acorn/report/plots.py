@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from acorn.files import write_file
-from acorn.report.curves import RunCurves, Series, loss_range, smoothed, thinned
+from acorn.report.curves import RunCurves, Series, cut_off_start, loss_range, smoothed, thinned
 from acorn.report.formats import printable, short
 from acorn.report.run_facts import read_run
 from acorn.run_folder import RunFolder
@@ -102,6 +102,9 @@ def _dress(axes: Axes, runs: Sequence[RunCurves]) -> None:
         axes.text(0.5, 0.5, "no loss logged yet", transform=axes.transAxes, ha="center", color=SOFT)
         return
     axes.set_ylim(*y_range)
+    if (start := cut_off_start(runs, y_range)) is not None:
+        words = f"the first losses, from {start:.2f} on, lie above"
+        axes.text(0.0, 1.0, words, transform=axes.transAxes, va="top", color=SOFT, fontsize=8)
     legend = axes.legend(loc="upper right", frameon=False, labelcolor=INK, title="last value", alignment="left")
     legend.get_title().set_color(SOFT)
     for text in legend.get_texts():

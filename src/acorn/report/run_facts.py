@@ -37,11 +37,13 @@ class RunFacts:
 
     Attributes:
         folder: the run folder.
-        name: the config's name, else the folder's.
+        name: the folder's, which tells runs of one config apart.
+        config_name: the config's own name; empty where it has none.
         config: section -> key -> value, as in config.toml; the name is left out.
         curves: the records of metrics.jsonl.
         samples: the records of samples.jsonl.
         evaluation: split -> figures, as `acorn evaluate --json` gives them.
+        weights_of_step: the step whose weights were evaluated; None where that is not known.
         environment: environment.json.
         shards: the manifest of the token shards.
         finished: whether the final model is there.
@@ -52,10 +54,12 @@ class RunFacts:
 
     folder: Path
     name: str
+    config_name: str
     config: Mapping[str, Mapping[str, Any]]
     curves: RunCurves
     samples: list[dict[str, Any]]
     evaluation: Mapping[str, Mapping[str, Any]]
+    weights_of_step: int | None
     environment: Mapping[str, Any]
     shards: Mapping[str, Any]
     finished: bool
@@ -81,6 +85,13 @@ class RunFacts:
             value = next((r[in_metrics] for r in reversed(self.curves.valid) if in_metrics in r), None)
         return float(value) if isinstance(value, int | float) else None
 
+    def counted(self, split: str, name: str) -> int | None:
+        """A count of a split ("tokens", "documents", ...) from the manifest of its shards; None without one."""
+        splits = self.shards.get("splits")
+        entry = splits.get(split) if isinstance(splits, Mapping) else None
+        value = entry.get(name) if isinstance(entry, Mapping) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
     def typical(self, name: str) -> float | None:
         """Median of a figure over the train records, such as tokens_per_second."""
         values = self.curves.series("train", name, x="step").y
@@ -98,17 +109,20 @@ def read_run(folder: Path) -> RunFacts:
     problems: list[str] = []
     document: dict[str, Any] = _read(run.config, _read_toml, {}, problems)
     config = {section: values for section, values in document.items() if isinstance(values, dict)}
-    name = str(document.get("name") or folder.resolve().name)
+    name = folder.resolve().name or str(folder)
     evaluation: dict[str, Any] = _read(run.evaluation, _read_object, {}, problems)
     environment: dict[str, Any] = _read(run.environment, _read_object, {}, problems)
     bases = stored_bases(environment, str(config.get("train", {}).get("init_from", "")))
+    step = evaluation.get("weights_of_step")
     return RunFacts(
         folder=folder,
         name=name,
+        config_name=str(document.get("name") or ""),
         config=config,
         curves=RunCurves.from_metrics(name, _read(run.metrics, read_metrics, [], problems)),
         samples=_read(run.samples, read_samples, [], problems),
         evaluation={split: figures for split, figures in evaluation.items() if isinstance(figures, dict)},
+        weights_of_step=step if isinstance(step, int) else None,
         environment=environment | ({STARTS_FROM: descent(bases)} if bases else {}),
         shards=_read(_shards_folder(run, config) / MANIFEST, _read_object, {}, problems),
         finished=run.final.is_dir(),

@@ -1,4 +1,4 @@
-"""The sections of the report that are words and tables: samples, evaluation, data, config, environment.
+"""The sections of the report that are words and tables: samples, evaluation, config, environment.
 
 Each takes what `RunFacts` holds for it and gives HTML; what is not there gives one sentence that says so.
 """
@@ -10,12 +10,12 @@ from typing import Any
 
 from acorn.config import Config, Section
 from acorn.report.formats import figure
-from acorn.report.markup import absent, escaped, fact_list, row_name, table, with_code, written
+from acorn.report.labels import ENVIRONMENT
+from acorn.report.markup import absent, escaped, fact_list, in_order, table, with_code, written
 
 SAMPLE_STEPS = 6  # steps whose samples stand open, from the first to the last; the others are folded away
 SUMMARY_KEYS = 4  # changed keys that a folded section of the config names
 
-SPLITS = ("train", "valid", "test")
 EVALUATION_ROWS = (
     ("bits_per_byte", "Bits per byte"),
     ("loss_per_token", "Loss, nats per token"),
@@ -29,8 +29,8 @@ EVALUATION_ROWS = (
     ("stride", "Stride, tokens"),
     ("precision", "Precision"),
     ("lossless", "Lossless tokenizer"),
-    ("round_trip_rate", "Texts that survive a round trip"),
-    ("unknown_rate", "Unknown tokens"),
+    ("round_trip_rate", "Words that survive a round trip"),
+    ("unknown_rate", "Tokens for text that the vocabulary cannot spell"),
 )
 
 
@@ -51,33 +51,33 @@ def samples_section(samples: Sequence[Mapping[str, Any]]) -> str:
     return f"{shown}<details><summary>Samples of the {len(others)} steps between</summary>{folded}</details>"
 
 
-def evaluation_section(evaluation: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures of the finished model, a column a split."""
+EVALUATION_NOTES = {"bits_per_byte_note": "Bits per byte", "word_perplexity_note": "Perplexity per word"}
+
+
+def evaluation_section(evaluation: Mapping[str, Mapping[str, Any]], weights_of_step: int | None = None) -> str:
+    """Figures of the finished model, a column a split.
+
+    Args:
+        weights_of_step: the step whose weights they are of.
+    """
     if not evaluation:
         return absent("The finished model has not been evaluated yet.")
-    by_split = _in_order(evaluation)
+    by_split = in_order(evaluation)
     splits = list(by_split.values())
     rows = [
         [label, *(written(name, split.get(name)) for split in splits)]
         for name, label in EVALUATION_ROWS
         if any(split.get(name) is not None for split in splits)
     ]
-    notes = [split.get(name) for name in ("bits_per_byte_note", "word_perplexity_note") for split in splits]
-    said = [f'<p class="soft">{escaped(str(note))}</p>' for note in dict.fromkeys(notes) if note]
-    return table(["", *map(escaped, by_split)], rows) + "".join(said)
-
-
-def data_section(shards: Mapping[str, Any]) -> str:
-    """Counts of each split of the token shards, and facts of the tokenizer, from their manifest."""
-    splits = _in_order({name: _split_facts(shards, name) for name in _table_in(shards, "splits")})
-    if not splits:
-        return absent("The manifest of the token shards is not in reach, so their counts are left out.")
-    names = dict.fromkeys(name for facts in splits.values() for name in facts)
-    rows = [[row_name(name), *(written(name, facts.get(name)) for facts in splits.values())] for name in names]
-    rows.append(["Bytes per token", *(_bytes_per_token(facts) for facts in splits.values())])
-    tokenizer = _table_in(shards, "tokenizer")
-    about_tokenizer = f"<h3>Tokenizer</h3>{fact_list(tokenizer)}" if tokenizer else ""
-    return table(["", *map(escaped, splits)], rows) + about_tokenizer
+    said = [f"These are figures of the weights of step {weights_of_step:,}."] if weights_of_step is not None else []
+    for name, about in EVALUATION_NOTES.items():
+        notes = {split: figures.get(name) for split, figures in by_split.items() if figures.get(name)}
+        for note in dict.fromkeys(map(str, notes.values())):
+            its = [split for split, other in notes.items() if str(other) == note]
+            of = "" if len(its) == len(by_split) else f" of {' and '.join(its)}"
+            said.append(f"{about}{of}: {note.removesuffix('.')}.")
+    paragraphs = [f'<p class="soft">{escaped(sentence)}</p>' for sentence in said]
+    return table(["", *map(escaped, by_split)], rows) + "".join(paragraphs)
 
 
 def config_section(config: Mapping[str, Mapping[str, Any]]) -> str:
@@ -90,7 +90,11 @@ def config_section(config: Mapping[str, Mapping[str, Any]]) -> str:
 
 def environment_section(environment: Mapping[str, Any]) -> str:
     """Versions, machine, command line: whatever environment.json holds."""
-    return fact_list(environment) if environment else absent("There is no environment.json in the run folder.")
+    return (
+        fact_list(environment, ENVIRONMENT)
+        if environment
+        else absent("There is no environment.json in the run folder.")
+    )
 
 
 def _sample(step: int, samples: Sequence[Mapping[str, Any]]) -> str:
@@ -103,22 +107,6 @@ def _with_prompt(prompt: str, text: str) -> str:
     if not prompt or not text.startswith(prompt):
         return escaped(text)
     return f"<mark>{escaped(prompt)}</mark>{escaped(text.removeprefix(prompt))}"
-
-
-def _split_facts(shards: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """What the manifest says of one split: its counts, what was dropped, how much of it stands in training too."""
-    text = _table_in(shards, "text")
-    facts = {**_table_in(_table_in(shards, "splits"), split), **_table_in(_table_in(text, "counts"), split)}
-    facts |= _table_in(_table_in(shards, "tokenizer_report"), split)
-    if split in (overlap := _table_in(text, "overlap")):
-        facts["also_in_training_rate"] = overlap[split]
-    return {name: value for name, value in facts.items() if not isinstance(value, Mapping | list)}
-
-
-def _bytes_per_token(facts: Mapping[str, Any]) -> str:
-    tokens, n_bytes = facts.get("tokens"), facts.get("bytes")
-    both = isinstance(tokens, int | float) and isinstance(n_bytes, int | float)
-    return f"{n_bytes / tokens:.3f}" if both and tokens and n_bytes else "—"
 
 
 def _config_table(name: str, values: Mapping[str, Any]) -> str:
@@ -143,13 +131,3 @@ def _config_table(name: str, values: Mapping[str, Any]) -> str:
 def _as_toml(value: Any) -> Any:
     """A default as it reads in TOML, which has lists and no tuples."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def _in_order(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """JSON files are sorted by name; readers expect train, valid, test."""
-    return {name: splits[name] for name in sorted(splits, key=lambda name: (*SPLITS, name).index(name))}
-
-
-def _table_in(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = outer.get(name)
-    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,177 @@
+"""What the figures of several runs were measured on, and so which of them may be set beside each other.
+
+A figure of another text, or of another context, is another measurement: a difference between two such figures tells
+nothing about the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from acorn.report.formats import figure
+from acorn.report.markup import mapping_in
+from acorn.report.run_facts import RunFacts
+
+DIGEST_DIGITS = 12
+
+# What has to be equal, by figure. Losses and perplexities per token depend on how the tokenizer cuts the text.
+_TEXT = ("text", "part", "context", "stride", "cleaning", "normalization")
+NEEDED = {
+    "bits_per_byte": _TEXT,
+    "loss_per_token": (*_TEXT, "tokenizer"),
+    "word_perplexity": _TEXT,
+}
+LABELS = {
+    "text": "text",
+    "part": "part of it that was scored",
+    "context": "context, tokens",
+    "stride": "stride, tokens",
+    "cleaning": "cleaning",
+    "normalization": "normalization by the tokenizer",
+    "tokenizer": "tokenizer",
+    "precision": "precision",
+    "weights": "weights",
+}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """On what a run's figures of one split were measured.
+
+    Attributes:
+        identity: equal for runs whose split holds the same text; None where that is not known.
+        values: name of `LABELS` -> what a reader sees; equal strings are equal conditions. `text` is compared by
+            `identity`.
+    """
+
+    identity: str | None
+    values: Mapping[str, str]
+
+
+def conditions_of(runs: Sequence[RunFacts], split: str, *, in_curve: bool = False) -> list[Conditions]:
+    """The conditions of each run's figures of `split`.
+
+    Args:
+        in_curve: of the validations while training, instead of the finished model's evaluation.
+    """
+    identities = _identities(runs, split)
+    return [
+        Conditions(identity, {"text": _text(facts, split), **_how(facts, split, in_curve)})
+        for identity, facts in zip(identities, runs, strict=True)
+    ]
+
+
+def differing(conditions: Sequence[Conditions], names: Sequence[str]) -> list[str]:
+    """Those of `names` in which the conditions are not all the same. What is not known of a run does not differ."""
+    return [name for name in names if len(_distinct(conditions, name)) > 1]
+
+
+def scored_part(facts: RunFacts, split: str, *, in_curve: bool = False) -> tuple[int, int] | None:
+    """How many tokens of `split` were scored, and how many it has to score; None where that is not known.
+
+    Args:
+        in_curve: while training, instead of at its end.
+    """
+    tokens = facts.counted(split, "tokens")
+    if tokens is None or tokens < 2:
+        return None
+    scored = mapping_in(facts.evaluation, split).get("tokens")
+    if in_curve or not isinstance(scored, int):
+        scored = mapping_in(facts.config, "train").get("eval_tokens") or tokens - 1
+    return (min(scored, tokens - 1), tokens - 1) if isinstance(scored, int) else None
+
+
+def _distinct(conditions: Sequence[Conditions], name: str) -> set[str]:
+    if name == "text":
+        return {one.identity for one in conditions if one.identity is not None}
+    return {one.values[name] for one in conditions if one.values.get(name)}
+
+
+def _identities(runs: Sequence[RunFacts], split: str) -> list[str | None]:
+    """A value for each run's text of `split`, equal where the text is.
+
+    By the text's digest where all that have the split tell it; it is of cleaned text, so that it says nothing about
+    texts that were cleaned differently. Then by the digests of the shards, which tell as much of one tokenizer. Then by
+    the counts of documents, bytes and words.
+    """
+    entries = [mapping_in(mapping_in(facts.shards, "splits"), split) for facts in runs]
+    clean = [_cleaning(facts) for facts in runs]
+    tokenizers = [_fingerprint(facts) for facts in runs]
+    ways: list[Callable[[int], Any]] = []
+    if _all_equal(clean, entries):
+        ways.append(lambda number: entries[number].get("text_sha256"))
+        if _all_equal(tokenizers, entries):
+            ways.append(lambda number: _shard_digests(runs[number], entries[number]))
+    ways.append(lambda number: [entries[number].get(name) for name in ("documents", "bytes", "words")])
+    for way in ways:
+        found = [way(number) if entries[number] else None for number in range(len(runs))]
+        if all(value for value, entry in zip(found, entries, strict=True) if entry):
+            return [str(value) if value else None for value in found]
+    return [None for _ in runs]
+
+
+def _all_equal(values: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> bool:
+    return len({value for value, entry in zip(values, entries, strict=True) if entry}) <= 1
+
+
+def _shard_digests(facts: RunFacts, entry: Mapping[str, Any]) -> list[Any]:
+    shards = entry.get("shards")
+    names = [shard.get("file") for shard in shards if isinstance(shard, Mapping)] if isinstance(shards, list) else []
+    files = mapping_in(facts.shards, "files")
+    digests = [mapping_in(files, str(name)).get("sha256") for name in names]
+    return digests if all(digests) else []
+
+
+def _text(facts: RunFacts, split: str) -> str:
+    """The text of a split as a reader can tell it from another one."""
+    entry = mapping_in(mapping_in(facts.shards, "splits"), split)
+    parts = [f"{figure(entry[name])} {name}" for name in ("documents", "bytes") if name in entry]
+    if digest := entry.get("text_sha256"):
+        parts.append(f"SHA-256 {str(digest)[:DIGEST_DIGITS]}")
+    return ", ".join(parts)
+
+
+def _how(facts: RunFacts, split: str, in_curve: bool) -> dict[str, str]:
+    evaluated = {} if in_curve else mapping_in(facts.evaluation, split)
+    model = mapping_in(facts.config, "model")
+    context = evaluated.get("context") or model.get("block_size")
+    part = scored_part(facts, split, in_curve=in_curve)
+    step = facts.weights_of_step if evaluated else facts.last.get("step")
+    return {
+        "part": "" if part is None else "all" if part[0] == part[1] else f"the first {part[0]:,} of {part[1]:,} tokens",
+        "context": figure(context) if context else "",
+        "stride": figure(evaluated.get("stride") or context) if context else "",
+        "cleaning": _cleaning(facts),
+        "normalization": _normalization(facts, evaluated),
+        "tokenizer": _tokenizer(facts),
+        "precision": str(evaluated.get("precision") or mapping_in(facts.config, "train").get("precision") or ""),
+        "weights": f"step {figure(step)}" + ("" if evaluated else ", while training") if step is not None else "",
+    }
+
+
+def _cleaning(facts: RunFacts) -> str:
+    clean = mapping_in(facts.shards, "text").get("clean") or mapping_in(facts.config, "data").get("clean")
+    return str(clean or "")
+
+
+def _normalization(facts: RunFacts, evaluated: Mapping[str, Any]) -> str:
+    """A tokenizer that loses nothing scores the text as it is; another one what its normalizer leaves of it."""
+    kind = str(mapping_in(facts.shards, "tokenizer").get("kind") or "")
+    lossless = evaluated.get("lossless")
+    if lossless is None:
+        lossless = kind == "bpe"
+    return "none" if lossless else f"that of {kind}" if kind else ""
+
+
+def _fingerprint(facts: RunFacts) -> str:
+    return str(mapping_in(facts.shards, "tokenizer").get("fingerprint") or "")
+
+
+def _tokenizer(facts: RunFacts) -> str:
+    tokenizer = mapping_in(facts.shards, "tokenizer")
+    if not tokenizer:
+        return ""
+    about = f"{tokenizer.get('kind', '')} of {figure(tokenizer.get('vocab_size'))}"
+    return f"{about}, SHA-256 {_fingerprint(facts)[:DIGEST_DIGITS]}"

@@ -1,0 +1,159 @@
+"""Several runs side by side: their figures, what those were measured on, and where the settings differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from acorn.report.charts import COLOURS
+from acorn.report.comparability import LABELS, NEEDED, Conditions, conditions_of, differing
+from acorn.report.formats import duration, figure, short
+from acorn.report.markup import absent, escaped, table
+from acorn.report.run_facts import RunFacts
+from acorn.report.seeds import SeedGroup, Spread, seed_groups
+
+SPLIT_NAMES = {"valid": "Validation", "test": "Test"}
+
+
+class Measured(NamedTuple):
+    """A row of figures that depend on the text they were measured on."""
+
+    split: str
+    name: str
+    label: str
+    decimals: int
+
+
+MEASURED = tuple(
+    Measured(split, name, f"{SPLIT_NAMES[split]}, {unit}", decimals)
+    for name, unit, decimals in (
+        ("bits_per_byte", "bits per byte", 4),
+        ("loss_per_token", "nats per token", 4),
+        ("word_perplexity", "perplexity per word", 1),
+    )
+    for split in SPLIT_NAMES
+)
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the folders' paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def comparison_section(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
+    """The section, a column a run. What makes figures incomparable stands beside them."""
+    heads = ["", *(f'<i class="swatch c{n % COLOURS}"></i>{escaped(name)}' for n, name in enumerate(names))]
+    problems = [problem for facts in runs[1:] for problem in facts.problems]
+    parts = [f'<p class="problem">{escaped(problem)}</p>' for problem in problems]
+    by_split = {split: conditions_of(runs, split) for split in SPLIT_NAMES}
+    parts.append(table(heads, [*_measured_rows(runs, by_split), *_other_rows(runs)]))
+    parts += [_seed_table(runs, names, group) for group in seed_groups(runs)]
+    for split, conditions in by_split.items():
+        if any(facts.figure(split, "bits_per_byte") is not None for facts in runs):
+            parts.append(f"<h3>What the figures of {SPLIT_NAMES[split].lower()} were measured on</h3>")
+            parts.append(table(heads, _condition_rows(conditions)))
+    parts.append("<h3>Where the configs differ</h3>")
+    settings = _differing_settings(runs)
+    parts.append(table(heads, settings) if settings else absent("Nowhere."))
+    return "".join(parts)
+
+
+def curve_caveats(runs: Sequence[RunFacts]) -> list[str]:
+    """Sentences on the curves of runs that do not measure the same."""
+    valid, train = (conditions_of(runs, split, in_curve=True) for split in ("valid", "train"))
+    said = []
+    if wrong := differing(valid, NEEDED["bits_per_byte"]):
+        said.append(
+            f"Validation losses and bits per byte are not comparable between these runs: other {_listed(wrong)}."
+        )
+    elif wrong := differing(valid, NEEDED["loss_per_token"]):
+        said.append(
+            f"Validation losses are not comparable between these runs (other {_listed(wrong)}); bits per byte are."
+        )
+    if wrong := differing(train, ("text", "cleaning", "normalization", "tokenizer")):
+        said.append(f"Training losses are not comparable between these runs: other {_listed(wrong)}.")
+    return said
+
+
+def _measured_rows(runs: Sequence[RunFacts], by_split: dict[str, list[Conditions]]) -> list[list[str]]:
+    rows = []
+    for row in MEASURED:
+        values = [facts.figure(row.split, row.name) for facts in runs]
+        if all(value is None for value in values):
+            continue
+        known = [c for c, value in zip(by_split[row.split], values, strict=True) if value is not None]
+        wrong = differing(known, NEEDED[row.name])
+        note = f'<span class="note warning">not comparable: other {escaped(_listed(wrong))}</span>' if wrong else ""
+        rows.append([row.label + note, *(_number(value, row.decimals) for value in values)])
+    return rows
+
+
+def _other_rows(runs: Sequence[RunFacts]) -> list[list[str]]:
+    """Figures that any two runs may be compared by."""
+    rows = [
+        ["Parameters", *(short(facts.parameters) if facts.parameters else "—" for facts in runs)],
+        ["Tokens seen", *(short(facts.last["tokens"]) if "tokens" in facts.last else "—" for facts in runs)],
+        ["Training time", *(duration(facts.last["seconds"]) if "seconds" in facts.last else "—" for facts in runs)],
+        ["Tokens per second", *(_number(facts.typical("tokens_per_second"), 0) for facts in runs)],
+    ]
+    return [row for row in rows if any(cell != "—" for cell in row[1:])]
+
+
+def _condition_rows(conditions: Sequence[Conditions]) -> list[list[str]]:
+    """One row a condition; those that differ are marked."""
+    rows = []
+    for name, label in LABELS.items():
+        values = [one.values.get(name, "") for one in conditions]
+        if not any(values):
+            continue
+        mark = '<span class="note warning">differs</span>' if differing(conditions, [name]) else ""
+        rows.append([escaped(label[:1].upper() + label[1:]) + mark, *(escaped(value or "—") for value in values)])
+    return rows
+
+
+def _seed_table(runs: Sequence[RunFacts], names: Sequence[str], group: SeedGroup) -> str:
+    """Mean and spread of runs that differ in their seed alone."""
+    if not group.spreads:
+        return ""
+    members = ", ".join(f"{names[n]} ({figure(seed)})" for n, seed in zip(group.members, group.seeds, strict=True))
+    rows = [
+        [row.label, *_spread_cells(group.spreads[row.split, row.name], row.decimals)]
+        for row in MEASURED
+        if (row.split, row.name) in group.spreads
+    ]
+    return (
+        f"<h3>Mean and spread over {len(group.members)} seeds</h3>"
+        f'<p class="soft">Finished runs that differ in <code>train.seed</code> alone: {escaped(members)}.</p>'
+        + table(["", "mean", "standard deviation", "lowest", "highest", "runs"], rows)
+    )
+
+
+def _spread_cells(spread: Spread, decimals: int) -> list[str]:
+    values = (spread.mean, spread.deviation, spread.low, spread.high)
+    return [*(f"{value:,.{decimals}f}" for value in values), str(spread.count)]
+
+
+def _differing_settings(runs: Sequence[RunFacts]) -> list[list[str]]:
+    keys = dict.fromkeys((section, key) for facts in runs for section in facts.config for key in facts.config[section])
+    rows = []
+    for section, key in keys:
+        values = [facts.config.get(section, {}).get(key) for facts in runs]
+        if any(value != values[0] for value in values):
+            name = f"<code>{escaped(section)}.<wbr>{escaped(key).replace('_', '_<wbr>')}</code>"
+            rows.append([name, *(escaped(figure(value)) for value in values)])
+    return rows
+
+
+def _listed(names: Sequence[str]) -> str:
+    words = [LABELS[name].removesuffix(", tokens") for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "—" if value is None else f"{value:,.{decimals}f}"

@@ -1,0 +1,57 @@
+"""What a reader of loss curves has to know: which tokens validation is of, and why it may lie below training."""
+
+from __future__ import annotations
+
+from acorn.report.comparability import scored_part
+from acorn.report.curves import smoothed
+from acorn.report.formats import short
+from acorn.report.markup import mapping_in
+from acorn.report.run_facts import RunFacts
+
+
+def curve_notes(facts: RunFacts) -> list[str]:
+    """Sentences to stand below the loss chart of one run."""
+    if not facts.curves.valid:
+        return ["This run was not validated while it trained."]
+    return [note for note in (_parts(facts), _below(facts)) if note]
+
+
+def _parts(facts: RunFacts) -> str:
+    """Which part of the split the curve and the figures are of, unless both are of all of it."""
+    in_curve, at_end = scored_part(facts, "valid", in_curve=True), scored_part(facts, "valid")
+    if in_curve is None or at_end is None or in_curve[0] == in_curve[1] == at_end[0]:
+        return ""
+    curve = f"Validation in the curve is of {_of(in_curve)} (train.eval_tokens), always the same ones."
+    return (
+        f"{curve} The figures of the finished model are of {_of(at_end)}." if facts.evaluation.get("valid") else curve
+    )
+
+
+def _of(part: tuple[int, int]) -> str:
+    scored, tokens = part
+    return f"all {tokens:,} tokens of the split" if scored == tokens else f"the first {scored:,} of {tokens:,} tokens"
+
+
+def _below(facts: RunFacts) -> str:
+    """Reasons, where the last validation lies below training."""
+    train, valid = facts.curves.series("train", "loss"), facts.curves.series("valid", "loss")
+    if not len(train) or not len(valid) or valid.y[-1] >= smoothed(train).y[-1]:
+        return ""
+    reasons = ["it is another text, which may be easier to predict"]
+    part = scored_part(facts, "valid", in_curve=True)
+    if part and part[0] < part[1]:
+        reasons[0] += ", and only the beginning of it"
+    dropout = mapping_in(facts.config, "model").get("dropout")
+    if isinstance(dropout, float) and dropout > 0:
+        reasons.append(f"training loss is taken with dropout ({dropout:g}), validation without")
+    short_context = mapping_in(facts.config, "schedule").get("short_context")
+    block_size = mapping_in(facts.config, "model").get("block_size")
+    if isinstance(short_context, int) and isinstance(block_size, int) and 0 < short_context < block_size:
+        reasons.append(
+            f"the first part of training sees {short(short_context)} tokens of context, validation {short(block_size)}"
+        )
+    reasons.append("a training loss is taken before its step, and the curve is the mean of several")
+    overlap = mapping_in(mapping_in(facts.shards, "text"), "overlap").get("valid")
+    if isinstance(overlap, float) and overlap > 0:
+        reasons.append(f"{100 * overlap:.3g} % of the distinct validation documents are also in training")
+    return f"Validation lies below training at the end of this run. That can be so: {'; '.join(reasons)}."

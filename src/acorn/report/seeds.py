@@ -1,0 +1,86 @@
+"""Runs that differ in `train.seed` alone: how much of a difference between two runs is chance."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from acorn.report.comparability import NEEDED, conditions_of, differing
+from acorn.report.markup import mapping_in
+from acorn.report.run_facts import RunFacts
+
+MEASURED = ("bits_per_byte", "loss_per_token", "word_perplexity")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over several runs.
+
+    Attributes:
+        deviation: sample standard deviation (n - 1 in the denominator), which estimates that of further seeds.
+        low, high: the smallest and the largest value.
+        count: runs that have the figure, at least 2.
+    """
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Finished runs that differ in their seed alone.
+
+    Attributes:
+        members: their places in the list of runs, at least two.
+        seeds: their `train.seed`, in the same order.
+        spreads: (split, figure) -> its spread, where two or more of them have it.
+    """
+
+    members: tuple[int, ...]
+    seeds: tuple[Any, ...]
+    spreads: dict[tuple[str, str], Spread]
+
+
+def seed_groups(runs: Sequence[RunFacts]) -> list[SeedGroup]:
+    """The groups of two or more finished runs with equal configs but for `train.seed`, measured on the same text."""
+    by_config: dict[str, list[int]] = {}
+    for number, facts in enumerate(runs):
+        if facts.finished and facts.config:
+            by_config.setdefault(_without_seed(facts), []).append(number)
+    groups = [_group(runs, members) for members in by_config.values()]
+    return [group for group in groups if len(set(map(str, group.seeds))) > 1]
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """The spread of two or more values."""
+    return Spread(statistics.fmean(values), statistics.stdev(values), min(values), max(values), len(values))
+
+
+def _group(runs: Sequence[RunFacts], members: Sequence[int]) -> SeedGroup:
+    own = [runs[number] for number in members]
+    seeds = tuple(mapping_in(facts.config, "train").get("seed") for facts in own)
+    spreads = {}
+    for split in ("valid", "test"):
+        conditions = conditions_of(own, split)
+        for name in MEASURED:
+            values = [mapping_in(facts.evaluation, split).get(name) for facts in own]
+            known = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+            if len(known) > 1 and not differing(conditions, NEEDED[name]):
+                spreads[split, name] = spread_of(known)
+    return SeedGroup(tuple(members), seeds, spreads)
+
+
+def _without_seed(facts: RunFacts) -> str:
+    """All settings but the seed, as one string: equal for runs that were asked to differ in it alone."""
+    settings = {
+        f"{section}.{key}": value
+        for section, values in facts.config.items()
+        for key, value in values.items()
+        if (section, key) != ("train", "seed")
+    }
+    return repr(sorted(settings.items(), key=lambda item: item[0]))

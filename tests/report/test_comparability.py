@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acorn.report.comparability import NEEDED, conditions_of, differing, scored_part
+from acorn.report.run_facts import read_run
+
+MakeRun = Callable[..., Path]
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_manifest(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    edit(run / "data" / "manifest.json", change)
+
+
+def give_digests(run: Path, valid: str, fingerprint: str = "ab" * 32, clean: str = "none") -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["splits"]["valid"] |= {"text_sha256": valid * 64}
+        manifest["tokenizer"]["fingerprint"] = fingerprint
+        manifest["text"]["clean"] = clean
+
+    edit_manifest(run, change)
+
+
+def wrong(runs: list[Path], figure: str = "bits_per_byte", split: str = "valid", **how: bool) -> list[str]:
+    return differing(conditions_of([read_run(run) for run in runs], split, **how), NEEDED[figure])
+
+
+def test_equal_runs_differ_in_nothing(make_run: MakeRun) -> None:
+    runs = [make_run("one"), make_run("two")]
+    assert [wrong(runs, name) for name in NEEDED] == [[], [], []]
+    assert wrong(runs, in_curve=True) == []
+
+
+def test_equal_counts_are_no_equal_text(make_run: MakeRun) -> None:
+    """The digests tell: the same documents, bytes and words of another text."""
+    runs = [make_run("one"), make_run("two")]
+    for run, digest in zip(runs, "ab", strict=True):
+        give_digests(run, digest)
+    assert wrong(runs) == ["text"]
+    assert wrong(runs, in_curve=True) == ["text"]
+    assert wrong(runs, split="test") == []
+
+
+def test_another_tokenizer_keeps_bits_per_byte_comparable_and_losses_not(make_run: MakeRun) -> None:
+    runs = [make_run("one"), make_run("two")]
+    give_digests(runs[0], "a")
+    give_digests(runs[1], "a", fingerprint="cd" * 32)
+    assert wrong(runs) == []
+    assert wrong(runs, "loss_per_token") == ["tokenizer"]
+
+
+def test_runs_of_earlier_versions_are_told_apart_by_their_shards_or_counts(make_run: MakeRun) -> None:
+    runs = [make_run("one"), make_run("two")]
+    for run, sha in zip(runs, "cd", strict=True):
+        edit_manifest(run, lambda manifest, sha=sha: manifest["files"].update({"test-00000.bin": {"sha256": sha}}))
+    assert wrong(runs) == ["text"]
+    edit_manifest(runs[1], lambda manifest: manifest["tokenizer"].update(fingerprint="other"))
+    assert wrong(runs) == []  # shards of two tokenizers tell nothing; the counts are equal
+    edit_manifest(runs[1], lambda manifest: manifest["splits"]["valid"].update(bytes=4501))
+    assert wrong(runs) == ["text"]
+
+
+def test_texts_that_were_cleaned_differently_are_compared_by_their_originals_counts(make_run: MakeRun) -> None:
+    runs = [make_run("one"), make_run("two")]
+    give_digests(runs[0], "a")
+    give_digests(runs[1], "b", clean="wikitext")
+    assert wrong(runs) == ["cleaning"]
+
+
+@pytest.mark.parametrize("name", ["context", "stride"])
+def test_windows_of_the_evaluation_count(make_run: MakeRun, name: str) -> None:
+    runs = [make_run("one"), make_run("two")]
+    for run, tokens in zip(runs, (32, 16), strict=True):
+        edit(
+            run / "evaluation.json",
+            lambda found, n=tokens: found["valid"].update({"context": 32, "stride": 32, name: n}),
+        )
+    assert wrong(runs) == [name]
+    assert wrong(runs, in_curve=True) == []
+
+
+def test_a_lossy_tokenizer_scores_another_text(make_run: MakeRun) -> None:
+    runs = [make_run("one"), make_run("two")]
+    edit(runs[1] / "evaluation.json", lambda found: found["valid"].update(lossless=False))
+    assert wrong(runs) == ["normalization"]
+
+
+def test_a_run_still_training_is_measured_on_a_part(make_run: MakeRun) -> None:
+    done, running = make_run("one"), make_run("two", overrides=("train.eval_tokens=300",), complete=False)
+    (running / "data").mkdir()
+    (running / "data" / "manifest.json").write_bytes((done / "data" / "manifest.json").read_bytes())
+    assert scored_part(read_run(done), "valid") == (999, 999)
+    assert scored_part(read_run(running), "valid") == (300, 999)
+    assert wrong([done, running]) == ["part"]
+    assert wrong([done, running], in_curve=True) == ["part"]
+
+
+def test_what_is_not_known_does_not_differ(make_run: MakeRun) -> None:
+    runs = [make_run("one"), make_run("two", complete=False)]
+    assert wrong(runs) == []
+    assert scored_part(read_run(runs[1]), "valid") is None

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+from acorn.report.comparison import comparison_section, curve_caveats, run_names
+from acorn.report.run_facts import read_run
+
+MakeRun = Callable[..., Path]
+
+
+def rows(*runs: Path) -> dict[str, list[str]]:
+    """Rows of all tables of the section, by their label with the note beside it; cells without markup."""
+    section = comparison_section([read_run(run) for run in runs], run_names(runs))
+    found = {}
+    for row in re.findall("<tr>(.*?)</tr>", section):
+        cells = [unescape(re.sub("<[^>]*>", " ", cell)).strip() for cell in re.findall("<t[hd].*?>(.*?)</t[hd]>", row)]
+        found[" ".join(cells[0].split())] = cells[1:]
+    return found
+
+
+def edit_manifest(run: Path, old: str, new: str) -> None:
+    manifest = run / "data" / "manifest.json"
+    assert old in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(old, new))
+
+
+def test_comparable_figures_stand_side_by_side_without_a_word(make_run: MakeRun) -> None:
+    found = rows(make_run("one"), make_run("two", overrides=("optimizer.name=muon",)))
+    assert found["Validation, bits per byte"] == ["1.5000", "1.5000"]
+    assert found["Test, perplexity per word"] == ["321.5", "321.5"]
+    assert found["optimizer. name"] == ["adamw", "muon"]
+    assert not any("not comparable" in label or "differs" in label for label in found)
+
+
+def test_another_validation_text_is_said_beside_its_figures_alone(make_run: MakeRun) -> None:
+    one, two = make_run("one"), make_run("two")
+    counts = json.loads((two / "data" / "manifest.json").read_text())
+    counts["splits"]["valid"] |= {"bytes": 99, "documents": 3}
+    (two / "data" / "manifest.json").write_text(json.dumps(counts))
+    found = rows(one, two)
+    assert "Validation, bits per byte not comparable: other text" in found
+    assert "Validation, perplexity per word not comparable: other text" in found
+    assert "Test, bits per byte" in found
+    assert found["Text differs"] == ["12 documents, 4,500 bytes", "3 documents, 99 bytes"]
+    assert not any("tokenizer" in label for label in found if label.startswith("Validation"))
+
+
+def test_another_tokenizer_is_said_beside_losses_and_not_beside_bits(make_run: MakeRun) -> None:
+    one, two = make_run("one"), make_run("two")
+    edit_manifest(two, "abab", "cdcd")
+    found = rows(one, two)
+    assert "Validation, bits per byte" in found
+    assert "Validation, nats per token not comparable: other tokenizer" in found
+    runs = [read_run(run) for run in (one, two)]
+    assert curve_caveats(runs) == [
+        "Validation losses are not comparable between these runs (other tokenizer); bits per byte are.",
+        "Training losses are not comparable between these runs: other tokenizer.",
+    ]
+
+
+def test_spread_over_seeds_is_a_table(make_run: MakeRun) -> None:
+    runs = [make_run(f"run-{seed}", overrides=("name=x", f"train.seed={seed}")) for seed in range(3)]
+    section = comparison_section([read_run(run) for run in runs], run_names(runs))
+    assert "Mean and spread over 3 seeds" in section
+    assert "run-0 (0), run-1 (1), run-2 (2)" in section
+    assert "standard deviation" in section
+
+
+def test_names_are_as_short_as_tells_folders_apart(tmp_path: Path) -> None:
+    a, b, c = tmp_path / "exp1" / "run", tmp_path / "exp2" / "run", tmp_path / "exp2" / "other"
+    assert run_names([a]) == ["run"]
+    assert run_names([a, c]) == ["run", "other"]
+    assert run_names([a, b]) == ["exp1/run", "exp2/run"]

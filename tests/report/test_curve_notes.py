@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from acorn.report.curve_notes import curve_notes
+from acorn.report.metrics_log import JsonLines
+from acorn.report.run_facts import read_run
+
+MakeRun = Callable[..., Path]
+
+
+def notes_of(run: Path) -> list[str]:
+    return curve_notes(read_run(run))
+
+
+def test_validation_above_training_and_whole_needs_no_word(make_run: MakeRun) -> None:
+    run = make_run()
+    metrics = JsonLines(run / "metrics.jsonl")
+    metrics.write({"step": 60, "tokens": 15360, "split": "valid", "loss": 9.0})
+    metrics.close()
+    assert notes_of(run) == []
+
+
+def test_a_curve_of_a_part_says_which(make_run: MakeRun) -> None:
+    notes = notes_of(make_run(overrides=("train.eval_tokens=500",)))
+    assert notes[0].startswith("Validation in the curve is of the first 500 of 999 tokens (train.eval_tokens)")
+
+
+def test_reasons_for_validation_below_training_are_those_of_the_run(make_run: MakeRun) -> None:
+    def below(name: str, *overrides: str) -> str:
+        run = make_run(name, overrides=overrides)
+        metrics = JsonLines(run / "metrics.jsonl")
+        metrics.write({"step": 60, "tokens": 15360, "split": "valid", "loss": 1.0})
+        metrics.close()
+        return notes_of(run)[-1]
+
+    plain = below("plain")
+    assert plain.startswith("Validation lies below training")
+    assert "dropout" not in plain
+    assert "1.25 % of the distinct validation documents" in plain  # the overlap that the manifest names
+    told = below("told", "model.dropout=0.1", "schedule.short_context=16", "train.eval_tokens=500")
+    assert "with dropout (0.1), validation without" in told
+    assert "16 tokens of context, validation 32" in told
+    assert "only the beginning of it" in told
+
+
+def test_a_run_without_validation_says_so(make_run: MakeRun) -> None:
+    assert notes_of(make_run(valid_every=0)) == ["This run was not validated while it trained."]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import Any
+
+from acorn.report.data_section import data_section
+
+ZEROS = {"dropped_bad": 0, "dropped_duplicates": 0, "with_bom": 0, "with_nul": 0}
+
+
+def manifest(**valid: Any) -> dict[str, Any]:
+    count = {"documents": 2, "tokens": 1000, "bytes": 4000, "words": 700, "unknown_tokens": 0, "text_sha256": "f" * 64}
+    return {
+        "splits": {"train": {**count, "unknown_tokens": 25}, "valid": {**count, **valid}},
+        "text": {"counts": {"train": {**ZEROS, "dropped_duplicates": 7}, "valid": ZEROS}},
+        "tokenizer": {"kind": "wordpiece", "separator_id": 1},
+        "tokenizer_report": {"valid": {"bytes_per_token": 4.4, "unknown_rate": 0.0, "round_trip_rate": 0.5}},
+    }
+
+
+def rows(shards: dict[str, Any]) -> dict[str, list[str]]:
+    cells = [
+        [unescape(cell) for cell in re.findall("<t[hd].*?>(.*?)</t[hd]>", row)]
+        for row in re.findall("<tr>(.*?)</tr>", data_section(shards))
+    ]
+    names = [row[0] for row in cells]
+    assert len(names) == len(set(names))
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_bytes_per_token_stand_there_once() -> None:
+    assert rows(manifest())["Bytes per token"] == ["4.000", "4.000"]
+    assert "4.4" not in data_section(manifest())
+
+
+def test_unknown_tokens_are_told_from_text_that_cannot_be_spelled() -> None:
+    found = rows(manifest())
+    assert found["Unknown tokens"] == ["25 (2.5 %)", "0"]
+    assert found["Tokens for text that the vocabulary cannot spell"] == ["—", "0 %"]
+    assert "Unknown tokens may stand in the text itself" in data_section(manifest())
+
+
+def test_what_never_happened_is_one_sentence() -> None:
+    found = rows(manifest())
+    assert found["Dropped as duplicates"] == ["7", "0"]
+    assert "Files with a byte order mark" not in found
+    assert "None in any split: dropped as unreadable; files with a byte order mark; documents with NUL" in data_section(
+        manifest()
+    )
+
+
+def test_no_field_is_shown_by_its_own_name() -> None:
+    words = re.sub("<[^>]*>", " ", data_section(manifest(with_crlf=3)))
+    assert not re.search(r"[a-z]_[a-z]|With (bom|crlf|nul)", words)
+
+
+def test_fields_of_another_version_are_shown_all_the_same() -> None:
+    found = rows(manifest(novel_count=3, documents="many"))
+    assert found["Novel count"] == ["—", "3"]
+    assert found["Documents"] == ["2", "many"]
