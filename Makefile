@@ -17,7 +17,8 @@ help: ## print this
 
 install: .venv/installed ## make .venv, with the versions of constraints.txt
 
-demo: install ## train on the bundled WikiText-2 for about three minutes, show text and curve
+demo: install ## train on the bundled WikiText-2 for about three minutes, score it, show text and curve
+	@echo '== The demo =='
 	$(BIN)/acorn demo $(ARGS)
 
 test: install ## run the tests (ARGS="tests/model -x": only those)
@@ -47,12 +48,14 @@ lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 
 # What acorn is measured against. litgpt has an environment of its own, since it wants an older huggingface-hub.
 .venv/benchmarks: .venv/installed benchmarks/litgpt.txt
+	@echo '== Installing the programs that acorn is measured beside, which takes some minutes the first time =='
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	"$(PYTHON)" -m venv --clear .venv-litgpt
 	.venv-litgpt/bin/python -m pip install --disable-pip-version-check -r benchmarks/litgpt.txt
 	@touch $@
 
 .venv/all: .venv/installed
+	@echo '== Installing what all tests need: llama.cpp is compiled, which takes some minutes the first time =='
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test-all]'
 	@touch $@
 
@@ -69,6 +72,8 @@ endif
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'acorn needs Python 3.11 or newer, and "$(PYTHON)" is not that.'; \
 		echo 'To mend: name one that is, such as: make install ACORN_PYTHON=/usr/bin/python3.12'; exit 1; } >&2
+	@echo '== Setting up .venv: pip installs PyTorch and the rest, which takes some minutes the first time =='
 	"$(PYTHON)" -m venv $(if $(ELSEWHERE),--clear) .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo '== .venv is ready =='
 	@printf '%s' "$(CURDIR)" > $@

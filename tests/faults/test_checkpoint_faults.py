@@ -20,6 +20,7 @@ from acorn.files import read_sealed_json
 from acorn.folders import verify_folder
 from acorn.report.metrics_log import read_metrics
 from acorn.run_folder import STEP_FOLDER, RunFolder
+from acorn.train import final_scoring, finish
 from acorn.train import loop as loop_module
 from acorn.train import saving as saving_module
 
@@ -278,6 +279,52 @@ def test_a_signal_during_a_save(pretrain, acorn, fine, monkeypatch, tmp_path: Pa
     assert "Traceback" not in done.stderr
     assert verify_folder(run.checkpoint(4)) == []
     fine(acorn("pretrain", "--resume", "--out", run.root), "Going on from step 4")
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_during_the_final_scoring(
+    pretrain, acorn, fine, digest, finished: Path, monkeypatch, tmp_path: Path, number: int, code: int
+) -> None:
+    """Fault 36: scoring is left at once, training stands, and going on ends as without the signal."""
+    score = final_scoring.evaluate_split
+
+    def interrupted(*arguments, **options):
+        monkeypatch.setattr(final_scoring, "evaluate_split", score)
+        os.kill(os.getpid(), number)
+        return score(*arguments, **options)
+
+    monkeypatch.setattr(final_scoring, "evaluate_split", interrupted)
+    run = RunFolder(tmp_path / "run")
+    done = pretrain(run.root)
+    assert done.returncode == code, done.stderr
+    assert "Stopped while scoring; training is done, and the checkpoint of step 8 is saved." in done.stderr
+    assert f"acorn pretrain --resume --out {run.root}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert verify_folder(run.checkpoint(8)) == []
+    assert not run.final.exists()
+    assert not run.evaluation.exists()
+    fine(acorn("pretrain", "--resume", "--out", run.root), "Going on from step 8")
+    assert digest(run.final) == digest(RunFolder(finished).final)
+    assert run.evaluation.read_bytes() == RunFolder(finished).evaluation.read_bytes()
+
+
+@pytest.mark.fault(36)
+def test_a_signal_while_the_model_is_written(pretrain, acorn, monkeypatch, tmp_path: Path) -> None:
+    """Fault 36: what is being written is finished, and the run is complete."""
+    write = finish.write_model_folder
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(finish, "write_model_folder", interrupted)
+    run = RunFolder(tmp_path / "run")
+    done = pretrain(run.root)
+    assert done.returncode == 130, done.stderr
+    assert "the run is complete" in done.stderr
+    assert verify_folder(run.final) == []
+    assert json.loads(acorn("pretrain", "--resume", "--out", run.root, "--json").stdout)["was_complete"]
 
 
 INTERRUPTED_TWICE = """

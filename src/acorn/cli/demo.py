@@ -22,6 +22,11 @@ def demo(
     from acorn.report.sparkline import sparkline
     from acorn.run_folder import RunFolder
 
+    print(
+        f"Demo: learns a tokenizer from WikiText-2, trains a small model for {minutes:g} minutes, scores it on other "
+        f"text, and lets it write. Ctrl-C is safe at any time: the same command resumes {out}.",
+        file=sys.stderr,
+    )
     config = load_config("demo", [f"train.minutes={minutes}"])
     # A demo that was interrupted, or is asked for again, goes on instead of being refused.
     result = run_pretrain(config, out, resume=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 from acorn.checkpoint.bases import bases_of_run
 from acorn.checkpoint.integrity import model_faults
 from acorn.checkpoint.model_card import facts_of_run, write_card
@@ -13,7 +10,6 @@ from acorn.checkpoint.training_state import Counters, read_checkpoint, restore
 from acorn.config import Config
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError
-from acorn.evaluate.validation import evaluate_split
 from acorn.files import disk_errors, read_sealed_json, sync_folder, write_sealed_json
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
@@ -22,6 +18,7 @@ from acorn.report.plots import write_loss_picture
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.final_scoring import score_held_out
 
 RISEN = 1.01
 """A last validation loss this many times the lowest is no noise: both are of the same tokens."""
@@ -53,15 +50,7 @@ def finish_run(
             progress.note(
                 f"The best checkpoint, {best.name}, is gone: final/ holds the last weights, of step {step:,}."
             )
-    evaluation: dict[str, Any] = {}
-    for split in ("valid", "test"):
-        if split in shards.splits:
-            try:
-                result = evaluate_split(model, tokenizer, shards, split, runtime, progress=progress)
-            except DamageError as error:  # a loss that is not finite is no reason to lose the model
-                progress.note(f"No figures of {split}: {error.what}")
-                continue
-            evaluation[split] = dataclasses.asdict(result)
+    evaluation = score_held_out(config, runtime, model, tokenizer, shards, run.root, progress)
     train, figures = shards.count("train"), list(evaluation.values())
     facts = facts_of_run(config, config.model, tokenizer, train, step, figures, bases_of_run(run))
     write_model_folder(run.final, model, tokenizer, write_card(facts))

@@ -45,6 +45,7 @@ from acorn.train.run_text import fingerprint_of, text_to_shards
 from acorn.train.saving import tidy
 from acorn.train.schedule import rate_factor
 from acorn.train.step import initial_counters
+from acorn.train.stop import finishing
 from acorn.train.watcher import Unwatched, Watcher
 
 
@@ -217,8 +218,8 @@ def _run(
         )
         with memory_errors(config, counters):
             loop.train()
-            with uncompiled(runtime):
-                finish_run(run, config, runtime, model, tokenizer, shards, counters, progress)
+            with uncompiled(runtime), finishing(run.root, counters.step, progress) as told:
+                finish_run(run, config, runtime, model, tokenizer, shards, counters, told)
     return _result(run, counters.step, was_complete=False)
 
 

@@ -6,10 +6,13 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from acorn.progress import Quiet
+from acorn.errors import StoppedError
+from acorn.progress import QUIET, Progress
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if hasattr(signal, "SIGHUP"):  # a terminal or an ssh session that ends
@@ -51,12 +54,56 @@ class StopRequest:
         self.signal_number = number
 
 
-class UntilStopped(Quiet):
-    """A progress for work that can be done later: after a signal, its next sign of life raises StopAsked."""
+class UntilStopped:
+    """A progress for work that can be done later: after a signal, its next sign of life raises StopAsked.
 
-    def __init__(self, stop: StopRequest) -> None:
-        self.stop = stop
+    Args:
+        listener: hears everything too.
+    """
+
+    def __init__(self, stop: StopRequest, listener: Progress = QUIET) -> None:
+        self.stop, self.listener = stop, listener
+
+    def note(self, text: str) -> None:
+        self.listener.note(text)
 
     def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
         if self.stop.signal_number is not None:
             raise StopAsked
+        self.listener.at(task, done, total, unit)
+
+    def end(self, task: str) -> None:
+        self.listener.end(task)
+
+
+@contextlib.contextmanager
+def finishing(run: Path, step: int, progress: Progress) -> Iterator[Progress]:
+    """For the end of a run, whose last checkpoint stands: after a signal scoring is left, and writing is finished.
+
+    Args:
+        run: the run folder.
+        step: the last step.
+
+    Yields:
+        the progress that the work is to tell.
+
+    Raises:
+        StoppedError: a signal came.
+    """
+    with StopRequest() as stop:
+        try:
+            yield UntilStopped(stop, progress)
+        except StopAsked:
+            raise StoppedError(
+                stop.signal_number or 0,
+                f"Stopped while scoring; training is done, and the checkpoint of step {step:,} is saved.",
+                where=str(run),
+                mend=f"score it and write the model with: acorn pretrain --resume --out {run}",
+            ) from None
+    if stop.signal_number is not None:
+        raise StoppedError(
+            stop.signal_number,
+            "Stopped at the very end; the run is complete.",
+            where=str(run),
+            mend="nothing is left to be done",
+        )

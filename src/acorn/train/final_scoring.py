@@ -1,0 +1,153 @@
+"""Scoring the finished model on its held-out splits: announced, and in proportion to a run by the clock.
+
+Whole splits are scored, unless the run was given minutes and scoring them would take more than a third of those: then
+the first part of each split, which the figures state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from acorn.config import Config
+from acorn.data.token_shards import TokenShards
+from acorn.errors import DamageError
+from acorn.evaluate.validation import evaluate_split, score
+from acorn.model.gpt import GPT
+from acorn.progress import Progress
+from acorn.report.formats import duration
+from acorn.runtime.device import Runtime
+from acorn.tokenizer.tokenizer import Tokenizer
+
+HELD_OUT: tuple[str, ...] = ("valid", "test")
+SHARE_OF_MINUTES = 1 / 3
+SMALLEST_SHARE = 1 / 64
+ANNOUNCED_SECONDS = 5.0  # scoring all in less needs no words
+BATCH_SIZE = 8
+TIMED_BATCHES = 3  # the first of which warms up
+WORTH_TIMING = 32  # batches; fewer are scored without asking how long they take
+
+
+def score_held_out(
+    config: Config,
+    runtime: Runtime,
+    model: GPT,
+    tokenizer: Tokenizer,
+    shards: TokenShards,
+    run: Path,
+    progress: Progress,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, dict[str, Any]]:
+    """Figures of each held-out split, as `acorn evaluate --json` gives them.
+
+    A split whose loss is not finite is noted and left out.
+
+    Args:
+        run: the run folder, for the messages.
+        clock: seconds that never run backwards.
+    """
+    sizes = {split: shards.count(split).tokens - 1 for split in HELD_OUT if split in shards.splits}
+    seconds = sum(sizes.values()) / _tokens_per_second(config, runtime, model, shards, sizes, progress, clock)
+    share = _share(config, seconds)
+    limits = {split: max(round(share * size), min(config.train.eval_tokens, size)) for split, size in sizes.items()}
+    seconds *= sum(limits.values()) / max(1, sum(sizes.values()))
+    if seconds > ANNOUNCED_SECONDS or limits != sizes:
+        progress.note(_announcement(sizes, limits, seconds, run))
+    evaluation = {}
+    for split, limit in limits.items():
+        try:
+            result = evaluate_split(
+                model,
+                tokenizer,
+                shards,
+                split,
+                runtime,
+                batch_size=BATCH_SIZE,
+                limit=limit,
+                progress=progress,
+            )
+        except DamageError as error:  # a loss that is not finite is no reason to lose the model
+            progress.note(f"No figures of {split}: {error.what}")
+            continue
+        evaluation[split] = dataclasses.asdict(result)
+    return evaluation
+
+
+def _tokens_per_second(
+    config: Config,
+    runtime: Runtime,
+    model: GPT,
+    shards: TokenShards,
+    sizes: dict[str, int],
+    progress: Progress,
+    clock: Callable[[], float],
+) -> float:
+    """How fast a few batches are scored; infinite where there are too few to ask."""
+    context = config.model.block_size
+    split = max(sizes, key=lambda name: sizes[name])
+    if sum(sizes.values()) < WORTH_TIMING * BATCH_SIZE * context or sizes[split] < TIMED_BATCHES * BATCH_SIZE * context:
+        return math.inf
+    watch = _Stopwatch(progress, clock)
+    with contextlib.suppress(DamageError):  # which the scoring meets again, and says
+        score(
+            model,
+            shards.tokens(split),
+            context=context,
+            batch_size=BATCH_SIZE,
+            autocast=runtime.autocast,
+            limit=TIMED_BATCHES * BATCH_SIZE * context,
+            progress=watch,
+            task="Measuring how fast this is scored",
+        )
+    return watch.per_second
+
+
+def _share(config: Config, seconds: float) -> float:
+    """The part of each split that a run by the clock has time for: all, a half, a quarter and so on."""
+    allowed = SHARE_OF_MINUTES * 60 * config.train.minutes if config.train.minutes else math.inf
+    share = 1.0
+    while share > SMALLEST_SHARE and share * seconds > allowed:
+        share /= 2
+    return share
+
+
+def _announcement(sizes: dict[str, int], limits: dict[str, int], seconds: float, run: Path) -> str:
+    names, scored, tokens = " and ".join(sizes), sum(limits.values()), sum(sizes.values())
+    safe = f"Ctrl-C is safe: training is saved, and acorn pretrain --resume --out {run} does the rest."
+    if scored == tokens:
+        return f"Scoring all of {names} ({tokens:,} tokens) takes about {duration(seconds)}. {safe}"
+    return (
+        f"Scoring the first {100 * scored / tokens:.3g} % of {names} ({scored:,} of {tokens:,} tokens) takes about "
+        f"{duration(seconds)}; all of it would take more than a third of train.minutes. "
+        f"acorn evaluate {run} scores all. {safe}"
+    )
+
+
+class _Stopwatch:
+    """A progress that measures the rate from its first word to its last."""
+
+    def __init__(self, listener: Progress, clock: Callable[[], float]) -> None:
+        self._listener, self._clock = listener, clock
+        self._heard: list[tuple[float, float]] = []
+
+    @property
+    def per_second(self) -> float:
+        if len(self._heard) < 2:
+            return math.inf
+        (start, before), (end, after) = self._heard[0], self._heard[-1]
+        return (after - before) / (end - start) if end > start else math.inf
+
+    def note(self, text: str) -> None:
+        self._listener.note(text)
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
+        self._heard.append((self._clock(), done))
+        self._listener.at(task, done, total, unit)
+
+    def end(self, task: str) -> None:
+        self._listener.end(task)
