@@ -190,6 +190,17 @@ def test_report_and_compare(acorn, run: Path) -> None:
     assert 'src="http' not in page
 
 
+def test_a_comparison_goes_where_it_is_told_and_leaves_the_report(acorn, run: Path, tmp_path: Path) -> None:
+    own = (run / "report.html").read_bytes()
+    assert acorn("report", run, run).stdout.strip() == str(run / "comparison.html")
+    done = acorn("report", run, "--compare", run, "--out", tmp_path / "both.html")
+    assert done.stdout.strip() == str(tmp_path / "both.html")
+    assert (run / "report.html").read_bytes() == own
+    refused = acorn("report", run, "--out", run / "metrics.jsonl")
+    assert refused.returncode == 2
+    assert "name a file, such as report.html" in refused.stderr
+
+
 def test_plan(acorn) -> None:
     facts = json_of(acorn("plan", "small", "train.steps=100", "--json"))
     assert facts["parameters"] == 1_475_456

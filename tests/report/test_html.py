@@ -211,10 +211,11 @@ def test_what_is_no_html_file_is_not_written_over(make_run: MakeRun, name: str) 
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_run_is_not_compared_with_itself(make_run: MakeRun) -> None:
+def test_a_run_may_stand_beside_itself(make_run: MakeRun) -> None:
     run = make_run()
-    with pytest.raises(UsageError, match="named twice"):
-        write_report(run, [run / ".." / run.name])
+    page = Page(write_report(run, [run / ".." / run.name]))
+    assert "not comparable" not in page.words
+    assert "mine · mine" in page.words
 
 
 def test_the_headline_says_which_part_of_validation_it_is_of(make_run: MakeRun) -> None:

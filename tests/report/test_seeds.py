@@ -51,6 +51,12 @@ def test_one_seed_twice_says_nothing_of_chance(make_run: MakeRun) -> None:
     assert seed_groups([read_run(run) for run in runs]) == []
 
 
+def test_a_run_named_twice_counts_once(make_run: MakeRun) -> None:
+    zero, one = (read_run(seeded(make_run, seed, 1.0 + seed)) for seed in (0, 1))
+    (group,) = seed_groups([zero, one, zero])
+    assert group.spreads["valid", "bits_per_byte"].mean == pytest.approx(1.5)
+
+
 def test_figures_of_other_texts_have_no_mean(make_run: MakeRun) -> None:
     runs = [seeded(make_run, 0, 1.5), seeded(make_run, 1, 1.7)]
     manifest = json.loads((runs[1] / "data" / "manifest.json").read_text())

@@ -41,7 +41,7 @@ def run_names(folders: Sequence[Path]) -> list[str]:
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(set(parts)):
             return names
     return [str(folder) for folder in folders]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -49,18 +48,14 @@ def write_report(run: Path, compare: Sequence[Path] = (), out: Path | None = Non
             never takes the place of the run's own report.
 
     Raises:
-        UsageError: one of the folders is not a run folder, or is named twice; `out` is no .html file.
+        UsageError: one of the folders is not a run folder; `out` is no .html file.
         ResourceError: the file cannot be written.
     """
     if out is not None and (out.suffix.lower() not in (".html", ".htm") or out.is_dir()):
         raise UsageError(
             f"A report is an .html file, and {out} is not one.", where="--out", mend="name a file, such as report.html"
         )
-    folders = [run, *compare]
-    twice = [str(folder) for folder, n in Counter(folder.resolve() for folder in folders).items() if n > 1]
-    if twice:
-        raise UsageError(f"The run {twice[0]} is named twice.", where="--compare", mend="name each run once")
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder) for folder in (run, *compare)]
     path = out or (RunFolder(run).comparison if compare else RunFolder(run).report)
     write_file(path, _page(runs))
     return path
