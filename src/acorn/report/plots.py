@@ -104,7 +104,8 @@ def _dress(axes: Axes, runs: Sequence[RunCurves]) -> None:
     axes.set_ylim(*y_range)
     if (start := cut_off_start(runs, y_range)) is not None:
         words = f"the first losses, from {start:.2f} on, lie above"
-        axes.text(0.0, 1.0, words, transform=axes.transAxes, va="top", color=SOFT, fontsize=8)
+        behind = {"facecolor": PAPER, "edgecolor": "none", "pad": 2}
+        axes.text(0.05, 0.95, words, transform=axes.transAxes, va="top", color=SOFT, fontsize=9, bbox=behind)
     legend = axes.legend(loc="upper right", frameon=False, labelcolor=INK, title="last value", alignment="left")
     legend.get_title().set_color(SOFT)
     for text in legend.get_texts():
