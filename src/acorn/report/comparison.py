@@ -112,7 +112,8 @@ def _condition_rows(conditions: Sequence[Conditions]) -> list[list[str]]:
         values = [one.values.get(name, "") for one in conditions]
         if not any(values):
             continue
-        mark = '<span class="note warning">differs</span>' if differing(conditions, [name]) else ""
+        differs = name != "weights" and differing(conditions, [name])  # other weights are what is compared
+        mark = '<span class="note warning">differs</span>' if differs else ""
         rows.append([escaped(label[:1].upper() + label[1:]) + mark, *(escaped(value or "—") for value in values)])
     return rows
 
