@@ -11,7 +11,7 @@ from acorn.checkpoint.load import load as load_model
 from acorn.config_files import build_config, load_config
 from acorn.errors import AcornError
 from acorn.generate.engine import Generation, generate
-from acorn.generate.sampling import SamplingSettings
+from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.report.terminal import Screen, TaskProgress, TrainingLine
 from acorn.text.splits import TextSplits

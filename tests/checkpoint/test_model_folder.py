@@ -20,6 +20,8 @@ from acorn.checkpoint.model_folder import read_model_folder, write_model_folder
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError, ResourceError, UsageError
 from acorn.folders import verify_folder
+from acorn.generate.engine import generate
+from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import Kind, train
@@ -63,9 +65,9 @@ def a_model(name: str, kind: Kind, padding: int = 0) -> GPT:
 
 @torch.no_grad()
 def greedy_choices(model: GPT, tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """What the contract's greedy decoding puts after each prefix of `ids`: the best token that is not reserved."""
+    """What greedy decoding puts after each prefix of `ids`: the best token that is neither reserved nor unknown."""
     logits = model(torch.tensor([ids]))[0]
-    logits[:, tokenizer.reserved_ids] = -torch.inf
+    logits[:, tokenizer.reserved_ids + ([] if tokenizer.unknown_id is None else [tokenizer.unknown_id])] = -torch.inf
     return logits.argmax(-1).tolist()
 
 
@@ -133,6 +135,22 @@ def test_the_pipeline_ends_at_the_separator(tmp_path: Path) -> None:
     pipeline = transformers.pipeline("text-generation", model=str(tmp_path / "final"))
     assert pipeline(PROMPT)[0]["generated_text"] == PROMPT
     assert pipeline(PROMPT, return_tensors=True)[0]["generated_token_ids"] == [*ids, tokenizer.separator_id]
+
+
+def test_transformers_does_not_write_the_unknown_token_either(tmp_path: Path) -> None:
+    """Where it is by far the likeliest, transformers writes what acorn writes: something else."""
+    model, tokenizer = a_model("gpt2", "wordpiece"), a_tokenizer("wordpiece")
+    with torch.no_grad():
+        model.final_norm.bias.fill_(1.0)
+        model.head.weight[tokenizer.unknown_id] = 9.0
+    write_model_folder(tmp_path / "final", model, tokenizer, "card")
+    ids = tokenizer.encode_prompt(PROMPT)
+    settings = SamplingSettings(12, greedy=True, ignore_eos=True)
+    (ours,) = generate(model, tokenizer, [PROMPT], settings)
+    auto_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    theirs = auto_model.generate(torch.tensor([ids]), max_new_tokens=12, min_new_tokens=12)[0].tolist()
+    assert tokenizer.unknown_id not in theirs[len(ids) :]
+    assert theirs[len(ids) :] == ours.new_ids
 
 
 @pytest.mark.parametrize(("name", "kind"), ALL)
@@ -221,10 +239,10 @@ def test_reserved_tokens_are_never_generated(tmp_path: Path) -> None:
     assert set(made).isdisjoint(tokenizer.reserved_ids)
 
 
-def test_no_reserved_tokens_no_suppression(tmp_path: Path) -> None:
+def test_without_reserved_tokens_the_unknown_one_alone_is_suppressed(tmp_path: Path) -> None:
     write_model_folder(tmp_path / "final", a_model("original", "wordpiece"), a_tokenizer("wordpiece"), "card")
     values = json.loads((tmp_path / "final" / "generation_config.json").read_text())
-    assert "suppress_tokens" not in values
+    assert values["suppress_tokens"] == [a_tokenizer("wordpiece").unknown_id]
     assert values["do_sample"] is False
 
 

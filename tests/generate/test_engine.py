@@ -8,13 +8,15 @@ import math
 from collections.abc import Callable
 
 import pytest
+import tokenizers
 import torch
+from tokenizers import models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.generate.engine import Generation, generate
-from acorn.generate.sampling import SamplingSettings
+from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -242,6 +244,47 @@ def test_reserved_and_padded_ids_are_never_drawn(
         assert int(model(torch.tensor([[0]]))[0, -1].argmax()) in forbidden
     drawn = set(generate(model, bpe, ["An"], settings)[0].new_ids)
     assert not drawn & forbidden
+
+
+@pytest.mark.parametrize("decoder", ["torch", "auto"])
+@pytest.mark.parametrize(
+    "settings", [greedy(30), SamplingSettings(max_new_tokens=60, seed=0, temperature=3.0)], ids=str
+)
+def test_the_unknown_token_is_drawn_only_when_asked_for(
+    random_model: Build, wordpiece: Tokenizer, settings: SamplingSettings, decoder: str
+) -> None:
+    """Even by a model that wants nothing else, as one that learned from much text that it cannot spell."""
+    assert wordpiece.unknown_id is not None
+    assert wordpiece.decode([wordpiece.unknown_id]) == ""
+    model = random_model("gpt2", wordpiece.vocab_size)
+    with torch.no_grad():  # the last activations are all ones, so a row's sum is its logit
+        model.final_norm.weight.zero_()
+        model.final_norm.bias.fill_(1.0)
+        model.head.weight[wordpiece.unknown_id] = 5.0
+    (result,) = generate(model, wordpiece, ["The"], settings, decoder=decoder)
+    assert wordpiece.unknown_id not in result.new_ids
+    asked = dataclasses.replace(settings, allow_unknown=True, greedy=True)
+    (result,) = generate(model, wordpiece, ["The"], asked, decoder=decoder)
+    assert set(result.new_ids) == {wordpiece.unknown_id}
+
+
+def test_an_unknown_token_that_ends_texts_too_may_be_drawn(chain_model: Build) -> None:
+    """As in GPT-2's vocabulary by some accounts: without it no text would ever end."""
+    backend = tokenizers.Tokenizer(models.WordLevel({"</s>": 0, "a": 1, "b": 2}, unk_token="</s>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.unknown_id == tokenizer.separator_id == 0
+    model = chain_model(3, {1: 2, 2: 0})
+    (result,) = generate(model, tokenizer, ["a"], SamplingSettings(greedy=True, max_new_tokens=9))
+    assert (result.new_ids, result.finish_reason) == ([2, 0], "eos")
+
+
+def test_a_lone_prompt_is_one_prompt(random_model: Build, bpe: Tokenizer) -> None:
+    """Not one prompt a letter."""
+    model = random_model("gpt2", bpe.vocab_size)
+    assert without_times(generate(model, bpe, "abc", greedy(4, seed=1))) == without_times(
+        generate(model, bpe, ["abc"], greedy(4, seed=1))
+    )
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(random_model: Build, bpe: Tokenizer) -> None:

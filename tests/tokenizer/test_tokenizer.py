@@ -131,6 +131,14 @@ def test_reserved_ids(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
     assert word_piece.pad_id == word_piece.separator_id
 
 
+def test_ids_that_are_not_drawn_unless_asked_for(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
+    """None of them gives text; a token that ends texts too stays."""
+    assert byte_level.unsampled_ids() == byte_level.reserved_ids
+    assert word_piece.unsampled_ids() == [word_piece.unknown_id]
+    assert all(word_piece.decode([token_id]) == "" for token_id in word_piece.unsampled_ids())
+    assert word_piece.unsampled_ids(ends=[word_piece.unknown_id]) == []
+
+
 def test_kinds_say_what_they_lose(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
     assert (byte_level.kind, byte_level.lossless, byte_level.unknown_id) == ("bpe", True, None)
     assert (word_piece.kind, word_piece.lossless, word_piece.unknown_id) == ("wordpiece", False, 0)

@@ -103,7 +103,7 @@ def fill_model_folder(
     values = to_config_json(config, special_ids)
     files = {
         MODEL_CONFIG: to_json({**values, "dtype": name_of_dtype, "torch_dtype": name_of_dtype}),
-        GENERATION_CONFIG: to_json(_generation_config(config, special_ids, tokenizer.reserved_ids)),
+        GENERATION_CONFIG: to_json(_generation_config(config, special_ids, tokenizer.unsampled_ids(ends))),
         TOKENIZER: tokenizer.to_json(),
         TOKENIZER_CONFIG: to_json(tokenizer.transformers_config(config.block_size)),
         CARD: card,
@@ -290,7 +290,7 @@ def without_padding(
 
 
 def _generation_config(
-    config: ModelConfig, special_ids: Mapping[str, Any], reserved_ids: Sequence[int]
+    config: ModelConfig, special_ids: Mapping[str, Any], unsampled_ids: Sequence[int]
 ) -> dict[str, Any]:
     """What transformers' generate() does when it is not told otherwise.
 
@@ -299,7 +299,7 @@ def _generation_config(
     values: dict[str, Any] = {**special_ids, "do_sample": False, "use_cache": True}
     if config.architecture != "modern":
         values["max_length"] = config.block_size
-    return {**values, "suppress_tokens": reserved_ids} if reserved_ids else values
+    return {**values, "suppress_tokens": unsampled_ids} if unsampled_ids else values
 
 
 def _weight_files(path: Path) -> list[str]:

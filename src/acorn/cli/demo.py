@@ -42,7 +42,7 @@ def _write_texts(folder: Path) -> None:
     """A few texts of the finished model, the same for equal weights."""
     from acorn.checkpoint.load import load
     from acorn.generate.engine import generate
-    from acorn.generate.sampling import SamplingSettings
+    from acorn.generate.settings import SamplingSettings
 
     loaded = load(folder)
     settings = SamplingSettings(max_new_tokens=80, temperature=0.8, top_k=50, seed=1, ignore_eos=True)

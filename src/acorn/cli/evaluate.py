@@ -115,7 +115,7 @@ def _score_tasks(
 ) -> dict[str, Any]:
     from acorn.evaluate.harness import evaluate_tasks
     from acorn.generate.engine import generate
-    from acorn.generate.sampling import SamplingSettings
+    from acorn.generate.settings import SamplingSettings
 
     def write(prompts: Any, new_tokens: int, stop: tuple[str, ...], sampling: dict[str, Any]) -> list[list[int]]:
         settings = SamplingSettings(new_tokens, **{"temperature": 1.0, "top_k": 0, "seed": 0, **sampling}, stop=stop)

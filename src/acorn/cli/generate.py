@@ -50,7 +50,7 @@ def generate(
     from acorn.checkpoint.load import load
     from acorn.generate.engine import check_decoder
     from acorn.generate.engine import generate as generate_text
-    from acorn.generate.sampling import SamplingSettings
+    from acorn.generate.settings import SamplingSettings
     from acorn.model.int8 import round_to_int8
     from acorn.report.terminal import TaskProgress
     from acorn.runtime.device import runtime_for_inference

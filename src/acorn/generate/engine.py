@@ -18,7 +18,8 @@ from torch import Tensor
 
 from acorn.errors import InputError, UsageError
 from acorn.generate.native import NativeDecoder, native_decoder
-from acorn.generate.sampling import SamplingSettings, generator_for, next_token
+from acorn.generate.sampling import generator_for, next_token
+from acorn.generate.settings import SamplingSettings
 from acorn.generate.streaming import TextStream
 from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
@@ -64,7 +65,7 @@ class Generation:
 def generate(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: Sequence[str | list[int]],
+    prompts: str | Sequence[str | list[int]],
     settings: SamplingSettings,
     *,
     end_ids: Sequence[int] = (),
@@ -81,7 +82,7 @@ def generate(
     evaluation, and is left as it was.
 
     Args:
-        prompts: texts, or ids that are given to the model as they are.
+        prompts: texts, or ids that are given to the model as they are; a lone text stands for a list of one.
         end_ids: tokens beside the separator with which a text ends.
         batch_size: prompts side by side.
         strict: refuse a prompt longer than the context instead of keeping its end.
@@ -104,6 +105,7 @@ def generate(
             mend="use the tokenizer that the model was trained with",
         )
     check_decoder(decoder)
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     sequences = []
     for index, prompt in enumerate(prompts):
@@ -117,7 +119,9 @@ def generate(
         prompt = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
     ends = frozenset({tokenizer.separator_id, *end_ids})
-    run = _Run(model, tokenizer, settings, ends, on_text or (lambda index, piece: None), note, decoder, int8)
+    unsampled = tokenizer.reserved_ids if settings.allow_unknown else tokenizer.unsampled_ids(ends)
+    banned = [*unsampled, *range(tokenizer.vocab_size, model.config.vocab_size)]  # rows that no token stands for
+    run = _Run(model, settings, ends, banned, on_text or (lambda index, piece: None), note, decoder, int8)
     was_training = model.training
     model.eval()
     try:
@@ -215,9 +219,9 @@ class _Run:
     def __init__(
         self,
         model: GPT,
-        tokenizer: Tokenizer,
         settings: SamplingSettings,
         ends: frozenset[int],
+        banned: Sequence[int],
         on_text: Callable[[int, str], None],
         note: Callable[[str], None],
         decoder: str,
@@ -231,8 +235,7 @@ class _Run:
         kind = self.device.type
         # Keys and values as the layers make them, so that the cache is not converted at every token.
         self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.head.weight.dtype
-        padding = range(tokenizer.vocab_size, model.config.vocab_size)  # rows that no token stands for
-        self.banned = torch.tensor([*tokenizer.reserved_ids, *padding], dtype=torch.long, device=self.device)
+        self.banned = torch.tensor(banned, dtype=torch.long, device=self.device)
         self.has_slid = False
         self.native = self._native(decoder, int8)
         if int8:  # it rounds more than this does, and memory sets the pace

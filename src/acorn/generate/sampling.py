@@ -10,75 +10,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from acorn.errors import DamageError, UsageError
-
-COLDEST = 1e-5
-"""Temperatures below this are greedy: logits divided by them leave fp32's range."""
+from acorn.errors import DamageError
+from acorn.generate.settings import SamplingSettings
 
 NUCLEUS_FLOORS = (1e-3, 1e-5, 0.0)
 """Least probabilities of the entries among which top-p looks, one after the other: sorting a whole vocabulary takes
 longer than all other filters together."""
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How text is drawn.
-
-    Attributes:
-        max_new_tokens: tokens to draw at most.
-        temperature: logits are divided by it; 0: greedy.
-        top_k: only the k most likely tokens; 0, or more than the vocabulary: all.
-        top_p: only the most likely tokens that together reach this probability; 1: all.
-        min_p: only tokens at least this share as likely as the most likely one; 0: all.
-        repetition_penalty: makes tokens that were already there less likely; 1: no penalty.
-        seed: equal seeds give equal text; None: another one each time.
-        greedy: always the most likely token.
-        stop: the text ends before the first of these strings.
-        ignore_eos: go on after the document separator.
-
-    Raises:
-        UsageError: a value without meaning.
-    """
-
-    max_new_tokens: int = 200
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    greedy: bool = False
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        # Each test is written so that NaN fails it.
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
-        _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 (greedy) or more, and finite")
-        _require(self.top_k >= 0, "top_k", self.top_k, "0 (all tokens) or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, and 1 (all tokens) or less")
-        _require(0 <= self.min_p < 1, "min_p", self.min_p, "0 (all tokens) or more, and below 1")
-        _require(
-            0 < self.repetition_penalty < math.inf,
-            "repetition_penalty",
-            self.repetition_penalty,
-            "above 0 and finite (1: no penalty)",
-        )
-        _require("" not in self.stop, "stop", "an empty string", "a string of at least one character")
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.greedy or self.temperature < COLDEST
-
-
-def _require(fits: bool, name: str, value: object, meaning: str) -> None:
-    if not fits:
-        raise UsageError(f"{name} cannot be {value}.", where=name, mend=f"give {meaning}")
 
 
 def generator_for(seed: int, index: int) -> torch.Generator:
@@ -106,7 +47,7 @@ def next_token(
         ids (B,), on the CPU.
 
     Raises:
-        DamageError: logits are not finite.
+        DamageError: logits, or scores after the repetition penalty, are not finite.
     """
     scores = allowed_scores(logits, seen, settings, banned)
     if settings.is_greedy:
@@ -129,7 +70,7 @@ def allowed_scores(
     logits: Tensor, seen: Sequence[Sequence[int]], settings: SamplingSettings, banned: Tensor | None
 ) -> Tensor:
     """Logits (B, V) in fp32 after the repetition penalty, with -inf for banned ids."""
-    if not all(map(math.isfinite, logits.amax(-1).tolist())):  # the largest is NaN where any is
+    if not _are_finite(logits):
         raise DamageError(
             "The model's logits are not finite numbers.",
             where="the weights of the model, or the precision it computes in",
@@ -141,10 +82,21 @@ def allowed_scores(
     if settings.repetition_penalty != 1:
         scores = scores.clone()
         for row, ids in zip(scores, seen, strict=True):
-            index = torch.tensor(sorted(set(ids)), device=scores.device)
+            index = torch.tensor(sorted(set(ids)), dtype=torch.long, device=scores.device)
             old = row[index]
             row[index] = torch.where(old < 0, old * settings.repetition_penalty, old / settings.repetition_penalty)
+        if not _are_finite(scores):
+            raise DamageError(
+                f"With repetition_penalty {settings.repetition_penalty}, the scores are not finite numbers.",
+                where="repetition_penalty",
+                mend="give a value nearer to 1 (no penalty)",
+            )
     return scores
+
+
+def _are_finite(scores: Tensor) -> bool:
+    """Whether the largest of each row (B, V) is a finite number; it is NaN where any of its row is."""
+    return all(map(math.isfinite, scores.amax(-1).tolist()))
 
 
 def candidates(scores: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:

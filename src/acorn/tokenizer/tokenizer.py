@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,16 @@ class Tokenizer:
         """What the normaliser leaves of `text`, before it is cut into tokens."""
         normalizer = self._backend.normalizer
         return normalizer.normalize_str(text) if normalizer else text
+
+    def unsampled_ids(self, ends: Collection[int] = ()) -> list[int]:
+        """Ids that are not to be drawn unless asked for, since no text is decoded from them: reserved ones, and the
+        unknown token.
+
+        Args:
+            ends: ids that end a text; in some vocabularies the unknown token is one of them, and may be drawn.
+        """
+        unknown = {self.unknown_id} if self.unknown_id is not None else set()
+        return sorted({*self.reserved_ids, *unknown} - {self.separator_id, *ends})
 
     def is_byte(self, token_id: int) -> bool:
         """Whether the token is one byte whose character is only known with its neighbours."""

@@ -19,7 +19,7 @@ from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError, DivergedError, StoppedError
 from acorn.evaluate.validation import score
 from acorn.generate.engine import generate
-from acorn.generate.sampling import SamplingSettings
+from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.progress import Progress

@@ -1,0 +1,86 @@
+"""Sampling settings: names, values, and the precision that values are used in."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acorn.errors import UsageError
+from acorn.generate.settings import SamplingSettings, in_fp32
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", 1e39),  # finite, but not in fp32
+        ("temperature", "warm"),
+        ("top_p", 0.0),
+        ("top_p", -1.0),
+        ("top_p", 1.0001),
+        ("top_p", math.nan),
+        ("top_p", 1e-46),  # above 0, but not in fp32
+        ("top_k", -1),
+        ("top_k", 2.5),
+        ("top_k", True),
+        ("min_p", -0.01),
+        ("min_p", 1.0),
+        ("min_p", math.nan),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", -2.0),
+        ("repetition_penalty", math.nan),
+        ("repetition_penalty", math.inf),
+        ("repetition_penalty", 1e-45),
+        ("repetition_penalty", 1e-46),
+        ("repetition_penalty", 1e39),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 10.5),  # no count of tokens ever equals it
+        ("max_new_tokens", None),
+        ("seed", 1.5),
+        ("greedy", "no"),
+        ("stop", ("", "x")),
+        ("stop", ""),
+        ("stop", [1]),
+        ("stop", 1),
+    ],
+)
+def test_values_without_meaning_are_refused(name: str, value: Any) -> None:
+    """Fault 55: the message names the setting and what it may be."""
+    with pytest.raises(UsageError, match=f"^{name} cannot be ") as caught:
+        SamplingSettings(**{name: value})
+    assert caught.value.mend.startswith("give ")
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.2e-38, 1e-45, 1e-46, 3.4e38, 0.1, 1 / 3])
+def test_single_precision_is_that_of_numpy(value: float) -> None:
+    assert in_fp32(value) == float(np.float32(value))
+    assert in_fp32(-1e300) == -math.inf
+
+
+def test_a_lone_stop_string_is_one_string() -> None:
+    assert SamplingSettings(stop="end").stop == SamplingSettings(stop=["end"]).stop == ("end",)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    settings = SamplingSettings(max_new_tokens=np.int64(3), temperature=np.float32(0.5), seed=np.int32(1))  # type: ignore[arg-type]
+    assert (settings.max_new_tokens, settings.temperature, settings.seed) == (3, 0.5, 1)
+
+
+def test_a_wrong_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"'temprature'; did you mean temperature\?") as caught:
+        SamplingSettings(temprature=1.0)  # type: ignore[call-arg]
+    assert "max_new_tokens" in caught.value.mend
+    with pytest.raises(UsageError, match=r"did you mean stop\?"):
+        dataclasses.replace(SamplingSettings(), stopp="x")
+
+
+def test_settings_can_be_copied() -> None:
+    settings = SamplingSettings(seed=3, stop=("a",))
+    assert copy.deepcopy(settings) == copy.copy(settings) == settings
