@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from acorn.cli import config, data, demo, evaluate, export, generate, plan, presets, pretrain, report, tokenizer, verify
+from acorn.cli.usage import Verbs
 
 app = typer.Typer(
     name="acorn",
+    cls=Verbs,
     help="Grow a language model from scratch out of your own text.",
     no_args_is_help=True,
     add_completion=False,

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from acorn.cli.output import print_facts, print_json
+from acorn.cli.usage import Verbs
 from acorn.errors import UsageError
 
-app = typer.Typer(help="Turn text into token shards, or check them.", no_args_is_help=True)
+app = typer.Typer(cls=Verbs, help="Turn text into token shards, or check them.", no_args_is_help=True)
 
 
 @app.command()

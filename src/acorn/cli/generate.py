@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acorn.cli.output import print_json
+from acorn.cli.output import check_stdout, print_json
+from acorn.generate.settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from acorn.generate.engine import Generation
 
 
 def generate(
@@ -18,18 +23,29 @@ def generate(
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="P", help="What the text begins with (repeat for several).")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most.")] = 200,
-    temperature: Annotated[float, typer.Option(help="Below 1: safer; above 1: wilder; 0: greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Only the K likeliest tokens; 0: all.")] = 50,
-    top_p: Annotated[float, typer.Option(help="Only the likeliest tokens that reach this probability; 1: all.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Only tokens this share as likely as the likeliest; 0: all.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most.")] = SamplingSettings.max_new_tokens,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1: safer; above 1: wilder; 0: greedy.")
+    ] = SamplingSettings.temperature,
+    top_k: Annotated[int, typer.Option(help="Only the K likeliest tokens; 0: all.")] = SamplingSettings.top_k,
+    top_p: Annotated[
+        float, typer.Option(help="Only the likeliest tokens that reach this probability; 1: all.")
+    ] = SamplingSettings.top_p,
+    min_p: Annotated[
+        float, typer.Option(help="Only tokens this share as likely as the likeliest; 0: all.")
+    ] = SamplingSettings.min_p,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: repeat less.")
+    ] = SamplingSettings.repetition_penalty,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="S", help="End before this string (repeat for several).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Equal seeds give equal text.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the end of a document.")] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="May draw [UNK], which stands for no text (WordPiece).")
+    ] = False,
     checkpoint: Annotated[
         str | None,
         typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
@@ -50,7 +66,6 @@ def generate(
     from acorn.checkpoint.load import load
     from acorn.generate.engine import check_decoder
     from acorn.generate.engine import generate as generate_text
-    from acorn.generate.settings import SamplingSettings
     from acorn.model.int8 import round_to_int8
     from acorn.report.terminal import TaskProgress
     from acorn.runtime.device import runtime_for_inference
@@ -66,7 +81,9 @@ def generate(
         greedy,
         tuple(stop or ()),
         ignore_eos,
+        allow_unknown,
     )
+    check_stdout()
     prompts = [*(prompt or []), *(more or [])] or [""]
     runtime = runtime_for_inference(device, precision)
     check_decoder(decoder)
@@ -97,8 +114,8 @@ def generate(
             decoder=decoder,
             int8=precision == "int8",
         )
-    if not as_json and not any(result.new_ids[1:] for result in results):
-        progress.note("The model ended the text at once. Try another --seed, a prompt, or --ignore-eos.")
+    for note in [] if as_json else _notes_on_empty(results):
+        progress.note(note)
     if as_json:
         objects = [dataclasses.asdict(result) for result in results]
         print_json(objects[0] if len(objects) == 1 else {"results": objects})
@@ -106,3 +123,19 @@ def generate(
         print("" if written else prompts[0])
     else:
         print("\n\n".join(f"{result.prompt}{result.completion}" for result in results))
+
+
+def _notes_on_empty(results: Sequence[Generation]) -> list[str]:
+    """Why nothing was written, for texts that ended before their first character."""
+    ended = sum(result.finish_reason == "eos" and len(result.new_ids) == 1 for result in results)
+    stopped = sum(result.finish_reason == "stop" and not result.completion for result in results)
+
+    def of(n: int) -> str:
+        return f" of {n} of the {len(results)} prompts" if len(results) > 1 else ""
+
+    notes = []
+    if ended:
+        notes.append(f"The model ended the text{of(ended)} at once. Try another --seed, a prompt, or --ignore-eos.")
+    if stopped:
+        notes.append(f"The text{of(stopped)} begins with a string of --stop, so nothing is left of it.")
+    return notes

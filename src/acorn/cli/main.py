@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from acorn.cli.stdout import ReaderGoneError, occupy_closed_files, open_stdout
+
 _OUT_OF_MEMORY = """\
 acorn: Out of memory.
   where:   this process, to which the system gives no more
@@ -32,8 +34,10 @@ def main() -> None:
 
 def _main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    occupy_closed_files()
     if sys.stderr is None:  # closed by whoever started us; print() would turn to stdout
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the program
+    sys.stdout = open_stdout()
     _catch_signals(_stop)
     if "OMP_WAIT_POLICY" not in os.environ:  # which it would overrule
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
@@ -42,14 +46,16 @@ def _main() -> None:
     from typer.exceptions import TyperException
 
     from acorn.cli.app import app
+    from acorn.cli.usage import usage_error
     from acorn.errors import AcornError
 
     try:
         code = app(arguments, prog_name="acorn", standalone_mode=False)
+        sys.stdout.flush()
     except AcornError as error:
         _leave(f"acorn: {error}", error.exit_code)
     except TyperException as error:
-        _leave(f"acorn: {error.format_message()}", 2)
+        _leave(f"acorn: {usage_error(error)}", 2)
     except (KeyboardInterrupt, typer.Abort):
         _leave("acorn: stopped.", 130)
     except MemoryError:
@@ -58,9 +64,7 @@ def _main() -> None:
         if not any(sign in str(error) for sign in _TORCH_OUT_OF_MEMORY):
             raise
         _leave(_OUT_OF_MEMORY, 6)
-    except BrokenPipeError:
-        # Whoever read our output has gone; what is still in the buffer has nowhere to go either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGoneError:
         sys.exit(0)
     except OSError as error:
         where = f"\n  where:   {error.filename}" if error.filename else ""
@@ -81,6 +85,10 @@ def _leave(message: str, code: int) -> None:
         import traceback
 
         traceback.print_exc()
+    with contextlib.suppress(
+        Exception
+    ):  # the error is told; that some output before it was lost as well is nothing new
+        sys.stdout.flush()
     with contextlib.suppress(OSError):  # a full disk behind stderr
         print(message, file=sys.stderr, flush=True)
     sys.exit(code)

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """Exactly one JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """Exactly one JSON object on stdout; in JSON's own escapes where stdout's encoding does not have its characters."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    print(text)
+
+
+def check_stdout() -> None:
+    """Before long work whose result goes to stdout alone.
+
+    Raises:
+        ResourceError: stdout is closed.
+    """
+    print(end="")
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from acorn.cli.output import print_facts, print_json
+from acorn.cli.usage import Verbs
 from acorn.errors import UsageError
 
-app = typer.Typer(help="Train a tokenizer, or look into one.", no_args_is_help=True)
+app = typer.Typer(cls=Verbs, help="Train a tokenizer, or look into one.", no_args_is_help=True)
 
 MEASURED_DOCUMENTS = 2000
 """Held-out documents that the report of a new tokenizer is measured on."""

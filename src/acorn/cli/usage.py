@@ -1,0 +1,108 @@
+"""Wrong commands and options: what was meant, and where to look."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from acorn.errors import UsageError
+
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "check": ("verify", "data verify"),
+    "compare": ("report",),
+    "complete": ("generate",),
+    "convert": ("export",),
+    "eval": ("evaluate",),
+    "help": ("--help",),
+    "infer": ("generate",),
+    "info": ("report", "plan", "tokenizer inspect"),
+    "inspect": ("tokenizer inspect", "report"),
+    "new": ("pretrain",),
+    "predict": ("generate",),
+    "prepare": ("data prepare",),
+    "resume": ("pretrain",),
+    "run": ("pretrain", "generate"),
+    "sample": ("generate",),
+    "score": ("evaluate",),
+    "show": ("report", "tokenizer inspect"),
+    "stats": ("report", "plan"),
+    "status": ("report", "verify"),
+    "summary": ("report", "plan"),
+    "test": ("evaluate", "verify"),
+    "tokenize": ("tokenizer inspect", "data prepare"),
+    "train": ("pretrain", "tokenizer train"),
+    "validate": ("evaluate", "verify"),
+    "version": ("--version",),
+}
+"""What other programs call it -> what it is here."""
+
+MOST_NAMED = 3
+"""Commands or options that an answer names as what may have been meant."""
+
+
+class Verbs(TyperGroup):
+    """A group of commands that answers to a wrong one with the nearest."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            own = ctx.command_path.partition(" ")[2]  # below acorn: empty, or "tokenizer"
+            near = [f"{ctx.command_path} {command}" for command in nearest_commands(name, self, own)]
+            every = ", ".join(self.list_commands(ctx))
+            raise UsageError(
+                f"No such command {name!r}" + (f"; did you mean {_or(near)}?" if near else "."),
+                where=f"{ctx.command_path} {name}",
+                mend=f"choose one of {every}; {ctx.command_path} --help says what each does",
+            )
+        return super().resolve_command(ctx, args)
+
+
+def nearest_commands(name: str, group: TyperGroup, path: str = "") -> list[str]:
+    """The commands that `name` may stand for, the most likely first; those of inner groups as `data verify`.
+
+    Args:
+        path: of the group, below `acorn`.
+    """
+    commands = dict.fromkeys(_commands(group))
+    prefix = f"{path} " if path else ""
+    known = [command.removeprefix(prefix) for command in OTHER_NAMES.get(name.lower(), ()) if prefix in f"{command} "]
+    found = [command for command in known if command in commands or command.startswith("--")]
+    words = {word: command for command in reversed(commands) for word in (command, command.split()[-1])}
+    near = difflib.get_close_matches(name.lower(), list(words), n=MOST_NAMED)
+    begun = [command for word, command in words.items() if len(name) > 1 and word.startswith(name.lower())]
+    return found or list(dict.fromkeys([*begun, *(words[word] for word in near)]))[:MOST_NAMED]
+
+
+def _commands(group: TyperGroup) -> list[str]:
+    """Every command of a group, those of inner groups with their path."""
+    names: list[str] = []
+    for name, command in group.commands.items():
+        names.append(name)
+        if isinstance(command, TyperGroup):
+            names += [f"{name} {inner}" for inner in _commands(command)]
+    return names
+
+
+def _or(names: list[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+
+
+def usage_error(error: TyperException) -> UsageError:
+    """What typer says about arguments, with the command, and the option that was meant."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "acorn"
+    option = getattr(error, "option_name", None)
+    mend = f"{command} --help shows what it takes"
+    if option is None or not hasattr(error, "possibilities"):
+        return UsageError(error.format_message(), where=command, mend=mend)
+    options = [name for parameter in context.command.params for name in parameter.opts] if context else []
+    near = difflib.get_close_matches(option, [name for name in options if name.startswith("--")], n=MOST_NAMED)
+    if "." in option:
+        mend = f"settings are written without dashes: {option.lstrip('-')}=VALUE; {mend}"
+    what = f"No such option: {option}" + (f"; did you mean {_or(near)}?" if near else "")
+    return UsageError(what, where=command, mend=mend)
