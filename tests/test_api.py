@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_line import run_acorn
 
 import acorn
+from acorn.cli import generate as verb
 
 SMALL = [
     "tokenizer.vocab_size=300",
@@ -43,6 +48,92 @@ def test_the_tutorials_path(corpus: Path, tmp_path: Path) -> None:
     stopped = model.generations(["Line", "Of"], max_new_tokens=30, seed=1, stop="e", ignore_eos=True)
     assert [generation.prompt for generation in stopped] == ["Line", "Of"]
     assert all("e" not in generation.completion for generation in stopped)
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> acorn.Run:
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    return acorn.pretrain("small", [f"data.source={corpus}", *SMALL], out, quiet=True)
+
+
+@pytest.fixture
+def model(run: acorn.Run) -> acorn.LanguageModel:
+    return acorn.load(run.folder)
+
+
+def test_python_and_the_command_have_one_set_of_defaults() -> None:
+    """Names and values of the command's options, of generate's parameters and of the settings are equal."""
+    fields = {field.name: field.default for field in dataclasses.fields(acorn.SamplingSettings)}
+    assert (fields["temperature"], fields["top_k"], fields["max_new_tokens"]) == (0.8, 50, 200)
+    signature = inspect.signature(acorn.LanguageModel.generate, eval_str=True)
+    named = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert {name: parameter.default for name, parameter in named.items()} == fields
+    assert all(parameter.annotation not in (Any, p.empty) for parameter in named.values() for p in [parameter])
+    command = inspect.signature(verb.generate)
+    assert {name: command.parameters[name].default or value for name, value in fields.items()} == fields
+
+
+def test_text_is_drawn_alike_by_python_and_the_command(model: acorn.LanguageModel, run: acorn.Run) -> None:
+    done = run_acorn("generate", run.folder, "--prompt", "Line 1", "--seed", 3, "--max-new-tokens", 20)
+    assert done.returncode == 0, done.stderr
+    assert model.generate("Line 1", seed=3, max_new_tokens=20) + "\n" == done.stdout
+
+
+def test_a_wrong_setting_is_refused_with_the_nearest(model: acorn.LanguageModel) -> None:
+    with pytest.raises(acorn.AcornError, match="'temprature'; did you mean temperature") as caught:
+        model.generate("Line", temprature=1.0)
+    assert caught.value.exit_code == 2
+    with pytest.raises(acorn.AcornError, match="did you mean max_new_tokens"):
+        model.generations(["Line"], max_tokens=3)
+    with pytest.raises(acorn.AcornError, match=r"top_k cannot be 2\.5"):
+        model.generate("Line", top_k=2.5)
+    with pytest.raises(acorn.AcornError, match="stop cannot be 5"):
+        model.generate("Line", stop=5)
+
+
+def test_settings_are_given_as_a_value_or_by_name(model: acorn.LanguageModel) -> None:
+    settings = acorn.SamplingSettings(max_new_tokens=9, seed=2, ignore_eos=True)
+    whole = model.generate("Line", max_new_tokens=9, seed=2, ignore_eos=True)
+    (given,) = model.generations("Line", settings)  # one prompt, not four
+    (named,) = model.generations(["Line"], seed=2, max_new_tokens=9, ignore_eos=True)
+    (changed,) = model.generations(["Line"], settings, max_new_tokens=4)
+    assert given.text == named.text == whole
+    assert changed.new_ids == given.new_ids[:4]
+
+
+def test_a_lone_string_is_a_list_of_one(corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not a source or an override a letter: `/` and `.` would be read as folders."""
+    monkeypatch.chdir(tmp_path)
+    wanted = acorn.Tokenizer.train([str(corpus)], vocab_size=290)
+    for sources in (str(corpus), corpus, [corpus]):
+        tokenizer = acorn.Tokenizer.train(sources, vocab_size=290)
+        assert tokenizer.fingerprint == wanted.fingerprint
+    assert wanted.encode_documents("Line 7") == wanted.encode_documents(["Line 7"])
+    assert wanted.measure("Line 7 of 49.") == wanted.measure(["Line 7 of 49."])
+    with pytest.raises(acorn.AcornError, match="No text is named"):  # it was taken: the preset alone has a length too
+        acorn.pretrain("small", "train.steps=5")
+    with pytest.raises(acorn.AcornError, match=r"did you mean train\.steps"):
+        acorn.pretrain("small", "train.stepz=5")
+
+
+@pytest.mark.parametrize("sources", [[], "", [""], ["", "a.txt"]])
+def test_an_empty_source_is_refused(sources: list[str] | str, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not the current folder, which holds a text here."""
+    monkeypatch.chdir(corpus.parent)
+    with pytest.raises(acorn.AcornError, match=r"names no text|No text is named") as caught:
+        acorn.Tokenizer.train(sources, vocab_size=290)
+    assert caught.value.exit_code == 2
+
+
+def test_advice_about_a_text_can_be_followed(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"body": "line {n} of {n * n}"}}\n' for n in range(200)))
+    with pytest.raises(acorn.AcornError, match="it has 'body'") as caught:
+        acorn.Tokenizer.train(path)
+    assert "set data.text_field" in caught.value.mend
+    assert acorn.Tokenizer.train(path, vocab_size=290, overrides="data.text_field=body").vocab_size == 290
+    with pytest.raises(acorn.AcornError, match=r"data\.text_feld; did you mean data\.text_field"):
+        acorn.Tokenizer.train(path, overrides=["data.text_feld=body"])
 
 
 def test_errors_are_acorns_own(tmp_path: Path) -> None:

@@ -151,8 +151,8 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 @given(
     name=st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=10),
-    sources=st.lists(text, max_size=3),
-    lr=st.floats(0, 1e6, allow_nan=False),
+    sources=st.lists(text.filter(bool), max_size=3),
+    lr=st.floats(0, 1e6, width=32, allow_subnormal=False),
     seed=st.integers(0, 2**63 - 1),
     compiled=st.sampled_from(["auto", True, False]),
 )
@@ -166,6 +166,17 @@ def test_toml_gives_the_same_config_back(tmp_path_factory, name, sources, lr, se
     }
     config = build_config(values, "here")
     assert build_config(tomllib.loads(to_toml(config)), "there") == config
+
+
+@pytest.mark.parametrize("key", ["source", "valid_source", "test_source"])
+def test_empty_strings_among_sources(key: str) -> None:
+    """Alone it says that nothing is named; in a list it would stand for the current folder."""
+    assert getattr(load_config(None, [f"data.{key}="]).data, key) == ()
+    assert getattr(load_config(None, f'data.{key}=""').data, key) == ()
+    for value in ('[""]', '["", "a.txt"]', '["a.txt", ""]'):
+        with pytest.raises(UsageError, match=f'data.{key}: "" in a list names no text'):
+            load_config(None, [f"data.{key}={value}"])
+    assert load_config(None, ['train.sample_prompts=["", "A"]']).train.sample_prompts == ("", "A")
 
 
 def test_differences_and_changes() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never, cast
 
 from acorn.checkpoint.load import load as load_model
-from acorn.config_files import build_config, load_config
+from acorn.config_files import build_config, load_config, with_overrides
 from acorn.errors import AcornError
 from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
@@ -20,7 +22,9 @@ from acorn.tokenizer.training import train
 from acorn.train import pretrain as training
 from acorn.train.pretrain import PretrainResult as Run
 
-__all__ = ["AcornError", "LanguageModel", "Run", "Tokenizer", "load", "pretrain"]
+__all__ = ["AcornError", "LanguageModel", "Run", "SamplingSettings", "Tokenizer", "load", "pretrain"]
+
+Source = str | os.PathLike[str]
 
 
 class Tokenizer(tokenizers.Tokenizer):
@@ -29,23 +33,35 @@ class Tokenizer(tokenizers.Tokenizer):
     @classmethod
     def train(
         cls,
-        sources: Sequence[str],
+        sources: Source | Sequence[Source],
         *,
         kind: Literal["wordpiece", "bpe"] = "bpe",
         vocab_size: int = 8192,
         clean: Literal["none", "wikitext"] = "none",
+        overrides: str | Sequence[str] = (),
     ) -> Tokenizer:
         """Trains on the training share of `sources` (files, globs, folders, `hf:...`, `bundled:wikitext-2`).
 
+        Args:
+            sources: a lone one stands for a list of one.
+            overrides: settings of `data`, such as `data.text_field=body`.
+
         Raises:
-            UsageError, InputError: as `acorn tokenizer train`.
+            UsageError: a source, a setting or a size is wrong.
+            InputError: there is no text, or it cannot be read as it is.
         """
-        texts = TextSplits.open(build_config({"data": {"source": list(sources), "clean": clean}}, "the arguments").data)
+        names = [sources] if isinstance(sources, str | os.PathLike) else sources
+        values = {
+            "data": {"source": [os.fspath(name) for name in names], "clean": clean},
+            "tokenizer": {"kind": kind, "vocab_size": vocab_size},
+        }
+        config = with_overrides(build_config(values, "the arguments"), overrides, "acorn tokenizer train")
+        texts = TextSplits.open(config.data)
         trained = train(
             lambda: (document.text for document in texts.documents("train")),
-            kind,
-            vocab_size,
-            entries=texts.entries(kind),
+            config.tokenizer.kind,
+            config.tokenizer.vocab_size,
+            entries=texts.entries(config.tokenizer.kind),
         )
         tokenizer = cls.from_json(trained.to_json())
         assert isinstance(tokenizer, cls)
@@ -64,27 +80,78 @@ class LanguageModel:
     def __init__(self, model: GPT, tokenizer: tokenizers.Tokenizer, end_ids: Sequence[int] = ()) -> None:
         self.model, self.tokenizer, self.end_ids = model, tokenizer, tuple(end_ids)
 
-    def generate(self, prompt: str = "", **settings: Any) -> str:
-        """`prompt` and what the model writes after it. Settings are those of `SamplingSettings`."""
-        return self.generations([prompt], **settings)[0].text
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = SamplingSettings.max_new_tokens,
+        temperature: float = SamplingSettings.temperature,
+        top_k: int = SamplingSettings.top_k,
+        top_p: float = SamplingSettings.top_p,
+        min_p: float = SamplingSettings.min_p,
+        repetition_penalty: float = SamplingSettings.repetition_penalty,
+        seed: int | None = SamplingSettings.seed,
+        greedy: bool = SamplingSettings.greedy,
+        stop: str | Sequence[str] = SamplingSettings.stop,
+        ignore_eos: bool = SamplingSettings.ignore_eos,
+        allow_unknown: bool = SamplingSettings.allow_unknown,
+        **unknown: Never,
+    ) -> str:
+        """`prompt` and what the model writes after it, drawn as `acorn generate` draws it by default.
 
-    def generations(self, prompts: Sequence[str], **settings: Any) -> list[Generation]:
-        """Several prompts at once, each with its ids, its reason to end and its timing."""
-        if isinstance(settings.get("stop"), str | list):
-            stop = settings["stop"]
-            settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        return generate(self.model, self.tokenizer, list(prompts), SamplingSettings(**settings), end_ids=self.end_ids)
+        Args:
+            max_new_tokens, temperature, ...: as in `SamplingSettings`.
+            unknown: none; a wrong name comes here, to be answered with the nearest.
+
+        Raises:
+            UsageError: a setting has another name, or its value no meaning.
+            InputError: the prompt cannot be encoded.
+            DamageError: the model gives numbers that are not finite.
+        """
+        settings = SamplingSettings(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            greedy=greedy,
+            stop=cast(tuple[str, ...], stop),  # which it is made there
+            ignore_eos=ignore_eos,
+            allow_unknown=allow_unknown,
+            **unknown,
+        )
+        return self.generations(prompt, settings)[0].text
+
+    def generations(
+        self, prompts: str | Sequence[str], settings: SamplingSettings | None = None, **changes: Any
+    ) -> list[Generation]:
+        """Several prompts at once, each with its ids, its reason to end and its timing.
+
+        Args:
+            prompts: a lone one stands for a list of one.
+            settings: how text is drawn; None: the defaults.
+            changes: settings by name, instead of those in `settings`.
+
+        Raises:
+            UsageError, InputError, DamageError: for what `generate` raises them.
+        """
+        settings = dataclasses.replace(settings or SamplingSettings(), **changes)
+        return generate(self.model, self.tokenizer, prompts, settings, end_ids=self.end_ids)
 
 
 def pretrain(
     config: str | Path,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     out: str | Path | None = None,
     *,
     resume: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Trains a model: a preset's name or TOML file, `key=value` overrides, the run folder (by default runs/<name>).
+
+    A lone override stands for a list of one.
 
     Progress is shown on stderr, unless `quiet`.
 

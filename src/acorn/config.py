@@ -8,9 +8,10 @@ files, and overrides, are in `config_files.py`.
 from __future__ import annotations
 
 import codecs
+import struct
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 def _as_tuple(value: object) -> object:
@@ -21,8 +22,13 @@ def _as_tuple(value: object) -> object:
 
 
 def _as_sources(value: object) -> object:
-    """As `_as_tuple`, and an empty string names nothing."""
-    return () if value == "" else _as_tuple(value)
+    """As `_as_tuple`, and a lone empty string names nothing; among others it would be the current folder."""
+    if value == "":
+        return ()
+    sources = _as_tuple(value)
+    if isinstance(sources, tuple) and "" in sources:
+        raise ValueError('"" in a list names no text; leave it out, or write "." for the current folder')
+    return sources
 
 
 MOST_LAYERS, WIDEST, LONGEST, MOST_ENTRIES, LARGEST_BATCH = 2**11, 2**17, 2**24, 2**24, 2**24
@@ -34,6 +40,14 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(_as_sources)]
 def _current_architecture(name: object) -> object:
     """`original` was called `seed` at first; configs and runs of that time are still read."""
     return "original" if name == "seed" else name
+
+
+SMALLEST_SINGLE, LARGEST_SINGLE = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+"""Of numbers in single precision (fp32) with all their digits. Smaller ones may count as 0, and are divided by."""
+
+
+def _in_single_precision(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def _is_unicode(text: str) -> bool:
@@ -55,6 +69,22 @@ class Section(BaseModel):
                 raise ValueError("whole numbers are below 2^63")
             if isinstance(part, str) and not _is_unicode(part):
                 raise ValueError(f"{part!r} is not Unicode text; rename the file, or name it by a glob")
+        return value
+
+
+class SinglePrecisionSection(Section):
+    """A section whose fractions are used in single precision, and so are checked in it."""
+
+    @field_validator("*")
+    @classmethod
+    def _fits_single_precision(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, float) or not value:
+            return value
+        if not SMALLEST_SINGLE <= abs(value) <= LARGEST_SINGLE:
+            raise ValueError(f"{value} is beyond single precision, which has 0 and {SMALLEST_SINGLE:.4g} to 3.4e+38")
+        bounds = cls.model_fields[info.field_name or ""].metadata
+        if any(getattr(bound, "lt", None) == 1 for bound in bounds) and _in_single_precision(value) == 1:
+            raise ValueError(f"{value} is 1 in single precision, but must be below 1")
         return value
 
 
@@ -130,7 +160,7 @@ class TokenizerConfig(Section):
     path: str = Field("", description="A `tokenizer.json` to use instead of training one.")
 
 
-class ModelConfig(Section):
+class ModelConfig(SinglePrecisionSection):
     """The shape of the network."""
 
     architecture: Annotated[Literal["original", "gpt2", "modern"], BeforeValidator(_current_architecture)] = Field(
@@ -223,7 +253,7 @@ class ModelConfig(Section):
         return self
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(SinglePrecisionSection):
     """How gradients move parameters."""
 
     name: Literal["adamw", "muon"] = Field(

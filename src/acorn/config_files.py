@@ -49,8 +49,10 @@ def preset_purpose(name: str) -> str:
     return text.partition("\n")[0].removeprefix("# ")
 
 
-def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(source: str | Path | None = None, overrides: str | Sequence[str] = ()) -> Config:
     """The config of a preset name or TOML file (none: the defaults), with `key=value` overrides on top.
+
+    A lone string of `overrides` stands for a list of one.
 
     Raises:
         UsageError: the source is not there, is not TOML, or any key or value is wrong (all are listed).
@@ -62,7 +64,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         text, where, name = _read(source)
         values = _parse(text, where)
         values.setdefault("name", name)
-    return build_config(_apply(values, overrides), where)
+    return build_config(_apply(values, _as_list(overrides)), where)
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -80,6 +82,43 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if not found or digest != _sha256(text) + "\n":
         raise DamageError(f"{path.name} is not what the run wrote.", where=str(path), mend=_RESTORE)
     return load_config(path, overrides)
+
+
+IDLE_KEYS: Mapping[str, frozenset[str]] = {
+    "acorn tokenizer train": frozenset({"data.shards", "data.shard_tokens", "data.shuffle_group", "tokenizer.path"}),
+    "acorn data prepare": frozenset({"data.shards", "data.shuffle_group"}),
+    "acorn evaluate --input": frozenset(
+        f"data.{key}"
+        for key in (
+            *("source", "valid_source", "test_source", "valid_fraction", "dedup", "overlap"),
+            *("shards", "shard_tokens", "shuffle_group"),
+        )
+    ),
+}
+"""Commands that read text without a run -> settings that do nothing there. All others of `data` act, and of
+`tokenizer` where one is trained."""
+
+
+def with_overrides(config: Config, overrides: str | Sequence[str], command: str) -> Config:
+    """`config` with `key=value` overrides, for a command that reads text without a run.
+
+    Args:
+        command: one of IDLE_KEYS.
+
+    Raises:
+        UsageError: a key does not act there (all such are listed, with the nearest that does), or a value is wrong.
+    """
+    sections = ("data", "tokenizer") if command == "acorn tokenizer train" else ("data",)
+    acting = [key for section in sections for key in _section_keys(section) if key not in IDLE_KEYS[command]]
+    overrides = _as_list(overrides)
+    faults = [fault for override in overrides if (fault := _key_fault(override.partition("=")[0].strip(), acting))]
+    if faults:
+        raise UsageError(
+            "These settings cannot be used here:\n" + "\n".join(f"  - {fault}" for fault in faults),
+            where=command,
+            mend=f"it takes {', '.join(acting)}; docs/config.md has their meaning",
+        )
+    return build_config(_apply(config.model_dump(), overrides), command)
 
 
 def build_config(values: Mapping[str, Any], where: str) -> Config:
@@ -231,6 +270,24 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         other = "minutes" if "train.steps" in given else "steps"
         result["train"].pop(other, None)
     return result
+
+
+def _as_list(overrides: str | Sequence[str]) -> Sequence[str]:
+    """A lone string stands for a list of one."""
+    return (overrides,) if isinstance(overrides, str) else overrides
+
+
+def _key_fault(key: str, acting: Sequence[str]) -> str:
+    """What is wrong with `key` where only the keys `acting` do something; empty: nothing."""
+    if not key or key in acting:  # an empty one is no override, which is said later
+        return ""
+    last_names = {name.split(".")[1]: name for name in acting}
+    near = difflib.get_close_matches(key, acting, n=1) or [
+        last_names[name] for name in difflib.get_close_matches(key.split(".")[-1], list(last_names), n=1, cutoff=0.8)
+    ]
+    if key in _all_keys():
+        return f"{key} does nothing here"
+    return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _override_value(raw: str) -> Any:

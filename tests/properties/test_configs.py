@@ -8,19 +8,20 @@ import typing
 from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from acorn.config import Config, ModelConfig, Section
+from acorn.config import LARGEST_SINGLE, SMALLEST_SINGLE, Config, ModelConfig, Section, SinglePrecisionSection
 from acorn.config_files import flatten, load_config, to_toml
 from acorn.errors import UsageError
 
 LARGEST = 2**63 - 1
 
 
-def values_of(field: FieldInfo) -> st.SearchStrategy[Any]:
+def values_of(field: FieldInfo, section: type[Section] = Section) -> st.SearchStrategy[Any]:
     """What a field takes, by its type and bounds, so that a new one is covered the day it is declared."""
     low, high, above, below = None, None, None, None
     shortest = 0
@@ -30,7 +31,13 @@ def values_of(field: FieldInfo) -> st.SearchStrategy[Any]:
         above = bound.gt if isinstance(bound, annotated_types.Gt) else above
         below = bound.lt if isinstance(bound, annotated_types.Lt) else below
         shortest = bound.min_length if isinstance(bound, annotated_types.MinLen) else shortest
-    return by_type(field.annotation, low, high, above, below, shortest)
+    single = issubclass(section, SinglePrecisionSection) and field.annotation is float
+    kind = SINGLE if single else field.annotation
+    return by_type(kind, low, high, above, below, shortest)
+
+
+SINGLE = np.float32
+"""Stands for a fraction in single precision."""
 
 
 def by_type(kind: Any, low: Any, high: Any, above: Any, below: Any, shortest: int) -> st.SearchStrategy[Any]:
@@ -41,15 +48,18 @@ def by_type(kind: Any, low: Any, high: Any, above: Any, below: Any, shortest: in
     if get_origin(kind) is typing.Annotated:
         return by_type(get_args(kind)[0], low, high, above, below, shortest)
     if get_origin(kind) is tuple:
-        return st.lists(by_type(get_args(kind)[0], None, None, None, None, 0), max_size=3).map(tuple)
+        return st.lists(by_type(get_args(kind)[0], None, None, None, None, 1), max_size=3).map(tuple)
     if kind is bool:
         return st.booleans()
     if kind is int:
         most = below - 1 if below is not None else high
         return st.integers(low, LARGEST if most is None else most)
-    if kind is float:
+    if kind in (float, SINGLE):
+        high = LARGEST_SINGLE if kind is SINGLE and high is None else high
         ends = (low if above is None else above, high if below is None else below)
-        return st.floats(*ends, exclude_min=above is not None, exclude_max=below is not None, allow_infinity=False)
+        open_ends = {"exclude_min": above is not None, "exclude_max": below is not None}
+        width = {"width": 32, "allow_subnormal": False} if kind is SINGLE else {}
+        return st.floats(*ends, **open_ends, allow_infinity=False, **width)
     assert kind is str, f"a field of the type {kind} needs a way to be drawn"
     return st.text(min_size=shortest, max_size=20)
 
@@ -57,7 +67,7 @@ def by_type(kind: Any, low: Any, high: Any, above: Any, below: Any, shortest: in
 @st.composite
 def shapes(draw: st.DrawFn) -> dict[str, Any]:
     """Fields of a model whose widths fit each other."""
-    fields = {name: draw(values_of(field)) for name, field in ModelConfig.model_fields.items()}
+    fields = {name: draw(values_of(field, ModelConfig)) for name, field in ModelConfig.model_fields.items()}
     modern = fields["architecture"] == "modern"
     kv_heads, groups, width = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 40))
     heads = kv_heads * groups
@@ -74,7 +84,7 @@ def configs(draw: st.DrawFn) -> Config:
     for name, field in Config.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
-            values[name] = {key: draw(values_of(entry)) for key, entry in section.model_fields.items()}
+            values[name] = {key: draw(values_of(entry, section)) for key, entry in section.model_fields.items()}
     values["model"] = draw(shapes())
     if (
         values["model"]["architecture"] == "original"
@@ -123,6 +133,31 @@ def test_heads_are_the_nearest_to_64_wide() -> None:
         fits = [n for n in range(1, n_embd + 1) if n_embd % n == 0 and n_embd // n % 2 == 0]
         best = min(fits, key=lambda n: (abs(n_embd // n - 64), n), default=1)
         assert ModelConfig.model_construct(n_embd=n_embd, n_head=0).heads == best
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("optimizer.eps=1e-46", "single precision"),  # above 0, and 0 where it is added
+        ("optimizer.lr=1e-40", "single precision"),
+        ("optimizer.clip=1e39", "single precision"),
+        ("model.rope_theta=1e39", "single precision"),
+        ("model.norm_eps=1e-50", "single precision"),
+        ("model.dropout=0.99999999", "below 1"),  # all of it, where 1 / (1 - p) is computed
+        ("optimizer.beta2=0.9999999999", "below 1"),
+    ],
+)
+def test_fractions_are_checked_in_the_precision_they_are_used_in(override: str, part: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(UsageError, match=key) as caught:
+        load_config(None, [override])
+    assert part in caught.value.what
+
+
+@pytest.mark.parametrize("value", [SMALLEST_SINGLE, LARGEST_SINGLE])
+def test_the_ends_of_single_precision_are_those_of_numpy(value: float) -> None:
+    assert value in (np.finfo(np.float32).tiny, np.finfo(np.float32).max)
+    assert load_config(None, [f"optimizer.eps={value!r}"]).optimizer.eps == value
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def test_files_globs_and_folders(tree: Path, source: str, files: list[str]) -> N
     assert found(str(tree / source)) == [str(tree / file) for file in files]
 
 
+@pytest.mark.parametrize("sources", [("",), ("", "a.txt"), ("a.txt", "")])
+def test_an_empty_string_is_not_the_current_folder(tree: Path, sources: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="An empty string names no text"):
+        resolve(sources, DataConfig(), "--input", QUIET)
+
+
 def test_a_file_named_twice_is_read_once(tree: Path) -> None:
     (tree / "link.txt").symlink_to("a.txt")
     assert found("b.txt", "*.txt", "./a.txt") == ["b.txt", "a.txt"]

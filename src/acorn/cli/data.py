@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from acorn.cli.output import print_facts, print_json
+from acorn.cli.text_arguments import METAVAR, text_config
 from acorn.cli.usage import Verbs
-from acorn.errors import UsageError
 
 app = typer.Typer(cls=Verbs, help="Turn text into token shards, or check them.", no_args_is_help=True)
 
@@ -22,21 +22,20 @@ def prepare(
         list[str] | None,
         typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:..."),
     ] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[SRC]...", help="More text.")] = None,
-    clean: Annotated[str, typer.Option(help="none or wikitext.")] = "none",
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar=METAVAR, help="More text; settings of data, such as data.text_field=body."),
+    ] = None,
+    clean: Annotated[str | None, typer.Option(help="none (the default) or wikitext.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Encode documents into memory-mapped token shards with a manifest."""
-    from acorn.config_files import build_config
     from acorn.data.prepare import prepare as prepare_shards
     from acorn.report.terminal import TaskProgress
     from acorn.text.splits import TextSplits
     from acorn.tokenizer.tokenizer import Tokenizer
 
-    sources = [*(input or []), *(more or [])]
-    if not sources:
-        raise UsageError("No text is named.", where="--input", mend="name some: --input my_corpus/*.txt")
-    config = build_config({"data": {"source": sources, "clean": clean}}, "the command line")
+    config = text_config("acorn data prepare", input or [], more or [], {"data.clean": clean})
     progress = TaskProgress()
     try:
         texts = TextSplits.open(config.data, progress)

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acorn.cli.output import print_facts, print_json
+from acorn.cli.output import check_stdout, print_facts, print_json
+from acorn.cli.text_arguments import METAVAR, split_settings
 from acorn.errors import UsageError
 
 if TYPE_CHECKING:
     from acorn.checkpoint.load import LoadedModel
+    from acorn.config import DataConfig
     from acorn.progress import Progress
     from acorn.runtime.device import Runtime
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or hf:OWNER/NAME.")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar=METAVAR, help="With --input: more text; settings of data, such as data.text_field=body."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="valid or test: a split of the run's own text.")] = "valid",
     input: Annotated[
         list[str] | None, typer.Option("--input", metavar="FILE", help="Other text to score instead.")
@@ -43,6 +51,9 @@ def evaluate(
 ) -> None:
     """Loss, bits per byte and word perplexity on a split or on a text of your own; or scores on tasks."""
     _check_options(tasks, tasks_path, limit, num_fewshot, input, context, stride)
+    names = None if tasks is None else _names(tasks)
+    sources, overrides = _text_of(input, more or [])
+    check_stdout()
     from acorn.checkpoint.load import load
     from acorn.evaluate.run_data import data_config_of, shards_of
     from acorn.evaluate.validation import evaluate_documents, evaluate_split
@@ -57,14 +68,14 @@ def evaluate(
     if precision == "int8":
         round_to_int8(loaded.model)
     with runtime.start():
-        if tasks:
-            results = _score_tasks(loaded, runtime, tasks.split(","), tasks_path, limit, num_fewshot, progress)
+        if names:
+            results = _score_tasks(loaded, runtime, names, tasks_path, limit, num_fewshot, progress)
             progress.close()
             _show_tasks(results, as_json)
             return
-        if input:
-            data = data_config_of(loaded.folder)
-            texts = TextSplits.open_held_out(input, data, progress)
+        if sources:
+            data = read_with(data_config_of(loaded.folder), overrides)
+            texts = TextSplits.open_held_out(sources, data, progress)
             result = evaluate_documents(
                 loaded.model,
                 loaded.tokenizer,
@@ -102,6 +113,55 @@ def _check_options(tasks: str | None, *others: object) -> None:
             where="acorn evaluate",
             mend="leave it out" if tasks else "name tasks with --tasks",
         )
+
+
+def _names(tasks: str) -> list[str]:
+    """The names in `A,B`.
+
+    Raises:
+        UsageError: one is empty.
+    """
+    names = [name.strip() for name in tasks.split(",")]
+    if "" in names:
+        raise UsageError(f"{tasks!r} holds an empty name.", where="--tasks", mend="name tasks, parted by commas: A,B")
+    return names
+
+
+def _text_of(input: list[str] | None, more: list[str]) -> tuple[list[str], list[str]]:
+    """Sources to score instead of a split, and settings that say how they are read.
+
+    Raises:
+        UsageError: a source is empty, a setting does nothing here, or either stands there without --input.
+    """
+    sources, overrides = split_settings(more)
+    if not input and more:
+        raise UsageError(
+            f"{more[0]!r} goes with --input alone: a split is scored as it was prepared.",
+            where="acorn evaluate",
+            mend="name the text to score with --input SRC, then settings such as data.text_field=body",
+        )
+    sources = [*(input or []), *sources]
+    if "" in sources:
+        raise UsageError(
+            "An empty string names no text.", where="--input", mend='leave it out, or write "." for the current folder'
+        )
+    if overrides:
+        from acorn.config import DataConfig
+
+        read_with(DataConfig(), overrides)  # before a model is loaded
+    return sources, overrides
+
+
+def read_with(data: DataConfig, overrides: list[str]) -> DataConfig:
+    """How a run read its text, and what is to be different now.
+
+    Raises:
+        UsageError: a setting does nothing here, or has a wrong value.
+    """
+    from acorn.config import Config
+    from acorn.config_files import with_overrides
+
+    return with_overrides(Config(data=data), overrides, "acorn evaluate --input").data
 
 
 def _score_tasks(

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from acorn.cli.output import print_facts, print_json
+from acorn.cli.text_arguments import METAVAR, text_config
 from acorn.cli.usage import Verbs
-from acorn.errors import UsageError
 
 app = typer.Typer(cls=Verbs, help="Train a tokenizer, or look into one.", no_args_is_help=True)
 
@@ -25,25 +25,26 @@ def train(
         list[str] | None,
         typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:..."),
     ] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[SRC]...", help="More text.")] = None,
-    kind: Annotated[str, typer.Option(help="wordpiece or bpe.")] = "bpe",
-    vocab_size: Annotated[int, typer.Option(help="Vocabulary entries, special tokens included.")] = 8192,
-    clean: Annotated[str, typer.Option(help="none or wikitext.")] = "none",
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar=METAVAR, help="More text; settings of data or tokenizer, as data.text_field=body."),
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="bpe (the default) or wordpiece.")] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Vocabulary entries, special tokens included; by default 8192.")
+    ] = None,
+    clean: Annotated[str | None, typer.Option(help="none (the default) or wikitext.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write it.")] = Path("tokenizer.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a tokenizer on text, and report how it does on held-out text."""
-    from acorn.config_files import build_config
     from acorn.report.terminal import TaskProgress
     from acorn.text.splits import TextSplits
     from acorn.tokenizer.measuring import mangling_warning
     from acorn.tokenizer.training import train as train_tokenizer
 
-    sources = [*(input or []), *(more or [])]
-    if not sources:
-        raise UsageError("No text is named.", where="--input", mend="name some: --input my_corpus/*.txt")
-    settings = {"data": {"source": sources, "clean": clean}, "tokenizer": {"kind": kind, "vocab_size": vocab_size}}
-    config = build_config(settings, "the command line")
+    options = {"data.clean": clean, "tokenizer.kind": kind, "tokenizer.vocab_size": vocab_size}
+    config = text_config("acorn tokenizer train", input or [], more or [], options)
     progress = TaskProgress()
     try:
         texts = TextSplits.open(config.data, progress)

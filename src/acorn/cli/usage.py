@@ -71,7 +71,10 @@ def nearest_commands(name: str, group: TyperGroup, path: str = "") -> list[str]:
     prefix = f"{path} " if path else ""
     known = [command.removeprefix(prefix) for command in OTHER_NAMES.get(name.lower(), ()) if prefix in f"{command} "]
     found = [command for command in known if command in commands or command.startswith("--")]
-    words = {word: command for command in reversed(commands) for word in (command, command.split()[-1])}
+    words: dict[str, str] = {}  # a command is known by its name and, below a group, by its last word
+    for command in commands:
+        for word in (command, command.split()[-1]):
+            words.setdefault(word, command)
     near = difflib.get_close_matches(name.lower(), list(words), n=MOST_NAMED)
     begun = [command for word, command in words.items() if len(name) > 1 and word.startswith(name.lower())]
     return found or list(dict.fromkeys([*begun, *(words[word] for word in near)]))[:MOST_NAMED]

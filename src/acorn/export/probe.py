@@ -53,11 +53,12 @@ def probe(model: GPT, tokenizer: Tokenizer, folder: Path) -> Probe:
     continuations: list[tuple[list[int], list[int]]] = []
     gaps: list[list[float]] = []
     missing = GREEDY_TOKENS
-    n_prompt = min(PROMPT_TOKENS, most // 2)
+    n_prompt = max(1, min(PROMPT_TOKENS, most // 2))
+    n_new = max(1, most - n_prompt)  # the last token that is chosen need not be read
     while missing:
         begin = n_prompt * len(continuations)
         prompt = stream[begin : begin + n_prompt]
-        ids, gap = _greedy(model, prompt, min(missing, most - n_prompt))
+        ids, gap = _greedy(model, prompt, min(missing, n_new))
         continuations.append((prompt, ids))
         gaps.append(gap)
         missing -= len(ids)

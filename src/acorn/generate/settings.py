@@ -15,6 +15,7 @@ from acorn.errors import UsageError
 GREEDY_TEMPERATURE = 1e-5
 """Temperatures below this are greedy: logits divided by them leave fp32's range."""
 
+
 _SMALLEST_NORMAL = 2.0**-126
 """Of fp32. What is smaller has fewer digits, and its reciprocal may be infinite."""
 

@@ -42,11 +42,15 @@ def resolve(
         out: the run folder that the text is for; a folder that holds it is read without it.
 
     Raises:
-        UsageError: a source cannot be understood, or does not fit `data.document`.
+        UsageError: a source is empty, cannot be understood, or does not fit `data.document`.
         InputError: a source matches nothing that can be read.
     """
     if not sources:
         raise UsageError("No text is named.", where=key, mend=f"give files, globs, folders, hf:OWNER/NAME or {BUNDLED}")
+    if "" in sources:
+        raise UsageError(
+            "An empty string names no text.", where=key, mend='leave it out, or write "." for the current folder'
+        )
     seen: set[str] = set()
     return [_without(seen, _resolve_one(source, data, progress, out)) for source in sources]
 

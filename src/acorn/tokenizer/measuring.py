@@ -91,7 +91,7 @@ def mangling_warning(report: TokenizerReport) -> str | None:
         f"This tokenizer does not keep the text: its normaliser drops {report.dropped_letter_rate:.2%} of the letters "
         f"and marks, and {report.round_trip_rate:.2%} of the words of held-out text come back unchanged"
         + (f" ({examples})" if examples else "")
-        + ". The model can only learn what is left. tokenizer.kind=bpe keeps everything."
+        + ". The model can only learn what is left. A tokenizer trained with tokenizer.kind=bpe keeps everything."
     )
 
 

@@ -145,8 +145,8 @@ class Tokenizer:
         """Writes tokenizer.json; a crash leaves the old file or the new one."""
         write_file(Path(path), self.to_json())
 
-    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, on all cores, without separators.
+    def encode_documents(self, texts: str | Sequence[str]) -> list[list[int]]:
+        """The ids of each text, on all cores, without separators. A lone text stands for a list of one.
 
         The text of a control token (separator, chat markup) is ordinary text here; the unknown token and the entries
         the vocabulary was trained with, such as `<unk>`, are matched.
@@ -154,6 +154,7 @@ class Tokenizer:
         Raises:
             InputError: a text is no Unicode, or the library fails at it.
         """
+        texts = [texts] if isinstance(texts, str) else texts
         with _library_errors("The tokenizer cannot encode this text"):
             try:
                 encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -204,9 +205,9 @@ class Tokenizer:
         """The vocabulary's spelling of an id; None where there is no token."""
         return self._backend.id_to_token(token_id)
 
-    def measure(self, texts: Iterable[str]) -> TokenizerReport:
-        """How well the vocabulary fits `texts`, which should be held-out text."""
-        return measure(self, texts)
+    def measure(self, texts: str | Iterable[str]) -> TokenizerReport:
+        """How well the vocabulary fits `texts`, which should be held-out text. A lone one stands for a list of one."""
+        return measure(self, [texts] if isinstance(texts, str) else texts)
 
     def transformers_config(self, model_max_length: int) -> dict[str, Any]:
         """The content of tokenizer_config.json beside a model of that context length.

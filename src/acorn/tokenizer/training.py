@@ -27,7 +27,7 @@ _UNCHANGED = re.compile(rf"\S{{{_STRIDE}}}|\s{{{_STRIDE}}}")
 
 
 def train(
-    texts: Texts, kind: Kind, vocab_size: int, *, entries: Sequence[str] = (), progress: Progress = QUIET
+    texts: Texts, kind: Kind, vocab_size: int, *, entries: str | Sequence[str] = (), progress: Progress = QUIET
 ) -> Tokenizer:
     """Learns a tokenizer.
 
@@ -36,7 +36,8 @@ def train(
             second one over texts of up to KEPT_BYTES from memory.
         kind: `bpe` or `wordpiece`.
         vocab_size: entries wanted, special tokens included. A small text may reach fewer; progress is told.
-        entries: strings such as `<unk>` that become one vocabulary entry each, matched wherever they stand.
+        entries: strings such as `<unk>` that become one vocabulary entry each, matched wherever they stand; a lone
+            string stands for a list of one.
         progress: hears that the reading is done and the learning goes on, and notes. `texts` tells of the reading.
 
     Raises:
@@ -45,6 +46,7 @@ def train(
     """
     if kind not in ("wordpiece", "bpe"):
         raise UsageError(f"There is no tokenizer kind {kind!r}.", where="tokenizer.kind", mend="use bpe or wordpiece")
+    entries = (entries,) if isinstance(entries, str) else entries
     specials = wordpiece.SPECIALS if kind == "wordpiece" else bpe.SPECIALS
     _check_entries(entries, specials)
     matched = [*entries, wordpiece.UNKNOWN] if kind == "wordpiece" else entries

@@ -1,0 +1,55 @@
+"""Text on the command line: sources, and settings that say how it is read, spelled as for `acorn pretrain`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from acorn.errors import UsageError
+
+if TYPE_CHECKING:
+    from acorn.config import Config
+
+METAVAR = "[SRC | KEY=VALUE]..."
+
+
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sources and `key=value` overrides. What has an `=` is an override, unless a file of that name is there."""
+    overrides = [argument for argument in arguments if "=" in argument and not os.path.lexists(argument)]
+    return [argument for argument in arguments if argument not in overrides], overrides
+
+
+def text_config(command: str, input: Sequence[str], more: Sequence[str], options: Mapping[str, Any]) -> Config:
+    """The config of a command that reads text without a run.
+
+    Args:
+        command: one of `config_files.IDLE_KEYS`.
+        input: sources, whatever is in their names.
+        more: sources and overrides.
+        options: settings that have an option of their own; None: not given.
+
+    Raises:
+        UsageError: no text is named, a setting is given twice, does nothing in this command, or has a wrong value.
+    """
+    from acorn.config_files import build_config, with_overrides
+
+    sources, overrides = split_settings(more)
+    given = {key: value for key, value in options.items() if value is not None}
+    if input or sources:
+        given["data.source"] = [*input, *sources]
+    twice = [key for override in overrides if (key := override.partition("=")[0].strip()) in given]
+    if twice:
+        raise UsageError(
+            f"{', '.join(twice)} is given twice, as an option or source and as a setting.",
+            where=command,
+            mend="leave one of them out",
+        )
+    values: dict[str, dict[str, Any]] = {}
+    for key, value in given.items():
+        section, name = key.split(".")
+        values.setdefault(section, {})[name] = value
+    config = with_overrides(build_config(values, "the command line"), overrides, command)
+    if not config.data.source:
+        raise UsageError("No text is named.", where="--input", mend="name some: --input my_corpus/*.txt")
+    return config

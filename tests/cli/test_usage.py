@@ -1,0 +1,73 @@
+"""Wrong commands and options are answered with what was meant."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from acorn.cli.app import app
+from acorn.cli.usage import OTHER_NAMES, nearest_commands
+
+
+@pytest.fixture
+def verbs() -> TyperGroup:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group
+
+
+def refused(done, *parts: str) -> None:
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("info", ("'info'; did you mean acorn report, acorn plan or acorn tokenizer inspect?",)),
+        ("generat run", ("did you mean acorn generate?",)),
+        ("gen run", ("did you mean acorn generate?",)),
+        ("EVALUATE run", ("did you mean acorn evaluate?",)),
+        ("train x.txt", ("acorn pretrain or acorn tokenizer train?",)),
+        ("prepare x.txt", ("did you mean acorn data prepare?",)),
+        ("version", ("did you mean acorn --version?",)),
+        ("xyzzy", ("No such command 'xyzzy'.", "choose one of demo, pretrain", "acorn --help")),
+        ("tokenizer tran", ("did you mean acorn tokenizer train?",)),
+        ("tokenizer info", ("did you mean acorn tokenizer inspect?",)),
+        ("data check", ("did you mean acorn data verify?", "acorn data --help")),
+        ("data xyzzy", ("No such command 'xyzzy'.", "choose one of prepare, verify;")),
+    ],
+)
+def test_a_wrong_command(acorn, line: str, parts: tuple[str, ...]) -> None:
+    refused(acorn(*line.split()), "to mend: ", *parts)
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("generate run --tempreature 1", ("--tempreature; did you mean --temperature?", "where:   acorn generate")),
+        ("generate run --max_new_tokens 1", ("did you mean --max-new-tokens?",)),
+        ("tokenizer train --vocab 3", ("did you mean --vocab-size?", "acorn tokenizer train --help")),
+        ("generate run --xyzzy", ("No such option: --xyzzy\n", "acorn generate --help")),
+        ("pretrain small --train.steps 5", ("settings are written without dashes: train.steps=VALUE",)),
+        ("generate", ("Missing argument 'RUN'", "acorn generate --help")),
+        ("generate run --top-k x", ("--top-k", "acorn generate --help")),
+    ],
+)
+def test_a_wrong_option_or_argument(acorn, line: str, parts: tuple[str, ...]) -> None:
+    refused(acorn(*line.split()), *parts)
+
+
+def test_every_command_is_its_own_nearest_and_so_is_each_with_a_letter_less(verbs: TyperGroup) -> None:
+    for name in verbs.commands:
+        if name[:-1] in OTHER_NAMES:  # `tokenize`
+            continue
+        assert nearest_commands(name[:-1], verbs)[0] == name
+
+
+def test_names_of_other_programs_lead_to_commands_that_are_there(verbs: TyperGroup) -> None:
+    for name, wanted in OTHER_NAMES.items():
+        assert nearest_commands(name, verbs) == list(wanted)
