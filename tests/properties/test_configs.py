@@ -85,6 +85,7 @@ def configs(draw: st.DrawFn) -> Config:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
             values[name] = {key: draw(values_of(entry, section)) for key, entry in section.model_fields.items()}
+    values["data"]["encoding"] = draw(st.sampled_from(["utf-8", "cp1252", "utf-16"]))  # the only text with a meaning
     values["model"] = draw(shapes())
     if (
         values["model"]["architecture"] == "original"
