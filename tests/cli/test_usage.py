@@ -27,7 +27,7 @@ def refused(done, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
-        ("info", ("'info'; did you mean acorn report, acorn plan or acorn tokenizer inspect?",)),
+        ("info", ("'info'; did you mean acorn report, acorn plan or acorn config?",)),
         ("generat run", ("did you mean acorn generate?",)),
         ("gen run", ("did you mean acorn generate?",)),
         ("EVALUATE run", ("did you mean acorn evaluate?",)),
@@ -36,7 +36,7 @@ def refused(done, *parts: str) -> None:
         ("version", ("did you mean acorn --version?",)),
         ("xyzzy", ("No such command 'xyzzy'.", "choose one of demo, pretrain", "acorn --help")),
         ("tokenizer tran", ("did you mean acorn tokenizer train?",)),
-        ("tokenizer info", ("did you mean acorn tokenizer inspect?",)),
+        ("tokenizer show", ("did you mean acorn tokenizer inspect?",)),
         ("data check", ("did you mean acorn data verify?", "acorn data --help")),
         ("data xyzzy", ("No such command 'xyzzy'.", "choose one of prepare, verify;")),
     ],
