@@ -6,7 +6,7 @@ import torch
 
 from acorn.checkpoint.load import load
 from acorn.generate.engine import generate
-from acorn.generate.sampling import SamplingSettings
+from acorn.generate.settings import SamplingSettings
 from acorn.model.int8 import round_to_int8
 from benchmarks.contenders.answering import answer, specification
 

@@ -17,7 +17,7 @@ from acorn.checkpoint.load import load
 from acorn.checkpoint.model_folder import end_ids, read_model_folder, write_model_folder
 from acorn.errors import DamageError, InputError
 from acorn.generate.engine import generate
-from acorn.generate.sampling import SamplingSettings
+from acorn.generate.settings import SamplingSettings
 from acorn.generate.streaming import TextStream
 from acorn.tokenizer.tokenizer import Tokenizer
 

@@ -15,7 +15,7 @@ from acorn.checkpoint.load import load
 from acorn.export.export import export
 from acorn.export.runtimes import Runtime
 from acorn.generate.engine import generate
-from acorn.generate.sampling import SamplingSettings
+from acorn.generate.settings import SamplingSettings
 
 PROMPTS = ["The keeper wrote", "In winter", "two  spaces\n\n你好", "He"]
 CHAT = [{"role": "user", "content": "The keeper?"}]

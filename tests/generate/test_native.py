@@ -11,7 +11,7 @@ import torch
 from acorn.errors import UsageError
 from acorn.generate.engine import generate
 from acorn.generate.native import NativeDecoder, native_decoder
-from acorn.generate.sampling import SamplingSettings
+from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.model.int8 import quantize_rows, round_to_int8
 from acorn.model.kv_cache import KVCache
