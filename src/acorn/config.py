@@ -314,7 +314,10 @@ class TrainConfig(Section):
     )
     steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
     minutes: float = Field(
-        0.0, ge=0, description="Wall minutes of the run, from its first batch on; 0: `steps` decides."
+        0.0,
+        ge=0,
+        description="Wall minutes of the run from its first batch on, time stopped or asleep excepted; 0: `steps` "
+        "decides.",
     )
     batch_size: int = Field(16, ge=1, le=LARGEST_BATCH, description="Sequences per optimizer step, over all processes.")
     micro_batch_size: int = Field(

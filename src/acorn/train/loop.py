@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import statistics
-import time
 from collections import deque
 from typing import Any
 
@@ -28,6 +27,7 @@ from acorn.report.trackers import Trackers
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.clock import RunClock
 from acorn.train.optimizer import Optimizer, set_rates
 from acorn.train.parallel import uncompiled
 from acorn.train.passes import training_pass
@@ -79,7 +79,7 @@ class Loop:
         self._context = self.config.model.block_size  # of the last step
         self._batch_tokens = train.batch_size * self.config.model.block_size
         self._first_step = self.counters.step
-        self._sitting_start = 0.0
+        self._clock = RunClock()
         self._seconds_before = self.counters.seconds
         self._since_log = [0.0, 0]  # seconds, tokens
         self._last_step_seconds = 0.0
@@ -106,8 +106,7 @@ class Loop:
             DivergedError: numbers stayed non-finite past the guards.
             ResourceError: disk or memory ran out; the last checkpoint stands.
         """
-        with self._stop as stop:
-            self._sitting_start = time.monotonic()
+        with self._stop as stop, self._clock:
             if self.counters.step:
                 tidy(self.run, self.config, self.counters, self.watcher.note)
                 self._make_up_for_a_stop()
@@ -167,7 +166,7 @@ class Loop:
     def _step(self) -> bool:
         """One optimizer step, logged. False if the run rolled back instead."""
         counters, train = self.counters, self.config.train
-        begin = time.monotonic()
+        begin = self._clock.seconds()
         done, share = self._done_and_share()
         factor = rate_factor(self.config.schedule, done, share)
         set_rates(self.optimizers, factor)
@@ -193,7 +192,7 @@ class Loop:
         counters.step += 1
         counters.samples += train.batch_size
         counters.tokens += self._batch_tokens
-        self._last_step_seconds = time.monotonic() - begin
+        self._last_step_seconds = self._clock.seconds() - begin
         counters.train_seconds += self._last_step_seconds
         self._since_log[0] += self._last_step_seconds
         self._since_log[1] += self._batch_tokens
@@ -219,8 +218,13 @@ class Loop:
         return every > 0 and self.counters.step % every == 0
 
     def _tick(self) -> None:
-        """Brings the run's clock up to now. It counts this process's own time, so a machine that slept does no harm."""
-        self.counters.seconds = self._seconds_before + time.monotonic() - self._sitting_start
+        """Brings the run's clock up to now, and says how long this process was paused since the last time."""
+        self.counters.seconds = self._seconds_before + self._clock.seconds()
+        if paused := self._clock.take_pause():
+            self.watcher.note(
+                f"step {self.counters.step:,}: the process was stopped or asleep for {paused:.0f} s; this time does "
+                "not count."
+            )
 
     def _log(self, result: StepResult, lr: float) -> None:
         counters = self.counters
