@@ -24,6 +24,14 @@ def test_write_file_replaces_whole(tmp_path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
+def test_json_has_an_escape_for_what_utf8_has_not(tmp_path) -> None:
+    """Names of files that are not UTF-8 are strings with lone surrogates."""
+    value = {"name": "caf\udce9/é.txt", "caf\udce9": [1]}
+    write_sealed_json(tmp_path / "file.json", value)
+    assert read_sealed_json(tmp_path / "file.json") == value
+    assert "é" in (tmp_path / "file.json").read_text("utf-8")
+
+
 def test_a_failed_write_says_only_what_is_true(tmp_path, monkeypatch) -> None:
     """The file, not the temporary one beside it; that the old one stands only where there is one."""
 

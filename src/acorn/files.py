@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from acorn.errors import DamageError, ResourceError
+from acorn.errors import DamageError, ResourceError, UsageError
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 DISK_FAULTS = OUT_OF_SPACE | {errno.EIO, errno.EROFS, errno.EFBIG}
@@ -54,8 +54,11 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON with sorted keys, durably."""
-    write_file(path, to_json(value))
+    """Writes `value` as JSON with sorted keys, durably.
+
+    A lone surrogate, as in the name of a file that is not UTF-8, is written as JSON's own escape for it.
+    """
+    write_file(path, to_json(value).encode("utf-8", "backslashreplace"))
 
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -119,6 +122,27 @@ def remove_temporary_files(folder: Path) -> None:
         if match and entry.is_file() and not _is_running(int(match[1])):
             with contextlib.suppress(OSError):
                 entry.unlink()
+
+
+def check_unicode(path: Path | str, where: str) -> None:
+    """Refuses a path that is not Unicode text: results and records could not name it, and some libraries not open it.
+
+    Python hands on each byte of a name that is not UTF-8 as a lone surrogate.
+
+    Args:
+        where: what named it, for the message.
+
+    Raises:
+        UsageError: the path is shown, such bytes as escapes.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            "This path is not Unicode text (UTF-8).",
+            where=f"{where}: {str(path)!a}",
+            mend="rename the file or folder, or name another; a text file is also found through a glob or its folder",
+        ) from None
 
 
 def sha256_of(path: Path) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from acorn.config import ModelConfig
 from acorn.errors import DamageError
+from acorn.files import check_unicode
 
 METADATA = {"format": "pt"}
 """With a second key the file's bytes would change from process to process."""
@@ -31,7 +32,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     Raises:
         OSError: the disk is full or cannot be written; the library's own error does not say so by its type.
+        UsageError: the path is not Unicode text, which the library needs.
     """
+    check_unicode(path, "the model's folder")
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, METADATA)
         path.chmod(0o644)  # the library makes files for the owner alone; models are there to be handed on
@@ -45,7 +48,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         DamageError: it is not there, or not a safetensors file.
+        UsageError: the path is not Unicode text, which the library needs.
     """
+    check_unicode(path, "the model's folder")
     try:
         return load_file(path)
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: a name that no file can have

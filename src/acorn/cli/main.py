@@ -46,10 +46,12 @@ def _main() -> None:
     from typer.exceptions import TyperException
 
     from acorn.cli.app import app
+    from acorn.cli.arguments import check_arguments
     from acorn.cli.usage import usage_error
     from acorn.errors import AcornError
 
     try:
+        check_arguments(arguments)
         code = app(arguments, prog_name="acorn", standalone_mode=False)
         sys.stdout.flush()
     except AcornError as error:
