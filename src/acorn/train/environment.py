@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import subprocess
 from importlib import metadata
@@ -10,26 +12,39 @@ from typing import Any
 
 import torch
 
+from acorn.files import sha256_of
 from acorn.runtime.device import Runtime
 from acorn.runtime.fp16_product import fp16_product_library
 from acorn.train.native_attention import native_attention_library
 from acorn.train.native_block import native_block_library
 from acorn.train.native_loss import native_loss_library
 
+PACKAGE = Path(__file__).resolve().parents[1]
+CODE = (".py", ".c", ".h")
+"""Endings of the files that acorn computes with."""
+
 PACKAGES = ("acorn-lm", "torch", "numpy", "tokenizers", "datasets", "safetensors", "pydantic")
 
 EQUALITY = (
-    *("acorn", "torch", "machine", "instructions", "device"),
+    *("acorn", "acorn_source", "torch", "machine", "instructions", "device"),
     *("threads", "world_size", "precision", "compile", "native"),
 )
 """What bit-for-bit equality of a resumed run rests on."""
 
 
 def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
-    """The content of environment.json. `git_revision` is that of the folder the command was started in."""
+    """The content of environment.json.
+
+    `acorn` is its version, `acorn_commit` the commit of the checkout or repository that it was installed from (`+`
+    appended if it has changes; None where that is not known), `acorn_source` a digest of its code: two commits with
+    equal code train alike, and two states of a changed checkout need not. `git_revision` is that of the user's own
+    checkout, `git_folder`, which the command was started in.
+    """
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "acorn": _version("acorn-lm"),
+        "acorn_commit": _acorn_commit(),
+        "acorn_source": _acorn_source(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()} {_processor()}".strip(),
         "instructions": torch.backends.cpu.get_cpu_capability(),  # one name of a processor may stand for several
@@ -43,6 +58,7 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "world_size": 1,
         "strategy": "single",
         "git_revision": _git_revision(),
+        "git_folder": _git_folder(),
         "command_line": command_line,
     }
 
@@ -79,15 +95,50 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def _acorn_source() -> str:
+    """SHA-256 over acorn's own code, Python and C, whether it is in a checkout or installed."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in CODE):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}:{sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _acorn_commit() -> str | None:
+    """The commit that acorn's code is of, `+` appended if that has changes; None where it is not known."""
+    try:
+        _git("ls-files", "--error-unmatch", "__init__.py", folder=PACKAGE)  # a checkout may just hold the installed one
+        return _revision(PACKAGE, "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        pass
+    try:  # what pip notes of an installation from a repository (PEP 610)
+        origin = json.loads(metadata.distribution("acorn-lm").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
+    return origin.get("vcs_info", {}).get("commit_id")
+
+
 def _git_revision() -> str | None:
     """The commit of the current folder, `+` appended if it has changes; None outside a checkout."""
     try:
-        revision = _git("rev-parse", "HEAD")
-        return revision + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        return _revision(Path.cwd(), "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
+def _git_folder() -> str | None:
+    """The top folder of the checkout that the current folder is in; None outside one."""
+    try:
+        return _git("rev-parse", "--show-toplevel", folder=Path.cwd())
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _revision(folder: Path, *status: str) -> str:
+    return _git("rev-parse", "HEAD", folder=folder) + (
+        "+" if _git("status", "--porcelain", *status, folder=folder) else ""
+    )
+
+
+def _git(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()

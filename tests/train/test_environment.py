@@ -1,0 +1,109 @@
+"""What environment.json says of acorn and of the user's own folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from acorn import __version__
+from acorn.config import TrainConfig
+from acorn.runtime.device import choose_runtime
+from acorn.train import environment
+from acorn.train.environment import changed_since, describe_environment
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    return subprocess.run(
+        ["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def commit_all(folder: Path) -> str:
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "a commit")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def describe(monkeypatch: pytest.MonkeyPatch):
+    runtime = choose_runtime(TrainConfig(device="cpu", precision="fp32", threads=1))
+    monkeypatch.setattr(environment, "_native", lambda runtime: "nothing")
+    return lambda: describe_environment(runtime, "acorn pretrain")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of a small acorn, which is the one that runs."""
+    package = tmp_path / "acorn" / "src" / "acorn"
+    (package / "train").mkdir(parents=True)
+    for name in ("__init__.py", "train/step.py", "train/step.c"):
+        (package / name).write_text(f"code of {name}\n")
+    (tmp_path / "acorn" / "README.md").write_text("about it\n")
+    monkeypatch.setattr(environment, "PACKAGE", package)
+    return tmp_path / "acorn"
+
+
+def test_acorn_and_the_users_folder_are_told_apart(checkout: Path, tmp_path: Path, describe, monkeypatch) -> None:
+    own = tmp_path / "mine"
+    (own / "below").mkdir(parents=True)
+    (own / "notes").write_text("notes\n")
+    theirs, mine = commit_all(checkout), commit_all(own)
+    monkeypatch.chdir(own / "below")
+    found = describe()
+    assert (found["acorn"], found["acorn_commit"]) == (metadata.version("acorn-lm"), theirs)
+    assert (found["git_revision"], Path(found["git_folder"])) == (mine, own.resolve())
+    assert __version__ == metadata.version("acorn-lm")
+    (own / "notes").write_text("other notes\n")
+    found = describe()
+    assert (found["acorn_commit"], found["git_revision"]) == (theirs, mine + "+")
+
+
+def test_only_acorns_own_code_makes_its_commit_dirty(checkout: Path, describe) -> None:
+    commit = commit_all(checkout)
+    (checkout / "README.md").write_text("more about it\n")
+    assert describe()["acorn_commit"] == commit
+    (checkout / "src" / "acorn" / "train" / "new.py").write_text("new\n")
+    assert describe()["acorn_commit"] == commit + "+"
+
+
+def test_an_installed_acorn_is_not_of_the_commit_of_the_folder_around_it(checkout: Path, describe, monkeypatch) -> None:
+    """As in a .venv inside the user's checkout, where git knows nothing of the installed files."""
+    (checkout / ".gitignore").write_text("src\n")
+    commit_all(checkout)
+    noted: dict[str, object] = {}
+    distribution = SimpleNamespace(
+        version="1", read_text=lambda name: json.dumps(noted) if name == "direct_url.json" else None
+    )
+    monkeypatch.setattr(environment.metadata, "distribution", lambda name: distribution)
+    assert describe()["acorn_commit"] is None
+    noted |= {"url": "https://example.org/acorn.git", "vcs_info": {"vcs": "git", "commit_id": "0123abcd"}}
+    assert describe()["acorn_commit"] == "0123abcd"
+
+
+@pytest.mark.parametrize("name", ["train/step.py", "train/step.c"])
+def test_equality_rests_on_the_code(checkout: Path, describe, monkeypatch, name: str) -> None:
+    """Neither a commit that changes no code nor one that is not made yet can tell."""
+    before = describe()
+    commit_all(checkout)
+    assert changed_since(before, describe()) == []
+    shutil.copytree(checkout, checkout.parent / "copy")
+    copy = checkout.parent / "copy" / "src" / "acorn"
+    monkeypatch.setattr(environment, "PACKAGE", copy)
+    assert changed_since(before, describe()) == []
+    (copy / name).write_text("other code\n")
+    (line,) = changed_since(before, describe())
+    assert line.startswith(f"acorn_source: {before['acorn_source']} then, ")
+
+
+def test_a_checkpoint_of_an_earlier_version_says_nothing_of_the_code(describe) -> None:
+    now = describe()
+    stored = {key: value for key, value in now.items() if key != "acorn_source"}
+    assert changed_since(stored, now) == []
