@@ -35,6 +35,11 @@ class RunFolder:
         return self.root / "environment.json"
 
     @property
+    def sources(self) -> Path:
+        """What tokenizer, shards and first weights were made from; see `data/made_from.py`."""
+        return self.root / "sources.json"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 

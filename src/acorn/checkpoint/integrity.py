@@ -12,6 +12,7 @@ from pathlib import Path
 
 from acorn.config_files import load_run_config
 from acorn.data import token_shards
+from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import is_sealed, read_json, read_sealed_json, sha256_of
 from acorn.folders import readable, verify_folder
@@ -94,7 +95,7 @@ def _own_file_faults(run: RunFolder) -> list[str]:
         load_run_config(run.config)
     except (DamageError, UsageError) as error:
         faults.append(f"{run.config}: {error.what}")
-    for path in (run.best, run.evaluation):
+    for path in (run.best, run.evaluation, run.sources):
         try:
             if path.exists():
                 read_sealed_json(path)
@@ -114,7 +115,7 @@ def _shards_of(run: RunFolder) -> Path:
         prepared = load_run_config(run.config).data.shards
     except (DamageError, UsageError):
         prepared = ""
-    return Path(prepared) if prepared else readable(run.data)
+    return shards_folder(run, prepared)
 
 
 def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path | None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from acorn.config import DataConfig
 from acorn.config_files import load_run_config
+from acorn.data.made_from import prepared_shards, read_made_from, shards_folder
 from acorn.data.token_shards import TokenShards
-from acorn.errors import UsageError
-from acorn.run_folder import run_of
+from acorn.errors import DamageError, UsageError
+from acorn.run_folder import MANIFEST, run_of
 from acorn.tokenizer.tokenizer import Tokenizer
 
 
@@ -23,7 +24,8 @@ def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
 
     Raises:
         UsageError: the model stands on its own, so there are none.
-        InputError, DamageError: they are not there, belong to another tokenizer, or are damaged.
+        InputError, DamageError: they are not there, belong to another tokenizer, are damaged, or are not those that the
+            run was started with.
     """
     run = run_of(folder)
     if run is None:
@@ -32,5 +34,13 @@ def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
             where="--split",
             mend="name the text to score with --input FILE",
         )
-    shards = load_run_config(run.config).data.shards
-    return TokenShards.open(Path(shards) if shards else run.data, tokenizer.fingerprint)
+    shards = TokenShards.open(shards_folder(run, load_run_config(run.config).data.shards), tokenizer.fingerprint)
+    known = read_made_from(run)
+    if known and known.shards and prepared_shards(run, shards.folder).manifest != known.shards.manifest:
+        raise DamageError(
+            f"The token shards are not those that the run was started with: the SHA-256 of their {MANIFEST} was "
+            f"{known.shards.manifest}.",
+            where=str(shards.folder / MANIFEST),
+            mend="put the original shards back, or name the text to score with --input FILE",
+        )
+    return shards

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from acorn.config import ModelConfig
+from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import read_json
 from acorn.model.sizing import size_of
@@ -188,11 +189,8 @@ def _check_plain(value: object, path: Path) -> None:
 
 
 def _shards_folder(run: RunFolder, config: Mapping[str, Mapping[str, Any]]) -> Path:
-    """The run's own shards, else the prepared folder its config points to (as written, or seen from the run)."""
-    pointer = str(config.get("data", {}).get("shards", ""))
-    if not pointer or run.data.is_dir():
-        return run.data
-    return Path(pointer) if os.path.isdir(pointer) else run.root / pointer
+    """Where the shards lie that the run was trained on."""
+    return shards_folder(run, str(config.get("data", {}).get("shards", "")))
 
 
 def _parameters(model: Mapping[str, Any]) -> int | None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from acorn.config import DataConfig
 from acorn.errors import AcornError, InputError, UsageError
@@ -56,6 +56,14 @@ class HubSplit:
     name: str  # what messages call it
     dataset: Any  # datasets.IterableDataset
     progress: Progress  # told when the Hub takes long
+    files: tuple[str, ...] = ()  # paths, or addresses at the Hub (`hf://...`), in the order they are read
+
+
+class _Streams(NamedTuple):
+    """A dataset's splits by their own names."""
+
+    datasets: Any  # name -> datasets.IterableDataset
+    files: dict[str, tuple[str, ...]]  # name -> its files
 
 
 def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
@@ -71,17 +79,20 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
         progress = QUIET  # there is no Hub to wait for
     else:
         streams = _remote_streams(source, path, config, progress)
-    chosen = {split: next((name for name in names if name in streams), "") for split, names in SPLIT_NAMES.items()}
-    if len(streams) == 1:
-        chosen = {"train": next(iter(streams))}
+    there = streams.datasets
+    chosen = {split: next((name for name in names if name in there), "") for split, names in SPLIT_NAMES.items()}
+    if len(there) == 1:
+        chosen = {"train": next(iter(there))}
     if not chosen["train"]:
         raise InputError(
-            f"The dataset has no training split; it has {', '.join(streams)}.",
+            f"The dataset has no training split; it has {', '.join(there)}.",
             where=source,
             mend="name another dataset",
         )
     return {
-        split: HubSplit(f"{source}, split {name}", streams[name], progress) for split, name in chosen.items() if name
+        split: HubSplit(f"{source}, split {name}", there[name], progress, streams.files.get(name, ()))
+        for split, name in chosen.items()
+        if name
     }
 
 
@@ -137,7 +148,7 @@ def _parse(source: str) -> tuple[str, str]:
     )
 
 
-def _remote_streams(source: str, repository: str, config: str, progress: Progress) -> Any:
+def _remote_streams(source: str, repository: str, config: str, progress: Progress) -> _Streams:
     """The Hub's dataset, or this machine's copy of it where the Hub does not answer."""
     import huggingface_hub
 
@@ -153,8 +164,8 @@ def _remote_streams(source: str, repository: str, config: str, progress: Progres
         return streams
 
 
-def _streams(source: str, path: str, config: str, progress: Progress) -> Any:
-    """Split name -> datasets.IterableDataset."""
+def _streams(source: str, path: str, config: str, progress: Progress) -> _Streams:
+    """The splits of the dataset at `path`, a folder or a repository."""
     import datasets
 
     folders = _config_folders(Path(path))
@@ -167,7 +178,8 @@ def _streams(source: str, path: str, config: str, progress: Progress) -> Any:
             if (name is None and len(names) < 2) or name in names:
                 raise
             _choose(config, names, source)
-        return builder.as_streaming_dataset()
+        files = {str(split): tuple(listed) for split, listed in (builder.config.data_files or {}).items()}
+        return _Streams(builder.as_streaming_dataset(), files)
 
 
 def _config_folders(path: Path) -> list[str]:

@@ -86,6 +86,11 @@ class TextSplits:
             splits._tell_ignored(reading)
         return splits
 
+    @property
+    def parts(self) -> dict[str, Sequence[Part]]:
+        """The files and datasets that are read, by split, in the order of reading."""
+        return {split: corpus.parts for split, corpus in self._corpora.items()}
+
     @classmethod
     def open_held_out(cls, sources: Sequence[str], data: DataConfig, progress: Progress = QUIET) -> TextSplits:
         """All of `sources` as the one split `test`, whole: what an evaluation of other text scores.

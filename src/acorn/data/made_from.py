@@ -1,0 +1,123 @@
+"""RUN/sources.json: what a run's tokenizer, shards and first weights were made from, and where prepared shards lie.
+
+It holds sizes, times and paths of one machine, which stay out of everything that is equal in equal runs. A run that is
+moved keeps its own shards; those of a prepared folder are found again from here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from acorn.errors import DamageError
+from acorn.files import read_sealed_json, sha256_of, write_sealed_json
+from acorn.folders import readable
+from acorn.run_folder import MANIFEST, RunFolder
+from acorn.text.file_records import FileRecord
+
+
+@dataclass(frozen=True)
+class PreparedShards:
+    """The folder that `data.shards` named when the run was started.
+
+    Attributes:
+        folder: its absolute path.
+        from_run: its path as seen from the run folder, for where both were moved together.
+        manifest: SHA-256 of its manifest.json, which holds a digest of every file.
+    """
+
+    folder: str
+    from_run: str
+    manifest: str
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """What a run was made from.
+
+    Attributes:
+        text: split -> the files it was read from, in order; empty where the shards were prepared before.
+        tokenizer: the file that `tokenizer.path` names, else empty.
+        model: the files of the model that `train.init_from` names, else empty.
+        shards: the prepared folder, where one is used.
+    """
+
+    text: dict[str, list[FileRecord]] = field(default_factory=dict)
+    tokenizer: list[FileRecord] = field(default_factory=list)
+    model: list[FileRecord] = field(default_factory=list)
+    shards: PreparedShards | None = None
+
+
+def write_made_from(run: RunFolder, made_from: MadeFrom) -> None:
+    """Writes sources.json, durably.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    write_sealed_json(run.sources, asdict(made_from))
+
+
+def read_made_from(run: RunFolder) -> MadeFrom | None:
+    """What sources.json says; None where there is none, as in runs of acorn 0.1.0 and before.
+
+    Raises:
+        DamageError: it is not what was written.
+    """
+    if not run.sources.exists():
+        return None
+    try:
+        value = read_sealed_json(run.sources)
+        return MadeFrom(
+            {split: _records(listed) for split, listed in value["text"].items()},
+            _records(value["tokenizer"]),
+            _records(value["model"]),
+            PreparedShards(**value["shards"]) if value["shards"] else None,
+        )
+    except (DamageError, KeyError, TypeError, AttributeError) as error:
+        what = error.what if isinstance(error, DamageError) else f"{run.sources.name} does not have its form."
+        raise DamageError(
+            what,
+            where=str(run.sources),
+            mend="put it back from a copy, or remove it: whether the text has changed can then not be checked",
+        ) from None
+
+
+def prepared_shards(run: RunFolder, folder: Path) -> PreparedShards:
+    """The record of the prepared shards in `folder`."""
+    absolute = os.path.abspath(folder)
+    try:
+        from_run = os.path.relpath(absolute, os.path.abspath(run.root))
+    except ValueError:  # on another drive of Windows
+        from_run = absolute
+    return PreparedShards(absolute, from_run, sha256_of(folder / MANIFEST))
+
+
+def shards_folder(run: RunFolder, pointer: str) -> Path:
+    """The folder of a run's token shards, wherever the command runs that asks for it.
+
+    The run's own, unless `pointer` names a prepared folder. A relative path was meant from the folder where the run was
+    started, so that is where it is looked for first, then where it lies as seen from the run folder, then from
+    the current folder and inside the run folder. The first that holds the shards that the run was started with is
+    taken, else the first that holds any; where none does, the error of opening the first names it.
+
+    Args:
+        pointer: the run's `data.shards`; empty: its own shards.
+    """
+    if not pointer:
+        return readable(run.data)
+    try:
+        known = read_made_from(run)
+    except DamageError:
+        known = None
+    recorded = known.shards if known else None
+    places = [Path(recorded.folder), run.root / recorded.from_run] if recorded else []
+    places += [Path(os.path.expanduser(pointer)), run.root / pointer]
+    there = [place for place in places if os.path.isfile(place / MANIFEST)]
+    same = [place for place in there if recorded and sha256_of(place / MANIFEST) == recorded.manifest]
+    return (same or there or places)[0]
+
+
+def _records(value: Any) -> list[FileRecord]:
+    return [FileRecord(**entry) for entry in value]
