@@ -49,5 +49,5 @@ def test_rows_are_whole() -> None:
         if re.match(r"\| *\d", line):
             _, number, *texts, codes = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[:-1]]
             assert len(list(filter(None, texts))) == 2, number
-            assert set(re.findall(r"\d+", codes)) <= {"0", "2", "3", "4", "5", "6", "130", "143"}, number
+            assert set(re.findall(r"\d+", codes)) <= {"0", "2", "3", "4", "5", "6", "7", "130", "143"}, number
             assert re.search(r"\d", codes) or codes == "that of the signal", number

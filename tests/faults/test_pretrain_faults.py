@@ -22,6 +22,7 @@ from acorn.report.metrics_log import JsonLines, read_metrics
 from acorn.run_folder import RunFolder
 from acorn.runtime import device, memory
 from acorn.train import loop as loop_module
+from acorn.train.clock import RunClock
 
 SRC = Path(__file__).parents[2] / "src"
 QUIET = ("train.eval_every=0", "train.save_every=0")
@@ -258,8 +259,71 @@ def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path:
     monkeypatch.setattr("acorn.train.budget.free_bytes", lambda path: 1000)
     done = pretrain(tmp_path / "run")
     refused(done, 6, "The run's checkpoints would take", "bytes; 1,000 are free", str(tmp_path), "checkpoint.keep")
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault(19)
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.device=cuda", "The device cuda is not available here"),
+        ("model.vocab_size=1000", "the tokenizer is to have 300 at the most"),
+        ("report.trackers=wandb", "needs the package wandb"),
+    ],
+)
+def test_what_can_be_told_without_the_text_is_told_before_it(
+    pretrain, untouched, monkeypatch, tmp_path: Path, override: str, said: str
+) -> None:
+    """Fault 19: nothing is read, and no folder is left, not even those above the run."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("acorn.text.splits.TextSplits.open", lambda *_: pytest.fail("the text was opened"))
+    with untouched(tmp_path):
+        done = pretrain(tmp_path / "runs" / "mine", override)
+    assert done.returncode == (7 if "trackers" in override else 2)
+    assert said in done.stderr
+
+
+@pytest.mark.fault(19)
+def test_what_is_known_of_a_given_tokenizer_is_told_before_the_text(
+    acorn, pretrain, refused, untouched, monkeypatch, shards: Path, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """Fault 19: with `tokenizer.path` and with `data.shards`."""
+    monkeypatch.setattr("acorn.text.splits.TextSplits.open", lambda *_: pytest.fail("the text was opened"))
+    for given, text in ((f"tokenizer.path={tokenizer_file}", tmp_path), (f"data.shards={shards}", None)):
+        with untouched(tmp_path):
+            done = pretrain(tmp_path / "run", given, "model.vocab_size=299", text=text)
+        refused(done, 2, "299 vocabulary entries; the tokenizer has 300", "model.vocab_size")
+
+
+@pytest.mark.fault(19)
+def test_what_only_the_text_can_tell_leaves_nothing_either(pretrain, refused, fine, untouched, tmp_path: Path) -> None:
+    """Fault 19: the corrected command line works as it stands. What an earlier start left is not touched."""
+    with untouched(tmp_path):
+        refused(pretrain(tmp_path / "run", "model.vocab_size=299"), 2, "the tokenizer has 300", "model.vocab_size")
+    refused(pretrain(tmp_path / "run", "model.block_size=40000"), 3, "fewer than one window")
+    with untouched(tmp_path):
+        refused(pretrain(tmp_path / "run", "model.vocab_size=299", "--resume"), 2, "the tokenizer has 300")
+    fine(pretrain(tmp_path / "run", "train.steps=1", "--resume"))
+    fine(pretrain(tmp_path / "other", "train.steps=1", "model.vocab_size=300"))
+
+
+@pytest.mark.fault(45)
+def test_the_process_is_stopped_for_a_while(pretrain, fine, monkeypatch, after_step, tmp_path: Path) -> None:
+    """Fault 45: the schedule, the seconds and the rates go on as if nothing had been; it is said."""
+    hours = [0.0]
+    monkeypatch.setattr(loop_module, "RunClock", lambda: RunClock(lambda: time.monotonic() + hours[0] * 3600))
+    after_step(3, lambda: hours.append(hours.pop() + 2))
+    minutes = ("train.steps=0", "train.minutes=0.01", *QUIET)
+    done = pretrain(tmp_path / "run", *minutes)
+    fine(done, "the process was stopped or asleep for 7200 s", "this time does not count")
+    assert done.stderr.count("asleep") == 1
+    records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "train"]
+    assert len(records) > 4
+    assert records[-1]["seconds"] < 60
+    assert min(record["tokens_per_second"] for record in records) > 128 / 60
+    rates = [record["lr"] for record in records]
+    assert rates[3] > 0.5 * max(rates[:3])
 
 
 HOLDER = """

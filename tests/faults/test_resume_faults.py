@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -11,6 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from acorn.config_files import load_run_config, to_toml, with_values
+from acorn.data.made_from import read_made_from
+from acorn.files import write_sealed_json
 from acorn.report.metrics_log import read_metrics
 from acorn.run_folder import RunFolder
 from acorn.train import environment
@@ -129,6 +134,155 @@ def test_the_text_behind_a_run_changed(acorn, refused, fine, untouched, unfinish
     with untouched(unfinished):
         done = acorn("pretrain", "--resume", "--out", unfinished)
     refused(done, 4, "The token shards are not those that the run was started with", str(data), "put the original")
+
+
+@pytest.fixture
+def own_text(text_file: Path, tmp_path: Path) -> Path:
+    """A folder with a text file that a test may change."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    shutil.copy(text_file, folder / "my.txt")
+    return folder
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("kind", ["text", "tokenizer", "folder"])
+def test_what_shards_are_made_from_changed_before_the_first_step(
+    acorn, pretrain, refused, fine, digest, own_text: Path, tokenizer_file: Path, tmp_path: Path, kind: str
+) -> None:
+    """Fault 40: tokenizer and shards are made again, as a fresh run makes them; the change is said."""
+    tokenizer = Path(shutil.copy(tokenizer_file, tmp_path / "tokenizer.json"))
+    more = {"tokenizer": [f"tokenizer.path={tokenizer}"], "folder": ["data.document=line"], "text": []}[kind]
+    text = own_text / "my.txt"
+    refused(pretrain(tmp_path / "run", "model.block_size=40000", *more, text=own_text), 3, "fewer than one window")
+    if kind == "text":
+        text.write_text(text.read_text().replace("dog", "fox"))  # of the same size
+        changed = f"train text: {text}: "
+    elif kind == "folder":
+        changed = f"train text: {shutil.copy(text, own_text / 'more.txt')}: not there then"
+    else:
+        fine(acorn("tokenizer", "train", "--vocab-size", 290, "--input", text, "--out", tokenizer))
+        changed = f"tokenizer.path: {tokenizer}: "
+    done = pretrain(tmp_path / "run", *more, "train.steps=1", "--resume", text=own_text)
+    fine(done, f"changed since the token shards were made: {changed}", "made again")
+    fine(pretrain(tmp_path / "fresh", *more, "train.steps=1", text=own_text))
+    for name in ("data", "tokenizer.json", "final"):
+        assert digest(tmp_path / "run" / name) == digest(tmp_path / "fresh" / name)
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "not finished"])
+def test_what_shards_were_made_from_changed_after_the_first_step(
+    pretrain, acorn, refused, fine, untouched, own_text: Path, tokenizer_file: Path, tmp_path: Path, is_finished: bool
+) -> None:
+    """Fault 40: refused, with what was and what is; as before, or moved away, the run goes on."""
+    out, text = tmp_path / "run", own_text / "my.txt"
+    tokenizer = Path(shutil.copy(tokenizer_file, tmp_path / "tokenizer.json"))
+    steps = [] if is_finished else ["train.steps=9"]
+    fine(pretrain(out, f"tokenizer.path={tokenizer}", text=own_text))
+    before = {path: path.read_bytes() for path in (text, tokenizer)}
+    for path, content in before.items():
+        path.write_bytes(content + b"\n")
+        with untouched(out):
+            done = acorn("pretrain", "--resume", "--out", out, *steps)
+        digests = (hashlib.sha256(told).hexdigest()[:12] for told in (content, content + b"\n"))
+        refused(done, 2, "started from other files", f"{path}: {len(content):,} bytes", *digests, str(out), "--out")
+        path.write_bytes(content)
+    text.rename(tmp_path / "my.txt")
+    with untouched(out):
+        fine(acorn("pretrain", "--resume", "--out", out), "complete already")
+    if not is_finished:
+        fine(acorn("pretrain", "--resume", "--out", out, *steps), "The text cannot be compared", "Going on from step 8")
+
+
+@pytest.mark.fault(40)
+def test_a_text_that_was_only_copied_or_touched(
+    pretrain, acorn, fine, untouched, own_text: Path, tmp_path: Path
+) -> None:
+    """Fault 40: it is the same; its digest is taken once, for the time of its change is then known."""
+    out, text = tmp_path / "run", own_text / "my.txt"
+    fine(pretrain(out, text=own_text))
+    os.utime(text, ns=(1, 1))
+    with untouched(out):
+        fine(acorn("pretrain", "--resume", "--out", out), "complete already")
+    fine(acorn("pretrain", "--resume", "--out", out, "train.steps=9"), "Going on from step 8")
+    assert read_made_from(RunFolder(out)).text["train"][0].changed_ns == 1
+
+
+@pytest.mark.fault(40)
+def test_a_run_that_does_not_tell_what_it_was_made_from(
+    pretrain, acorn, fine, refused, unfinished: Path, own_text: Path, tmp_path: Path
+) -> None:
+    """Fault 40: as those of earlier versions. It goes on, and says so; before the first step all is made anew."""
+    (unfinished / "sources.json").unlink()
+    fine(acorn("pretrain", "--resume", "--out", unfinished), "no sources.json", "cannot be checked")
+    assert not (unfinished / "sources.json").exists()
+    out = tmp_path / "begun"
+    refused(pretrain(out, "model.block_size=40000", text=own_text), 3, "fewer than one window")
+    (out / "sources.json").unlink()
+    shutil.copytree(out, tmp_path / "absent")
+    fine(pretrain(out, "train.steps=1", "--resume", text=own_text), "cannot be checked", "made again")
+    (own_text / "my.txt").unlink()
+    done = pretrain(tmp_path / "absent", "train.steps=1", "--resume", text=own_text)
+    fine(done, "cannot be checked", "own token shards are used")
+
+
+@pytest.mark.fault(40)
+def test_the_record_of_the_text_was_edited(acorn, refused, untouched, unfinished: Path) -> None:
+    """Fault 40: it is a record; without it the run goes on."""
+    record = unfinished / "sources.json"
+    record.write_text(record.read_text().replace('"size": ', '"size": 1'))
+    with untouched(unfinished):
+        done = acorn("pretrain", "--resume", "--out", unfinished)
+        assert f"{record}: " in acorn("verify", unfinished).stderr
+    refused(done, 4, str(record), "remove it")
+
+
+@pytest.fixture
+def begun_on_cuda(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same run, as it would be had it been begun on a GPU that is not there any more."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = RunFolder(unfinished)
+    config = to_toml(with_values(load_run_config(run.config), {"train.device": "cuda"}))
+    run.config.write_text(config)
+    for step in run.checkpoint_steps():
+        folder = run.checkpoint(step)
+        (folder / "config.toml").write_text(config)
+        manifest = {**json.loads((folder / "manifest.json").read_text())}
+        content = config.encode()
+        manifest["files"]["config.toml"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        write_sealed_json(folder / "manifest.json", manifest)
+    return unfinished
+
+
+@pytest.mark.fault(46)
+@pytest.mark.parametrize("config", ["named", "its own"])
+def test_the_device_is_gone_that_a_run_was_begun_on(
+    acorn, pretrain, fine, refused, untouched, begun_on_cuda: Path, config: str
+) -> None:
+    """Fault 46: the command that goes on here is given; `auto` would change nothing, so it is not."""
+    out = begun_on_cuda
+    with untouched(out):
+        done = pretrain(out, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", out)
+    refused(done, 2, "started on cuda, which is unavailable here", f"--resume --out {out} train.device=cpu")
+    assert "or auto" not in done.stderr
+    command = done.stderr.partition("acorn pretrain ")[2].split("\n")[0].split()
+    fine(acorn("pretrain", *command), "changed on resume: train.device: cuda -> cpu", "Going on from step 8")
+
+
+@pytest.mark.fault(46)
+@pytest.mark.parametrize("config", ["named", "its own"])
+def test_the_device_is_gone_that_a_run_without_a_checkpoint_was_to_have(
+    acorn, pretrain, fine, refused, begun_on_cuda: Path, config: str
+) -> None:
+    """Fault 46: nothing rests on it yet, so it is chosen anew; one that is asked for now is refused."""
+    out = begun_on_cuda
+    for path in (out / "checkpoints", out / "metrics.jsonl", out / "samples.jsonl"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = pretrain(out, "train.device=cuda", "--resume")
+    refused(done, 2, "cuda is not available here", "choose one of cpu, or auto")
+    fine(pretrain(out, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", out))
+    assert load_run_config(out / "config.toml").train.device == "cpu"
 
 
 @pytest.mark.fault(40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import torch
 import transformers
 import yaml
 from other_models import make_model, style
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from acorn.checkpoint.load import load
 from acorn.checkpoint.training_state import Counters
@@ -175,12 +176,16 @@ def test_where_the_model_is_gone_a_run_goes_back_to_what_a_signal_saved(
     config = config_from(model, "train.save_every=0", "train.max_skips=0", "train.eval_every=0")
     with pytest.raises(StoppedError):
         pretrain(config, tmp_path / "run", watcher=Stopped())
-    shutil.rmtree(model)
-    if now == "another":
-        make_model(model, "gpt2")
+    if now == "gone":
+        shutil.rmtree(model)
     real, starts = loop.train_step, []
 
     def poisoned(*given: Any, counters: Counters, **options: Any) -> StepResult:
+        if now == "another" and not starts:  # after the look that a resume takes at it; of the same shapes
+            weights = load_file(model / "model.safetensors")
+            save_file(
+                {name: 2 * tensor for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"}
+            )
         starts.append(counters.step)
         if counters.step == 4 and not counters.rollbacks:
             return StepResult(float("nan"), float("nan"), updated=False, diverged=True)
@@ -189,6 +194,29 @@ def test_where_the_model_is_gone_a_run_goes_back_to_what_a_signal_saved(
     monkeypatch.setattr(loop, "train_step", poisoned)
     pretrain(None, tmp_path / "run", resume=True)
     assert starts == [3, 4, 3, 4, 5]
+
+
+@pytest.mark.fault(40)
+def test_another_model_in_its_place_is_refused_after_the_first_step(config_from, other: Path, tmp_path: Path) -> None:
+    """Fault 40: both are named; before the first step a run takes the model that is there."""
+    model = tmp_path / "model"
+    shutil.copytree(other, model)
+    with pytest.raises(StoppedError):
+        pretrain(config_from(model), tmp_path / "run", watcher=Stopped())
+    before = sha256(model / "model.safetensors")
+    shutil.rmtree(model)
+    make_model(model, "gpt2")
+    with pytest.raises(UsageError, match=r"train\.init_from: .*model\.safetensors: ") as caught:
+        pretrain(None, tmp_path / "run", resume=True)
+    assert before[:12] in caught.value.what
+    assert sha256(model / "model.safetensors")[:12] in caught.value.what
+    shutil.rmtree(model)
+    shutil.copytree(other, model)
+    assert pretrain(None, tmp_path / "run", resume=True).step == 6
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-2"])

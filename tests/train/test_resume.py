@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from acorn.config import Config
 from acorn.config_files import load_config, with_values
+from acorn.data.made_from import MadeFrom, prepared_shards, write_made_from
 from acorn.errors import UsageError
-from acorn.train.resume import UNDECIDED, merge_configs
+from acorn.run_folder import RunFolder
+from acorn.train.resume import UNDECIDED, merge_configs, with_known_shards
 
 RESOLVED = {
     "train.device": "cpu",
@@ -44,6 +48,27 @@ def test_a_run_of_the_former_architecture_name_goes_on_under_the_current_one() -
     run = with_values(load_config("seed", ["train.steps=100"]), RESOLVED | {"model.architecture": "seed"})
     config, changed = merge_configs(run, load_config("original", ["train.steps=100"]))
     assert (config.model.architecture, changed) == ("original", {})
+
+
+def test_prepared_shards_named_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ones keep the run's spelling of them; others of that name are not taken for them."""
+    run = RunFolder(tmp_path / "here" / "run")
+    for folder, content in (("here", "own"), ("there", "others"), ("copies", "own")):
+        (tmp_path / folder / "shards").mkdir(parents=True)
+        (tmp_path / folder / "shards" / "manifest.json").write_text(content)
+    monkeypatch.chdir(tmp_path / "here")
+    was = with_values(stored(), {"data.shards": "shards"})
+    write_made_from(run, MadeFrom(shards=prepared_shards(run, Path("shards"))))
+    for folder, named, kept in (
+        ("here", "shards", "shards"),
+        ("there", "../here/shards", "shards"),
+        ("copies", "shards", "shards"),
+        ("there", "shards", str(tmp_path / "there" / "shards")),
+        ("there", "nowhere", "nowhere"),
+    ):
+        monkeypatch.chdir(tmp_path / folder)
+        asked = with_values(was, {"data.shards": named})
+        assert with_known_shards(asked, was, run).data.shards == kept
 
 
 def test_steps_may_become_minutes() -> None:

@@ -57,6 +57,16 @@ class Trackers:
             self._note(_failure(name, error))
 
 
+def check_packages(names: Sequence[str]) -> None:
+    """Imports what the trackers named need, and starts none of them.
+
+    Raises:
+        MissingPackageError: a tracker's package is not installed.
+    """
+    for name in names:
+        _IMPORTS[name]()
+
+
 def open_trackers(
     names: Sequence[str], run_name: str, folder: Path, config: dict[str, Any], note: Callable[[str], None]
 ) -> Trackers:

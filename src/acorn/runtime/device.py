@@ -149,6 +149,26 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     return Runtime(chosen, kind, False, usable_cores(), True, (device_reason, precision_reason))
 
 
+def available_devices() -> list[str]:
+    """Names of the devices that PyTorch finds here."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [name for name, found in there.items() if found]
+
+
+def is_available(device: str) -> bool:
+    """Whether a run can have `device` here; `auto` always."""
+    return device == "auto" or device in available_devices()
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that is not there, before anything is measured.
+
+    Raises:
+        UsageError: the others are named.
+    """
+    _choose_device(device)
+
+
 def usable_cores() -> int:
     """Cores this process may use (its affinity, where the system tells)."""
     if hasattr(os, "sched_getaffinity"):
@@ -219,18 +239,18 @@ def _wait_for(device: str) -> None:
 
 
 def _choose_device(wanted: str) -> tuple[str, str]:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = available_devices()
     if wanted != "auto":
-        if not there[wanted]:
+        if wanted not in there:
             raise UsageError(
                 f"The device {wanted} is not available here.",
                 where="train.device",
-                mend=f"choose one of {', '.join(name for name, found in there.items() if found)}, or auto",
+                mend=f"choose one of {', '.join(there)}, or auto",
             )
         return wanted, "as asked"
-    if there["cuda"]:
+    if "cuda" in there:
         return "cuda", torch.cuda.get_device_name()
-    return ("mps", "Apple GPU") if there["mps"] else ("cpu", "no GPU found")
+    return ("mps", "Apple GPU") if "mps" in there else ("cpu", "no GPU found")
 
 
 def _choose_precision(device: str, wanted: str, threads: int, lacking: str | None) -> tuple[Precision, str]:

@@ -15,10 +15,11 @@ from acorn.checkpoint.integrity import newest_whole_checkpoint
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoint, restore
 from acorn.config import Config
-from acorn.config_files import load_run_config, to_toml, with_values
+from acorn.config_files import to_toml, with_values
+from acorn.data.made_from import write_made_from
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenSequence, TokenShards
-from acorn.errors import DamageError, UsageError
+from acorn.errors import UsageError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
 from acorn.model.gpt import GPT
@@ -27,7 +28,7 @@ from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import open_trackers
-from acorn.run_folder import CONFIG, RunFolder
+from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak
 from acorn.runtime.memory import available_memory
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -39,13 +40,25 @@ from acorn.train.loop import Loop
 from acorn.train.network import build_network
 from acorn.train.optimizer import Optimizer
 from acorn.train.parallel import uncompiled
-from acorn.train.resume import MAY_CHANGE, merge_configs
-from acorn.train.run_start import check_config, check_folder, check_not_begun, clear_leftovers, nothing_left_behind
+from acorn.train.resume import MAY_CHANGE, merge_configs, own_config, with_earlier_choices, with_known_shards
+from acorn.train.run_start import (
+    check_config,
+    check_fits,
+    check_folder,
+    check_machine,
+    check_name,
+    check_not_begun,
+    check_vocab_size,
+    clear_leftovers,
+    missing_folders,
+    nothing_left_behind,
+)
 from acorn.train.run_text import fingerprint_of, text_to_shards
 from acorn.train.saving import tidy
 from acorn.train.schedule import rate_factor
 from acorn.train.step import initial_counters
 from acorn.train.stop import finishing
+from acorn.train.unchanged import check_unchanged
 from acorn.train.watcher import Unwatched, Watcher
 
 
@@ -90,23 +103,32 @@ def pretrain(
         StoppedError, DivergedError, ResourceError: as `Loop.train`.
     """
     run = RunFolder(out)
+    check_name(run)
+    is_given = config is not None
     if config is not None:
         check_config(config)
+    missing = missing_folders(run.root)
     check_folder(run, resume)
-    with FolderLock(run.lock), nothing_left_behind(run):
+    with FolderLock(run.lock), nothing_left_behind(run, missing):
         check_folder(run, resume)  # again: another process may have been quicker to the lock
         clear_leftovers(run)
         found = newest_whole_checkpoint(run, progress) if resume else None
         if config is None:
-            config = _own_config(run, found, overrides)
+            config = own_config(run, found, overrides)
         if found is None:
             check_not_begun(run)
+            check_machine(config)
+            if is_given:
+                config = with_known_shards(config, config, run)
             initial = None
             if config.train.init_from:
                 config, initial = load_initial_model(config, progress)
-            config = _with_earlier_choices(config, run)
+            config = with_earlier_choices(config, run, progress)
+            check_fits(config, run, initial)
             return _run(config, run, initial, command_line, watcher or Unwatched(), progress)
         checkpoint = read_checkpoint(found)
+        if is_given:
+            config = with_known_shards(config, checkpoint.config, run)
         config, changed = merge_configs(checkpoint.config, config, allow_change)
         if 0 < config.train.steps < checkpoint.counters.step:
             raise UsageError(
@@ -114,34 +136,20 @@ def pretrain(
                 where="train.steps",
                 mend="name more steps, or leave train.steps out",
             )
+        finished = not changed and is_finished(run, checkpoint.counters.step) and _used_up(config, checkpoint.counters)
+        made_from = check_unchanged(run, config, QUIET if finished else progress)
+        if finished:
+            tidy(run, config, checkpoint.counters, progress.note)
+            return _result(run, checkpoint.counters.step, was_complete=True)
+        check_machine(config, checkpoint.config, run)
         for key, change in changed.items():
             progress.note(f"changed on resume: {key}: {change}")
             if key not in MAY_CHANGE:
                 progress.note(f"No longer bit-equal to an undisturbed run: {key} was changed.")
                 checkpoint.counters.undisturbed = False
-        if not changed and is_finished(run, checkpoint.counters.step) and _used_up(config, checkpoint.counters):
-            tidy(run, config, checkpoint.counters, progress.note)
-            return _result(run, checkpoint.counters.step, was_complete=True)
+        if made_from is not None:
+            write_made_from(run, made_from)  # with the times of now, so that a copied text is read but once
         return _run(config, run, checkpoint, command_line, watcher or Unwatched(), progress)
-
-
-def _own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]) -> Config:
-    """The config that the run wrote into its folder; where that file is gone, the one in its checkpoint."""
-    if run.config.exists():
-        return load_run_config(run.config, overrides)
-    if checkpoint is None:
-        raise UsageError(
-            "There is no run to go on with.", where=str(run.config), mend="name a preset or a TOML file to start one"
-        )
-    return load_run_config(checkpoint / CONFIG, overrides)
-
-
-def _with_earlier_choices(config: Config, run: RunFolder) -> Config:
-    """`config` with what an earlier start of this run, killed before its first checkpoint, chose for the machine."""
-    try:
-        return merge_configs(load_run_config(run.config), config)[0]
-    except (DamageError, UsageError):  # there was none, or it was another run
-        return config
 
 
 def _run(
@@ -155,7 +163,7 @@ def _run(
     """Trains from `origin` on: a checkpoint of the run, a model it starts from, or new weights."""
     checkpoint = origin if isinstance(origin, Checkpoint) else None
     initial = origin if isinstance(origin, LoadedModel) else None
-    tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial.tokenizer if initial else None)
+    tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial)
     config, runtime = _resolve(config, run, tokenizer, shards)
     bases = (
         bases_of(initial)
@@ -225,13 +233,7 @@ def _run(
 
 def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: TokenShards) -> tuple[Config, Runtime]:
     """The config with every choice made, and the runtime it asks for. Refuses what cannot fit this machine."""
-    if config.model.vocab_size not in (0, tokenizer.vocab_size):
-        raise UsageError(
-            f"The model is to have {config.model.vocab_size:,} vocabulary entries; the tokenizer has "
-            f"{tokenizer.vocab_size:,}.",
-            where="model.vocab_size",
-            mend="leave model.vocab_size out, and set tokenizer.vocab_size",
-        )
+    check_vocab_size(config, tokenizer.vocab_size, tokenizer.vocab_size)
     SampleOrder(shards.count("train").tokens, config.model.block_size, config.train.seed)  # refuses too little text
     config = with_values(config, {"model.vocab_size": tokenizer.vocab_size})
     runtime = choose_runtime(config.train, expected_seconds(config))

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from acorn.checkpoint.integrity import started_checkpoints
+from acorn.checkpoint.load import LoadedModel
 from acorn.config import Config
+from acorn.config_files import with_values
+from acorn.data.made_from import shards_folder
+from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError, UsageError
-from acorn.files import disk_errors, make_folders, remove_temporary_files
-from acorn.folders import readable, settle
+from acorn.files import check_unicode, disk_errors, make_folders, remove_temporary_files
+from acorn.folders import readable, remove_folder, settle
+from acorn.report.trackers import check_packages
 from acorn.run_folder import RunFolder
+from acorn.runtime.device import available_devices, check_device, is_available
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.budget import check_disk
 
 
 def clear_leftovers(run: RunFolder) -> None:
@@ -23,17 +32,56 @@ def clear_leftovers(run: RunFolder) -> None:
             settle(run.checkpoint(step))
 
 
+def missing_folders(path: Path) -> list[Path]:
+    """`path` and those above it that are not there yet, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
 @contextlib.contextmanager
-def nothing_left_behind(run: RunFolder) -> Iterator[None]:
-    """Removes the run folder again if an error came before anything was written into it."""
+def nothing_left_behind(run: RunFolder, missing: Sequence[Path] = ()) -> Iterator[None]:
+    """Removes what a run that ends early began to write, so that its corrected command line meets an empty place.
+
+    That is the folder itself, if an error came before anything was written into it; and, of a run that was new, what
+    stands there when it turns out that it was asked for wrongly.
+
+    Args:
+        missing: folders that this process created, the innermost first; they go too, unless others use them.
+    """
+    is_new = _is_empty(run)
     try:
         yield
-    except BaseException:
-        if [entry.name for entry in run.root.iterdir()] == [run.lock.name]:
-            run.lock.unlink()
-            with contextlib.suppress(OSError):  # such as on systems that keep an open file's folder
-                run.root.rmdir()
+    except BaseException as error:
+        if is_new and isinstance(error, UsageError):
+            _remove_beginning(run)
+        if _is_empty(run):
+            run.lock.unlink(missing_ok=True)
+            for folder in missing or [run.root]:
+                with contextlib.suppress(OSError):  # such as on systems that keep an open file's folder
+                    folder.rmdir()
         raise
+
+
+def _is_empty(run: RunFolder) -> bool:
+    return all(entry == run.lock for entry in run.root.iterdir())
+
+
+def _remove_beginning(run: RunFolder) -> None:
+    """Removes what this process wrote before the first step. A disk that refuses is no reason for another message."""
+    if run.checkpoints.exists():
+        return
+    with contextlib.suppress(OSError):
+        remove_folder(run.data)
+        for path in (run.config, run.tokenizer, run.sources, run.environment, run.metrics, run.samples):
+            path.unlink(missing_ok=True)
+
+
+def check_name(run: RunFolder) -> None:
+    """Refuses a folder whose name cannot be written down: reports and results name it.
+
+    Raises:
+        UsageError: its path is not Unicode text.
+    """
+    check_unicode(os.path.abspath(run.root), "--out")
 
 
 def check_config(config: Config) -> None:
@@ -52,6 +100,74 @@ def check_config(config: Config) -> None:
             where="WORLD_SIZE",
             mend="start acorn without torchrun",
         )
+
+
+def check_machine(config: Config, begun: Config | None = None, run: RunFolder | None = None) -> None:
+    """Refuses what this machine lacks, before any text is read.
+
+    Args:
+        begun, run: of a run that goes on: its config before this command, and its folder.
+
+    Raises:
+        UsageError: the device is not there.
+        MissingPackageError: the package of a tracker is not installed.
+    """
+    check_packages(config.report.trackers)
+    device = config.train.device
+    if begun is not None and run is not None and begun.train.device == device and not is_available(device):
+        commands = (f"acorn pretrain --resume --out {run.root} train.device={other}" for other in available_devices())
+        raise UsageError(
+            f"The run started on {device}, which is unavailable here.",
+            where="train.device of the run, which auto keeps",
+            mend=f"resume it on a machine with {device}; or here, no longer bit-identical: {', or '.join(commands)}",
+        )
+    check_device(device)
+
+
+def check_fits(config: Config, run: RunFolder, initial: LoadedModel | None) -> None:
+    """Refuses a new run whose vocabulary or disk will not do, as far as that can be told before its text is read.
+
+    Args:
+        initial: the model that it starts from.
+
+    Raises:
+        UsageError: `model.vocab_size` is not that of the tokenizer.
+        ResourceError: the disk is too small for the run's checkpoints.
+        InputError, DamageError: the tokenizer or the prepared shards named cannot be used.
+    """
+    known = _known_vocab_size(config, run, initial)
+    check_vocab_size(config, known, config.tokenizer.vocab_size if known is None else known)
+    least = with_values(config, {"model.vocab_size": known or config.model.vocab_size or 1})
+    check_disk(least, run.root)
+
+
+def check_vocab_size(config: Config, known: int | None, most: int) -> None:
+    """Refuses a model of another vocabulary than the tokenizer's.
+
+    Args:
+        known: entries of the tokenizer; None: it has yet to be trained, and a small text may give fewer than `most`.
+
+    Raises:
+        UsageError: with both numbers.
+    """
+    asked = config.model.vocab_size
+    if asked > most or (known is not None and asked not in (0, known)):
+        will_have = f"has {most:,}" if known is not None else f"is to have {most:,} at the most"
+        raise UsageError(
+            f"The model is to have {asked:,} vocabulary entries; the tokenizer {will_have}.",
+            where="model.vocab_size",
+            mend="leave model.vocab_size out, and set tokenizer.vocab_size",
+        )
+
+
+def _known_vocab_size(config: Config, run: RunFolder, initial: LoadedModel | None) -> int | None:
+    """Entries of a tokenizer that is there already, None where it has to be trained."""
+    if initial:
+        return initial.tokenizer.vocab_size
+    if config.data.shards:
+        shards = TokenShards.open(shards_folder(run, config.data.shards))
+        return int(shards.manifest["tokenizer"]["vocab_size"])
+    return Tokenizer.from_file(config.tokenizer.path).vocab_size if config.tokenizer.path else None
 
 
 def check_folder(run: RunFolder, resume: bool) -> None:

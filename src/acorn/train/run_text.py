@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
 from acorn.config_files import differences, load_run_config, to_toml
+from acorn.data.made_from import MadeFrom, prepared_shards, read_made_from, shards_folder, write_made_from
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DamageError, InputError
+from acorn.errors import AcornError, DamageError, InputError
 from acorn.files import disk_errors, sha256_of, sync_folder, write_file
 from acorn.folders import remove_folder, settle
-from acorn.progress import Progress
+from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST, TOKENIZER, RunFolder
+from acorn.text.file_records import FileRecord
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train as train_tokenizer
+from acorn.train.unchanged import compare_all, model_records, text_records
 
 
 def text_to_shards(
-    config: Config, run: RunFolder, checkpoint: Checkpoint | None, progress: Progress, given: Tokenizer | None = None
+    config: Config,
+    run: RunFolder,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+    initial: LoadedModel | None = None,
 ) -> tuple[Tokenizer, TokenShards]:
     """The run's tokenizer and shards: those in its folder if they are whole and its own, else made now.
 
     Args:
-        given: the tokenizer of the model that a new run starts from.
+        initial: the model that a new run starts from.
     """
+    given = initial.tokenizer if initial else None
     if config.data.shards:
-        shards = TokenShards.open(Path(config.data.shards), check=True, progress=progress)
-        if missing := {"train", "valid"} - set(shards.splits):
-            raise InputError(
-                f"The token shards have no split {' and no split '.join(sorted(missing))}.",
-                where=str(shards.folder / MANIFEST),
-                mend="make them with `acorn data prepare`, which always writes both",
-            )
-        tokenizer = shards.tokenizer()
-        if given and not given.reads_like(tokenizer):
-            raise InputError(
-                f"The token shards were made with another tokenizer than that of the model {config.train.init_from}.",
-                where=str(shards.folder / TOKENIZER),
-                mend="make them with `acorn data prepare --tokenizer` and the model's tokenizer.json",
-            )
+        tokenizer, shards = _prepared(config, run, progress, given)
         if checkpoint is None:
             write_file(run.tokenizer, tokenizer.to_json())
+            base = model_records(initial) if initial else []
+            write_made_from(run, MadeFrom(model=base, shards=prepared_shards(run, shards.folder)))
     elif checkpoint is not None:
         where = str(checkpoint.path / TOKENIZER)
         tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
@@ -59,20 +58,43 @@ def text_to_shards(
                 mend=f"put it back from a copy, or remove the folder {run.data}: it is made again from the text",
             )
         shards = TokenShards.open(run.data, tokenizer.fingerprint, check=True, progress=progress)
-    elif _has_own_shards(config, run):
-        shards = TokenShards.open(run.data, given.fingerprint if given else None, check=True, progress=progress)
+    elif _has_own_shards(config, run, initial, progress):
+        shards = TokenShards.open(run.data, check=True, progress=progress)
         tokenizer = shards.tokenizer()
         write_file(run.tokenizer, tokenizer.to_json())
     else:
-        tokenizer, shards = _make_shards(config, run, progress, given)
+        tokenizer, shards = _make_shards(config, run, progress, initial)
     if checkpoint is None:
         return tokenizer, shards
     _check_own_tokenizer(run, checkpoint)
-    if fingerprint_of(shards) != checkpoint.resolved.get("data"):
+    before, now = checkpoint.resolved.get("data"), fingerprint_of(shards)
+    if now != before:
         raise DamageError(
-            "The token shards are not those that the run was started with.",
+            f"The token shards are not those that the run was started with: the SHA-256 of their {MANIFEST} was "
+            f"{before}, and is {now} now.",
             where=str(shards.folder / MANIFEST),
             mend="put the original shards back, or start another run with --out",
+        )
+    return tokenizer, shards
+
+
+def _prepared(
+    config: Config, run: RunFolder, progress: Progress, given: Tokenizer | None
+) -> tuple[Tokenizer, TokenShards]:
+    """The shards in the prepared folder that `data.shards` names, and their tokenizer."""
+    shards = TokenShards.open(shards_folder(run, config.data.shards), check=True, progress=progress)
+    if missing := {"train", "valid"} - set(shards.splits):
+        raise InputError(
+            f"The token shards have no split {' and no split '.join(sorted(missing))}.",
+            where=str(shards.folder / MANIFEST),
+            mend="make them with `acorn data prepare`, which always writes both",
+        )
+    tokenizer = shards.tokenizer()
+    if given and not given.reads_like(tokenizer):
+        raise InputError(
+            f"The token shards were made with another tokenizer than that of the model {config.train.init_from}.",
+            where=str(shards.folder / TOKENIZER),
+            mend="make them with `acorn data prepare --tokenizer` and the model's tokenizer.json",
         )
     return tokenizer, shards
 
@@ -93,26 +115,61 @@ def _check_own_tokenizer(run: RunFolder, checkpoint: Checkpoint) -> None:
         )
 
 
-def _has_own_shards(config: Config, run: RunFolder) -> bool:
-    """Whether an earlier start of this very run got as far as its shards. A damaged config is no help to tell."""
+def _has_own_shards(config: Config, run: RunFolder, initial: LoadedModel | None, progress: Progress) -> bool:
+    """Whether an earlier start of this very run, over this very text, got as far as its shards.
+
+    A damaged record of the config or of the text is no help to tell.
+    """
     settle(run.data)
     if not (run.data / MANIFEST).exists():
         return False
     try:
         changed = differences(load_run_config(run.config), config)
+        known = read_made_from(run)
     except DamageError:
         return False
-    return not any(key.startswith(("data.", "tokenizer.", "train.init_from")) for key in changed)
+    if any(key.startswith(("data.", "tokenizer.", "train.init_from")) for key in changed):
+        return False
+    if initial and TokenShards.open(run.data).manifest["tokenizer"]["fingerprint"] != initial.tokenizer.fingerprint:
+        progress.note("The model that the run starts from has another tokenizer now: the token shards are made again.")
+        return False
+    if known is None:
+        return not _can_be_read(config, run, progress)
+    found = compare_all(replace(known, model=[]), run, config)
+    for line in found.changed:
+        progress.note(f"changed since the token shards were made: {line}")
+    if found.changed:
+        progress.note("Tokenizer and token shards are made again.")
+        return False
+    for sentence in found.absent:
+        progress.note(f"{sentence}; the token shards made from it are used.")
+    write_made_from(run, replace(found.made_from, model=model_records(initial) if initial else []))
+    return True
+
+
+def _can_be_read(config: Config, run: RunFolder, progress: Progress) -> bool:
+    """Whether there is text to make shards of, in a run that does not tell what its own were made from. Says so."""
+    unknown = f"There is no {run.sources.name}, so whether the text has changed cannot be checked"
+    try:
+        TextSplits.open(config.data, QUIET, run.root)
+    except AcornError as error:
+        progress.note(f"{unknown}: {error.what} ({error.where}); the run's own token shards are used.")
+        return False
+    progress.note(f"{unknown}: tokenizer and token shards are made again.")
+    return True
 
 
 def _make_shards(
-    config: Config, run: RunFolder, progress: Progress, given: Tokenizer | None
+    config: Config, run: RunFolder, progress: Progress, initial: LoadedModel | None
 ) -> tuple[Tokenizer, TokenShards]:
     texts = TextSplits.open(config.data, progress, run.root)
-    if given:
-        tokenizer = given
+    made_from = MadeFrom(text_records(texts, progress))
+    if initial:
+        tokenizer = initial.tokenizer
+        made_from = replace(made_from, model=model_records(initial))
     elif config.tokenizer.path:
         tokenizer = Tokenizer.from_file(Path(config.tokenizer.path))
+        made_from = replace(made_from, tokenizer=[FileRecord.of(config.tokenizer.path)])
     else:
         tokenizer = train_tokenizer(
             lambda: (document.text for document in texts.documents("train")),
@@ -126,6 +183,7 @@ def _make_shards(
         sync_folder(run.root)
     write_file(run.config, to_toml(config))
     write_file(run.tokenizer, tokenizer.to_json())
+    write_made_from(run, made_from)
     shards = prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
     return tokenizer, shards
 

@@ -25,6 +25,7 @@ from acorn.run_folder import RunFolder
 from acorn.train.initial_model import begin_weights
 from acorn.train.optimizer import Optimizer
 from acorn.train.step import initial_counters
+from acorn.train.unchanged import same_base
 
 RETRY_STEPS = (1, 2, 4)
 """Steps after which a save that failed is tried again; a full disk may be cleared meanwhile."""
@@ -161,6 +162,8 @@ def go_back(
         path, step = _newest(run, progress) or (path, 0)
     if not step:
         try:
+            if initial is None and config.train.init_from:
+                initial = same_base(run, config, progress)
             begin_weights(model, config, tokens, initial, progress)
         except AcornError:
             newest = _newest(run, progress)
