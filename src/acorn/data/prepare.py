@@ -98,6 +98,34 @@ def prepare(
     return TokenShards.open(out)
 
 
+def count_tokens(documents: Iterable[Document], tokenizer: Tokenizer) -> SplitCount:
+    """What a split of these documents would hold as token shards, its last separator included. Nothing is written.
+
+    Raises:
+        InputError: the text cannot be encoded.
+    """
+    count = SplitCount(tokens=1)
+    for batch in _encoded(documents, tokenizer):
+        count = count + batch.count
+    return count
+
+
+def check_room(folder: Path, split: str, needed: int) -> None:
+    """Refuses to begin a split whose shards will take `needed` bytes where fewer are free.
+
+    Raises:
+        ResourceError: with both numbers.
+    """
+    free = files.free_bytes(folder)
+    if needed > free:
+        raise ResourceError(
+            f"The disk is too small for the shards of split {split}: about {needed:,} bytes are needed, "
+            f"{free:,} are free.",
+            where=str(folder.parent),
+            mend="free some space, or name a folder on another disk; nothing was written",
+        )
+
+
 def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Progress) -> dict[str, float]:
     """What the tokenizer keeps of the first documents of a held-out split; a warning where that is too little."""
     documents = splits.documents(split, f"measuring the tokenizer on {split}")
@@ -121,7 +149,7 @@ def _write_split(
         if not count.documents:
             _check_room(writer, batch, total_bytes)
         writer.append(batch.ids)
-        count = SplitCount(**{name: n + getattr(batch.count, name) for name, n in asdict(count).items()})
+        count = count + batch.count
     if not count.documents:
         raise InputError(
             f"The split {split} holds no document (0 documents, 0 bytes).",
@@ -204,11 +232,4 @@ def _check_room(writer: ShardWriter, first: _Encoded, total_bytes: int) -> None:
     if not first.count.bytes:
         return
     tokens = first.count.tokens * max(1.0, total_bytes / first.count.bytes)
-    needed, free = int(tokens * writer.dtype.itemsize), files.free_bytes(writer.folder)
-    if needed > free:
-        raise ResourceError(
-            f"The disk is too small for the shards of split {writer.split}: about {needed:,} bytes are needed, "
-            f"{free:,} are free.",
-            where=str(writer.folder.parent),
-            mend="free some space, or name a folder on another disk; nothing was written",
-        )
+    check_room(writer.folder, writer.split, int(tokens * writer.dtype.itemsize))

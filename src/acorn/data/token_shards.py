@@ -50,6 +50,9 @@ class SplitCount:
     words: int = 0
     unknown_tokens: int = 0
 
+    def __add__(self, other: SplitCount) -> SplitCount:
+        return SplitCount(**{name: n + getattr(other, name) for name, n in asdict(self).items()})
+
 
 class TokenSequence:
     """The tokens of one split, all shards laid end to end, read from disk as they are asked for."""

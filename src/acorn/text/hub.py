@@ -40,6 +40,15 @@ def why_not_reached(error: Exception) -> tuple[str, str]:
     return one_line(error).rstrip("."), "check the network"
 
 
+def is_on_the_hub(source: str) -> bool:
+    """Whether `source` names a dataset of the Hub, and no local folder in its layout.
+
+    Raises:
+        UsageError: it begins with `hf:` and is neither.
+    """
+    return source.startswith(HUB_PREFIX) and not os.path.isdir(_parse(source)[0])
+
+
 SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PATIENCE_S = 5.0  # seconds without an answer until that is said
 _PATIENCE_AFTERWARDS_S = 30.0

@@ -5,21 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
-from acorn.config_files import with_values
 from acorn.errors import ResourceError
 from acorn.files import free_bytes
 from acorn.model.sizing import optimizer_bytes, size_of, training_memory
-from acorn.progress import QUIET
-from acorn.runtime.device import Runtime, choose_runtime
-from acorn.runtime.memory import available_memory, resident_memory
-from acorn.train.calibration import seconds_per_step
-from acorn.train.initial_model import load_initial_model
+from acorn.runtime.device import Runtime
 from acorn.train.native_attention import attention_room
 from acorn.train.network import is_fused
 
@@ -40,60 +34,6 @@ def expected_seconds(config: Config) -> float:
         return 60 * config.train.minutes
     tokens = config.train.steps * config.train.batch_size * config.model.block_size
     return tokens * size_of(config.model).flops_per_token / SLOWEST_SENSIBLE
-
-
-def plan_run(config: Config) -> dict[str, Any]:
-    """Parameters, memory, tokens and time of a run on this machine. Nothing is read or written.
-
-    Time rests on a few steps of shallow copies of the network, measured now; it is that of the steps alone, without
-    validations, samples and saves.
-
-    Raises:
-        ResourceError: there is too little memory to measure them.
-    """
-    process = resident_memory()  # of Python and PyTorch alone
-    if config.train.init_from:
-        config, _ = load_initial_model(config, QUIET)
-    vocab_size = config.model.vocab_size or config.tokenizer.vocab_size
-    config = with_values(config, {"model.vocab_size": vocab_size})
-    runtime = choose_runtime(config.train, expected_seconds(config))
-    available = available_memory(runtime.device)
-    model, train = config.model, config.train
-    micro_batch_size = micro_batch_size_of(config, runtime, available)
-    size = size_of(model)
-    batch_tokens = train.batch_size * model.block_size
-    try:
-        speed = batch_tokens / seconds_per_step(config, runtime, micro_batch_size)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise ResourceError(
-            "Memory ran out while a step of one or two layers was measured.",
-            where=f"{runtime.device}, {available or 0:,} bytes free before",
-            mend="lower model.n_embd, model.block_size or tokenizer.vocab_size, or leave more memory to this program",
-        ) from None
-    steps = train.steps or int(60 * train.minutes * speed / batch_tokens)
-    return {
-        "name": config.name,
-        "architecture": model.architecture,
-        "parameters": size.parameters,
-        "vocab_size": vocab_size,
-        "flops_per_token": size.flops_per_token,
-        "device": runtime.device,
-        "precision": runtime.precision,
-        "compile": runtime.compile,
-        "threads": runtime.threads,
-        "micro_batch_size": micro_batch_size,
-        "memory_bytes": step_memory(config, runtime, micro_batch_size)
-        + (process + LIBRARIES + COMPILER * runtime.compile if runtime.device == "cpu" else 0),
-        "memory_available_bytes": available,
-        "tokens_per_step": batch_tokens,
-        "steps": steps,
-        "tokens": steps * batch_tokens,
-        "tokens_per_second": speed,
-        "minutes": train.minutes or steps * batch_tokens / speed / 60,
-        "checkpoint_bytes": 4 * size.parameters + optimizer_bytes(model, config.optimizer.name),
-    }
 
 
 def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
@@ -154,19 +94,24 @@ def check_disk(config: Config, out: Path) -> None:
     Raises:
         ResourceError: with the bytes needed and free.
     """
-    weights = 4 * size_of(config.model).parameters
-    checkpoint = weights + optimizer_bytes(config.model, config.optimizer.name)
-    # Kept ones, the best one, one being written, and final/ twice while it is replaced.
-    needed = (config.checkpoint.keep + 2) * checkpoint + 2 * weights
-    folders = [out / "final", *(out / "checkpoints").glob("*")]
-    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
-    needed, free = max(0, needed - there), free_bytes(out)
+    needed, free = disk_needed(config, out), free_bytes(out)
     if needed > free:
         raise ResourceError(
             f"The run's checkpoints would take {needed:,} more bytes; {free:,} are free.",
             where=str(out),
             mend="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
         )
+
+
+def disk_needed(config: Config, out: Path) -> int:
+    """Bytes that the checkpoints and the final model of the run in `out` will take beside what is there already."""
+    weights = 4 * size_of(config.model).parameters
+    checkpoint = weights + optimizer_bytes(config.model, config.optimizer.name)
+    # Kept ones, the best one, one being written, and final/ twice while it is replaced.
+    needed = (config.checkpoint.keep + 2) * checkpoint + 2 * weights
+    folders = [out / "final", *(out / "checkpoints").glob("*")]
+    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
+    return max(0, needed - there)
 
 
 @contextlib.contextmanager
@@ -179,7 +124,7 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         size = config.train.micro_batch_size
         advice = f"start anew with train.micro_batch_size={size // 2}, or " if size > 1 else ""
@@ -191,6 +136,6 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
         ) from None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """On a CPU, PyTorch has no type of its own for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

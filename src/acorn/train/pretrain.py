@@ -18,7 +18,7 @@ from acorn.config import Config
 from acorn.config_files import to_toml, with_values
 from acorn.data.made_from import write_made_from
 from acorn.data.sample_order import SampleOrder
-from acorn.data.token_shards import TokenSequence, TokenShards
+from acorn.data.token_shards import TokenSequence
 from acorn.errors import UsageError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
@@ -31,7 +31,6 @@ from acorn.report.trackers import open_trackers
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime, choose_runtime, measure_peak
 from acorn.runtime.memory import available_memory
-from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors, micro_batch_size_of
 from acorn.train.environment import EQUALITY, changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
@@ -164,7 +163,7 @@ def _run(
     checkpoint = origin if isinstance(origin, Checkpoint) else None
     initial = origin if isinstance(origin, LoadedModel) else None
     tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial)
-    config, runtime = _resolve(config, run, tokenizer, shards)
+    config, runtime = resolve(config, run.root, tokenizer.vocab_size, shards.count("train").tokens)
     bases = (
         bases_of(initial)
         if initial
@@ -231,11 +230,23 @@ def _run(
     return _result(run, counters.step, was_complete=False)
 
 
-def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: TokenShards) -> tuple[Config, Runtime]:
-    """The config with every choice made, and the runtime it asks for. Refuses what cannot fit this machine."""
-    check_vocab_size(config, tokenizer.vocab_size, tokenizer.vocab_size)
-    SampleOrder(shards.count("train").tokens, config.model.block_size, config.train.seed)  # refuses too little text
-    config = with_values(config, {"model.vocab_size": tokenizer.vocab_size})
+def resolve(config: Config, out: Path, vocab_size: int, train_tokens: int | None) -> tuple[Config, Runtime]:
+    """The config with every choice made, and the runtime it asks for. Refuses what cannot fit this machine.
+
+    Args:
+        out: the run folder, whether it is there or not.
+        vocab_size: entries of the tokenizer.
+        train_tokens: of the training text; None: not known, as in a plan.
+
+    Raises:
+        UsageError: another vocabulary size is set, or the device is unavailable.
+        InputError: the text is shorter than a window.
+        ResourceError: memory or disk is too small.
+    """
+    check_vocab_size(config, vocab_size, vocab_size)
+    if train_tokens is not None:
+        SampleOrder(train_tokens, config.model.block_size, config.train.seed)  # refuses too little text
+    config = with_values(config, {"model.vocab_size": vocab_size})
     runtime = choose_runtime(config.train, expected_seconds(config))
     available = available_memory(runtime.device)
     config = with_values(
@@ -251,7 +262,7 @@ def _resolve(config: Config, run: RunFolder, tokenizer: Tokenizer, shards: Token
         },
     )
     check_memory(config, runtime, available)
-    check_disk(config, run.root)
+    check_disk(config, out)
     return config, runtime
 
 

@@ -86,14 +86,24 @@ def check_name(run: RunFolder) -> None:
 
 def check_config(config: Config) -> None:
     """Refuses what no run can be made of, before anything is touched."""
-    if not (config.train.steps or config.train.minutes):
-        raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
+    check_length(config)
     if not (config.data.source or config.data.shards):
         raise UsageError(
             "No text is named.",
             where="data.source",
             mend="name some, such as 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
         )
+    check_launch()
+
+
+def check_length(config: Config) -> None:
+    """Refuses a run without a length."""
+    if not (config.train.steps or config.train.minutes):
+        raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
+
+
+def check_launch() -> None:
+    """Refuses more processes than the one that trains."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
             "Several processes were launched; this version trains in one.",

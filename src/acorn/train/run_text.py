@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from acorn.run_folder import MANIFEST, TOKENIZER, RunFolder
 from acorn.text.file_records import FileRecord
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.training import Texts
 from acorn.tokenizer.training import train as train_tokenizer
 from acorn.train.unchanged import compare_all, model_records, text_records
 
@@ -38,7 +40,7 @@ def text_to_shards(
     """
     given = initial.tokenizer if initial else None
     if config.data.shards:
-        tokenizer, shards = _prepared(config, run, progress, given)
+        tokenizer, shards = open_prepared(config, run, given, check=True, progress=progress)
         if checkpoint is None:
             write_file(run.tokenizer, tokenizer.to_json())
             base = model_records(initial) if initial else []
@@ -78,11 +80,21 @@ def text_to_shards(
     return tokenizer, shards
 
 
-def _prepared(
-    config: Config, run: RunFolder, progress: Progress, given: Tokenizer | None
+def open_prepared(
+    config: Config, run: RunFolder, given: Tokenizer | None, *, check: bool, progress: Progress
 ) -> tuple[Tokenizer, TokenShards]:
-    """The shards in the prepared folder that `data.shards` names, and their tokenizer."""
-    shards = TokenShards.open(shards_folder(run, config.data.shards), check=True, progress=progress)
+    """Tokenizer and shards of the folder that `data.shards` names.
+
+    Args:
+        run: the run that is to use them, whether it is there or not.
+        given: the tokenizer of the model that a new run starts from.
+        check: compare every file with its checksum, instead of only names and sizes.
+
+    Raises:
+        InputError: they are no token shards of training and validation text, or `given` reads text otherwise.
+        DamageError: a shard is missing, or is not what was written.
+    """
+    shards = TokenShards.open(shards_folder(run, config.data.shards), check=check, progress=progress)
     if missing := {"train", "valid"} - set(shards.splits):
         raise InputError(
             f"The token shards have no split {' and no split '.join(sorted(missing))}.",
@@ -97,6 +109,27 @@ def _prepared(
             mend="make them with `acorn data prepare --tokenizer` and the model's tokenizer.json",
         )
     return tokenizer, shards
+
+
+def choose_tokenizer(
+    config: Config, given: Tokenizer | None, texts: Texts, entries: Sequence[str], progress: Progress
+) -> Tokenizer:
+    """The tokenizer of a new run: that of the model it starts from, that of `tokenizer.path`, or one trained now.
+
+    Args:
+        given: the tokenizer of the model that the run starts from.
+        texts: gives the training documents, from the first on, each time it is called.
+        entries: strings of the text that become one vocabulary entry each.
+
+    Raises:
+        UsageError, InputError: the vocabulary is too small, there is no text, or the file is no tokenizer.
+    """
+    if given:
+        return given
+    if config.tokenizer.path:
+        return Tokenizer.from_file(Path(config.tokenizer.path))
+    kind, vocab_size = config.tokenizer.kind, config.tokenizer.vocab_size
+    return train_tokenizer(texts, kind, vocab_size, entries=entries, progress=progress)
 
 
 def _check_own_tokenizer(run: RunFolder, checkpoint: Checkpoint) -> None:
@@ -165,19 +198,16 @@ def _make_shards(
     texts = TextSplits.open(config.data, progress, run.root)
     made_from = MadeFrom(text_records(texts, progress))
     if initial:
-        tokenizer = initial.tokenizer
         made_from = replace(made_from, model=model_records(initial))
     elif config.tokenizer.path:
-        tokenizer = Tokenizer.from_file(Path(config.tokenizer.path))
         made_from = replace(made_from, tokenizer=[FileRecord.of(config.tokenizer.path)])
-    else:
-        tokenizer = train_tokenizer(
-            lambda: (document.text for document in texts.documents("train")),
-            config.tokenizer.kind,
-            config.tokenizer.vocab_size,
-            entries=texts.entries(config.tokenizer.kind),
-            progress=progress,
-        )
+    tokenizer = choose_tokenizer(
+        config,
+        initial.tokenizer if initial else None,
+        lambda: (document.text for document in texts.documents("train")),
+        texts.entries(config.tokenizer.kind),
+        progress,
+    )
     with disk_errors(run.root):
         remove_folder(run.data)  # first: shards of other text must never stand beside this config
         sync_folder(run.root)

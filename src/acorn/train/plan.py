@@ -1,0 +1,105 @@
+"""What a run will take on this machine, and what would keep it from starting, before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from acorn.checkpoint.load import LoadedModel
+from acorn.config import Config
+from acorn.data.prepare import check_room
+from acorn.data.sample_order import SampleOrder
+from acorn.data.token_shards import DTYPES, dtype_for
+from acorn.errors import ResourceError
+from acorn.model.sizing import optimizer_bytes, size_of
+from acorn.progress import QUIET, Progress
+from acorn.run_folder import RunFolder
+from acorn.runtime.memory import available_memory, resident_memory
+from acorn.train.budget import COMPILER, LIBRARIES, is_out_of_memory, step_memory
+from acorn.train.calibration import seconds_per_step
+from acorn.train.initial_model import load_initial_model
+from acorn.train.pretrain import resolve
+from acorn.train.run_start import check_config, check_fits, check_launch, check_length, check_machine, check_name
+from acorn.train.text_estimate import TextEstimate, estimate_text
+
+
+def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET) -> dict[str, Any]:
+    """Parameters, memory, tokens and time of a run on this machine. The text is read in part, nothing is written.
+
+    Time rests on a few steps of shallow copies of the network, measured now; it is that of the steps alone, without
+    validations, samples and saves. Sizes are bytes, `minutes` are minutes.
+
+    Args:
+        config: it may name no text, for a first idea of the sizes.
+        out: the folder of the run, whose disk must hold it; None: runs/<name>.
+
+    Raises:
+        AcornError: as `pretrain` would, as far as the beginning of the text and the sizes of its files show it.
+    """
+    process = resident_memory()  # of Python and PyTorch alone
+    run = RunFolder(out or Path("runs") / config.name)
+    check_name(run)
+    if config.data.source or config.data.shards:
+        check_config(config)
+    else:
+        check_length(config)
+        check_launch()
+    check_machine(config)
+    initial: LoadedModel | None = None
+    if config.train.init_from:
+        config, initial = load_initial_model(config, progress)
+    check_fits(config, run, initial)
+    tokenizer = initial.tokenizer if initial else None
+    del initial  # its weights, which would count as taken memory
+    text = estimate_text(config, run, tokenizer, progress)
+    config, runtime = resolve(config, run.root, text.vocab_size, text.train_tokens)
+    if text.train_tokens is not None and not config.data.shards:
+        check_room(run.data, "train", text.train_tokens * DTYPES[dtype_for(text.vocab_size)].itemsize)
+    available = available_memory(runtime.device)
+    model, train = config.model, config.train
+    batch_tokens = train.batch_size * model.block_size
+    try:
+        speed = batch_tokens / seconds_per_step(config, runtime, train.micro_batch_size)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            "Memory ran out while a step of one or two layers was measured.",
+            where=f"{runtime.device}, {available or 0:,} bytes free before",
+            mend="lower model.n_embd, model.block_size or tokenizer.vocab_size, or leave more memory to this program",
+        ) from None
+    size = size_of(model)
+    steps = train.steps or int(60 * train.minutes * speed / batch_tokens)
+    return {
+        "name": config.name,
+        "architecture": model.architecture,
+        "parameters": size.parameters,
+        "vocab_size": text.vocab_size,
+        "flops_per_token": size.flops_per_token,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "compile": runtime.compile,
+        "threads": runtime.threads,
+        "micro_batch_size": train.micro_batch_size,
+        "memory_bytes": step_memory(config, runtime, train.micro_batch_size)
+        + (process + LIBRARIES + COMPILER * runtime.compile if runtime.device == "cpu" else 0),
+        "memory_available_bytes": available,
+        "text": text.known,
+        "train_bytes": text.train_bytes,
+        "train_tokens": text.train_tokens,
+        "tokens_per_step": batch_tokens,
+        "steps": steps,
+        "tokens": steps * batch_tokens,
+        "epochs": _epochs(config, text, steps),
+        "tokens_per_second": speed,
+        "minutes": train.minutes or steps * batch_tokens / speed / 60,
+        "checkpoint_bytes": 4 * size.parameters + optimizer_bytes(model, config.optimizer.name),
+    }
+
+
+def _epochs(config: Config, text: TextEstimate, steps: int) -> float | None:
+    """Passes over the training text, as metrics.jsonl counts them."""
+    if text.train_tokens is None:
+        return None
+    order = SampleOrder(text.train_tokens, config.model.block_size, config.train.seed)
+    return steps * config.train.batch_size / order.n_windows

@@ -1,0 +1,169 @@
+"""How many tokens a run's text will be, from its first part: what a plan reads of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from acorn.config import Config
+from acorn.data.prepare import count_tokens
+from acorn.progress import QUIET, Progress
+from acorn.run_folder import RunFolder
+from acorn.text.corpus import Document
+from acorn.text.hub import is_on_the_hub
+from acorn.text.splits import TextSplits
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.run_text import choose_tokenizer, open_prepared
+
+FIRST_PART = 8 << 20
+"""Bytes of training text that are read, and bytes on the disk at the most. Reading it, learning a vocabulary from it
+and encoding it take some three seconds."""
+
+
+@dataclass(frozen=True)
+class TextEstimate:
+    """The text of a run, as far as a plan knows it.
+
+    Attributes:
+        known: `whole` where all of it was counted, `part` where figures are scaled up from its first part, `hub` where
+            a source is on the Hub, which is not asked, `none` where no text is named.
+        vocab_size: entries of the run's tokenizer; what the config asks for where that is not known yet.
+        train_tokens: tokens of the training split, separators included; None: not known.
+        train_bytes: UTF-8 bytes of its original text; None: not known.
+    """
+
+    known: Literal["whole", "part", "hub", "none"]
+    vocab_size: int
+    train_tokens: int | None = None
+    train_bytes: int | None = None
+
+
+def estimate_text(config: Config, run: RunFolder, given: Tokenizer | None, progress: Progress) -> TextEstimate:
+    """Reads the first part of every split as a run of `config` would. Nothing is written or fetched.
+
+    Args:
+        run: the folder that the run will have; a source folder that holds it is read without it.
+        given: the tokenizer of the model that the run starts from.
+
+    Raises:
+        UsageError, InputError, DamageError: as the run, if its first part or the sizes of its files show it.
+    """
+    if config.data.shards:
+        tokenizer, shards = open_prepared(config, run, given, check=False, progress=progress)
+        count = shards.count("train")
+        return TextEstimate("whole", tokenizer.vocab_size, count.tokens, count.bytes)
+    if not config.data.source:
+        return TextEstimate("none", config.model.vocab_size or _vocab_size_without_text(config, given))
+    if any(map(is_on_the_hub, (*config.data.source, *config.data.valid_source, *config.data.test_source))):
+        _read_local_sources(config, progress)
+        return TextEstimate("hub", _vocab_size_without_text(config, given))
+    return _estimate(config, run, given, progress)
+
+
+def _estimate(config: Config, run: RunFolder, given: Tokenizer | None, progress: Progress) -> TextEstimate:
+    part = _FirstPart(progress)
+    texts = TextSplits.open(config.data, part, run.root)
+    documents = list(part.read(texts, "train"))
+    is_whole, share = part.is_whole, part.share
+    for split in texts.names:
+        if split != "train":
+            for _ in part.read(texts, split):  # for its faults alone
+                pass
+    if not (documents or is_whole):  # thousands of repeats, and all of them held out
+        return TextEstimate("part", _vocab_size_without_text(config, given))
+    tokenizer = choose_tokenizer(
+        config,
+        given,
+        lambda: (document.text for document in documents),
+        texts.entries(config.tokenizer.kind),
+        progress if is_whole else QUIET,  # which would hear that a part of the text gives too few entries
+    )
+    count = count_tokens(documents, tokenizer)
+    if is_whole:
+        return TextEstimate("whole", tokenizer.vocab_size, count.tokens, count.bytes)
+    is_chosen = given is not None or config.tokenizer.path
+    vocab_size = tokenizer.vocab_size if is_chosen else config.tokenizer.vocab_size
+    if share is None or not count.bytes:
+        return TextEstimate("part", vocab_size)
+    return TextEstimate("part", vocab_size, round(count.tokens / share), round(count.bytes / share))
+
+
+def _read_local_sources(config: Config, progress: Progress) -> None:
+    """Reads the first part of the sources that are on this machine, for their faults alone."""
+    for sources in (config.data.source, config.data.valid_source, config.data.test_source):
+        if local := [source for source in sources if not is_on_the_hub(source)]:
+            part = _FirstPart(progress)
+            for _ in part.read(TextSplits.open_held_out(local, config.data, part), "test"):
+                pass
+
+
+def _vocab_size_without_text(config: Config, given: Tokenizer | None) -> int:
+    if given or config.tokenizer.path:
+        return choose_tokenizer(config, given, lambda: (), (), QUIET).vocab_size
+    return config.tokenizer.vocab_size
+
+
+class _Enough(Exception):
+    """A pass over text has read its first part."""
+
+
+class _FirstPart:
+    """A `Progress` that ends a pass over text after its first part, and knows what share of the text that was.
+
+    Attributes:
+        is_whole: the last pass came to the end of its text.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._begin()
+
+    def _begin(self) -> None:
+        self.is_whole = False
+        self._bytes = 0  # of the documents handed on
+        self._marks: list[tuple[float, int]] = []  # bytes read of the files, and of documents by then
+        self._total = 0.0  # bytes of the files
+
+    @property
+    def share(self) -> float | None:
+        """Share of the split that the last pass handed on; None where the size of the text is not known.
+
+        The first mark is left out: readers have read ahead by then, and less so later.
+        """
+        if not self._total or len(self._marks) < 3:
+            return None
+        (first_read, first_bytes), (last_read, last_bytes) = self._marks[1], self._marks[-1]
+        if last_read == first_read or last_bytes == first_bytes:
+            return None
+        whole = self._total * (last_bytes - first_bytes) / (last_read - first_read)
+        return min(1.0, self._bytes / whole)
+
+    def read(self, texts: TextSplits, split: str) -> Iterator[Document]:
+        """The documents of the first part of `split`.
+
+        Raises:
+            InputError: as a whole pass, for what it meets.
+        """
+        self._begin()
+        task = f"reading the first part of {split}"
+        try:
+            for document in texts.documents(split, task):
+                self._bytes += document.n_bytes
+                yield document
+            self.is_whole = True
+        except _Enough:
+            self._progress.end(task)
+
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
+        self._marks.append((done, self._bytes))
+        self._total = total
+        if self._bytes >= FIRST_PART or done - self._marks[0][0] >= FIRST_PART:
+            raise _Enough
+        self._progress.at(task, done, min(FIRST_PART, total), unit)
+
+    def end(self, task: str) -> None:
+        self._progress.end(task)
