@@ -12,7 +12,7 @@ import pytest
 
 from acorn.errors import ResourceError, UsageError
 from acorn.files import read_json, seal
-from acorn.folders import MARKER, new_folder, readable, remove_folder, settle, verify_folder
+from acorn.folders import MARKER, link_folder, new_folder, readable, remove_folder, settle, verify_folder
 
 
 def make(path, text: str, **options) -> None:
@@ -167,3 +167,39 @@ def test_verify_names_what_is_wrong(tmp_path) -> None:
     (tmp_path / "x" / "manifest.json").write_text(json.dumps(seal(outside)))
     assert any("outside its folder" in fault for fault in verify_folder(tmp_path / "x"))
     assert "not a folder" in verify_folder(tmp_path / "nowhere")[0]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_folder_has_a_second_place_that_takes_no_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    """Or where the file system has no links, a copy. Either is whole, and outlives the other."""
+    if not has_links:
+
+        def refused(*_: object) -> None:
+            raise OSError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(os, "link", refused)
+    make(tmp_path / "x", "hello", extra={"format": "test"})
+    link_folder(tmp_path / "x", tmp_path / "in" / "y")
+    assert verify_folder(tmp_path / "in" / "y") == []
+    assert [entry.name for entry in (tmp_path / "in").iterdir()] == ["y"]
+    one, other = tmp_path / "x" / "a.txt", tmp_path / "in" / "y" / "a.txt"
+    assert os.path.samefile(one, other) is has_links
+    remove_folder(tmp_path / "x")
+    assert other.read_text() == "hello"
+    make(tmp_path / "x", "other")
+    link_folder(tmp_path / "x", tmp_path / "in" / "y")
+    assert other.read_text() == "other"
+
+
+def test_a_second_place_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    make(tmp_path / "x", "hello")
+    begun = tmp_path / "y.new"
+    begun.mkdir()
+    (begun / MARKER).touch()
+    (begun / "a.txt").write_text("hel")
+    assert readable(tmp_path / "y") == tmp_path / "y"  # which is not there
+    link_folder(tmp_path / "x", tmp_path / "y")
+    assert (tmp_path / "y" / "a.txt").read_text() == "hello"
+    assert not begun.exists()

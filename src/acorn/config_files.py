@@ -178,6 +178,27 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
+def read_override(text: str) -> tuple[str, Any]:
+    """Key and value of `key=value`: a TOML value, else the bare string.
+
+    Raises:
+        UsageError: it is not of this form.
+    """
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(
+            f"{text!r} is not an override.",
+            where="the command line",
+            mend="write key=value, such as train.steps=200",
+        )
+    return key.strip(), _override_value(raw)
+
+
+def override_of(key: str, value: Any) -> str:
+    """The override that sets `key` to `value`."""
+    return f"{key}={_toml_value(value)}"
+
+
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ -> (old value, new value)."""
     before, after = flatten(old), flatten(new)
@@ -242,14 +263,7 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     given: set[str] = set()
     for override in overrides:
-        key, equals, raw = override.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise UsageError(
-                f"{override!r} is not an override.",
-                where="the command line",
-                mend="write key=value, such as train.steps=200",
-            )
+        key, value = read_override(override)
         section, dot, name = key.partition(".")
         if dot:
             table = result.setdefault(section, {})
@@ -257,9 +271,9 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
                 raise UsageError(
                     f"{section!r} is a value, not a section.", where=override, mend="write section.key=value"
                 )
-            table[name] = _override_value(raw)
+            table[name] = value
         else:
-            result[section] = _override_value(raw)
+            result[section] = value
         given.add(key)
     if "train.init_from" in given:
         for section in ("model", "tokenizer"):

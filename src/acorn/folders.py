@@ -75,6 +75,35 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
         raise
 
 
+def link_folder(source: Path, path: Path) -> None:
+    """Gives the folder `source`, which `new_folder` made, a second place at `path`, in place of what is there.
+
+    The files are hard links where the file system has them, else copies. Nothing writes into the files of such a
+    folder, so each stays as it is whatever becomes of the other.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    path = path.absolute()
+    fresh = _beside(path, ".new")
+    with disk_errors(path):
+        settle(path)
+        make_folders(path.parent)
+        fresh.mkdir()
+        (fresh / MARKER).touch()
+        sync_folder(fresh)
+        for name in [*_file_names(source), MANIFEST]:
+            try:
+                os.link(source / name, fresh / name)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(source / name, fresh / name)
+                with open(fresh / name, "rb+") as file:
+                    sync_file(file.fileno())
+        (fresh / MARKER).unlink()
+        sync_folder(fresh)
+        _move_into_place(fresh, path)
+
+
 def settle(path: Path) -> None:
     """Finishes a replacement of the folder `path` that was interrupted: afterwards it is the old one or the new one.
 

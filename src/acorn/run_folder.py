@@ -13,6 +13,7 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 MODEL_CONFIG = "config.json"
 BEST = "best.json"
+SWEEP_RECORD, SWEEP_FORMAT = "sweep.json", "acorn-sweep"
 STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from acorn.config import Config
 from acorn.config_files import to_toml
-from acorn.text.walk import CACHE, MODEL, OUT, PACKAGES, RUN, SHARDS, Walk
+from acorn.text.walk import CACHE, MODEL, OUT, PACKAGES, RUN, SHARDS, SWEEP, Walk
 
 Write = Callable[[str, bytes | str], Path]
 
@@ -18,12 +18,14 @@ KINDS = {
     f"{MODEL} ": {"tokenizer_config.json": "{}", "vocab.txt": "a"},
     f"{MODEL}  ": {"adapter_config.json": "{}", "README.md": "a card"},
     SHARDS: {"manifest.json": "{}", "tokenizer.json": "{}", "train-00000.bin": "", "notes.txt": "a"},
+    SWEEP: {"sweep.json": '{"format": "acorn-sweep"}', "report.html": "<p>", "logs/a.txt": "a"},
     PACKAGES: {"pyvenv.cfg": "", "lib/LICENSE.txt": "a"},
     CACHE: {"CACHEDIR.TAG": "", "a.txt": "a"},
 }
 TEXT = {
     "settings": {"config.toml": "[data]\nsource = 'a'\n", "a.txt": "a"},
     "records": {"config.json": '{"name": "mine"}', "manifest.json": "{}", "tokenizer.json": "{}", "a.txt": "a"},
+    "sweeps": {"sweep.json": '{"format": "mine"}', "a.txt": "a"},
     "metrics": {"metrics.jsonl": "{}", "a.txt": "a"},
 }
 

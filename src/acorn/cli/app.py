@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from acorn.cli import config, data, demo, evaluate, export, generate, plan, presets, pretrain, report, tokenizer, verify
+from acorn.cli import (
+    config,
+    data,
+    demo,
+    evaluate,
+    export,
+    generate,
+    plan,
+    presets,
+    pretrain,
+    report,
+    sweep,
+    tokenizer,
+    verify,
+)
 from acorn.cli.usage import Verbs
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)
 app.command("plan", cls=presets.WithPresets)(plan.plan)
+app.command("sweep", cls=presets.WithPresets)(sweep.sweep)
 app.command("config")(config.config)
 app.command("presets")(presets.presets)
 app.add_typer(tokenizer.app, name="tokenizer")

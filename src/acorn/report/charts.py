@@ -109,6 +109,23 @@ def _measure_chart(measure: Measure, runs: Sequence[RunCurves]) -> str:
     return _figure(measure.title, "", by_axis, range_from_zero(drawn), NARROW)
 
 
+def validation_chart(runs: Sequence[tuple[int, RunCurves]], labels: Sequence[str]) -> str:
+    """Validation loss of many runs, each with the number of its colour; empty without any.
+
+    Args:
+        labels: what the colours stand for, from the first on; the colours come again after the last.
+    """
+    y_range = loss_range([RunCurves(run.name, (), run.valid) for _, run in runs])
+    if y_range is None:
+        return ""
+    by_axis = {
+        axis: [Line(run.name, run.series("valid", "loss", axis), colour, "points") for colour, run in runs]
+        for axis, _ in AXES
+    }
+    legend = _legend([("points", number % COLOURS, label) for number, label in enumerate(labels)])
+    return _figure("Validation loss, nats per token", legend, by_axis, y_range, WIDE)
+
+
 def _figure(
     title: str, legend: str, by_axis: dict[str, list[Line]], y_range: tuple[float, float], size: tuple[int, int]
 ) -> str:

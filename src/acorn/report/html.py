@@ -78,29 +78,41 @@ def _page(runs: Sequence[RunFacts]) -> str:
             for key, name, body in sections
         ]
         sections.insert(0, ("comparison", "Comparison", comparison_section(runs, names)))
+    header = _header(facts) if len(runs) == 1 else _comparison_header(runs, names)
+    return page(_title(names), header, sections, "acorn report")
+
+
+def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], command: str) -> str:
+    """A whole page that needs nothing outside it.
+
+    Args:
+        header: ready HTML.
+        sections: id, title and ready HTML of each.
+        command: what wrote it.
+    """
     files = resources.files("acorn.report")
     style, script = (files.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     # The policy forbids the page every connection, and every script but the one below.
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
-    bodies = "".join(f'<section id="{key}"><h2>{title}</h2>{body}</section>\n' for key, title, body in sections)
+    links = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in sections)
+    bodies = "".join(f'<section id="{key}"><h2>{name}</h2>{body}</section>\n' for key, name, body in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escaped(_title(names))} · acorn</title>
+<title>{escaped(title)} · acorn</title>
 <style>
 {style}</style>
 </head>
 <body>
-{_header(facts) if len(runs) == 1 else _comparison_header(runs, names)}
+{header}
 <nav><p>{links}</p></nav>
 <main>
 {bodies}</main>
-<footer>Written by <code>acorn report</code>. Loss is in nats per token and depends on the tokenizer; bits per byte does
+<footer>Written by <code>{command}</code>. Loss is in nats per token and depends on the tokenizer; bits per byte does
 not.</footer>
 <script>{script}</script>
 </body>

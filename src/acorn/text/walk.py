@@ -1,4 +1,4 @@
-"""The files of a folder or a pattern, without what is no text of the user's: runs, models, token shards and caches."""
+"""The files of a folder or a pattern, without what is no text of the user's: runs, sweeps, models, shards, caches."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from acorn.config_files import SEAL_LINE
 from acorn.errors import InputError
-from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, TOKENIZER
+from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, SWEEP_FORMAT, SWEEP_RECORD, TOKENIZER
 from acorn.text.reading import names_of
 
 RUN, MODEL, SHARDS, OUT = "run folder", "model folder", "folder of token shards", "folder of this run (--out)"
+SWEEP = "folder of a sweep"
 CACHE, PACKAGES = "cache", "folder of installed packages"
 
 _HUB_CACHES = ("models--", "datasets--", "spaces--")
@@ -77,6 +78,8 @@ class Walk:
             return RUN
         if {"environment.json", "metrics.jsonl"} <= names:
             return RUN
+        if SWEEP_RECORD in names and _contains(folder / SWEEP_RECORD, SWEEP_FORMAT):
+            return SWEEP
         if names & {"tokenizer_config.json", "adapter_config.json"}:
             return MODEL
         if MODEL_CONFIG in names and _contains(folder / MODEL_CONFIG, '"model_type"'):

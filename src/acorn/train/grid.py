@@ -1,0 +1,126 @@
+"""The runs of a sweep: every combination of the values that its command line names, each with a config and a name."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from acorn.config import Config
+from acorn.config_files import flatten, load_config, override_of, read_override
+from acorn.errors import UsageError
+from acorn.report.sweep_figures import shown
+
+LONGEST_NAME = 120
+"""Bytes of a run's name; most file systems take 255 of a name, and files inside are named beside it in messages."""
+
+HOW_TO = (
+    "name several values of a setting in brackets, quoted for the shell: 'optimizer.lr=[0.005,0.01]'; several values "
+    """of a setting that is a list itself are lists in a list: 'data.source=[["a.txt"],["b.txt","c.txt"]]'"""
+)
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """One run of a sweep.
+
+    Attributes:
+        name: that of its folder; it tells its settings.
+        settings: the settings that the sweep varies -> this run's values.
+        config: the whole config.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    config: Config
+
+
+def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
+    """The runs of `acorn sweep SOURCE ARGUMENTS`, the first key varying slowest.
+
+    Args:
+        source: a preset's name or a TOML file.
+        arguments: overrides; those that name several values (see `values_of`) span the grid.
+
+    Raises:
+        UsageError: nothing is varied, a value is wrong, or two runs would be the same.
+    """
+    given = [read_override(argument) for argument in arguments]
+    if twice := [key for key, times in Counter(key for key, _ in given).items() if times > 1]:
+        raise UsageError(f"{twice[0]} is given twice.", where="acorn sweep", mend=f"give it once; {HOW_TO}")
+    several = {key: values_of(key, value) for key, value in given}
+    fixed = [argument for argument, (key, _) in zip(arguments, given, strict=True) if several[key] is None]
+    varied = {key: values for key, values in several.items() if values is not None}
+    if not varied:
+        raise UsageError("No setting has several values: there is nothing to sweep.", where="acorn sweep", mend=HOW_TO)
+    if none := [key for key, values in varied.items() if not values]:
+        raise UsageError(f"{none[0]} has no value.", where=f"{none[0]}=[]", mend=HOW_TO)
+    combinations = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
+    names = _names(combinations)
+    runs = []
+    for name, settings in zip(names, combinations, strict=True):
+        own = [override_of(key, value) for key, value in settings.items()]
+        own += [] if "name" in several else [override_of("name", name)]
+        try:
+            config = load_config(source, [*fixed, *own])
+        except UsageError as error:
+            raise UsageError(
+                f"The run {name} cannot be made. {error.what}", where=error.where, mend=error.mend
+            ) from None
+        runs.append(GridRun(name, settings, config))
+    _check_distinct(runs)
+    return runs
+
+
+def values_of(key: str, value: Any) -> list[Any] | None:
+    """The values that an override names for `key`; None where it is one value.
+
+    A list is several values, but for a setting that is a list itself: there it is one value, and several ones are
+    lists in a list.
+    """
+    if not isinstance(value, list):
+        return None
+    if isinstance(flatten(Config()).get(key), tuple):
+        return value if any(isinstance(item, list) for item in value) else None
+    return value
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Key -> its last part, or all of it where another one ends the same."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
+
+
+def _names(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A folder name for each combination, all different, also where the file system takes A for a."""
+    keys = short_keys(list(combinations[0]))
+    names: list[str] = []
+    for settings in combinations:
+        name = ",".join(f"{keys[key]}={_for_a_file(shown(value))}" for key, value in settings.items())
+        if len(name.encode()) > LONGEST_NAME or name.casefold() in map(str.casefold, names):
+            digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+            name = name.encode()[: LONGEST_NAME - 9].decode("utf-8", "ignore") + "~" + digest
+        names.append(name)
+    return names
+
+
+def _for_a_file(text: str) -> str:
+    """`text` without what a file name, a shell or an address would take for something else."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "empty"
+
+
+def _check_distinct(runs: Sequence[GridRun]) -> None:
+    """Raises UsageError where two runs have the same settings: they would be the same run."""
+    seen: dict[str, str] = {}
+    for run in runs:
+        values = {key: value for key, value in flatten(run.config).items() if key != "name"}
+        first = seen.setdefault(repr(values), run.name)
+        if first != run.name:
+            raise UsageError(
+                f"Two runs would be the same: {first} and {run.name}.", where="acorn sweep", mend="name each value once"
+            )

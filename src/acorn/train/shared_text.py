@@ -1,0 +1,77 @@
+"""One text for many runs: tokenizer and shards are made once, and each run gets them as its own.
+
+A text is prepared in a folder that looks like a run that was stopped before its first step, by the functions of
+`run_text.py`. A run is begun with the same files; its shards are hard links to the same data, where the file system has
+such, so that each run is whole by itself and the text takes its space once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from acorn.config import Config
+from acorn.config_files import flatten, to_toml
+from acorn.data.token_shards import TokenShards
+from acorn.files import disk_errors, make_folders, write_file
+from acorn.folder_lock import FolderLock
+from acorn.folders import link_folder, settle
+from acorn.progress import Progress
+from acorn.run_folder import MANIFEST, RunFolder
+from acorn.train.initial_model import load_initial_model
+from acorn.train.run_start import clear_leftovers
+from acorn.train.run_text import open_prepared, text_to_shards
+
+WITHOUT_EFFECT = frozenset({"data.shuffle_group"})
+"""Keys of the text's sections that change neither tokenizer nor shards."""
+
+
+def text_key(config: Config) -> str:
+    """A name for the text of `config`: equal for configs whose tokenizer and shards are the same."""
+    values = {
+        key: value
+        for key, value in flatten(config).items()
+        if key.startswith(("data.", "tokenizer.", "train.init_from")) and key not in WITHOUT_EFFECT
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def prepare_text(config: Config, folder: Path, progress: Progress) -> TokenShards:
+    """Tokenizer and shards of `config`: those that `data.shards` names, else in `folder`, made now or found whole.
+
+    Raises:
+        AcornError: as a run of `config` would, while it reads its text.
+    """
+    run, initial = RunFolder(folder), None
+    if config.train.init_from:
+        config, initial = load_initial_model(config, progress)
+    if config.data.shards:
+        return open_prepared(config, run, initial.tokenizer if initial else None, check=False, progress=progress)[1]
+    with FolderLock(run.lock):
+        clear_leftovers(run)
+        return text_to_shards(config, run, None, progress, initial)[1]
+
+
+def begin_run(config: Config, run: RunFolder, text: Path) -> None:
+    """Makes the folder of a run of `config` with the text in `text`, as the run would have it before its first step.
+
+    It can be interrupted at any moment and done again: the config is written last.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    with disk_errors(run.root):
+        make_folders(run.root)
+    if not config.data.shards:
+        settle(run.data)
+        if not has_shards_of(run, text):
+            link_folder(RunFolder(text).data, run.data)
+        write_file(run.sources, RunFolder(text).sources.read_bytes())
+    write_file(run.config, to_toml(config))
+
+
+def has_shards_of(run: RunFolder, text: Path) -> bool:
+    """Whether the run's own shards are those of the text in `text`, by their manifests."""
+    ours, theirs = run.data / MANIFEST, RunFolder(text).data / MANIFEST
+    return ours.exists() and theirs.exists() and ours.read_bytes() == theirs.read_bytes()

@@ -1,0 +1,444 @@
+"""A sweep: the runs of a grid over texts that are prepared once, one after another or several at a time.
+
+    DIR/
+      sweep.json        the runs and their settings, and what became of those that failed
+      text/KEY/         a text as a run has it before its first step: tokenizer and shards
+      NAME/             a run folder like any other, for each run
+      logs/NAME.log     what the run said
+      report.html
+
+Each run is a process of its own (`acorn pretrain --resume --out DIR/NAME`), so that one that breaks down takes no other
+with it. Nothing of the sweep's state is in memory: what is done is seen in the run folders, so that it can be killed at
+any moment and goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from acorn.config import Config
+from acorn.config_files import differences, load_run_config, override_of, with_values
+from acorn.data.made_from import shards_folder
+from acorn.data.token_shards import TokenShards
+from acorn.errors import AcornError, DamageError, ResourceError, StoppedError, UsageError
+from acorn.files import free_bytes, make_folders, read_sealed_json, write_sealed_json
+from acorn.folder_lock import FolderLock
+from acorn.progress import QUIET, Progress
+from acorn.report.sweep_figures import SweepRun
+from acorn.run_folder import SWEEP_FORMAT, SWEEP_RECORD, RunFolder
+from acorn.runtime.device import usable_cores
+from acorn.train.budget import disk_needed
+from acorn.train.finish import is_finished
+from acorn.train.grid import GridRun
+from acorn.train.resume import merge_configs
+from acorn.train.run_process import Job, RunProcess, step_and_share
+from acorn.train.run_start import check_config, check_fits, check_machine
+from acorn.train.shared_text import begin_run, has_shards_of, prepare_text, text_key
+from acorn.train.stop import StopRequest
+
+POLL_SECONDS = 0.2
+DIVERGED = 5
+"""Exit code of a run whose settings are to blame: it is a result, and not tried again."""
+
+Start = Callable[[RunFolder, Sequence[str], Path], Job]
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Paths inside the folder of a sweep."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        return self.root / SWEEP_RECORD
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def texts(self) -> Path:
+        return self.root / "text"
+
+    def text(self, config: Config) -> Path:
+        return self.texts / text_key(config)
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.root / name)
+
+    def log(self, name: str) -> Path:
+        return self.root / "logs" / f"{name}.log"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a run ended that did not end well."""
+
+    exit_code: int
+    error: str
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Where a sweep ended.
+
+    Attributes:
+        stopped_by: the number of the signal that stopped it before its end.
+    """
+
+    folder: SweepFolder
+    runs: list[SweepRun]
+    stopped_by: int | None = None
+
+    @property
+    def error(self) -> AcornError | None:
+        """What the sweep ends with: stopped, or with runs that failed; None where all is done."""
+        done = sum(run.status == "done" for run in self.runs)
+        if self.stopped_by is not None:
+            return StoppedError(
+                self.stopped_by,
+                f"Stopped; {done} of {len(self.runs)} runs are done; those under way have saved and stopped.",
+                where=str(self.folder.root),
+                mend="the same command with --resume goes on",
+            )
+        return FailedRunsError(self.folder, self.runs) if done < len(self.runs) else None
+
+
+class FailedRunsError(AcornError):
+    """Runs of a sweep that did not end well. The exit code is the largest of theirs."""
+
+    def __init__(self, folder: SweepFolder, runs: Sequence[SweepRun]) -> None:
+        failed = [run for run in runs if run.status != "done"]
+        lines = [
+            f"  - {run.name}: {run.error} (exit code {run.exit_code})"
+            if run.exit_code
+            else f"  - {run.name}: not finished, without an error"
+            for run in failed
+        ]
+        again = "; the same command with --resume tries again, but not what diverged"
+        super().__init__(
+            f"{len(failed)} of {len(runs)} runs failed:\n" + "\n".join(lines),
+            where=str(folder.root),
+            mend=f"see {folder.log('NAME')}" + ("" if all(run.status == "diverged" for run in failed) else again),
+        )
+        self.exit_code = max(run.exit_code or 1 for run in failed)
+
+
+def run_sweep(
+    grid: Sequence[GridRun],
+    out: Path,
+    *,
+    jobs: int = 1,
+    resume: bool = False,
+    start: Start = RunProcess,
+    progress: Progress = QUIET,
+) -> SweepResult:
+    """Runs the grid in the folder `out`; what is done there already is not done again.
+
+    Args:
+        jobs: runs at a time. Each gets its share of the CPU's cores, unless train.threads is set.
+        start: starts the process of a run: its folder, overrides of its config, the file for its messages.
+
+    Raises:
+        UsageError: the folder is in use or holds something else, a setting is wrong, or a begun run had others.
+        InputError, DamageError, ...: no text of the grid can be prepared.
+        ResourceError: the disk is too small for all the checkpoints.
+    """
+    if jobs < 1:
+        raise UsageError(f"{jobs} runs at a time cannot be.", where="--jobs", mend="name 1 or more")
+    for run in grid:
+        check_config(run.config)
+        check_machine(run.config)
+    folder = SweepFolder(out)
+    _check_folder(folder, resume)
+    with FolderLock(folder.lock), _nothing_left_behind(folder):
+        _check_folder(folder, resume)
+        sweep = _Sweep(grid, folder, jobs, start, progress)
+        sweep.check_runs()
+        sweep.prepare_texts()
+        sweep.check_disk()
+        stopped_by = sweep.run_all()
+        return SweepResult(folder, [sweep.outcome(run) for run in grid], stopped_by)
+
+
+class _Sweep:
+    """One sitting of a sweep. `failures` is what sweep.json tells; all else is read from the run folders."""
+
+    def __init__(
+        self, grid: Sequence[GridRun], folder: SweepFolder, jobs: int, start: Start, progress: Progress
+    ) -> None:
+        self.grid, self.folder, self.jobs, self.start, self.progress = grid, folder, jobs, start, progress
+        self.failures = _read_failures(folder)
+        self.overrides: dict[str, list[str]] = {}
+        self._done: set[str] = set()  # whose final model was checked
+
+    def check_runs(self) -> None:
+        """Finds what the command line changes for the runs that were begun, and refuses others that cannot begin.
+
+        Raises:
+            UsageError: settings that no run can change when it goes on; a vocabulary size that is not the tokenizer's.
+            InputError, DamageError, ResourceError: as `check_fits`.
+        """
+        for run in self.grid:
+            own = self.folder.run(run.name)
+            self.overrides[run.name] = []
+            with contextlib.suppress(DamageError):  # not begun; or damaged, which the run itself will say
+                stored = load_run_config(own.config)
+                try:
+                    changed = differences(stored, merge_configs(stored, run.config)[0])
+                except UsageError as error:
+                    raise UsageError(
+                        f"{own.root}: {error.what}",
+                        where="the command line, against config.toml of the run",
+                        mend="leave these settings as they were, or start another sweep with --out",
+                    ) from None
+                self.overrides[run.name] = [override_of(key, new) for key, (_, new) in changed.items() if key != "name"]
+            if not (own.config.exists() or run.config.train.init_from):
+                check_fits(run.config, own, None)
+
+    def prepare_texts(self) -> None:
+        """Prepares each distinct text once. Runs whose text cannot be prepared fail by that.
+
+        Raises:
+            AcornError: none can be.
+        """
+        texts = {text_key(run.config): run.config for run in reversed(self.grid)}
+        errors: dict[str, AcornError] = {}
+        for key, config in reversed(texts.items()):
+            runs = [run for run in self.grid if text_key(run.config) == key]
+            if all(self.is_over(run) for run in runs):
+                continue
+            try:
+                prepare_text(config, self.folder.texts / key, self.progress)
+            except AcornError as error:
+                errors[key] = error
+                continue
+            self._check_same_text(runs)
+        if errors and len(errors) == len(texts):
+            raise next(iter(errors.values()))
+        self.failures = {name: failure for name, failure in self.failures.items() if self._stands(name, failure)}
+        for run in self.grid:
+            if fault := errors.get(text_key(run.config)):
+                self.failures[run.name] = Failure(fault.exit_code, fault.what)
+                self.progress.note(f"{run.name} cannot be run: {fault.what} ({fault.where})")
+        self._write_record()
+
+    def _check_same_text(self, runs: Sequence[GridRun]) -> None:
+        """Refuses to go on where runs that were begun have other text than those to come would have."""
+        for run in runs:
+            own = self.folder.run(run.name)
+            is_begun = own.checkpoints.exists() and not run.config.data.shards
+            if is_begun and not has_shards_of(own, self.folder.text(run.config)):
+                raise UsageError(
+                    f"The text is another one than when {run.name} was begun.",
+                    where=", ".join(run.config.data.source),
+                    mend="put it back as it was, or start another sweep with --out",
+                )
+
+    def check_disk(self) -> None:
+        """Refuses a grid whose checkpoints will not fit on the disk, before the first of them is written."""
+        todo, needed = self._todo(), 0
+        for run in todo:
+            with contextlib.suppress(AcornError):  # which the run itself will say
+                vocab_size = run.config.model.vocab_size or run.config.tokenizer.vocab_size
+                config = with_values(run.config, {"model.vocab_size": vocab_size})
+                needed += disk_needed(config, self.folder.run(run.name).root)
+        free = free_bytes(self.folder.root)
+        if needed > free:
+            raise ResourceError(
+                f"The checkpoints of {len(todo)} runs would take {needed:,} more bytes; {free:,} are free.",
+                where=str(self.folder.root),
+                mend="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
+            )
+
+    def run_all(self) -> int | None:
+        """Runs what is not over. Returns the number of the signal that stopped it, if one did."""
+        todo = deque(self._todo())
+        over = len(self.grid) - len(todo)
+        if todo:
+            at_a_time = f", {self.jobs} at a time" if self.jobs > 1 else ""
+            self.progress.note(f"{len(todo)} of {len(self.grid)} runs to do{at_a_time}, in {self.folder.root}.")
+            if self.jobs > 1:
+                self.progress.note(
+                    f"Each run has {self._threads()} of {usable_cores()} CPU threads, unless train.threads is set. "
+                    "With another number the last bits of its figures differ."
+                )
+        running: dict[str, tuple[GridRun, Job]] = {}
+        waited_for: set[str] = set()
+        with StopRequest() as stop:
+            while todo or running:
+                if stop.signal_number is not None:
+                    todo.clear()
+                    for _, job in running.values():
+                        job.stop()
+                over += self._collect(running, todo, stop)
+                for _ in range(len(todo) if len(running) < self.jobs else 0):
+                    run = todo.popleft()
+                    if self._is_in_use(run):  # by a process that outlived the sweep that had started it
+                        todo.append(run)
+                        if run.name not in waited_for:
+                            self.progress.note(f"{run.name} is still being trained by an earlier process: waiting.")
+                            waited_for.add(run.name)
+                        continue
+                    if self.is_over(run):
+                        over += 1
+                        continue
+                    running[run.name] = (run, self._begin(run))
+                    if len(running) == self.jobs:
+                        break
+                self._tell(running, over)
+                if (running and not any(job.is_over() for _, job in running.values())) or (todo and not running):
+                    time.sleep(POLL_SECONDS)
+        self.progress.end("runs")
+        return stop.signal_number
+
+    def _todo(self) -> list[GridRun]:
+        return [run for run in self.grid if not self.is_over(run) and run.name not in self.failures]
+
+    def _threads(self) -> int:
+        """CPU threads of a run, where that is not set."""
+        return max(1, usable_cores() // self.jobs)
+
+    def is_over(self, run: GridRun) -> bool:
+        """Whether there is nothing left to do for `run`."""
+        return self.outcome(run).status in ("done", "diverged") and not self.overrides[run.name]
+
+    def outcome(self, run: GridRun) -> SweepRun:
+        """What became of `run`, as its folder tells."""
+        own = self.folder.run(run.name)
+        evaluation: dict[str, Any] = {}
+        with contextlib.suppress(DamageError):  # there is none yet, or it is written again
+            evaluation = read_sealed_json(own.evaluation)
+        step = evaluation.get("step")
+        figures = {split: value for split, value in evaluation.items() if isinstance(value, dict)}
+        if failure := self.failures.get(run.name):
+            status: Literal["diverged", "failed"] = "diverged" if failure.exit_code == DIVERGED else "failed"
+            return SweepRun(run.name, own.root, run.settings, status, failure.exit_code, failure.error)
+        if step is not None and (run.name in self._done or is_finished(own, step)):
+            self._done.add(run.name)
+            text = self._valid_text(run, own)
+            return SweepRun(run.name, own.root, run.settings, "done", step=step, evaluation=figures, text=text)
+        return SweepRun(run.name, own.root, run.settings, "unfinished")
+
+    def _valid_text(self, run: GridRun, own: RunFolder) -> str:
+        """The digest of the validation text, as the manifest of the shards tells it; empty where it does not."""
+        try:
+            manifest = TokenShards.open(shards_folder(own, run.config.data.shards)).manifest
+        except AcornError:  # moved away, or damaged: the run is done all the same
+            return ""
+        return str(manifest["splits"].get("valid", {}).get("text_sha256", ""))
+
+    def _stands(self, name: str, failure: Failure) -> bool:
+        """Whether a recorded failure is final: that of a run that diverged, and is there and asked for as it was."""
+        return failure.exit_code == DIVERGED and self.folder.run(name).config.exists() and not self.overrides.get(name)
+
+    def _begin(self, run: GridRun) -> Job:
+        """Starts or resumes `run` in a process of its own."""
+        own, text = self.folder.run(run.name), self.folder.text(run.config)
+        is_new = not own.config.exists()
+        if is_new or not (own.checkpoints.exists() or run.config.data.shards or has_shards_of(own, text)):
+            config = run.config
+            if self.jobs > 1 and not config.train.threads:
+                config = with_values(config, {"train.threads": self._threads()})
+            begin_run(config, own, text)
+        log = self.folder.log(run.name)
+        make_folders(log.parent)
+        return self.start(own, self.overrides[run.name], log)
+
+    def _collect(self, running: dict[str, tuple[GridRun, Job]], todo: deque[GridRun], stop: StopRequest) -> int:
+        """Takes note of the runs that ended. Returns how many are over by that."""
+        over = 0
+        for run, job in [(run, job) for run, job in running.values() if job.is_over()]:
+            del running[run.name]
+            self.progress.end(run.name)
+            code = job.exit_code
+            if code and stop.signal_number is not None:  # it was asked to stop, and goes on with --resume
+                continue
+            if code == UsageError.exit_code and self._is_in_use(run):  # an earlier process was just about to begin
+                todo.append(run)
+                continue
+            over += 1
+            self.overrides[run.name] = []
+            if code:
+                self.failures[run.name] = Failure(code, job.error)
+                self.progress.note(f"{run.name} failed (exit code {code}): {job.error}")
+                self._write_record()
+        return over
+
+    def _is_in_use(self, run: GridRun) -> bool:
+        own = self.folder.run(run.name)
+        if not own.root.exists():
+            return False
+        try:
+            with FolderLock(own.lock):
+                return False
+        except UsageError:
+            return True
+
+    def _tell(self, running: Mapping[str, tuple[GridRun, Job]], over: int) -> None:
+        self.progress.at("runs", over, len(self.grid), "runs")
+        for name, (run, _) in running.items():
+            step, share = step_and_share(self.folder.run(name), run.config)
+            self.progress.at(name, step, step / share if share else 0, "steps")
+
+    def _write_record(self) -> None:
+        record = {
+            "format": SWEEP_FORMAT,
+            "version": 1,
+            "runs": {run.name: {"settings": dict(run.settings)} for run in self.grid},
+            "failures": {name: asdict(failure) for name, failure in self.failures.items()},
+        }
+        write_sealed_json(self.folder.record, record)
+
+
+def _read_failures(folder: SweepFolder) -> dict[str, Failure]:
+    """The failures that sweep.json tells of; none where it is damaged or not there: those runs are tried again."""
+    try:
+        return {name: Failure(**entry) for name, entry in read_sealed_json(folder.record)["failures"].items()}
+    except (DamageError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _check_folder(folder: SweepFolder, resume: bool) -> None:
+    """Refuses a folder that holds something else, and without `resume` one that holds anything."""
+    if folder.root.exists() and not folder.root.is_dir():
+        raise UsageError(f"{folder.root} is a file, not a folder.", where="--out", mend="name another folder")
+    there = {entry for entry in folder.root.iterdir()} - {folder.lock} if folder.root.exists() else set()
+    is_sweep = folder.record in there or there == {folder.texts}  # the latter was killed while it prepared its text
+    if there and not (resume and is_sweep):
+        raise UsageError(
+            f"The folder {folder.root} is not empty" + ("." if is_sweep else ", and holds no sweep."),
+            where="--out",
+            mend=("go on with that sweep by adding --resume, or " if is_sweep else "")
+            + "name another folder with --out",
+        )
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(folder: SweepFolder) -> Iterator[None]:
+    """Removes the folder again if an error came before anything was written into it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for text in folder.texts.iterdir() if folder.texts.is_dir() else ():
+                if [entry.name for entry in text.iterdir()] == [RunFolder(text).lock.name]:
+                    RunFolder(text).lock.unlink()
+                    text.rmdir()
+            if folder.texts.is_dir():
+                folder.texts.rmdir()
+            if [entry.name for entry in folder.root.iterdir()] == [folder.lock.name]:
+                folder.lock.unlink()
+                folder.root.rmdir()
+        raise

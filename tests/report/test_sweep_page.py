@@ -1,0 +1,73 @@
+"""The page of a sweep is whole HTML that tells every run and leads to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+from acorn.report.sweep_figures import SweepRun
+from acorn.report.sweep_page import write_sweep_report
+
+VOID = {"meta", "br", "input"}
+
+
+class Page(HTMLParser):
+    """Unbalanced tags fail."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.words = ""
+        self.drawn: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"] or "")
+        if found.get("data-name"):
+            self.drawn.append(found["data-name"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_a_page_of_runs_done_and_failed(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    runs = []
+    for lr in (0.1, 0.2):
+        for seed in (0, 1):
+            name = f"lr={lr},seed={seed}"
+            figures = {
+                "bits_per_byte": 1 + lr + 0.01 * seed,
+                "loss_per_token": 2.5,
+                "bytes": 9,
+                "words": 2,
+                "documents": 1,
+            }
+            settings = {"optimizer.lr": lr, "train.seed": seed}
+            runs.append(SweepRun(name, make_run(name), settings, "done", step=60, evaluation={"valid": figures}))
+    bad = {"optimizer.lr": 9.0, "train.seed": 0}
+    runs.append(SweepRun("lr=9.0,seed=0", tmp_path / "runs" / "none", bad, "diverged", 5, "It <b>diverged</b>."))
+    page = Page(write_sweep_report(tmp_path / "runs" / "report.html", runs).read_text("utf-8"))
+    assert "4 of 5 runs are done." in page.words
+    assert "1.1050 ± 0.0071" in page.words
+    assert "Lowest mean" in page.words or "Best: lr 0.1" in page.words
+    assert "diverged (5): It <b>diverged</b>." in page.words
+    assert "lr%3D0.1%2Cseed%3D0/report.html" in page.links
+    assert sum(link.endswith("report.html") for link in page.links) == 4
+    assert set(page.drawn) == {run.name for run in runs[:4]}
+
+
+def test_a_page_of_runs_that_have_not_begun(tmp_path: Path) -> None:
+    run = SweepRun("seed=0", tmp_path / "seed=0", {"train.seed": 0}, "unfinished")
+    page = Page(write_sweep_report(tmp_path / "report.html", [run]).read_text("utf-8"))
+    assert "No run is done yet" in page.words
+    assert "nothing to draw" in page.words

@@ -1,0 +1,72 @@
+"""Which runs a command line names, and what they are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from acorn.config_files import load_config, with_values
+from acorn.errors import UsageError
+from acorn.train.grid import LONGEST_NAME, build_grid
+
+FIXED = ["data.source=my.txt", "train.steps=10"]
+
+
+def test_every_combination_is_a_run_with_a_name_that_tells_it() -> None:
+    runs = build_grid("small", [*FIXED, "optimizer.lr=[0.005,1e-2]", "train.seed=[0,1,2]"])
+    assert [run.name for run in runs] == [f"lr={lr},seed={seed}" for lr in ("0.005", "0.01") for seed in (0, 1, 2)]
+    expected = load_config("small", [*FIXED, "optimizer.lr=0.01", "train.seed=1"])
+    assert runs[4].config == with_values(expected, {"name": "lr=0.01,seed=1"})
+    assert runs[4].settings == {"optimizer.lr": 0.01, "train.seed": 1}
+
+
+def test_a_list_is_one_value_of_a_setting_that_is_a_list() -> None:
+    runs = build_grid("small", ['data.source=["a.txt","b.txt"]', "train.seed=[0,1]"])
+    assert [run.config.data.source for run in runs] == [("a.txt", "b.txt")] * 2
+    runs = build_grid("small", ['data.source=[["a.txt"],["a.txt","in/b.txt"],"c.txt"]'])
+    assert [run.config.data.source for run in runs] == [("a.txt",), ("a.txt", "in/b.txt"), ("c.txt",)]
+    assert [run.name for run in runs] == ["source=a.txt", "source=a.txt-in-b.txt", "source=c.txt"]
+    runs = build_grid("small", [*FIXED, 'train.sample_prompts=["One","Two"]', "train.seed=[0]"])
+    assert runs[0].config.train.sample_prompts == ("One", "Two")
+
+
+def test_a_length_takes_the_place_of_the_presets_own() -> None:
+    runs = build_grid("small", ["data.source=my.txt", "train.steps=[10,20]"])
+    assert [(run.config.train.steps, run.config.train.minutes) for run in runs] == [(10, 0), (20, 0)]
+
+
+def test_a_name_that_is_given_stays() -> None:
+    assert build_grid("small", [*FIXED, "name=mine", "train.seed=[0]"])[0].config.name == "mine"
+
+
+def test_names_are_different_and_fit_a_file_system() -> None:
+    runs = build_grid("small", ['data.source=[["A.txt"],["a.txt"],["a*txt"],["***"]]', "train.seed=[0]"])
+    names = [run.name.casefold() for run in runs]
+    assert len(set(names)) == 4
+    assert not any(set(name) & set('/\\*?"<>| ') for name in names)
+    long = ['"' + letter * 300 + '.txt"' for letter in "xy"]
+    runs = build_grid("small", [f"data.source=[[{long[0]}],[{long[1]}]]"])
+    assert all(len(run.name.encode()) <= LONGEST_NAME for run in runs)
+    runs = build_grid(
+        "small", [*FIXED, "optimizer.name=['adamw','muon']", "tokenizer.kind=['bpe']", "model.tied=[true]"]
+    )
+    assert [run.name for run in runs] == [f"name={name},kind=bpe,tied=true" for name in ("adamw", "muon")]
+    runs = build_grid("small", [*FIXED, "optimizer.name=['adamw']", "schedule.name=['linear','wsd']"])
+    assert runs[1].name == "optimizer.name=adamw,schedule.name=wsd"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (FIXED, "nothing to sweep"),
+        ([*FIXED, "train.seed=[]"], "has no value"),
+        ([*FIXED, "train.seed=[0,1]", "train.seed=[2]"], "given twice"),
+        ([*FIXED, "train.seed=[0,1,0]"], "Two runs would be the same"),
+        ([*FIXED, "train.sed=[0,1]"], "did you mean train.seed"),
+        ([*FIXED, "model.n_head=[4,3]"], "The run n_head=3 cannot be made"),
+        ([*FIXED, "train.steps=[10]"], "given twice"),
+        ([*FIXED, "train.seed"], "is not an override"),
+    ],
+)
+def test_what_cannot_be_a_grid_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        build_grid("small", arguments)
