@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from acorn.config import ModelConfig
+from acorn.kernels.matmul import fp16_matmul
 from acorn.runtime.device import Runtime, usable_cores
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -73,7 +74,7 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
     """
     dtype = DTYPES.get(precision, torch.float32)
     own = precision == "fp16"
-    multiply = Runtime(device, "fp16", False, usable_cores(), True, fp16_products=own).fp16_product() or torch.mm
+    multiply = fp16_matmul(Runtime(device, "fp16", False, usable_cores(), True, fp16_products=own)) or torch.mm
     square = torch.randn(LARGE[device], LARGE[device], device=device).to(dtype)
     peak = 2 * LARGE[device] ** 3 / shortest(lambda: multiply(square, square), seconds / 2, device)
     shapes = products_of(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acorn.runtime.fp16_product import fp16_product_library
+from acorn.kernels.build import Unavailable
+from acorn.kernels.matmul import fp16_library
 
-needs_fp16 = pytest.mark.skipif(isinstance(fp16_product_library(), str), reason="needs a CPU that multiplies fp16")
+needs_fp16 = pytest.mark.skipif(isinstance(fp16_library(), Unavailable), reason="needs a CPU that multiplies fp16")

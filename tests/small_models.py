@@ -8,6 +8,14 @@ from acorn.config import ModelConfig
 from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 
+LINES = [
+    "The old oak stood where the three paths met, and nobody remembered who had planted it.",
+    "An acorn fell; the squirrel, who couldn't count, buried it twice. It grew anyway.",
+    "Việt Nam, ελιά, дуб, 橡树, नमस्ते, naïve café",
+    "Unhappily, the winters were longer then. Walking, talked, walker, talks.",
+] * 3
+"""A text to learn a tokenizer from."""
+
 
 def model_for(tokenizer: Tokenizer, architecture: str, **more: object) -> GPT:
     """No parameter keeps a value that would hide a mistake."""
@@ -19,3 +27,16 @@ def model_for(tokenizer: Tokenizer, architecture: str, **more: object) -> GPT:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(0.1 * noise + (parameter.ndim == 1))
     return model.eval()
+
+
+def random_model_of(architecture: str, vocab_size: int, block_size: int = 16, **shape: object) -> GPT:
+    """Weights large enough that the next token depends on the text and ties do not happen."""
+    settings = {"n_layer": 2, "n_embd": 32, "n_head": 4, "tied": architecture != "original"} | shape
+    if architecture == "modern":
+        settings = {"n_kv_head": 2} | settings
+    model = GPT(ModelConfig(architecture=architecture, vocab_size=vocab_size, block_size=block_size, **settings))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator) + (parameter.dim() == 1))
+    return model

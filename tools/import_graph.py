@@ -13,6 +13,7 @@ FLOORS = (
     ("config", "config_files", "errors", "files", "progress", "run_folder"),
     ("text", "tokenizer", "runtime"),
     ("data", "model"),
+    ("kernels",),
     ("checkpoint", "generate", "evaluate", "report"),
     ("train", "export"),
     ("cli", "api"),

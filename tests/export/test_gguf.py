@@ -15,7 +15,8 @@ import acorn.export.gguf
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.export.gguf import EXPRESSED, check_weights, tokenizer_of, write_gguf
 from acorn.export.probe_texts import adversarial_strings
-from acorn.model.gpt import GPT, rotary_tables, rotate
+from acorn.model.gpt import GPT
+from acorn.model.ops import rotary_tables, rotate
 from acorn.origin import Base
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train

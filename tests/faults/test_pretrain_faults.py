@@ -18,9 +18,11 @@ from cpus import needs_fp16
 
 from acorn.folder_lock import FolderLock
 from acorn.folders import verify_folder
+from acorn.kernels.build import Unavailable
 from acorn.report.metrics_log import JsonLines, read_metrics
 from acorn.run_folder import RunFolder
-from acorn.runtime import device, memory
+from acorn.runtime import memory
+from acorn.train import choose_runtime
 from acorn.train import loop as loop_module
 from acorn.train.clock import RunClock
 
@@ -200,7 +202,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_initial_weights(pretrain, fine
 @pytest.mark.fault(27)
 def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, monkeypatch, tmp_path: Path) -> None:
     """Fault 27: above its least, the loss scale is halved and nothing is counted; the scale is in the checkpoint."""
-    monkeypatch.setattr(device, "fp16_product_library", lambda: "this CPU does not multiply fp16")
+    monkeypatch.setattr(choose_runtime, "fp16_library", lambda: Unavailable("this CPU does not multiply fp16"))
     losses(lambda step, loss: loss * math.inf if step <= 3 else loss)
     done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=0", "train.max_rollbacks=0", *QUIET)
     fine(done, "step 1 was skipped for an overflow of fp16", "step 3 was skipped for an overflow of fp16")

@@ -6,18 +6,12 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from small_models import LINES, random_model_of
 
 from acorn.config import ModelConfig
 from acorn.model.gpt import GPT
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
-
-LINES = [
-    "The old oak stood where the three paths met, and nobody remembered who had planted it.",
-    "An acorn fell; the squirrel, who couldn't count, buried it twice. It grew anyway.",
-    "Việt Nam, ελιά, дуб, 橡树, नमस्ते, naïve café",
-    "Unhappily, the winters were longer then. Walking, talked, walker, talks.",
-] * 3
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +27,6 @@ def bpe() -> Tokenizer:
 @pytest.fixture(scope="session")
 def wordpiece() -> Tokenizer:
     return train(lambda: LINES, "wordpiece", 200)
-
-
-def _random_model(architecture: str, vocab_size: int, block_size: int = 16, **shape: object) -> GPT:
-    """Weights large enough that the next token depends on the text and ties do not happen."""
-    settings = {"n_layer": 2, "n_embd": 32, "n_head": 4, "tied": architecture != "original"} | shape
-    if architecture == "modern":
-        settings = {"n_kv_head": 2} | settings
-    model = GPT(ModelConfig(architecture=architecture, vocab_size=vocab_size, block_size=block_size, **settings))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator) + (parameter.dim() == 1))
-    return model
 
 
 def _chain_model(vocab_size: int, successors: Mapping[int, int], block_size: int = 64) -> GPT:
@@ -75,7 +56,7 @@ def _chain_model(vocab_size: int, successors: Mapping[int, int], block_size: int
 
 @pytest.fixture
 def random_model() -> Callable[..., GPT]:
-    return _random_model
+    return random_model_of
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acorn.config import ModelConfig
-from acorn.model.sizing import size_of, training_memory
+from acorn.model.sizing import size_of
 
 
 def test_flops_of_a_training_step() -> None:
@@ -24,39 +24,3 @@ def test_a_tied_head_still_multiplies(tied: bool) -> None:
     size = size_of(config)
     assert size.matrix_parameters == 4 * 64**2 + 3 * 64 * config.mlp_hidden + 1000 * 64
     assert size.parameters - size.matrix_parameters == (0 if tied else 1000 * 64) + 3 * 64 + 2 * 64
-
-
-@pytest.mark.parametrize(
-    ("architecture", "block_size", "width", "device", "dropped", "whole"),
-    [
-        ("gpt2", 512, 2, "cpu", 6, 2),
-        ("gpt2", 1024, 2, "cpu", 6, 0),  # the fused kernel keeps nothing, but knows no dropout
-        ("gpt2", 1024, 4, "cpu", 12, 0),
-        ("gpt2", 1024, 2, "cuda", 0, 0),
-        ("gpt2", 1024, 4, "cuda", 24, 0),
-        ("modern", 512, 2, "cpu", 2, 2),  # drops no weights
-    ],
-)
-def test_what_attention_keeps_of_its_weights(
-    architecture: str, block_size: int, width: int, device: str, dropped: int, whole: int
-) -> None:
-    """Bytes for each of its T x T weights, as far as they hang on the number of heads."""
-
-    def kept(dropout: float) -> float:
-        shape = {"architecture": architecture, "n_layer": 1, "n_embd": 64, "block_size": block_size, "dropout": dropout}
-        two, four = (ModelConfig(**shape, n_head=n, n_kv_head=n, vocab_size=100) for n in (2, 4))
-        of_two, of_four = (training_memory(config, "adamw", 1, width, device, False) for config in (two, four))
-        return (of_four - of_two) / (2 * block_size**2)
-
-    assert (round(kept(0.1)), round(kept(0.0))) == (dropped, whole)
-
-
-@pytest.mark.parametrize(
-    ("changes", "batch_size", "in_bf16", "in_fp32"),
-    [({}, 16, 406, 699), ({}, 32, 712, 1211), ({"n_embd": 512}, 16, 845, 1377)],
-)
-def test_memory_of_a_step_in_c_on_a_cpu(changes: dict[str, int], batch_size: int, in_bf16: int, in_fp32: int) -> None:
-    """MiB that processes were seen to take more than before their first step (docs/lab-notebook.md)."""
-    config = ModelConfig(**{"n_layer": 4, "n_embd": 256, "block_size": 256, "vocab_size": 8192, **changes})
-    told = [training_memory(config, "adamw", batch_size, width, "cpu", True) / 2**20 for width in (2, 4)]
-    assert told == pytest.approx([in_bf16, in_fp32], rel=0.15)

@@ -14,9 +14,11 @@ from torch import Tensor
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from acorn.errors import ResourceError
-from acorn.runtime.device import Runtime, choose_runtime
+from acorn.kernels.cpu import is_fused
+from acorn.runtime.device import Runtime
 from acorn.train import budget
-from acorn.train.network import build_network, is_fused
+from acorn.train.choose_runtime import choose_runtime
+from acorn.train.network import build_network
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -27,7 +29,7 @@ def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float) -> Non
     needed = []
     for block_size, sequences in ((100, 10), (200, 5)):
         config = Config(model=ModelConfig(**sizes, block_size=block_size), optimizer=OptimizerConfig(name="adamw"))
-        room = budget.attention_room(block_size, 16, 2)
+        room = budget.attention_workspace(block_size, 16, 2)
         assert 2 * 2.5e6 < room < 2 * 4e6
         positions = 16 * block_size * 64
         needed.append(budget.step_memory(config, runtime, sequences) - room - positions)

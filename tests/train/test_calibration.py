@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from acorn.config import Config, ModelConfig, TrainConfig
-from acorn.runtime.device import COMPILED_GAIN, choose_runtime
 from acorn.train import calibration
+from acorn.train.choose_runtime import COMPILED_GAIN, choose_runtime
 
 
 def config_of(*, n_layer: int, batch_size: int, compile: bool = False) -> Config:
@@ -24,15 +24,12 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[int, int, int]] = []
         monkeypatch.setattr(calibration, "SECONDS", 0.0)
-        monkeypatch.setattr(calibration, "_Network", lambda config, runtime, depth: Network(self, depth))
+        monkeypatch.setattr(calibration, "_Network", lambda config, runtime, depth, logits: Network(self, depth))
 
 
 class Network:
     def __init__(self, clock: Clock, depth: int) -> None:
         self.clock, self.depth = clock, depth
-
-    def share_loss(self, other: Network) -> None:
-        """There is none."""
 
     def step(self, passes: int, sequences: int) -> float:
         self.clock.seen.append((self.depth, passes, sequences))

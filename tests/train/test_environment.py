@@ -13,8 +13,9 @@ import pytest
 
 from acorn import __version__
 from acorn.config import TrainConfig
-from acorn.runtime.device import choose_runtime
+from acorn.runtime.device import Runtime
 from acorn.train import environment
+from acorn.train.choose_runtime import choose_runtime
 from acorn.train.environment import changed_since, describe_environment
 
 
@@ -35,7 +36,7 @@ def commit_all(folder: Path) -> str:
 @pytest.fixture
 def describe(monkeypatch: pytest.MonkeyPatch):
     runtime = choose_runtime(TrainConfig(device="cpu", precision="fp32", threads=1))
-    monkeypatch.setattr(environment, "_native", lambda runtime: "nothing")
+    monkeypatch.setattr(environment, "parts_in_c", lambda runtime: [])
     return lambda: describe_environment(runtime, "acorn pretrain")
 
 
@@ -107,3 +108,12 @@ def test_a_checkpoint_of_an_earlier_version_says_nothing_of_the_code(describe) -
     now = describe()
     stored = {key: value for key, value in now.items() if key != "acorn_source"}
     assert changed_since(stored, now) == []
+
+
+def test_a_resumed_run_says_when_what_was_in_c_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime("cpu", "fp32", False, 2, True)
+    monkeypatch.setattr(environment, "parts_in_c", lambda runtime: ["loss", "blocks"])
+    then = environment.describe_environment(runtime, "")
+    monkeypatch.setattr(environment, "parts_in_c", lambda runtime: [])
+    now = environment.describe_environment(runtime, "")
+    assert environment.changed_since(then, now) == ["native: loss, blocks then, nothing now"]

@@ -10,8 +10,9 @@ import torch
 from cpus import needs_fp16
 
 from acorn.config import ModelConfig, OptimizerConfig
+from acorn.kernels.build import Unavailable
+from acorn.kernels.matmul import Fp16Matmul, fp16_library
 from acorn.model.gpt import GPT
-from acorn.runtime.fp16_product import Fp16Product, fp16_product_library
 from acorn.train.optimizer import AdamW, Muon, build_optimizers, orthogonalize, set_rates
 
 SHAPES = {
@@ -112,10 +113,10 @@ def test_orthogonalize_brings_singular_values_near_one() -> None:
 def test_orthogonalize_with_products_in_fp16(shape: tuple[int, int, int]) -> None:
     """Nearer to the iterations in fp32 than those in bf16, which are known to suffice."""
     torch.manual_seed(0)
-    matrices, library = torch.randn(shape), fp16_product_library()
-    assert not isinstance(library, str)
+    matrices, library = torch.randn(shape), fp16_library()
+    assert not isinstance(library, Unavailable)
     exact = orthogonalize(matrices)
-    ours = orthogonalize(matrices, Fp16Product(library, 2))
+    ours = orthogonalize(matrices, Fp16Matmul(library, 2))
     in_bf16 = orthogonalize(matrices.bfloat16()).float()
     assert (ours - exact).norm() < (in_bf16 - exact).norm() < 0.1 * exact.norm()
 

@@ -9,7 +9,7 @@ import torch
 
 from acorn.config import ModelConfig, TrainConfig
 from acorn.model.gpt import GPT
-from acorn.runtime.device import choose_runtime
+from acorn.train.choose_runtime import choose_runtime
 from acorn.train.parallel import compile_model, uncompiled
 
 HAS_COMPILER = any(shutil.which(name) for name in ("c++", "g++", "clang++"))

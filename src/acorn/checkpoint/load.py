@@ -24,6 +24,7 @@ from acorn.config import ModelConfig
 from acorn.errors import DamageError, UsageError
 from acorn.files import read_sealed_json
 from acorn.folders import readable
+from acorn.kernels.choose import inference_ops
 from acorn.model.gpt import GPT
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER, RunFolder
@@ -107,7 +108,7 @@ def build_model(
 ) -> GPT:
     """A network in eval mode around `weights` (names of `GPT.named_parameters()`); no second set is ever held."""
     with torch.device("meta"):
-        model = GPT(config)
+        model = GPT(config, inference_ops(torch.device(device).type))
     state = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     if config.is_tied:
         state["head.weight"] = state["token_embedding.weight"]

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from acorn.errors import InputError, UsageError
-from acorn.generate.native import NativeDecoder, native_decoder
 from acorn.generate.sampling import generator_for, next_token
 from acorn.generate.settings import SamplingSettings
 from acorn.generate.streaming import TextStream
+from acorn.kernels.build import Unavailable
+from acorn.kernels.decode import NativeDecoder, native_decoder
 from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
 from acorn.progress import QUIET
+from acorn.runtime.device import matmul_dtype
 from acorn.tokenizer.tokenizer import Tokenizer
 
 FinishReason = Literal["eos", "stop", "length"]
@@ -232,9 +234,8 @@ class _Run:
         self.on_text, self.note = on_text, note
         self.block_size = model.config.block_size
         self.device = model.head.weight.device
-        kind = self.device.type
         # Keys and values as the layers make them, so that the cache is not converted at every token.
-        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.head.weight.dtype
+        self.dtype = matmul_dtype(self.device.type, model.head.weight.dtype)
         self.banned = torch.tensor(banned, dtype=torch.long, device=self.device)
         self.has_slid = False
         self.native = self._native(decoder, int8)
@@ -246,11 +247,11 @@ class _Run:
         if decoder == "torch":
             return None
         native = native_decoder(self.model, self.dtype, int8=int8)
-        if not isinstance(native, str):
+        if not isinstance(native, Unavailable):
             return native
         if decoder == "native":
             raise UsageError(
-                f"The native decoder is not to be had: {native}.", where="--decoder", mend="use auto or torch"
+                f"The native decoder is not to be had: {native.reason}.", where="--decoder", mend="use auto or torch"
             )
         return None
 

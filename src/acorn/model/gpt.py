@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acorn.config import ModelConfig
-from acorn.model.attention import CausalAttention
-from acorn.model.dropout import Dropout
 from acorn.model.kv_cache import KVCache, LayerCache
-from acorn.model.loss import LinearCrossEntropy
+from acorn.model.layers import Dropout, Embedding, LayerNorm, Linear, RMSNorm
+from acorn.model.loss import Workspace
+from acorn.model.ops import PYTORCH, Ops, Rotation, counted, rotary_tables
 
 
 class GPT(nn.Module):
@@ -35,21 +35,23 @@ class GPT(nn.Module):
 
     Args:
         config: the shape; `vocab_size` must be set.
+        ops: what it computes with.
+        workspace: where the head writes logits; None: memory of its own.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops = PYTORCH, workspace: Workspace | None = None) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size must be set before the network is built")
         self.config = config
         self.head_dim = config.head_dim
         modern = config.architecture == "modern"
-        self.token_embedding = embedding(config.vocab_size, config.n_embd)
-        self.position_embedding = None if modern else embedding(config.block_size, config.n_embd)
-        self.embedding_dropout = Dropout(config.dropout if config.architecture == "gpt2" else 0.0)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.final_norm = norm(config)
-        self.head = Head(config)
+        self.token_embedding = Embedding(config.vocab_size, config.n_embd, ops)
+        self.position_embedding = None if modern else Embedding(config.block_size, config.n_embd, ops)
+        self.embedding_dropout = Dropout(config.dropout if config.architecture == "gpt2" else 0.0, ops)
+        self.blocks = nn.ModuleList(Block(config, ops) for _ in range(config.n_layer))
+        self.final_norm = norm(config, ops)
+        self.head = Head(config, ops, workspace)
         if config.is_tied:
             self.token_embedding.weight = self.head.weight
 
@@ -74,7 +76,7 @@ class GPT(nn.Module):
         T = ids.size(1)
         if start + T > self.config.block_size:
             raise ValueError(f"{start + T} tokens are more than block_size ({self.config.block_size})")
-        positions = torch.arange(start, start + T, device=ids.device)  # (T,)
+        positions = counted(start, start + T, like=ids)  # (T,)
         if cache is not None:
             positions = cache.positions(positions)  # (T,) or, with left padding, (B, T)
         x = self.token_embedding(ids)  # (B, T, C)
@@ -97,7 +99,7 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             generator = torch.Generator().manual_seed(_stream(seed, name))
             value = self._initial_value(name, parameter.shape, generator)
-            parameter.copy_(value.to(parameter.device))
+            parameter.copy_(value)
 
     def _initial_value(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """The initial value of one parameter (fp32, on the CPU).
@@ -130,182 +132,129 @@ class GPT(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each on the normed stream and added back to it."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
-        self.attention_norm = norm(config)
-        self.attention = Attention(config)
-        self.mlp_norm = norm(config)
-        self.mlp = MLP(config)
+        self.matmul_dtype = ops.matmul_dtype
+        self.attention_norm = norm(config, ops)
+        self.attention = Attention(config, ops)
+        self.mlp_norm = norm(config, ops)
+        self.mlp = MLPS[config.architecture](config, ops)
 
-    def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache | None, mask: Tensor | None
-    ) -> Tensor:
-        x = x + self.attention(in_product_dtype(self.attention_norm(x)), rotation, cache, mask)
-        return x + self.mlp(in_product_dtype(self.mlp_norm(x)))
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: LayerCache | None, mask: Tensor | None) -> Tensor:
+        x = x + self.attention(self.for_matmuls(self.attention_norm(x)), rotation, cache, mask)
+        return x + self.mlp(self.for_matmuls(self.mlp_norm(x)))
+
+    def for_matmuls(self, x: Tensor) -> Tensor:
+        """x in the type of matmuls: several read it, and each would convert it by itself."""
+        return x if self.matmul_dtype is None else x.to(self.matmul_dtype)
 
 
 class Attention(nn.Module):
     """Causal self-attention; several query heads may share a key and value head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
         self.n_head, self.n_kv_head, self.head_dim = config.heads, config.kv_heads, config.head_dim
         modern = config.architecture == "modern"
         bias = config.architecture == "gpt2"
-        self.q_proj = nn.Linear(config.n_embd, self.n_head * self.head_dim, bias=bias)
-        self.k_proj = nn.Linear(config.n_embd, self.n_kv_head * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(config.n_embd, self.n_kv_head * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(self.n_head * self.head_dim, config.n_embd, bias=not modern)
+        self.q_proj = Linear(config.n_embd, self.n_head * self.head_dim, bias, ops)
+        self.k_proj = Linear(config.n_embd, self.n_kv_head * self.head_dim, bias, ops)
+        self.v_proj = Linear(config.n_embd, self.n_kv_head * self.head_dim, bias, ops)
+        self.o_proj = Linear(self.n_head * self.head_dim, config.n_embd, not modern, ops)
         qk_norm = modern and config.qk_norm
-        self.q_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
-        self.k_norm = nn.RMSNorm(self.head_dim, config.epsilon) if qk_norm else None
-        self.place_heads = PlaceHeads()
-        self.causal_attention = CausalAttention()
+        self.q_norm = RMSNorm(self.head_dim, config.epsilon, ops) if qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.epsilon, ops) if qk_norm else None
         self.weight_dropout = 0.0 if modern else config.dropout
-        self.output_dropout = Dropout(0.0 if config.architecture == "original" else config.dropout)
+        self.output_dropout = Dropout(0.0 if config.architecture == "original" else config.dropout, ops)
 
-    def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache | None, mask: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: LayerCache | None, mask: Tensor | None) -> Tensor:
         B, T, _ = x.shape
-        q = self.q_proj(x).view(B, T, self.n_head, self.head_dim)
-        k = self.k_proj(x).view(B, T, self.n_kv_head, self.head_dim)
+        q = self.q_proj(x).view(B, T, self.n_head, self.head_dim)  # (B, T, H, D)
+        k = self.k_proj(x).view(B, T, self.n_kv_head, self.head_dim)  # (B, T, K, D)
         v = self.v_proj(x).view(B, T, self.n_kv_head, self.head_dim).transpose(1, 2)  # (B, K, T, D)
-        q = self.place_heads(q, self.q_norm, rotation)  # (B, H, T, D)
-        k = self.place_heads(k, self.k_norm, rotation)  # (B, K, T, D)
+        q = self.norm_and_rotate(q, self.q_norm, rotation)  # (B, H, T, D)
+        k = self.norm_and_rotate(k, self.k_norm, rotation)  # (B, K, T, D)
         if cache is not None:
             k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
-        dropout = self.weight_dropout if self.training else 0.0
-        if q.is_cpu and torch.is_grad_enabled() and cache is None and (self.causal_attention.longest >= T or dropout):
-            y = self.causal_attention(q, k, v, dropout)  # (B, H, T, D)
-        else:
-            y = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                dropout_p=dropout,
-                is_causal=mask is None and T > 1,
-                enable_gqa=self.n_head != self.n_kv_head,
-            )  # (B, H, T, D)
+        y = self.ops.attention(q, k, v, mask, self.weight_dropout if self.training else 0.0)  # (B, H, T, D)
         return self.output_dropout(self.o_proj(y.transpose(1, 2).reshape(B, T, -1)))  # (B, T, C)
 
-
-class PlaceHeads(nn.Module):
-    """Norm and rotation of queries or keys. A module without parameters, so that others can take its place."""
-
-    def forward(self, x: Tensor, norm: nn.RMSNorm | None, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x (B, T, heads, D) becomes (B, heads, T, D), in its type."""
-        dtype = x.dtype
-        if norm is not None:
-            x = norm(x.to(norm.weight.dtype))  # whatever the products' precision: norms over mixed types are not fused
-        x = x.transpose(1, 2)
-        return x if rotation is None else rotate(x, *rotation).to(dtype)
+    def norm_and_rotate(self, x: Tensor, norm: RMSNorm | None, rotation: Rotation | None) -> Tensor:
+        """Queries or keys (B, T, heads, D) as attention takes them, (B, heads, T, D)."""
+        weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+        return self.ops.qk_norm_rope(x, weight, eps, rotation)
 
 
-class MLP(nn.Module):
-    """Two matrices around ReLU (original) or GELU (gpt2), or SwiGLU's three (modern)."""
+class ReluMLP(nn.Module):
+    """Of the original: two matrices around ReLU, dropout between them."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
-        self.architecture = config.architecture
-        modern = self.architecture == "modern"
-        if modern:
-            self.gate_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=False)
-            self.swiglu = SwiGLU()
-        if self.architecture == "gpt2":
-            self.gelu = GELU()
-        self.up_proj = nn.Linear(config.n_embd, config.mlp_hidden, bias=not modern)
-        self.down_proj = nn.Linear(config.mlp_hidden, config.n_embd, bias=not modern)
-        self.dropout = Dropout(config.dropout)
+        self.up_proj = Linear(config.n_embd, config.mlp_hidden, True, ops)
+        self.down_proj = Linear(config.mlp_hidden, config.n_embd, True, ops)
+        self.dropout = Dropout(config.dropout, ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.architecture == "original":
-            return self.down_proj(self.dropout(F.relu(self.up_proj(x))))  # (B, T, F) -> (B, T, C)
-        if self.architecture == "gpt2":
-            return self.dropout(self.down_proj(self.gelu(self.up_proj(x))))
-        return self.dropout(self.down_proj(self.swiglu(self.gate_proj(x), self.up_proj(x))))
+        hidden = self.up_proj(x, relu=True)  # (B, T, F)
+        return self.down_proj(self.dropout(hidden))  # (B, T, C)
 
 
-class GELU(nn.Module):
-    """The activation of gpt2's MLP. A module without parameters, so that others can take its place."""
+class GeluMLP(nn.Module):
+    """Of gpt2: two matrices around GELU."""
+
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.ops = ops
+        self.up_proj = Linear(config.n_embd, config.mlp_hidden, True, ops)
+        self.down_proj = Linear(config.mlp_hidden, config.n_embd, True, ops)
+        self.dropout = Dropout(config.dropout, ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
-        return F.gelu(x, approximate="tanh")
+        hidden = self.ops.gelu(self.up_proj(x))  # (B, T, F)
+        return self.dropout(self.down_proj(hidden))  # (B, T, C)
 
 
-class SwiGLU(nn.Module):
-    """The activation of modern's MLP. A module without parameters, so that others can take its place."""
+class SwigluMLP(nn.Module):
+    """Of modern: three matrices, one of them a gate."""
 
-    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
-        """Of two (B, T, F)."""
-        return F.silu(gate) * up
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.ops = ops
+        self.gate_proj = Linear(config.n_embd, config.mlp_hidden, False, ops)
+        self.up_proj = Linear(config.n_embd, config.mlp_hidden, False, ops)
+        self.down_proj = Linear(config.mlp_hidden, config.n_embd, False, ops)
+        self.dropout = Dropout(config.dropout, ops)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.ops.swiglu(self.gate_proj(x), self.up_proj(x))  # (B, T, F)
+        return self.dropout(self.down_proj(hidden))  # (B, T, C)
+
+
+MLPS: dict[str, type[ReluMLP | GeluMLP | SwigluMLP]] = {"original": ReluMLP, "gpt2": GeluMLP, "modern": SwigluMLP}
+"""Architecture -> its MLP."""
 
 
 class Head(nn.Module):
     """Maps the stream to logits, or straight to the loss, without ever holding the logits of a whole batch."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, workspace: Workspace | None) -> None:
         super().__init__()
+        self.ops = ops
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
-        self.cross_entropy = LinearCrossEntropy()
+        self.workspace = workspace or Workspace()
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         if targets is None:
             return F.linear(x, self.weight)  # (B, T, V)
-        return self.cross_entropy(x.flatten(0, 1), self.weight, targets.flatten())
+        x, targets = x.flatten(0, 1), targets.flatten()  # (B T, C), (B T)
+        return self.ops.cross_entropy(x, self.weight, targets, self.workspace, self.ops.matmul_dtype)
 
 
-def embedding(n: int, width: int) -> nn.Embedding:
-    """A table of n vectors, zero until `init_weights`.
-
-    The module's own first values would cost more than time: on the meta device, drawing normal ones loads PyTorch's
-    compiler, for over a second (seen with 2.13).
-    """
-    return nn.Embedding.from_pretrained(torch.zeros(n, width), freeze=False)
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """The type that x is multiplied in: autocast's, where that is on."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-def in_product_dtype(x: Tensor) -> Tensor:
-    """x in the type that it is multiplied in: several products read it, and each would convert it by itself."""
-    return x.to(product_dtype(x))
-
-
-def norm(config: ModelConfig) -> nn.Module:
+def norm(config: ModelConfig, ops: Ops) -> RMSNorm | LayerNorm:
     """The architecture's norm over the stream."""
-    kind = nn.RMSNorm if config.architecture == "modern" else nn.LayerNorm
-    return kind(config.n_embd, config.epsilon)
-
-
-def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position's angles.
-
-    Args:
-        positions: (T,) or (B, T).
-        theta: base of the angles, which fall from 1 to 1 / theta (nearly) radians a position.
-
-    Returns:
-        two tables (T, D) or (B, 1, T, D) in fp32; the two halves of D are equal.
-    """
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
-    angles = positions.float()[..., None] * frequencies  # (..., T, D / 2)
-    angles = torch.cat((angles, angles), dim=-1)
-    if positions.dim() == 2:
-        angles = angles.unsqueeze(1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns each pair (first half, second half) of a head by its position's angle. x: (B, H, T, D)."""
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return x * cos + turned * sin
+    kind = RMSNorm if config.architecture == "modern" else LayerNorm
+    return kind(config.n_embd, config.epsilon, ops)
 
 
 def _stream(seed: int, name: str) -> int:

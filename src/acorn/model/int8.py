@@ -7,9 +7,10 @@ et al. 2022 (LLM.int8(), without its outlier columns).
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from acorn.model.gpt import GPT, Head
+from acorn.model.layers import Linear
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,6 +27,6 @@ def round_to_int8(model: GPT) -> None:
     more. The token table keeps its precision where it is not the head: a token reads one row of it.
     """
     for module in model.modules():
-        if isinstance(module, nn.Linear | Head):
+        if isinstance(module, Linear | Head):
             numbers, scales = quantize_rows(module.weight)
             module.weight.copy_(numbers * scales[:, None])

@@ -33,6 +33,7 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.starts = None if starts is None else starts.to(device)
+        self.places = torch.arange(length, device=device)  # (length,)
         self.position = 0
 
     def layer(self, number: int) -> LayerCache:
@@ -53,9 +54,8 @@ class KVCache:
         """Which keys the next `tokens` queries may attend to: bool, broadcastable to (B, H, T, S); none: causal."""
         if self.starts is None and (self.position == 0 or tokens == 1):
             return None
-        device = self.keys.device
-        key = torch.arange(self.position + tokens, device=device)  # (S,)
-        query = torch.arange(self.position, self.position + tokens, device=device)[:, None]  # (T, 1)
+        key = self.places[: self.position + tokens]  # (S,)
+        query = key[self.position :, None]  # (T, 1)
         if self.starts is None:
             return key <= query
         # A padding query attends to itself: a row without any key would turn into NaN.

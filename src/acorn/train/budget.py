@@ -12,10 +12,11 @@ from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.errors import ResourceError
 from acorn.files import free_bytes
-from acorn.model.sizing import optimizer_bytes, size_of, training_memory
+from acorn.kernels.attention_fp16 import attention_workspace
+from acorn.kernels.cpu import is_fused
+from acorn.model.sizing import optimizer_bytes, size_of
 from acorn.runtime.device import Runtime
-from acorn.train.native_attention import attention_room
-from acorn.train.network import is_fused
+from acorn.train.step_memory import training_memory
 
 LIBRARIES, COMPILER = 20 * 2**20, 130 * 2**20
 """Bytes of what PyTorch loads and sets up in its first step, and of its compiler."""
@@ -39,7 +40,7 @@ def expected_seconds(config: Config) -> float:
 def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
     """Bytes that a step of `config`, with its vocabulary's size, needs at its peak on `runtime`."""
     model = config.model
-    room = attention_room(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_products else 0
+    room = attention_workspace(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_products else 0
     return room + training_memory(
         model,
         config.optimizer.name,

@@ -8,9 +8,12 @@ import torch
 
 from acorn.config import Config
 from acorn.config_files import with_values
-from acorn.runtime.device import COMPILED_GAIN, Runtime
+from acorn.model.loss import Workspace
+from acorn.runtime.device import Runtime
+from acorn.train.choose_runtime import COMPILED_GAIN
 from acorn.train.network import build_network
 from acorn.train.optimizer import set_rates
+from acorn.train.parallel import uncompiled
 from acorn.train.passes import uncompiled_pass
 from acorn.train.step import initial_counters, train_step
 
@@ -55,10 +58,9 @@ def _at_depth(seconds: list[float], depth: int) -> float:
 def _measure(config: Config, runtime: Runtime, most: int) -> tuple[int, dict[tuple[int, int], float]]:
     """The sequences of a measured pass, `most` at the most, and (layers, passes) -> the shortest step's seconds."""
     tokens = TOKENS[runtime.device]
-    with runtime.start(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        networks = {n: _Network(config, runtime, n) for n in range(1, min(2, config.model.n_layer) + 1)}
-        for network in networks.values():
-            network.share_loss(networks[1])
+    with runtime.start(), uncompiled(runtime), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        logits = Workspace()  # one for both: a run has one, and 28,144 entries in fp32 take 231 MB
+        networks = {n: _Network(config, runtime, n, logits) for n in range(1, min(2, config.model.n_layer) + 1)}
         sequences = max(1, min(most, tokens // config.model.block_size))
         for _ in range(2):  # the first step of a process takes longer
             seconds = networks[1].step(1, sequences)
@@ -78,19 +80,19 @@ def _measure(config: Config, runtime: Runtime, most: int) -> tuple[int, dict[tup
 
 
 class _Network:
-    """`config`'s network with `depth` layers, and steps of it on tokens drawn at random."""
+    """`config`'s network with `depth` layers, and steps of it on tokens drawn at random.
 
-    def __init__(self, config: Config, runtime: Runtime, depth: int) -> None:
+    Args:
+        logits: where its head writes them.
+    """
+
+    def __init__(self, config: Config, runtime: Runtime, depth: int, logits: Workspace) -> None:
         self._config, self._runtime = with_values(config, {"model.n_layer": depth}), runtime
-        self._model, self._optimizers = build_network(self._config, runtime)
+        self._model, self._optimizers = build_network(self._config, runtime, logits)
         self._model.init_weights(0)
         set_rates(self._optimizers, 0.01)
         self._run_pass = uncompiled_pass(self._model, runtime)
         self._counters = initial_counters(1, runtime.precision)  # kept: fp16's loss scale comes down in the first steps
-
-    def share_loss(self, other: _Network) -> None:
-        """One place for logits serves both: a run has one, and 28,144 entries in fp32 take 231 MB."""
-        self._model.head.cross_entropy = other._model.head.cross_entropy
 
     def step(self, passes: int, sequences: int) -> float:
         """Seconds of a step with so many passes of so many sequences each."""

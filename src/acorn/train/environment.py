@@ -13,11 +13,8 @@ from typing import Any
 import torch
 
 from acorn.files import sha256_of
+from acorn.kernels.cpu import parts_in_c
 from acorn.runtime.device import Runtime
-from acorn.runtime.fp16_product import fp16_product_library
-from acorn.train.native_attention import native_attention_library
-from acorn.train.native_block import native_block_library
-from acorn.train.native_loss import native_loss_library
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (".py", ".c", ".h")
@@ -53,7 +50,7 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "threads": runtime.threads,
         "precision": runtime.precision,
         "compile": runtime.compile,
-        "native": _native(runtime),
+        "native": ", ".join(parts_in_c(runtime)) or "nothing",  # what of a step is computed by acorn's own C files
         "choices": list(runtime.reasons),
         "world_size": 1,
         "strategy": "single",
@@ -61,14 +58,6 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "git_folder": _git_folder(),
         "command_line": command_line,
     }
-
-
-def _native(runtime: Runtime) -> str:
-    """What of a training step is computed by acorn's own C files."""
-    libraries = {"loss": native_loss_library(runtime.device), "blocks": native_block_library(runtime.device)}
-    if runtime.fp16_products:
-        libraries |= {"products": fp16_product_library(), "attention": native_attention_library()}
-    return ", ".join(name for name, library in libraries.items() if not isinstance(library, str)) or "nothing"
 
 
 def changed_since(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from acorn.config import OptimizerConfig
+from acorn.kernels.matmul import Fp16Matmul
 from acorn.model.gpt import GPT
 from acorn.runtime.cuda_graph import Recorded
-from acorn.runtime.fp16_product import Fp16Product
 
 NEWTON_SCHULZ_STEPS = 5
 # Coefficients of the quintic x -> ax + bx^3 + cx^5, tuned by Jordan et al. for a steep slope at zero: five rounds bring
@@ -117,7 +117,7 @@ class Muon(Optimizer):
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], momentum: float, dtype: torch.dtype, product: Fp16Product | None = None
+        self, groups: list[dict[str, Any]], momentum: float, dtype: torch.dtype, product: Fp16Matmul | None = None
     ) -> None:
         super().__init__(groups)
         self.momentum, self.dtype, self._product = momentum, dtype, product
@@ -163,7 +163,7 @@ class Muon(Optimizer):
         return momentum
 
 
-def orthogonalize(matrices: Tensor, product: Fp16Product | None = None) -> Tensor:
+def orthogonalize(matrices: Tensor, product: Fp16Matmul | None = None) -> Tensor:
     """The orthogonal matrix nearest to each of a stack (n, rows, columns), roughly: singular values near 1.
 
     Args:
@@ -186,7 +186,7 @@ def orthogonalize(matrices: Tensor, product: Fp16Product | None = None) -> Tenso
 
 
 def build_optimizers(
-    model: GPT, config: OptimizerConfig, *, muon_dtype: torch.dtype, product: Fp16Product | None = None
+    model: GPT, config: OptimizerConfig, *, muon_dtype: torch.dtype, product: Fp16Matmul | None = None
 ) -> list[Optimizer]:
     """The optimizers of a recipe. Every parameter is in exactly one group; each group has its peak rate as `peak_lr`.
 

@@ -8,19 +8,16 @@ import torch
 
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
-from acorn.train.native_loss import NativeCrossEntropy
 
 
 def compile_model(model: GPT) -> None:
-    """Compiles the blocks and, where it is not in C, the loss in place, when they are first called.
+    """Compiles the blocks in place, when they are first called. The loss was compiled when the network was built.
 
     Block by block: they are all alike, so that one compilation serves every layer and takes as long for 48 as for one
     (PyTorch calls it regional compilation).
     """
     for block in model.blocks:
         block.compile(dynamic=False)
-    if not isinstance(model.head.cross_entropy, NativeCrossEntropy):
-        model.head.cross_entropy.softmax_gradient.compile(dynamic=False)
 
 
 def uncompiled(runtime: Runtime) -> contextlib.AbstractContextManager[object]:

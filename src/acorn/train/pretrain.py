@@ -29,9 +29,10 @@ from acorn.progress import QUIET, Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import open_trackers
 from acorn.run_folder import RunFolder
-from acorn.runtime.device import Runtime, choose_runtime, measure_peak
+from acorn.runtime.device import Runtime
 from acorn.runtime.memory import available_memory
 from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors, micro_batch_size_of
+from acorn.train.choose_runtime import choose_runtime, measure_peak
 from acorn.train.environment import EQUALITY, changed_since, describe_environment
 from acorn.train.finish import finish_run, is_finished
 from acorn.train.initial_model import begin_weights, load_initial_model

@@ -1,0 +1,121 @@
+"""What ctypes has to know of csrc/: the functions of each library and the structures they take.
+
+A test reads the C files and compares, so that neither side can change alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+POINTER, INT32, INT64, FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+
+
+class Heads(ctypes.Structure):
+    """attention_fp16.c's `heads`."""
+
+    _fields_ = (("values", POINTER), ("sequence", INT64), ("head", INT64), ("token", INT64))
+
+
+class Dropout(ctypes.Structure):
+    """attention_fp16.c's `dropout`."""
+
+    _fields_ = (("seed", ctypes.c_uint64), ("under", ctypes.c_uint32), ("scale", FLOAT))
+
+
+class Weights(ctypes.Structure):
+    """decode_weights.h's `weights`."""
+
+    _fields_ = (("weight", POINTER), ("scale", POINTER), ("bias", POINTER), ("rows", INT32), ("columns", INT32))
+
+
+class DecodeNorm(ctypes.Structure):
+    """decode.c's `decode_norm`."""
+
+    _fields_ = (("weight", POINTER), ("bias", POINTER), ("eps", FLOAT))
+
+
+class DecodeBlock(ctypes.Structure):
+    """decode.c's `decode_block`."""
+
+    _fields_ = (
+        *((name, DecodeNorm) for name in ("attention_norm", "q_norm", "k_norm", "mlp_norm")),
+        *((name, Weights) for name in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")),
+    )
+
+
+class DecodeModel(ctypes.Structure):
+    """decode.c's `decode_model`."""
+
+    _fields_ = (
+        *((name, INT32) for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "mlp_hidden")),
+        *((name, INT32) for name in ("activation", "type", "n_threads")),
+        ("blocks", ctypes.POINTER(DecodeBlock)),
+        *((name, POINTER) for name in ("token_embedding", "position_embedding", "cosines", "sines")),
+        ("final_norm", DecodeNorm),
+        ("head", Weights),
+    )
+
+
+class DecodeCache(ctypes.Structure):
+    """decode.c's `decode_cache`."""
+
+    _fields_ = (
+        *((name, POINTER) for name in ("keys", "values", "starts")),
+        *((name, INT32) for name in ("type", "batch", "length", "position")),
+    )
+
+
+STRUCTURES: dict[str, type[ctypes.Structure]] = {
+    "heads": Heads,
+    "dropout": Dropout,
+    "weights": Weights,
+    "decode_norm": DecodeNorm,
+    "decode_block": DecodeBlock,
+    "decode_model": DecodeModel,
+    "decode_cache": DecodeCache,
+}
+"""Name in C -> the same for ctypes."""
+
+_NORM: list[Any] = [POINTER, INT32, POINTER, FLOAT, INT64, INT64]
+_HEADS: list[Any] = [POINTER, INT32, POINTER, FLOAT, POINTER, POINTER, *[INT64] * 4]
+_STRIDED: list[Any] = [POINTER, *[INT64] * 3]
+_SIZES: list[Any] = [*[INT64] * 5, FLOAT, Dropout, INT32]
+
+PROTOTYPES: dict[str, dict[str, tuple[Any, list[Any]]]] = {
+    "training": {
+        "rmsnorm_forward": (None, [*_NORM, POINTER, INT32, INT32]),
+        "rmsnorm_backward": (None, [*_NORM, POINTER, INT32, POINTER, POINTER, INT32]),
+        "qk_norm_rope_forward": (None, [*_HEADS, POINTER, INT32]),
+        "qk_norm_rope_backward": (None, [*_HEADS, POINTER, POINTER, POINTER, INT32]),
+        "causal_softmax_forward": (None, [POINTER, INT32, INT64, INT64, INT64, FLOAT, INT32]),
+        "causal_softmax_backward": (None, [POINTER, POINTER, INT32, INT64, INT64, INT64, FLOAT, POINTER, INT32]),
+        "swiglu_forward": (None, [POINTER, POINTER, INT32, INT64, POINTER, INT32]),
+        "swiglu_backward": (None, [POINTER, POINTER, INT32, INT64, POINTER, POINTER, POINTER, INT32]),
+        "gelu_forward": (None, [POINTER, INT32, INT64, POINTER, INT32]),
+        "gelu_backward": (None, [POINTER, INT32, INT64, POINTER, POINTER, INT32]),
+        "cross_entropy_gradient": (None, [POINTER, INT64, INT64, INT32, POINTER, POINTER, POINTER, INT32]),
+        "transpose": (None, [POINTER, INT64, INT64, POINTER, INT32]),
+        "add_transposed": (None, [POINTER, INT64, INT64, POINTER, INT32, INT32]),
+    },
+    "fp16": {
+        "matmul_fp16": (INT32, [*_STRIDED, *_STRIDED, POINTER, *[INT64] * 6, INT32, POINTER, INT32, INT32]),
+        "multiplies_fp16": (INT32, []),
+        "attention_forward": (INT32, [*[Heads] * 4, *_SIZES]),
+        "attention_backward": (INT32, [*[Heads] * 7, *_SIZES]),
+        "attention_workspace_bytes": (INT64, [INT64, INT64]),
+    },
+    "decode": {
+        "decode": (None, [POINTER] * 5),
+        "decode_workspace_floats": (INT64, [POINTER] * 2),
+    },
+}
+"""Library -> function -> what it returns, and its arguments."""
+
+
+def declare(library: ctypes.CDLL, name: str) -> ctypes.CDLL:
+    """Tells ctypes the types of `library`, which is the one called `name`."""
+    for function, (result, arguments) in PROTOTYPES[name].items():
+        found = getattr(library, function)
+        found.restype, found.argtypes = result, arguments
+    return library

@@ -1,0 +1,257 @@
+"""The compiled decoding step against the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import random_model_of
+
+from acorn.config import ModelConfig
+from acorn.errors import UsageError
+from acorn.generate.engine import generate
+from acorn.generate.settings import SamplingSettings
+from acorn.kernels import decode
+from acorn.kernels.build import Unavailable, c_library
+from acorn.kernels.decode import NativeDecoder, native_decoder
+from acorn.model.gpt import GPT
+from acorn.model.int8 import quantize_rows, round_to_int8
+from acorn.model.kv_cache import KVCache
+from acorn.tokenizer.tokenizer import Tokenizer
+
+on_each_cpu = pytest.mark.usefixtures("cpu")
+
+SHAPES = [
+    ("original", {}),
+    ("gpt2", {}),
+    ("modern", {}),
+    ("modern", {"n_kv_head": 4, "n_embd": 256}),  # vectors only
+    ("modern", {"n_head": 5, "n_kv_head": 1, "n_embd": 90}),  # heads of 18: a vector and a rest
+    ("gpt2", {"n_head": 3, "n_embd": 21}),  # rests only
+    ("modern", {"qk_norm": False, "rope_theta": 500.0, "norm_eps": 0.1, "head_width": 24, "n_inner": 50}),  # Llama's
+]
+
+
+@pytest.fixture
+def no_library_kept() -> Iterator[None]:
+    c_library.cache_clear()
+    yield
+    c_library.cache_clear()
+
+
+def read(model: GPT, ids: torch.Tensor, starts: torch.Tensor | None, dtype: torch.dtype) -> KVCache:
+    cache = KVCache(model.config, len(ids), 14, dtype=dtype, starts=starts)
+    model.hidden(ids, cache)
+    return cache
+
+
+@on_each_cpu
+@pytest.mark.parametrize(("architecture", "shape"), SHAPES)
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 20])
+@torch.inference_mode()
+def test_gives_the_models_logits_and_cache(architecture: str, shape: dict, batch: int) -> None:
+    """Rows of 7 or more begin at different places; three tokens are read one after another."""
+    model = random_model_of(architecture, 131, **shape).eval()
+    starts = None if batch < 7 else torch.arange(batch) % 7
+    ids = torch.randint(131, (batch, 11), generator=torch.Generator().manual_seed(1))
+    decoder = native_decoder(model, torch.float32)
+    assert isinstance(decoder, NativeDecoder)
+    ours, theirs = (read(model, ids[:, :8], starts, torch.float32) for _ in range(2))
+    for place in (8, 9, 10):
+        expected = model.head(model.hidden(ids[:, place : place + 1], theirs)[:, -1])
+        torch.testing.assert_close(decoder(ids[:, place].contiguous(), ours), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.keys, theirs.keys, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.values, theirs.values, rtol=1e-4, atol=1e-4)
+        assert ours.position == theirs.position
+
+
+@on_each_cpu
+@pytest.mark.parametrize(("architecture", "shape"), SHAPES)
+@pytest.mark.parametrize(("batch", "tolerance"), [(1, 5e-4), (3, 5e-4), (5, 0.02), (12, 0.02), (35, 0.02)])
+@torch.inference_mode()
+def test_int8_reads_what_rounding_left(architecture: str, shape: dict, batch: int, tolerance: float) -> None:
+    """Inputs are rounded to 16-bit integers; from five sequences on, where the CPU has tiles, to bf16."""
+    model = random_model_of(architecture, 131, **shape).eval()
+    round_to_int8(model)
+    ids = torch.randint(131, (batch, 9), generator=torch.Generator().manual_seed(1))
+    ours, theirs = (read(model, ids[:, :8], None, torch.float32) for _ in range(2))
+    decoder = native_decoder(model, torch.float32, int8=True)
+    assert isinstance(decoder, NativeDecoder)
+    expected = model.head(model.hidden(ids[:, 8:], theirs)[:, -1])
+    assert (decoder(ids[:, 8].contiguous(), ours) - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@on_each_cpu
+@pytest.mark.parametrize(("architecture", "shape"), SHAPES)
+@pytest.mark.parametrize("batch", [2, 5, 35])
+@torch.inference_mode()
+def test_bf16_weights_and_cache(architecture: str, shape: dict, batch: int) -> None:
+    """Against the same weights, rounded to bf16, in fp32; what is left is the cache, kept in bf16, and, from five
+    sequences on and where the CPU has tiles, the inputs of products."""
+    model = random_model_of(architecture, 131, **shape).eval()
+    rounded = model.bfloat16().float()
+    ids = torch.randint(131, (batch, 9), generator=torch.Generator().manual_seed(1))
+    ours, theirs = (read(rounded, ids[:, :8], None, dtype) for dtype in (torch.bfloat16, torch.float32))
+    decoder = native_decoder(rounded, torch.bfloat16)
+    assert isinstance(decoder, NativeDecoder)
+    expected = rounded.head(rounded.hidden(ids[:, 8:], theirs)[:, -1])
+    logits = decoder(ids[:, 8].contiguous(), ours)
+    assert (logits - expected).abs().max() < 0.02 * expected.abs().max()
+    assert (ours.keys[..., :9, :].float() - theirs.keys[..., :9, :]).abs().max() < 0.02 * theirs.keys.abs().max()
+
+
+@pytest.mark.parametrize("cpu", ["this CPU"], indirect=True)
+@pytest.mark.usefixtures("cpu")
+@torch.inference_mode()
+def test_a_row_gets_the_same_bits_alone_and_among_seven_others() -> None:
+    """From nine on they are multiplied in groups, and added up in another order."""
+    model = random_model_of("modern", 131, n_embd=64).eval()
+    decoder = native_decoder(model, torch.float32)
+    assert isinstance(decoder, NativeDecoder)
+    ids = torch.arange(8)
+    together = decoder(ids, KVCache(model.config, 8, 4))
+    for row in range(8):
+        assert torch.equal(decoder(ids[row : row + 1], KVCache(model.config, 1, 4))[0], together[row])
+
+
+@on_each_cpu
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("batch", [1, 7, 13, 35])
+@torch.inference_mode()
+def test_any_number_of_threads_gives_the_same_bits(kind: str, batch: int) -> None:
+    dtype = torch.float32 if kind == "fp32" else torch.bfloat16
+    model = random_model_of("modern", 131, n_embd=64).eval()
+    model = model if kind == "int8" else model.to(dtype)
+    ids, given = torch.arange(batch), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3, 8):
+            torch.set_num_threads(threads)
+            decoder = native_decoder(model, dtype, int8=kind == "int8")
+            assert isinstance(decoder, NativeDecoder)
+            for _ in range(5):
+                given.append(decoder(ids, KVCache(model.config, batch, 4, dtype=dtype)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(logits, given[0]) for logits in given)
+
+
+@on_each_cpu
+@pytest.mark.parametrize("batch", [1, 8])
+@torch.inference_mode()
+def test_int8_sums_of_the_largest_numbers_do_not_overflow(batch: int) -> None:
+    """Up to 20,000 times 127 times 32,767, in 32 bits; each row of the matrix has another share of it."""
+    model = random_model_of("original", 131, n_embd=32, n_inner=20_000).eval()
+    for block in model.blocks:
+        block.mlp.up_proj.weight.zero_()
+        block.mlp.up_proj.bias.fill_(1.0)
+        block.mlp.down_proj.weight.copy_(0.5 * torch.ones(20_000, 32).tril(-1)[torch.arange(20_000) % 33].T)
+    ids = torch.arange(batch)[:, None]
+    decoder = native_decoder(model, torch.float32, int8=True)
+    assert isinstance(decoder, NativeDecoder)
+    round_to_int8(model)
+    expected = model.head(model.hidden(ids, KVCache(model.config, batch, 4))[:, -1])
+    logits = decoder(ids[:, 0].contiguous(), KVCache(model.config, batch, 4))
+    assert (logits - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+@on_each_cpu
+@torch.inference_mode()
+def test_pytorchs_own_products_stay_as_they_were() -> None:
+    """Its tiles and the step's are the same registers of the same thread."""
+    model = random_model_of("modern", 131, n_embd=64).eval().bfloat16()
+    decoder = native_decoder(model, torch.bfloat16)
+    assert isinstance(decoder, NativeDecoder)
+    x = torch.randn(64, 96, generator=torch.Generator().manual_seed(1)).bfloat16()
+    before = x @ x.T
+    for _ in range(3):
+        decoder(torch.arange(16), KVCache(model.config, 16, 4, dtype=torch.bfloat16))
+        assert torch.equal(x @ x.T, before)
+
+
+@on_each_cpu
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
+@pytest.mark.parametrize(("dtype", "int8"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)])
+@pytest.mark.parametrize("batch", [1, 6, 13])
+def test_numbers_that_are_not_finite_stay_so(architecture: str, dtype: torch.dtype, int8: bool, batch: int) -> None:
+    """They are an error of the model (a diverged run), which the engine tells; sums must not hide them."""
+    model = random_model_of(architecture, 131).eval()
+    for value in (float("nan"), float("inf")):
+        with torch.inference_mode():
+            model.blocks[0].mlp.up_proj.weight.fill_(value)
+            decoder = native_decoder(model, dtype, int8=int8)
+            assert isinstance(decoder, NativeDecoder)
+            cache = KVCache(model.config, batch, 4, dtype=dtype)
+            assert not torch.isfinite(decoder(torch.arange(batch), cache)).any()
+
+
+@on_each_cpu
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
+def test_both_decoders_write_the_same_text(bpe: Tokenizer, architecture: str) -> None:
+    model = random_model_of(architecture, bpe.vocab_size)
+    settings = SamplingSettings(max_new_tokens=60, seed=5, temperature=0.9, top_k=20, ignore_eos=True)
+    native_text, torch_text = (
+        [result.new_ids for result in generate(model, bpe, ["The old", "An acorn"], settings, decoder=decoder)]
+        for decoder in ("native", "torch")
+    )
+    assert native_text == torch_text
+
+
+def test_int8_is_within_half_a_step_and_stays_when_done_again() -> None:
+    model = random_model_of("gpt2", 131)
+    before = model.blocks[0].mlp.up_proj.weight.detach().clone()
+    numbers, scales = quantize_rows(before)
+    assert numbers.abs().max() == 127
+    assert ((numbers * scales[:, None] - before).abs() <= 0.5001 * scales[:, None]).all()
+    round_to_int8(model)
+    once = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert torch.equal(once["blocks.0.mlp.up_proj.weight"], numbers * scales[:, None])
+    round_to_int8(model)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), once[name], rtol=1e-6, atol=0)
+    zero, scale = quantize_rows(torch.zeros(2, 3))
+    assert not (zero * scale[:, None]).any()
+
+
+@pytest.mark.usefixtures("no_library_kept")
+def test_without_a_compiler_pytorch_decodes(bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = random_model_of("modern", bpe.vocab_size)
+    settings = SamplingSettings(max_new_tokens=5, greedy=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", "")
+    with pytest.raises(UsageError, match="no C compiler was found"):
+        generate(model, bpe, ["x"], settings, decoder="native")
+    (result,) = generate(model, bpe, ["x"], settings)
+    assert len(result.new_ids) == 5
+
+
+def test_where_it_cannot_compute_pytorch_does(bpe: Tokenizer) -> None:
+    model = random_model_of("modern", bpe.vocab_size)
+    assert native_decoder(model, torch.float16) == Unavailable("it does not compute in float16")
+    with torch.device("meta"):
+        assert native_decoder(GPT(model.config), torch.float32) == Unavailable("the model is on meta, not on the CPU")
+    with torch.autocast("cpu", dtype=torch.float16):
+        (result,) = generate(model, bpe, ["The"], SamplingSettings(max_new_tokens=5, greedy=True, ignore_eos=True))
+    assert len(result.new_ids) == 5
+
+
+def test_a_setting_of_the_network_that_it_does_not_know_is_refused(bpe: Tokenizer) -> None:
+    """Whoever adds one to the network decides whether decode.c does it, too."""
+
+    class LaterConfig(ModelConfig):
+        window: int = 0
+
+    model = random_model_of("modern", bpe.vocab_size)
+    assert isinstance(native_decoder(model, torch.float32), NativeDecoder)
+    model.config = LaterConfig(**model.config.model_dump())
+    assert native_decoder(model, torch.float32) == Unavailable("it does not know model.window")
+    with pytest.raises(UsageError, match=r"it does not know model\.window"):
+        generate(model, bpe, ["x"], SamplingSettings(max_new_tokens=2), decoder="native")
+    model.config = model.config.model_copy(update={"architecture": "mamba"})
+    assert native_decoder(model, torch.float32) == Unavailable("it does not know model.window, model.architecture")
+
+
+def test_what_it_knows_are_settings_of_the_network() -> None:
+    assert set(ModelConfig.model_fields) == decode.KNOWN
