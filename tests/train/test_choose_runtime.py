@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cpus import needs_fp16
 
 from acorn.config import TrainConfig
 from acorn.kernels.build import Unavailable
@@ -74,7 +75,7 @@ def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | 
     assert not runtime_for_inference("cpu", "fp16").fp16_products
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=needs_fp16)])
 def test_measuring_leaves_threads_and_random_numbers_alone(precision: Precision) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     assert choosing.speedup_of(precision, threads + 1) > 0
