@@ -14,6 +14,7 @@ from command_line import run_acorn
 
 from acorn.config_files import load_config, preset_names
 from acorn.files import read_sealed_json
+from acorn.model.ops import Ops
 from acorn.model.sizing import size_of
 from acorn.report.glossary import REPORT_TERMS, glossary
 from acorn.report.metrics_log import FIELDS, read_metrics, read_samples
@@ -136,3 +137,45 @@ def defined_in(source: str) -> set[str]:
         )
         found |= {target.id for target in targets if isinstance(target, ast.Name)}
     return found
+
+
+def forward_passes() -> list[ast.FunctionDef]:
+    """The functions of gpt.py that tensors go through."""
+    tree = ast.parse((ROOT / "src/acorn/model/gpt.py").read_text("utf-8"))
+    building = {"__init__", "init_weights", "_initial_value", "norm", "_stream"}
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name not in building]
+
+
+def test_model_md_no_forward_pass_reads_a_switch() -> None:
+    numbers = {"block_size", "rope_theta"}
+    for function in forward_passes():
+        for node in ast.walk(function):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("config"):
+                assert node.attr in numbers, f"line {node.lineno}"
+
+
+def test_model_md_lines_that_change_a_shape_say_to_which() -> None:
+    lines = (ROOT / "src/acorn/model/gpt.py").read_text("utf-8").splitlines()
+    found = 0
+    for function in forward_passes():
+        for number in range(function.lineno - 1, function.end_lineno or 0):
+            if re.search(r"\.(view|transpose|reshape|flatten|unsqueeze)\(|_proj\(|F\.linear\(", lines[number]):
+                assert re.search(r"  # \(B", lines[number]), f"line {number + 1}: {lines[number]}"
+                found += 1
+    assert found >= 10
+
+
+def test_model_md_names_what_there_is() -> None:
+    page = (ROOT / "docs" / "model.md").read_text("utf-8")
+    names = defined_in((ROOT / "src/acorn/model/gpt.py").read_text("utf-8"))
+    listed = re.findall(r"\*\*`([\w.]+)`\*\*", page)
+    assert len(listed) >= 8
+    assert set(listed) <= names
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| [^|]+ \| ([^|]+) \|$", page.partition("## The operations")[2], re.M)
+    operations = [name for row, _ in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted([*operations, "matmul_dtype"]) == sorted(Ops.__dataclass_fields__)
+    for _, on_a_cpu in rows:
+        for file in re.findall(r"`(\w+\.c)`", on_a_cpu):
+            assert (ROOT / "src/acorn/kernels/csrc" / file).exists(), file
+    for file in re.findall(r"`((?:kernels|checkpoint|train)/[\w/]+(?:\.py|/))`", page):
+        assert (ROOT / "src/acorn" / file).exists(), file

@@ -58,6 +58,15 @@ def test_model_needs_torch_and_its_config_only(graph: grimp.ImportGraph) -> None
     assert {name for name in imported if root_of(name) not in STANDARD_LIBRARY} == {"acorn.config", "torch"}
 
 
+def test_the_model_asks_no_tensor_where_it_is_nor_what_autocast_does() -> None:
+    """Which operations it uses, and in which type, is decided by whoever builds it."""
+    asked = {"device", "is_cpu", "is_cuda", "is_mps", "get_autocast_dtype", "is_autocast_enabled"}
+    for path in (SOURCE / "model").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Attribute) and node.attr in asked:
+                assert ast.unparse(node) == "torch.device", f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+
+
 def test_text_tokenizer_and_config_do_not_load_torch() -> None:
     """Contracts see what acorn imports itself; this sees what its dependencies load in turn."""
     files = [path for path in MODULES if path.parent == SOURCE and path.stem not in ("__main__", "api")]
