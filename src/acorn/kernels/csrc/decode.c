@@ -7,9 +7,7 @@
 
 #include "activations.h"
 #include "decode_matmul.h"
-#include "norm.h"
 #include "rope.h"
-#include "softmax.h"
 
 #define CACHE_AHEAD 4096 // bytes; keys and values are asked for this far ahead
 
@@ -41,10 +39,16 @@ typedef struct {
     int32_t type, batch, length, position;
 } decode_cache;
 
-// y = RMSNorm or LayerNorm of one vector.
+// y = RMSNorm or LayerNorm of one vector. norm.h adds up in another order, and int8 rounds what comes of it.
 static void norm_vector(const decode_norm *n, const float *x, int width, float *y) {
-    if (n->bias) normalize(x, 0, FP32, n->weight, n->bias, n->eps, width, y, 0, FP32);
-    else normalize(x, 0, FP32, n->weight, NULL, n->eps, width, y, 0, FP32);
+    float mean = 0, square = 0;
+    if (n->bias) {
+        for (int i = 0; i < width; i++) mean += x[i];
+        mean /= width;
+    }
+    for (int i = 0; i < width; i++) square += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1 / sqrtf(square / width + n->eps);
+    for (int i = 0; i < width; i++) y[i] = (x[i] - mean) * scale * n->weight[i] + (n->bias ? n->bias[i] : 0);
 }
 
 // Norm and rotation of one head of a query or key, in place.
@@ -61,7 +65,7 @@ static inline __attribute__((always_inline)) void attend_as(
 ) {
     float most = -INFINITY;
     const float scale = 1 / sqrtf(D);
-    const long bytes = type == FP32 ? 4 : 2;
+    const long bytes = type == FP32 ? 4 : 2, whole = start + (end - start) / WIDTH * WIDTH;
     for (long t = start; t < end; t++) {
         f32x sums = {0};
         int i = 0;
@@ -74,7 +78,15 @@ static inline __attribute__((always_inline)) void attend_as(
         scores[t] = score * scale;
         most = scores[t] > most ? scores[t] : most;
     }
-    const float share = 1 / exponentials(scores, start, end - start, FP32, most, 1, scores + start);
+    f32x parts = {0};
+    for (long t = start; t < whole; t += WIDTH) {
+        f32x part = exponential(load(scores, t, FP32) - most);
+        store(scores, t, part, FP32);
+        parts += part;
+    }
+    float sum = sum_of(parts);
+    for (long t = whole; t < end; t++) sum += scores[t] = exponential(splat(scores[t] - most))[0];
+    const float share = 1 / sum;
     int i = 0;
     for (; i + 4 * WIDTH <= D; i += 4 * WIDTH) { // four vectors of y at a time stay in registers
         f32x sums[4] = {0};
@@ -106,7 +118,7 @@ int64_t decode_workspace_floats(const decode_model *m, const decode_cache *kv) {
     int64_t widest = attended > m->n_embd ? attended : m->n_embd;
     if (m->mlp_hidden > widest) widest = m->mlp_hidden;
     int64_t arranged = 16 + arranged_floats(kv->batch, widest, m->n_threads); // 16: it begins with a line of the caches
-    return wide * kv->batch + arranged + (int64_t)m->n_threads * (kv->length + WIDTH);
+    return wide * kv->batch + arranged + (int64_t)m->n_threads * kv->length;
 }
 
 // Reads ids (B), adds their keys and values to the cache at `position`, and writes logits (B, V).
@@ -115,7 +127,7 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
     float *x = workspace, *normed = x + (long)B * C, *delta = normed + (long)B * C, *q = delta + (long)B * C;
     float *k = q + (long)B * H * D, *v = k + (long)B * K * D, *mixed = v + (long)B * K * D;
     float *up = mixed + (long)B * H * D, *gate = up + (long)B * F, *of_threads = gate + (long)B * F;
-    float *arranged = (float *)up_to_multiple((long)(of_threads + m->n_threads * (long)(kv->length + WIDTH)), 64);
+    float *arranged = (float *)up_to_multiple((long)(of_threads + m->n_threads * (long)kv->length), 64);
 
     const int gated = m->activation == SWIGLU;
 #ifdef HAS_TILES
@@ -123,7 +135,7 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
 #endif
 #pragma omp parallel num_threads(m->n_threads)
     {
-        float *scores = of_threads + this_thread() * (long)(kv->length + WIDTH);
+        float *scores = of_threads + this_thread() * (long)kv->length;
 #ifdef HAS_TILES
         if (has_tiles) begin_tiles();
 #endif

@@ -1,39 +1,21 @@
-// LayerNorm and RMSNorm of one row, and RMSNorm's backward pass: for training, and for the decoding step.
+// RMSNorm of one row, forward and backward: of the stream, and of queries and keys.
 
 #pragma once
 #include "simd.h"
 
-// Up to a vector of x - mean; past the last element zeros.
-static inline __attribute__((always_inline)) f32x centered(const void *x, long at, long n, int type, float mean) {
-    f32x value = load_some(x, at, n, type);
-    if (mean == 0) return value;
-    value -= mean;
-    for (long i = n; i < WIDTH; i++) value[i] = 0;
-    return value;
-}
-
-// y = (x - mean) / sqrt(variance + eps) * weight + bias, for one row of n elements. Without a bias it is RMSNorm, which
-// takes the mean for zero.
+// y = x / sqrt(mean(x^2) + eps) * weight, for one row of n elements.
 static inline __attribute__((always_inline)) void normalize(
-    const void *x, long at, int x_type, const float *weight, const float *bias, float eps, long n, void *y, long y_at,
-    int y_type
+    const void *x, long at, int x_type, const float *weight, float eps, long n, void *y, long y_at, int y_type
 ) {
-    float mean = 0;
-    if (bias) {
-        f32x sums = {0};
-        for (long c = 0; c < n; c += WIDTH) sums += load_some(x, at + c, n - c, x_type);
-        mean = sum_of(sums) / n;
-    }
     f32x squares = {0};
     for (long c = 0; c < n; c += WIDTH) {
-        const f32x value = centered(x, at + c, n - c, x_type, mean);
+        const f32x value = load_some(x, at + c, n - c, x_type);
         squares += value * value;
     }
     const float scale = 1 / sqrtf(sum_of(squares) / n + eps);
     for (long c = 0; c < n; c += WIDTH) {
-        f32x value = centered(x, at + c, n - c, x_type, mean) * scale * load_some(weight, c, n - c, FP32);
-        if (bias) value += load_some(bias, c, n - c, FP32);
-        store_some(y, y_at + c, n - c, value, y_type);
+        const f32x value = load_some(x, at + c, n - c, x_type) * scale;
+        store_some(y, y_at + c, n - c, value * load_some(weight, c, n - c, FP32), y_type);
     }
 }
 

@@ -17,7 +17,7 @@ void qk_norm_rope_forward(
             for (long h = 0; h < H; h++) {
                 const long at = (token * H + h) * D, y_at = ((b * H + h) * T + t) * D;
                 if (weight) {
-                    normalize(x, at, type, weight, NULL, eps, D, normed, 0, FP32);
+                    normalize(x, at, type, weight, eps, D, normed, 0, FP32);
                     rotate_head(normed, 0, FP32, cosines + t * D, sines + t * D, D, 0, y, y_at, type);
                 } else rotate_head(x, at, type, cosines + t * D, sines + t * D, D, 0, y, y_at, type);
             }

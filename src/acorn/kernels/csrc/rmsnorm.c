@@ -13,8 +13,8 @@ void rmsnorm_forward(
 #pragma omp parallel for num_threads(n_threads) schedule(static)
     for (long row = 0; row < rows; row++) {
         const long at = row * C;
-        if (x_type == FP32 && y_type == BF16) normalize(x, at, FP32, weight, NULL, eps, C, y, at, BF16);
-        else normalize(x, at, x_type, weight, NULL, eps, C, y, at, y_type);
+        if (x_type == FP32 && y_type == BF16) normalize(x, at, FP32, weight, eps, C, y, at, BF16);
+        else normalize(x, at, x_type, weight, eps, C, y, at, y_type);
     }
 }
 

@@ -1,23 +1,10 @@
-// Softmax of one row of attention's scores, forward and backward: for training, and its exponentials for
-// the decoding step. (The loss sums four vectors side by side, which rounds in another way: cross_entropy.c.)
+// Softmax of one row of attention's scores, forward and backward, in fp32 and bf16, and with matmuls in fp16.
+//
+// The loss (cross_entropy.c) and the decoding step (decode.c) have loops of their own: they add up in other orders, and
+// sums are to stay what they were to the last bit.
 
 #pragma once
 #include "simd.h"
-
-// powers = e^((x - most) * scale) of n elements; returns their sum. powers has room for n + WIDTH, and may be x.
-static inline __attribute__((always_inline)) float exponentials(
-    const void *x, long at, long n, int type, float most, float scale, float *powers
-) {
-    f32x sums = splat(0);
-    for (long c = 0; c < n; c += WIDTH) {
-        const f32x part = exponential((load_some(x, at + c, n - c, type) - most) * scale);
-        store(powers, c, part, FP32);
-        if (c + WIDTH <= n) sums += part;
-    }
-    float sum = sum_of(sums);
-    for (long c = n / WIDTH * WIDTH; c < n; c++) sum += powers[c];
-    return sum;
-}
 
 // K scores become softmax(scores * scale) of the first `seen`; the others' weights are zero. workspace: K + WIDTH
 // floats.
@@ -31,7 +18,15 @@ static inline __attribute__((always_inline)) void softmax_row(
         const float score = load_one(scores, at + c, type);
         most = score > most ? score : most;
     }
-    const float share = 1 / exponentials(scores, at, seen, type, most, scale, workspace);
+    f32x sums = splat(0);
+    for (long c = 0; c < seen; c += WIDTH) {
+        const f32x part = exponential((load_some(scores, at + c, seen - c, type) - most) * scale);
+        store(workspace, c, part, FP32);
+        if (c + WIDTH <= seen) sums += part;
+    }
+    float sum = sum_of(sums);
+    for (long c = seen / WIDTH * WIDTH; c < seen; c++) sum += workspace[c];
+    const float share = 1 / sum;
     for (long c = 0; c < seen; c += WIDTH)
         store_some(scores, at + c, seen - c, load(workspace, c, FP32) * share, type);
     const long size = type == FP32 ? 4 : 2;
