@@ -91,8 +91,9 @@ def _compile(command: list[str], files: dict[str, bytes], sources: tuple[str, ..
         for file, content in files.items():
             Path(place, file).write_bytes(content)
         output = Path(place, "library.so")
+        as_c = [part for source in sources for part in ("-x", "c", f"{place}/{source}")]  # g++ forgets it after a file
         subprocess.run(
-            [*command, "-x", "c", *(f"{place}/{source}" for source in sources), "-o", str(output), "-lm"],
+            [*command, *as_c, "-o", str(output), "-lm"],
             stdin=subprocess.DEVNULL,
             check=True,
             capture_output=True,

@@ -1,8 +1,8 @@
 // c = a b of fp32 matrices, multiplied and added up in fp16, for CPUs that do twice as many numbers of 16 bits at once.
 //
 // fp16 has 11 significant bits, more than bf16's 8, but ends at 65,504. So each panel of a matrix is scaled by the
-// power of two that brings its largest element under 16: 128 products add up to no more than 32,768. Those sums, one for
-// each slice, are in fp16; they are added up in fp32. The arrangement is that of Goto and van de Geijn 2008: panels of
+// power of two that brings its largest element under 16: 128 products add up to no more than 32,768. Those sums, one
+// for each slice, are in fp16; they are added up in fp32. The arrangement is that of Goto and van de Geijn 2008: panels of
 // both matrices are packed in the order in which they are read, so that b's stay in the first cache and a's in the
 // second.
 
