@@ -2,9 +2,9 @@
 //
 // fp16 has 11 significant bits, more than bf16's 8, but ends at 65,504. So each panel of a matrix is scaled by the
 // power of two that brings its largest element under 16: 128 products add up to no more than 32,768. Those sums, one
-// for each slice, are in fp16; they are added up in fp32. The arrangement is that of Goto and van de Geijn 2008: panels of
-// both matrices are packed in the order in which they are read, so that b's stay in the first cache and a's in the
-// second.
+// for each slice, are in fp16; they are added up in fp32. The arrangement is that of Goto and van de Geijn 2008:
+// panels of both matrices are packed in the order in which they are read, so that b's stay in the first cache and a's
+// in the second.
 
 #pragma once
 #include "simd.h"
