@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Never, cast
 
@@ -18,6 +18,7 @@ from acorn.model.gpt import GPT
 from acorn.report.terminal import Screen, TaskProgress, TrainingLine
 from acorn.text.splits import TextSplits
 from acorn.tokenizer import tokenizer as tokenizers
+from acorn.tokenizer.measuring import TokenizerReport, measure
 from acorn.tokenizer.training import train
 from acorn.train import pretrain as training
 from acorn.train.pretrain import PretrainResult as Run
@@ -66,6 +67,10 @@ class Tokenizer(tokenizers.Tokenizer):
         tokenizer = cls.from_json(trained.to_json())
         assert isinstance(tokenizer, cls)
         return tokenizer
+
+    def measure(self, texts: str | Iterable[str]) -> TokenizerReport:
+        """How well the vocabulary fits `texts`, which should be held-out text; a lone one stands for a list of one."""
+        return measure(self, texts)
 
 
 class LanguageModel:

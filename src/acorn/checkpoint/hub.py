@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from acorn.errors import InputError, UsageError
+from acorn.hub_errors import one_line, why_not_reached
 from acorn.origin import HUB_PREFIX, is_repository
 from acorn.progress import QUIET, Progress
-from acorn.text.hub import one_line, why_not_reached
 
 FETCHED = (
     "README.md",

@@ -40,7 +40,7 @@ def train(
     """Train a tokenizer on text, and report how it does on held-out text."""
     from acorn.report.terminal import TaskProgress
     from acorn.text.splits import TextSplits
-    from acorn.tokenizer.measuring import mangling_warning
+    from acorn.tokenizer.measuring import mangling_warning, measure
     from acorn.tokenizer.training import train as train_tokenizer
 
     options = {"data.clean": clean, "tokenizer.kind": kind, "tokenizer.vocab_size": vocab_size}
@@ -57,7 +57,7 @@ def train(
         )
         tokenizer.save(out)
         held_out = (document.text for document in islice(texts.documents("valid"), MEASURED_DOCUMENTS))
-        report = tokenizer.measure(held_out)
+        report = measure(tokenizer, held_out)
         if warning := mangling_warning(report):
             progress.note(f"warning: {warning}")
     finally:

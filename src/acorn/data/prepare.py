@@ -21,7 +21,8 @@ from acorn.errors import InputError, ResourceError
 from acorn.folders import new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
-from acorn.tokenizer.measuring import mangling_warning
+from acorn.tokenizer.batching import batches
+from acorn.tokenizer.measuring import mangling_warning, measure
 from acorn.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def check_room(folder: Path, split: str, needed: int) -> None:
 def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Progress) -> dict[str, float]:
     """What the tokenizer keeps of the first documents of a held-out split; a warning where that is too little."""
     documents = splits.documents(split, f"measuring the tokenizer on {split}")
-    report = tokenizer.measure(document.text for document in islice(documents, MEASURED_DOCUMENTS))
+    report = measure(tokenizer, (document.text for document in islice(documents, MEASURED_DOCUMENTS)))
     if split == "valid" and (warning := mangling_warning(report)):
         progress.note(f"warning: {warning}")
     return {
@@ -215,16 +216,7 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
 
 def document_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """`documents` in lists that are worth encoding on all cores at once."""
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return batches(documents, lambda document: len(document.text), BATCH_CHARACTERS)
 
 
 def _check_room(writer: ShardWriter, first: _Encoded, total_bytes: int) -> None:

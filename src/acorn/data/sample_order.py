@@ -73,10 +73,6 @@ class SampleOrder:
             result[here] = self._windows(int(epoch), places[here]) * self.block_size + self.phase(int(epoch))
         return result % self.n_tokens
 
-    def epoch(self, sample: int) -> int:
-        """The epoch that a sample number belongs to."""
-        return sample // self.n_windows
-
     def phase(self, epoch: int) -> int:
         """Where the first window of an epoch starts, below block_size."""
         return self._key(epoch, "phase") % self.block_size

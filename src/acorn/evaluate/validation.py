@@ -29,6 +29,7 @@ from acorn.model.loss import IGNORE
 from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
 from acorn.text.corpus import Document
+from acorn.tokenizer.measuring import measure
 from acorn.tokenizer.tokenizer import Tokenizer
 
 MEASURED = 1 << 20
@@ -157,7 +158,7 @@ def evaluate_documents(
     tokens, count, sample = _encode(tokenizer, documents)
     if not count.documents:
         raise InputError("There is no text to score (0 documents).", where=name, mend="name a file that holds text")
-    report = tokenizer.measure(sample)
+    report = measure(tokenizer, sample)
     return scoring.evaluate(name, tokens, count, report.round_trip_rate, report.unknown_rate)
 
 

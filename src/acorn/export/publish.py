@@ -9,8 +9,8 @@ from pathlib import Path
 
 from acorn.checkpoint.model_folder import CARD
 from acorn.errors import AcornError, ResourceError, UsageError
+from acorn.hub_errors import one_line
 from acorn.origin import is_repository
-from acorn.text.hub import one_line
 
 
 def check_login(repository: str) -> None:

@@ -20,24 +20,19 @@ from typing import Any, NamedTuple
 
 from acorn.config import DataConfig
 from acorn.errors import AcornError, InputError, UsageError
+from acorn.hub_errors import one_line, why_not_reached
 from acorn.origin import HUB_PREFIX, is_repository
 from acorn.progress import QUIET, Progress
 from acorn.text.reading import Reading
 from acorn.text.rows import Row, check_columns, column_bytes, undecodable_value
 
-
-def one_line(error: Exception) -> str:
-    """What a library said, for a message of ours."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def why_not_reached(error: Exception) -> tuple[str, str]:
-    """What kept a library from the Hub, and what to do first: the user may have forbidden to ask."""
-    import huggingface_hub
-
-    if huggingface_hub.is_offline_mode():
-        return "HF_HUB_OFFLINE is set, and this machine's cache has no copy", "set HF_HUB_OFFLINE=0 for this command"
-    return one_line(error).rstrip("."), "check the network"
+SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
+PATIENCE_S = 5.0  # seconds without an answer until that is said
+_PATIENCE_AFTERWARDS_S = 30.0
+_WATCH = "waiting for the Hub"  # the name of the thread that says so
+_BATCH_ROWS = 1024
+# The library retries 20 times in an outer loop around its own five tries: half an hour against a dead network.
+_TRIES = {"STREAMING_OPEN_MAX_RETRIES": 2, "STREAMING_READ_MAX_RETRIES": 3}
 
 
 def is_on_the_hub(source: str) -> bool:
@@ -47,15 +42,6 @@ def is_on_the_hub(source: str) -> bool:
         UsageError: it begins with `hf:` and is neither.
     """
     return source.startswith(HUB_PREFIX) and not os.path.isdir(_parse(source)[0])
-
-
-SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
-PATIENCE_S = 5.0  # seconds without an answer until that is said
-_PATIENCE_AFTERWARDS_S = 30.0
-_WATCH = "waiting for the Hub"  # the name of the thread that says so
-_BATCH_ROWS = 1024
-# The library retries 20 times in an outer loop around its own five tries: half an hour against a dead network.
-_TRIES = {"STREAMING_OPEN_MAX_RETRIES": 2, "STREAMING_READ_MAX_RETRIES": 3}
 
 
 @dataclass(frozen=True, eq=False)

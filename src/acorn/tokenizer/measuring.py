@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.batching import batches
+from acorn.tokenizer.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 1 << 20
 MOST_DROPPED = 0.001  # share of letters and marks
@@ -41,14 +40,18 @@ class TokenizerReport:
     samples: tuple[tuple[str, str], ...] = ()
 
 
-def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenizerReport:
-    """Streams `texts` through `tokenizer`. Memory is that of one batch of documents and of the distinct words."""
+def measure(tokenizer: Tokenizer, texts: str | Iterable[str]) -> TokenizerReport:
+    """How well the vocabulary fits `texts`, which should be held-out text; a lone one stands for a list of one.
+
+    They are streamed: memory is that of one batch of documents and of the distinct words.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
     n_bytes = tokens = unknown = 0
     characters: Counter[str] = Counter()
     kept, words = 0, 0
     came_back: dict[str, str] = {}
     samples: dict[str, str] = {}
-    for batch in _batches(texts):
+    for batch in batches(texts, len, BATCH_CHARACTERS):
         encoded = tokenizer.encode_documents(batch)
         tokens += sum(map(len, encoded))
         for text, ids in zip(batch, encoded, strict=True):
@@ -93,19 +96,6 @@ def mangling_warning(report: TokenizerReport) -> str | None:
         + (f" ({examples})" if examples else "")
         + ". The model can only learn what is left. A tokenizer trained with tokenizer.kind=bpe keeps everything."
     )
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _dropped_letters(tokenizer: Tokenizer, characters: Counter[str]) -> float:

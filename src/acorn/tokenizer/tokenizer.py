@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from acorn.errors import AcornError, InputError
 from acorn.files import write_file
 from acorn.pickles import refuse_pickle
 from acorn.tokenizer import bpe, wordpiece
-from acorn.tokenizer.measuring import TokenizerReport, measure
 
 # What may stand between documents, the first one found counts: our own two, then those of other people's files.
 MOST_HOLES = 1 << 16
@@ -204,10 +203,6 @@ class Tokenizer:
     def piece(self, token_id: int) -> str | None:
         """The vocabulary's spelling of an id; None where there is no token."""
         return self._backend.id_to_token(token_id)
-
-    def measure(self, texts: str | Iterable[str]) -> TokenizerReport:
-        """How well the vocabulary fits `texts`, which should be held-out text. A lone one stands for a list of one."""
-        return measure(self, [texts] if isinstance(texts, str) else texts)
 
     def transformers_config(self, model_max_length: int) -> dict[str, Any]:
         """The content of tokenizer_config.json beside a model of that context length.
