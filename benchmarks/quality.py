@@ -21,9 +21,9 @@ from acorn.config_files import load_config, load_run_config
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
 from acorn.progress import QUIET
+from acorn.run.initial_model import begin_weights
+from acorn.run.resolve import choose_runtime
 from acorn.text.splits import TextSplits
-from acorn.train.choose_runtime import choose_runtime
-from acorn.train.initial_model import begin_weights
 from acorn.train.network import build_network
 from benchmarks.turns import Contender, take_turns
 

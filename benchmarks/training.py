@@ -10,7 +10,7 @@ from typing import Any
 from acorn.config import Config, ModelConfig, TrainConfig
 from acorn.config_files import with_values
 from acorn.model.sizing import size_of
-from acorn.train.choose_runtime import choose_runtime
+from acorn.run.resolve import choose_runtime
 from benchmarks.machine import Ceiling, ceiling_of
 from benchmarks.turns import Contender, take_turns
 

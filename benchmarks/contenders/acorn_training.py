@@ -8,7 +8,7 @@ import torch
 
 from acorn.config import Config
 from acorn.config_files import with_values
-from acorn.train.choose_runtime import choose_runtime
+from acorn.run.resolve import choose_runtime
 from acorn.train.network import build_network
 from acorn.train.optimizer import NEWTON_SCHULZ_STEPS, Muon, Optimizer, set_rates
 from acorn.train.passes import training_pass

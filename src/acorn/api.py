@@ -16,12 +16,12 @@ from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.report.terminal import Screen, TaskProgress, TrainingLine
+from acorn.run import pretrain as training
+from acorn.run.pretrain import PretrainResult as Run
 from acorn.text.splits import TextSplits
 from acorn.tokenizer import tokenizer as tokenizers
 from acorn.tokenizer.measuring import TokenizerReport, measure
 from acorn.tokenizer.training import train
-from acorn.train import pretrain as training
-from acorn.train.pretrain import PretrainResult as Run
 
 __all__ = ["AcornError", "LanguageModel", "Run", "SamplingSettings", "Tokenizer", "load", "pretrain"]
 

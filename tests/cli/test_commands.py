@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import acorn.train.pretrain  # noqa: F401 - loaded before a test patches what it imports
+import acorn.run.pretrain  # noqa: F401 - loaded before a test patches what it imports
 from acorn.report.metrics_log import read_metrics
 from acorn.report.sparkline import sparkline
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acorn.cli.plan import readable, rough_duration
-from acorn.train import plan
+from acorn.run import plan
 
 
 @pytest.mark.parametrize(

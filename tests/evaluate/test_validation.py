@@ -23,12 +23,12 @@ from acorn.errors import DamageError, InputError, UsageError
 from acorn.evaluate.validation import evaluate_documents, evaluate_split, score, windows
 from acorn.model.gpt import GPT
 from acorn.progress import Quiet
+from acorn.run.resolve import choose_runtime
 from acorn.runtime.device import Runtime
 from acorn.text.corpus import Document
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
-from acorn.train.choose_runtime import choose_runtime
 
 CONTRACT = [
     *("split", "loss_per_token", "perplexity_per_token", "bits_per_byte", "word_perplexity"),

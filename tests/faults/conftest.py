@@ -325,7 +325,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], An
 @pytest.fixture(autouse=True)
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes most of a tiny run's time: flushing, measuring the machine, and drawing the curve."""
-    from acorn.train import finish, pretrain
+    from acorn.run import finish, pretrain
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(pretrain, "measure_peak", lambda runtime: 1e11)

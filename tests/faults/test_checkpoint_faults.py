@@ -19,8 +19,8 @@ from acorn.checkpoint.rotation import rotate_checkpoints
 from acorn.files import read_sealed_json
 from acorn.folders import verify_folder
 from acorn.report.metrics_log import read_metrics
+from acorn.run import final_scoring, finish
 from acorn.run_folder import STEP_FOLDER, RunFolder
-from acorn.train import final_scoring, finish
 from acorn.train import loop as loop_module
 from acorn.train import saving as saving_module
 

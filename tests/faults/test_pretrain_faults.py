@@ -20,9 +20,9 @@ from acorn.folder_lock import FolderLock
 from acorn.folders import verify_folder
 from acorn.kernels.build import Unavailable
 from acorn.report.metrics_log import JsonLines, read_metrics
+from acorn.run import resolve
 from acorn.run_folder import RunFolder
 from acorn.runtime import memory
-from acorn.train import choose_runtime
 from acorn.train import loop as loop_module
 from acorn.train.clock import RunClock
 
@@ -202,7 +202,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_initial_weights(pretrain, fine
 @pytest.mark.fault(27)
 def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, monkeypatch, tmp_path: Path) -> None:
     """Fault 27: above its least, the loss scale is halved and nothing is counted; the scale is in the checkpoint."""
-    monkeypatch.setattr(choose_runtime, "fp16_library", lambda: Unavailable("this CPU does not multiply fp16"))
+    monkeypatch.setattr(resolve, "fp16_library", lambda: Unavailable("this CPU does not multiply fp16"))
     losses(lambda step, loss: loss * math.inf if step <= 3 else loss)
     done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=0", "train.max_rollbacks=0", *QUIET)
     fine(done, "step 1 was skipped for an overflow of fp16", "step 3 was skipped for an overflow of fp16")
@@ -258,7 +258,7 @@ def test_a_folder_below_a_file(pretrain, refused, untouched, tmp_path: Path) -> 
 @pytest.mark.fault(29)
 def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path: Path) -> None:
     """Fault 29: the bytes that the checkpoints will take, and those that are free, before the first step."""
-    monkeypatch.setattr("acorn.train.budget.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("acorn.run.budget.free_bytes", lambda path: 1000)
     done = pretrain(tmp_path / "run")
     refused(done, 6, "The run's checkpoints would take", "bytes; 1,000 are free", str(tmp_path), "checkpoint.keep")
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,8 @@ from acorn.config_files import load_run_config, to_toml, with_values
 from acorn.data.made_from import read_made_from
 from acorn.files import write_sealed_json
 from acorn.report.metrics_log import read_metrics
+from acorn.run import environment
 from acorn.run_folder import RunFolder
-from acorn.train import environment
 
 CLOCK = ("seconds", "tokens_per_second", "mfu")
 

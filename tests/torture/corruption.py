@@ -71,8 +71,8 @@ class Victim:
 
     def _train(self) -> None:
         from acorn.config_files import load_config
+        from acorn.run.pretrain import pretrain
         from acorn.run_folder import RunFolder
-        from acorn.train.pretrain import pretrain
 
         config = load_config(self.folder / "plain.toml", SETTINGS)
         pretrain(config, self.base)
@@ -99,7 +99,7 @@ def resume(out: Path) -> tuple[str, str]:
         RuntimeError: it ended otherwise than by a refusal with exit code 3 or 4.
     """
     from acorn.errors import AcornError
-    from acorn.train.pretrain import pretrain
+    from acorn.run.pretrain import pretrain
 
     notes = Notes()
     try:
@@ -117,7 +117,7 @@ def stop_at_the_first_step() -> None:
     """Replaces training by a look at what would be trained; and leaves out what only takes time."""
     import torch
 
-    from acorn.train import environment, loop, pretrain
+    from acorn.run import environment, loop, pretrain
 
     torch.set_num_threads(1)
 

@@ -34,7 +34,7 @@ MUTATIONS: dict[str, tuple[str, str, str]] = {
     ),
     "the manifest's digest of itself": ("files.py", "value.get(SEAL) == seal(value)[SEAL]", "True"),
     "the check of a file's digest": ("folders.py", "if sha256_of(file) != digest:", "if False:"),
-    "the check of the shards": ("train/run_text.py", "check=True", "check=False"),
+    "the check of the shards": ("run/text.py", "check=True", "check=False"),
     "the check of the newest before a rotation": (
         "checkpoint/rotation.py",
         " or verify_folder(run.checkpoint(newest))",
@@ -56,7 +56,7 @@ TESTS = (
     "tests/train/test_step.py",
     "tests/faults/test_checkpoint_faults.py",
     "tests/faults/test_shard_faults.py",
-    "tests/train/test_pretrain.py",
+    "tests/run/test_pretrain.py",
 )
 """In this order, until one fails."""
 

@@ -288,8 +288,8 @@ class Promised:
         from acorn.errors import AcornError
         from acorn.files import read_sealed_json
         from acorn.folders import readable, settle
+        from acorn.run.start import clear_leftovers
         from acorn.run_folder import RunFolder
-        from acorn.train.run_start import clear_leftovers
 
         run = RunFolder(root)
         try:

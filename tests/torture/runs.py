@@ -151,7 +151,7 @@ def import_everything() -> None:
     for name in (
         "acorn.cli.main",
         "acorn.report.terminal",
-        "acorn.train.pretrain",
+        "acorn.run.pretrain",
         "matplotlib.pyplot",
         "torch._dynamo",
         "torch._inductor.compile_fx",
@@ -205,7 +205,7 @@ def pretrain_arguments(folder: Path, kind: str, out: Path) -> list[str]:
 
 def _watch(phase: Phase) -> None:
     """Wraps the functions whose names say what a run is doing; and spares it measuring the machine's peak."""
-    from acorn.train import finish, loop, pretrain, saving
+    from acorn.run import finish, loop, pretrain, saving
 
     phase.wrap(loop.Loop, "train", "steps")
     phase.wrap(loop.Loop, "_validate", "evaluation")

@@ -13,7 +13,7 @@ from acorn.kernels import cpu
 from acorn.kernels.build import Unavailable
 from acorn.kernels.choose import training_ops
 from acorn.model.gpt import GPT
-from acorn.train.choose_runtime import choose_runtime
+from acorn.run.resolve import choose_runtime
 from acorn.train.parallel import compile_model, uncompiled
 
 HAS_COMPILER = any(shutil.which(name) for name in ("c++", "g++", "clang++"))

@@ -6,7 +6,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +13,6 @@ from acorn.checkpoint.rotation import rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, save_checkpoint
 from acorn.config import Config
 from acorn.config_files import load_config
-from acorn.data.token_shards import TokenSequence
 from acorn.errors import DivergedError, ResourceError
 from acorn.files import read_sealed_json, write_sealed_json
 from acorn.model.gpt import GPT
@@ -22,7 +20,6 @@ from acorn.report.metrics_log import read_metrics
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
 from acorn.train import saving
-from acorn.train.bigrams import add_bigrams
 from acorn.train.optimizer import build_optimizers
 from acorn.train.saving import go_back, last_on_schedule, tidy, weights_are_finite
 from acorn.train.watcher import Unwatched
@@ -79,14 +76,8 @@ def back(run: RunFolder, step: int, best_step: int | None = None, **counters) ->
     model.init_weights(999)
     optimizers = build_optimizers(model, CONFIG.optimizer, muon_dtype=torch.float32)
     now = Counters(step=step, best_step=best_step, schedule_steps=40, **counters)
-    found = go_back(run, CONFIG, model, optimizers, now, text(run), None, Notes())
+    found = go_back(run, CONFIG, model, optimizers, now, lambda: model.init_weights(CONFIG.train.seed), Notes())
     return found, model.head.weight.detach().clone()
-
-
-def text(run: RunFolder) -> TokenSequence:
-    path = run.root.parent / "tokens.bin"
-    (np.arange(5000) ** 2 % 280).astype("<u2").tofile(path)
-    return TokenSequence([path], np.dtype("<u2"))
 
 
 def weight_of(seed: int) -> torch.Tensor:
@@ -115,11 +106,7 @@ def test_going_back_before_the_first_save_is_to_the_beginning(saved) -> None:
     run = saved(7, scheduled=False)
     found, weight = back(run, 9)
     assert (found.step, found.schedule_steps, found.undisturbed) == (0, 40, True)
-    beginning = GPT(CONFIG.model)
-    beginning.init_weights(CONFIG.train.seed)
-    assert CONFIG.chosen_init == "bigrams"
-    add_bigrams(beginning, text(run), CONFIG.train.seed)
-    assert torch.equal(weight, beginning.head.weight)
+    assert torch.equal(weight, weight_of(CONFIG.train.seed))
     assert run.checkpoint_steps() == []
 
 

@@ -37,7 +37,7 @@ def plan(
     """
     from acorn.config_files import load_config
     from acorn.report.terminal import TaskProgress
-    from acorn.train.plan import plan_run
+    from acorn.run.plan import plan_run
 
     progress = TaskProgress()
     try:

@@ -12,7 +12,7 @@ from acorn.cli.output import print_facts, print_json
 from acorn.errors import UsageError
 
 if TYPE_CHECKING:
-    from acorn.train.pretrain import PretrainResult
+    from acorn.run.pretrain import PretrainResult
 
 
 def pretrain(
@@ -57,7 +57,7 @@ def run_pretrain(
     """Trains with a progress line on stderr."""
     from acorn.config import Config
     from acorn.report.terminal import Screen, TaskProgress, TrainingLine
-    from acorn.train.pretrain import pretrain as train
+    from acorn.run.pretrain import pretrain as train
 
     assert config is None or isinstance(config, Config)
     screen = Screen()

@@ -12,7 +12,7 @@ from acorn.cli.output import print_json
 
 if TYPE_CHECKING:
     from acorn.report.sweep_figures import SettingGroup, Verdict
-    from acorn.train.sweep import SweepResult
+    from acorn.run.sweep import SweepResult
 
 
 def sweep(
@@ -45,8 +45,8 @@ def sweep(
     from acorn.report.sweep_figures import setting_groups, verdict_of
     from acorn.report.sweep_page import write_sweep_report
     from acorn.report.terminal import TaskProgress
-    from acorn.train.grid import build_grid
-    from acorn.train.sweep import run_sweep
+    from acorn.run.grid import build_grid
+    from acorn.run.sweep import run_sweep
 
     progress = TaskProgress()
     try:

@@ -7,9 +7,9 @@ import dataclasses
 import math
 import statistics
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.data.batches import read_batch
@@ -49,7 +49,7 @@ class Loop:
     """One sitting of a run. `counters` says where the run stands; everything else is fixed.
 
     Attributes:
-        initial: the model that the run began with, where it is at hand.
+        begin: gives the model the weights that the run began with.
         resolved: what the machine's `auto` settings came to; stored in every checkpoint.
         peak_flops: FLOP/s of the machine's matrix products, for the share of it that training reaches.
     """
@@ -59,7 +59,7 @@ class Loop:
     runtime: Runtime
     model: GPT
     optimizers: list[Optimizer]
-    initial: LoadedModel | None
+    begin: Callable[[], None]
     shards: TokenShards
     tokenizer: Tokenizer
     counters: Counters
@@ -378,9 +378,7 @@ class Loop:
                 f"--allow-change; {standing(self.run)}",
             )
         seconds = counters.seconds
-        found = go_back(
-            self.run, self.config, self.model, self.optimizers, counters, self._tokens, self.initial, self.progress
-        )
+        found = go_back(self.run, self.config, self.model, self.optimizers, counters, self.begin, self.progress)
         for field in dataclasses.fields(Counters):
             setattr(counters, field.name, getattr(found, field.name))
         counters.rollbacks, counters.skips, counters.seconds = rollbacks, 0, seconds

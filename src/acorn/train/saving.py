@@ -10,11 +10,9 @@ from typing import Any
 import torch
 
 from acorn.checkpoint.integrity import checkpoint_faults, newest_whole_checkpoint
-from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.rotation import remove_checkpoints, rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
 from acorn.config import Config
-from acorn.data.token_shards import TokenSequence
 from acorn.errors import AcornError, DamageError, ResourceError
 from acorn.files import disk_errors, read_sealed_json, write_sealed_json
 from acorn.folders import readable
@@ -22,10 +20,8 @@ from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.run_folder import RunFolder
-from acorn.train.initial_model import begin_weights
 from acorn.train.optimizer import Optimizer
 from acorn.train.step import initial_counters
-from acorn.train.unchanged import same_base
 
 RETRY_STEPS = (1, 2, 4)
 """Steps after which a save that failed is tried again; a full disk may be cleared meanwhile."""
@@ -136,8 +132,7 @@ def go_back(
     model: GPT,
     optimizers: list[Optimizer],
     counters: Counters,
-    tokens: TokenSequence,
-    initial: LoadedModel | None,
+    begin: Callable[[], None],
     progress: Progress,
 ) -> Counters:
     """Puts model and optimizers back to where an undisturbed run would go from here, and gives the counters of there.
@@ -148,12 +143,11 @@ def go_back(
     Where the beginning is a model that is gone by now, the newest checkpoint has to do.
 
     Args:
-        tokens: of the training text.
-        initial: the model that the run began with; None: it is loaded if there is one.
+        begin: gives the model the weights that the run began with.
 
     Raises:
         DamageError: there are checkpoints, and none is whole.
-        AcornError: as `begin_weights`, where there is no checkpoint either.
+        AcornError: as `begin`, where there is no checkpoint either.
     """
     step = last_on_schedule(config, counters.step - 1, counters.best_step)
     path = readable(run.checkpoint(step))
@@ -162,9 +156,7 @@ def go_back(
         path, step = _newest(run, progress) or (path, 0)
     if not step:
         try:
-            if initial is None and config.train.init_from:
-                initial = same_base(run, config, progress)
-            begin_weights(model, config, tokens, initial, progress)
+            begin()
         except AcornError:
             newest = _newest(run, progress)
             if newest is None:

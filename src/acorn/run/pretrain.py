@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +29,13 @@ from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
 from acorn.report.metrics_log import JsonLines
 from acorn.report.trackers import open_trackers
-from acorn.run_folder import RunFolder
-from acorn.runtime.device import Runtime
-from acorn.runtime.memory import available_memory
-from acorn.train.budget import check_disk, check_memory, expected_seconds, memory_errors, micro_batch_size_of
-from acorn.train.choose_runtime import choose_runtime, measure_peak
-from acorn.train.environment import EQUALITY, changed_since, describe_environment
-from acorn.train.finish import finish_run, is_finished
-from acorn.train.initial_model import begin_weights, load_initial_model
-from acorn.train.loop import Loop
-from acorn.train.network import build_network
-from acorn.train.optimizer import Optimizer
-from acorn.train.parallel import uncompiled
-from acorn.train.resume import MAY_CHANGE, merge_configs, own_config, with_earlier_choices, with_known_shards
-from acorn.train.run_start import (
+from acorn.run.budget import check_disk, check_memory, expected_seconds, memory_errors, micro_batch_size_of
+from acorn.run.environment import EQUALITY, changed_since, describe_environment
+from acorn.run.finish import finish_run, is_finished
+from acorn.run.initial_model import begin_weights, load_initial_model
+from acorn.run.resolve import choose_runtime, measure_peak
+from acorn.run.resume import MAY_CHANGE, merge_configs, own_config, with_earlier_choices, with_known_shards
+from acorn.run.start import (
     check_config,
     check_fits,
     check_folder,
@@ -53,12 +47,19 @@ from acorn.train.run_start import (
     missing_folders,
     nothing_left_behind,
 )
-from acorn.train.run_text import fingerprint_of, text_to_shards
+from acorn.run.text import fingerprint_of, text_to_shards
+from acorn.run.unchanged import check_unchanged
+from acorn.run_folder import RunFolder
+from acorn.runtime.device import Runtime
+from acorn.runtime.memory import available_memory
+from acorn.train.loop import Loop
+from acorn.train.network import build_network
+from acorn.train.optimizer import Optimizer
+from acorn.train.parallel import uncompiled
 from acorn.train.saving import tidy
 from acorn.train.schedule import rate_factor
 from acorn.train.step import initial_counters
 from acorn.train.stop import finishing
-from acorn.train.unchanged import check_unchanged
 from acorn.train.watcher import Unwatched, Watcher
 
 
@@ -181,7 +182,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-        model, optimizers, counters = _build(config, runtime, origin, shards.tokens("train"), progress)
+        model, optimizers, counters = _build(config, run, runtime, origin, shards.tokens("train"), progress)
         write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
         write_json(run.environment, environment)
         metrics = stack.enter_context(contextlib.closing(JsonLines(run.metrics)))
@@ -212,7 +213,7 @@ def _run(
             runtime,
             model,
             optimizers,
-            initial,
+            functools.partial(begin_weights, run, model, config, shards.tokens("train"), initial, progress),
             shards,
             tokenizer,
             counters,
@@ -269,6 +270,7 @@ def resolve(config: Config, out: Path, vocab_size: int, train_tokens: int | None
 
 def _build(
     config: Config,
+    run: RunFolder,
     runtime: Runtime,
     origin: Checkpoint | LoadedModel | None,
     tokens: TokenSequence,
@@ -279,7 +281,7 @@ def _build(
     if isinstance(origin, Checkpoint):
         restore(model, optimizers, origin)
         return model, optimizers, origin.counters
-    begin_weights(model, config, tokens, origin, progress)
+    begin_weights(run, model, config, tokens, origin, progress)
     return model, optimizers, initial_counters(config.train.steps, runtime.precision)
 
 

@@ -14,11 +14,11 @@ from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
 from acorn.model.gpt import GPT
 from acorn.progress import Quiet
+from acorn.run.final_scoring import BATCH_SIZE, TIMED_BATCHES, WORTH_TIMING, score_held_out
+from acorn.run.resolve import choose_runtime
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train as train_tokenizer
-from acorn.train.choose_runtime import choose_runtime
-from acorn.train.final_scoring import BATCH_SIZE, TIMED_BATCHES, WORTH_TIMING, score_held_out
 
 BLOCK = 8
 SOURCES = {"source": "train", "valid_source": "valid", "test_source": "test"}

@@ -15,9 +15,9 @@ from acorn.checkpoint.training_state import Counters
 from acorn.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from acorn.errors import ResourceError
 from acorn.kernels.cpu import is_fused
+from acorn.run import budget
+from acorn.run.resolve import choose_runtime
 from acorn.runtime.device import Runtime
-from acorn.train import budget
-from acorn.train.choose_runtime import choose_runtime
 from acorn.train.network import build_network
 
 
@@ -97,8 +97,8 @@ STEPS = """
 from acorn.config import Config, ModelConfig, OptimizerConfig
 from acorn.runtime.device import Runtime
 from acorn.runtime.memory import resident_memory
-from acorn.train.budget import LIBRARIES, step_memory
-from acorn.train.calibration import _Network
+from acorn.run.budget import LIBRARIES, step_memory
+from acorn.run.calibration import _Network
 
 model = ModelConfig(n_layer=4, n_embd=256, block_size=256, vocab_size=8192)
 config = Config(model=model, optimizer=OptimizerConfig(name="adamw"))

@@ -12,11 +12,11 @@ import pytest
 from acorn.errors import InputError, ResourceError, StoppedError, UsageError
 from acorn.files import write_sealed_json
 from acorn.folder_lock import FolderLock
+from acorn.run import shared_text, sweep
+from acorn.run.grid import build_grid
+from acorn.run.pretrain import pretrain
+from acorn.run.sweep import FailedRunsError, Start, SweepResult, run_sweep
 from acorn.run_folder import RunFolder
-from acorn.train import shared_text, sweep
-from acorn.train.grid import build_grid
-from acorn.train.pretrain import pretrain
-from acorn.train.sweep import FailedRunsError, Start, SweepResult, run_sweep
 
 SETTINGS = [
     *("tokenizer.vocab_size=300", "model.n_layer=1", "model.n_embd=16", "model.block_size=16", "train.batch_size=2"),

@@ -23,9 +23,9 @@ from acorn.config_files import load_run_config
 from acorn.errors import DamageError, DivergedError, InputError, ResourceError, StoppedError, UsageError
 from acorn.files import read_sealed_json
 from acorn.report.metrics_log import read_metrics, read_samples
+from acorn.run import pretrain as pretrain_module
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
-from acorn.train import pretrain as pretrain_module
 from acorn.train.step import StepResult, train_step
 from acorn.train.watcher import Unwatched
 
@@ -160,7 +160,7 @@ KILLED_AT = """
     import os, signal, sys
     from pathlib import Path
     from acorn.config_files import load_config
-    from acorn.train import pretrain as training
+    from acorn.run import pretrain as training
     from acorn.train.watcher import Unwatched
 
     class Killer(Unwatched):
@@ -339,7 +339,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_ti
         run_tiny(tmp_path / "memory", "train.micro_batch_size=4")
     assert "train.micro_batch_size=" in str(caught.value) or "lower model.n_layer" in str(caught.value)
     monkeypatch.undo()
-    monkeypatch.setattr("acorn.train.budget.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("acorn.run.budget.free_bytes", lambda path: 1000)
     with pytest.raises(ResourceError, match="1,000 are free"):
         run_tiny(tmp_path / "disk")
     assert not (tmp_path / "disk" / "metrics.jsonl").exists()
@@ -493,7 +493,7 @@ def test_shards_of_other_text_are_never_trained_on(tmp_path: Path, run_tiny, tex
         with pytest.raises(KeyboardInterrupt):
             run_tiny(out)
     with monkeypatch.context() as patch:
-        patch.setattr("acorn.train.run_text.prepare", interrupt)
+        patch.setattr("acorn.run.text.prepare", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(out, f"data.source={other}", resume=True)
     run_tiny(out, f"data.source={other}", resume=True)
@@ -508,7 +508,7 @@ def test_choices_made_before_the_first_checkpoint_stay(tmp_path: Path, run_tiny,
         patch.setattr(pretrain_module.Loop, "train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(tmp_path / "run")
-    monkeypatch.setattr("acorn.train.budget.SAFE_SHARE", 0.0)  # a choice made now would be 1
+    monkeypatch.setattr("acorn.run.budget.SAFE_SHARE", 0.0)  # a choice made now would be 1
     run_tiny(tmp_path / "run", resume=True)
     assert load_run_config(tmp_path / "run" / "config.toml").train.micro_batch_size == 4
 

@@ -18,10 +18,10 @@ from acorn.files import disk_errors, make_folders, write_file
 from acorn.folder_lock import FolderLock
 from acorn.folders import link_folder, settle
 from acorn.progress import Progress
+from acorn.run.initial_model import load_initial_model
+from acorn.run.start import clear_leftovers
+from acorn.run.text import open_prepared, text_to_shards
 from acorn.run_folder import MANIFEST, RunFolder
-from acorn.train.initial_model import load_initial_model
-from acorn.train.run_start import clear_leftovers
-from acorn.train.run_text import open_prepared, text_to_shards
 
 WITHOUT_EFFECT = frozenset({"data.shuffle_group"})
 """Keys of the text's sections that change neither tokenizer nor shards."""

@@ -13,6 +13,8 @@ from acorn.errors import UsageError
 from acorn.model.gpt import GPT
 from acorn.origin import descent
 from acorn.progress import Progress
+from acorn.run.unchanged import same_base
+from acorn.run_folder import RunFolder
 from acorn.train.bigrams import add_bigrams
 
 FREE = ("block_size", "dropout")
@@ -61,7 +63,12 @@ def with_network(config: Config, network: ModelConfig) -> Config:
 
 
 def begin_weights(
-    model: GPT, config: Config, tokens: TokenSequence, initial: LoadedModel | None, progress: Progress
+    run: RunFolder,
+    model: GPT,
+    config: Config,
+    tokens: TokenSequence,
+    initial: LoadedModel | None,
+    progress: Progress,
 ) -> None:
     """Gives `model` the weights that a run of `config` begins with.
 
@@ -75,8 +82,8 @@ def begin_weights(
     """
     if config.train.init_from:
         if initial is None:
-            initial = load(config.train.init_from, progress=progress)
-            with_network(config, initial.config)  # refuses another than it was
+            initial = same_base(run, config, progress)
+            with_network(config, initial.config)  # refuses another than it was, where no digest is known
         _take_weights(model, initial.model)
         return
     model.init_weights(config.train.seed)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from acorn.config import Config, ModelConfig, TrainConfig
-from acorn.train import calibration
-from acorn.train.choose_runtime import COMPILED_GAIN, choose_runtime
+from acorn.run import calibration
+from acorn.run.resolve import COMPILED_GAIN, choose_runtime
 
 
 def config_of(*, n_layer: int, batch_size: int, compile: bool = False) -> Config:

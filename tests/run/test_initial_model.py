@@ -29,14 +29,14 @@ from acorn.evaluate.validation import evaluate_split
 from acorn.files import read_sealed_json
 from acorn.model.gpt import GPT
 from acorn.progress import QUIET
+from acorn.run.initial_model import with_network
+from acorn.run.plan import plan_run
+from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import runtime_for_inference
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train import loop
-from acorn.train.budget import plan_run
-from acorn.train.initial_model import with_network
-from acorn.train.pretrain import pretrain
 from acorn.train.step import StepResult
 from acorn.train.watcher import Unwatched
 

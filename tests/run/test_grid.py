@@ -6,7 +6,7 @@ import pytest
 
 from acorn.config_files import load_config, with_values
 from acorn.errors import UsageError
-from acorn.train.grid import LONGEST_NAME, build_grid
+from acorn.run.grid import LONGEST_NAME, build_grid
 
 FIXED = ["data.source=my.txt", "train.steps=10"]
 

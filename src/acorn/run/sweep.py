@@ -31,15 +31,15 @@ from acorn.files import free_bytes, make_folders, read_sealed_json, write_sealed
 from acorn.folder_lock import FolderLock
 from acorn.progress import QUIET, Progress
 from acorn.report.sweep_figures import SweepRun
+from acorn.run.budget import disk_needed
+from acorn.run.finish import is_finished
+from acorn.run.grid import GridRun
+from acorn.run.process import Job, RunProcess, step_and_share
+from acorn.run.resume import merge_configs
+from acorn.run.shared_text import begin_run, has_shards_of, prepare_text, text_key
+from acorn.run.start import check_config, check_fits, check_machine
 from acorn.run_folder import SWEEP_FORMAT, SWEEP_RECORD, RunFolder
 from acorn.runtime.device import usable_cores
-from acorn.train.budget import disk_needed
-from acorn.train.finish import is_finished
-from acorn.train.grid import GridRun
-from acorn.train.resume import merge_configs
-from acorn.train.run_process import Job, RunProcess, step_and_share
-from acorn.train.run_start import check_config, check_fits, check_machine
-from acorn.train.shared_text import begin_run, has_shards_of, prepare_text, text_key
 from acorn.train.stop import StopRequest
 
 POLL_SECONDS = 0.2

@@ -8,9 +8,9 @@ from cpus import needs_fp16
 
 from acorn.config import TrainConfig
 from acorn.kernels.build import Unavailable
+from acorn.run import resolve as choosing
+from acorn.run.resolve import choose_runtime, measure_peak
 from acorn.runtime.device import Precision, Runtime, runtime_for_inference
-from acorn.train import choose_runtime as choosing
-from acorn.train.choose_runtime import choose_runtime, measure_peak
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.html import write_report
 from acorn.report.plots import write_loss_picture
+from acorn.run.final_scoring import score_held_out
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.train.final_scoring import score_held_out
 
 RISEN = 1.01
 """A last validation loss this many times the lowest is no noise: both are of the same tokens."""

@@ -13,10 +13,10 @@ import pytest
 
 from acorn import __version__
 from acorn.config import TrainConfig
+from acorn.run import environment
+from acorn.run.environment import changed_since, describe_environment
+from acorn.run.resolve import choose_runtime
 from acorn.runtime.device import Runtime
-from acorn.train import environment
-from acorn.train.choose_runtime import choose_runtime
-from acorn.train.environment import changed_since, describe_environment
 
 
 def git(folder: Path, *arguments: str) -> str:

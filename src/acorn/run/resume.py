@@ -12,9 +12,9 @@ from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import sha256_of
 from acorn.progress import Progress
+from acorn.run.initial_model import with_network
 from acorn.run_folder import CONFIG, MANIFEST, RunFolder
 from acorn.runtime.device import is_available
-from acorn.train.initial_model import with_network
 
 MAY_CHANGE = frozenset(
     {

@@ -17,10 +17,10 @@ from acorn.errors import DamageError, UsageError
 from acorn.files import check_unicode, disk_errors, make_folders, remove_temporary_files
 from acorn.folders import readable, remove_folder, settle
 from acorn.report.trackers import check_packages
+from acorn.run.budget import check_disk
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import available_devices, check_device, is_available
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.train.budget import check_disk
 
 
 def clear_leftovers(run: RunFolder) -> None:

@@ -13,10 +13,10 @@ from acorn.config_files import load_config
 from acorn.data.token_shards import TokenShards
 from acorn.errors import AcornError, DamageError, InputError, ResourceError, UsageError
 from acorn.report.metrics_log import read_metrics
+from acorn.run import budget, plan
+from acorn.run.plan import plan_run
+from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
-from acorn.train import budget, plan
-from acorn.train.plan import plan_run
-from acorn.train.pretrain import pretrain
 
 
 @pytest.fixture

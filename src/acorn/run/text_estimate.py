@@ -9,12 +9,12 @@ from typing import Literal
 from acorn.config import Config
 from acorn.data.prepare import count_tokens
 from acorn.progress import QUIET, Progress
+from acorn.run.text import choose_tokenizer, open_prepared
 from acorn.run_folder import RunFolder
 from acorn.text.corpus import Document
 from acorn.text.hub import is_on_the_hub
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.train.run_text import choose_tokenizer, open_prepared
 
 FIRST_PART = 8 << 20
 """Bytes of training text that are read, and bytes on the disk at the most. Reading it, learning a vocabulary from it

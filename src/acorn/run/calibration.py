@@ -9,8 +9,8 @@ import torch
 from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.model.loss import Workspace
+from acorn.run.resolve import COMPILED_GAIN
 from acorn.runtime.device import Runtime
-from acorn.train.choose_runtime import COMPILED_GAIN
 from acorn.train.network import build_network
 from acorn.train.optimizer import set_rates
 from acorn.train.parallel import uncompiled

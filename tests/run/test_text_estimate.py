@@ -15,12 +15,12 @@ from acorn.config_files import load_config
 from acorn.data.prepare import count_tokens
 from acorn.errors import InputError
 from acorn.progress import QUIET
+from acorn.run import text_estimate
+from acorn.run.text_estimate import estimate_text
 from acorn.run_folder import RunFolder
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
-from acorn.train import text_estimate
-from acorn.train.text_estimate import estimate_text
 
 PART = 2 << 20
 

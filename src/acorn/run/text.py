@@ -17,13 +17,13 @@ from acorn.errors import AcornError, DamageError, InputError
 from acorn.files import disk_errors, sha256_of, sync_folder, write_file
 from acorn.folders import remove_folder, settle
 from acorn.progress import QUIET, Progress
+from acorn.run.unchanged import compare_all, model_records, text_records
 from acorn.run_folder import MANIFEST, TOKENIZER, RunFolder
 from acorn.text.file_records import FileRecord
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import Texts
 from acorn.tokenizer.training import train as train_tokenizer
-from acorn.train.unchanged import compare_all, model_records, text_records
 
 
 def text_to_shards(
