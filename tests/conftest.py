@@ -87,8 +87,14 @@ CPUS = {
 """What a compiler is told after acorn's own options, to compile for a CPU that this one can stand for."""
 
 
+@pytest.fixture(scope="session")
+def compiled_for(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """CPU -> where the C files are kept as they are compiled for it, once for all files of tests."""
+    return {name: tmp_path_factory.mktemp("cpu") for name in CPUS}
+
+
 @pytest.fixture(scope="module", params=CPUS)
-def cpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cpu(request: pytest.FixtureRequest, compiled_for: dict[str, Path]) -> Iterator[str]:
     """acorn's C files as they are compiled for CPUs of several kinds, one after the other."""
     import torch
 
@@ -100,7 +106,7 @@ def cpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         pytest.skip("needs an x86-64 CPU with AVX2")
     with pytest.MonkeyPatch.context() as patch:
         if CPUS[request.param]:
-            folder = tmp_path_factory.mktemp("cpu")
+            folder = compiled_for[request.param]
             script = folder / "cc"
             script.write_text(f'#!/bin/sh\nexec {find_compiler()} "$@" {" ".join(CPUS[request.param])}\n')
             script.chmod(0o755)
