@@ -103,8 +103,11 @@ class DataConfig(Section):
         "none",
         description="`wikitext` undoes WikiText's artefacts (`@-@`, line ends, apostrophes) as `original` does.",
     )
-    document: Literal["auto", "row", "line", "file"] = Field(
-        "auto", description="What one document is; `auto`: a row of a table, a file of text, a line of WikiText."
+    document: Literal["auto", "row", "line", "block", "file"] = Field(
+        "auto",
+        description="What one document is. `row`: of a table. `line`, `file`: of text. `block`: a piece of a text "
+        "file, 1/64 of it or 16 KiB, ended at a blank line if possible. `auto`: a row, a line of WikiText, else a "
+        "file; but blocks of a lone file and of files above 1 MiB.",
     )
     valid_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of documents held out for validation when no validation text is given."

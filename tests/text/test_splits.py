@@ -290,20 +290,58 @@ def test_held_out_text_that_is_named_keeps_its_repeats(write: Write, listener: A
 @pytest.mark.parametrize(
     ("name", "content", "config", "finer"),
     [
-        ("a.txt", "Too short to be split.", {}, True),
-        ("a.txt", "One.\nTwo.\n", {"document": "file"}, True),
-        ("a.txt", "One.\nTwo.\n", {"document": "line"}, False),
-        ("a.txt", " = Title = \n A <unk> 17th @-@ century house .\n", {}, False),  # read by lines anyway
-        ("a.txt", "One.\nTwo.\n", {"clean": "wikitext"}, False),
-        ("a.jsonl", jsonl(TEXTS[:2]), {}, False),
+        ("a.txt", "Too short to be split.", {}, "line"),  # a lone file is cut into blocks
+        ("a.txt", "One.\nTwo.\n", {"document": "file"}, "line"),
+        ("a.txt", "One.\nTwo.\n", {"document": "block"}, "line"),
+        ("a.txt", "One.\nTwo.\n", {"document": "line"}, ""),
+        ("a.txt", " = Title = \n A <unk> 17th @-@ century house .\n", {}, ""),  # read by lines anyway
+        ("a.txt", "One.\nTwo.\n", {"clean": "wikitext"}, ""),
+        ("a.jsonl", jsonl(TEXTS[:2]), {}, ""),
     ],
 )
-def test_lines_are_proposed_only_where_they_would_be_finer(
-    write: Write, name: str, content: str, config: dict[str, Any], finer: bool
+def test_a_finer_unit_is_proposed_only_where_there_is_one(
+    write: Write, name: str, content: str, config: dict[str, Any], finer: str
 ) -> None:
     with pytest.raises(InputError, match="side of the split is empty") as error:
         texts(opened(write(name, content), valid_fraction=1e-9, **config), "train")
-    assert ("data.document" in error.value.mend) == finer
+    assert ("data.document" in error.value.mend) == bool(finer)
+    assert f'data.document = "{finer}"' in error.value.mend or not finer
+
+
+def some_files(write: Write, count: int) -> list[Path]:
+    lines = (f"line {number}, of a text of its own\n\n" for number in range(1000 * count))
+    return [write(f"{name}.txt", "".join(next(lines) for _ in range(1000))) for name in "abcdefgh"[:count]]
+
+
+def test_files_too_few_to_be_split_are_told_of_blocks(write: Write) -> None:
+    two = some_files(write, 2)
+    with pytest.raises(InputError, match="side of the split is empty") as error:
+        texts(opened(*two, valid_fraction=1e-9), "train")
+    assert 'data.document = "block"' in error.value.mend
+
+
+def test_blocks_are_those_of_each_file_whatever_other_files_there_are(write: Write) -> None:
+    three = some_files(write, 3)
+    alone = {side: texts(opened(three[0], document="block"), side) for side in ("train", "valid")}
+    together = {side: texts(opened(*three, document="block"), side) for side in ("train", "valid")}
+    assert sum(map(len, alone.values())) == pytest.approx(64, abs=8)
+    for side in ("train", "valid"):
+        assert [text for text in together[side] if text in set(alone["train"] + alone["valid"])] == alone[side]
+    assert sum(map(len, together.values())) == pytest.approx(3 * 64, abs=24)
+    assert alone == {side: texts(opened(three[0]), side) for side in ("train", "valid")}  # a lone file is cut as well
+
+
+def test_a_validation_side_of_a_few_whole_files_is_told(write: Write, listener: Any) -> None:
+    files = some_files(write, 4)
+    splits = opened(*files, valid_fraction=0.5, progress=listener)
+    held_out = len(texts(splits, "valid"))
+    assert 0 < held_out < 4
+    [note] = [note for note in listener.notes if "whole file" in note]
+    assert note.startswith(f"warning: validation is {held_out} whole file")
+    for quiet in ({"document": "block"}, {"document": "line"}):
+        listener.notes.clear()
+        texts(opened(*files, valid_fraction=0.5, progress=listener, **quiet), "valid")
+        assert not [note for note in listener.notes if "whole file" in note]
 
 
 @pytest.mark.parametrize(
@@ -347,7 +385,7 @@ def test_whole_files_that_are_left_out_are_named(write: Write, listener: Any) ->
     splits = opened(files[0].parent, errors="skip", progress=listener)
     read = texts(splits, "train") + texts(splits, "valid")
     assert len(read) == len(files)
-    told = {note.split(":")[0]: note for note in listener.notes}
+    told = {note.split(":")[0]: note for note in listener.notes if "left out" in note}
     assert set(told) == {"train", "valid"}
     assert sum(int(note.split()[1]) for note in told.values()) == len(bad)
     assert all("bad rows were left out: all of " in note for note in told.values())

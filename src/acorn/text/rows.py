@@ -129,7 +129,7 @@ class TxtReader(_FileReader):
             return iter((head + rest.read(),))
         if len(head) > WHOLE_FILE_BYTES:
             return cut_blocks(head, rest, BLOCK_BYTES)
-        if self.cut_small:
+        if self.cut_small or document == "block":
             return cut_blocks(head, rest, max(SMALL_BLOCK_BYTES, len(head) // SMALL_FILE_BLOCKS))
         return iter((head,))
 

@@ -87,7 +87,7 @@ def _resolve_one(source: str, data: DataConfig, progress: Progress, out: Path | 
             raise UsageError(
                 f"A {ending_of(file.path.name)} has no rows.",
                 where=f'{file.name} with data.document = "row"',
-                mend='use "auto", "line" or "file"',
+                mend='use "auto", "line", "block" or "file"',
             )
         if file.form != "txt":
             _check_table(file.name, data)
@@ -109,7 +109,7 @@ def _without(seen: set[str], splits: Splits) -> Splits:
 
 
 def _check_table(name: str, data: DataConfig) -> None:
-    if data.document in ("line", "file"):
+    if data.document in ("line", "block", "file"):
         raise UsageError(
             "The documents of a table are its rows.",
             where=f'{name} with data.document = "{data.document}"',

@@ -28,6 +28,7 @@ from acorn.text.text_files import TextFile
 from acorn.text.transcoding import UTF8
 
 NAMES = ("train", "valid", "test")
+FEW_DOCUMENTS = 10  # in validation
 _HEAD_BYTES = 64 << 10  # of a source, to tell whether it is WikiText
 
 
@@ -170,6 +171,8 @@ class TextSplits:
         self._check_not_empty(split, both, other_side if shared else None)
         if repeats:
             self._tell_repeats(repeats)
+        if shared and not self.counts:
+            self._tell_few(other_side if split == "train" else both.documents, both.documents + other_side)
         if overlap:
             self._settle_overlap()
         if split not in self.counts and (told := losses.told()):
@@ -190,6 +193,20 @@ class TextSplits:
             self._progress.note(
                 f"{warning}{repeats.told()} are kept (data.dedup=false), and all copies of one are on the same side of "
                 "the split, so that the sizes of training and validation can be far from data.valid_fraction."
+            )
+
+    def _tell_few(self, documents: int, total: int) -> None:
+        """After the first whole pass of an automatic split: that some whole files are a poor sample of all.
+
+        Args:
+            documents: of validation.
+            total: of both sides; more than there are files, where some file is cut.
+        """
+        whole_files = total <= len(self._parts_of("train"))
+        if documents < FEW_DOCUMENTS and whole_files and self._finer_unit() == "block":
+            self._progress.note(
+                f"warning: validation is {documents:,} whole {'file' if documents == 1 else 'files'}, which may differ "
+                "much from the others. data.document=block takes pieces of every file instead."
             )
 
     def _tell_ignored(self, reading: Reading) -> None:
@@ -246,7 +263,7 @@ class TextSplits:
             )
         other = "valid" if split == "train" else "train"
         sides = {split: counts.documents, other: other_side or 0}
-        finer = ', or cut the text finer with data.document = "line"' if self._could_be_finer() else ""
+        finer = f', or cut the text finer with data.document = "{unit}"' if (unit := self._finer_unit()) else ""
         raise InputError(
             f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
             f"{sides['train']:,} documents in train, {sides['valid']:,} in valid{left_out}.",
@@ -254,11 +271,14 @@ class TextSplits:
             mend=f"give more text, name validation text in data.valid_source, change data.valid_fraction{finer}",
         )
 
-    def _could_be_finer(self) -> bool:
-        """Whether some training text would give more documents if each line were one."""
+    def _finer_unit(self) -> Literal["block", "line", ""]:
+        """What `data.document` could be for training text to give more documents; "" where nothing is finer."""
         by_lines = self.data.document == "line" or (self.data.document == "auto" and self.has_wikitext)
         parts = self._parts_of("train")
-        return not by_lines and all(isinstance(part, TextFile) and part.form == "txt" for part in parts)
+        if by_lines or not all(isinstance(part, TextFile) and part.form == "txt" for part in parts):
+            return ""
+        in_blocks = self.data.document == "block" or self._corpora["train"].cut_small
+        return "line" if in_blocks or self.data.document == "row" else "block"
 
     def _parts_of(self, split: str) -> Sequence[Part]:
         return self._corpora[split if split in self._corpora else "train"].parts
