@@ -23,6 +23,7 @@ from acorn.data.token_shards import TokenSequence
 from acorn.errors import UsageError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
+from acorn.kernels.cpu import c_code_note
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.origin import stored_bases, to_stored
@@ -179,6 +180,8 @@ def _run(
     for reason in runtime.reasons:
         if checkpoint is None or "as asked, " in reason:  # a run goes on in its precision where another machine is slow
             progress.note(reason)
+    if line := c_code_note(runtime):
+        progress.note(line)
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
