@@ -71,7 +71,8 @@ def _left(group: Path, kind: str) -> int | None:
         found = re.search(rf"^{cached} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
     except OSError:
         found = None
-    return None if limit >= UNLIMITED else max(0, limit - used + (int(found[1]) if found else 0))
+    needed = max(0, used - (int(found[1]) if found else 0))
+    return None if limit >= UNLIMITED else max(0, limit - needed)
 
 
 def _unescaped(field: str) -> str:
