@@ -34,7 +34,8 @@ from acorn.run.budget import check_disk, check_memory, expected_seconds, memory_
 from acorn.run.environment import EQUALITY, changed_since, describe_environment
 from acorn.run.finish import finish_run, is_finished
 from acorn.run.initial_model import begin_weights, load_initial_model
-from acorn.run.resolve import choose_runtime, measure_peak
+from acorn.run.peak import machine_peak
+from acorn.run.resolve import choose_runtime
 from acorn.run.resume import MAY_CHANGE, merge_configs, own_config, with_earlier_choices, with_known_shards
 from acorn.run.start import (
     check_config,
@@ -186,6 +187,8 @@ def _run(
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         model, optimizers, counters = _build(config, run, runtime, origin, shards.tokens("train"), progress)
+        peak = machine_peak(runtime)
+        environment["peak"] = {"flops_per_second": peak.flops, "of": peak.of}
         write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
         write_json(run.environment, environment)
         metrics = stack.enter_context(contextlib.closing(JsonLines(run.metrics)))
@@ -210,6 +213,7 @@ def _run(
             f"{size.parameters:,} parameters; {shards.count('train').tokens:,} training tokens; "
             f"{config.train.batch_size * config.model.block_size:,} tokens a step"
         )
+        progress.note(f'"% of peak" is of {peak}, measured once on this machine.')
         loop = Loop(
             config,
             run,
@@ -221,7 +225,7 @@ def _run(
             tokenizer,
             counters,
             resolved,
-            measure_peak(runtime),
+            peak.flops,
             metrics,
             samples,
             trackers,
