@@ -137,7 +137,7 @@ def build_config(values: Mapping[str, Any], where: str) -> Config:
     raise UsageError(
         f"The config has {count}:\n" + "\n".join(f"  - {fault}" for fault in faults),
         where=where,
-        mend="correct the keys above; docs/config.md lists every key with its meaning",
+        mend="correct the keys above; `acorn config` lists every key with its meaning",
     )
 
 
