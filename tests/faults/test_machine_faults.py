@@ -13,8 +13,8 @@ from command_line import Done
 
 from acorn.checkpoint import training_state
 from acorn.evaluate import harness
+from acorn.kernels.build import c_library, find_compiler
 from acorn.run_folder import RunFolder
-from acorn.runtime.c_library import c_library, find_compiler
 
 
 @pytest.fixture
