@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +49,36 @@ def test_errors_survive_being_copied_between_processes(error: errors.AcornError)
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert again.exit_code == error.exit_code
+
+
+NOT_IN_A_WHEEL = re.compile(
+    r"\b(docs|tests|tools|benchmarks|examples)/|constraints\.txt|CONTRIBUTING|CHANGELOG|Makefile|pyproject\.toml"
+    r"|\bmake (demo|test|install|lint|bench|lock)\b"
+)
+
+
+def shown(source: str, *, docstrings: bool) -> Iterator[str]:
+    """The strings of a module that a user may get to read. The verbs' docstrings are their help texts."""
+    tree = ast.parse(source)
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, kinds)]
+    bare = {id(line.value) for body in bodies for line in body if isinstance(line, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (docstrings or id(node) not in bare):
+            yield node.value
+
+
+def test_messages_and_help_name_no_file_that_an_installed_acorn_lacks() -> None:
+    package = Path(errors.__file__).parent
+    texts = [(path, path.read_text("utf-8")) for path in sorted(package.rglob("*.py"))]
+    found = [
+        f"{path.name}: {text}"
+        for path, source in texts
+        for text in shown(source, docstrings=path.parent.name == "cli")
+        if NOT_IN_A_WHEEL.search(text)
+    ]
+    presets = sorted(package.joinpath("presets").glob("*.toml"))  # their comments are what `acorn presets` prints
+    found += [path.name for path in presets if NOT_IN_A_WHEEL.search(path.read_text("utf-8"))]
+    assert len(texts) > 100
+    assert presets
+    assert found == []

@@ -116,7 +116,7 @@ def with_overrides(config: Config, overrides: str | Sequence[str], command: str)
         raise UsageError(
             "These settings cannot be used here:\n" + "\n".join(f"  - {fault}" for fault in faults),
             where=command,
-            mend=f"it takes {', '.join(acting)}; docs/config.md has their meaning",
+            mend=f"it takes {', '.join(acting)}; `acorn config` has their meaning",
         )
     return build_config(_apply(config.model_dump(), overrides), command)
 
@@ -137,7 +137,7 @@ def build_config(values: Mapping[str, Any], where: str) -> Config:
     raise UsageError(
         f"The config has {count}:\n" + "\n".join(f"  - {fault}" for fault in faults),
         where=where,
-        mend="correct the keys above; docs/config.md lists every key with its meaning",
+        mend="correct the keys above; `acorn config` lists every key with its meaning",
     )
 
 

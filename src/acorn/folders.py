@@ -186,7 +186,10 @@ def verify_folder(path: Path, progress: Progress = QUIET) -> list[str]:
         else:
             faults += _faults_of(file, digest, size)
     progress.end(task)
-    added = sorted(set(_file_names(path)) - set(entries))
+    try:
+        added = sorted(set(_file_names(path)) - set(entries))
+    except OSError as error:  # such as a folder that was removed meanwhile
+        return [*faults, f"{path}: cannot be read ({error.strerror})"]
     faults += [f"{path / name}: was added afterwards ({MANIFEST} does not list it)" for name in added]
     return faults
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from acorn.checkpoint import integrity
 from acorn.checkpoint.integrity import (
     FolderCheck,
     check_read_files,
@@ -163,6 +164,21 @@ def test_all_torn_is_an_error(run: RunFolder) -> None:
     assert caught.value.exit_code == 4
     assert str(run.checkpoint(10)) in caught.value.what
     assert str(run.checkpoint(20)) in caught.value.what
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_checked(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that another process trains is whole, however often it removes its older checkpoints."""
+    real = integrity.verify_folder
+
+    def verify(path: Path) -> list[str]:
+        if path == run.checkpoint(10):
+            shutil.rmtree(path)
+        return real(path)
+
+    monkeypatch.setattr(integrity, "verify_folder", verify)
+    checks = verify_run(run.root)
+    assert [check.folder for check in checks if check.kind == "checkpoint"] == [run.checkpoint(20)]
+    assert all(check.whole for check in checks)
 
 
 def test_no_checkpoint_at_all_is_none(run: RunFolder, tmp_path: Path) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from acorn.checkpoint import load as load_module
+from acorn.checkpoint.integrity import MOST_LOOKS
 from acorn.checkpoint.load import build_model, load
+from acorn.checkpoint.rotation import rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, save_checkpoint
 from acorn.config import Config, ModelConfig
 from acorn.errors import DamageError, InputError, UsageError
-from acorn.files import seal, sha256_of
+from acorn.files import seal, sha256_of, write_sealed_json
 from acorn.model.gpt import GPT
 from acorn.run_folder import RunFolder
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -30,6 +37,17 @@ def is_from(model: GPT, checkpoint: Path) -> bool:
     weights = load_file(checkpoint / "model.safetensors")
     parameters = dict(model.named_parameters())
     return weights.keys() == parameters.keys() and all(torch.equal(weights[name], parameters[name]) for name in weights)
+
+
+class Notes:
+    """A progress that keeps what it is told."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.note = notes.append
+
+    def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None: ...
+
+    def end(self, task: str) -> None: ...
 
 
 def test_a_run_is_its_final_model(run: RunFolder, tokenizer: Tokenizer) -> None:
@@ -96,15 +114,7 @@ def test_a_torn_newest_checkpoint_is_passed_over_and_told(run: RunFolder, checkp
     flip_bit(run.checkpoint(20) / "model.safetensors")
     notes: list[str] = []
 
-    class Progress:
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-        def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None: ...
-
-        def end(self, task: str) -> None: ...
-
-    assert load(run.root, checkpoint, progress=Progress()).step == 10
+    assert load(run.root, checkpoint, progress=Notes(notes)).step == 10
     assert "step 10" in notes[0]
 
 
@@ -141,6 +151,84 @@ def test_all_checkpoints_torn(run: RunFolder) -> None:
 def test_while_the_final_model_is_being_replaced(run: RunFolder) -> None:
     run.final.rename(run.final.with_name("final.old"))
     assert load(run.root).folder == run.final.with_name("final.old")
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], None]) -> None:
+    """Another process makes `change` just before the first call of `function` (module.name)."""
+    module, _, name = function.rpartition(".")
+    real = getattr(importlib.import_module(module), name)
+    changes = [change]
+
+    def changed(*arguments: Any, **options: Any) -> Any:
+        if changes:
+            changes.pop()()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(function, changed)
+
+
+READERS = [
+    "acorn.checkpoint.integrity.verify_folder",
+    "acorn.checkpoint.load.checkpoint_faults",
+    "acorn.checkpoint.load.read_checkpoint",
+    "acorn.checkpoint.training_state.load_tensors",
+    "acorn.checkpoint.tensor_files.load_file",
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("checkpoint", [None, "best"])
+def test_a_run_that_saves_meanwhile_and_keeps_one(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, checkpoint: str | None
+) -> None:
+    shutil.rmtree(run.final)
+    later = shutil.move(run.checkpoint(20), tmp_path / "later")
+
+    def save() -> None:
+        os.replace(later, run.checkpoint(20))
+        write_sealed_json(run.best, {"step": 20, "loss": 0.5})
+        rotate_checkpoints(run, 20, keep=1, also=[20])
+
+    meanwhile(monkeypatch, reader, save)
+    notes: list[str] = []
+    loaded = load(run.root, checkpoint, progress=Notes(notes))
+    assert loaded.step == 20
+    assert is_from(loaded.model, run.checkpoint(20))
+    assert notes == []
+    assert run.checkpoint_steps() == [20]
+
+
+def test_a_final_model_that_is_replaced_meanwhile(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = run.final.with_name("final.old")
+    meanwhile(monkeypatch, "acorn.checkpoint.load.read_model_folder", lambda: os.replace(run.final, old))
+    assert load(run.root).folder == old
+
+
+@pytest.mark.parametrize("reader", READERS[:4])
+def test_a_checkpoint_folder_that_is_removed_meanwhile(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    """It was asked for by its own path: no other one takes its place."""
+    meanwhile(monkeypatch, reader, lambda: rotate_checkpoints(run, 20, keep=1) and None)
+    with pytest.raises(UsageError, match="was removed while it was read") as caught:
+        load(run.checkpoint(10))
+    assert "name the run folder" in caught.value.mend
+
+
+def test_damage_that_stays_is_not_looked_at_for_ever(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes on saving beside a final model that is damaged."""
+    flip_bit(run.final / "model.safetensors")
+    real, looks = load_module.read_model_folder, []
+
+    def read(folder: Path) -> Any:
+        looks.append(folder)
+        (run.checkpoints / f"step-{len(looks):08d}.new").mkdir()
+        return real(folder)
+
+    monkeypatch.setattr(load_module, "read_model_folder", read)
+    with pytest.raises(DamageError, match=r"model\.safetensors"):
+        load(run.root)
+    assert len(looks) == MOST_LOOKS
 
 
 @pytest.mark.parametrize(("checkpoint", "said"), [("15", "10, 20"), ("newest", "last, best"), ("-1", "10, 20")])

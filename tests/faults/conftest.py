@@ -326,7 +326,8 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], An
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes most of a tiny run's time: flushing, measuring the machine, and drawing the curve."""
     from acorn.run import finish, pretrain
+    from acorn.run.peak import Peak
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(pretrain, "measure_peak", lambda runtime: 1e11)
+    monkeypatch.setattr(pretrain, "machine_peak", lambda runtime: Peak(1e11, "nothing"))
     monkeypatch.setattr(finish, "write_loss_picture", lambda root: (root / "loss.png").touch())

@@ -22,7 +22,7 @@ from acorn.kernels.build import Unavailable
 from acorn.report.metrics_log import JsonLines, read_metrics
 from acorn.run import resolve
 from acorn.run_folder import RunFolder
-from acorn.runtime import memory
+from acorn.runtime import control_groups, memory
 from acorn.train import loop as loop_module
 from acorn.train.clock import RunClock
 
@@ -66,16 +66,20 @@ def test_every_wrong_key_of_a_file(acorn, refused, untouched, tmp_path: Path) ->
 
 
 @pytest.mark.fault(26)
-@pytest.mark.parametrize("teller", ["kernel", "container"])
+@pytest.mark.parametrize("teller", ["kernel", "a group above"])
 def test_what_cannot_fit_into_memory(pretrain, refused, monkeypatch, tmp_path: Path, teller: str) -> None:
-    """Fault 26: predicted before the first step, against what the kernel and the container's limit leave."""
-    for name, text in (("MEMINFO", "MemAvailable: 4000000 kB\n"), ("CGROUP_LIMIT", "max\n"), ("CGROUP_USED", "0\n")):
-        path = tmp_path / name
-        path.write_text(text)
-        monkeypatch.setattr(memory, name, path)
-    (tmp_path / "MEMINFO" if teller == "kernel" else tmp_path / "CGROUP_LIMIT").write_text(
-        "MemAvailable: 1300 kB\n" if teller == "kernel" else "1300000\n"
-    )
+    """Fault 26: predicted before the first step, against what the kernel and the control groups leave."""
+    above, proc = tmp_path / "groups" / "user.slice", tmp_path / "self"
+    for folder in (above / "job", proc):
+        folder.mkdir(parents=True)
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {1300 if teller == 'kernel' else 4000000} kB\n")
+    (proc / "cgroup").write_text("0::/user.slice/job\n")
+    (proc / "mountinfo").write_text(f"30 24 0:26 / {tmp_path}/groups rw,nosuid shared:4 - cgroup2 cgroup2 rw\n")
+    for folder, limit in ((above / "job", "max"), (above, "max" if teller == "kernel" else "1300000")):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text("0\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(control_groups, "SELF", proc)
     done = pretrain(tmp_path / "run", "train.batch_size=512", "train.micro_batch_size=512")
     refused(done, 6, "A training step would need about", "GB are there", "train.micro_batch_size = 512 on cpu")
     assert "set train.micro_batch_size=" in done.stderr

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from acorn.kernels import build as module
-from acorn.kernels.build import SOURCES, Unavailable, c_library
+from acorn.kernels.build import SOURCES, Unavailable, c_library, find_compiler, what_to_tell
 
 needs_compiler = pytest.mark.skipif(
     isinstance(c_library("decode"), Unavailable), reason="needs a C compiler with OpenMP"
@@ -22,6 +25,15 @@ needs_compiler = pytest.mark.skipif(
 def knows_float16() -> bool:
     command = [os.environ.get("CC", "cc"), "-x", "c", "-fsyntax-only", "-"]
     return subprocess.run(command, input=b"_Float16 x;", capture_output=True).returncode == 0
+
+
+QUICK = ("-O0", *module.FLAGS[1:])
+"""Most tests here compile, and few of them compute."""
+
+
+@pytest.fixture
+def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLAGS", QUICK)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +48,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     compiler = tmp_path / "cc"
-    compiler.write_text("#!/bin/sh\necho no openmp here >&2; exit 1\n")
+    compiler.write_text("#!/bin/sh\necho In file included from here: >&2; echo error: no openmp here >&2; exit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -44,34 +56,133 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(
     assert isinstance(found, Unavailable)
     assert f"could not compile {', '.join(SOURCES[name])}" in found.reason
     assert "no openmp here" in found.reason
+    assert "\n" not in found.reason
     assert list((tmp_path / "cache" / "acorn").iterdir()) == []
 
 
 def test_without_a_compiler_that_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    assert c_library("training") == Unavailable("no C compiler was found (cc, gcc or clang)")
+    found = c_library("training")
+    assert found == Unavailable("no C compiler was found (install gcc or clang, or name one in the variable CC)")
+    assert what_to_tell([found, found], "Slower") == f"Slower: {found.reason}."
 
 
 @needs_compiler
+@pytest.mark.usefixtures("quick_to_compile")
+def test_a_compiler_may_be_named_with_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CC", f"{shutil.which('cc') or shutil.which('gcc')} -DOF_NO_MEANING")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert find_compiler()[1:] == ["-DOF_NO_MEANING"]  # type: ignore[index]
+    assert not isinstance(c_library("training"), Unavailable)
+    monkeypatch.setenv("CC", "'never closed")
+    assert find_compiler()[1:] == []  # type: ignore[index]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("quick_to_compile")
 def test_it_is_compiled_once_for_a_machine_and_a_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert not isinstance(c_library("decode"), Unavailable)
+    library = c_library("training")
+    assert what_to_tell([library], "Slower") is None
     (path,) = (tmp_path / "acorn").iterdir()
-    assert path.name.startswith("decode-")
-    assert path.suffix == ".so"
+    assert path.name.startswith("training-")
+    assert path.name.endswith(f"-{hashlib.sha256(path.read_bytes()).hexdigest()}.so")
     c_library.cache_clear()
-    compiled = []
-    monkeypatch.setattr(module, "_compile", lambda *arguments: compiled.append(arguments))
-    assert not isinstance(c_library("decode"), Unavailable)
+    compiled: list[tuple[object, ...]] = []
+    monkeypatch.setattr(module, "_compile", lambda *arguments: compiled.append(arguments) or b"no library")
+    assert not isinstance(c_library("training"), Unavailable)
     assert not compiled
     c_library.cache_clear()
-    monkeypatch.setattr(module, "_instructions", lambda: ["another processor"])
-    c_library("decode")
+    monkeypatch.setattr(module, "processor", lambda: ["another processor"])
+    assert isinstance(c_library("training"), Unavailable)
     assert len(compiled) == 1
 
 
 @needs_compiler
+@pytest.mark.usefixtures("quick_to_compile")
+@pytest.mark.parametrize("damage", ["empty", "cut", "one bit", "a folder"])
+def test_a_kept_library_that_is_not_whole_is_compiled_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not isinstance(c_library("training"), Unavailable)
+    (path,) = (tmp_path / "acorn").iterdir()
+    whole = path.read_bytes()
+    path.unlink()  # it is loaded: what this process has mapped must not change
+    if damage == "a folder":
+        path.mkdir()
+    else:
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        path.write_bytes({"empty": b"", "cut": whole[:8192], "one bit": bytes(flipped)}[damage])
+    if damage == "cut":  # in a process of its own: if it were loaded, that would be a crash
+        program = "print(build.c_library('training').swiglu_forward)"
+        program = f"from acorn.kernels import build; build.FLAGS = {QUICK}; {program}"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, (done.returncode, done.stderr)
+    else:
+        c_library.cache_clear()
+        assert not isinstance(c_library("training"), Unavailable)
+    if damage != "a folder":  # which is not acorn's to remove
+        assert path.read_bytes() == whole
+
+
+@needs_compiler
+@pytest.mark.usefixtures("quick_to_compile")
+def test_a_cache_that_cannot_be_written_is_told_and_the_library_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "acorn").write_text("a file in its place, which not even root can write into")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    library = c_library("training")
+    assert not isinstance(library, Unavailable)
+    assert library.swiglu_forward
+    line = str(what_to_tell([library, library], "Slower"))
+    assert line.startswith("Each command compiles acorn's C code anew, since the cache cannot be used (")
+    assert str(tmp_path / "acorn") in line
+    assert "XDG_CACHE_HOME" in line
+    assert list(temporary.iterdir()) == []
+
+
+@needs_compiler
+@pytest.mark.usefixtures("quick_to_compile")
+def test_a_cache_that_must_not_be_run_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a folder mounted noexec: loading fails there. What is kept serves, and is not compiled again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    real = module.CLibrary
+    places: list[Path] = []
+
+    def load(path: str) -> module.CLibrary:
+        places.append(Path(path).parent)
+        if path.startswith(str(tmp_path)):
+            raise OSError("failed to map segment from shared object: Operation not permitted")
+        return real(path)
+
+    assert not isinstance(c_library("training"), Unavailable)
+    c_library.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "CLibrary", load)
+        patch.setattr(module, "_compile", lambda *arguments: pytest.fail("compiled"))
+        library = c_library("training")
+    assert not isinstance(library, Unavailable)
+    assert what_to_tell([library], "Slower") is None  # a copy for each process costs nothing to speak of
+    assert places[0] == tmp_path / "acorn"
+    assert not places[1].exists()
+    c_library.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "CLibrary", lambda path: load(f"{tmp_path}"))  # nor from the temporary one
+        reason = c_library("training")
+    assert isinstance(reason, Unavailable)
+    assert "could not be compiled or loaded (failed to map segment" in reason.reason
+    assert "\n" not in reason.reason
+
+
+@needs_compiler
+@pytest.mark.usefixtures("quick_to_compile")
 def test_headers_in_the_working_directory_are_not_its_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -80,6 +191,7 @@ def test_headers_in_the_working_directory_are_not_its_headers(monkeypatch: pytes
 
 
 @needs_compiler
+@pytest.mark.usefixtures("quick_to_compile")
 def test_a_compiler_of_cplusplus_takes_it_for_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compiler = shutil.which("g++")
     if compiler is None:

@@ -223,13 +223,18 @@ def test_without_a_compiler_pytorch_decodes(bpe: Tokenizer, monkeypatch: pytest.
     monkeypatch.setenv("CC", "")
     with pytest.raises(UsageError, match="no C compiler was found"):
         generate(model, bpe, ["x"], settings, decoder="native")
-    (result,) = generate(model, bpe, ["x"], settings)
+    notes: list[str] = []
+    (result,) = generate(model, bpe, ["x"], settings, note=notes.append)
     assert len(result.new_ids) == 5
+    (line,) = notes
+    assert line.startswith("Generation is slower than it could be: no C compiler was found (install gcc or clang")
+    generate(model, bpe, ["x"], settings, decoder="torch", note=notes.append)  # as asked: nothing to tell
+    assert len(notes) == 1
 
 
 def test_where_it_cannot_compute_pytorch_does(bpe: Tokenizer) -> None:
     model = random_model_of("modern", bpe.vocab_size)
-    assert native_decoder(model, torch.float16) == Unavailable("it does not compute in float16")
+    assert native_decoder(model, torch.float16) == Unavailable("acorn's C code does not compute in float16")
     with torch.device("meta"):
         assert native_decoder(GPT(model.config), torch.float32) == Unavailable("the model is on meta, not on the CPU")
     with torch.autocast("cpu", dtype=torch.float16):
@@ -246,11 +251,13 @@ def test_a_setting_of_the_network_that_it_does_not_know_is_refused(bpe: Tokenize
     model = random_model_of("modern", bpe.vocab_size)
     assert isinstance(native_decoder(model, torch.float32), NativeDecoder)
     model.config = LaterConfig(**model.config.model_dump())
-    assert native_decoder(model, torch.float32) == Unavailable("it does not know model.window")
-    with pytest.raises(UsageError, match=r"it does not know model\.window"):
+    assert native_decoder(model, torch.float32) == Unavailable("acorn's C code does not know model.window")
+    with pytest.raises(UsageError, match=r"does not know model\.window"):
         generate(model, bpe, ["x"], SamplingSettings(max_new_tokens=2), decoder="native")
     model.config = model.config.model_copy(update={"architecture": "mamba"})
-    assert native_decoder(model, torch.float32) == Unavailable("it does not know model.window, model.architecture")
+    assert native_decoder(model, torch.float32) == Unavailable(
+        "acorn's C code does not know model.window, model.architecture"
+    )
 
 
 def test_what_it_knows_are_settings_of_the_network() -> None:

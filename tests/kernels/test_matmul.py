@@ -229,7 +229,7 @@ def test_narrower_vectors_give_the_same(tmp_path: Path) -> None:
         pytest.skip("needs a C compiler")
     place = resources.files("acorn.kernels") / "csrc"
     command = [
-        compiler,
+        *compiler,
         *FLAGS,
         *(str(place / name) for name in SOURCES["fp16"]),
         "-o",

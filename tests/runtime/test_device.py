@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from acorn.errors import UsageError
-from acorn.runtime import memory
 from acorn.runtime.device import Runtime, choose_device, matmul_dtype, runtime_for_inference, usable_cores
 
 
@@ -56,19 +55,3 @@ def test_the_type_of_matmuls_is_autocasts_inside_its_block() -> None:
 
 def test_there_is_a_core() -> None:
     assert usable_cores() >= 1
-
-
-def test_available_memory_is_the_lesser_of_kernel_and_cgroup(monkeypatch, tmp_path) -> None:
-    """Fault 26."""
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    1000 kB\n")
-    (tmp_path / "max").write_text("600000\n")
-    (tmp_path / "current").write_text("100000\n")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP_LIMIT", tmp_path / "max")
-    monkeypatch.setattr(memory, "CGROUP_USED", tmp_path / "current")
-    assert memory.available_memory("cpu") == 500_000
-    (tmp_path / "max").write_text("max\n")
-    assert memory.available_memory("cpu") == 1_024_000
-    (tmp_path / "meminfo").unlink()
-    assert memory.available_memory("cpu") is None
-    assert memory.available_memory("mps") is None

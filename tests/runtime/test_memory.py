@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from acorn.runtime.memory import kept_for_reuse
+from acorn.runtime import control_groups, memory
+from acorn.runtime.memory import available_memory, kept_for_reuse
 
 HAS_GLIBC = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
@@ -39,6 +41,26 @@ def test_freed_memory_is_kept_and_then_given_back() -> None:
     assert first < 64
     assert inside > 192
     assert after < 64
+
+
+def test_available_memory_is_the_least_of_kernel_groups_and_limits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Fault 26."""
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    1000 kB\n")
+    left: dict[str, int | None] = {"groups": None, "limits": None}
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(control_groups, "memory_left", lambda: left["groups"])
+    monkeypatch.setattr(memory, "address_space_left", lambda: left["limits"])
+    assert available_memory("cpu") == 1_024_000
+    left["groups"] = 500_000
+    assert available_memory("cpu") == 500_000
+    left["limits"] = 0
+    assert available_memory("cpu") == 0
+    assert available_memory("mps") is None
+    left |= {"groups": None, "limits": None}
+    (tmp_path / "meminfo").unlink()
+    assert available_memory("cpu") is None
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,9 @@ def stop_at_the_first_step() -> None:
     """Replaces training by a look at what would be trained; and leaves out what only takes time."""
     import torch
 
-    from acorn.run import environment, loop, pretrain
+    from acorn.run import environment, pretrain
+    from acorn.run.peak import Peak
+    from acorn.train import loop
 
     torch.set_num_threads(1)
 
@@ -136,7 +138,7 @@ def stop_at_the_first_step() -> None:
         raise Reached(digest.hexdigest(), self.counters.step)
 
     loop.Loop.train = meaning  # type: ignore[method-assign]
-    pretrain.measure_peak = lambda runtime: 1e9
+    pretrain.machine_peak = lambda runtime: Peak(1e9, "nothing")
     environment._git_revision = lambda: None
 
 

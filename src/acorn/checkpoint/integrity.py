@@ -1,19 +1,23 @@
 """Is what lies in a folder what was written there? Checks of a whole run, and the newest checkpoint to rely on.
 
-Everything here only reads, so that it can look at a run that another process is writing.
+Everything here only reads, so that it can look at a run that another process is writing. That process removes older
+checkpoints and replaces folders, so what is missing or incomplete counts only where nothing changed meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeVar
 
 from acorn.config_files import load_run_config
 from acorn.data import token_shards
 from acorn.data.made_from import shards_folder
-from acorn.errors import DamageError, UsageError
+from acorn.errors import AcornError, DamageError, UsageError
 from acorn.files import is_sealed, read_json, read_sealed_json, sha256_of
 from acorn.folders import readable, verify_folder
 from acorn.progress import QUIET, Progress
@@ -32,6 +36,11 @@ MODEL_FILES = (
 GGUF_FILES = ("*.gguf", "parity.json", "README.md", MANIFEST)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 """Files that make a folder look like a model, whether or not it can be read."""
+
+MOST_LOOKS = 50
+"""Tries to read what another process keeps replacing. Each but the first needs a change in between."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -73,19 +82,64 @@ def verify_run(run: Path) -> list[FolderCheck]:
         faults = model_faults(run) if kind == "model" else gguf_faults(run)
         return [FolderCheck(run, kind, tuple(faults))]
     folder = RunFolder(run)
-    checks = []
-    checks.append(FolderCheck(run, "run", tuple(_own_file_faults(folder))))
+    own = look_again(folder, lambda: _own_file_faults(folder))
     data = _shards_of(folder)
-    if data.is_dir():
-        checks.append(FolderCheck(data, "data", tuple(token_shards.verify(data))))
-    else:
-        checks.append(FolderCheck(data, "data", (f"{data}: is missing",)))
-    for checkpoint in readable_checkpoints(folder).values():
-        checks.append(FolderCheck(checkpoint, "checkpoint", tuple(checkpoint_faults(checkpoint))))
-    final = readable(folder.final)
-    if final.is_dir():
-        checks.append(FolderCheck(final, "model", tuple(model_faults(final))))
-    return checks
+    faults = token_shards.verify(data) if data.is_dir() else [f"{data}: is missing"]
+    checks = [FolderCheck(run, "run", tuple(own)), FolderCheck(data, "data", tuple(faults))]
+    for step in started_checkpoints(folder):
+        checks += _checked(folder.checkpoint(step), "checkpoint", checkpoint_faults)
+    return checks + _checked(folder.final, "model", model_faults)
+
+
+def look_again(run: RunFolder, look: Callable[[], Found]) -> Found:
+    """What `look` finds in a run that another process may be saving into.
+
+    Where it fails, and the run's checkpoints or final model are others than before, it is called again.
+
+    Raises:
+        AcornError, OSError: those of `look`.
+    """
+    for _ in range(MOST_LOOKS - 1):
+        before = _entries(run)
+        try:
+            return look()
+        except (AcornError, OSError):
+            if _entries(run) == before:
+                raise
+    return look()
+
+
+def _checked(path: Path, kind: str, faults_of: Callable[[Path], list[str]]) -> list[FolderCheck]:
+    """The check of the folder that is `path` now; none, if there is none or it was removed meanwhile."""
+    check: list[FolderCheck] = []
+    for _ in range(MOST_LOOKS):
+        folder = readable(path)
+        before = _identity(folder)
+        if before is None:
+            return []
+        faults = faults_of(folder)
+        check = [FolderCheck(folder, kind, tuple(faults))]
+        if not faults or (readable(path) == folder and _identity(folder) == before):
+            break
+    return check
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file or folder from another one of its name; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, 0 if path.is_dir() else found.st_mtime_ns  # a folder's time changes while it is filled
+
+
+def _entries(run: RunFolder) -> dict[str, tuple[int, int] | None]:
+    """The run's checkpoints and final model by name, those half-written or half-replaced too."""
+    paths: list[Path] = []
+    with contextlib.suppress(OSError):
+        paths += [path for path in run.checkpoints.iterdir() if STEP_FOLDER.match(path.name) or path == run.best]
+    paths += [run.final.with_name(run.final.name + ending) for ending in ("", ".new", ".old")]
+    return {path.name: _identity(path) for path in paths}
 
 
 def _own_file_faults(run: RunFolder) -> list[str]:
@@ -124,26 +178,35 @@ def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path 
     Raises:
         DamageError: there are checkpoints, and none is whole.
     """
-    torn: list[str] = []
-    for step, folder in reversed(readable_checkpoints(run).items()):
-        faults = checkpoint_faults(folder)
-        if not faults:
-            if torn:
-                progress.note(f"Going by the checkpoint of step {step}; newer ones are not whole:\n" + "\n".join(torn))
-            return folder
-        torn += [f"  - {fault}" for fault in faults]
-    if torn:
+    for _ in range(MOST_LOOKS):
+        before = _entries(run)
+        folders = readable_checkpoints(run)
+        faults = {}
+        for step in reversed(folders):
+            faults[step] = checkpoint_faults(folders[step])
+            if not faults[step]:
+                break
+        torn = [f"  - {fault}" for found in faults.values() for fault in found]
+        if _entries(run) == before or (faults and not torn):
+            break
+    whole = next((step for step in faults if not faults[step]), None)
+    if whole is None and torn:
         raise DamageError(
             "None of the run's checkpoints is whole:\n" + "\n".join(torn),
             where=str(run.checkpoints),
             mend="restore one of them from a copy, or train anew in another folder",
         )
-    return None
+    if torn:
+        progress.note(f"Going by the checkpoint of step {whole}; newer ones are not whole:\n" + "\n".join(torn))
+    return None if whole is None else folders[whole]
 
 
 def checkpoint_faults(folder: Path) -> list[str]:
     """What is wrong with a checkpoint folder. A file that no checkpoint has is named and nothing is read."""
-    names = _names(folder)
+    try:
+        names = _names(folder)
+    except OSError as error:
+        return [f"{folder}: cannot be read ({error.strerror})"]
     foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in CHECKPOINT_FILES)]
     if foreign:
         return [f"{folder / name}: does not belong into a checkpoint; nothing was read" for name in foreign]

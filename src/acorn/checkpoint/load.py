@@ -13,6 +13,7 @@ from acorn.checkpoint.hub import local_folder
 from acorn.checkpoint.integrity import (
     checkpoint_faults,
     kind_of,
+    look_again,
     newest_whole_checkpoint,
     readable_checkpoints,
 )
@@ -21,7 +22,7 @@ from acorn.checkpoint.model_folder import end_ids, read_model_folder, without_pa
 from acorn.checkpoint.tensor_files import check_layers, check_tensors
 from acorn.checkpoint.training_state import read_checkpoint
 from acorn.config import ModelConfig
-from acorn.errors import DamageError, UsageError
+from acorn.errors import AcornError, DamageError, UsageError
 from acorn.files import read_sealed_json
 from acorn.folders import readable
 from acorn.kernels.choose import inference_ops
@@ -58,7 +59,7 @@ def load(
     *,
     progress: Progress = QUIET,
 ) -> LoadedModel:
-    """Loads the model that `run` stands for.
+    """Loads the model that `run` stands for, also while another process saves into it.
 
     Args:
         run: a run folder (its final model, else its newest whole checkpoint), a checkpoint folder in one, or a
@@ -85,7 +86,27 @@ def load(
             where=f"--checkpoint {checkpoint}",
             mend="name the run folder, or leave --checkpoint out",
         )
-    folder = _chosen(RunFolder(run), checkpoint, progress) if kind == "run" else run
+    if kind == "run":
+        folder = RunFolder(run)
+        return look_again(folder, lambda: _load_folder(_chosen(folder, checkpoint, progress), device, dtype))
+    try:
+        return _load_folder(run, device, dtype)
+    except (AcornError, OSError):
+        if run.exists():
+            raise
+        raise UsageError(
+            f"{run} was removed while it was read: a run keeps only its newest checkpoints.",
+            where=str(run.absolute()),
+            mend="name the run folder, whose newest whole checkpoint is used",
+        ) from None
+
+
+def _load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -> LoadedModel:
+    """The model in a checkpoint or model folder.
+
+    Raises:
+        InputError, DamageError: as `load`.
+    """
     if kind_of(folder) == "model":
         config, weights, tokenizer = read_model_folder(folder)
         step, ends = None, end_ids(folder)

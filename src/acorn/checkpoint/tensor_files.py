@@ -49,11 +49,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         DamageError: it is not there, or not a safetensors file.
         UsageError: the path is not Unicode text, which the library needs.
+        MemoryError: there is no memory to read it into.
     """
     check_unicode(path, "the model's folder")
     try:
         return load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a name that no file can have
+    # ValueError: a name that no file can have. RuntimeError: PyTorch's, which maps the file into memory.
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if f"({errno.ENOMEM})" in str(error):
+            raise MemoryError(str(error)) from error
         raise DamageError(
             f"{path.name} cannot be read as safetensors: {error}",
             where=str(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ from acorn.cli import (
     verify,
 )
 from acorn.cli.usage import Verbs
+from acorn.runtime.address_space import check_address_space
 
 app = typer.Typer(
     name="acorn",
@@ -47,6 +49,10 @@ app.command("presets")(presets.presets)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 
+LIGHT, TRAINING = {"config", "presets", "tokenizer"}, {"demo", "finetune", "plan", "pretrain", "sweep"}
+NUMPY = {"data", "verify"}
+"""Verbs that do without large libraries, that train, that load NumPy alone. Any other one loads PyTorch."""
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -58,6 +64,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def acorn(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -66,3 +73,6 @@ def acorn(
     ] = False,
 ) -> None:
     """Grow a language model from scratch out of your own text."""
+    verb = context.invoked_subcommand
+    if verb not in LIGHT and not {"-h", "--help"} & set(sys.argv):
+        check_address_space("training" if verb in TRAINING else "numpy" if verb in NUMPY else "torch")

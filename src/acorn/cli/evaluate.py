@@ -176,9 +176,17 @@ def _score_tasks(
     from acorn.evaluate.harness import evaluate_tasks
     from acorn.generate.engine import generate
     from acorn.generate.settings import SamplingSettings
+    from acorn.kernels.build import c_library
+    from acorn.kernels.decode import c_code_note
+
+    told = runtime.device != "cpu"
 
     def write(prompts: Any, new_tokens: int, stop: tuple[str, ...], sampling: dict[str, Any]) -> list[list[int]]:
         settings = SamplingSettings(new_tokens, **{"temperature": 1.0, "top_k": 0, "seed": 0, **sampling}, stop=stop)
+        nonlocal told
+        if not told and (line := c_code_note(c_library("decode"))):  # only where a task asks for text
+            progress.note(line)
+        told = True
         with runtime.autocast():
             results = generate(loaded.model, loaded.tokenizer, prompts, settings, end_ids=loaded.end_ids)
         return [result.new_ids for result in results]

@@ -20,8 +20,6 @@ _SPINS = "10000"
 itself): half a millisecond, longer than a step's pauses. Where other programs share the cores, a thread that looks
 keeps a core from the thread that it waits for: beside one of them a step of the demo takes 0.8 of the time with this,
 alone the same."""
-_TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "out of memory")
-"""What PyTorch says where a CPU or a GPU has no more memory. On a CPU the error has no type of its own."""
 
 
 def main() -> None:
@@ -49,6 +47,7 @@ def _main() -> None:
     from acorn.cli.arguments import check_arguments
     from acorn.cli.usage import usage_error
     from acorn.errors import AcornError
+    from acorn.runtime.address_space import is_out_of_memory
 
     try:
         check_arguments(arguments)
@@ -60,10 +59,8 @@ def _main() -> None:
         _leave(f"acorn: {usage_error(error)}", 2)
     except (KeyboardInterrupt, typer.Abort):
         _leave("acorn: stopped.", 130)
-    except MemoryError:
-        _leave(_OUT_OF_MEMORY, 6)
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in _TORCH_OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_out_of_memory(error):
             raise
         _leave(_OUT_OF_MEMORY, 6)
     except ReaderGoneError:

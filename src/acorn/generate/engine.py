@@ -21,7 +21,7 @@ from acorn.generate.sampling import generator_for, next_token
 from acorn.generate.settings import SamplingSettings
 from acorn.generate.streaming import TextStream
 from acorn.kernels.build import Unavailable
-from acorn.kernels.decode import NativeDecoder, native_decoder
+from acorn.kernels.decode import NativeDecoder, c_code_note, native_decoder
 from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
 from acorn.progress import QUIET
@@ -93,7 +93,7 @@ def generate(
             and the cache is kept in bf16.
         on_text: gets (number of the prompt, next piece of its completion) as text becomes certain. The pieces of a
             prompt, joined, are its completion.
-        note: gets what a reader should know: a prompt that was cut, a context that slid.
+        note: gets what a reader should know: a prompt that was cut, a context that slid, why no C code is used.
 
     Raises:
         UsageError: a prompt is too long and `strict` is set, or the native decoder is asked for and not to be had.
@@ -247,13 +247,14 @@ class _Run:
         if decoder == "torch":
             return None
         native = native_decoder(self.model, self.dtype, int8=int8)
-        if not isinstance(native, Unavailable):
-            return native
-        if decoder == "native":
+        if isinstance(native, Unavailable) and decoder == "native":
             raise UsageError(
                 f"The native decoder is not to be had: {native.reason}.", where="--decoder", mend="use auto or torch"
             )
-        return None
+        line = c_code_note(native if isinstance(native, Unavailable) else native.library)
+        if line and self.device.type == "cpu":
+            self.note(line)
+        return None if isinstance(native, Unavailable) else native
 
     def batch(self, sequences: Sequence[_Sequence]) -> None:
         """Continues every sequence to its end."""

@@ -9,7 +9,7 @@ import torch
 
 from acorn.kernels import attention, attention_fp16, block, cross_entropy, linear
 from acorn.kernels.block import InC
-from acorn.kernels.build import TYPES, Unavailable, c_library
+from acorn.kernels.build import TYPES, Unavailable, c_library, what_to_tell
 from acorn.kernels.dropout import dropout
 from acorn.kernels.embedding import embedding
 from acorn.kernels.matmul import fp16_matmul
@@ -63,3 +63,11 @@ def parts_in_c(runtime: Runtime) -> list[str]:
     if runtime.device != "cpu" or isinstance(c_library("training"), Unavailable):
         return []
     return ["loss", "blocks", *(["products", "attention"] if runtime.fp16_products else [])]
+
+
+def c_code_note(runtime: Runtime) -> str | None:
+    """What a user should know about the C code of training steps: why it is not used, or slow to start, if so."""
+    if runtime.device != "cpu":
+        return None
+    names = ("training", "fp16") if runtime.fp16_products else ("training",)
+    return what_to_tell(map(c_library, names), "Steps are slower than they could be")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from acorn.config import ModelConfig
-from acorn.kernels.build import TYPES, Unavailable, c_library
+from acorn.kernels.build import TYPES, Unavailable, c_library, what_to_tell
 from acorn.kernels.prototypes import DecodeBlock, DecodeCache, DecodeModel, DecodeNorm, Weights
 from acorn.model.gpt import GPT
 from acorn.model.int8 import quantize_rows
@@ -61,7 +61,7 @@ class NativeDecoder:
     """
 
     def __init__(self, model: GPT, weight_type: WeightType, library: ctypes.CDLL) -> None:
-        self._library = library
+        self.library = library
         self._weight_type = weight_type
         self._kept: list[Any] = []  # what the C side points to
         config = model.config
@@ -103,11 +103,11 @@ class NativeDecoder:
             cache.keys.size(3),
             cache.position,
         )
-        floats = self._library.decode_workspace_floats(ctypes.byref(self._model), ctypes.byref(kv))
+        floats = self.library.decode_workspace_floats(ctypes.byref(self._model), ctypes.byref(kv))
         if self._workspace.numel() < floats:
             self._workspace = torch.empty(floats)
         logits = torch.empty(batch, self.vocab_size)
-        self._library.decode(
+        self.library.decode(
             ctypes.byref(self._model), ctypes.byref(kv), ids.data_ptr(), self._workspace.data_ptr(), logits.data_ptr()
         )
         cache.advance(1)
@@ -166,12 +166,17 @@ def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> Nat
     if place != "cpu":
         return Unavailable(f"the model is on {place}, not on the CPU")
     if dtype not in TYPES:
-        return Unavailable(f"it does not compute in {str(dtype).removeprefix('torch.')}")
+        return Unavailable(f"acorn's C code does not compute in {str(dtype).removeprefix('torch.')}")
     if unknown := unknown_settings(model.config):
-        return Unavailable(f"it does not know {', '.join(f'model.{name}' for name in unknown)}")
+        return Unavailable(f"acorn's C code does not know {', '.join(f'model.{name}' for name in unknown)}")
     library = c_library("decode")
     weight_type: WeightType = "int8" if int8 else "bf16" if dtype == torch.bfloat16 else "fp32"
     return library if isinstance(library, Unavailable) else NativeDecoder(model, weight_type, library)
+
+
+def c_code_note(library: ctypes.CDLL | Unavailable) -> str | None:
+    """What a user should know about the C code of decoding on a CPU: why it is not used, or slow to start, if so."""
+    return what_to_tell([library], "Generation is slower than it could be")
 
 
 def unknown_settings(config: ModelConfig) -> list[str]:

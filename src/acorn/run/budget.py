@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.errors import ResourceError
@@ -15,6 +13,7 @@ from acorn.files import free_bytes
 from acorn.kernels.attention_fp16 import attention_workspace
 from acorn.kernels.cpu import is_fused
 from acorn.model.sizing import optimizer_bytes, size_of
+from acorn.runtime.address_space import address_space_left, is_out_of_memory
 from acorn.runtime.device import Runtime
 from acorn.train.step_memory import training_memory
 
@@ -82,6 +81,8 @@ def check_memory(config: Config, runtime: Runtime, available: int | None) -> Non
         advice = f"set train.micro_batch_size={smaller} (the same result, in more passes)"
     else:
         advice = "lower model.n_layer, model.n_embd, model.block_size or tokenizer.vocab_size: one sequence is too much"
+    if runtime.device == "cpu" and (left := address_space_left()) is not None and left <= available:
+        advice = f"raise the limit of address space (ulimit -v unlimited), or {advice}"
     raise ResourceError(
         f"A training step would need about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are there.",
         where=f"train.micro_batch_size = {now} on {runtime.device}",
@@ -135,8 +136,3 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
             where=f"train.micro_batch_size = {size} on {config.train.device}",
             mend=f"{advice}lower model.block_size, or leave more memory to this program",
         ) from None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """On a CPU, PyTorch has no type of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

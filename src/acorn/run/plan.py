@@ -13,13 +13,14 @@ from acorn.data.token_shards import DTYPES, dtype_for
 from acorn.errors import ResourceError
 from acorn.model.sizing import optimizer_bytes, size_of
 from acorn.progress import QUIET, Progress
-from acorn.run.budget import COMPILER, LIBRARIES, is_out_of_memory, step_memory
+from acorn.run.budget import COMPILER, LIBRARIES, step_memory
 from acorn.run.calibration import seconds_per_step
 from acorn.run.initial_model import load_initial_model
 from acorn.run.pretrain import resolve
 from acorn.run.start import check_config, check_fits, check_launch, check_length, check_machine, check_name
 from acorn.run.text_estimate import TextEstimate, estimate_text
 from acorn.run_folder import RunFolder
+from acorn.runtime.address_space import is_out_of_memory
 from acorn.runtime.memory import available_memory, resident_memory
 
 

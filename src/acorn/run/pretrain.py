@@ -23,6 +23,7 @@ from acorn.data.token_shards import TokenSequence
 from acorn.errors import UsageError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
+from acorn.kernels.cpu import c_code_note
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.origin import stored_bases, to_stored
@@ -33,7 +34,8 @@ from acorn.run.budget import check_disk, check_memory, expected_seconds, memory_
 from acorn.run.environment import EQUALITY, changed_since, describe_environment
 from acorn.run.finish import finish_run, is_finished
 from acorn.run.initial_model import begin_weights, load_initial_model
-from acorn.run.resolve import choose_runtime, measure_peak
+from acorn.run.peak import machine_peak
+from acorn.run.resolve import choose_runtime
 from acorn.run.resume import MAY_CHANGE, merge_configs, own_config, with_earlier_choices, with_known_shards
 from acorn.run.start import (
     check_config,
@@ -179,10 +181,14 @@ def _run(
     for reason in runtime.reasons:
         if checkpoint is None or "as asked, " in reason:  # a run goes on in its precision where another machine is slow
             progress.note(reason)
+    if line := c_code_note(runtime):
+        progress.note(line)
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         model, optimizers, counters = _build(config, run, runtime, origin, shards.tokens("train"), progress)
+        peak = machine_peak(runtime)
+        environment["peak"] = {"flops_per_second": peak.flops, "of": peak.of}
         write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
         write_json(run.environment, environment)
         metrics = stack.enter_context(contextlib.closing(JsonLines(run.metrics)))
@@ -207,6 +213,7 @@ def _run(
             f"{size.parameters:,} parameters; {shards.count('train').tokens:,} training tokens; "
             f"{config.train.batch_size * config.model.block_size:,} tokens a step"
         )
+        progress.note(f'"% of peak" is of {peak}, measured once on this machine.')
         loop = Loop(
             config,
             run,
@@ -218,7 +225,7 @@ def _run(
             tokenizer,
             counters,
             resolved,
-            measure_peak(runtime),
+            peak.flops,
             metrics,
             samples,
             trackers,

@@ -87,8 +87,8 @@ def speedup_of(precision: Precision, threads: int) -> float:
 
 
 def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
-    """FLOP/s of a large matrix product in the runtime's precision: the machine's peak as it stands now."""
-    n = 2048 if runtime.device == "cpu" else 8192
+    """FLOP/s of the fastest of some large matmuls in the runtime's precision, as the machine is now."""
+    n = peak_size(runtime.device)
     multiply = _product_of(runtime, n)
     best = float("inf")
     multiply()
@@ -96,6 +96,11 @@ def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
     while time.perf_counter() - begin < seconds:
         best = min(best, _seconds_of(runtime.device, multiply))
     return 2 * n**3 / best
+
+
+def peak_size(device: str) -> int:
+    """Rows and columns of the matrices that `measure_peak` multiplies."""
+    return 2048 if device == "cpu" else 8192
 
 
 def _product_of(runtime: Runtime, n: int) -> Callable[[], Tensor]:

@@ -19,6 +19,7 @@ from acorn.folders import readable, remove_folder, settle
 from acorn.report.trackers import check_packages
 from acorn.run.budget import check_disk
 from acorn.run_folder import RunFolder
+from acorn.runtime.address_space import check_address_space
 from acorn.runtime.device import available_devices, check_device, is_available
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -86,6 +87,7 @@ def check_name(run: RunFolder) -> None:
 
 def check_config(config: Config) -> None:
     """Refuses what no run can be made of, before anything is touched."""
+    check_address_space("training", config.train.threads)
     check_length(config)
     if not (config.data.source or config.data.shards):
         raise UsageError(

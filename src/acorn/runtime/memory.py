@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+from acorn.runtime import control_groups
+from acorn.runtime.address_space import address_space_left
+
 MEMINFO = Path("/proc/meminfo")
 STATUS = Path("/proc/self/status")
 
@@ -19,15 +20,15 @@ STATUS = Path("/proc/self/status")
 def available_memory(device: str) -> int | None:
     """Bytes that this process can still take on `device`, or None where the system does not tell.
 
-    On a CPU the lesser of the kernel's estimate (MemAvailable) and what the cgroup leaves: past either the kernel
-    kills the process without a word.
+    On a CPU the least of the kernel's estimate (MemAvailable) and what control groups and `ulimit` leave: past the
+    first two the kernel kills the process without a word, past the third libraries crash.
     """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     if device != "cpu":
         return None
-    limits = [value for value in (_mem_available(), _cgroup_left()) if value is not None]
-    return min(limits) if limits else None
+    limits = (_mem_available(), control_groups.memory_left(), address_space_left())
+    return min((value for value in limits if value is not None), default=None)
 
 
 def resident_memory() -> int:
@@ -46,14 +47,6 @@ def _mem_available() -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(found[0]) * 1024 if found else None
-
-
-def _cgroup_left() -> int | None:
-    try:
-        limit = CGROUP_LIMIT.read_text().strip()
-        return None if limit == "max" else max(0, int(limit) - int(CGROUP_USED.read_text()))
-    except (OSError, ValueError):
-        return None
 
 
 @contextlib.contextmanager

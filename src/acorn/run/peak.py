@@ -1,0 +1,71 @@
+"""The peak of this machine, of which training's speed is a share: measured once, kept, and the same for every run.
+
+Measured anew at each start, one noisy moment doubled a run's share of the peak. It is kept for a processor or GPU, a
+version of PyTorch, a precision and a number of threads, in the machine's cache; without the file it is measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from acorn.errors import AcornError, DamageError
+from acorn.files import read_sealed_json, write_sealed_json
+from acorn.run.resolve import measure_peak, peak_size
+from acorn.runtime.device import Runtime
+from acorn.runtime.machine_cache import cache_folder, processor
+
+ROUND_SECONDS, MOST_ROUNDS, GAINLESS_ROUNDS = 0.3, 10, 2
+"""The fastest matmul counts, so it is waited for until so many rounds brought no more than 1 %."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A rate that is reached here, and of what.
+
+    Attributes:
+        flops: FLOP/s.
+        of: what was measured, in words.
+    """
+
+    flops: float
+    of: str
+
+    def __str__(self) -> str:
+        return f"{self.flops / 1e12:.3g} TFLOP/s ({self.of})"
+
+
+def machine_peak(runtime: Runtime) -> Peak:
+    """The peak that is kept for such a runtime. Where there is none, it is measured for one to three seconds and kept.
+
+    Where the cache cannot be written it is measured for this process alone.
+    """
+    device = torch.cuda.get_device_name() if runtime.device == "cuda" else runtime.device
+    n = peak_size(runtime.device)
+    where = f"{runtime.threads} threads" if runtime.device == "cpu" else device
+    of = f"matmuls of {n:,} x {n:,} in {runtime.precision} on {where}"
+    key = (processor(), device, torch.__version__, runtime.precision, runtime.fp16_products, runtime.threads, n)
+    name = f"peak-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
+    with contextlib.suppress(OSError, RuntimeError, DamageError):  # none is kept, or not as it was written
+        flops = read_sealed_json(cache_folder() / name).get("flops")
+        if isinstance(flops, float) and flops > 0:
+            return Peak(flops, of)
+    peak = Peak(_measured(runtime), of)
+    with contextlib.suppress(OSError, RuntimeError, AcornError):
+        write_sealed_json(cache_folder() / name, {"flops": peak.flops, "of": of, "torch": torch.__version__})
+    return peak
+
+
+def _measured(runtime: Runtime) -> float:
+    """FLOP/s of the fastest matmul."""
+    best, gainless = 0.0, 0
+    for _ in range(MOST_ROUNDS):
+        flops = measure_peak(runtime, ROUND_SECONDS)
+        gainless = gainless + 1 if flops < 1.01 * best else 0
+        best = max(best, flops)
+        if gainless == GAINLESS_ROUNDS:
+            break
+    return best

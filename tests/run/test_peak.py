@@ -1,0 +1,81 @@
+"""The peak is measured once and kept: a noisy moment later changes no figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acorn.run import peak as module
+from acorn.run.peak import machine_peak
+from acorn.runtime.device import Runtime
+
+RUNTIME = Runtime("cpu", "fp32", False, 2, True)
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
+    """What successive measurements give, in FLOP/s; one for which there is none left fails."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    values: list[float] = []
+
+    def measure(runtime: Runtime, seconds: float) -> float:
+        return values.pop(0)
+
+    monkeypatch.setattr(module, "measure_peak", measure)
+    return values
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Path]:
+    return tmp_path / "acorn"
+
+
+def test_it_is_measured_until_it_rises_no_more_and_then_kept(rates: list[float], kept: Path) -> None:
+    rates += [0.8e11, 1.1e11, 1.105e11, 0.5e11]
+    peak = machine_peak(RUNTIME)
+    assert peak.flops == 1.105e11
+    assert rates == []
+    assert str(peak) == "0.111 TFLOP/s (matmuls of 2,048 x 2,048 in fp32 on 2 threads)"
+    rates += [0.3e11, 0.3e11, 0.3e11]  # a noisy moment
+    assert machine_peak(RUNTIME) == peak
+    assert len(rates) == 3
+    (file,) = kept.iterdir()
+    assert json.loads(file.read_text())["flops"] == 1.105e11
+
+
+@pytest.mark.parametrize("other", ["threads", "precision", "torch", "processor"])
+def test_each_way_to_compute_has_its_own(rates: list[float], monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    rates += [1e11] * 3
+    machine_peak(RUNTIME)
+    rates += [2e11] * 3
+    runtime = RUNTIME
+    if other == "threads":
+        runtime = Runtime("cpu", "fp32", False, 1, True)
+    elif other == "precision":
+        runtime = Runtime("cpu", "bf16", False, 2, True)
+    elif other == "torch":
+        monkeypatch.setattr(module.torch, "__version__", "99.0")
+    else:
+        monkeypatch.setattr(module, "processor", lambda: ["another one"])
+    assert machine_peak(runtime).flops == 2e11
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"flops": 3e15}', '{"flops": "fast"}'])
+def test_a_file_that_is_not_as_it_was_written_is_made_again(rates: list[float], kept: Path, content: str) -> None:
+    rates += [1e11] * 3
+    machine_peak(RUNTIME)
+    (file,) = kept.iterdir()
+    whole = file.read_text()
+    file.write_text(content)
+    rates += [1e11] * 3
+    assert machine_peak(RUNTIME).flops == 1e11
+    assert file.read_text() == whole
+
+
+def test_without_a_place_to_keep_it_it_is_measured_each_time(rates: list[float], kept: Path) -> None:
+    kept.write_text("a file in the folder's place")
+    rates += [1e11] * 3 + [2e11] * 3
+    assert [machine_peak(RUNTIME).flops for _ in range(2)] == [1e11, 2e11]
