@@ -17,7 +17,7 @@ from acorn.checkpoint.load import load
 from acorn.data.token_shards import TokenShards
 from acorn.evaluate.validation import evaluate_split
 from acorn.report.metrics_log import read_metrics
-from acorn.runtime.device import runtime_for_inference
+from acorn.runtime.choose import runtime_for_inference
 
 LOOP = Path(__file__).resolve().parents[2] / "examples" / "own_loop.py"
 SETTINGS = [

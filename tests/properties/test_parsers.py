@@ -39,7 +39,7 @@ from acorn.report.html import write_report
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.report.run_facts import read_run
 from acorn.run_folder import MANIFEST, RunFolder
-from acorn.runtime.device import runtime_for_inference
+from acorn.runtime.choose import runtime_for_inference
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train

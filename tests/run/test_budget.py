@@ -1,4 +1,4 @@
-"""Passes are as large as fits, and a step takes the memory that is planned."""
+"""A step takes the memory that is planned, and says what to lower where that runs out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from acorn.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from acorn.errors import ResourceError
 from acorn.kernels.cpu import is_fused
 from acorn.run import budget
-from acorn.run.resolve import choose_runtime
 from acorn.runtime.device import Runtime
 from acorn.train.network import build_network
 
@@ -118,23 +117,6 @@ def test_a_pass_of_one_sequence_takes_what_is_planned() -> None:
     """0.9 times what is planned; with rooms to pack in that glibc does not give out again it was 1.2 to 1.3 times."""
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     assert 0.7 < float(done.stdout) < 1.05
-
-
-def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
-    model = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
-    config = Config(model=model, train=TrainConfig(device="cpu", precision="fp32", batch_size=12))
-    runtime = choose_runtime(config.train)
-    needs = {n: budget.step_memory(config, runtime, n) for n in (1, 2, 3, 4, 6, 12)}
-    assert sorted(needs.values()) == list(needs.values())
-    assert budget.micro_batch_size_of(config, runtime, None) == 12
-    assert budget.micro_batch_size_of(config, runtime, int(needs[6] / budget.SAFE_SHARE) + 1) == 6
-    assert budget.micro_batch_size_of(config, runtime, 1) == 1
-
-
-@pytest.mark.parametrize(("asked", "given"), [(5, 5), (13, 12)])
-def test_a_pass_as_asked_for_is_never_more_than_the_batch(asked: int, given: int) -> None:
-    config = Config(train=TrainConfig(device="cpu", precision="fp32", batch_size=12, micro_batch_size=asked))
-    assert budget.micro_batch_size_of(config, choose_runtime(config.train), 1) == given
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from acorn.run.initial_model import with_network
 from acorn.run.plan import plan_run
 from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
-from acorn.runtime.device import runtime_for_inference
+from acorn.runtime.choose import runtime_for_inference
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train import loop

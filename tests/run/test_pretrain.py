@@ -334,7 +334,7 @@ def test_too_little_text(tmp_path: Path, run_tiny) -> None:
 
 def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_tiny, monkeypatch) -> None:
     """Faults 26 and 29."""
-    monkeypatch.setattr(pretrain_module, "available_memory", lambda device: 100_000)
+    monkeypatch.setattr("acorn.run.resolve.available_memory", lambda device: 100_000)
     with pytest.raises(ResourceError, match=r"A training step would need .* memory") as caught:
         run_tiny(tmp_path / "memory", "train.micro_batch_size=4")
     assert "train.micro_batch_size=" in str(caught.value) or "lower model.n_layer" in str(caught.value)
@@ -503,12 +503,12 @@ def test_shards_of_other_text_are_never_trained_on(tmp_path: Path, run_tiny, tex
 
 def test_choices_made_before_the_first_checkpoint_stay(tmp_path: Path, run_tiny, monkeypatch) -> None:
     """Killed before it, and started again where memory is short: another micro-batch would give other bits."""
-    monkeypatch.setattr(pretrain_module, "available_memory", lambda device: 1 << 40)
+    monkeypatch.setattr("acorn.run.resolve.available_memory", lambda device: 1 << 40)
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_module.Loop, "train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(tmp_path / "run")
-    monkeypatch.setattr("acorn.run.budget.SAFE_SHARE", 0.0)  # a choice made now would be 1
+    monkeypatch.setattr("acorn.run.resolve.SAFE_SHARE", 0.0)  # a choice made now would be 1
     run_tiny(tmp_path / "run", resume=True)
     assert load_run_config(tmp_path / "run" / "config.toml").train.micro_batch_size == 4
 

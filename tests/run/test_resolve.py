@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from cpus import needs_fp16
 
-from acorn.config import TrainConfig
+from acorn.config import Config, ModelConfig, TrainConfig
+from acorn.config_files import flatten, load_config
 from acorn.kernels.build import Unavailable
 from acorn.run import resolve as choosing
-from acorn.run.resolve import choose_runtime, measure_peak
-from acorn.runtime.device import Precision, Runtime, runtime_for_inference
+from acorn.run.budget import step_memory
+from acorn.run.resolve import (
+    UNDECIDED,
+    choose_micro_batch_size,
+    choose_runtime,
+    measure_peak,
+    open_again,
+    resolve,
+    with_choices_of,
+)
+from acorn.runtime.choose import runtime_for_inference
+from acorn.runtime.device import Choice, Precision, Runtime
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def choice_of(runtime: Runtime, setting: str) -> Choice[object]:
+    return next(choice for choice in runtime.choices if choice.setting == setting)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +66,9 @@ def test_a_cpu_multiplies_in_what_it_is_faster_at(
     monkeypatch.setattr(choosing, "speedup_of", lambda precision, threads: speedups[precision])
     runtime = choose_runtime(TrainConfig())
     assert (runtime.device, runtime.precision) == ("cpu", precision)
-    assert any(told.startswith(f"precision {precision}: {reason}") for told in runtime.reasons)
+    told = choice_of(runtime, "precision")
+    assert not told.asked
+    assert str(told).startswith(f"precision {precision}: {reason}")
     assert runtime.fp16_products == (precision == "fp16")
     assert runtime.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
     # A command that only reads a model computes in fp32 on a CPU whatever the hardware.
@@ -65,7 +84,9 @@ def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | 
     own = library is None and not compiled
     assert (runtime.precision, runtime.fp16_products) == ("fp16", own)
     assert runtime.dtype == (torch.float32 if own else torch.float16)
-    told = next(reason for reason in runtime.reasons if reason.startswith("precision "))
+    choice = choice_of(runtime, "precision")
+    told = str(choice)
+    assert choice.has_remark == (not own)
     if own:
         assert told == "precision fp16: as asked"
     else:
@@ -106,6 +127,47 @@ def test_compiling_must_be_earned_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_a_cpu_only_what_is_asked_to_be_is_compiled(no_gpu) -> None:
     assert not choose_runtime(TrainConfig(), expected_seconds=1e6).compile
     assert choose_runtime(TrainConfig(compile=True), expected_seconds=1).compile
+
+
+def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
+    model = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
+    config = Config(model=model, train=TrainConfig(device="cpu", precision="fp32", batch_size=12))
+    runtime = choose_runtime(config.train)
+    needs = {n: step_memory(config, runtime, n) for n in (1, 2, 3, 4, 6, 12)}
+    assert sorted(needs.values()) == list(needs.values())
+    assert choose_micro_batch_size(config, runtime, None) == 12
+    assert choose_micro_batch_size(config, runtime, int(needs[6] / choosing.SAFE_SHARE) + 1) == 6
+    assert choose_micro_batch_size(config, runtime, 1) == 1
+
+
+@pytest.mark.parametrize(("asked", "given"), [(5, 5), (13, 12)])
+def test_a_pass_as_asked_for_is_never_more_than_the_batch(asked: int, given: int) -> None:
+    config = Config(train=TrainConfig(device="cpu", precision="fp32", batch_size=12, micro_batch_size=asked))
+    assert choose_micro_batch_size(config, choose_runtime(config.train), 1) == given
+
+
+def test_nothing_stays_open(no_gpu, tmp_path: Path) -> None:
+    """Every value that may leave a choice open is another one afterwards, and stays so when it is resolved again."""
+    config = Config(model=ModelConfig(n_layer=1, n_embd=16, block_size=8), train=TrainConfig(steps=1, threads=3))
+    resolved, runtime = resolve(config, tmp_path / "run", 300, None)
+    values = flatten(resolved)
+    assert {key for key, open_value in UNDECIDED.items() if values[key] == open_value} == set()
+    assert values["train.init"] != "auto"
+    for key in ("device", "precision", "compile", "threads"):
+        assert choice_of(runtime, key).value == values[f"train.{key}"] == getattr(runtime, key)
+    assert [choice.asked for choice in runtime.choices] == [False, False, False, True]
+    again, runtime = resolve(resolved, tmp_path / "run", 300, None)
+    assert again == resolved
+    assert all(choice.asked for choice in runtime.choices)
+
+
+def test_choices_that_were_made_stay_where_they_are_left_open() -> None:
+    earlier = Config(train=TrainConfig(device="cpu", precision="bf16", threads=2, steps=7))
+    asked = Config(train=TrainConfig(precision="fp32", steps=9))
+    kept = with_choices_of(earlier, asked).train
+    assert (kept.device, kept.precision, kept.threads, kept.steps) == ("cpu", "fp32", 2, 9)
+    opened = load_config("demo", ["train.threads=2", "train.precision=bf16", *open_again("train.threads")]).train
+    assert (opened.threads, opened.precision) == (0, "bf16")
 
 
 def test_peak_is_that_of_a_machine() -> None:

@@ -10,7 +10,8 @@ from acorn.config import Config
 from acorn.config_files import load_config, with_values
 from acorn.data.made_from import MadeFrom, prepared_shards, write_made_from
 from acorn.errors import UsageError
-from acorn.run.resume import UNDECIDED, merge_configs, with_known_shards
+from acorn.run.resolve import UNDECIDED
+from acorn.run.resume import merge_configs, with_known_shards
 from acorn.run_folder import RunFolder
 
 RESOLVED = {

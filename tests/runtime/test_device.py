@@ -1,26 +1,26 @@
-"""The runtime as a value, and the one of commands that only read a model."""
+"""The runtime as a value, and how its choices read."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from acorn.errors import UsageError
-from acorn.runtime.device import Runtime, choose_device, matmul_dtype, runtime_for_inference, usable_cores
+from acorn.runtime.device import Choice, Runtime, matmul_dtype, usable_cores
 
 
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-
-
-def test_what_is_not_there_is_refused(no_gpu) -> None:
-    with pytest.raises(UsageError, match="cuda is not available") as caught:
-        choose_device("cuda")
-    assert "cpu" in caught.value.mend
-    with pytest.raises(UsageError, match="'tpu' is not known"):
-        runtime_for_inference("tpu", "auto")
+@pytest.mark.parametrize(
+    ("choice", "line", "has_remark"),
+    [
+        (Choice("device", "cpu", False, "no GPU found"), "device cpu: no GPU found", False),
+        (Choice("device", "cuda", True), "device cuda: as asked", False),
+        (Choice("precision", "bf16", True, "though it is slow"), "precision bf16: as asked, though it is slow", True),
+        (Choice("compile", False, False, "not on this device"), "compile off: not on this device", False),
+        (Choice("compile", True, True), "compile on: as asked", False),
+        (Choice("threads", 1, True), "threads 1: as asked", False),
+    ],
+)
+def test_a_choice_reads_as_a_line(choice: Choice[object], line: str, has_remark: bool) -> None:
+    assert (str(choice), choice.has_remark) == (line, has_remark)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

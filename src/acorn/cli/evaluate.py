@@ -59,7 +59,7 @@ def evaluate(
     from acorn.evaluate.validation import evaluate_documents, evaluate_split
     from acorn.model.int8 import round_to_int8
     from acorn.report.terminal import TaskProgress
-    from acorn.runtime.device import runtime_for_inference
+    from acorn.runtime.choose import runtime_for_inference
     from acorn.text.splits import TextSplits
 
     runtime = runtime_for_inference(device, precision)

@@ -68,7 +68,7 @@ def generate(
     from acorn.generate.engine import generate as generate_text
     from acorn.model.int8 import round_to_int8
     from acorn.report.terminal import TaskProgress
-    from acorn.runtime.device import runtime_for_inference
+    from acorn.runtime.choose import runtime_for_inference
 
     settings = SamplingSettings(
         max_new_tokens,

@@ -20,21 +20,6 @@ from acorn.train.step_memory import training_memory
 LIBRARIES, COMPILER = 20 * 2**20, 130 * 2**20
 """Bytes of what PyTorch loads and sets up in its first step, and of its compiler."""
 
-SAFE_SHARE = 0.8
-"""Share of the free memory that a step may take where its size is chosen. Measured, steps took up to 25 % more than
-`training_memory` tells (docs/lab-notebook.md), those of one layer; the rest of the program is small beside it."""
-
-SLOWEST_SENSIBLE = 50e9
-"""FLOP/s of fp32 on two modest cores, to tell a run of seconds from one of hours before anything is measured."""
-
-
-def expected_seconds(config: Config) -> float:
-    """Roughly how long the run will be: the minutes given, or its FLOPs on a modest CPU."""
-    if config.train.minutes:
-        return 60 * config.train.minutes
-    tokens = config.train.steps * config.train.batch_size * config.model.block_size
-    return tokens * size_of(config.model).flops_per_token / SLOWEST_SENSIBLE
-
 
 def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
     """Bytes that a step of `config`, with its vocabulary's size, needs at its peak on `runtime`."""
@@ -49,21 +34,6 @@ def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
         is_fused(runtime),
         fp16_products=runtime.fp16_products,
     )
-
-
-def micro_batch_size_of(config: Config, runtime: Runtime, available: int | None) -> int:
-    """Sequences of a pass: as set, the batch at the most; else the batch's largest divisor whose step fits.
-
-    Args:
-        available: bytes of free memory; None: not known.
-    """
-    train = config.train
-    if train.micro_batch_size:
-        return min(train.micro_batch_size, train.batch_size)
-    if available is None:
-        return train.batch_size
-    divisors = (n for n in range(train.batch_size, 0, -1) if train.batch_size % n == 0)
-    return next((n for n in divisors if step_memory(config, runtime, n) <= SAFE_SHARE * available), 1)
 
 
 def check_memory(config: Config, runtime: Runtime, available: int | None) -> None:

@@ -51,7 +51,7 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "precision": runtime.precision,
         "compile": runtime.compile,
         "native": ", ".join(parts_in_c(runtime)) or "nothing",  # what of a step is computed by acorn's own C files
-        "choices": list(runtime.reasons),
+        "choices": [str(choice) for choice in runtime.choices],
         "world_size": 1,
         "strategy": "single",
         "git_revision": _git_revision(),

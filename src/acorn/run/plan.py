@@ -16,7 +16,7 @@ from acorn.progress import QUIET, Progress
 from acorn.run.budget import COMPILER, LIBRARIES, step_memory
 from acorn.run.calibration import seconds_per_step
 from acorn.run.initial_model import load_initial_model
-from acorn.run.pretrain import resolve
+from acorn.run.resolve import resolve
 from acorn.run.start import check_config, check_fits, check_launch, check_length, check_machine, check_name
 from acorn.run.text_estimate import TextEstimate, estimate_text
 from acorn.run_folder import RunFolder

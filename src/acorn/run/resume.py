@@ -1,20 +1,25 @@
-"""The config that a run goes on with: what may change, what may not, and which earlier choices stay."""
+"""What a run resumes with: what may change, what may not, which earlier choices stay, and what ends bit-equality."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from acorn.checkpoint.training_state import Checkpoint, Counters
 from acorn.config import Config
 from acorn.config_files import differences, flatten, load_run_config, with_values
 from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import sha256_of
 from acorn.progress import Progress
+from acorn.run.environment import changed_since
 from acorn.run.initial_model import with_network
+from acorn.run.resolve import open_again, with_choices_of
 from acorn.run_folder import CONFIG, MANIFEST, RunFolder
 from acorn.runtime.device import is_available
+from acorn.train.schedule import rate_factor
 
 MAY_CHANGE = frozenset(
     {
@@ -37,17 +42,6 @@ FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init")
 """Keys, or beginnings of keys, that no run can change: shards, first weights, shapes and optimizer's state are made."""
 
 STILL_FREE = frozenset({"data.shuffle_group", "model.dropout"})
-
-UNDECIDED: dict[str, object] = {
-    "train.device": "auto",
-    "train.precision": "auto",
-    "train.compile": "auto",
-    "train.micro_batch_size": 0,
-    "train.threads": 0,
-    "parallel.strategy": "auto",
-    "model.vocab_size": 0,
-}
-"""Values that leave a choice open; a run that goes on keeps the choice it made."""
 
 
 def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
@@ -79,8 +73,7 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
     if stored.train.init_from and asked.train.init_from == stored.train.init_from:
         asked = with_network(asked, stored.model)  # which the command line need not repeat
     asked = with_values(asked, {"train.init": asked.chosen_init})
-    kept = {key: flatten(stored)[key] for key, value in UNDECIDED.items() if flatten(asked)[key] == value}
-    found = differences(stored, with_values(asked, kept))
+    found = differences(stored, with_choices_of(stored, asked))
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}
     if refused:
         free = [f"--allow-change {key}" for key in refused if not key.startswith(FIXED) or key in STILL_FREE]
@@ -114,15 +107,10 @@ def own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]
         return load_run_config(checkpoint / CONFIG, overrides)
     if checkpoint is not None:
         return load_run_config(run.config, overrides)
-    config = load_run_config(run.config, [_open("model.vocab_size"), *overrides])
+    config = load_run_config(run.config, [*open_again("model.vocab_size"), *overrides])
     if is_available(config.train.device):
         return config
-    return load_run_config(run.config, [*map(_open, UNDECIDED), *overrides])
-
-
-def _open(key: str) -> str:
-    """The override that leaves the choice of `key` open."""
-    return f"{key}={UNDECIDED[key]}"
+    return load_run_config(run.config, [*open_again(), *overrides])
 
 
 def with_known_shards(config: Config, stored: Config, run: RunFolder) -> Config:
@@ -155,3 +143,59 @@ def with_earlier_choices(config: Config, run: RunFolder, progress: Progress) -> 
         )
         return config
     return with_values(merged, {"model.vocab_size": config.model.vocab_size})  # the text may be another one by now
+
+
+def check_steps_left(config: Config, counters: Counters) -> None:
+    """Refuses a length that the run has passed already.
+
+    Raises:
+        UsageError: `train.steps` is below the step of the checkpoint.
+    """
+    if 0 < config.train.steps < counters.step:
+        raise UsageError(
+            f"The run is at step {counters.step:,} already; {config.train.steps:,} steps are behind it.",
+            where="train.steps",
+            mend="name more steps, or leave train.steps out",
+        )
+
+
+def note_changes(changed: dict[str, str], counters: Counters, progress: Progress) -> None:
+    """Says what a run resumes with that it did not start with: what `merge_configs` found changed."""
+    for key, change in changed.items():
+        progress.note(f"changed on resume: {key}: {change}")
+        if key not in MAY_CHANGE:
+            progress.note(f"No longer bit-equal to an undisturbed run: {key} was changed.")
+            counters.undisturbed = False
+
+
+def note_inequality(
+    config: Config, checkpoint: Checkpoint | None, environment: dict[str, Any], counters: Counters, progress: Progress
+) -> None:
+    """Says what keeps the run from being bit-equal to an undisturbed one, if anything does."""
+    if config.train.minutes:
+        progress.note("The schedule follows the clock: this run does not repeat bit for bit. train.steps would.")
+    if checkpoint is None:
+        return
+    train = config.train
+    progress.note(
+        f"Going on from step {counters.step:,} ({checkpoint.path}) as the run was started: device {train.device}, "
+        f"precision {train.precision}, compile {'on' if train.compile else 'off'}, threads {train.threads}."
+    )
+    for change in changed_since(checkpoint.resolved, environment):
+        progress.note(f"No longer bit-equal to an undisturbed run: {change}.")
+        counters.undisturbed = False
+    if config.train.steps != counters.schedule_steps and config.schedule.name != "constant":
+        old, new = (_factor_at(config, counters, steps) for steps in (counters.schedule_steps, config.train.steps))
+        progress.note(
+            f"The schedule is computed for {config.train.steps:,} steps from now on: at step {counters.step:,} the "
+            f"rate goes from {old:.3f} to {new:.3f} of its peak. The run is no longer equal to an undisturbed one."
+        )
+        counters.undisturbed = False
+    counters.schedule_steps = config.train.steps
+
+
+def _factor_at(config: Config, counters: Counters, steps: int) -> float:
+    """Share of the peak rate where the run stands, in a run of `steps` steps (0: by the clock)."""
+    if steps:
+        return rate_factor(config.schedule, min(1.0, counters.step / steps), 1 / steps)
+    return rate_factor(config.schedule, min(1.0, counters.seconds / (60 * config.train.minutes or 1)), 0.0)

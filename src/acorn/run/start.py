@@ -20,7 +20,8 @@ from acorn.report.trackers import check_packages
 from acorn.run.budget import check_disk
 from acorn.run_folder import RunFolder
 from acorn.runtime.address_space import check_address_space
-from acorn.runtime.device import available_devices, check_device, is_available
+from acorn.runtime.choose import check_device
+from acorn.runtime.device import available_devices, is_available
 from acorn.tokenizer.tokenizer import Tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Device, precision, threads and compilation as one value, which is chosen once and passed on."""
+"""How acorn computes here, as one value that is chosen once and passed on; and what the hardware has."""
 
 from __future__ import annotations
 
@@ -6,14 +6,39 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 
-from acorn.errors import UsageError
 from acorn.runtime.memory import kept_for_reuse
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Value = TypeVar("Value", covariant=True)
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Value]):
+    """What one setting of a runtime came to, and why. As text it is a line for the terminal and environment.json.
+
+    Attributes:
+        asked: the setting was given; otherwise it was left to acorn.
+        reason: why acorn chose this value; of one that was given, what its user should know of it, if anything.
+    """
+
+    setting: str
+    value: Value
+    asked: bool
+    reason: str = ""
+
+    @property
+    def has_remark(self) -> bool:
+        """Whether it was given, and is worth a word all the same."""
+        return self.asked and bool(self.reason)
+
+    def __str__(self) -> str:
+        value = ("off", "on")[self.value] if isinstance(self.value, bool) else self.value
+        reasons = ("as asked", self.reason) if self.asked else (self.reason,)
+        return f"{self.setting} {value}: {', '.join(filter(None, reasons))}"
 
 
 @dataclass(frozen=True)
@@ -25,7 +50,7 @@ class Runtime:
     compile: bool
     threads: int
     deterministic: bool
-    reasons: tuple[str, ...] = ()
+    choices: tuple[Choice[object], ...] = ()
     fp16_products: bool = False
     """On a CPU: only matmuls are in fp16, of tensors that stay in fp32 (kernels/matmul.py); the network is built so."""
 
@@ -70,27 +95,6 @@ class Runtime:
             torch.set_deterministic_debug_mode(mode)
 
 
-def runtime_for_inference(device: str, precision: str) -> Runtime:
-    """The runtime of a command that only reads a model: fp32 on a CPU unless asked otherwise, never compiled.
-
-    Args:
-        precision: `int8` is about weights, which the command rounds; it computes as with `auto`.
-
-    Raises:
-        UsageError: the device or precision is not to be had here, or unknown.
-    """
-    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", "fp32", "bf16", "fp16", "int8")
-    for option, value, known in (("--device", device, devices), ("--precision", precision, precisions)):
-        if value not in known:
-            raise UsageError(f"{value!r} is not known.", where=option, mend=f"choose one of {', '.join(known)}")
-    chosen, device_reason = choose_device(device)
-    wanted = "auto" if precision == "int8" else precision
-    if wanted == "auto" and chosen == "cpu":
-        wanted = "fp32"
-    kind, precision_reason = choose_precision(chosen, wanted, "only training has products of its own")
-    return Runtime(chosen, kind, False, usable_cores(), True, (device_reason, precision_reason))
-
-
 def available_devices() -> list[str]:
     """Names of the devices that PyTorch finds here."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -100,15 +104,6 @@ def available_devices() -> list[str]:
 def is_available(device: str) -> bool:
     """Whether a run can have `device` here; `auto` always."""
     return device == "auto" or device in available_devices()
-
-
-def check_device(device: str) -> None:
-    """Refuses a device that is not there, before anything is measured.
-
-    Raises:
-        UsageError: the others are named.
-    """
-    choose_device(device)
 
 
 def usable_cores() -> int:
@@ -131,43 +126,3 @@ def multiplies_bf16(device: str) -> bool:
 def matmul_dtype(device: str, own: torch.dtype) -> torch.dtype:
     """The type that matmuls have on a device of this kind: autocast's inside its block, else that of the tensors."""
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own
-
-
-def choose_device(wanted: str) -> tuple[str, str]:
-    """The device that `wanted` or `auto` comes to, and why.
-
-    Raises:
-        UsageError: it is not to be had here.
-    """
-    there = available_devices()
-    if wanted != "auto":
-        if wanted not in there:
-            raise UsageError(
-                f"The device {wanted} is not available here.",
-                where="train.device",
-                mend=f"choose one of {', '.join(there)}, or auto",
-            )
-        return wanted, "as asked"
-    if "cuda" in there:
-        return "cuda", torch.cuda.get_device_name()
-    return ("mps", "Apple GPU") if "mps" in there else ("cpu", "no GPU found")
-
-
-def choose_precision(device: str, wanted: str, lacking: str | None) -> tuple[Precision, str]:
-    """The precision that is asked for, or that `auto` comes to on a GPU, and why.
-
-    Args:
-        lacking: why fp16 products of fp32 tensors are not to be had; None: they are.
-    """
-    has_bf16 = multiplies_bf16(device)
-    if wanted == "auto":
-        if has_bf16:
-            return "bf16", "the hardware multiplies it"
-        if device == "cuda":
-            return "fp16", "this GPU has no bf16 products"
-        return "fp32", "no bf16 products in this hardware"
-    if wanted == "bf16" and not has_bf16:
-        return "bf16", "as asked, though this hardware only emulates it: expect it to be slow"
-    if wanted == "fp16" and device == "cpu" and lacking:
-        return "fp16", f"as asked, and PyTorch's own, which is no faster than fp32 on a CPU: {lacking}"
-    return wanted, "as asked"  # type: ignore[return-value]

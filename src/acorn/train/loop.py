@@ -32,7 +32,7 @@ from acorn.train.optimizer import Optimizer, set_rates
 from acorn.train.parallel import uncompiled
 from acorn.train.passes import training_pass
 from acorn.train.saving import Saver, go_back, standing, tidy, weights_are_finite
-from acorn.train.schedule import context_at, rate_factor
+from acorn.train.schedule import context_at, is_done, rate_factor
 from acorn.train.step import StepResult, train_step
 from acorn.train.stop import StopAsked, StopRequest, UntilStopped
 from acorn.train.watcher import Watcher
@@ -158,10 +158,7 @@ class Loop:
 
     def is_done(self) -> bool:
         """Whether the steps or the minutes of the run are used up."""
-        train = self.config.train
-        if train.steps:
-            return self.counters.step >= train.steps
-        return self.counters.seconds >= 60 * train.minutes
+        return is_done(self.config.train, self.counters)
 
     def _step(self) -> bool:
         """One optimizer step, logged. False if the run rolled back instead."""

@@ -1,10 +1,11 @@
-"""Learning rate and context as pure functions of how much of the run is done."""
+"""Learning rate, context and the end of a run as pure functions of how much of it is done."""
 
 from __future__ import annotations
 
 import math
 
-from acorn.config import ScheduleConfig
+from acorn.checkpoint.training_state import Counters
+from acorn.config import ScheduleConfig, TrainConfig
 
 
 def rate_factor(schedule: ScheduleConfig, done: float, step_share: float) -> float:
@@ -29,6 +30,13 @@ def rate_factor(schedule: ScheduleConfig, done: float, step_share: float) -> flo
     if schedule.name == "linear":
         return schedule.floor + left * (1 - after_warmup)
     return schedule.floor + left * (1 + math.cos(math.pi * after_warmup)) / 2
+
+
+def is_done(train: TrainConfig, counters: Counters) -> bool:
+    """Whether the steps or the minutes of a run are used up."""
+    if train.steps:
+        return counters.step >= train.steps
+    return counters.seconds >= 60 * train.minutes
 
 
 def context_at(schedule: ScheduleConfig, block_size: int, done: float) -> int:

@@ -1,0 +1,58 @@
+"""Device and precision as asked for, or as the hardware decides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from acorn.errors import UsageError
+from acorn.runtime.choose import choose_device, choose_precision, runtime_for_inference
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def test_what_is_not_there_is_refused(no_gpu) -> None:
+    with pytest.raises(UsageError, match="cuda is not available") as caught:
+        choose_device("cuda")
+    assert "cpu" in caught.value.mend
+    with pytest.raises(UsageError, match="'tpu' is not known"):
+        runtime_for_inference("tpu", "auto")
+
+
+def test_a_device_left_open_is_the_best_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        choice = choose_device("auto")
+        assert (choice.value, choice.asked) == (expected, False)
+        assert choose_device("cpu").asked
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_bf16", "lacking", "remark"),
+    [
+        ("fp32", False, "no compiler", ""),
+        ("bf16", True, "no compiler", ""),
+        ("bf16", False, "no compiler", "though this hardware only emulates it: expect it to be slow"),
+        ("fp16", True, None, ""),
+        ("fp16", True, "no compiler", "and PyTorch's own, which is no faster than fp32 on a CPU: no compiler"),
+    ],
+)
+def test_a_precision_that_is_asked_for_is_taken_and_told_of_where_it_is_slow(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, has_bf16: bool, lacking: str | None, remark: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
+    choice = choose_precision("cpu", wanted, lacking)
+    assert (choice.value, choice.asked, choice.reason) == (wanted, True, remark)
+
+
+def test_a_command_that_reads_a_model_computes_exactly_on_a_cpu(no_gpu) -> None:
+    for wanted, expected, asked in (("auto", "fp32", False), ("int8", "fp32", False), ("bf16", "bf16", True)):
+        runtime = runtime_for_inference("auto", wanted)
+        assert (runtime.precision, runtime.compile) == (expected, False)
+        assert [choice.asked for choice in runtime.choices] == [False, asked]
