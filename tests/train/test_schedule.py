@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acorn.config import ScheduleConfig
-from acorn.train.schedule import context_at, rate_factor
+from acorn.checkpoint.training_state import Counters
+from acorn.config import ScheduleConfig, TrainConfig
+from acorn.train.schedule import context_at, is_done, rate_factor
 
 NAMES = ("constant", "linear", "cosine", "wsd")
 shares = st.floats(0, 1)
@@ -58,3 +59,16 @@ def test_context_is_short_for_its_share_and_whole_afterwards() -> None:
     assert [context_at(schedule, 64, step / 8) for step in range(8)] == [16, 16, 64, 64, 64, 64, 64, 64]
     assert context_at(ScheduleConfig(), 64, 0.0) == context_at(ScheduleConfig(short_context=100), 64, 0.0) == 64
     assert context_at(ScheduleConfig(short_context=16, short_share=0), 64, 0.0) == 64
+
+
+@pytest.mark.parametrize(
+    ("length", "step", "seconds", "done"),
+    [
+        ({"steps": 12}, 11, 1e9, False),
+        ({"steps": 12}, 12, 0.0, True),
+        ({"minutes": 0.5}, 10**9, 29.9, False),
+        ({"minutes": 0.5}, 1, 30.0, True),
+    ],
+)
+def test_a_run_is_done_by_its_steps_or_by_the_clock(length: dict, step: int, seconds: float, done: bool) -> None:
+    assert is_done(TrainConfig(**length), Counters(step=step, seconds=seconds)) == done

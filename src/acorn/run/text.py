@@ -38,45 +38,93 @@ def text_to_shards(
     Args:
         initial: the model that a new run starts from.
     """
-    given = initial.tokenizer if initial else None
     if config.data.shards:
-        tokenizer, shards = open_prepared(config, run, given, check=True, progress=progress)
-        if checkpoint is None:
-            write_file(run.tokenizer, tokenizer.to_json())
-            base = model_records(initial) if initial else []
-            write_made_from(run, MadeFrom(model=base, shards=prepared_shards(run, shards.folder)))
+        tokenizer, shards = _given_shards(config, run, checkpoint, progress, initial)
     elif checkpoint is not None:
-        where = str(checkpoint.path / TOKENIZER)
-        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
-        settle(run.data)
-        if not run.data.exists():
-            progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
-            texts = TextSplits.open(config.data, progress, run.root)
-            prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
-        elif not (run.data / MANIFEST).exists():
-            raise DamageError(
-                f"{MANIFEST} of the token shards is missing.",
-                where=str(run.data / MANIFEST),
-                mend=f"put it back from a copy, or remove the folder {run.data}: it is made again from the text",
-            )
-        shards = TokenShards.open(run.data, tokenizer.fingerprint, check=True, progress=progress)
+        tokenizer, shards = _shards_of_checkpoint(config, run, checkpoint, progress)
     elif _has_own_shards(config, run, initial, progress):
-        shards = TokenShards.open(run.data, check=True, progress=progress)
-        tokenizer = shards.tokenizer()
-        write_file(run.tokenizer, tokenizer.to_json())
+        tokenizer, shards = _shards_of_earlier_start(run, progress)
     else:
-        tokenizer, shards = _make_shards(config, run, progress, initial)
+        tokenizer, shards = _new_shards(config, run, progress, initial)
+    if checkpoint is not None:
+        _check_own_tokenizer(run, checkpoint)
+        _check_same_shards(shards, checkpoint)
+    return tokenizer, shards
+
+
+def _given_shards(
+    config: Config,
+    run: RunFolder,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+    initial: LoadedModel | None,
+) -> tuple[Tokenizer, TokenShards]:
+    """Those that `data.shards` names. A new run records them, and takes their tokenizer as its own."""
+    given = initial.tokenizer if initial else None
+    tokenizer, shards = open_prepared(config, run, given, check=True, progress=progress)
     if checkpoint is None:
-        return tokenizer, shards
-    _check_own_tokenizer(run, checkpoint)
-    before, now = checkpoint.resolved.get("data"), fingerprint_of(shards)
-    if now != before:
+        write_file(run.tokenizer, tokenizer.to_json())
+        base = model_records(initial) if initial else []
+        write_made_from(run, MadeFrom(model=base, shards=prepared_shards(run, shards.folder)))
+    return tokenizer, shards
+
+
+def _shards_of_checkpoint(
+    config: Config, run: RunFolder, checkpoint: Checkpoint, progress: Progress
+) -> tuple[Tokenizer, TokenShards]:
+    """The checkpoint's tokenizer and the run's own shards, which are made again if their folder is gone.
+
+    Raises:
+        DamageError: their manifest alone is missing, or a shard is not what was written.
+    """
+    where = str(checkpoint.path / TOKENIZER)
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
+    settle(run.data)
+    if not run.data.exists():
+        progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
+        texts = TextSplits.open(config.data, progress, run.root)
+        prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
+    elif not (run.data / MANIFEST).exists():
         raise DamageError(
-            f"The token shards are not those that the run was started with: the SHA-256 of their {MANIFEST} was "
-            f"{before}, and is {now} now.",
-            where=str(shards.folder / MANIFEST),
-            mend="put the original shards back, or start another run with --out",
+            f"{MANIFEST} of the token shards is missing.",
+            where=str(run.data / MANIFEST),
+            mend=f"put it back from a copy, or remove the folder {run.data}: it is made again from the text",
         )
+    return tokenizer, TokenShards.open(run.data, tokenizer.fingerprint, check=True, progress=progress)
+
+
+def _shards_of_earlier_start(run: RunFolder, progress: Progress) -> tuple[Tokenizer, TokenShards]:
+    """Those that a start of this run made which ended before its first checkpoint."""
+    shards = TokenShards.open(run.data, check=True, progress=progress)
+    tokenizer = shards.tokenizer()
+    write_file(run.tokenizer, tokenizer.to_json())
+    return tokenizer, shards
+
+
+def _new_shards(
+    config: Config, run: RunFolder, progress: Progress, initial: LoadedModel | None
+) -> tuple[Tokenizer, TokenShards]:
+    """Those of the text as it is now; what a start over other text left is removed first."""
+    texts = TextSplits.open(config.data, progress, run.root)
+    made_from = MadeFrom(text_records(texts, progress))
+    if initial:
+        made_from = replace(made_from, model=model_records(initial))
+    elif config.tokenizer.path:
+        made_from = replace(made_from, tokenizer=[FileRecord.of(config.tokenizer.path)])
+    tokenizer = choose_tokenizer(
+        config,
+        initial.tokenizer if initial else None,
+        lambda: (document.text for document in texts.documents("train")),
+        texts.entries(config.tokenizer.kind),
+        progress,
+    )
+    with disk_errors(run.root):
+        remove_folder(run.data)  # first: shards of other text must never stand beside this config
+        sync_folder(run.root)
+    write_file(run.config, to_toml(config))
+    write_file(run.tokenizer, tokenizer.to_json())
+    write_made_from(run, made_from)
+    shards = prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
     return tokenizer, shards
 
 
@@ -148,6 +196,22 @@ def _check_own_tokenizer(run: RunFolder, checkpoint: Checkpoint) -> None:
         )
 
 
+def _check_same_shards(shards: TokenShards, checkpoint: Checkpoint) -> None:
+    """The shards are those that the run was started with.
+
+    Raises:
+        DamageError: they are others.
+    """
+    before, now = checkpoint.resolved.get("data"), fingerprint_of(shards)
+    if now != before:
+        raise DamageError(
+            f"The token shards are not those that the run was started with: the SHA-256 of their {MANIFEST} was "
+            f"{before}, and is {now} now.",
+            where=str(shards.folder / MANIFEST),
+            mend="put the original shards back, or start another run with --out",
+        )
+
+
 def _has_own_shards(config: Config, run: RunFolder, initial: LoadedModel | None, progress: Progress) -> bool:
     """Whether an earlier start of this very run, over this very text, got as far as its shards.
 
@@ -190,32 +254,6 @@ def _can_be_read(config: Config, run: RunFolder, progress: Progress) -> bool:
         return False
     progress.note(f"{unknown}: tokenizer and token shards are made again.")
     return True
-
-
-def _make_shards(
-    config: Config, run: RunFolder, progress: Progress, initial: LoadedModel | None
-) -> tuple[Tokenizer, TokenShards]:
-    texts = TextSplits.open(config.data, progress, run.root)
-    made_from = MadeFrom(text_records(texts, progress))
-    if initial:
-        made_from = replace(made_from, model=model_records(initial))
-    elif config.tokenizer.path:
-        made_from = replace(made_from, tokenizer=[FileRecord.of(config.tokenizer.path)])
-    tokenizer = choose_tokenizer(
-        config,
-        initial.tokenizer if initial else None,
-        lambda: (document.text for document in texts.documents("train")),
-        texts.entries(config.tokenizer.kind),
-        progress,
-    )
-    with disk_errors(run.root):
-        remove_folder(run.data)  # first: shards of other text must never stand beside this config
-        sync_folder(run.root)
-    write_file(run.config, to_toml(config))
-    write_file(run.tokenizer, tokenizer.to_json())
-    write_made_from(run, made_from)
-    shards = prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
-    return tokenizer, shards
 
 
 def fingerprint_of(shards: TokenShards) -> str:
