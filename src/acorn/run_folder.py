@@ -14,7 +14,18 @@ STATE = "state.json"
 MODEL_CONFIG = "config.json"
 BEST = "best.json"
 SWEEP_RECORD, SWEEP_FORMAT = "sweep.json", "acorn-sweep"
-STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
+_STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
+
+
+def step_of(name: str, *, exact: bool = True) -> int | None:
+    """The step that the name of a checkpoint folder tells; None: it is no such name.
+
+    Args:
+        exact: nothing may follow the number. Otherwise something may, as in `step-00000012.old`, which a save that was
+            interrupted leaves, or in a copy that a user made.
+    """
+    found = _STEP_FOLDER.fullmatch(name) if exact else _STEP_FOLDER.match(name)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,8 @@ class RunFolder:
         """Steps that have a checkpoint folder under its final name, oldest first. Not verified."""
         if not self.checkpoints.is_dir():
             return []
-        found = (STEP_FOLDER.fullmatch(entry.name) for entry in self.checkpoints.iterdir() if entry.is_dir())
-        return sorted(int(match[1]) for match in found if match)
+        found = (step_of(entry.name) for entry in self.checkpoints.iterdir() if entry.is_dir())
+        return sorted(step for step in found if step is not None)
 
 
 def run_of(folder: Path) -> RunFolder | None:

@@ -20,7 +20,7 @@ from acorn.files import read_sealed_json
 from acorn.folders import verify_folder
 from acorn.report.metrics_log import read_metrics
 from acorn.run import final_scoring, finish
-from acorn.run_folder import STEP_FOLDER, RunFolder
+from acorn.run_folder import RunFolder, step_of
 from acorn.train import loop as loop_module
 from acorn.train import saving as saving_module
 
@@ -147,7 +147,7 @@ def attempts(monkeypatch, saving: list[Path]) -> list[int]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    return STEP_FOLDER.fullmatch(path.name) is not None
+    return step_of(path.name) is not None
 
 
 @pytest.mark.fault(34)

@@ -21,7 +21,7 @@ from acorn.errors import AcornError, DamageError, UsageError
 from acorn.files import is_sealed, read_json, read_sealed_json, sha256_of
 from acorn.folders import readable, verify_folder
 from acorn.progress import QUIET, Progress
-from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, STEP_FOLDER, TOKENIZER, RunFolder
+from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, TOKENIZER, RunFolder, step_of
 
 CHECKPOINT_FILES = (CONFIG, TOKENIZER, "model*.safetensors", "optimizer*.safetensors", STATE, MANIFEST)
 MODEL_FILES = (
@@ -137,7 +137,8 @@ def _entries(run: RunFolder) -> dict[str, tuple[int, int] | None]:
     """The run's checkpoints and final model by name, those half-written or half-replaced too."""
     paths: list[Path] = []
     with contextlib.suppress(OSError):
-        paths += [path for path in run.checkpoints.iterdir() if STEP_FOLDER.match(path.name) or path == run.best]
+        entries = run.checkpoints.iterdir()
+        paths += [path for path in entries if step_of(path.name, exact=False) is not None or path == run.best]
     paths += [run.final.with_name(run.final.name + ending) for ending in ("", ".new", ".old")]
     return {path.name: _identity(path) for path in paths}
 
@@ -262,7 +263,7 @@ def kind_of(path: Path) -> str:
         what = "is a file" if os.path.exists(path) else "is not there"
         raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), mend=_A_RUN)
     names = _names(path)
-    if STATE in names or STEP_FOLDER.match(path.name):
+    if STATE in names or step_of(path.name, exact=False) is not None:
         return "checkpoint"
     if MODEL_CONFIG in names or any(fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
         return "model"
@@ -286,7 +287,7 @@ def started_checkpoints(run: RunFolder) -> list[int]:
     if not run.checkpoints.is_dir():
         return []
     names = (entry.name.removesuffix(".new").removesuffix(".old") for entry in run.checkpoints.iterdir())
-    return sorted({int(match[1]) for match in map(STEP_FOLDER.fullmatch, names) if match})
+    return sorted({step for step in map(step_of, names) if step is not None})
 
 
 def readable_checkpoints(run: RunFolder) -> dict[int, Path]:
@@ -297,12 +298,12 @@ def readable_checkpoints(run: RunFolder) -> dict[int, Path]:
 
 def _step_faults(folder: Path) -> list[str]:
     """Whether the checkpoint is of the step that its folder's name says; another one's content may be whole too."""
-    named = STEP_FOLDER.match(folder.name)
+    named = step_of(folder.name, exact=False)
     try:
         step = read_json(folder / STATE)["counters"]["step"]
     except (DamageError, KeyError, TypeError):
         return [f"{folder / STATE}: does not have the form of a checkpoint's state"]
-    if named and step != int(named[1]):
+    if named is not None and step != named:
         return [f"{folder / STATE}: is the state of step {step}, not of the step in the folder's name"]
     return []
 

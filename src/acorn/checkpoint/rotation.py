@@ -9,7 +9,7 @@ from pathlib import Path
 from acorn.errors import DamageError
 from acorn.files import disk_errors, read_json, sync_folder
 from acorn.folders import remove_folder, verify_folder
-from acorn.run_folder import STATE, STEP_FOLDER, RunFolder
+from acorn.run_folder import STATE, RunFolder, step_of
 
 REMOVED_PREFIX = "removed-"
 
@@ -67,7 +67,7 @@ def _remove_leftovers(run: RunFolder) -> None:
 
 
 def _is_leftover(name: str) -> bool:
-    return name.startswith(REMOVED_PREFIX) and STEP_FOLDER.fullmatch(name.removeprefix(REMOVED_PREFIX)) is not None
+    return name.startswith(REMOVED_PREFIX) and step_of(name.removeprefix(REMOVED_PREFIX)) is not None
 
 
 def _is_scheduled(checkpoint: Path) -> bool:

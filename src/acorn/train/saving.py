@@ -19,7 +19,7 @@ from acorn.folders import readable
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.metrics_log import JsonLines
-from acorn.run_folder import RunFolder
+from acorn.run_folder import RunFolder, step_of
 from acorn.train.optimizer import Optimizer
 from acorn.train.step import initial_counters
 
@@ -179,7 +179,8 @@ def go_back(
 def _newest(run: RunFolder, progress: Progress) -> tuple[Path, int] | None:
     """The newest whole checkpoint and its step."""
     newest = newest_whole_checkpoint(run, progress)
-    return (newest, int(newest.name.split("-")[1].split(".")[0])) if newest else None
+    step = step_of(newest.name, exact=False) if newest else None
+    return (newest, step) if newest and step is not None else None
 
 
 def last_on_schedule(config: Config, step: int, best_step: int | None) -> int:
