@@ -1,4 +1,4 @@
-"""What a run resumes with: what may change, what may not, which earlier choices stay, and what ends bit-equality."""
+"""What a run resumes with: what may change, what may not, which choices stay, and what ends bit-identical runs."""
 
 from __future__ import annotations
 
