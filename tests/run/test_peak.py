@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from acorn.run import peak as module
-from acorn.run.peak import machine_peak
+from acorn.run.peak import machine_peak, measure_peak
 from acorn.runtime.device import Runtime
 
 RUNTIME = Runtime("cpu", "fp32", False, 2, True)
@@ -79,3 +79,7 @@ def test_without_a_place_to_keep_it_it_is_measured_each_time(rates: list[float],
     kept.write_text("a file in the folder's place")
     rates += [1e11] * 3 + [2e11] * 3
     assert [machine_peak(RUNTIME).flops for _ in range(2)] == [1e11, 2e11]
+
+
+def test_peak_is_that_of_a_machine() -> None:
+    assert 1e8 < measure_peak(RUNTIME, seconds=0.01) < 1e15

@@ -17,7 +17,6 @@ from acorn.run.resolve import (
     UNDECIDED,
     choose_micro_batch_size,
     choose_runtime,
-    measure_peak,
     open_again,
     resolve,
     with_choices_of,
@@ -168,7 +167,3 @@ def test_choices_that_were_made_stay_where_they_are_left_open() -> None:
     assert (kept.device, kept.precision, kept.threads, kept.steps) == ("cpu", "fp32", 2, 9)
     opened = load_config("demo", ["train.threads=2", "train.precision=bf16", *open_again("train.threads")]).train
     assert (opened.threads, opened.precision) == (0, "bf16")
-
-
-def test_peak_is_that_of_a_machine() -> None:
-    assert 1e8 < measure_peak(Runtime("cpu", "fp32", False, 2, True), seconds=0.01) < 1e15

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from dataclasses import dataclass
 
 import torch
 
 from acorn.errors import AcornError, DamageError
 from acorn.files import read_sealed_json, write_sealed_json
-from acorn.run.resolve import measure_peak, peak_size
+from acorn.run.matmul_timing import matmul_on, seconds_of
 from acorn.runtime.device import Runtime
 from acorn.runtime.machine_cache import cache_folder, processor
 
@@ -57,6 +58,23 @@ def machine_peak(runtime: Runtime) -> Peak:
     with contextlib.suppress(OSError, RuntimeError, AcornError):
         write_sealed_json(cache_folder() / name, {"flops": peak.flops, "of": of, "torch": torch.__version__})
     return peak
+
+
+def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
+    """FLOP/s of the fastest of some large matmuls in the runtime's precision, as the machine is now."""
+    n = peak_size(runtime.device)
+    multiply = matmul_on(runtime, n)
+    best = float("inf")
+    multiply()
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        best = min(best, seconds_of(runtime.device, multiply))
+    return 2 * n**3 / best
+
+
+def peak_size(device: str) -> int:
+    """Rows and columns of the matrices that `measure_peak` multiplies."""
+    return 2048 if device == "cpu" else 8192
 
 
 def _measured(runtime: Runtime) -> float:

@@ -6,20 +6,18 @@ Whoever is about to train, or to plan it, calls `resolve`. The weights' init fol
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from acorn.config import Config, TrainConfig
 from acorn.config_files import flatten, with_values
 from acorn.data.sample_order import SampleOrder
 from acorn.kernels.build import Unavailable
-from acorn.kernels.matmul import fp16_library, fp16_matmul
+from acorn.kernels.matmul import fp16_library
 from acorn.model.sizing import size_of
 from acorn.run.budget import check_disk, check_memory, step_memory
+from acorn.run.matmul_timing import matmul_on, seconds_of
 from acorn.run.start import check_vocab_size
 from acorn.runtime.choose import choose_device, choose_precision
 from acorn.runtime.device import Choice, Precision, Runtime, multiplies_bf16, usable_cores
@@ -215,52 +213,12 @@ def speedup_of(precision: Precision, threads: int) -> float:
     That it has instructions for it does not say: AVX512-BF16 halves the rate on some (docs/lab-notebook.md).
     """
     n = 1024 if threads <= 8 else 2048
-    fp32 = _product_of(Runtime("cpu", "fp32", False, threads, True), n)
-    other = _product_of(Runtime("cpu", precision, False, threads, True, fp16_products=precision == "fp16"), n)
+    fp32 = matmul_on(Runtime("cpu", "fp32", False, threads, True), n)
+    other = matmul_on(Runtime("cpu", precision, False, threads, True, fp16_products=precision == "fp16"), n)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        pairs = [(_seconds_of("cpu", fp32), _seconds_of("cpu", other)) for _ in range(5)]
+        pairs = [(seconds_of("cpu", fp32), seconds_of("cpu", other)) for _ in range(5)]
     finally:
         torch.set_num_threads(before)
     return min(seconds for seconds, _ in pairs) / min(seconds for _, seconds in pairs)
-
-
-def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
-    """FLOP/s of the fastest of some large matmuls in the runtime's precision, as the machine is now."""
-    n = peak_size(runtime.device)
-    multiply = _product_of(runtime, n)
-    best = float("inf")
-    multiply()
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        best = min(best, _seconds_of(runtime.device, multiply))
-    return 2 * n**3 / best
-
-
-def peak_size(device: str) -> int:
-    """Rows and columns of the matrices that `measure_peak` multiplies."""
-    return 2048 if device == "cpu" else 8192
-
-
-def _product_of(runtime: Runtime, n: int) -> Callable[[], Tensor]:
-    """Multiplies two square matrices of n as a network does on `runtime`."""
-    generator = torch.Generator().manual_seed(0)  # leaves the random numbers of a run alone
-    a, b = (torch.randn(n, n, generator=generator).to(runtime.device, runtime.dtype) for _ in range(2))
-    product = fp16_matmul(runtime) or torch.mm
-    return lambda: product(a, b)
-
-
-def _seconds_of(device: str, multiply: Callable[[], Tensor]) -> float:
-    _wait_for(device)
-    start = time.perf_counter()
-    multiply()
-    _wait_for(device)
-    return time.perf_counter() - start
-
-
-def _wait_for(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()
