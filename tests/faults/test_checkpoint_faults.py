@@ -21,8 +21,8 @@ from acorn.folders import verify_folder
 from acorn.report.metrics_log import read_metrics
 from acorn.run import final_scoring, finish
 from acorn.run_folder import RunFolder, step_of
-from acorn.train import loop as loop_module
 from acorn.train import saving as saving_module
+from acorn.train import windows as windows_module
 
 SRC = Path(__file__).parents[2] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC)}
@@ -249,7 +249,7 @@ def test_rotation_in_a_run(pretrain, fine, monkeypatch, flip, tmp_path: Path) ->
 def test_the_best_one_is_kept(pretrain, acorn, fine, monkeypatch, tmp_path: Path) -> None:
     """Fault 35: however many came after it."""
     sums = iter([5.0, 3.0, 4.0, 6.0])
-    monkeypatch.setattr(loop_module, "score", lambda *arguments, **options: (next(sums), 1))
+    monkeypatch.setattr(windows_module, "score", lambda *arguments, **options: (next(sums), 1))
     out = tmp_path / "run"
     fine(pretrain(out, "checkpoint.keep=1", "train.eval_every=2", "train.save_every=1"))
     assert RunFolder(out).checkpoint_steps() == [4, 8]

@@ -23,7 +23,9 @@ from acorn.report.metrics_log import JsonLines, read_metrics
 from acorn.run import resolve
 from acorn.run_folder import RunFolder
 from acorn.runtime import control_groups, memory
+from acorn.train import divergence as divergence_module
 from acorn.train import loop as loop_module
+from acorn.train import windows as windows_module
 from acorn.train.clock import RunClock
 
 SRC = Path(__file__).parents[2] / "src"
@@ -153,14 +155,14 @@ def test_many_steps_that_are_not_finite(
     """Fault 27: skips in a row, then rollbacks, each with another order of the text, then the end."""
     batches, checkpoint = [], RunFolder(tmp_path / "run").checkpoint(4)
     kept: list[dict[str, str]] = []
-    real = loop_module.read_batch
+    real = windows_module.read_batch
 
     def watched(tokens, order, sample, size):
         inputs, targets = real(tokens, order, sample, size)
         batches.append((sample // size + 1, inputs.tolist()))
         return inputs, targets
 
-    monkeypatch.setattr(loop_module, "read_batch", watched)
+    monkeypatch.setattr(windows_module, "read_batch", watched)
     losses(lambda step, loss: loss * math.nan if step >= first else loss)
     after_step(first - 1, lambda: kept.append(digest(checkpoint) if checkpoint.exists() else {}))
     done = pretrain(tmp_path / "run", "train.max_skips=1", "train.max_rollbacks=2", "train.eval_every=0")
@@ -229,7 +231,7 @@ def test_where_only_products_are_in_fp16_nothing_overflows(pretrain, fine, losse
 @pytest.mark.fault(28)
 def test_a_leap_of_the_loss(pretrain, fine, monkeypatch, losses, tmp_path: Path) -> None:
     """Fault 28: the step is named with its batch; training goes on."""
-    monkeypatch.setattr(loop_module, "SPIKE_WINDOW", 3)
+    monkeypatch.setattr(divergence_module, "SPIKE_WINDOW", 3)
     losses(lambda step, loss: loss * 5 if step == 6 else loss)
     done = pretrain(tmp_path / "run", *QUIET)
     fine(done, "step 6: the loss leapt to", "(samples 20 to 23)")

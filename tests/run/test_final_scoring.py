@@ -16,9 +16,12 @@ from acorn.model.gpt import GPT
 from acorn.progress import Quiet
 from acorn.run.final_scoring import BATCH_SIZE, TIMED_BATCHES, WORTH_TIMING, score_held_out
 from acorn.run.resolve import choose_runtime
+from acorn.run_folder import RunFolder
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train as train_tokenizer
+from acorn.train.setup import Setup
+from acorn.train.windows import RunText
 
 BLOCK = 8
 SOURCES = {"source": "train", "valid_source": "valid", "test_source": "test"}
@@ -81,9 +84,9 @@ def score(shards: TokenShards, tokenizer: Tokenizer, config: Config, seconds_a_b
             parameter.fill_(0.5)
     ticks = iter(range(10**6))
     runtime = choose_runtime(config.train)
-    found = score_held_out(
-        config, runtime, model, tokenizer, shards, Path("runs/mine"), progress, lambda: next(ticks) * seconds_a_batch
-    )
+    setup = Setup(RunFolder(Path("runs/mine")), config, runtime, {}, 1.0)
+    text = RunText(tokenizer, shards)
+    found = score_held_out(setup, model, text, progress, lambda: next(ticks) * seconds_a_batch)
     return found, progress.notes
 
 

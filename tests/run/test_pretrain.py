@@ -26,6 +26,7 @@ from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run import pretrain as pretrain_module
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
+from acorn.train import windows as windows_module
 from acorn.train.step import StepResult, train_step
 from acorn.train.watcher import Unwatched
 
@@ -357,7 +358,7 @@ def test_minutes_end_the_run(tmp_path: Path, run_tiny) -> None:
 def lowest_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation losses of a run that is validated at steps 4, 8 and 12."""
     losses = iter([6.0, 5.0, 5.5])
-    monkeypatch.setattr(loop_module, "score", lambda *arguments, **options: (next(losses), 1))
+    monkeypatch.setattr(windows_module, "score", lambda *arguments, **options: (next(losses), 1))
 
 
 def test_best_weights_become_final(tmp_path: Path, run_tiny, monkeypatch) -> None:
@@ -449,7 +450,7 @@ def test_a_stop_is_answered_before_validation_and_made_up_for(whole: Path, tmp_p
 @pytest.mark.parametrize("at", ["in the middle", "at the end", "when made up for"])
 def test_a_validation_under_way_is_left_for_later(whole: Path, tmp_path: Path, run_tiny, monkeypatch, at: str) -> None:
     """A whole split may take longer than a supervisor waits. What was cut off leaves no trace."""
-    real, cut = loop_module.score, []
+    real, cut = windows_module.score, []
     step = 12 if at == "at the end" else 8
 
     def score(model, tokens, *, progress, **options):
@@ -459,7 +460,7 @@ def test_a_validation_under_way_is_left_for_later(whole: Path, tmp_path: Path, r
         return real(model, tokens, progress=progress, **options)
 
     run, times = RunFolder(tmp_path / "run"), 2 if at == "when made up for" else 1
-    monkeypatch.setattr(loop_module, "score", score)
+    monkeypatch.setattr(windows_module, "score", score)
     for _ in range(times):
         with pytest.raises(StoppedError, match=f"Stopped at step {step}; a checkpoint was saved"):
             run_tiny(run.root, resume=True)

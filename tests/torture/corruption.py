@@ -125,16 +125,17 @@ def stop_at_the_first_step() -> None:
 
     def meaning(self: Any) -> None:
         digest = hashlib.sha256()
-        for name, parameter in self.model.named_parameters():
+        shards = self.data.text.shards
+        for name, parameter in self.network.model.named_parameters():
             digest.update(name.encode() + parameter.detach().numpy().tobytes())
-        for optimizer in self.optimizers:
+        for optimizer in self.network.optimizers:
             for state in optimizer.state.values():
                 for key in sorted(state):
                     digest.update(key.encode() + state[key].numpy().tobytes())
-        for split in self.shards.splits:
-            digest.update(self.shards.tokens(split)[:].tobytes() + repr(self.shards.count(split)).encode())
+        for split in shards.splits:
+            digest.update(shards.tokens(split)[:].tobytes() + repr(shards.count(split)).encode())
         config = self.config.model_dump_json()
-        digest.update(f"{self.counters}{config}{self.tokenizer.to_json()}{self.resolved}".encode())
+        digest.update(f"{self.counters}{config}{self.data.tokenizer.to_json()}{self.setup.resolved}".encode())
         raise Reached(digest.hexdigest(), self.counters.step)
 
     loop.Loop.train = meaning  # type: ignore[method-assign]

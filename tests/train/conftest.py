@@ -1,7 +1,8 @@
-"""A tiny run, for the tests here and of what stands around it."""
+"""A tiny run and checkpoints of a tiny network, for the tests here and of what stands around them."""
 
 from __future__ import annotations
 
+from tiny_checkpoints import saved
 from tiny_runs import run_tiny, text_file, tiny
 
-__all__ = ["run_tiny", "text_file", "tiny"]
+__all__ = ["run_tiny", "saved", "text_file", "tiny"]

@@ -21,8 +21,8 @@ from acorn.evaluate.validation import evaluate_split, score
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.formats import duration
-from acorn.runtime.device import Runtime
-from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.setup import Setup
+from acorn.train.windows import RunText
 
 HELD_OUT: tuple[str, ...] = ("valid", "test")
 SHARE_OF_MINUTES = 1 / 3
@@ -34,12 +34,9 @@ WORTH_TIMING = 32  # batches; fewer are scored without asking how long they take
 
 
 def score_held_out(
-    config: Config,
-    runtime: Runtime,
+    setup: Setup,
     model: GPT,
-    tokenizer: Tokenizer,
-    shards: TokenShards,
-    run: Path,
+    text: RunText,
     progress: Progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, dict[str, Any]]:
@@ -48,25 +45,25 @@ def score_held_out(
     A split whose loss is not finite is noted and left out.
 
     Args:
-        run: the run folder, for the messages.
         clock: seconds that never run backwards.
     """
+    config, shards = setup.config, text.shards
     sizes = {split: shards.count(split).tokens - 1 for split in HELD_OUT if split in shards.splits}
-    seconds = sum(sizes.values()) / _tokens_per_second(config, runtime, model, shards, sizes, progress, clock)
+    seconds = sum(sizes.values()) / _tokens_per_second(setup, model, shards, sizes, progress, clock)
     share = _share(config, seconds)
     limits = {split: max(round(share * size), min(config.train.eval_tokens, size)) for split, size in sizes.items()}
     seconds *= sum(limits.values()) / max(1, sum(sizes.values()))
     if seconds > ANNOUNCED_SECONDS or limits != sizes:
-        progress.note(_announcement(sizes, limits, seconds, run))
+        progress.note(_announcement(sizes, limits, seconds, setup.run.root))
     evaluation = {}
     for split, limit in limits.items():
         try:
             result = evaluate_split(
                 model,
-                tokenizer,
+                text.tokenizer,
                 shards,
                 split,
-                runtime,
+                setup.runtime,
                 batch_size=BATCH_SIZE,
                 limit=limit,
                 progress=progress,
@@ -79,8 +76,7 @@ def score_held_out(
 
 
 def _tokens_per_second(
-    config: Config,
-    runtime: Runtime,
+    setup: Setup,
     model: GPT,
     shards: TokenShards,
     sizes: dict[str, int],
@@ -88,7 +84,7 @@ def _tokens_per_second(
     clock: Callable[[], float],
 ) -> float:
     """How fast a few batches are scored; infinite where there are too few to ask."""
-    context = config.model.block_size
+    context = setup.config.model.block_size
     split = max(sizes, key=lambda name: sizes[name])
     if sum(sizes.values()) < WORTH_TIMING * BATCH_SIZE * context or sizes[split] < TIMED_BATCHES * BATCH_SIZE * context:
         return math.inf
@@ -99,7 +95,7 @@ def _tokens_per_second(
             shards.tokens(split),
             context=context,
             batch_size=BATCH_SIZE,
-            autocast=runtime.autocast,
+            autocast=setup.runtime.autocast,
             limit=TIMED_BATCHES * BATCH_SIZE * context,
             progress=watch,
             task="Measuring how fast this is scored",

@@ -7,8 +7,6 @@ from acorn.checkpoint.integrity import model_faults
 from acorn.checkpoint.model_card import facts_of_run, write_card
 from acorn.checkpoint.model_folder import write_model_folder
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore
-from acorn.config import Config
-from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError
 from acorn.files import disk_errors, read_sealed_json, sync_folder, write_sealed_json
 from acorn.model.gpt import GPT
@@ -17,28 +15,19 @@ from acorn.report.html import write_report
 from acorn.report.plots import write_loss_picture
 from acorn.run.final_scoring import score_held_out
 from acorn.run_folder import RunFolder
-from acorn.runtime.device import Runtime
-from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.setup import Setup
+from acorn.train.windows import RunText
 
 RISEN = 1.01
 """A last validation loss this many times the lowest is no noise: both are of the same tokens."""
 
 
-def finish_run(
-    run: RunFolder,
-    config: Config,
-    runtime: Runtime,
-    model: GPT,
-    tokenizer: Tokenizer,
-    shards: TokenShards,
-    counters: Counters,
-    progress: Progress,
-) -> None:
+def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, progress: Progress) -> None:
     """Scores the held-out splits and writes `final/`, evaluation.json, loss.png and report.html, in this order.
 
     evaluation.json names the step, so that a run killed anywhere in here is seen as unfinished and ends up equal.
     """
-    step = counters.step
+    run, config, step = setup.run, setup.config, counters.step
     if config.checkpoint.final == "last":
         _note_a_rise(run, counters, progress)
     elif counters.best_step not in (None, step):
@@ -50,10 +39,10 @@ def finish_run(
             progress.note(
                 f"The best checkpoint, {best.name}, is gone: final/ holds the last weights, of step {step:,}."
             )
-    evaluation = score_held_out(config, runtime, model, tokenizer, shards, run.root, progress)
-    train, figures = shards.count("train"), list(evaluation.values())
-    facts = facts_of_run(config, config.model, tokenizer, train, step, figures, bases_of_run(run))
-    write_model_folder(run.final, model, tokenizer, write_card(facts))
+    evaluation = score_held_out(setup, model, text, progress)
+    train, figures = text.shards.count("train"), list(evaluation.values())
+    facts = facts_of_run(config, config.model, text.tokenizer, train, step, figures, bases_of_run(run))
+    write_model_folder(run.final, model, text.tokenizer, write_card(facts))
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):
             page.unlink(missing_ok=True)  # of an earlier end of this run: `is_finished` goes by their being there

@@ -22,12 +22,9 @@ from acorn.data.token_shards import TokenSequence
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
 from acorn.kernels.cpu import c_code_note
-from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
-from acorn.report.metrics_log import JsonLines
-from acorn.report.trackers import open_trackers
 from acorn.run.budget import memory_errors
 from acorn.run.environment import EQUALITY, describe_environment
 from acorn.run.finish import finish_run, is_finished
@@ -58,15 +55,17 @@ from acorn.run.text import fingerprint_of, text_to_shards
 from acorn.run.unchanged import check_unchanged
 from acorn.run_folder import RunFolder
 from acorn.runtime.device import Runtime
+from acorn.train.logs import open_logs
 from acorn.train.loop import Loop
-from acorn.train.network import build_network
-from acorn.train.optimizer import Optimizer
+from acorn.train.network import Network, build_network
 from acorn.train.parallel import uncompiled
 from acorn.train.saving import tidy
 from acorn.train.schedule import is_done
+from acorn.train.setup import Setup
 from acorn.train.step import initial_counters
 from acorn.train.stop import finishing
 from acorn.train.watcher import Unwatched, Watcher
+from acorn.train.windows import RunText, Windows
 
 
 @dataclass(frozen=True)
@@ -179,20 +178,12 @@ def _run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.start())
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-        model, optimizers, counters = _build(config, run, runtime, origin, shards.tokens("train"), progress)
+        network, counters = _build(config, run, runtime, origin, shards.tokens("train"), progress)
         peak = machine_peak(runtime)
         environment["peak"] = {"flops_per_second": peak.flops, "of": peak.of}
         write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
         write_json(run.environment, environment)
-        metrics = stack.enter_context(contextlib.closing(JsonLines(run.metrics)))
-        samples = stack.enter_context(contextlib.closing(JsonLines(run.samples)))
-        for log, length in ((metrics, counters.metrics_bytes), (samples, counters.samples_bytes)):
-            if log.cut_to(length):
-                progress.note(
-                    f"{log.path.name} is shorter than the checkpoint remembers; the missing lines stay missing."
-                )
-        trackers = open_trackers(config.report.trackers, config.name, run.root, config.model_dump(), progress.note)
-        stack.enter_context(contextlib.closing(trackers))
+        logs = stack.enter_context(open_logs(run, config, counters, watcher, progress.note))
         note_inequality(config, checkpoint, environment, counters, progress)
         resolved = {key: environment[key] for key in EQUALITY} | {
             "micro_batch_size": config.train.micro_batch_size,
@@ -207,28 +198,13 @@ def _run(
             f"{config.train.batch_size * config.model.block_size:,} tokens a step"
         )
         progress.note(f'"% of peak" is of {peak}, measured once on this machine.')
-        loop = Loop(
-            config,
-            run,
-            runtime,
-            model,
-            optimizers,
-            functools.partial(begin_weights, run, model, config, shards.tokens("train"), initial, progress),
-            shards,
-            tokenizer,
-            counters,
-            resolved,
-            peak.flops,
-            metrics,
-            samples,
-            trackers,
-            watcher,
-            progress,
-        )
+        setup = Setup(run, config, runtime, resolved, peak.flops)
+        text = RunText(tokenizer, shards)
+        loop = Loop(setup, network, Windows(text, config), counters, logs, progress)
         with memory_errors(config, counters):
             loop.train()
             with uncompiled(runtime), finishing(run.root, counters.step, progress) as told:
-                finish_run(run, config, runtime, model, tokenizer, shards, counters, told)
+                finish_run(setup, network.model, text, counters, told)
     return _result(run, counters.step, was_complete=False)
 
 
@@ -239,14 +215,18 @@ def _build(
     origin: Checkpoint | LoadedModel | None,
     tokens: TokenSequence,
     progress: Progress,
-) -> tuple[GPT, list[Optimizer], Counters]:
-    """Model, optimizers and counters, new or as the checkpoint has them; only the weights are those of a model."""
+) -> tuple[Network, Counters]:
+    """Network and counters, new or as the checkpoint has them; only the weights are those of a model."""
     model, optimizers = build_network(config, runtime)
+    initial = origin if isinstance(origin, LoadedModel) else None
+    network = Network(
+        model, optimizers, functools.partial(begin_weights, run, model, config, tokens, initial, progress)
+    )
     if isinstance(origin, Checkpoint):
         restore(model, optimizers, origin)
-        return model, optimizers, origin.counters
-    begin_weights(run, model, config, tokens, origin, progress)
-    return model, optimizers, initial_counters(config.train.steps, runtime.precision)
+        return network, origin.counters
+    network.begin()
+    return network, initial_counters(config.train.steps, runtime.precision)
 
 
 def _result(run: RunFolder, step: int, *, was_complete: bool) -> PretrainResult:

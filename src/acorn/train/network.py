@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
 from acorn.config import Config
@@ -11,6 +14,19 @@ from acorn.model.gpt import GPT
 from acorn.model.loss import Workspace
 from acorn.runtime.device import Runtime
 from acorn.train.optimizer import Optimizer, build_optimizers
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a run trains.
+
+    Attributes:
+        begin: gives the model the weights that the run began with.
+    """
+
+    model: GPT
+    optimizers: list[Optimizer]
+    begin: Callable[[], None]
 
 
 def build_network(config: Config, runtime: Runtime, workspace: Workspace | None = None) -> tuple[GPT, list[Optimizer]]:

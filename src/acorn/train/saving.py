@@ -1,4 +1,4 @@
-"""Saving a run's state: on schedule, again a little later where the disk fails, and going back to what was saved."""
+"""Saving a run's state: on schedule, and again a little later where the disk fails."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from acorn.checkpoint.integrity import checkpoint_faults, newest_whole_checkpoint
-from acorn.checkpoint.rotation import remove_checkpoints, rotate_checkpoints
-from acorn.checkpoint.training_state import Counters, read_checkpoint, restore, save_checkpoint
+from acorn.checkpoint.rotation import rotate_checkpoints
+from acorn.checkpoint.training_state import Counters, save_checkpoint
 from acorn.config import Config
-from acorn.errors import AcornError, DamageError, ResourceError
+from acorn.errors import DamageError, ResourceError
 from acorn.files import disk_errors, read_sealed_json, write_sealed_json
 from acorn.folders import readable
-from acorn.model.gpt import GPT
-from acorn.progress import Progress
-from acorn.report.metrics_log import JsonLines
-from acorn.run_folder import RunFolder, step_of
-from acorn.train.optimizer import Optimizer
-from acorn.train.step import initial_counters
+from acorn.run_folder import RunFolder
+from acorn.train.logs import Logs
+from acorn.train.network import Network
+from acorn.train.setup import Setup
 
 RETRY_STEPS = (1, 2, 4)
 """Steps after which a save that failed is tried again; a full disk may be cleared meanwhile."""
@@ -32,24 +27,22 @@ class Saver:
     """Writes the checkpoints of one sitting.
 
     Attributes:
-        resolved: what the machine's `auto` settings came to.
-        note: hears of saves that failed.
+        logs: are flushed before each save, and hear of saves that failed.
     """
 
-    run: RunFolder
-    config: Config
+    setup: Setup
+    network: Network
     tokenizer_json: str
-    model: GPT
-    optimizers: list[Optimizer]
-    resolved: dict[str, Any]
-    metrics: JsonLines
-    samples: JsonLines
-    note: Callable[[str], None]
+    logs: Logs
     failures: int = 0
     retry_at: int | None = None
 
     def has_to_retry(self, step: int) -> bool:
         return self.retry_at is not None and step >= self.retry_at
+
+    def forget_failures(self) -> None:
+        """For a run that rolled back: what failed to be saved is not wanted any more."""
+        self.failures, self.retry_at = 0, None
 
     def save(self, counters: Counters, *, scheduled: bool, can_wait: bool) -> bool:
         """Writes the checkpoint of this step, then removes those that are no longer to be kept.
@@ -64,36 +57,41 @@ class Saver:
         Raises:
             ResourceError: the disk is full or cannot be written. The last checkpoint stands.
         """
-        counters.scheduled = scheduled
+        run, counters.scheduled = self.setup.run, scheduled
         try:
             self._write(counters)
         except ResourceError as error:
             if not can_wait or self.failures == len(RETRY_STEPS):
                 tries = f" in {self.failures + 1} tries" if self.failures else ""
                 raise ResourceError(
-                    f"The checkpoint of step {counters.step:,} could not be saved{tries}; {standing(self.run)}. "
+                    f"The checkpoint of step {counters.step:,} could not be saved{tries}; {standing(run)}. "
                     + error.what,
                     where=error.where,
-                    mend=f"{error.mend}; then go on with: acorn pretrain --resume --out {self.run.root}",
+                    mend=f"{error.mend}; then go on with: acorn pretrain --resume --out {run.root}",
                 ) from error
             wait = RETRY_STEPS[self.failures]
             self.failures += 1
             self.retry_at = counters.step + wait
-            self.note(
+            self.logs.note(
                 f"The checkpoint of step {counters.step:,} could not be saved: {error.what} "
-                f"Trying again at step {self.retry_at:,}; {standing(self.run)}."
+                f"Trying again at step {self.retry_at:,}; {standing(run)}."
             )
             return False
-        self.failures, self.retry_at = 0, None
-        tidy(self.run, self.config, counters, self.note)
+        self.forget_failures()
+        tidy(run, self.setup.config, counters, self.logs.note)
         return True
 
     def _write(self, counters: Counters) -> None:
-        self.metrics.sync()
-        self.samples.sync()
-        counters.metrics_bytes, counters.samples_bytes = self.metrics.length, self.samples.length
-        path = self.run.checkpoint(counters.step)
-        save_checkpoint(path, self.config, self.tokenizer_json, self.model, self.optimizers, counters, self.resolved)
+        self.logs.sync(counters)
+        save_checkpoint(
+            self.setup.run.checkpoint(counters.step),
+            self.setup.config,
+            self.tokenizer_json,
+            self.network.model,
+            self.network.optimizers,
+            counters,
+            self.setup.resolved,
+        )
 
 
 def standing(run: RunFolder) -> str:
@@ -119,68 +117,6 @@ def tidy(run: RunFolder, config: Config, counters: Counters, note: Callable[[str
         rotate_checkpoints(run, counters.step, keep=config.checkpoint.keep, also=also)
     except ResourceError as error:
         note(f"Older checkpoints could not be removed, or {run.best.name} not written: {error.what} ({error.where})")
-
-
-def weights_are_finite(model: GPT) -> bool:
-    """Whether every parameter is. An update can overflow though its gradient was finite. One wait for the device."""
-    return bool(torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all())
-
-
-def go_back(
-    run: RunFolder,
-    config: Config,
-    model: GPT,
-    optimizers: list[Optimizer],
-    counters: Counters,
-    begin: Callable[[], None],
-    progress: Progress,
-) -> Counters:
-    """Puts model and optimizers back to where an undisturbed run would go from here, and gives the counters of there.
-
-    That is the last checkpoint saved on schedule, and before the first one the beginning; where it is gone, the newest.
-    One that a signal put in between is passed over, and removed, so that a stop does not change where the run goes.
-
-    Where the beginning is a model that is gone by now, the newest checkpoint has to do.
-
-    Args:
-        begin: gives the model the weights that the run began with.
-
-    Raises:
-        DamageError: there are checkpoints, and none is whole.
-        AcornError: as `begin`, where there is no checkpoint either.
-    """
-    step = last_on_schedule(config, counters.step - 1, counters.best_step)
-    path = readable(run.checkpoint(step))
-    expected = not step or (path.is_dir() and not checkpoint_faults(path))
-    if not expected:
-        path, step = _newest(run, progress) or (path, 0)
-    if not step:
-        try:
-            begin()
-        except AcornError:
-            newest = _newest(run, progress)
-            if newest is None:
-                raise
-            (path, step), expected = newest, False
-    remove_checkpoints(run, [newer for newer in run.checkpoint_steps() if newer > step])
-    if not step:
-        for optimizer in optimizers:
-            optimizer.state.clear()
-        found = initial_counters(config.train.steps, config.train.precision)
-    else:
-        checkpoint = read_checkpoint(path)
-        restore(model, optimizers, checkpoint)
-        found = checkpoint.counters
-    found.schedule_steps = counters.schedule_steps
-    found.undisturbed = found.undisturbed and counters.undisturbed and expected
-    return found
-
-
-def _newest(run: RunFolder, progress: Progress) -> tuple[Path, int] | None:
-    """The newest whole checkpoint and its step."""
-    newest = newest_whole_checkpoint(run, progress)
-    step = step_of(newest.name, exact=False) if newest else None
-    return (newest, step) if newest and step is not None else None
 
 
 def last_on_schedule(config: Config, step: int, best_step: int | None) -> int:

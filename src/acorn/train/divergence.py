@@ -1,0 +1,110 @@
+"""What happens when training goes wrong: skipped steps, loss spikes, and going back to the last checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import deque
+
+import torch
+
+from acorn.checkpoint.training_state import Counters
+from acorn.errors import DivergedError
+from acorn.model.gpt import GPT
+from acorn.progress import Progress
+from acorn.train.logs import Logs
+from acorn.train.network import Network
+from acorn.train.rollback import go_back
+from acorn.train.saving import standing
+from acorn.train.setup import Setup
+from acorn.train.step import StepResult
+
+SPIKE_WINDOW, SPIKE_RATIO = 50, 1.5
+"""A loss this many times the median of the last so many steps is named, with the batch it came from."""
+
+
+@dataclasses.dataclass
+class DivergenceGuard:
+    """Looks at each step and at the weights before each save, and takes the run back where they are no good.
+
+    Attributes:
+        progress: hears how far the checking of checkpoints is.
+    """
+
+    setup: Setup
+    network: Network
+    logs: Logs
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+
+    def fault_of_step(self, result: StepResult, counters: Counters) -> str | None:
+        """Counts skipped steps and notes what is odd. Returns why the run has to roll back, if it has to.
+
+        Args:
+            counters: after the step; `skips` is moved here.
+        """
+        counters.skips = counters.skips + 1 if result.diverged else 0
+        self._note_if_odd(result, counters)
+        if counters.skips > self.setup.config.train.max_skips:
+            return f"{counters.skips} steps in a row were not finite"
+        return None
+
+    def fault_of_weights(self) -> str | None:
+        """Why the weights must not be saved, so that the run has to roll back, if they must not."""
+        if weights_are_finite(self.network.model):
+            return None
+        return "the last update left weights that are not finite"
+
+    def roll_back(self, why: str, counters: Counters) -> None:
+        """Goes back to the last checkpoint, or the initial weights, and on from there in another sample order.
+
+        Args:
+            counters: become those of there, but for rollbacks and seconds.
+
+        Raises:
+            DivergedError: it went back as often as it may.
+        """
+        train, run = self.setup.config.train, self.setup.run
+        rollbacks = counters.rollbacks + 1
+        where = f"step {counters.step:,}, {self._batch(counters)}"
+        if rollbacks > train.max_rollbacks:
+            raise DivergedError(
+                f"Training diverged: {why}, after {train.max_rollbacks} rollbacks.",
+                where=where,
+                mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip, in another run or with "
+                f"--allow-change; {standing(run)}",
+            )
+        seconds = counters.seconds
+        found = go_back(run, self.setup.config, self.network, counters, self.progress)
+        for field in dataclasses.fields(Counters):
+            setattr(counters, field.name, getattr(found, field.name))
+        counters.rollbacks, counters.skips, counters.seconds = rollbacks, 0, seconds
+        self._losses.clear()
+        self.logs.cut_to(counters)
+        self.logs.note(
+            f"Training diverged at {where} ({why}): rolled back to step {counters.step:,} "
+            f"(rollback {rollbacks} of {train.max_rollbacks}), with another sample order."
+        )
+
+    def _note_if_odd(self, result: StepResult, counters: Counters) -> None:
+        """Names a step that was skipped or whose loss leapt, with the batch that it saw."""
+        batch = self._batch(counters)
+        if not result.updated:
+            why = "a loss or gradient that is not finite" if result.diverged else "an overflow of fp16"
+            self.logs.note(f"step {counters.step:,} was skipped for {why} ({batch}).")
+            return
+        if len(self._losses) == SPIKE_WINDOW and result.loss > SPIKE_RATIO * statistics.median(self._losses):
+            self.logs.note(f"step {counters.step:,}: the loss leapt to {result.loss:.3f} ({batch}).")
+        self._losses.append(result.loss)
+
+    def _batch(self, counters: Counters) -> str:
+        """The samples that the last step saw."""
+        first = counters.samples - self.setup.config.train.batch_size
+        return f"samples {first:,} to {counters.samples - 1:,}"
+
+
+def weights_are_finite(model: GPT) -> bool:
+    """Whether every parameter is. An update can overflow though its gradient was finite. One wait for the device."""
+    return bool(torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all())

@@ -1,0 +1,87 @@
+"""The data of pretraining: windows of a tokenized text, in an order that is a function of the run's seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from acorn.config import Config
+from acorn.data.batches import read_batch
+from acorn.data.sample_order import SampleOrder
+from acorn.data.token_shards import TokenSequence, TokenShards
+from acorn.evaluate.validation import score
+from acorn.model.gpt import GPT
+from acorn.progress import Progress
+from acorn.runtime.device import Runtime
+from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.train.schedule import context_at
+
+
+@dataclass(frozen=True)
+class RunText:
+    """The text of a run: its tokenizer, and the tokens that it made."""
+
+    tokenizer: Tokenizer
+    shards: TokenShards
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A `TrainingData` whose samples are windows of block_size + 1 tokens."""
+
+    text: RunText
+    config: Config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.text.tokenizer
+
+    @functools.cached_property
+    def _tokens(self) -> TokenSequence:
+        return self.text.shards.tokens("train")
+
+    @functools.cached_property
+    def _order(self) -> SampleOrder:
+        """That of a run without rollbacks."""
+        return SampleOrder(
+            n_tokens=len(self._tokens),
+            block_size=self.config.model.block_size,
+            seed=self.config.train.seed,
+            shard_starts=tuple(int(start) for start in self._tokens.shard_starts),
+            shuffle_group=self.config.data.shuffle_group,
+        )
+
+    def batch(self, first: int, count: int, *, rollbacks: int, done: float) -> tuple[Tensor, Tensor]:
+        """Windows `first` to `first + count - 1`; in the first part of a run each may be cut into shorter ones."""
+        order = dataclasses.replace(self._order, rollbacks=rollbacks)
+        context = context_at(self.config.schedule, self.config.model.block_size, done)
+        inputs, targets = read_batch(self._tokens, order, first, count)
+        return inputs.reshape(-1, context), targets.reshape(-1, context)
+
+    def epochs(self, samples: int) -> float:
+        """Every window is seen once an epoch."""
+        return samples / self._order.n_windows
+
+    def score(self, model: GPT, runtime: Runtime, progress: Progress) -> tuple[float, int]:
+        """Scores the validation split, or its first train.eval_tokens tokens."""
+        return score(
+            model,
+            self.text.shards.tokens("valid"),
+            context=self.config.model.block_size,
+            autocast=runtime.autocast,
+            limit=self.config.train.eval_tokens or None,
+            progress=progress,
+        )
+
+    def figures(self, split: str, loss: float) -> dict[str, float]:
+        """Nats per token -> bits per byte of original text, as `acorn evaluate` counts them.
+
+        A text of n tokens takes n - 1 predictions, for the separator that it begins with is given. Of a batch, or of a
+        part of the split, this is an estimate: its own bytes are not known, those of the whole split are.
+        """
+        count = self.text.shards.count(split)
+        return {"bits_per_byte": loss / math.log(2) * (count.tokens - 1) / count.bytes}

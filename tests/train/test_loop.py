@@ -1,0 +1,45 @@
+"""The loop: which validation counts as the best one. Whole runs are in tests/run/test_pretrain.py."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from tiny_checkpoints import Notes
+
+from acorn.errors import ResourceError
+from acorn.files import read_sealed_json
+from acorn.run_folder import RunFolder
+from acorn.train import saving, windows
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    losses = iter([math.nan, 5.0, math.inf])
+    monkeypatch.setattr(windows, "score", lambda *arguments, **options: (next(losses), 1))
+    run_tiny(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    assert read_sealed_json(run.best) == {"step": 8, "loss": 5.0}
+    state = json.loads((run.checkpoint(12) / "state.json").read_text())["counters"]
+    assert (state["valid_loss"], state["valid_step"]) == (None, 12)
+
+
+def test_the_best_is_one_that_could_be_saved(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """Validation is best at step 8, whose save fails; the retry at 9 is of other weights. The best stays step 4."""
+    losses = iter([6.0, 5.0, 7.0])
+    monkeypatch.setattr(windows, "score", lambda *arguments, **options: (next(losses), 1))
+    real = saving.save_checkpoint
+
+    def failing(path: Path, *arguments) -> None:
+        if path.name == "step-00000008":
+            raise ResourceError("The disk is full.", where=str(path))
+        real(path, *arguments)
+
+    monkeypatch.setattr(saving, "save_checkpoint", failing)
+    notes = Notes()
+    run_tiny(tmp_path / "run", "checkpoint.final=best", watcher=notes)
+    run = RunFolder(tmp_path / "run")
+    assert any("Trying again at step 9; the checkpoint of step 5 still stands." in text for text in notes.texts)
+    assert read_sealed_json(run.best) == {"step": 4, "loss": 6.0}
+    assert read_sealed_json(run.evaluation)["weights_of_step"] == 4
+    assert json.loads((run.checkpoint(12) / "state.json").read_text())["counters"]["undisturbed"] is False
