@@ -14,7 +14,7 @@ import pytest
 from acorn import __version__
 from acorn.config import TrainConfig
 from acorn.run import environment
-from acorn.run.environment import changed_since, describe_environment
+from acorn.run.environment import changed_since, describe_environment, with_the_start
 from acorn.run.resolve import choose_runtime
 from acorn.runtime.device import Runtime
 
@@ -117,3 +117,17 @@ def test_a_resumed_run_says_when_what_was_in_c_is_gone(monkeypatch: pytest.Monke
     monkeypatch.setattr(environment, "parts_in_c", lambda runtime: [])
     now = environment.describe_environment(runtime, "")
     assert environment.changed_since(then, now) == ["native: loss, blocks then, nothing now"]
+
+
+def test_a_resumed_run_keeps_the_reasons_of_its_start() -> None:
+    start = {
+        "choices": ["device cpu: no GPU found", "threads 2: one for each core"],
+        "command_line": "acorn pretrain a",
+    }
+    now = {"choices": ["device cpu: as asked", "threads 4: as asked"], "command_line": "acorn pretrain --resume"}
+    again = with_the_start(now, start)
+    assert again["choices"] == ["device cpu: no GPU found", "threads 4: as asked"]  # the number of threads was changed
+    assert again["first_command_line"] == "acorn pretrain a"
+    assert again["command_line"] == "acorn pretrain --resume"
+    assert with_the_start(now | {"command_line": "acorn third"}, again)["first_command_line"] == "acorn pretrain a"
+    assert with_the_start(now, {"choices": 3})["choices"] == now["choices"]

@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "acorn": "acorn",
     "choices": "Chosen for this machine",
     "command_line": "Command line",
+    "first_command_line": "Command line of the start",
     "compile": "Compiled by torch.compile",
     "git_revision": "Git revision of the folder it was started in",
     "instructions": "Vector instructions of the processor",

@@ -60,6 +60,23 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
     }
 
 
+def with_the_start(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """`now`, of a run that is resumed, with what only its start knows.
+
+    A resumed run is told every choice by its own config. Why a value was first chosen stays as it was said then, and
+    `first_command_line` is the one that started the run.
+
+    Args:
+        before: environment.json as the run left it; anything may be missing.
+    """
+    earlier = before.get("choices")
+    lines = [line for line in earlier if isinstance(line, str)] if isinstance(earlier, list) else []
+    reasons = {line.partition(":")[0]: line for line in lines}  # "precision bf16" -> the line with its reason
+    choices = [reasons.get(line.partition(":")[0], line) for line in now["choices"]]
+    first = before.get("first_command_line", before.get("command_line", now["command_line"]))
+    return now | {"choices": choices, "first_command_line": first}
+
+
 def changed_since(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs of the things that bit-for-bit equality rests on, one line each."""
     return [

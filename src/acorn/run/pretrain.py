@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from acorn.model.sizing import size_of
 from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
 from acorn.run.budget import memory_errors
-from acorn.run.environment import EQUALITY, describe_environment
+from acorn.run.environment import EQUALITY, describe_environment, with_the_start
 from acorn.run.finish import finish_run, is_finished
 from acorn.run.initial_model import begin_weights, load_initial_model
 from acorn.run.peak import machine_peak
@@ -170,6 +171,8 @@ def _run(
         | to_stored(bases)
         | {"windows_per_rank": {"0": (shards.count("train").tokens - 1) // config.model.block_size}}
     )
+    if checkpoint:
+        environment = with_the_start(environment, _environment_before(run))
     for choice in runtime.choices:
         if checkpoint is None or choice.has_remark:  # a run goes on in its precision where another machine is slow
             progress.note(str(choice))
@@ -198,6 +201,11 @@ def _run(
             f"{config.train.batch_size * config.model.block_size:,} tokens a step"
         )
         progress.note(f'"% of peak" is of {peak}, measured once on this machine.')
+        if 0 < config.train.eval_tokens < shards.count("valid").tokens - 1 and config.train.eval_every:
+            progress.note(
+                f"Validation while it trains is of the first {config.train.eval_tokens:,} of "
+                f"{shards.count('valid').tokens - 1:,} tokens (train.eval_tokens)."
+            )
         setup = Setup(run, config, runtime, resolved, peak.flops)
         text = RunText(tokenizer, shards)
         loop = Loop(setup, network, Windows(text, config), counters, logs, progress)
@@ -227,6 +235,15 @@ def _build(
         return network, origin.counters
     network.begin()
     return network, initial_counters(config.train.steps, runtime.precision)
+
+
+def _environment_before(run: RunFolder) -> dict[str, Any]:
+    """environment.json as an earlier sitting left it; empty where it is missing or damaged, for nothing rests on it."""
+    try:
+        before = json.loads(run.environment.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return before if isinstance(before, dict) else {}
 
 
 def _result(run: RunFolder, step: int, *, was_complete: bool) -> PretrainResult:
