@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import huggingface_hub
 import pytest
@@ -86,6 +87,28 @@ def test_figures_stand_with_what_they_were_measured_on() -> None:
     assert EVALUATION["bits_per_byte_note"] in card
     assert "Word perplexity |" not in card
     assert EVALUATION["word_perplexity_note"] in card
+
+
+def test_a_rounded_figure_has_no_decimal_that_was_not_measured() -> None:
+    """Whole digits from five on; YAML still reads each as the number it is."""
+    told = {"loss_per_token": 3.0, "perplexity_per_token": 1e20, "bits_per_byte": 0.00001, "word_perplexity": 14311.97}
+    card = write_card(changed(evaluations=({**EVALUATION, **told},), recipe={"peak learning rate": 2.0}))
+    for row in ("Word perplexity | 14,312", "Loss per token (nats) | 3", "Perplexity per token | 1e+20"):
+        assert f"| {row} |" in card
+    assert "| peak learning rate | 2 |" in card
+    assert "| dropout in training | 0 |" in card
+    assert not re.search(r"\.0 \||: \d+\.0$", card, re.MULTILINE)
+    metrics = metadata(card)["model-index"][0]["results"][0]["metrics"]
+    assert [metric["value"] for metric in metrics] == [3, 1e20, 0.00001, 14312]
+
+
+def test_what_these_weights_lack_is_the_first_limit() -> None:
+    card = write_card(changed(limits=("Validation loss had risen.",)))
+    assert card.split("## Limits\n\n")[1].startswith("- Validation loss had risen.\n- It knows nothing")
+
+
+def test_the_card_says_where_its_title_comes_from() -> None:
+    assert "| run | `demo`, the name of the config; `name=` in it sets another |" in write_card(FACTS)
 
 
 def test_data_and_architecture_are_told() -> None:

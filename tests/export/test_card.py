@@ -14,7 +14,7 @@ from acorn.data.prepare import prepare
 from acorn.export.card import card_of, name_of
 from acorn.files import write_json
 from acorn.origin import Base, to_stored
-from acorn.run_folder import RunFolder
+from acorn.run_folder import STATE, RunFolder
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -53,7 +53,9 @@ def test_a_folder_without_a_card_claims_nothing(tmp_path: Path, loaded) -> None:
     assert str(tmp_path) not in card
 
 
-def test_the_card_of_a_checkpoint_tells_what_its_run_started_from(tmp_path: Path, loaded, tokenizer: Tokenizer) -> None:
+def test_the_card_of_a_checkpoint_tells_its_base_and_whether_validation_rose(
+    tmp_path: Path, loaded, tokenizer: Tokenizer
+) -> None:
     (tmp_path / "my.txt").write_text("\n\n".join(f"The line {number} of the text." for number in range(200)))
     run = RunFolder(tmp_path / "run")
     run.root.mkdir()
@@ -61,7 +63,13 @@ def test_the_card_of_a_checkpoint_tells_what_its_run_started_from(tmp_path: Path
     run.config.write_text(to_toml(config))
     write_json(run.environment, to_stored((Base("me/mine", "hub", "revision 0123", "mit"),)))
     prepare(TextSplits.open(config.data), tokenizer, run.data)
-    card = card_of(loaded(run.checkpoint(4), step=4))
+    model = loaded(run.checkpoint(4), step=4)
+    counters = {"step": 4, "samples": 8, "tokens": 64, "best_step": 2, "best_loss": 5.0}
+    write_json(model.folder / STATE, {"counters": {**counters, "valid_step": 4, "valid_loss": 5.5}})
+    card = card_of(model)
     assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "me/mine"
     assert "(revision 0123) | mit |" in card
     assert "scratch" not in card
+    assert "lowest at step 2 (5.000 nats per token) and had risen to 5.500 at step 4" in card
+    write_json(model.folder / STATE, {"counters": {**counters, "valid_step": 4, "valid_loss": 5.0}})
+    assert "lowest at step" not in card_of(model)

@@ -56,10 +56,44 @@ def test_another_tokenizer_is_said_beside_losses_and_not_beside_bits(make_run: M
     assert "Validation, bits per byte" in found
     assert "Validation, nats per token not comparable: other tokenizer" in found
     runs = [read_run(run) for run in (one, two)]
-    assert curve_caveats(runs) == [
+    assert curve_caveats(runs, ["one", "two"]) == [
         "Validation losses are not comparable between these runs (other tokenizer); bits per byte are.",
         "Training losses are not comparable between these runs: other tokenizer.",
     ]
+
+
+def test_two_spellings_of_one_network_are_no_difference(make_run: MakeRun) -> None:
+    """Heads of an even width near 64: one of width 64. The modern architecture is tied; Muon's rate is 0.02."""
+    one = make_run("one", overrides=("model.n_head=0", "optimizer.name=muon", "train.seed=1"))
+    spelled = ("model.n_head=1", "model.tied=true", "optimizer.name=muon", "optimizer.lr=0.02", "train.seed=2")
+    found = rows(one, make_run("two", overrides=spelled))
+    assert [label for label in found if "." in label] == ["train. seed"]
+    section = comparison_section([read_run(one), read_run(one.parent / "two")], ["one", "two"])
+    assert "Mean and spread over 2 seeds" in section
+    real = rows(one, make_run("three", overrides=("model.n_head=2", "optimizer.name=muon", "train.seed=1")))
+    assert real["model. n_ head"] == ["1", "2"]
+
+
+def test_what_acorn_may_have_chosen_is_a_table_of_its_own(make_run: MakeRun) -> None:
+    runs = [make_run("one", overrides=("train.threads=2",)), make_run("two", overrides=("train.threads=4",))]
+    section = comparison_section([read_run(run) for run in runs], run_names(runs))
+    asked, of_the_machine = section.split("What was set, or chosen by acorn, for the machine")
+    assert "Nowhere." in asked
+    assert "threads" in of_the_machine
+
+
+def test_a_part_of_another_text_is_not_spoken_of(make_run: MakeRun) -> None:
+    """Of the same text it is, with how much of it each run scored."""
+    one, two = make_run("one", overrides=("train.eval_tokens=500",)), make_run("two")
+    facts = [read_run(run) for run in (one, two)]
+    assert curve_caveats(facts, ["one", "two"])[:2] == [
+        "Validation losses and bits per byte are not comparable between these runs: other part of it that was scored.",
+        "Scored of validation while training (train.eval_tokens): one: the first 500 of 999 tokens; two: all.",
+    ]
+    edit_manifest(two, '"documents": 12', '"documents": 13')
+    said = " ".join(curve_caveats([read_run(run) for run in (one, two)], ["one", "two"]))
+    assert "between these runs: other text." in said
+    assert "part" not in said
 
 
 def test_spread_over_seeds_is_a_table(make_run: MakeRun) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def notes_of(run: Path) -> list[str]:
 
 
 def test_validation_above_training_and_whole_needs_no_word(make_run: MakeRun) -> None:
-    run = make_run()
+    run = make_run(valid_every=0)
     metrics = JsonLines(run / "metrics.jsonl")
     metrics.write({"step": 60, "tokens": 15360, "split": "valid", "loss": 9.0})
     metrics.close()
@@ -43,6 +44,20 @@ def test_reasons_for_validation_below_training_are_those_of_the_run(make_run: Ma
     assert "with dropout (0.1), validation without" in told
     assert "16 tokens of context, validation 32" in told
     assert "only the beginning of it" in told
+
+
+def test_a_rise_is_told_with_where_the_best_weights_are(make_run: MakeRun) -> None:
+    """They are in final/, or in a checkpoint, or gone."""
+    run = make_run()
+    metrics = JsonLines(run / "metrics.jsonl")
+    metrics.write({"step": 61, "tokens": 15616, "split": "valid", "loss": 3.0})
+    metrics.close()
+    assert "final/ has the last weights. More text" in notes_of(run)[0]
+    (run / "checkpoints" / "step-00000060").mkdir(parents=True)
+    assert "final/ has the last weights, checkpoints/step-00000060 the best. More text" in notes_of(run)[0]
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps({**evaluation, "weights_of_step": 60}))
+    assert notes_of(run)[0].endswith("final/ has the best weights, of step 60.")
 
 
 def test_a_run_without_validation_says_so(make_run: MakeRun) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acorn.report.formats import amount, duration, figure, printable, rate, short
+from acorn.report.formats import amount, duration, figure, part_of, printable, rate, short, unbroken
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,10 @@ from acorn.report.formats import amount, duration, figure, printable, rate, shor
 )
 def test_durations(seconds: float, written: str) -> None:
     assert duration(seconds) == written
+
+
+def test_a_page_breaks_a_duration_between_its_parts_alone() -> None:
+    assert unbroken(duration(90)).split(" ") == ["1\xa0min", "30\xa0s"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,13 @@ def test_amounts_and_rates() -> None:
     assert amount(999, "bytes") == "999 bytes"
     assert amount(12_300_000, "bytes") == "12.3 MB"
     assert amount(1234, "documents") == "1,234 documents"
+    assert amount(1, "documents") == "1 document"
+    assert amount(0.6, "entries") == "1 entry"
+    assert part_of(1, 6, "runs") == "1 of 6 runs"
+    assert part_of(4_200_000, 12_300_000, "bytes") == "4.2 MB of 12.3 MB"
     assert rate(3_200_000, "bytes") == "3.2 MB/s"
+    assert rate(1 / 30, "runs") == "30 s per run"
+    assert rate(0, "runs") == "0 runs/s"
     assert rate(12_345, "tokens") == "12.3K tokens/s"
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -57,7 +58,7 @@ def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
     run = make_run()
     assert write_report(run) == run / "report.html"
     page = Page(run / "report.html")
-    for wanted in ("1.5000", "1.2500", "2.5000", "321.5", "15.4K", "30 s", "25 % of peak"):
+    for wanted in ("1.5000", "1.2500", "2.5000", "321.5", "15.4K", "30\xa0s", "25 % of peak"):
         assert wanted in page.words, wanted
     assert "One end-of-line a line counts as a word." in page.words
     assert "Dropped as duplicates" in page.words
@@ -226,6 +227,38 @@ def test_the_headline_says_which_part_of_validation_it_is_of(make_run: MakeRun) 
     assert "Validation so far" not in words
     assert "Validation in the curve is of the first 500 of 999 tokens" in words
     assert "The figures of the finished model are of all 999 tokens of the split." in words
+
+
+def test_every_tile_says_which_part_it_is_of(make_run: MakeRun) -> None:
+    """A run by the clock may score a part of each split; its evaluation says of how many tokens."""
+    run = make_run()
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["valid"]["tokens"], evaluation["test"]["tokens"] = 500, 250
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    labels = re.findall("<dt>(.*?)</dt>", write_report(run).read_text("utf-8"))
+    assert labels[:4] == [
+        "Validation, first 500 tokens",
+        "Test, first 250 tokens",
+        "Validation, first 500 tokens, loss",
+        "Word perplexity, first 250 tokens",
+    ]
+
+
+def test_validation_that_rose_is_told_below_the_curves(make_run: MakeRun) -> None:
+    run, other = make_run("one"), make_run("two")
+    metrics = JsonLines(run / "metrics.jsonl")
+    metrics.write({"step": 61, "tokens": 15616, "split": "valid", "loss": 3.0})
+    metrics.close()
+    told = "Validation loss was lowest at step 60 (2.399) and is 3.000 now"  # 2.1 + 6 exp(-3)
+    assert told in Page(write_report(run)).words
+    assert f"one: {told}" in Page(write_report(run, [other])).words
+    assert "was lowest at" not in Page(write_report(other)).words
+
+
+def test_the_page_says_what_the_model_card_is_called(make_run: MakeRun) -> None:
+    differs = Page(write_report(make_run("mine", overrides=("name=small",)))).words
+    assert "the name of the run's folder, mine; the model card in final/ has that of the config, small" in differs
+    assert "model card" not in Page(write_report(make_run("same"))).words
 
 
 def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

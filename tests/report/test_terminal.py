@@ -171,6 +171,21 @@ def test_an_unknown_total_promises_nothing(log: Watched) -> None:
     assert log.lines[-1] == "reading: 5,000 documents, 500 documents/s"
 
 
+def test_one_is_not_spoken_of_as_several_and_slow_work_not_per_second(log: Watched) -> None:
+    progress = TaskProgress(log.screen)
+    progress.at("runs", 0, 6, "runs")
+    for done in (1, 2):
+        log.clock.now += 30
+        progress.at("runs", done, 6, "runs")
+    progress.end("runs")
+    assert log.lines == [
+        "runs ...",
+        "runs: 17 %, 1 of 6 runs, 30 s per run, 2 min 30 s left",
+        "runs: 33 %, 2 of 6 runs, 30 s per run, 2 min 00 s left",
+        "runs: 2 runs in 1 min 00 s (30 s per run)",
+    ]
+
+
 def test_the_system_clock_may_jump(log: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 32."""
     progress = TaskProgress(Screen(log.console))
@@ -197,7 +212,7 @@ def test_a_training_line_and_a_task_share_one_live_picture() -> None:
     hidden, shown = watched.text.count("\x1b[?25l"), watched.text.count("\x1b[?25h")
     assert hidden == shown == 2
     assert watched.text.count("scoring: 2 documents in") == 0
-    assert "scoring: 1 documents in 0.0 s" in watched.text
+    assert "scoring: 1 document in 0.0 s" in watched.text
 
 
 @pytest.mark.parametrize("terminal", [True, False])

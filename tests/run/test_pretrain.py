@@ -379,13 +379,16 @@ def test_best_weights_become_final(tmp_path: Path, run_tiny, monkeypatch) -> Non
 
 @pytest.mark.parametrize(("settings", "told"), [([], True), (["checkpoint.final=best"], False)])
 def test_a_validation_loss_that_rose_is_told(tmp_path: Path, run_tiny, monkeypatch, settings, told) -> None:
-    """And where the best weights are, unless final/ has them."""
+    """On the terminal, the page and the card, with where the best weights are, unless final/ has them."""
     lowest_in_between(monkeypatch)
     notes, out = Notes(), tmp_path / "run"
     run_tiny(out, *settings, progress=notes)
     found = [text for text in notes.texts if "lowest at step 8 (5.000) and is 5.500 now" in text]
     assert len(found) == told
     assert all(str(RunFolder(out).checkpoint(8)) in text for text in found)
+    assert "was lowest at step 8 (5.000) and is 5.500 now" in RunFolder(out).report.read_text("utf-8")
+    limit = "- Validation loss was lowest at step 8 (5.000 nats per token) and had risen to 5.500 at step 12:"
+    assert (limit in (RunFolder(out).final / "README.md").read_text("utf-8")) == told
 
 
 def test_a_validation_loss_that_did_not_rise_is_not_spoken_of(tmp_path: Path, run_tiny) -> None:

@@ -27,6 +27,9 @@ LICENSES = {"Salesforce/wikitext": WIKITEXT_LICENSE}
 NOT_STATED, NOT_KNOWN = "not stated; look at the source", "not known here; look at its own card"
 UNLICENSED = "license not stated"
 
+LARGEST_WHOLE = 1e15
+"""Figures from here on are written with a power of ten."""
+
 METRICS = {
     "loss_per_token": ("Loss per token (nats)", "loss"),
     "perplexity_per_token": ("Perplexity per token", "perplexity"),
@@ -54,6 +57,7 @@ class CardFacts:
         tokens_seen: target tokens trained on, repetitions included.
         recipe: what else to know about the training, setting -> value (optimizer, peak rate, precision, seed...).
         evaluations: one mapping a split, with the keys that `acorn evaluate --json` prints.
+        limits: sentences on what these weights are not good for, beside those that hold for every model.
     """
 
     name: str
@@ -72,6 +76,7 @@ class CardFacts:
     evaluations: Sequence[Mapping[str, Any]] = ()
     bases: Sequence[Base] = ()
     license: str = ""
+    limits: Sequence[str] = ()
 
 
 def facts_of_run(
@@ -82,6 +87,7 @@ def facts_of_run(
     step: int,
     evaluations: Sequence[Mapping[str, Any]],
     bases: Sequence[Base],
+    limits: Sequence[str] = (),
 ) -> CardFacts:
     """The facts of a run's weights at `step`.
 
@@ -90,6 +96,7 @@ def facts_of_run(
         train: counts of the training split.
         evaluations: one a split, of these weights.
         bases: the models that the run started from, nearest first.
+        limits: sentences on what these weights are not good for.
     """
     recipe = {
         **({"starts from": descent(bases)} if bases else {}),
@@ -117,6 +124,7 @@ def facts_of_run(
         recipe=recipe,
         evaluations=tuple(evaluations),
         bases=tuple(bases),
+        limits=tuple(limits),
     )
 
 
@@ -134,7 +142,7 @@ def write_card(facts: CardFacts) -> str:
         "## Training data",
         _table("", "", _data(facts)),
         "## Training",
-        _table("", "", {"steps": facts.steps, "tokens seen": facts.tokens_seen, **facts.recipe}),
+        _table("", "", _training(facts)),
         "## Evaluation",
         *[_evaluation(evaluation) for evaluation in facts.evaluations],
         *([] if facts.evaluations else ["No split was evaluated."]),
@@ -204,7 +212,7 @@ def _metadata(facts: CardFacts) -> str:
         ]
         for key, (title, kind) in METRICS.items():
             if evaluation.get(key) is not None:
-                lines += [f"    - type: {kind}", f"      name: {title}", f"      value: {_rounded(evaluation[key])}"]
+                lines += [f"    - type: {kind}", f"      name: {title}", f"      value: {_number(evaluation[key])}"]
     return "\n".join([*lines, "---"])
 
 
@@ -253,14 +261,19 @@ def _data(facts: CardFacts) -> dict[str, Any]:
         "tokens": facts.tokens,
         "words": facts.words,
         "bytes": facts.bytes,
-        "passes over the data": _rounded(facts.tokens_seen / facts.tokens) if facts.tokens else 0,
+        "passes over the data": _figure(facts.tokens_seen / facts.tokens) if facts.tokens else 0,
     }
+
+
+def _training(facts: CardFacts) -> dict[str, Any]:
+    named = f"`{facts.name}`, the name of the config; `name=` in it sets another"
+    return {"run": named, "steps": facts.steps, "tokens seen": facts.tokens_seen, **facts.recipe}
 
 
 def _evaluation(evaluation: Mapping[str, Any]) -> str:
     """One split's figures, with what they were measured on and what to know about them."""
     figures = {
-        title: _rounded(evaluation[key]) for key, (title, _) in METRICS.items() if evaluation.get(key) is not None
+        title: _figure(evaluation[key]) for key, (title, _) in METRICS.items() if evaluation.get(key) is not None
     }
     measured = {key: evaluation[key] for key in ("context", "stride", "precision") if key in evaluation}
     counts = {key: evaluation[key] for key in ("documents", "tokens", "words", "bytes") if key in evaluation}
@@ -272,6 +285,7 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
 def _limits(facts: CardFacts) -> str:
     more = " and that of its base" if facts.bases else ""
     limits = [
+        *facts.limits,
         f"It knows nothing but its training text{more}, repeats what is wrong in it, and makes up the rest.",
         "It was not checked for safety or bias; do not rely on what it writes.",
     ]
@@ -314,13 +328,21 @@ def _table(left: str, right: str, rows: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    counted = isinstance(value, int) and not isinstance(value, bool)
-    return f"{value:,}" if counted else str(value).replace("|", "\\|").replace("\n", " ")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _rounded(value: float) -> float:
-    """Five significant digits."""
-    return float(f"{value:.5g}")
+def _figure(value: float) -> str:
+    """A measured figure in Markdown: five significant digits, and whole ones where there are more."""
+    return f"{value:,.0f}" if 10_000 <= abs(value) < LARGEST_WHOLE else f"{value:.5g}"
+
+
+def _number(value: float) -> str:
+    """The same in YAML, which takes `1e+20` for text and `1.0e+20` for a number."""
+    digits, e, power = _figure(value).replace(",", "").partition("e")
+    return digits + (".0" if e and "." not in digits else "") + e + power
 
 
 def _quoted(text: str) -> str:

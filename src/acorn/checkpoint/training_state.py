@@ -151,6 +151,18 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
         raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path), mend=_MEND) from None
 
 
+def read_counters(path: Path) -> Counters:
+    """The counters of the checkpoint folder `path`, without its tensors.
+
+    Raises:
+        DamageError: its state.json cannot be read, or does not hold them.
+    """
+    try:
+        return _counters(read_json(path / STATE)["counters"])
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), mend=_MEND) from None
+
+
 _MEND = "name the run folder, whose newest whole checkpoint is used, or restore it from a copy"
 
 

@@ -7,9 +7,11 @@ from acorn.checkpoint.hub import repository_of
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.model_card import facts_of_run, write_card
 from acorn.checkpoint.model_folder import CARD
+from acorn.checkpoint.training_state import read_counters
 from acorn.config_files import load_run_config
 from acorn.evaluate.run_data import shards_of
 from acorn.files import read_sealed_json
+from acorn.report.rise import rise_of
 from acorn.run_folder import run_of
 
 UNKNOWN = """\
@@ -49,7 +51,12 @@ def card_of(loaded: LoadedModel) -> str:
     same = figures.get("weights_of_step") == loaded.step
     evaluations = [figures[split] for split in ("valid", "test") if same and split in figures]
     bases = bases_of(loaded)[1:]
-    return write_card(facts_of_run(config, loaded.config, loaded.tokenizer, count, loaded.step, evaluations, bases))
+    counters = read_counters(loaded.folder)
+    rise = rise_of(counters.best_step, counters.best_loss, counters.valid_step, counters.valid_loss)
+    limits = [rise.limit] if rise else []
+    return write_card(
+        facts_of_run(config, loaded.config, loaded.tokenizer, count, loaded.step, evaluations, bases, limits)
+    )
 
 
 def name_of(loaded: LoadedModel) -> str:

@@ -64,8 +64,12 @@ def conditions_of(runs: Sequence[RunFacts], split: str, *, in_curve: bool = Fals
 
 
 def differing(conditions: Sequence[Conditions], names: Sequence[str]) -> list[str]:
-    """Those of `names` in which the conditions are not all the same. What is not known of a run does not differ."""
-    return [name for name in names if len(_distinct(conditions, name)) > 1]
+    """Those of `names` in which the conditions are not all the same. What is not known of a run does not differ.
+
+    Of several texts there is no common part: then the text alone differs.
+    """
+    found = [name for name in names if len(_distinct(conditions, name)) > 1]
+    return [name for name in found if name != "part" or "text" not in found]
 
 
 def scored_part(facts: RunFacts, split: str, *, in_curve: bool = False) -> tuple[int, int] | None:

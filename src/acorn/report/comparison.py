@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from acorn.report.charts import COLOURS
 from acorn.report.comparability import LABELS, NEEDED, Conditions, conditions_of, differing
-from acorn.report.formats import duration, figure, short
+from acorn.report.curve_notes import rise_note
+from acorn.report.formats import duration, figure, short, unbroken
 from acorn.report.markup import absent, escaped, table
 from acorn.report.run_facts import RunFacts
 from acorn.report.seeds import SeedGroup, Spread, seed_groups
+from acorn.report.settings import OF_THE_MACHINE, flat_settings, setting_name, spelled_out
 
 SPLIT_NAMES = {"valid": "Validation", "test": "Test"}
 
@@ -59,13 +61,17 @@ def comparison_section(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
             parts.append(f"<h3>What the figures of {SPLIT_NAMES[split].lower()} were measured on</h3>")
             parts.append(table(heads, _condition_rows(conditions)))
     parts.append("<h3>Where the configs differ</h3>")
-    settings = _differing_settings(runs)
-    parts.append(table(heads, settings) if settings else absent("Nowhere."))
+    differing_rows = _differing_settings(runs)
+    asked = [row for key, row in differing_rows.items() if key not in OF_THE_MACHINE]
+    parts.append(table(heads, asked) if asked else absent("Nowhere."))
+    if of_the_machine := [row for key, row in differing_rows.items() if key in OF_THE_MACHINE]:
+        parts.append("<h3>What was set, or chosen by acorn, for the machine</h3>")
+        parts.append(table(heads, of_the_machine))
     return "".join(parts)
 
 
-def curve_caveats(runs: Sequence[RunFacts]) -> list[str]:
-    """Sentences on the curves of runs that do not measure the same."""
+def curve_caveats(runs: Sequence[RunFacts], names: Sequence[str]) -> list[str]:
+    """Sentences on the curves of runs that do not measure the same, and on those whose validation rose again."""
     valid, train = (conditions_of(runs, split, in_curve=True) for split in ("valid", "train"))
     said = []
     if wrong := differing(valid, NEEDED["bits_per_byte"]):
@@ -76,9 +82,13 @@ def curve_caveats(runs: Sequence[RunFacts]) -> list[str]:
         said.append(
             f"Validation losses are not comparable between these runs (other {_listed(wrong)}); bits per byte are."
         )
+    if "part" in differing(valid, NEEDED["bits_per_byte"]):
+        parts = [f"{name}: {one.values['part'] or 'not known'}" for name, one in zip(names, valid, strict=True)]
+        said.append(f"Scored of validation while training (train.eval_tokens): {'; '.join(parts)}.")
     if wrong := differing(train, ("text", "cleaning", "normalization", "tokenizer")):
         said.append(f"Training losses are not comparable between these runs: other {_listed(wrong)}.")
-    return said
+    rises = zip(names, map(rise_note, runs), strict=True)
+    return said + [f"{name}: {note}" for name, note in rises if note]
 
 
 def _measured_rows(runs: Sequence[RunFacts], by_split: dict[str, list[Conditions]]) -> list[list[str]]:
@@ -99,7 +109,10 @@ def _other_rows(runs: Sequence[RunFacts]) -> list[list[str]]:
     rows = [
         ["Parameters", *(short(facts.parameters) if facts.parameters else "—" for facts in runs)],
         ["Tokens seen", *(short(facts.last["tokens"]) if "tokens" in facts.last else "—" for facts in runs)],
-        ["Training time", *(duration(facts.last["seconds"]) if "seconds" in facts.last else "—" for facts in runs)],
+        [
+            "Training time",
+            *(unbroken(duration(facts.last["seconds"])) if "seconds" in facts.last else "—" for facts in runs),
+        ],
         ["Tokens per second", *(_number(facts.typical("tokens_per_second"), 0) for facts in runs)],
     ]
     return [row for row in rows if any(cell != "—" for cell in row[1:])]
@@ -140,14 +153,14 @@ def _spread_cells(spread: Spread, decimals: int) -> list[str]:
     return [*(f"{value:,.{decimals}f}" for value in values), str(spread.count)]
 
 
-def _differing_settings(runs: Sequence[RunFacts]) -> list[list[str]]:
-    keys = dict.fromkeys((section, key) for facts in runs for section in facts.config for key in facts.config[section])
-    rows = []
-    for section, key in keys:
-        values = [facts.config.get(section, {}).get(key) for facts in runs]
-        if any(value != values[0] for value in values):
-            name = f"<code>{escaped(section)}.<wbr>{escaped(key).replace('_', '_<wbr>')}</code>"
-            rows.append([name, *(escaped(figure(value)) for value in values)])
+def _differing_settings(runs: Sequence[RunFacts]) -> dict[str, list[str]]:
+    """Key -> row of the settings that were set to something else and mean something else."""
+    written, meant = [flat_settings(facts.config) for facts in runs], [spelled_out(facts.config) for facts in runs]
+    rows = {}
+    for key in dict.fromkeys(key for settings in written for key in settings):
+        values = [settings.get(key) for settings in meant]
+        if all(len(set(map(repr, (side.get(key) for side in sides)))) > 1 for sides in (written, meant)):
+            rows[key] = [setting_name(key), *(escaped(figure(value)) for value in values)]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What a reader of loss curves has to know: which tokens validation is of, and why it may lie below training."""
+"""What a reader of curves has to know: whether validation rose, which tokens it is of, why it is below training."""
 
 from __future__ import annotations
 
@@ -6,14 +6,30 @@ from acorn.report.comparability import scored_part
 from acorn.report.curves import smoothed
 from acorn.report.formats import short
 from acorn.report.markup import mapping_in
+from acorn.report.rise import REMEDIES, rise_in
 from acorn.report.run_facts import RunFacts
+from acorn.run_folder import RunFolder
 
 
 def curve_notes(facts: RunFacts) -> list[str]:
     """Sentences to stand below the loss chart of one run."""
     if not facts.curves.valid:
         return ["This run was not validated while it trained."]
-    return [note for note in (_parts(facts), _below(facts)) if note]
+    return [note for note in (rise_note(facts), _parts(facts), _below(facts)) if note]
+
+
+def rise_note(facts: RunFacts) -> str:
+    """That validation rose again, which weights final/ has, and what helps; empty where it did not clearly rise."""
+    rise = rise_in(facts.curves.valid)
+    if rise is None:
+        return ""
+    if not facts.finished:
+        return f"{rise.told}. {REMEDIES}"
+    if facts.weights_of_step == rise.best_step:
+        return f"{rise.told}. final/ has the best weights, of step {rise.best_step:,}."
+    best = RunFolder(facts.folder).checkpoint(rise.best_step)
+    where = f", checkpoints/{best.name} the best" if best.is_dir() else ""
+    return f"{rise.told}. final/ has the last weights{where}. {REMEDIES}"
 
 
 def _parts(facts: RunFacts) -> str:

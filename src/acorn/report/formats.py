@@ -29,6 +29,11 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def unbroken(text: str) -> str:
+    """`text` for a page, on which no number is parted from its unit at the end of a line: `1 min 30 s`."""
+    return re.sub("(?<=[0-9]) (?=[a-zA-Z%])", "\N{NO-BREAK SPACE}", text)
+
+
 def short(number: float) -> str:
     """Three significant digits with a letter: `840`, `12.3K`, `48M`, `1.2B`."""
     for letter, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
@@ -38,9 +43,14 @@ def short(number: float) -> str:
 
 
 def amount(number: float, unit: str) -> str:
-    """`12.3 MB` for bytes (decimal, as disks are sold), else the number with its unit: `1,234 documents`."""
+    """`12.3 MB` for bytes (decimal, as disks are sold), else the number with its unit: `1,234 documents`, `1 run`.
+
+    Args:
+        unit: in the plural.
+    """
     if unit != "bytes":
-        return f"{number:,.0f} {unit}"
+        digits = f"{number:,.0f}"
+        return f"{digits} {_one_of(unit) if digits == '1' else unit}"
     for name, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= 0.9995 * size:
             return f"{number / size:.3g} {name}"
@@ -48,8 +58,20 @@ def amount(number: float, unit: str) -> str:
 
 
 def rate(per_second: float, unit: str) -> str:
-    """`3.2 MB/s` for bytes, else a figure of three digits: `12.3K tokens/s`."""
+    """`3.2 MB/s` for bytes, else a figure of three digits: `12.3K tokens/s`; of what is slow, `30 s per run`."""
+    if unit != "bytes" and 0 < per_second < 1:
+        return f"{duration(1 / per_second)} per {_one_of(unit)}"
     return f"{amount(per_second, unit) if unit == 'bytes' else f'{short(per_second)} {unit}'}/s"
+
+
+def part_of(done: float, total: float, unit: str) -> str:
+    """`4.2 MB of 12.3 MB` for bytes, else the unit once: `1 of 6 runs`."""
+    number = amount(done, unit) if unit == "bytes" else f"{done:,.0f}"
+    return f"{number} of {amount(total, unit)}"
+
+
+def _one_of(unit: str) -> str:
+    return {"entries": "entry", "batches": "batch"}.get(unit, unit.removesuffix("s"))
 
 
 def figure(value: Any) -> str:

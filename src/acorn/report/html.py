@@ -13,11 +13,11 @@ from acorn.errors import UsageError
 from acorn.files import write_file
 from acorn.report.charts import COLOURS, axis_switch, bits_chart, loss_chart, measure_charts
 from acorn.report.comparability import scored_part
-from acorn.report.comparison import comparison_section, curve_caveats, run_names
+from acorn.report.comparison import SPLIT_NAMES, comparison_section, curve_caveats, run_names
 from acorn.report.curve_notes import curve_notes
 from acorn.report.curves import RunCurves
 from acorn.report.data_section import data_section
-from acorn.report.formats import duration, figure, short
+from acorn.report.formats import duration, figure, short, unbroken
 from acorn.report.glossary import glossary_section
 from acorn.report.markup import absent, escaped
 from acorn.report.run_facts import RunFacts, read_run
@@ -127,8 +127,19 @@ def _header(facts: RunFacts) -> str:
 <p class="eyebrow">acorn · training report</p>
 <h1>{escaped(facts.name)}</h1>
 <p class="lede">{escaped(_summary(facts))}</p>
-{_problems(facts)}{headline}
+{_two_names(facts)}{_problems(facts)}{headline}
 </header>"""
+
+
+def _two_names(facts: RunFacts) -> str:
+    """Why the model card has another title than this page, where it has."""
+    if facts.config_name in ("", facts.name):
+        return ""
+    return (
+        f'<p class="soft">This page has the name of the run\'s folder, <b>{escaped(facts.name)}</b>; the model card in '
+        f"final/ has that of the config, <b>{escaped(facts.config_name)}</b>: equal runs write equal cards in any "
+        "folder. <code>name=...</code> in the config sets the latter.</p>"
+    )
 
 
 def _title(names: Sequence[str]) -> str:
@@ -159,7 +170,7 @@ def _summary(facts: RunFacts) -> str:
         return f"{sentence}. Training has not logged a step yet."
     tokens, seconds = facts.last.get("tokens"), facts.last.get("seconds")
     sentence += f", {facts.beginning} on {short(tokens)} tokens" if tokens else ""
-    sentence += f" in {duration(seconds)}" if seconds else ""
+    sentence += f" in {unbroken(duration(seconds))}" if seconds else ""
     if facts.finished:
         return f"{sentence}."
     steps = f" of {figure(train['steps'])}" if train.get("steps") else ""
@@ -168,15 +179,16 @@ def _summary(facts: RunFacts) -> str:
 
 def _headlines(facts: RunFacts) -> list[Headline]:
     split = "test" if facts.figure("test", "word_perplexity") is not None else "valid"
+    valid, test, words = _scored("valid", facts), _scored("test", facts), facts.figure(split, "word_perplexity")
     share = facts.typical("mfu")
     return [
-        Headline(_validation(facts), _number(facts.figure("valid", "bits_per_byte"), 4), "bits per byte"),
-        Headline("Test", _number(facts.figure("test", "bits_per_byte"), 4), "bits per byte"),
-        Headline(f"{_validation(facts)}, loss", _number(facts.figure("valid", "loss_per_token"), 4), "nats per token"),
-        Headline("Word perplexity", _number(facts.figure(split, "word_perplexity"), 1), f"on {split}"),
+        Headline(valid, _number(facts.figure("valid", "bits_per_byte"), 4), "bits per byte"),
+        Headline(test, _number(facts.figure("test", "bits_per_byte"), 4), "bits per byte"),
+        Headline(f"{valid}, loss", _number(facts.figure("valid", "loss_per_token"), 4), "nats per token"),
+        Headline(f"Word perplexity{_part(split, facts)}", figure(words) if words else "", f"on {split}"),
         Headline("Parameters", short(facts.parameters) if facts.parameters else ""),
         Headline("Tokens seen", short(facts.last["tokens"]) if "tokens" in facts.last else ""),
-        Headline("Training time", duration(facts.last["seconds"]) if "seconds" in facts.last else ""),
+        Headline("Training time", unbroken(duration(facts.last["seconds"])) if "seconds" in facts.last else ""),
         Headline(
             "Tokens per second",
             _number(facts.typical("tokens_per_second"), 0),
@@ -185,11 +197,16 @@ def _headlines(facts: RunFacts) -> list[Headline]:
     ]
 
 
-def _validation(facts: RunFacts) -> str:
-    """What the figures of validation are of: the finished model and the whole split, or less."""
-    part = scored_part(facts, "valid", in_curve="valid" not in facts.evaluation)
-    of = "" if part is None or part[0] == part[1] else f", first {short(part[0])} tokens"
-    return ("Validation" if "valid" in facts.evaluation else "Validation so far") + of
+def _scored(split: str, facts: RunFacts) -> str:
+    """What the figures of a split are of: the finished model and the whole split, or less."""
+    so_far = "" if split in facts.evaluation else " so far"
+    return SPLIT_NAMES[split] + so_far + _part(split, facts)
+
+
+def _part(split: str, facts: RunFacts) -> str:
+    """The part of a split that was scored; empty where it is all of it, or not known."""
+    part = scored_part(facts, split, in_curve=split not in facts.evaluation)
+    return "" if part is None or part[0] == part[1] else f", first {short(part[0])} tokens"
 
 
 def _curves(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
@@ -197,7 +214,7 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     loss = loss_chart(curves)
     if not loss:
         return absent("No loss has been logged, so there is nothing to draw yet.")
-    notes = curve_notes(runs[0]) if len(runs) == 1 else curve_caveats(runs)
+    notes = curve_notes(runs[0]) if len(runs) == 1 else curve_caveats(runs, names)
     said = "".join(f'<p class="soft">{escaped(note)}</p>' for note in notes)
     return f'{axis_switch()}{loss}{said}<div class="grid-two">{bits_chart(curves)}{measure_charts(curves)}</div>'
 

@@ -12,7 +12,7 @@ from acorn.report.formats import figure, printable
 Content = TypeVar("Content")
 
 SPLITS = ("train", "valid", "test")
-_FIGURE = re.compile(r"[-+]?[0-9][0-9,.]*(e[-+][0-9]+)?( ?%)?")  # a cell that must stay on one line
+_FIGURE = re.compile(r"[-+]?[0-9][0-9,.]*(e[-+][0-9]+)?( ?%| ± [0-9.]+)?")  # a cell that must stay on one line
 
 
 def escaped(text: str) -> str:

@@ -12,6 +12,7 @@ from acorn.config import Config, Section
 from acorn.report.formats import figure
 from acorn.report.labels import ENVIRONMENT
 from acorn.report.markup import absent, escaped, fact_list, in_order, table, with_code, written
+from acorn.report.settings import OF_THE_MACHINE, spelled_out
 
 SAMPLE_STEPS = 6  # steps whose samples stand open, from the first to the last; the others are folded away
 SUMMARY_KEYS = 4  # changed keys that a folded section of the config names
@@ -81,11 +82,19 @@ def evaluation_section(evaluation: Mapping[str, Mapping[str, Any]], weights_of_s
 
 
 def config_section(config: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every setting by section, folded; what differs from the default is bold, and named while folded."""
+    """Every setting by section, folded; what differs from the default is bold, and named while folded.
+
+    What acorn may have chosen for the machine is not counted among what differs.
+    """
     if not config:
         return absent("There is no config.toml that can be read.")
     folded = [_config_table(name, values) for name, values in config.items()]
-    return f'<p class="soft">Bold: other than the default.</p>{"".join(folded)}'
+    machine = ", ".join(f"<code>{key.rpartition('.')[2]}</code>" for key in sorted(OF_THE_MACHINE))
+    return (
+        '<p class="soft">Bold: other than the default. What was set for the machine, or chosen by acorn for it, is '
+        f"never bold ({machine}), nor is the model's <code>vocab_size</code>, which is the tokenizer's.</p>"
+        + "".join(folded)
+    )
 
 
 def environment_section(environment: Mapping[str, Any]) -> str:
@@ -112,7 +121,12 @@ def _with_prompt(prompt: str, text: str) -> str:
 def _config_table(name: str, values: Mapping[str, Any]) -> str:
     defaults = getattr(Config(), name, None)
     fields = type(defaults).model_fields if isinstance(defaults, Section) else {}
-    changed = [key for key, value in values.items() if key not in fields or value != _as_toml(getattr(defaults, key))]
+    changed = [
+        key
+        for key, value in values.items()
+        if f"{name}.{key}" not in (*OF_THE_MACHINE, "model.vocab_size")
+        and (key not in fields or not _is_default(name, key, values, _as_toml(getattr(defaults, key))))
+    ]
     rows = []
     for key, value in values.items():
         bold = ' class="changed"' if key in changed else ""
@@ -126,6 +140,14 @@ def _config_table(name: str, values: Mapping[str, Any]) -> str:
         f'<details><summary><b>{escaped(name)}</b><span class="soft">{summary}</span></summary>'
         f'<dl class="facts">{"".join(rows)}</dl></details>'
     )
+
+
+def _is_default(section: str, key: str, values: Mapping[str, Any], default: Any) -> bool:
+    """Whether a value is the default, or another spelling of what the default comes to beside the other values."""
+    if values[key] == default:
+        return True
+    own, other = (spelled_out({section: {**values, key: value}}) for value in (values[key], default))
+    return bool(repr(own) == repr(other))
 
 
 def _as_toml(value: Any) -> Any:

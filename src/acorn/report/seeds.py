@@ -10,6 +10,7 @@ from typing import Any
 from acorn.report.comparability import NEEDED, conditions_of, differing
 from acorn.report.markup import mapping_in
 from acorn.report.run_facts import RunFacts
+from acorn.report.settings import spelled_out
 
 MEASURED = ("bits_per_byte", "loss_per_token", "word_perplexity")
 
@@ -78,10 +79,5 @@ def _group(runs: Sequence[RunFacts], members: Sequence[int]) -> SeedGroup:
 
 def _without_seed(facts: RunFacts) -> str:
     """All settings but the seed, as one string: equal for runs that were asked to differ in it alone."""
-    settings = {
-        f"{section}.{key}": value
-        for section, values in facts.config.items()
-        for key, value in values.items()
-        if (section, key) != ("train", "seed")
-    }
+    settings = {key: value for key, value in spelled_out(facts.config).items() if key != "train.seed"}
     return repr(sorted(settings.items(), key=lambda item: item[0]))

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from acorn.report.formats import amount, duration, printable, rate
+from acorn.report.formats import amount, duration, part_of, printable, rate
 
 LOG_SECONDS = 10.0  # between plain lines
 REDRAW_SECONDS = 0.1  # between pictures of the live line
@@ -177,7 +177,7 @@ class _Task:
         parts = []
         if self.share is not None:
             parts.append(f"{100 * self.share:.0f} %")
-            parts.append(f"{amount(self._done, self._unit)} of {amount(self._total, self._unit)}")
+            parts.append(part_of(self._done, self._total, self._unit))
         else:
             parts.append(amount(self._done, self._unit))
         (start, before), (now, done) = self._recent[0], self._recent[-1]

@@ -13,13 +13,11 @@ from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.html import write_report
 from acorn.report.plots import write_loss_picture
+from acorn.report.rise import REMEDIES, Rise, rise_of
 from acorn.run.final_scoring import score_held_out
 from acorn.run_folder import RunFolder
 from acorn.train.setup import Setup
 from acorn.train.windows import RunText
-
-RISEN = 1.01
-"""A last validation loss this many times the lowest is no noise: both are of the same tokens."""
 
 
 def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, progress: Progress) -> None:
@@ -28,8 +26,9 @@ def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, prog
     evaluation.json names the step, so that a run killed anywhere in here is seen as unfinished and ends up equal.
     """
     run, config, step = setup.run, setup.config, counters.step
+    rise = rise_of(counters.best_step, counters.best_loss, counters.valid_step, counters.valid_loss)
     if config.checkpoint.final == "last":
-        _note_a_rise(run, counters, progress)
+        _note_a_rise(run, rise, progress)
     elif counters.best_step not in (None, step):
         best = run.checkpoint(counters.best_step or step)
         if best.is_dir():
@@ -41,7 +40,8 @@ def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, prog
             )
     evaluation = score_held_out(setup, model, text, progress)
     train, figures = text.shards.count("train"), list(evaluation.values())
-    facts = facts_of_run(config, config.model, text.tokenizer, train, step, figures, bases_of_run(run))
+    limits = [rise.limit] if rise and step == counters.step else []
+    facts = facts_of_run(config, config.model, text.tokenizer, train, step, figures, bases_of_run(run), limits)
     write_model_folder(run.final, model, text.tokenizer, write_card(facts))
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):
@@ -52,17 +52,11 @@ def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, prog
     write_report(run.root)
 
 
-def _note_a_rise(run: RunFolder, counters: Counters, progress: Progress) -> None:
-    """Says where the best weights are, if they are not the last ones."""
-    best, last = counters.best_loss, counters.valid_loss
-    if best is None or last is None or last < RISEN * best:
-        return
-    progress.note(
-        f"Validation loss was lowest at step {counters.best_step:,} ({best:.3f}) and is {last:.3f} now: the model "
-        "learns its text by heart, or the learning rate is too high. final/ has the last weights, "
-        f"{run.checkpoint(counters.best_step or 0)} the best. More text, fewer steps or model.dropout=0.1 help; "
-        "checkpoint.final=best makes final/ of the best weights."
-    )
+def _note_a_rise(run: RunFolder, rise: Rise | None, progress: Progress) -> None:
+    """Says where the best weights are, if they are clearly not the last ones."""
+    if rise:
+        best = run.checkpoint(rise.best_step)
+        progress.note(f"{rise.told}. final/ has the last weights, {best} the best. {REMEDIES}")
 
 
 def is_finished(run: RunFolder, step: int) -> bool:

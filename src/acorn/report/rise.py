@@ -1,0 +1,57 @@
+"""Whether validation loss rose again after its lowest value. The rule for the terminal, the report and the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LEAST_RISE = 1.01
+"""A last validation loss this many times the lowest is no noise: both are of the same tokens."""
+
+REMEDIES = "More text, fewer steps or model.dropout=0.1 help; checkpoint.final=best makes final/ of the best weights."
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A validation loss that ended clearly above its lowest value. Losses are in nats per token."""
+
+    best_step: int
+    best_loss: float
+    last_step: int
+    last_loss: float
+
+    @property
+    def told(self) -> str:
+        """What happened and why, as a sentence without its full stop."""
+        return (
+            f"Validation loss was lowest at step {self.best_step:,} ({self.best_loss:.3f}) and is {self.last_loss:.3f} "
+            "now: the model is overfitting, or the learning rate is too high"
+        )
+
+    @property
+    def limit(self) -> str:
+        """What a reader of the model card has to know, where the card is of the last weights."""
+        return (
+            f"Validation loss was lowest at step {self.best_step:,} ({self.best_loss:.3f} nats per token) and had "
+            f"risen to {self.last_loss:.3f} at step {self.last_step:,}: these weights overfit their training text, or "
+            "the learning rate was too high. The weights with the lowest validation loss are not in this folder."
+        )
+
+
+def rise_of(
+    best_step: int | None, best_loss: float | None, last_step: int | None, last_loss: float | None
+) -> Rise | None:
+    """The rise from the lowest to the last validation loss; None without a clear one, or where a value is unknown."""
+    if best_step is None or best_loss is None or last_step is None or last_loss is None:
+        return None
+    return Rise(best_step, best_loss, last_step, last_loss) if last_loss >= LEAST_RISE * best_loss else None
+
+
+def rise_in(validations: Sequence[Mapping[str, Any]]) -> Rise | None:
+    """The rise in the validation records of metrics.jsonl."""
+    known = [record for record in validations if "loss" in record]
+    if not known:
+        return None
+    best, last = min(known, key=lambda record: record["loss"]), known[-1]
+    return rise_of(best["step"], best["loss"], last["step"], last["loss"])
