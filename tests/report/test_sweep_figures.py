@@ -90,5 +90,19 @@ def test_figures_of_different_texts_are_not_compared() -> None:
 
 
 def test_a_difference_of_context_is_said() -> None:
-    assert caveats(setting_groups([run(1.0, 0, 1.5), run(2.0, 0, 1.4)])) == []
+    assert caveats(setting_groups(grid(_1=[1.5, 1.5, 1.5], _2=[1.4, 1.4, 1.4]))) == []
     assert "own context" in caveats(setting_groups([run(1.0, 0, 1.5), run(2.0, 0, 1.4, context=64)]))[0]
+
+
+def test_fewer_than_three_seeds_are_called_too_few_for_a_spread() -> None:
+    assert caveats(setting_groups(grid(_1=[1.5, 1.6], _2=[1.4, 1.5])))[0].startswith("Fewer than three seeds were run")
+    of_one = caveats(setting_groups(grid(_1=[1.5, 1.6, 1.7], _2=[1.4, 1.5])))
+    assert of_one[0].startswith("Fewer than three seeds of lr 2.0 were run: too few for a spread.")
+    assert caveats(setting_groups([run(1.0, 0, None, "failed")])) == []
+
+
+def test_keys_that_end_the_same_are_told_apart() -> None:
+    settings = {"optimizer.name": "muon", "schedule.name": "linear", "train.seed": 0}
+    (group,) = setting_groups([SweepRun("x", Path("x"), settings, "unfinished")])
+    assert group.label == "optimizer.name muon, schedule.name linear"
+    assert group_rows([group])[0][:2] == ["optimizer.name", "schedule.name"]

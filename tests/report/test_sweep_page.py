@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from acorn.report.sweep_figures import SweepRun
 from acorn.report.sweep_page import write_sweep_report
 
-VOID = {"meta", "br", "input"}
+VOID = {"meta", "br", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -60,7 +61,10 @@ def test_a_page_of_runs_done_and_failed(make_run: Callable[..., Path], tmp_path:
     assert "4 of 5 runs are done." in page.words
     assert "1.1050 ± 0.0071" in page.words
     assert "Lowest mean" in page.words or "Best: lr 0.1" in page.words
-    assert "diverged (5): It <b>diverged</b>." in page.words
+    assert "diverged (5)" in page.words
+    assert "It <b>diverged</b>." in page.words
+    assert "not done: 1 diverged" in page.words
+    assert "Fewer than three seeds" in page.words
     assert "lr%3D0.1%2Cseed%3D0/report.html" in page.links
     assert sum(link.endswith("report.html") for link in page.links) == 4
     assert set(page.drawn) == {run.name for run in runs[:4]}
@@ -71,3 +75,35 @@ def test_a_page_of_runs_that_have_not_begun(tmp_path: Path) -> None:
     page = Page(write_sweep_report(tmp_path / "report.html", [run]).read_text("utf-8"))
     assert "No run is done yet" in page.words
     assert "nothing to draw" in page.words
+
+
+def test_what_was_varied_and_what_was_held_is_told(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """Defaults are not listed, nor what the runs do not share."""
+    runs = []
+    for lr in (0.1, 0.2):
+        folder = make_run(f"lr={lr}", overrides=(f"optimizer.lr={lr}",))
+        given = {"name": f"lr={lr}", "data.source": ("my.txt",), "optimizer.lr": lr, "optimizer.beta1": lr}
+        given |= {"train.steps": 60, "train.batch_size": 16, "model.n_layer": 9}  # 16 is the default
+        figures = {"valid": {"bits_per_byte": 1 + lr}}
+        done = SweepRun(folder.name, folder, {"optimizer.lr": lr}, "done", 0, "", 60, figures, "", "preset tiny", given)
+        runs.append(done)
+    text = write_sweep_report(tmp_path / "runs" / "report.html", runs).read_text("utf-8")
+    words = " ".join(Page(text.split('<section id="setup">')[1].split("</section>")[0]).words.split())
+    assert "preset tiny" in words
+    assert "optimizer.lr: 0.1, 0.2" in words
+    assert "my.txt, 9,000 training tokens, 1,000 validation tokens" in words
+    assert "60 steps, 15.4K tokens seen" in words
+    assert "model.n_layer9" in words
+    assert "batch_size" not in words
+    assert "beta1" not in words
+
+
+def test_a_phone_has_a_picture_of_its_own_and_keys_stay_whole(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    runs = [
+        SweepRun(f"x={n}", make_run(f"x={n}"), {"train.seed": n}, "done", evaluation={"valid": {"bits_per_byte": n}})
+        for n in (1, 2)
+    ]
+    text = write_sweep_report(tmp_path / "runs" / "report.html", runs).read_text("utf-8")
+    assert [int(width) for width in re.findall(r'class="dots" viewBox="0 0 (\d+) ', text)] == [960, 400]
+    assert "min-width: 40rem" not in text
+    assert "th code { overflow-wrap: normal; }" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from acorn.config_files import load_config, with_values
@@ -70,3 +72,10 @@ def test_names_are_different_and_fit_a_file_system() -> None:
 def test_what_cannot_be_a_grid_is_refused(arguments: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         build_grid("small", arguments)
+
+
+def test_a_run_knows_the_preset_or_file_it_comes_from(tmp_path: Path) -> None:
+    assert build_grid("small", [*FIXED, "train.seed=[0]"])[0].origin == "preset small"
+    path = tmp_path / "mine.toml"
+    path.write_text("")
+    assert build_grid(str(path), [*FIXED, "train.seed=[0]"])[0].origin == str(path)

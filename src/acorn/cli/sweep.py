@@ -42,7 +42,7 @@ def sweep(
     that fails is told and the others go on; the exit code is then the largest of theirs. Ctrl-C saves the runs under
     way, and the same command with --resume goes on.
     """
-    from acorn.report.sweep_figures import setting_groups, verdict_of
+    from acorn.report.sweep_figures import caveats, setting_groups, verdict_of
     from acorn.report.sweep_page import write_sweep_report
     from acorn.report.terminal import TaskProgress
     from acorn.run.grid import build_grid
@@ -60,7 +60,7 @@ def sweep(
         print_json(_as_json(result, groups, verdict, report))
     else:
         _print_table(groups)
-        print(f"\n{verdict.sentence}\nreport  {report}")
+        print("\n" + "\n".join([verdict.sentence, *caveats(groups), f"report  {report}"]))
     if error := result.error:
         raise error
 

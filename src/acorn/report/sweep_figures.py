@@ -18,6 +18,13 @@ FIGURE = "bits_per_byte"
 TEXT = ("documents", "bytes", "words")
 """Counts of an evaluation that are equal where the same part of the same text was scored."""
 
+NOT_DONE = "not done"
+"""Head of the last column of the table of settings, which is there where it is needed."""
+
+FEWEST_SEEDS = 3
+"""With fewer, a standard deviation tells little of the spread: that of two runs is below a third of the true one a
+quarter of the time."""
+
 STUDENT_T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -35,6 +42,8 @@ class SweepRun:
         step: the last one of a run that is done.
         evaluation: split -> figures of the finished model, as evaluation.json has them.
         text: the digest of the validation text; empty where it is not known.
+        origin: the preset or file that the sweep's configs come from; empty where it is not known.
+        given: dotted key -> value of all settings, before acorn chooses what they leave open.
     """
 
     name: str
@@ -46,6 +55,8 @@ class SweepRun:
     step: int | None = None
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
+    origin: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def figure(self, name: str = FIGURE, split: str = "valid") -> float | None:
         value = self.evaluation.get(split, {}).get(name)
@@ -117,7 +128,14 @@ def setting_groups(runs: Sequence[SweepRun]) -> list[SettingGroup]:
 
 def label_of(settings: Mapping[str, Any]) -> str:
     """Settings as words; where only the seed is varied there are none."""
-    return ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in settings.items()) or "all runs"
+    names = short_keys(list(settings))
+    return ", ".join(f"{names[key]} {shown(value)}" for key, value in settings.items()) or "all runs"
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Key -> its last part, or all of it where another one ends the same."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
 
 
 def shown(value: Any) -> str:
@@ -197,6 +215,11 @@ def caveats(groups: Sequence[SettingGroup]) -> list[str]:
         said.append("Each model is scored with its own context: the figures tell models apart, contexts included.")
     if differs(groups, ("unknown_rate", "round_trip_rate")) or differs(groups, ("lossless",)):
         said.append("The tokenizers lose different parts of the text: bits per byte of what is lost are not counted.")
+    if few := [group.label for group in groups if 0 < len(group.values) < FEWEST_SEEDS]:
+        of = "" if len(few) == len(groups) else f" of {'; '.join(few)}"
+        said.append(
+            f"Fewer than three seeds{of} were run: too few for a spread. '{SEED}=[0,1,2]' runs three of each setting."
+        )
     return said
 
 
@@ -218,7 +241,7 @@ def _left_out(known: Sequence[SettingGroup], ranked: Sequence[SettingGroup]) -> 
 def group_rows(groups: Sequence[SettingGroup]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of groups, the best mean first, those without a result last."""
     keys = list(groups[0].settings)
-    head = [*(key.rpartition(".")[2] for key in keys), "runs", "bits per byte", "loss", "not done"]
+    head = [*short_keys(keys).values(), "runs", "bits per byte", "loss", NOT_DONE]
     ranked = sorted(groups, key=lambda group: group.mean if group.values else math.inf)
     rows = []
     for group in ranked:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from acorn.config import Config
-from acorn.config_files import flatten, load_config, override_of, read_override
+from acorn.config_files import FORMER_PRESETS, flatten, load_config, override_of, preset_names, read_override
 from acorn.errors import UsageError
-from acorn.report.sweep_figures import shown
+from acorn.report.sweep_figures import short_keys, shown
 
 LONGEST_NAME = 120
 """Bytes of a run's name; most file systems take 255 of a name, and files inside are named beside it in messages."""
@@ -33,11 +33,13 @@ class GridRun:
         name: that of its folder; it tells its settings.
         settings: the settings that the sweep varies -> this run's values.
         config: the whole config.
+        origin: where it comes from: `preset NAME`, or the path of a TOML file.
     """
 
     name: str
     settings: Mapping[str, Any]
     config: Config
+    origin: str = ""
 
 
 def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
@@ -62,6 +64,7 @@ def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
         raise UsageError(f"{none[0]} has no value.", where=f"{none[0]}=[]", mend=HOW_TO)
     combinations = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     names = _names(combinations)
+    origin = f"preset {source}" if source in (*preset_names(), *FORMER_PRESETS) else source
     runs = []
     for name, settings in zip(names, combinations, strict=True):
         own = [override_of(key, value) for key, value in settings.items()]
@@ -72,7 +75,7 @@ def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
             raise UsageError(
                 f"The run {name} cannot be made. {error.what}", where=error.where, mend=error.mend
             ) from None
-        runs.append(GridRun(name, settings, config))
+        runs.append(GridRun(name, settings, config, origin))
     _check_distinct(runs)
     return runs
 
@@ -88,12 +91,6 @@ def values_of(key: str, value: Any) -> list[Any] | None:
     if isinstance(flatten(Config()).get(key), tuple):
         return value if any(isinstance(item, list) for item in value) else None
     return value
-
-
-def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Key -> its last part, or all of it where another one ends the same."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
 
 
 def _names(combinations: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -18,12 +18,12 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from acorn.config import Config
-from acorn.config_files import differences, load_run_config, override_of, with_values
+from acorn.config_files import differences, flatten, load_run_config, override_of, with_values
 from acorn.data.made_from import shards_folder
 from acorn.data.token_shards import TokenShards
 from acorn.errors import AcornError, DamageError, ResourceError, StoppedError, UsageError
@@ -322,14 +322,15 @@ class _Sweep:
             evaluation = read_sealed_json(own.evaluation)
         step = evaluation.get("step")
         figures = {split: value for split, value in evaluation.items() if isinstance(value, dict)}
+        found = SweepRun(run.name, own.root, run.settings, "unfinished", origin=run.origin, given=flatten(run.config))
         if failure := self.failures.get(run.name):
             status: Literal["diverged", "failed"] = "diverged" if failure.exit_code == DIVERGED else "failed"
-            return SweepRun(run.name, own.root, run.settings, status, failure.exit_code, failure.error)
+            return replace(found, status=status, exit_code=failure.exit_code, error=failure.error)
         if step is not None and (run.name in self._done or is_finished(own, step)):
             self._done.add(run.name)
             text = self._valid_text(run, own)
-            return SweepRun(run.name, own.root, run.settings, "done", step=step, evaluation=figures, text=text)
-        return SweepRun(run.name, own.root, run.settings, "unfinished")
+            return replace(found, status="done", step=step, evaluation=figures, text=text)
+        return found
 
     def _valid_text(self, run: GridRun, own: RunFolder) -> str:
         """The digest of the validation text, as the manifest of the shards tells it; empty where it does not."""
