@@ -16,6 +16,7 @@ FLOORS = (
     ("kernels",),
     ("checkpoint", "generate", "evaluate", "report"),
     ("train", "export"),
+    ("run",),
     ("cli", "api"),
 )
 
