@@ -34,6 +34,9 @@ def _as_sources(value: object) -> object:
 MOST_LAYERS, WIDEST, LONGEST, MOST_ENTRIES, LARGEST_BATCH = 2**11, 2**17, 2**24, 2**24, 2**24
 """Far beyond any network there is: configs come from foreign files too, and what they claim is built and gone over."""
 
+MOST_THREADS = 2**12
+"""More than any machine has cores. OpenMP keeps something on the stack for each, and 2**20 of them overflow it."""
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_sources)]
 
 
@@ -338,7 +341,9 @@ class TrainConfig(Section):
         description="torch.compile; `auto`: on a GPU, where the run is long enough to earn it back.",
     )
     deterministic: bool = Field(True, description="Only operations that repeat bit for bit on the same machine.")
-    threads: int = Field(0, ge=0, description="CPU threads of PyTorch; 0: one a core that this process may use.")
+    threads: int = Field(
+        0, ge=0, le=MOST_THREADS, description="CPU threads of PyTorch; 0: one a core that this process may use."
+    )
     eval_every: int = Field(200, ge=0, description="Steps between validations; 0: never before the end.")
     eval_tokens: int = Field(
         0,
