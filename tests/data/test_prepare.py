@@ -287,3 +287,16 @@ def test_from_files_to_shards(byte_level: Tokenizer, tmp_path: Path) -> None:
     assert (count.documents, count.bytes, count.words) == (2, 17, 8)
     assert byte_level.decode(shards.tokens("train")[:].tolist()) == "a textb text\nmore"
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["text"]["counts"]["valid"]["documents"] == 2
+
+
+def test_the_share_of_text_that_cannot_be_spelled_is_that_of_whole_splits(
+    word_piece: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of a split's first documents alone, and without what the text itself spells out."""
+    monkeypatch.setattr(module, "MEASURED_DOCUMENTS", 1)
+    valid = ["text", "ж ж", "[UNK]"]
+    shards = prepare(splits_of(train=["text", "ж"], valid=valid), word_piece, tmp_path / "shards")
+    text = len(word_piece.encode_documents(["text"])[0])
+    assert shards.unknown_rate("valid") == pytest.approx(2 / (text + 3))
+    assert shards.unknown_rate("train") == pytest.approx(1 / (text + 1))
+    assert shards.unknown_rate("test") is None

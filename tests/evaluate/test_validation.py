@@ -20,7 +20,8 @@ from acorn.config import DataConfig, ModelConfig, TrainConfig
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenSequence, TokenShards
 from acorn.errors import DamageError, InputError, UsageError
-from acorn.evaluate.validation import evaluate_documents, evaluate_split, score, windows
+from acorn.evaluate import validation
+from acorn.evaluate.validation import Evaluation, evaluate_documents, evaluate_split, score, windows
 from acorn.model.gpt import GPT
 from acorn.progress import Quiet
 from acorn.run.resolve import choose_runtime
@@ -316,6 +317,28 @@ def test_rates_of_a_split_are_those_its_manifest_holds(tmp_path: Path, bpe: Toke
     assert rates(bare) == (None, None)
     report = {"valid": {"round_trip_rate": 0.75, "unknown_rate": 0.125}}
     assert rates(bare | {"tokenizer_report": report}) == (0.75, 0.125)
+
+
+def test_unknown_tokens_of_a_whole_text_are_counted(
+    wordpiece: Tokenizer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of its first part alone; and a text that spells the token out has none."""
+    monkeypatch.setattr(validation, "MEASURED", 10)
+    model = model_of(wordpiece.vocab_size)
+
+    def evaluate(*texts: str) -> Evaluation:
+        found = (Document(text, len(text.encode()), len(text.split()) + 1, "here") for text in texts)
+        return evaluate_documents(model, wordpiece, found, runtime)
+
+    foreign = evaluate(*LINES, "дуб дуб")
+    known = sum(map(len, wordpiece.encode_documents(LINES)))
+    assert foreign.unknown_rate == pytest.approx(2 / (known + 2))
+    assert foreign.bits_per_byte is None
+    assert "cannot spell" in foreign.bits_per_byte_note
+    assert foreign.loss_per_token > 0
+    spelled = evaluate(*LINES, "[UNK] [UNK]")
+    assert spelled.unknown_rate == 0
+    assert spelled.bits_per_byte > 0
 
 
 def test_a_lossy_tokenizer_gives_no_word_perplexity(wordpiece: Tokenizer, runtime: Runtime) -> None:

@@ -103,6 +103,23 @@ def test_bytes_are_those_of_the_original_text(acorn, fine, other_kind: Path, tmp
     assert "normal" in facts["bits_per_byte_note"]
 
 
+@pytest.mark.fault(59)
+def test_text_that_the_vocabulary_cannot_spell(acorn, fine, other_kind: Path, tmp_path: Path) -> None:
+    """Fault 59: no bits per byte, by the name of the reason; a prompt is gone on from, and the loss is said."""
+    text = tmp_path / "ru.txt"
+    text.write_text("Все счастливые семьи похожи друг на друга. " * 20, "utf-8")
+    done = acorn("evaluate", other_kind, "--input", text, "--json")
+    fine(done)
+    facts = json.loads(done.stdout)
+    assert facts["bits_per_byte"] is None
+    assert facts["unknown_rate"] > 0.8
+    assert "the vocabulary cannot spell" in facts["bits_per_byte_note"]
+    assert "bits per byte note" in acorn("evaluate", other_kind, "--input", text).stdout
+    done = acorn("generate", other_kind, "--prompt", "the cat Все", "--max-new-tokens", 3)
+    fine(done)
+    assert done.stderr.count("cannot spell a part of the prompt: 1 of 3 tokens are [UNK]") == 1
+
+
 @pytest.mark.fault(53)
 def test_a_prompt_longer_than_the_context(acorn, fine, refused, finished: Path, tokenizer_file: Path) -> None:
     """Fault 53: its end is kept, which is said; with --strict it is refused."""

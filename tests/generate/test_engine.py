@@ -228,6 +228,20 @@ def test_strict_refuses_a_prompt_longer_than_the_context(random_model: Build, bp
     assert caught.value.mend
 
 
+def test_a_prompt_that_the_vocabulary_cannot_spell_is_said_once(
+    random_model: Build, bpe: Tokenizer, wordpiece: Tokenizer
+) -> None:
+    notes: list[str] = []
+    model = random_model("gpt2", wordpiece.vocab_size)
+    generate(model, wordpiece, ["oak ж", "ж ж", "oak [UNK]", [1, 2]], greedy(2), note=notes.append)
+    assert len(notes) == 1
+    oak = len(wordpiece.encode_documents(["oak"])[0])
+    assert f"of the 3 prompts: 3 of {2 * oak + 4} tokens are [UNK]" in notes[0]
+    generate(model, wordpiece, ["oak", ""], greedy(2), note=notes.append)
+    generate(random_model("gpt2", bpe.vocab_size), bpe, ["ж"], greedy(2), note=notes.append)
+    assert len(notes) == 1
+
+
 @pytest.mark.parametrize(
     "settings", [greedy(30), SamplingSettings(max_new_tokens=200, temperature=20.0, seed=0)], ids=str
 )

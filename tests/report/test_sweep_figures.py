@@ -71,7 +71,7 @@ def test_runs_that_are_not_done_keep_their_setting_from_being_named() -> None:
     groups = setting_groups(runs)
     verdict = verdict_of(groups)
     assert verdict.best is groups[0]
-    assert "Not ranked, for not all of its runs are done: lr 2.0" in verdict.sentence
+    assert "Not ranked, for not all of its runs have a figure: lr 2.0" in verdict.sentence
     head, rows = group_rows(groups)
     assert head[-1] == "not done"
     assert [row[1] for row in rows] == ["1/2", "2/2"]
@@ -106,3 +106,16 @@ def test_keys_that_end_the_same_are_told_apart() -> None:
     (group,) = setting_groups([SweepRun("x", Path("x"), settings, "unfinished")])
     assert group.label == "optimizer.name muon, schedule.name linear"
     assert group_rows([group])[0][:2] == ["optimizer.name", "schedule.name"]
+
+
+def test_runs_without_bits_per_byte_are_told_with_the_reason() -> None:
+    """Those of text that the vocabulary cannot spell: done, and yet without a figure."""
+    reason = "not given: 72 % of the tokens are unknown"
+    done = run(1.0, 0, 1.5)
+    without = dataclasses.replace(
+        run(2.0, 0, 1.5), evaluation={"valid": {"bits_per_byte": None, "bits_per_byte_note": reason}}
+    )
+    assert verdict_of(setting_groups([without])).sentence == f"There are no bits per byte to compare: {reason}."
+    groups = setting_groups([done, without])
+    assert verdict_of(groups).best is groups[0]
+    assert f"Bits per byte of lr 2.0: {reason}." in caveats(groups)

@@ -30,6 +30,7 @@ from acorn.train import windows as windows_module
 from acorn.train.step import StepResult, train_step
 from acorn.train.watcher import Unwatched
 
+FOREIGN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему."
 UNDISTURBED = ("train.eval_every=0", "train.sample_every=0", "train.save_every=0")
 CLOCK = ("seconds", "tokens_per_second", "mfu")
 
@@ -582,3 +583,27 @@ def test_shards_that_are_gone_are_made_again(whole: Path, tmp_path: Path, run_ti
     (out / "data" / "manifest.json").unlink()
     with pytest.raises(DamageError, match=r"manifest\.json of the token shards is missing"):
         run_tiny(out, resume=True)
+
+
+def test_text_that_the_vocabulary_cannot_spell_has_no_bits_per_byte_anywhere(run_tiny, tmp_path: Path) -> None:
+    """In the log, evaluation.json, report and card; and a text that it can spell keeps them."""
+    (tmp_path / "ru.txt").write_text("\n".join([FOREIGN] * 40), "utf-8")
+    short = ("tokenizer.kind=wordpiece", "train.steps=2", "train.eval_every=1", "train.sample_every=0")
+    result = run_tiny(
+        tmp_path / "run", *short, f"data.valid_source={tmp_path / 'ru.txt'}", "data.document=line", "data.dedup=false"
+    )
+    records = read_metrics(result.folder / "metrics.jsonl")
+    assert {(record["split"], "bits_per_byte" in record) for record in records} == {("train", True), ("valid", False)}
+    stored = json.loads((result.folder / "evaluation.json").read_text())["valid"]
+    assert stored["bits_per_byte"] is None
+    assert stored["unknown_rate"] > 0.8
+    reason = stored["bits_per_byte_note"]
+    assert "cannot spell" in reason
+    card = (result.folder / "final" / "README.md").read_text()
+    assert reason in card
+    assert "| Bits per byte |" not in card
+    assert "type: bits_per_byte" not in card
+    report = (result.folder / "report.html").read_text()
+    assert reason in report
+    assert "<small>bits per byte</small>" not in report
+    assert "Validation bits per byte" not in report

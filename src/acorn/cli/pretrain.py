@@ -96,6 +96,8 @@ def show_result(result: PretrainResult, as_json: bool) -> None:
         print(f"\n{split}")
         wanted = ("loss_per_token", "bits_per_byte", "word_perplexity", "tokens", "context", "stride")
         print_facts({name: figures.get(name) for name in wanted})
+        if figures.get("bits_per_byte") is None and figures.get("bits_per_byte_note"):
+            print(f"bits per byte: {figures['bits_per_byte_note']}")
     print(
         f"\nrun      {result.folder}\nreport   {result.folder / 'report.html'}\ncurve    {result.folder / 'loss.png'}"
     )

@@ -96,7 +96,7 @@ def _group(group: SettingGroup) -> dict[str, Any]:
     return {
         "settings": dict(group.settings),
         "runs": len(group.runs),
-        "done": len(group.values),
+        "done": sum(run.status == "done" for run in group.runs),
         "bits_per_byte_mean": group.mean if group.values else None,
         "bits_per_byte_deviation": group.deviation,
         "bits_per_byte": list(group.values),

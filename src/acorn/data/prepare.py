@@ -22,7 +22,7 @@ from acorn.folders import new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
 from acorn.tokenizer.batching import batches
-from acorn.tokenizer.measuring import mangling_warning, measure
+from acorn.tokenizer.measuring import mangling_warning, measure, unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,10 +37,17 @@ ENCODERS = 2  # threads: while one fetches its ids from the library, the library
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A batch as it goes to the shards: `ids` has a separator before each document."""
+    """A batch as it goes to the shards: `ids` has a separator before each document.
+
+    Attributes:
+        text_tokens: ids of the documents' text alone.
+        unspelled: those of them that stand for text the vocabulary cannot spell.
+    """
 
     ids: NDArray[np.uint32]
     count: SplitCount
+    text_tokens: int
+    unspelled: int
 
 
 def prepare(
@@ -88,7 +95,8 @@ def prepare(
         for split in splits.names:
             writer = ShardWriter(folder, split, dtype, shard_tokens)
             digest = hashlib.sha256()
-            count = _write_split(splits, split, tokenizer, writer, digest)
+            count, unknown_rate = _write_split(splits, split, tokenizer, writer, digest)
+            manifest["tokenizer_report"].setdefault(split, {})["unknown_rate"] = unknown_rate
             text = {"text_sha256": digest.hexdigest()}  # equal for equal text, whatever the tokenizer
             manifest["splits"][split] = {**asdict(count), **text, "shards": writer.shards}
             progress.note(
@@ -133,24 +141,26 @@ def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Pro
     report = measure(tokenizer, (document.text for document in islice(documents, MEASURED_DOCUMENTS)))
     if split == "valid" and (warning := mangling_warning(report)):
         progress.note(f"warning: {warning}")
-    return {
-        "round_trip_rate": report.round_trip_rate,
-        "unknown_rate": report.unknown_rate,
-        "bytes_per_token": report.bytes_per_token,
-    }
+    return {"round_trip_rate": report.round_trip_rate, "bytes_per_token": report.bytes_per_token}
 
 
 def _write_split(
     splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter, digest: hashlib._Hash
-) -> SplitCount:
-    """Encodes and writes a split; `digest` is given its documents."""
+) -> tuple[SplitCount, float]:
+    """Encodes and writes a split; `digest` is given its documents.
+
+    Returns:
+        its count, and the share of its text's tokens that stand for text the vocabulary cannot spell.
+    """
     total_bytes = int(splits.counts.get(split, {}).get("bytes", 0))  # known when the split was read before, else 0
-    count = SplitCount()
+    count, text_tokens, unspelled = SplitCount(), 0, 0
     for batch in _encoded(_digested(splits.documents(split, f"encoding {split}"), digest), tokenizer):
         if not count.documents:
             _check_room(writer, batch, total_bytes)
         writer.append(batch.ids)
         count = count + batch.count
+        text_tokens += batch.text_tokens
+        unspelled += batch.unspelled
     if not count.documents:
         raise InputError(
             f"The split {split} holds no document (0 documents, 0 bytes).",
@@ -158,7 +168,7 @@ def _write_split(
             mend="give text for it that holds more than white space",
         )
     writer.append(np.array([tokenizer.separator_id], np.uint32))
-    return replace(count, tokens=count.tokens + 1)
+    return replace(count, tokens=count.tokens + 1), unspelled / max(1, text_tokens)
 
 
 def _digested(documents: Iterable[Document], digest: hashlib._Hash) -> Iterator[Document]:
@@ -210,6 +220,10 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
             bytes=sum(document.n_bytes for document in batch),
             words=sum(document.n_words for document in batch),
             unknown_tokens=unknown,
+        ),
+        text_tokens=sum(map(len, encoded)),
+        unspelled=sum(
+            unspelled_tokens(tokenizer, document.text, ids) for document, ids in zip(batch, encoded, strict=True)
         ),
     )
 

@@ -10,6 +10,7 @@ is exactly full, so documents may straddle two. Counts and checksums are in the 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,13 @@ class TokenShards:
     def count(self, split: str) -> SplitCount:
         entry = self.manifest["splits"][split]
         return SplitCount(**{name: entry[name] for name in asdict(SplitCount())})
+
+    def unknown_rate(self, split: str) -> float | None:
+        """Share of a split's tokens that stand for text the vocabulary cannot spell; None where that is not known."""
+        found: object = self.manifest
+        for name in ("tokenizer_report", split, "unknown_rate"):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return float(found) if isinstance(found, int | float) else None
 
     def tokens(self, split: str) -> TokenSequence:
         shards = self.manifest["splits"][split]["shards"]

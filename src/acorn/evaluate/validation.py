@@ -23,17 +23,18 @@ from numpy.typing import NDArray
 from acorn.data.prepare import document_batches
 from acorn.data.token_shards import SplitCount, TokenShards
 from acorn.errors import DamageError, InputError, UsageError
+from acorn.evaluate.bits_per_byte import bits_per_byte_of
 from acorn.evaluate.perplexity import exp_or_none, word_perplexity_of
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
 from acorn.text.corpus import Document
-from acorn.tokenizer.measuring import measure
+from acorn.tokenizer.measuring import measure, unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
 
 MEASURED = 1 << 20
-"""Characters from the beginning of a text on which the tokenizer's losses are measured."""
+"""Characters from the beginning of a text on which the round trip through the tokenizer is measured."""
 
 
 class Tokens(Protocol):
@@ -51,7 +52,7 @@ class Evaluation:
     Attributes:
         loss_per_token: nats.
         perplexity_per_token: exp(loss_per_token); None where that is beyond a float.
-        bits_per_byte: bits of loss per byte of original text.
+        bits_per_byte: bits of loss per byte of original text; None where the note says why.
         word_perplexity: exp(loss per word of the original text, ends of line counted); None where the note says why.
         tokens: predicted tokens, separators included.
         context: tokens of a window.
@@ -64,7 +65,7 @@ class Evaluation:
     split: str
     loss_per_token: float
     perplexity_per_token: float | None
-    bits_per_byte: float
+    bits_per_byte: float | None
     word_perplexity: float | None
     tokens: int
     bytes: int
@@ -119,7 +120,7 @@ def evaluate_split(
     report = _table(_table(shards.manifest, "tokenizer_report"), split)
     clean = str(_table(shards.manifest, "text").get("clean", "none"))
     scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
-    rates = report.get("round_trip_rate"), report.get("unknown_rate")
+    rates = report.get("round_trip_rate"), shards.unknown_rate(split)
     return scoring.evaluate(split, shards.tokens(split), count, *rates, limit)
 
 
@@ -155,11 +156,10 @@ def evaluate_documents(
         DamageError: the model's loss is not a number.
     """
     scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
-    tokens, count, sample = _encode(tokenizer, documents)
+    tokens, count, unknown_rate, sample = _encode(tokenizer, documents)
     if not count.documents:
         raise InputError("There is no text to score (0 documents).", where=name, mend="name a file that holds text")
-    report = measure(tokenizer, sample)
-    return scoring.evaluate(name, tokens, count, report.round_trip_rate, report.unknown_rate)
+    return scoring.evaluate(name, tokens, count, measure(tokenizer, sample).round_trip_rate, unknown_rate)
 
 
 def score(
@@ -273,10 +273,11 @@ def _check(model: GPT, context: int, stride: int) -> None:
         )
 
 
-def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens, SplitCount, list[str]]:
-    """Ids with a separator before each document and one after the last, as in shards; their count; the first texts."""
+def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens, SplitCount, float, list[str]]:
+    """Ids with a separator before each document and one after the last, as in shards; their count; the share of the
+    documents' tokens that stand for text the vocabulary cannot spell; the first texts."""
     ids = array("I")
-    n_documents = n_bytes = n_words = 0
+    n_documents = n_bytes = n_words = n_text_tokens = n_unspelled = 0
     sample: list[str] = []
     measured = 0
     for batch in document_batches(documents):
@@ -286,12 +287,14 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens
             n_documents += 1
             n_bytes += document.n_bytes
             n_words += document.n_words
+            n_text_tokens += len(encoded)
+            n_unspelled += unspelled_tokens(tokenizer, document.text, encoded)
             if measured < MEASURED:
                 sample.append(document.text[: MEASURED - measured])
                 measured += len(sample[-1])
     ids.append(tokenizer.separator_id)
     count = SplitCount(documents=n_documents, tokens=len(ids), bytes=n_bytes, words=n_words)
-    return np.frombuffer(ids, dtype=np.uint32), count, sample
+    return np.frombuffer(ids, dtype=np.uint32), count, n_unspelled / max(1, n_text_tokens), sample
 
 
 @dataclass(frozen=True)
@@ -343,12 +346,13 @@ class _Scoring:
                 "to be the same share of the whole split's"
             )
             count = _share_of(count, n_tokens / (len(tokens) - 1))
+        bits_per_byte, bits_per_byte_note = bits_per_byte_of(loss, count.bytes, unknown_rate, notes)
         word_perplexity, word_perplexity_note = word_perplexity_of(loss, count.words, count.bytes, changed)
         return Evaluation(
             split=name,
             loss_per_token=loss / n_tokens,
             perplexity_per_token=exp_or_none(loss / n_tokens),
-            bits_per_byte=loss / math.log(2) / count.bytes,
+            bits_per_byte=bits_per_byte,
             word_perplexity=word_perplexity,
             tokens=n_tokens,
             bytes=count.bytes,
@@ -360,7 +364,7 @@ class _Scoring:
             lossless=self.tokenizer.lossless,
             round_trip_rate=round_trip_rate,
             unknown_rate=unknown_rate,
-            bits_per_byte_note="; ".join(notes) or None,
+            bits_per_byte_note=bits_per_byte_note,
             word_perplexity_note=word_perplexity_note,
         )
 

@@ -26,6 +26,7 @@ from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
 from acorn.progress import QUIET
 from acorn.runtime.device import matmul_dtype
+from acorn.tokenizer.measuring import unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
 
 FinishReason = Literal["eos", "stop", "length"]
@@ -93,7 +94,8 @@ def generate(
             and the cache is kept in bf16.
         on_text: gets (number of the prompt, next piece of its completion) as text becomes certain. The pieces of a
             prompt, joined, are its completion.
-        note: gets what a reader should know: a prompt that was cut, a context that slid, why no C code is used.
+        note: gets what a reader should know: a prompt that was cut or that the vocabulary cannot spell, a context that
+            slid, why no C code is used.
 
     Raises:
         UsageError: a prompt is too long and `strict` is set, or the native decoder is asked for and not to be had.
@@ -120,6 +122,7 @@ def generate(
         stream = TextStream(tokenizer, ids, settings.stop)
         prompt = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
+    _note_unspelled(tokenizer, prompts, note)
     ends = frozenset({tokenizer.separator_id, *end_ids})
     unsampled = tokenizer.reserved_ids if settings.allow_unknown else tokenizer.unsampled_ids(ends)
     banned = [*unsampled, *range(tokenizer.vocab_size, model.config.vocab_size)]  # rows that no token stands for
@@ -156,6 +159,21 @@ def _fit(ids: list[int], index: int, model: GPT, strict: bool, note: Callable[[s
         raise UsageError(f"{too_long}.", where=f"prompt {index + 1}", mend=mend)
     note(f"{too_long}: its last {most:,} tokens are kept.")
     return ids[-most:]
+
+
+def _note_unspelled(tokenizer: Tokenizer, prompts: Sequence[str | list[int]], note: Callable[[str], None]) -> None:
+    """Says once that the model does not see a part of the prompts, which the vocabulary cannot spell."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if tokenizer.unknown is None or not texts:
+        return
+    encoded = tokenizer.encode_documents(texts)
+    unspelled = sum(unspelled_tokens(tokenizer, text, ids) for text, ids in zip(texts, encoded, strict=True))
+    if unspelled:
+        of = "the prompt" if len(texts) == 1 else f"the {len(texts)} prompts"
+        note(
+            f"The vocabulary cannot spell a part of {of}: {unspelled:,} of {sum(map(len, encoded)):,} tokens are "
+            f"{tokenizer.unknown}, and the model sees nothing of the text behind them."
+        )
 
 
 @dataclass

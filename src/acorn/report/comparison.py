@@ -10,7 +10,7 @@ from acorn.report.charts import COLOURS
 from acorn.report.comparability import LABELS, NEEDED, Conditions, conditions_of, differing
 from acorn.report.curve_notes import rise_note
 from acorn.report.formats import duration, figure, short, unbroken
-from acorn.report.markup import absent, escaped, table
+from acorn.report.markup import absent, escaped, mapping_in, table
 from acorn.report.run_facts import RunFacts
 from acorn.report.seeds import SeedGroup, Spread, seed_groups
 from acorn.report.settings import OF_THE_MACHINE, flat_settings, setting_name, spelled_out
@@ -57,7 +57,7 @@ def comparison_section(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     parts.append(table(heads, [*_measured_rows(runs, by_split), *_other_rows(runs)]))
     parts += [_seed_table(runs, names, group) for group in seed_groups(runs)]
     for split, conditions in by_split.items():
-        if any(facts.figure(split, "bits_per_byte") is not None for facts in runs):
+        if any(facts.figure(split, row.name) is not None for facts in runs for row in MEASURED if row.split == split):
             parts.append(f"<h3>What the figures of {SPLIT_NAMES[split].lower()} were measured on</h3>")
             parts.append(table(heads, _condition_rows(conditions)))
     parts.append("<h3>Where the configs differ</h3>")
@@ -79,9 +79,9 @@ def curve_caveats(runs: Sequence[RunFacts], names: Sequence[str]) -> list[str]:
             f"Validation losses and bits per byte are not comparable between these runs: other {_listed(wrong)}."
         )
     elif wrong := differing(valid, NEEDED["loss_per_token"]):
-        said.append(
-            f"Validation losses are not comparable between these runs (other {_listed(wrong)}); bits per byte are."
-        )
+        have_bits = all("bits_per_byte" in record for facts in runs for record in facts.curves.valid)
+        bits = "; bits per byte are" if have_bits else ""
+        said.append(f"Validation losses are not comparable between these runs (other {_listed(wrong)}){bits}.")
     if "part" in differing(valid, NEEDED["bits_per_byte"]):
         parts = [f"{name}: {one.values['part'] or 'not known'}" for name, one in zip(names, valid, strict=True)]
         said.append(f"Scored of validation while training (train.eval_tokens): {'; '.join(parts)}.")
@@ -100,8 +100,17 @@ def _measured_rows(runs: Sequence[RunFacts], by_split: dict[str, list[Conditions
         known = [c for c, value in zip(by_split[row.split], values, strict=True) if value is not None]
         wrong = differing(known, NEEDED[row.name])
         note = f'<span class="note warning">not comparable: other {escaped(_listed(wrong))}</span>' if wrong else ""
-        rows.append([row.label + note, *(_number(value, row.decimals) for value in values)])
+        rows.append([row.label + note, *(_measured(facts, row) for facts in runs)])
     return rows
+
+
+def _measured(facts: RunFacts, row: Measured) -> str:
+    """A run's figure, or the reason why it is not given."""
+    value = facts.figure(row.split, row.name)
+    note = mapping_in(facts.evaluation, row.split).get(f"{row.name}_note")
+    if value is not None or not note:
+        return _number(value, row.decimals)
+    return f'—<span class="note">{escaped(str(note))}</span>'
 
 
 def _other_rows(runs: Sequence[RunFacts]) -> list[list[str]]:

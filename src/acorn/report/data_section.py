@@ -37,8 +37,7 @@ def data_section(shards: Mapping[str, Any]) -> str:
     if any(_count(facts, "unknown_tokens") for facts in columns):
         parts.append(
             '<p class="soft">Unknown tokens may stand in the text itself, as WikiText writes <code>&lt;unk&gt;</code> '
-            "for a rare word. The row below them leaves those out, and is measured on the first documents of a split."
-            "</p>"
+            "for a rare word. The row below them leaves those out.</p>"
         )
     if none:
         parts.append(f'<p class="soft">None in any split: {"; ".join(none)}.</p>')

@@ -25,6 +25,8 @@ FEWEST_SEEDS = 3
 """With fewer, a standard deviation tells little of the spread: that of two runs is below a third of the true one a
 quarter of the time."""
 
+NONE_DONE = "No run is done yet, so there is nothing to compare."
+
 STUDENT_T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -62,6 +64,12 @@ class SweepRun:
         value = self.evaluation.get(split, {}).get(name)
         return float(value) if isinstance(value, int | float) else None
 
+    @property
+    def why_no_figure(self) -> str:
+        """Why a run that is done has no bits per byte; empty where it has some, or says nothing."""
+        note = self.evaluation.get("valid", {}).get(f"{FIGURE}_note")
+        return str(note) if note and self.figure() is None else ""
+
 
 @dataclass(frozen=True)
 class SettingGroup:
@@ -70,7 +78,7 @@ class SettingGroup:
     Attributes:
         settings: what they have in common, of the settings that the sweep varies.
         label: those as words.
-        values: bits per byte of those that are done.
+        values: bits per byte of those that are done, where they have such.
     """
 
     settings: Mapping[str, Any]
@@ -156,7 +164,9 @@ def verdict_of(groups: Sequence[SettingGroup]) -> Verdict:
     """Which group is best by its mean. One with runs that failed is named only where all have such."""
     known = [group for group in groups if group.values]
     if not known:
-        return Verdict(None, None, None, None, None, "No run is done yet, so there is nothing to compare.")
+        reason = next((why for group in groups for run in group.runs if (why := run.why_no_figure)), None)
+        sentence = f"There are no bits per byte to compare: {reason}." if reason else NONE_DONE
+        return Verdict(None, None, None, None, None, sentence)
     if differs(known) or len({run.text for group in known for run in group.runs if run.text}) > 1:
         sentence = (
             "The runs are validated on different texts: their figures cannot be compared, and no best one is named."
@@ -220,6 +230,9 @@ def caveats(groups: Sequence[SettingGroup]) -> list[str]:
         said.append(
             f"Fewer than three seeds{of} were run: too few for a spread. '{SEED}=[0,1,2]' runs three of each setting."
         )
+    for group in groups:
+        if reason := next((why for run in group.runs if (why := run.why_no_figure)), None):
+            said.append(f"Bits per byte of {group.label}: {reason}.")
     return said
 
 
@@ -235,7 +248,7 @@ def _named(group: SettingGroup) -> str:
 def _left_out(known: Sequence[SettingGroup], ranked: Sequence[SettingGroup]) -> str:
     """Groups with results that are not ranked, since the runs that are missing may be the bad ones."""
     left = [group.label for group in known if group not in ranked]
-    return f" Not ranked, for not all of its runs are done: {'; '.join(left)}." if left else ""
+    return f" Not ranked, for not all of its runs have a figure: {'; '.join(left)}." if left else ""
 
 
 def group_rows(groups: Sequence[SettingGroup]) -> tuple[list[str], list[list[str]]]:

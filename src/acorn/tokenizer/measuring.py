@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from acorn.tokenizer.batching import batches
@@ -57,8 +57,7 @@ def measure(tokenizer: Tokenizer, texts: str | Iterable[str]) -> TokenizerReport
         for text, ids in zip(batch, encoded, strict=True):
             n_bytes += len(text.encode())
             characters.update(text)
-            if tokenizer.unknown is not None:
-                unknown += ids.count(tokenizer.unknown_id or 0) - text.count(tokenizer.unknown)
+            unknown += unspelled_tokens(tokenizer, text, ids)
         if tokenizer.lossless:
             for text, ids in zip(batch, encoded, strict=True):
                 n_words = len(text.split())
@@ -83,6 +82,17 @@ def measure(tokenizer: Tokenizer, texts: str | Iterable[str]) -> TokenizerReport
         dropped_letter_rate=_dropped_letters(tokenizer, characters),
         samples=tuple(samples.items()),
     )
+
+
+def unspelled_tokens(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
+    """How many of a text's `ids` are the unknown token although the text does not spell that token out.
+
+    Args:
+        ids: of `encode_documents`.
+    """
+    if tokenizer.unknown is None or tokenizer.unknown_id is None:
+        return 0
+    return max(0, ids.count(tokenizer.unknown_id) - text.count(tokenizer.unknown))
 
 
 def mangling_warning(report: TokenizerReport) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from acorn.config import Config
 from acorn.data.batches import read_batch
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenSequence, TokenShards
+from acorn.evaluate.bits_per_byte import bits_per_byte_of
 from acorn.evaluate.validation import score
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
@@ -78,10 +78,12 @@ class Windows:
         )
 
     def figures(self, split: str, loss: float) -> dict[str, float]:
-        """Nats per token -> bits per byte of original text, as `acorn evaluate` counts them.
+        """Nats per token -> bits per byte of original text, as `acorn evaluate` counts them; none where it gives none.
 
         A text of n tokens takes n - 1 predictions, for the separator that it begins with is given. Of a batch, or of a
         part of the split, this is an estimate: its own bytes are not known, those of the whole split are.
         """
         count = self.text.shards.count(split)
-        return {"bits_per_byte": loss / math.log(2) * (count.tokens - 1) / count.bytes}
+        rate = self.text.shards.unknown_rate(split)
+        bits, _ = bits_per_byte_of(loss * (count.tokens - 1), count.bytes, rate)
+        return {} if bits is None else {"bits_per_byte": bits}
