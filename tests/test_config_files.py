@@ -19,6 +19,7 @@ from acorn.config_files import (
     load_config,
     preset_names,
     preset_purpose,
+    preset_values,
     to_toml,
     with_values,
 )
@@ -238,3 +239,17 @@ def test_a_config_of_an_earlier_version_lacks_newer_keys(tmp_path: Path) -> None
     lines = [line for line in text.splitlines() if not line.startswith(tuple(f"{key} =" for key in newer))]
     (tmp_path / "small.toml").write_text("\n".join(lines))
     assert load_config(tmp_path / "small.toml") == load_config("small")
+
+
+def test_a_whole_number_with_a_point_is_answered_with_the_number_to_write() -> None:
+    assert "train.steps: should be written as a whole number, 1000, not 1000.0" in refusal("train.steps=1e3")
+    assert "not 1000.5" in refusal("train.steps=1000.5")
+    assert "whole number" not in refusal("train.steps=inf")
+
+
+def test_a_preset_by_the_values_of_its_file() -> None:
+    for name in preset_names():
+        values, flat = preset_values(name), flatten(load_config(name))
+        assert values
+        for key, value in values.items():
+            assert flat[key] == (tuple(value) if isinstance(value, list) else value), key

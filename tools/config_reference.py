@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from acorn.config_reference import sections, settings, shown
+from acorn.config_reference import settings, shown
+from acorn.setting_names import sections
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "config.md"
 

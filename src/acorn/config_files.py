@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from acorn.config import Config, Section
 from acorn.errors import DamageError, UsageError
 from acorn.pickles import refuse_pickle
+from acorn.setting_names import all_keys, nearest_keys, section_keys
 
 SEAL_LINE = "# SHA-256 of the lines above: "
 _RESTORE = (
@@ -47,6 +48,32 @@ def preset_purpose(name: str) -> str:
     """What a preset is for: the first line of its file."""
     text = (resources.files("acorn") / "presets" / f"{name}.toml").read_text("utf-8")
     return text.partition("\n")[0].removeprefix("# ")
+
+
+def find_preset(name: str) -> str:
+    """The present name of a preset.
+
+    Raises:
+        UsageError: there is none of this name; the nearest is named.
+    """
+    preset = FORMER_PRESETS.get(name, name)
+    if preset in preset_names():
+        return preset
+    near = difflib.get_close_matches(name.lower(), preset_names(), n=1)
+    raise UsageError(
+        f"There is no preset {name!r}" + (f"; did you mean {near[0]}?" if near else "."),
+        where=f"acorn presets {name}",
+        mend=f"choose one of {', '.join(preset_names())}",
+    )
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """What a preset sets: dotted key -> value, in the order of its file."""
+    text, where, _ = _read(name)
+    values: dict[str, Any] = {}
+    for section, content in _parse(text, where).items():
+        values |= {f"{section}.{key}": value for key, value in content.items()}
+    return values
 
 
 def load_config(source: str | Path | None = None, overrides: str | Sequence[str] = ()) -> Config:
@@ -109,7 +136,7 @@ def with_overrides(config: Config, overrides: str | Sequence[str], command: str)
         UsageError: a key does not act there (all such are listed, with the nearest that does), or a value is wrong.
     """
     sections = ("data", "tokenizer") if command == "acorn tokenizer train" else ("data",)
-    acting = [key for section in sections for key in _section_keys(section) if key not in IDLE_KEYS[command]]
+    acting = [key for section in sections for key in section_keys(section) if key not in IDLE_KEYS[command]]
     overrides = _as_list(overrides)
     faults = [fault for override in overrides if (fault := _key_fault(override.partition("=")[0].strip(), acting))]
     if faults:
@@ -205,13 +232,6 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
 
 
-def nearest_keys(key: str) -> list[str]:
-    """The setting or section whose name is nearest to `key`, one at most."""
-    last = key.rpartition(".")[2]
-    near = difflib.get_close_matches(key, _all_keys(), n=1, cutoff=0.6) or _same_last_name(last)
-    return [name for name in near if name.count(".") == key.count(".")] or _same_last_name(last)
-
-
 def _read(source: str | Path) -> tuple[str, str, str]:
     """Text, place and run name of a preset or TOML file."""
     path = Path(source)
@@ -295,12 +315,9 @@ def _key_fault(key: str, acting: Sequence[str]) -> str:
     """What is wrong with `key` where only the keys `acting` do something; empty: nothing."""
     if not key or key in acting:  # an empty one is no override, which is said later
         return ""
-    last_names = {name.split(".")[1]: name for name in acting}
-    near = difflib.get_close_matches(key, acting, n=1) or [
-        last_names[name] for name in difflib.get_close_matches(key.split(".")[-1], list(last_names), n=1, cutoff=0.8)
-    ]
-    if key in _all_keys():
+    if key in all_keys():
         return f"{key} does nothing here"
+    near = nearest_keys(key, acting)
     return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
 
 
@@ -324,6 +341,8 @@ def _fault(detail: Any) -> str:
         return f"{key or 'config'}: {detail['ctx']['error']}"
     valid = ".".join(path[:2])
     shown = _shown(detail["input"])
+    if detail["type"] == "int_type" and isinstance(detail["input"], float) and detail["input"].is_integer():
+        return f"{valid}: should be written as a whole number, {_shown(int(detail['input']))}, not {shown}"
     if detail["type"] in ("string_type", "tuple_type"):
         return f"{valid}: should be text, not {shown}; quote it: '{valid}=\"{_shown(detail['input'], str)}\"'"
     message = detail["msg"][0].lower() + detail["msg"][1:]
@@ -337,27 +356,6 @@ def _shown(value: object, form: Callable[[object], str] = repr) -> str:
     except (ValueError, RecursionError):  # more digits than Python writes, or nested without end
         return "what is there"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
-
-
-def _all_keys() -> list[str]:
-    sections = [name for name, field in Config.model_fields.items() if _is_section(field.annotation)]
-    return [*sections, *(key for section in sections for key in _section_keys(section))]
-
-
-def _section_keys(section: str) -> Iterator[str]:
-    annotation = Config.model_fields[section].annotation
-    assert isinstance(annotation, type)
-    assert issubclass(annotation, Section)
-    return (f"{section}.{key}" for key in annotation.model_fields)
-
-
-def _same_last_name(name: str) -> list[str]:
-    by_name = {key.split(".")[-1]: key for key in _all_keys()}
-    return [by_name[near] for near in difflib.get_close_matches(name, list(by_name), n=1, cutoff=0.8)]
-
-
-def _is_section(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _sha256(text: str) -> str:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from acorn.config import Config, Section
-from acorn.config_files import nearest_keys
+from acorn.config import Config
+from acorn.config_files import FORMER_PRESETS, preset_names
 from acorn.errors import UsageError
+from acorn.setting_names import nearest_keys, sections
 
 TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
@@ -56,15 +57,6 @@ class Setting:
         return " and ".join(limit for limit in (low, high) if limit)
 
 
-def sections() -> dict[str, type[Section]]:
-    """Name -> class of every section, in the order of the config file."""
-    return {
-        name: field.annotation
-        for name, field in Config.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    }
-
-
 def settings() -> list[Setting]:
     """Every setting, in the order of the config file."""
     inside = sections()
@@ -80,7 +72,7 @@ def find_settings(key: str) -> list[Setting]:
     """The settings that `key` names: one by its dotted key, all of a section, or each of that last name.
 
     Raises:
-        UsageError: there is none; the nearest keys are named.
+        UsageError: there is none; the nearest key is named, or that it is a preset.
     """
     everything = settings()
     for matches in (
@@ -90,6 +82,12 @@ def find_settings(key: str) -> list[Setting]:
     ):
         if matches:
             return matches
+    if FORMER_PRESETS.get(key, key) in preset_names():
+        raise UsageError(
+            f"There is no setting {key}; {key} is a preset.",
+            where=f"acorn config {key}",
+            mend=f"`acorn presets {key}` shows everything that it sets",
+        )
     near = nearest_keys(key)
     raise UsageError(
         f"There is no setting {key}" + (f"; did you mean {' or '.join(near)}?" if near else "."),
@@ -102,7 +100,7 @@ def shown(value: object) -> str:
     """A value as it is written in TOML."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
     return f'"{value}"' if isinstance(value, str) else str(value)
 

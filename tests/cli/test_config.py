@@ -50,3 +50,19 @@ def test_a_wrong_key_is_refused_with_the_nearest(acorn) -> None:
     assert done.returncode == 2
     assert "did you mean optimizer.momentum?" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_preset_is_no_setting_and_its_command_is_named(acorn) -> None:
+    for name in ("small", "gpt2-124m"):
+        done = acorn("config", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"There is no setting {name}; {name} is a preset." in done.stderr
+        assert f"`acorn presets {name}`" in done.stderr
+
+
+def test_names_of_other_programs_lead_to_the_setting_everywhere(acorn) -> None:
+    meant = "did you mean optimizer.lr?"
+    assert meant in acorn("config", "optimizer.learning_rate").stderr
+    assert meant in acorn("pretrain", "small", "data.source=x.txt", "learning_rate=1").stderr
+    done = acorn("tokenizer", "train", "--input", "x.txt", "tokenizer.vocab=300")
+    assert "unknown key tokenizer.vocab; did you mean tokenizer.vocab_size?" in done.stderr

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from acorn.config_files import load_config, preset_names, preset_purpose
+from acorn.config_files import load_config, preset_names, preset_purpose, preset_values
+from acorn.config_reference import find_settings
 
 
 def test_each_preset_is_told_with_its_purpose_and_size(acorn) -> None:
@@ -33,3 +34,28 @@ def test_help_lists_the_presets(acorn, command: str) -> None:
     shown = " ".join(acorn(command, "--help").stdout.split())
     for name in preset_names():
         assert f"{name} {preset_purpose(name)}" in shown
+
+
+def test_one_preset_is_shown_with_all_that_it_sets(acorn) -> None:
+    done = acorn("presets", "small")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["small", preset_purpose("small")]
+    shown = {line.split()[0]: line for line in lines[3:] if "." in line.partition(" ")[0]}
+    values = preset_values("small")
+    assert list(shown) == list(values)
+    for key, value in values.items():
+        rest = shown[key].removeprefix(key).strip()
+        assert rest.startswith(f'"{value}"' if isinstance(value, str) else str(value))
+        assert rest.endswith(find_settings(key)[0].description)
+    found = json.loads(acorn("presets", "small", "--json").stdout)
+    assert (found["name"], found["parameters"]) == ("small", 1_475_456)
+    assert {setting["key"]: setting["value"] for setting in found["settings"]} == values
+    assert all(setting["description"] for setting in found["settings"])
+
+
+def test_a_former_name_and_a_wrong_one(acorn) -> None:
+    assert acorn("presets", "seed").stdout == acorn("presets", "original").stdout
+    done = acorn("presets", "smal")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no preset 'smal'; did you mean small?" in done.stderr

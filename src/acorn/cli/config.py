@@ -18,7 +18,10 @@ def config(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Explain the settings of a run: type, default, allowed values, meaning."""
+    """Explain the settings of a run.
+
+    Type, default, allowed values and meaning of one setting, of a section or of all.
+    """
     from acorn.config_reference import find_settings, settings
 
     found = find_settings(key) if key else settings()

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from acorn.cli.output import print_json
+from acorn.counting import counted
 
 
 class WithPresets(TyperCommand):
@@ -19,29 +20,62 @@ class WithPresets(TyperCommand):
         with formatter.section("Presets"):
             formatter.write_dl([(name, preset_purpose(name)) for name in preset_names()])
         formatter.write_paragraph()
-        formatter.write_text("`acorn presets` tells their sizes, `acorn config` every setting.")
+        formatter.write_text("`acorn presets NAME` shows all that one sets, `acorn config` every setting.")
 
 
-def presets(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """List the presets: what each is for, its size and its length."""
-    from acorn.config_files import preset_names
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A preset: everything that it sets; else all, in brief.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the presets with size and length, or all that one sets."""
+    from acorn.config_files import find_preset, preset_names
 
+    if name is not None:
+        _show_one(find_preset(name), as_json)
+        return
     found = [_facts(name) for name in preset_names()]
     if as_json:
         print_json({"presets": found})
         return
     width = max(len(facts["name"]) for facts in found)
     for number, facts in enumerate(found):
-        minutes, steps = facts["minutes"], facts["steps"]
-        in_steps = f"{steps:,} steps, {steps * facts['tokens_per_step']:,} tokens"
-        length = f"{minutes:g} {'minute' if minutes == 1 else 'minutes'}" if minutes else in_steps
-        lines = [
-            f"{facts['purpose']}",
-            f"{facts['parameters']:,} parameters: {facts['architecture']}, {facts['n_layer']} layers of width "
-            f"{facts['n_embd']}, context {facts['block_size']:,}, {facts['tokenizer']} of {facts['vocab_size']:,}",
-            f"{facts['optimizer']}, {facts['tokens_per_step']:,} tokens a step, {length}",
-        ]
-        print(f"{chr(10) if number else ''}{facts['name']:<{width}}  " + f"\n{'':<{width}}  ".join(lines))
+        print(f"{chr(10) if number else ''}{facts['name']:<{width}}  " + f"\n{'':<{width}}  ".join(_lines(facts)))
+
+
+def _show_one(name: str, as_json: bool) -> None:
+    """A preset in brief, then each setting of its file with its meaning."""
+    from acorn.config_files import preset_values
+    from acorn.config_reference import find_settings, shown
+
+    values = preset_values(name)
+    meanings = {key: find_settings(key)[0].description for key in values}
+    if as_json:
+        found = [{"key": key, "value": value, "description": meanings[key]} for key, value in values.items()]
+        print_json({**_facts(name), "settings": found})
+        return
+    print("\n".join([name, *_lines(_facts(name))]))
+    keys, width = max(map(len, values)), max(len(shown(value)) for value in values.values())
+    section = ""
+    for key, value in values.items():
+        own = key.partition(".")[0]
+        print(("\n" if own != section else "") + f"{key:<{keys}}  {shown(value):<{width}}  {meanings[key]}")
+        section = own
+    print(f"\nAll other settings have their defaults (acorn config). To change one: acorn pretrain {name} KEY=VALUE")
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """Purpose, size and length of a preset."""
+    minutes, steps = facts["minutes"], facts["steps"]
+    in_steps = f"{steps:,} steps, {steps * facts['tokens_per_step']:,} tokens"
+    length = counted(minutes, "minute") if minutes else in_steps
+    return [
+        facts["purpose"],
+        f"{facts['parameters']:,} parameters: {facts['architecture']}, {counted(facts['n_layer'], 'layer')} of width "
+        f"{facts['n_embd']}, context {facts['block_size']:,}, {facts['tokenizer']} of {facts['vocab_size']:,}",
+        f"{facts['optimizer']}, {facts['tokens_per_step']:,} tokens a step, {length}",
+    ]
 
 
 def _facts(name: str) -> dict[str, Any]:
