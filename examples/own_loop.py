@@ -19,12 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acorn.checkpoint.model_folder import write_model_folder
-from acorn.config_files import load_config, with_values
+from acorn.config_files import load_config
 from acorn.data.batches import read_batch
 from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenShards
 from acorn.evaluate.validation import score
+from acorn.kernels.choose import training_ops
 from acorn.model.gpt import GPT
+from acorn.runtime.device import runtime_for_inference
 from acorn.train.optimizer import build_optimizers, set_rates
 from acorn.train.schedule import rate_factor
 
@@ -46,45 +48,44 @@ def main(shards_folder: str, out: str, *overrides: str) -> list[float]:
     """Trains, writes the model folder `out`, and returns the loss of every step."""
     if Path(out).exists():
         sys.exit(f"{out} exists already; name another folder")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    runtime = runtime_for_inference("auto", "fp32")  # the device; `runtime.device` is its name
 
     # the text, as token ids
     shards = TokenShards.open(Path(shards_folder))
     train, valid, tokenizer = shards.tokens("train"), shards.tokens("valid"), shards.tokenizer()
 
     # settings: any of acorn's; those about the network, optimizer, schedule, batch and seed count here
-    config = load_config("small", ["train.steps=300", "train.eval_every=50", *overrides])
-    config = with_values(config, {"model.vocab_size": tokenizer.vocab_size})
+    vocabulary = f"model.vocab_size={tokenizer.vocab_size}"
+    config = load_config("small", ["train.steps=300", "train.eval_every=50", *overrides, vocabulary])
     steps, batch_size, context = config.train.steps, config.train.batch_size, config.model.block_size
 
-    # the network, with its initial weights, and its optimizers: Muon for the matrices of the blocks, AdamW for the rest
+    # the network, with acorn's operations in C where this CPU has a compiler; GPT(config.model) takes PyTorch's
     torch.manual_seed(config.train.seed)  # for dropout, if there is any
-    model = GPT(config.model).to(device)
+    model = GPT(config.model, training_ops(runtime, in_place_gradients=False)).to(runtime.device)
     model.init_weights(config.train.seed)
-    optimizers = build_optimizers(model, config.optimizer, muon_dtype=torch.float32)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(train):,} training tokens, on {device}")
-
+    optimizers = build_optimizers(model, config.optimizer, muon_dtype=torch.float32)  # Muon for the blocks' matrices
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(train):,} tokens, {steps:,} steps")
     # which window of the text is sample number n: each once an epoch, in an order that only the seed decides
     order = SampleOrder(len(train), context, config.train.seed)
-
     losses = []
     for step in range(steps):
         ids, targets = read_batch(train, order, first=step * batch_size, count=batch_size)  # (B, T) each
-        loss = loss_function(model(ids.to(device)), targets.to(device))
+        loss = loss_function(model(ids.to(runtime.device)), targets.to(runtime.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip or math.inf)
-
         set_rates(optimizers, rate_factor(config.schedule, done=step / steps, step_share=1 / steps))
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
 
         losses.append(loss.item())
+        if step == 0 or (step + 1) % 10 == 0:
+            print(f"step {step + 1:5}   loss {losses[-1]:.4f}", flush=True)
         if (step + 1) % config.train.eval_every == 0:
             nats, count = score(model, valid, context=context, limit=65_536)  # cross-entropy of the first tokens
-            print(f"step {step + 1:5}   loss {losses[-1]:.4f}   validation {nats / count:.4f}")
+            print(f"step {step + 1:5}   validation {nats / count:.4f}", flush=True)
 
-    # figures that can be compared with those of `acorn evaluate`, and a folder that acorn and transformers load
+    # figures to compare with those of `acorn evaluate`, and a folder that acorn and transformers load
     nats, count = score(model, valid, context=context)
     bits_per_byte = nats / math.log(2) / shards.count("valid").bytes
     print(f"validation: {nats / count:.4f} nats per token, {bits_per_byte:.4f} bits per byte")
@@ -94,4 +95,6 @@ def main(shards_folder: str, out: str, *overrides: str) -> list[float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: python examples/own_loop.py SHARDS OUT [KEY=VALUE]...")
     main(*sys.argv[1:])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
+import runpy
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,7 +63,9 @@ def test_it_learns_and_leaves_a_model(own_loop: ModuleType, shards: Path, tmp_pa
     assert losses[0] == pytest.approx(math.log(300), rel=0.05)
     assert losses[-1] < losses[0] - 1
     printed = capsys.readouterr().out
-    assert "step    30" in printed
+    told = [int(line.split()[1]) for line in printed.splitlines() if re.match(r"step +\d+   loss ", line)]
+    assert told == [1, 10, 20, 30]
+    assert printed.count("   validation ") == 3
     done = run_acorn("generate", tmp_path / "my-model", "--prompt", "Sentence", "--max-new-tokens", 5)
     assert done.returncode == 0, done.stderr
     loaded = load(tmp_path / "my-model")
@@ -71,6 +76,13 @@ def test_it_learns_and_leaves_a_model(own_loop: ModuleType, shards: Path, tmp_pa
     )
     with pytest.raises(SystemExit, match="exists already"):
         own_loop.main(str(shards), str(tmp_path / "my-model"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["shards"]])
+def test_without_its_folders_it_says_what_it_takes(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(LOOP), *arguments])
+    with pytest.raises(SystemExit, match=r"^usage: python examples/own_loop\.py SHARDS OUT"):
+        runpy.run_path(str(LOOP), run_name="__main__")
 
 
 def test_with_the_plain_loss_it_is_acorn_pretrain(
