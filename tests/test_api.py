@@ -153,3 +153,17 @@ def test_import_is_light_and_names_are_there() -> None:
 def test_python_dash_m_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "acorn", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"acorn {acorn.__version__}\n"
+
+
+def test_what_is_shown_of_a_model_says_what_it_is(model: acorn.LanguageModel) -> None:
+    parameters = sum(parameter.numel() for parameter in model.model.parameters())
+    said = (
+        f"<acorn.LanguageModel: modern, 1 layer of width 16, {parameters:,} parameters, context 16, bpe of 300, on cpu>"
+    )
+    assert repr(model) == said
+    assert repr(model.tokenizer) == "<Tokenizer: bpe of 300 entries, lossless>"
+
+
+def test_dir_names_what_is_public_and_no_more() -> None:
+    assert dir(acorn) == sorted([*acorn.__all__, "__version__"])
+    assert all(getattr(acorn, name) is not None for name in dir(acorn))

@@ -11,10 +11,12 @@ from typing import Any, Literal, Never, cast
 
 from acorn.checkpoint.load import load as load_model
 from acorn.config_files import build_config, load_config, with_overrides
+from acorn.counting import counted
 from acorn.errors import AcornError
 from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
+from acorn.model.sizing import size_of
 from acorn.report.terminal import Screen, TaskProgress, TrainingLine
 from acorn.run import pretrain as training
 from acorn.run.pretrain import PretrainResult as Run
@@ -84,6 +86,14 @@ class LanguageModel:
 
     def __init__(self, model: GPT, tokenizer: tokenizers.Tokenizer, end_ids: Sequence[int] = ()) -> None:
         self.model, self.tokenizer, self.end_ids = model, tokenizer, tuple(end_ids)
+
+    def __repr__(self) -> str:
+        config = self.model.config
+        return (
+            f"<acorn.LanguageModel: {config.architecture}, {counted(config.n_layer, 'layer')} of width "
+            f"{config.n_embd:,}, {size_of(config).parameters:,} parameters, context {config.block_size:,}, "
+            f"{self.tokenizer.kind} of {self.tokenizer.vocab_size:,}, on {self.model.head.weight.device}>"
+        )
 
     def generate(
         self,

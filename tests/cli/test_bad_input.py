@@ -100,10 +100,12 @@ def test_a_long_prompt_is_cut_and_said(acorn, run: Path) -> None:
     assert acorn("generate", run, "--prompt", "", "--max-new-tokens", 2).returncode == 0
 
 
-def test_evaluate_refusals(acorn, run: Path) -> None:
-    refused(acorn("evaluate", run, "--split", "test"), 2, "valid")
+def test_evaluate_refusals(acorn, run: Path, tmp_path: Path) -> None:
+    refused(acorn("evaluate", run, "--split", "test"), 2, "choose one of train, valid")
     refused(acorn("evaluate", run, "--context", 33), 2, "context")
     refused(acorn("evaluate", run / "final", "--input", run / "nothing.txt"), 3, "nothing.txt")
+    (tmp_path / "empty.txt").write_text("")
+    refused(acorn("evaluate", run, "--input", tmp_path / "empty.txt"), 3, f"where:   --input: {tmp_path / 'empty.txt'}")
 
 
 def test_a_pickle_is_refused_unread(acorn, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_tokenizer_train_and_inspect(acorn, tmp_path: Path, text_file: Path) -> 
     assert shown["round_trip"] is True
     assert len(shown["pieces"]) == len(shown["ids"])
     assert shown["decoded"] == "Sentence 7 é"
+    assert json_of(acorn("tokenizer", "inspect", tmp_path, "--json"))["fingerprint"] == facts["fingerprint"]
     plain = acorn("tokenizer", "inspect", path, "--text", "Sentence 7")
     assert "round trip  exact" in plain.stdout
 
@@ -128,6 +129,10 @@ def test_evaluate(acorn, run: Path, tmp_path: Path) -> None:
     assert facts["round_trip_rate"] == 1.0
     closer = json_of(acorn("evaluate", run, "--stride", 8, "--json"))
     assert closer["tokens"] == facts["tokens"]
+    train = json_of(acorn("evaluate", run, "--split", "train", "--json"))
+    assert (train["split"], train["unknown_rate"]) == ("train", 0.0)
+    assert train["tokens"] > facts["tokens"]
+    assert "valid, test or train" in " ".join(acorn("evaluate", "--help").stdout.split())
     other = tmp_path / "other.txt"
     other.write_text("Sentence 5 says that 5 and 6 make 11.\n")
     mine = json_of(acorn("evaluate", run, "--input", other, "--json"))
@@ -208,7 +213,7 @@ def test_plan(acorn) -> None:
     assert "parameters" in acorn("plan", "gpt2-124m").stdout
 
 
-def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, monkeypatch) -> None:
+def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, monkeypatch, capsys) -> None:
     """In process, with the preset made tiny: the bundled text is large for a test."""
     from acorn.cli import demo as verb
     from acorn.config_files import load_config
@@ -224,6 +229,7 @@ def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, 
     for _ in range(2):
         verb.demo(out=tmp_path / "demo", minutes=0.03)
     assert (tmp_path / "demo" / "final" / "config.json").exists()
+    assert "a small model for 0.03 minutes, scores" in " ".join(capsys.readouterr().err.split())
 
 
 def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path: Path, settings) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from acorn.cli.stdout import Stdout
 from acorn.generate import engine
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -62,3 +63,21 @@ def test_of_several_prompts_it_is_said_how_many(acorn, run: Path, draw) -> None:
 def test_the_unknown_token_has_an_option(acorn, run: Path, draw) -> None:
     assert acorn("generate", run, "--max-new-tokens", 1, "--allow-unknown").returncode == 0
     assert "[UNK]" in acorn("generate", "--help").stdout
+
+
+def test_several_texts_are_told_apart_on_a_terminal_alone(
+    acorn, run: Path, draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw("S", "S")
+    command = ("generate", run, "--prompt", "1\n\n1", "--prompt", "2", "--max-new-tokens", 1)
+    done = acorn(*command)
+    assert done.stdout == "1\n\n1S\n\n2S\n"
+    assert "text 1 of 2" not in done.stderr
+    monkeypatch.setattr(Stdout, "isatty", lambda self: True)
+    shown = acorn(*command)
+    assert shown.stdout == done.stdout
+    assert shown.stderr.endswith("--- text 1 of 2 ---\n--- text 2 of 2 ---\n")
+    draw("S")
+    assert "text 1" not in acorn("generate", run, "--prompt", "1", "--max-new-tokens", 1).stderr
+    draw("S", "S")
+    assert "text 1" not in acorn(*command, "--json").stderr

@@ -23,6 +23,8 @@ from acorn.run import plan
         (26 * 3600, "26 hours"),
         (152_546.4 * 60, "106 days"),
         (900 * 86_400, "2.5 years"),
+        (1, "1 second"),
+        (1.02, "1 second"),
     ],
 )
 def test_a_duration_has_the_unit_that_a_person_would_take(seconds: float, said: str) -> None:
@@ -47,6 +49,17 @@ def test_a_plan_is_read_by_people_and_programs(
     assert "passes over the text" in shown
     assert "106 days" in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_passes_get_a_remark(acorn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "seconds_per_step", lambda *_: 2.0)
+    facts = json.loads(acorn("plan", "small", "--json").stdout)
+    for epochs, said in ((None, None), (1, "1 pass over"), (99.96, "100 passes over"), (4321.6, "4,322 passes over")):
+        shown = readable(facts | {"epochs": epochs})
+        assert said is None or said in str(shown["the run"])
+        assert (shown["remark"] is not None) == (epochs is not None and epochs > 100)
+    assert "overfitting" in str(readable(facts | {"epochs": 101})["remark"])
+    assert "load" in str(shown["speed"])
 
 
 def test_a_plan_says_what_it_does_not_know(acorn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,20 @@ def test_every_command_is_its_own_nearest_and_so_is_each_with_a_letter_less(verb
 def test_names_of_other_programs_lead_to_commands_that_are_there(verbs: TyperGroup) -> None:
     for name, wanted in OTHER_NAMES.items():
         assert nearest_commands(name, verbs) == list(wanted)
+
+
+@pytest.mark.parametrize("line", ["", "data", "tokenizer"])
+def test_without_a_command_there_is_plain_help(acorn, line: str) -> None:
+    done = acorn(*line.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == acorn(*line.split(), "--help").stdout
+
+
+@pytest.mark.parametrize("line", ["", "data", "tokenizer"])
+def test_the_list_of_commands_cuts_nothing_off(acorn, line: str) -> None:
+    commands = acorn(*line.split(), "--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert len(commands) >= 2
+    for command in commands:
+        assert command.endswith(".")
+        assert not command.endswith("...")
+        assert len(command) <= 80

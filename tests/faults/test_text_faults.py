@@ -173,7 +173,7 @@ def test_half_a_surrogate_pair(train_on, pretrain, fine, write_rows, tmp_path: P
     source, held_out = write_rows("half.jsonl", '{"text": "half \\ud800 a pair"}'), write_rows("valid.jsonl", seed=1)
     train_on(source, 3, "lone surrogate (\\ud800)", "half.jsonl, line 61", 'data.errors to "replace"')
     done = pretrain(tmp_path / "run", f"data.valid_source={held_out}", "data.errors=replace", *ONE_STEP, text=source)
-    fine(done, "1 documents have U+FFFD")
+    fine(done, "1 document has U+FFFD")
 
 
 @pytest.mark.fault(11)

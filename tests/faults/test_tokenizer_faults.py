@@ -26,7 +26,12 @@ SRC = Path(__file__).parents[2] / "src"
         ("empty.txt", "", "none", ("The text has no document (0 documents, 0 bytes)", "train: ", "empty.txt")),
         ("blank.txt", " \n\t\n", "none", ("(0 documents, 4 bytes); left out: 1 empty", "blank.txt")),
         ("quotes.txt", "'\n''\n\\\n", "wikitext", ("(0 documents, 7 bytes); left out: 3 left empty by cleaning",)),
-        ("one.txt", "A single line of text.\n", "none", ("side of the split is empty: 1 documents", ", 0 in valid")),
+        (
+            "one.txt",
+            "A single line of text.\n",
+            "none",
+            ("side of the split is empty: 1 document in train", ", 0 in valid"),
+        ),
     ],
     ids=["empty", "blank", "empty after cleaning", "one side of the split"],
 )

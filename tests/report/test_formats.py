@@ -85,3 +85,18 @@ def test_printable_keeps_letters_of_every_script() -> None:
 def test_printable_text_can_be_encoded_and_holds_no_control(text: str) -> None:
     shown = printable(text).encode("utf-8")
     assert not any((byte < 0x20 and byte not in b"\n\t") or byte == 0x7F for byte in shown)
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "said"),
+    [
+        (1, "documents", "1 document"),
+        (0.6, "tokens", "1 token"),
+        (1, "entries", "1 entry"),
+        (2, "entries", "2 entries"),
+        (1, "bytes", "1 byte"),
+        (0, "bytes", "0 bytes"),
+    ],
+)
+def test_one_is_singular(number: float, unit: str, said: str) -> None:
+    assert amount(number, unit) == said

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from acorn.config import Config, ModelConfig, TrainConfig
+from acorn.progress import Quiet
 from acorn.run import calibration
 from acorn.run.resolve import COMPILED_GAIN, choose_runtime
 
@@ -47,6 +48,20 @@ def test_layers_passes_and_the_update_add_up(monkeypatch: pytest.MonkeyPatch, co
     assert clock.seen == [(1, 1, 6)] * 2 + [(1, 2, 6), (2, 2, 6)] + one_turn * calibration.ROUNDS
     gain = 1 + COMPILED_GAIN["fp32"] if compiled else 1
     assert seconds == pytest.approx(2 * (1.0 + 3 * 0.5) / gain + 0.2 + 3 * 0.1)
+
+
+def test_every_timed_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[float] = []
+
+    class Listening(Quiet):
+        def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
+            assert (task, total, unit) == (calibration.TASK, 0, "steps")
+            heard.append(done)
+
+    Clock(monkeypatch)
+    config = config_of(n_layer=4, batch_size=12)
+    calibration.seconds_per_step(config, choose_runtime(config.train), 6, Listening())
+    assert heard == list(range(4 * calibration.ROUNDS + 1))
 
 
 @pytest.mark.parametrize(("quick", "sequences"), [(0.1, 256), (10.0, 512)])

@@ -25,7 +25,7 @@ def test_what_was_lost_is_told_by_source() -> None:
     losses.source_ends("bad.jsonl")
     assert losses.told() == (
         "7 bad rows were left out: all of latin.txt, 2 of mixed.jsonl, all of bad.jsonl; "
-        "1 documents have U+FFFD for bytes that could not be read: 1 of mixed.jsonl"
+        "1 document has U+FFFD for bytes that could not be read: 1 of mixed.jsonl"
     )
 
 

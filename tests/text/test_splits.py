@@ -97,7 +97,7 @@ def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> 
         texts(opened(path, valid_fraction=1e-9), "train")
     with pytest.raises(InputError, match=r"train side of the split is empty: 0 documents in train, 50 in valid"):
         texts(opened(path, valid_fraction=1 - 1e-9), "valid")
-    with pytest.raises(InputError, match=r"1 documents in train, 0 in valid|0 documents in train, 1 in valid") as error:
+    with pytest.raises(InputError, match=r"1 document in train, 0 in valid|0 documents in train, 1 in valid") as error:
         texts(opened(write("tiny.txt", "Too short to be split.")), "train")
     assert "data.valid_source" in error.value.mend
 
@@ -449,16 +449,25 @@ def test_wikitext_is_seen_in_any_source_and_any_form(write: Write) -> None:
 def test_text_to_score_is_one_whole_split(write: Write) -> None:
     path = write("a.txt", "one\ntwo\ntwo\n")
     splits = TextSplits.open_held_out([str(path)], DataConfig(document="line"))
-    assert splits.names == ("test",)
-    assert texts(splits, "test") == ["one\n", "two\n", "two\n"]
+    assert splits.names == ("--input",)
+    assert texts(splits, "--input") == ["one\n", "two\n", "two\n"]
     assert not splits.automatic
-    assert len(texts(TextSplits.open_held_out(["bundled:wikitext-2"], DataConfig()), "test")) == 2891
+    assert len(texts(TextSplits.open_held_out(["bundled:wikitext-2"], DataConfig()), "--input")) == 2891
+
+
+@pytest.mark.parametrize("named_by", ["--input", "data.valid_source"])
+def test_an_empty_text_is_named_by_what_named_it(write: Write, named_by: str) -> None:
+    path = write("a.txt", "")
+    splits = TextSplits.open_held_out([str(path)], DataConfig(), named_by=named_by)
+    with pytest.raises(InputError, match="no document") as error:
+        texts(splits, named_by)
+    assert error.value.where == f"{named_by}: {path}"
 
 
 def test_the_encoding_that_a_run_had_is_said_of_other_text(write: Write, listener: Any) -> None:
     path = write("a.txt", "é".encode("latin-1"))
     splits = TextSplits.open_held_out([str(path)], DataConfig(encoding="latin-1"), listener)
-    assert texts(splits, "test") == ["é"]
+    assert texts(splits, "--input") == ["é"]
     assert listener.notes == ["Text files are read as iso8859-1 (data.encoding)."]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from acorn.cli.output import print_facts, print_json
-from acorn.cli.text_arguments import METAVAR, text_config
+from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
 
 app = typer.Typer(cls=Verbs, help="Turn text into token shards, or check them.", no_args_is_help=True)
@@ -16,7 +16,7 @@ app = typer.Typer(cls=Verbs, help="Turn text into token shards, or check them.",
 
 @app.command()
 def prepare(
-    tokenizer: Annotated[Path, typer.Option(help="A tokenizer.json.")],
+    tokenizer: Annotated[Path, typer.Option(help="A tokenizer.json, or a folder with one.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],
     input: Annotated[
         list[str] | None,
@@ -39,7 +39,7 @@ def prepare(
     progress = TaskProgress()
     try:
         texts = TextSplits.open(config.data, progress)
-        loaded = Tokenizer.from_file(tokenizer)
+        loaded = Tokenizer.from_file(tokenizer_file(tokenizer))
         shards = prepare_shards(texts, loaded, out, shard_tokens=config.data.shard_tokens, progress=progress)
     finally:
         progress.close()

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from acorn.counting import counted
+
 PROMPTS = ("The history of", "In 1998 ,", "= Music =")
 
 
@@ -23,8 +25,8 @@ def demo(
     from acorn.run_folder import RunFolder
 
     print(
-        f"Demo: learns a tokenizer from WikiText-2, trains a small model for {minutes:g} minutes, scores it on other "
-        f"text, and lets it write. Ctrl-C is safe at any time: the same command resumes {out}.",
+        f"Demo: learns a tokenizer from WikiText-2, trains a small model for {counted(minutes, 'minute')}, scores it "
+        f"on other text, and lets it write. Ctrl-C is safe at any time: the same command resumes {out}.",
         file=sys.stderr,
     )
     config = load_config("demo", [f"train.minutes={minutes}"])

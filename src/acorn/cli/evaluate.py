@@ -27,7 +27,7 @@ def evaluate(
             metavar=METAVAR, help="With --input: more text; settings of data, such as data.text_field=body."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="valid or test: a split of the run's own text.")] = "valid",
+    split: Annotated[str, typer.Option(help="valid, test or train: a split of the run's own text.")] = "valid",
     input: Annotated[
         list[str] | None, typer.Option("--input", metavar="FILE", help="Other text to score instead.")
     ] = None,
@@ -49,7 +49,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Loss, bits per byte and word perplexity on a split or on a text of your own; or scores on tasks."""
+    """Score a model on a split, on your own text or on tasks.
+
+    On text: loss, bits per byte and word perplexity.
+    """
     _check_options(tasks, tasks_path, limit, num_fewshot, input, context, stride)
     names = None if tasks is None else _names(tasks)
     sources, overrides = _text_of(input, more or [])

@@ -36,7 +36,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a model for other runtimes, and check in one that it is still the same model."""
+    """Write a model for other runtimes, and check it in one of them."""
     from acorn.errors import UsageError
     from acorn.export.export import export as export_model
     from acorn.export.publish import check_login, publish

@@ -122,7 +122,17 @@ def generate(
     elif streams:
         print("" if written else prompts[0])
     else:
-        print("\n\n".join(f"{result.prompt}{result.completion}" for result in results))
+        _print_all(results)
+
+
+def _print_all(results: Sequence[Generation]) -> None:
+    """Several texts, parted by an empty line. Before each on a terminal, and there only, a line on stderr names it:
+    a text may hold empty lines itself."""
+    for number, result in enumerate(results):
+        print(end="\n" if number else "", flush=True)
+        if sys.stdout.isatty():
+            print(f"--- text {number + 1} of {len(results)} ---", file=sys.stderr, flush=True)
+        print(f"{result.prompt}{result.completion}", flush=True)
 
 
 def _notes_on_empty(results: Sequence[Generation]) -> list[str]:

@@ -8,9 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from acorn.cli.output import print_facts, print_json
+from acorn.counting import counted
 
-UNITS = (("years", 365 * 86_400), ("days", 86_400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
+UNITS = (("year", 365 * 86_400), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
 FROM_TWO = 2.0  # of a unit on, it is used: 36 hours, 2 days
+
+MOST_PASSES = 100
+MANY_PASSES = f"more than {MOST_PASSES} passes: expect overfitting; more text or fewer steps avoid it"
 
 NOT_KNOWN = {
     "none": "none is named; acorn pretrain asks for data.source",
@@ -29,11 +33,12 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: bytes, minutes, counts.")] = False,
 ) -> None:
-    """Parameters, memory, tokens, passes over the text and time of a run on this machine.
+    """Estimate size, memory and time of a run before it starts.
 
-    The first part of the text is read as acorn pretrain reads it (all of it where it is small), and a few seconds of
-    training steps are measured. What acorn pretrain would refuse is refused. Nothing is written, and data sets on
-    the Hub are not fetched.
+    Parameters, memory, tokens, passes over the text and time on this machine. The first part of the text is read as
+    acorn pretrain reads it (all of it where it is small), and training steps are timed, which takes from a few seconds
+    to a minute and varies with the machine's load. What acorn pretrain would refuse is refused. Nothing is written,
+    and data sets on the Hub are not fetched.
     """
     from acorn.config_files import load_config
     from acorn.report.terminal import TaskProgress
@@ -64,7 +69,8 @@ def readable(facts: dict[str, Any]) -> dict[str, str | None]:
         "training text": _text(facts),
         "a step": f"{facts['tokens_per_step']:,} tokens, {facts['micro_batch_size']} sequences at a time",
         "the run": f"{facts['steps']:,} steps, {short(facts['tokens'])} tokens{_epochs(facts['epochs'])}",
-        "speed": rate(facts["tokens_per_second"], "tokens"),
+        "remark": MANY_PASSES if (facts["epochs"] or 0) > MOST_PASSES else None,
+        "speed": f"{rate(facts['tokens_per_second'], 'tokens')}, measured now; it varies with the machine's load",
         "time": f"{rough_duration(seconds)} of training steps",
         "a checkpoint": amount(facts["checkpoint_bytes"], "bytes"),
     }
@@ -74,7 +80,7 @@ def rough_duration(seconds: float) -> str:
     """One unit and two or three digits, as an estimate deserves: `45 seconds`, `3.5 hours`, `106 days`."""
     name, length = next((unit for unit in UNITS if seconds >= FROM_TWO * unit[1]), UNITS[-1])
     value = seconds / length
-    return f"{value:.1f} {name}" if value < 10 and round(value, 1) != round(value) else f"{value:,.0f} {name}"
+    return counted(round(value, 1) if value < 10 else round(value), name)
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -91,4 +97,4 @@ def _text(facts: dict[str, Any]) -> str:
 def _epochs(epochs: float | None) -> str:
     if epochs is None:
         return ""
-    return f", {epochs:.3g} passes over the text" if epochs < 1000 else f", {epochs:,.0f} passes over the text"
+    return f", {counted(float(f'{epochs:.3g}') if epochs < 1000 else round(epochs), 'pass', 'passes')} over the text"

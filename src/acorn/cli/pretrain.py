@@ -30,7 +30,10 @@ def pretrain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Train a model: text, tokenizer, shards, training, evaluation, report."""
+    """Train a model from text, or go on with a run.
+
+    The steps: text, tokenizer, token shards, training, evaluation, report.
+    """
     from acorn.config_files import load_config
 
     source, overrides = _split(arguments or [])

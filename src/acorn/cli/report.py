@@ -22,7 +22,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one HTML page: curves, samples, figures, config, data, environment; of several runs, a comparison."""
+    """Write one HTML page about a run, or about several side by side.
+
+    Of one run: curves, samples, figures, config, data, environment; of several, a comparison.
+    """
     from acorn.report.html import write_report
 
     print(write_report(run, [*(compare or []), *(others or [])], out))

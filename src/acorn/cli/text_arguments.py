@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acorn.errors import UsageError
+from acorn.run_folder import TOKENIZER
 
 if TYPE_CHECKING:
     from acorn.config import Config
 
 METAVAR = "[SRC | KEY=VALUE]..."
+
+
+def tokenizer_file(path: Path) -> Path:
+    """The tokenizer.json that `path` stands for: the file itself, or the one in a run or model folder."""
+    return path / TOKENIZER if path.is_dir() else path
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from acorn.cli.output import print_facts, print_json
-from acorn.cli.text_arguments import METAVAR, text_config
+from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
 
 app = typer.Typer(cls=Verbs, help="Train a tokenizer, or look into one.", no_args_is_help=True)
@@ -37,7 +37,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Where to write it.")] = Path("tokenizer.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Train a tokenizer on text, and report how it does on held-out text."""
+    """Train a tokenizer, and report how it does on held-out text."""
     from acorn.report.terminal import TaskProgress
     from acorn.text.splits import TextSplits
     from acorn.tokenizer.measuring import mangling_warning, measure
@@ -74,14 +74,16 @@ def train(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="tokenizer.json", help="The tokenizer.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="TOKENIZER", help="A tokenizer.json, or a run or model folder that has one.")
+    ],
     text: Annotated[str | None, typer.Option(help="Text to encode.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show a tokenizer's facts, and how a text comes apart and together again."""
+    """Show a tokenizer's facts, or how it cuts up a text."""
     from acorn.tokenizer.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_file(path)
+    tokenizer = Tokenizer.from_file(tokenizer_file(path), as_it_is=True)
     facts: dict[str, object] = {
         "kind": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,

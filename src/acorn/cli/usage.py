@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,13 @@ MOST_NAMED = 3
 
 
 class Verbs(TyperGroup):
-    """A group of commands that answers to a wrong one with the nearest."""
+    """A group of commands that answers to a wrong one with the nearest, and to none with its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            print(ctx.get_help(), file=sys.stderr)  # and the exit code that typer has for it
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]

@@ -15,7 +15,10 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or an export.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check everything in a run against its checksums: its own files, checkpoints, final model, shards."""
+    """Check everything in a run against its checksums.
+
+    That is its own files, checkpoints, final model and shards.
+    """
     from acorn.checkpoint.integrity import verify_run
 
     checks = verify_run(run)

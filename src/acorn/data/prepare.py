@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acorn import files
+from acorn.counting import counted
 from acorn.data.token_shards import FORMAT, VERSION, ShardWriter, SplitCount, TokenShards, dtype_for
 from acorn.errors import InputError, ResourceError
 from acorn.folders import new_folder
@@ -100,7 +101,7 @@ def prepare(
             text = {"text_sha256": digest.hexdigest()}  # equal for equal text, whatever the tokenizer
             manifest["splits"][split] = {**asdict(count), **text, "shards": writer.shards}
             progress.note(
-                f"{split}: {count.documents:,} documents of {count.bytes:,} bytes are {count.tokens:,} tokens, "
+                f"{split}: {counted(count.documents, 'document')} of {count.bytes:,} bytes, {count.tokens:,} tokens, "
                 f"{count.bytes / count.tokens:.2f} bytes each."
             )
         manifest["text"] = {"clean": splits.data.clean, "counts": splits.counts, "overlap": splits.overlap}

@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from acorn.counting import counted
+
 # Control characters but tab and line end, lone surrogates, and the marks that reverse the writing direction of what
 # follows: in sampled text they would move the cursor, break the encoding or turn a line around.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -49,12 +51,11 @@ def amount(number: float, unit: str) -> str:
         unit: in the plural.
     """
     if unit != "bytes":
-        digits = f"{number:,.0f}"
-        return f"{digits} {_one_of(unit) if digits == '1' else unit}"
+        return counted(round(number), _one_of(unit), unit)
     for name, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= 0.9995 * size:
             return f"{number / size:.3g} {name}"
-    return f"{number:.0f} bytes"
+    return counted(round(number), "byte")
 
 
 def rate(per_second: float, unit: str) -> str:

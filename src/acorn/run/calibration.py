@@ -9,6 +9,7 @@ import torch
 from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.model.loss import Workspace
+from acorn.progress import QUIET, Progress
 from acorn.run.resolve import COMPILED_GAIN
 from acorn.runtime.device import Runtime
 from acorn.train.network import build_network
@@ -27,7 +28,10 @@ SECONDS, ROUNDS, MOST_SECONDS = 4.0, 3, 10.0
 """What is timed takes turns, for so long and so often at least, but no turn begins after the last of these."""
 
 
-def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int) -> float:
+TASK = "timing training steps of one and two layers"
+
+
+def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int, progress: Progress = QUIET) -> float:
     """Seconds of one optimizer step of `config`, forward, backward and update.
 
     Networks of one and of two layers are timed, with one pass a step and with two. From these come the time of a pass
@@ -38,9 +42,10 @@ def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int) ->
     Args:
         config: with model.vocab_size set.
         micro_batch_size: sequences of a pass.
+        progress: hears of every step that is timed.
     """
     model, train = config.model, config.train
-    sequences, shortest = _measure(config, runtime, micro_batch_size)
+    sequences, shortest = _measure(config, runtime, micro_batch_size, progress)
     depths = sorted({depth for depth, _ in shortest})
     passes = [shortest[depth, 2] - shortest[depth, 1] for depth in depths]
     updates = [2 * shortest[depth, 1] - shortest[depth, 2] for depth in depths]
@@ -55,9 +60,13 @@ def _at_depth(seconds: list[float], depth: int) -> float:
     return one + (depth - 1) * max(0.0, two - one)
 
 
-def _measure(config: Config, runtime: Runtime, most: int) -> tuple[int, dict[tuple[int, int], float]]:
+def _measure(
+    config: Config, runtime: Runtime, most: int, progress: Progress
+) -> tuple[int, dict[tuple[int, int], float]]:
     """The sequences of a measured pass, `most` at the most, and (layers, passes) -> the shortest step's seconds."""
     tokens = TOKENS[runtime.device]
+    progress.at(TASK, 0, 0, "steps")
+    done = 0
     with runtime.start(), uncompiled(runtime), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         logits = Workspace()  # one for both: a run has one, and 28,144 entries in fp32 take 231 MB
         networks = {n: _Network(config, runtime, n, logits) for n in range(1, min(2, config.model.n_layer) + 1)}
@@ -75,7 +84,10 @@ def _measure(config: Config, runtime: Runtime, most: int) -> tuple[int, dict[tup
                 for passes in (1, 2):
                     seconds = network.step(passes, sequences)
                     shortest[depth, passes] = min(seconds, shortest.get((depth, passes), seconds))
+                    done += 1
+                    progress.at(TASK, done, 0, "steps")
             rounds += 1
+    progress.end(TASK)
     return sequences, shortest
 
 

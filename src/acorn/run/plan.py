@@ -60,7 +60,7 @@ def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET
     model, train = config.model, config.train
     batch_tokens = train.batch_size * model.block_size
     try:
-        speed = batch_tokens / seconds_per_step(config, runtime, train.micro_batch_size)
+        speed = batch_tokens / seconds_per_step(config, runtime, train.micro_batch_size, progress)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -91,10 +91,11 @@ def _estimate(config: Config, run: RunFolder, given: Tokenizer | None, progress:
 
 def _read_local_sources(config: Config, progress: Progress) -> None:
     """Reads the first part of the sources that are on this machine, for their faults alone."""
-    for sources in (config.data.source, config.data.valid_source, config.data.test_source):
+    for name in ("source", "valid_source", "test_source"):
+        sources, named_by = getattr(config.data, name), f"data.{name}"
         if local := [source for source in sources if not is_on_the_hub(source)]:
             part = _FirstPart(progress)
-            for _ in part.read(TextSplits.open_held_out(local, config.data, part), "test"):
+            for _ in part.read(TextSplits.open_held_out(local, config.data, part, named_by=named_by), named_by):
                 pass
 
 

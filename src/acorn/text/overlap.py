@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from acorn.config import DataConfig
+from acorn.counting import counted
 from acorn.text.digests import DigestSet, digest_of
 
 
@@ -87,6 +88,7 @@ class Repeats:
     def told(self) -> str:
         """The numbers in words."""
         return (
-            f"{self.documents:,} documents, {self.distinct:,} of them distinct: the {self.repeats:,} exact repeats "
+            f"{counted(self.documents, 'document')}, {self.distinct:,} of them distinct: the "
+            f"{counted(self.repeats, 'exact repeat')} "
             f"({self.repeated_bytes:,} of {self.bytes:,} bytes)"
         )

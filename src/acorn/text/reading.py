@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from acorn.counting import counted
 from acorn.errors import InputError
 
 SKIP_HINT = 'correct it, or set data.errors = "skip" to leave such rows out and count them'
@@ -114,10 +115,11 @@ class Losses:
         _, bad, replaced = self._totals()
         parts = []
         if bad:
-            parts.append(f"{bad:,} bad rows were left out: {names_of(self._bad)}")
+            parts.append(f"{counted(bad, 'bad row')} {'was' if bad == 1 else 'were'} left out: {names_of(self._bad)}")
         if replaced:
             parts.append(
-                f"{replaced:,} documents have U+FFFD for bytes that could not be read: {names_of(self._replaced)}"
+                f"{counted(replaced, 'document')} {'has' if replaced == 1 else 'have'} U+FFFD for bytes that could not "
+                f"be read: {names_of(self._replaced)}"
             )
         return "; ".join(parts)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from acorn.config import DataConfig
+from acorn.counting import counted
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import looks_like_wikitext
@@ -47,7 +48,8 @@ class TextSplits:
     def __init__(self, data: DataConfig, corpora: dict[str, Corpus], has_wikitext: bool, progress: Progress) -> None:
         self.data = data
         self.automatic = "train" in corpora and "valid" not in corpora
-        self.names = tuple(name for name in NAMES if name in corpora or (name == "valid" and self.automatic))
+        has = {*corpora, "valid"} if self.automatic else set(corpora)
+        self.names = tuple(name for name in dict.fromkeys((*NAMES, *corpora)) if name in has)
         self.has_wikitext = has_wikitext
         self.counts: dict[str, dict[str, int]] = {}
         self.overlap: dict[str, float] = {}
@@ -93,16 +95,21 @@ class TextSplits:
         return {split: corpus.parts for split, corpus in self._corpora.items()}
 
     @classmethod
-    def open_held_out(cls, sources: Sequence[str], data: DataConfig, progress: Progress = QUIET) -> TextSplits:
-        """All of `sources` as the one split `test`, whole: what an evaluation of other text scores.
+    def open_held_out(
+        cls, sources: Sequence[str], data: DataConfig, progress: Progress = QUIET, *, named_by: str = "--input"
+    ) -> TextSplits:
+        """All of `sources` as one split, whole: what an evaluation of other text scores.
+
+        Args:
+            named_by: the option or setting that names the sources; the split has this name.
 
         Raises:
             UsageError, InputError: as `open`.
         """
-        parts = _held_out_parts(resolve(sources, data, "--input", progress), "test")
+        parts = _held_out_parts(resolve(sources, data, named_by, progress), "test")
         if data.encoding != UTF8:  # not told on the command line: the model's run had it
             progress.note(f"Text files are read as {data.encoding} (data.encoding).")
-        return cls(data, {"test": Corpus(parts, data)}, False, progress)
+        return cls(data, {named_by: Corpus(parts, data)}, False, progress)
 
     def entries(self, kind: Literal["wordpiece", "bpe"]) -> tuple[str, ...]:
         """Strings of this text that a tokenizer of `kind` must hold as one entry: WikiText's mark of a rare word.
@@ -266,7 +273,7 @@ class TextSplits:
         finer = f', or cut the text finer with data.document = "{unit}"' if (unit := self._finer_unit()) else ""
         raise InputError(
             f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
-            f"{sides['train']:,} documents in train, {sides['valid']:,} in valid{left_out}.",
+            f"{counted(sides['train'], 'document')} in train, {sides['valid']:,} in valid{left_out}.",
             where=f"data.valid_fraction = {self.data.valid_fraction}",
             mend=f"give more text, name validation text in data.valid_source, change data.valid_fraction{finer}",
         )

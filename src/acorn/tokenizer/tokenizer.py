@@ -93,6 +93,10 @@ class Tokenizer:
         self._reading = _digest({**spec, "post_processor": None})
         self._documents = _without_controls(spec, self.separator, unknown)
 
+    def __repr__(self) -> str:
+        what = "lossless" if self.lossless else "not lossless"
+        return f"<{type(self).__name__}: {self.kind} of {self.vocab_size:,} entries, {what}>"
+
     @classmethod
     def from_json(cls, text: str, *, where: str = "", as_it_is: bool = False) -> Tokenizer:
         """The tokenizer in the text of a tokenizer.json.

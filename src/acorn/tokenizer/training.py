@@ -10,6 +10,7 @@ from typing import Literal
 
 from tokenizers import AddedToken
 
+from acorn.counting import counted
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
 from acorn.tokenizer import bpe, wordpiece
@@ -74,7 +75,7 @@ def train(
     if tokenizer.vocab_size < vocab_size:
         progress.note(
             f"The text is too small for {vocab_size:,} vocabulary entries: it gave {tokenizer.vocab_size:,} "
-            f"from {text.documents:,} documents of {text.n_bytes:,} bytes."
+            f"from {counted(text.documents, 'document')} of {text.n_bytes:,} bytes."
         )
     return tokenizer
 
