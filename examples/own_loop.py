@@ -26,7 +26,7 @@ from acorn.data.token_shards import TokenShards
 from acorn.evaluate.validation import score
 from acorn.kernels.choose import training_ops
 from acorn.model.gpt import GPT
-from acorn.runtime.device import runtime_for_inference
+from acorn.runtime.choose import runtime_for_inference
 from acorn.train.optimizer import build_optimizers, set_rates
 from acorn.train.schedule import rate_factor
 
