@@ -106,6 +106,16 @@ def test_a_run_still_training_is_measured_on_a_part(make_run: MakeRun) -> None:
     assert wrong([done, running], in_curve=True) == ["part"]
 
 
+def test_the_counts_of_an_evaluation_stand_in_for_shards_that_are_gone(make_run: MakeRun) -> None:
+    runs = [make_run("one"), make_run("two")]
+    (runs[1] / "data" / "manifest.json").unlink()
+    for run in runs:
+        edit(run / "evaluation.json", lambda found: found["valid"].update(documents=9, bytes=900, words=90))
+    assert wrong(runs) == []
+    edit(runs[1] / "evaluation.json", lambda found: found["valid"].update(bytes=901))
+    assert wrong(runs) == ["text"]
+
+
 def test_what_is_not_known_does_not_differ(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two", complete=False)]
     assert wrong(runs) == []

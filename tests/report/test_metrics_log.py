@@ -114,6 +114,15 @@ def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path) -> None:
     assert [record["step"] for record in read_metrics(path)] == [1, 2]
 
 
+def test_a_learning_rate_beyond_any_count_is_a_number_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step":1,"split":"train","lr":1e25}\n')
+    assert read_metrics(path)[0]["lr"] == 1e25
+    path.write_text('{"step":18446744073709551616,"split":"train"}\n')
+    with pytest.raises(DamageError):
+        read_metrics(path)
+
+
 def test_a_log_that_is_not_there_has_no_records(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == []
     assert read_samples(tmp_path / "samples.jsonl") == []

@@ -6,7 +6,7 @@ import math
 
 MAX_WORD_PERPLEXITY = 1e9
 """Guessing among a billion words, more than any language has. Beyond it the figure says only, in ever more digits, that
-the text is unlike all that the model was trained on."""
+the model cannot predict the text, or that its "words" are whole sentences."""
 
 LONG_WORDS_BYTES = 40
 """Mean bytes from one white space to the next beyond which white space is taken not to separate words: Chinese,
@@ -35,7 +35,8 @@ def word_perplexity_of(
         value = None
         notes.append(
             f"not given: at {loss / n_words / math.log(2):,.1f} bits per word it is above {MAX_WORD_PERPLEXITY:,.0f}, "
-            "more than any language has words; the text is unlike all that the model was trained on"
+            "more than any language has words: the model cannot predict this text, or white space does not separate "
+            "its words"
         )
     if n_bytes > LONG_WORDS_BYTES * n_words:
         notes.append(

@@ -98,7 +98,7 @@ def _identities(runs: Sequence[RunFacts], split: str) -> list[str | None]:
 
     By the text's digest where all that have the split tell it; it is of cleaned text, so that it says nothing about
     texts that were cleaned differently. Then by the digests of the shards, which tell as much of one tokenizer. Then by
-    the counts of documents, bytes and words.
+    the counts of documents, bytes and words. Where a run's shards are not there, its evaluation tells the counts.
     """
     entries = [mapping_in(mapping_in(facts.shards, "splits"), split) for facts in runs]
     clean = [_cleaning(facts) for facts in runs]
@@ -108,10 +108,14 @@ def _identities(runs: Sequence[RunFacts], split: str) -> list[str | None]:
         ways.append(lambda number: entries[number].get("text_sha256"))
         if _all_equal(tokenizers, entries):
             ways.append(lambda number: _shard_digests(runs[number], entries[number]))
-    ways.append(lambda number: [entries[number].get(name) for name in ("documents", "bytes", "words")])
+    evaluations = [mapping_in(facts.evaluation, split) for facts in runs]
+    known = entries
+    if any(evaluation and not entry for entry, evaluation in zip(entries, evaluations, strict=True)):
+        known, ways = evaluations, []
+    ways.append(lambda number: [known[number].get(name) for name in ("documents", "bytes", "words")])
     for way in ways:
-        found = [way(number) if entries[number] else None for number in range(len(runs))]
-        if all(value for value, entry in zip(found, entries, strict=True) if entry):
+        found = [way(number) if known[number] else None for number in range(len(runs))]
+        if all(value for value, entry in zip(found, known, strict=True) if entry):
             return [str(value) if value else None for value in found]
     return [None for _ in runs]
 

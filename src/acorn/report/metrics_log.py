@@ -40,7 +40,7 @@ WORDS = {"split", "prompt", "text"}
 """Fields that are strings; all the others of `FIELDS` are numbers."""
 
 LARGEST = 2**63
-"""Numbers from here on are no counts of anything, and floats could not hold the largest."""
+"""Whole numbers from here on are no counts of anything, and floats could not hold the largest."""
 
 
 class JsonLines:
@@ -175,7 +175,9 @@ def _wrong_fields(record: dict[str, Any]) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    if isinstance(value, bool):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < LARGEST
 
 
 def _is_json(value: Any) -> bool:
