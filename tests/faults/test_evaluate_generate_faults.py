@@ -88,7 +88,7 @@ def test_dropout_is_not_disturbed_either(pretrain, fine, tmp_path: Path) -> None
 def test_bytes_are_those_of_the_original_text(acorn, fine, other_kind: Path, tmp_path: Path) -> None:
     """Fault 52: also where the tokenizer loses some: what its tokens decode to has another length."""
     text = tmp_path / "text.txt"
-    text.write_bytes("THE  CAT\tsaw — a dôg.\r\nAnd  then\r\n".encode())
+    text.write_bytes("the  cat\tsaw not a dôg.\r\nand  then\r\n".encode())
     tokenizer = Tokenizer.from_file(other_kind / "tokenizer.json")
     decoded = tokenizer.decode(tokenizer.encode_documents([text.read_bytes().decode()])[0])
     assert len(decoded.encode()) != text.stat().st_size
