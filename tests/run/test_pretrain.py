@@ -348,12 +348,13 @@ def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_ti
 
 
 def test_minutes_end_the_run(tmp_path: Path, run_tiny) -> None:
-    """The schedule follows the clock and comes down to its end."""
+    """The schedule follows the clock and comes down to its end; no step is at rate zero."""
     result = run_tiny(tmp_path / "run", "train.minutes=0.05", *UNDISTURBED)
     records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "train"]
     assert result.step == records[-1]["step"] > 3
     assert records[-1]["seconds"] == pytest.approx(3, abs=1.5)
     assert records[-1]["lr"] < 0.5 * max(record["lr"] for record in records)
+    assert records[0]["lr"] > 0
 
 
 def lowest_in_between(monkeypatch: pytest.MonkeyPatch) -> None:

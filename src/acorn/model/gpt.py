@@ -105,9 +105,9 @@ class GPT(nn.Module):
         """The initial value of one parameter (fp32, on the CPU).
 
         original: PyTorch's defaults (linear: uniform within 1/sqrt(fan in); embeddings: N(0, 1)).
-        gpt2: N(0, 0.02), projections into the residual stream narrower by sqrt(2 n_layer); biases zero.
-        modern: N(0, 1/fan in) in the blocks, their output projections zero, so that each block starts as the identity;
-        embedding and head N(0, 0.02).
+        gpt2: normal of deviation 0.02, projections into the residual stream narrower by sqrt(2 n_layer); biases zero.
+        modern: normal of deviation 1/sqrt(fan in) in the blocks, but output projections zero, so that each block starts as
+        the identity; embedding and head of deviation 0.02.
         """
         architecture = self.config.architecture
         module, kind = name.split(".")[-2:]

@@ -1,7 +1,8 @@
-"""Every setting that a config leaves open, decided here for this machine: what `auto` and 0 come to, and why.
+"""Every setting that a training run leaves open to this machine, decided here: what `auto` and 0 come to, and why.
 
-Whoever is about to train, or to plan it, calls `resolve`. The weights' init follows from the config alone
-(`Config.chosen_init`); device and precision of commands that only read a model are in runtime/choose.py.
+Whoever is about to train, or to plan it, calls `resolve`. What follows from the config alone is a property of it
+(heads, peak rate, `Config.chosen_init`). Device, and the precision that hardware has, are chosen in runtime/choose.py,
+as for commands that only read a model; on a CPU the precision of a run is measured here.
 """
 
 from __future__ import annotations

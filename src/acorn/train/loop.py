@@ -31,10 +31,13 @@ from acorn.train.training_data import TrainingData
 SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0, ignore_eos=True)
 """An early model often ends a document at once; an empty sample would tell nothing."""
 
+UNTIMED_STEP_SECONDS = 1.0
+"""What a sitting's first step is taken to last, where the schedule follows the clock. A rate of zero would waste it."""
+
 
 @dataclasses.dataclass
 class Loop:
-    """One sitting of a run. `counters` says where the run stands; everything else is fixed.
+    """One sitting of a run: what it is given is fixed, but for the network's weights and `counters`, where it stands.
 
     Attributes:
         progress: hears how far the checking of checkpoints is, where the run has to roll back.
@@ -264,7 +267,8 @@ class Loop:
         if train.steps:
             return self.counters.step / train.steps, 1 / train.steps
         total = 60 * train.minutes
-        return min(1.0, self.counters.seconds / total), self._last_step_seconds / total
+        share = (self._last_step_seconds or UNTIMED_STEP_SECONDS) / total
+        return min(1.0, self.counters.seconds / total), min(1.0, share)
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.counters.step % every == 0

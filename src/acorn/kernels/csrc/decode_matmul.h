@@ -3,7 +3,7 @@
 
 #pragma once
 #include "decode_few.h"
-#include "decode_groups.h"
+#include "decode_batch.h"
 #include "decode_tiles.h"
 
 #define GROUPS_FROM 9 // sequences from which on groups are faster

@@ -2,7 +2,7 @@
 // instruction. For bf16 and int8; inputs are rounded to bf16.
 
 #pragma once
-#include "decode_groups.h"
+#include "decode_batch.h"
 
 #if defined(__AMX_BF16__) && defined(__linux__)
 #define HAS_TILES
