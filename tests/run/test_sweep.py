@@ -209,6 +209,69 @@ def test_a_stop_is_handed_on_and_the_sweep_goes_on_from_there(run, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("while_starting", [False, True])
+def test_a_second_ctrl_c_stops_the_runs_before_the_sweep_leaves(
+    run, monkeypatch: pytest.MonkeyPatch, while_starting: bool
+) -> None:
+    """At once after the first, while the sweep waits or is just starting the run."""
+
+    class Left(BaseException):
+        pass
+
+    class Training(Ended):
+        is_asked = was_asked_when_left = False
+
+        def is_over(self) -> bool:
+            if not while_starting and not self.was_asked_when_left:
+                twice()
+            return self.is_asked
+
+        def stop(self) -> None:
+            self.is_asked = True
+
+    job = Training(143, "stopped")
+
+    def twice() -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    def leave(code: int) -> None:
+        assert code == 130
+        job.was_asked_when_left = job.is_asked
+        raise Left
+
+    def begun(own: RunFolder) -> Ended:
+        if while_starting:
+            twice()
+        return job
+
+    monkeypatch.setattr("acorn.train.stop.os._exit", leave)
+    with pytest.raises(Left):
+        run("train.seed=[0,1]", start=Starts(at_once, _0=begun))
+    assert job.was_asked_when_left
+
+
+@pytest.mark.usefixtures("no_models")
+def test_an_error_of_the_sweep_itself_leaves_no_run_training(run) -> None:
+    class Training(Ended):
+        is_asked = False
+
+        def is_over(self) -> bool:
+            return self.is_asked
+
+        def stop(self) -> None:
+            self.is_asked = True
+
+    def full(own: RunFolder) -> Ended:
+        raise ResourceError("The disk is full.")
+
+    job = Training()
+    with pytest.raises(ResourceError):
+        run("train.seed=[0,1]", jobs=2, start=Starts(_0=lambda _: job, _1=full))
+    assert job.is_asked
+
+
+@pytest.mark.usefixtures("no_models")
 def test_a_run_of_a_sweep_that_was_killed_is_waited_for(run, tmp_path: Path) -> None:
     """Its process outlived the sweep, and is at work still."""
     run("train.seed=[0,1]", start=Starts(_0=lambda _: Ended(6, ""), _1=lambda _: Ended(6, "")))

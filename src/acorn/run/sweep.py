@@ -276,14 +276,28 @@ class _Sweep:
                 )
         running: dict[str, tuple[GridRun, Job]] = {}
         waited_for: set[str] = set()
-        with StopRequest() as stop:
+
+        def stop_runs() -> None:
+            for _, job in running.values():
+                job.stop()
+
+        with StopRequest(stop_runs) as stop, contextlib.ExitStack() as on_error:
+            on_error.callback(stop_runs)  # an error here must leave no run behind; at a good end none is running
+            is_told = False
             while todo or running:
                 if stop.signal_number is not None:
                     todo.clear()
-                    for _, job in running.values():
-                        job.stop()
+                    stop_runs()
+                    if running and not is_told:
+                        self.progress.note(
+                            f"Stopping: waiting for {', '.join(running)} to save. A second Ctrl-C leaves without "
+                            "waiting; the runs save and stop all the same."
+                        )
+                        is_told = True
                 over += self._collect(running, todo, stop)
                 for _ in range(len(todo) if len(running) < self.jobs else 0):
+                    if stop.signal_number is not None:
+                        break
                     run = todo.popleft()
                     if self._is_in_use(run):  # by a process that outlived the sweep that had started it
                         todo.append(run)
@@ -294,7 +308,8 @@ class _Sweep:
                     if self.is_over(run):
                         over += 1
                         continue
-                    running[run.name] = (run, self._begin(run))
+                    with stop.held():  # or the process would be there, and be unknown to `stop_runs`
+                        running[run.name] = (run, self._begin(run))
                     if len(running) == self.jobs:
                         break
                 self._tell(running, over)
