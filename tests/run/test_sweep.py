@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -307,6 +308,33 @@ def test_other_text_or_settings_than_before_are_refused(run, tmp_path: Path, sho
         file.unlink()
     with pytest.raises(UsageError, match="another one than when seed=0 was begun"):
         run("train.seed=[0,1]", text=text, resume=True)
+
+
+@pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("kept", ["whole", "gone", "another"])
+def test_refused_text_touches_nothing_and_an_absent_source_goes_on(
+    run, tmp_path: Path, short_text: Path, kept: str
+) -> None:
+    text, texts = tmp_path / "mine.txt", tmp_path / "sweep" / "text"
+    text.write_text(short_text.read_text())
+    run("train.seed=[0]", text=text, start=at_once)
+    (tmp_path / "sweep" / "seed=0" / "checkpoints").mkdir()
+    (shards,) = texts.glob("*/data")
+    manifest = (shards / "manifest.json").read_bytes()
+    if kept == "gone":
+        shutil.rmtree(texts)
+    if kept == "another":
+        (shards / "manifest.json").unlink()  # it is the same file as the run's
+        (shards / "manifest.json").write_text("{}")
+    text.write_text(short_text.read_text().replace("are", "make"))
+    for _ in range(2):
+        with pytest.raises(UsageError, match="another one than when seed=0 was begun"):
+            run("train.seed=[0,1]", text=text, resume=True, start=started_nothing)
+        assert (shards / "manifest.json").read_bytes() == manifest
+    text.unlink()
+    assert run("train.seed=[0,1]", text=text, resume=True, start=at_once).error is None
+    seeds = [(tmp_path / "sweep" / f"seed={seed}" / "data" / "manifest.json").read_bytes() for seed in (0, 1)]
+    assert seeds == [manifest] * 2
 
 
 def test_folders_that_are_no_sweeps_are_left_alone(run, tmp_path: Path) -> None:

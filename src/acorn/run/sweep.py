@@ -36,7 +36,7 @@ from acorn.run.finish import is_finished
 from acorn.run.grid import GridRun
 from acorn.run.process import Job, RunProcess, step_and_share
 from acorn.run.resume import merge_configs
-from acorn.run.shared_text import begin_run, has_shards_of, prepare_text, text_key
+from acorn.run.shared_text import begin_run, changes_of_text, has_shards_of, prepare_text, restore_text, text_key
 from acorn.run.start import check_config, check_fits, check_machine
 from acorn.run_folder import SWEEP_FORMAT, SWEEP_RECORD, RunFolder
 from acorn.runtime.device import usable_cores
@@ -211,6 +211,7 @@ class _Sweep:
         """Prepares each distinct text once. Runs whose text cannot be prepared fail by that.
 
         Raises:
+            UsageError: runs were begun, and the text is another one now; nothing is touched.
             AcornError: none can be.
         """
         texts = {text_key(run.config): run.config for run in reversed(self.grid)}
@@ -219,6 +220,7 @@ class _Sweep:
             runs = [run for run in self.grid if text_key(run.config) == key]
             if all(self.is_over(run) for run in runs):
                 continue
+            self._check_text_unchanged(config, runs)
             try:
                 prepare_text(config, self.folder.texts / key, self.progress)
             except AcornError as error:
@@ -234,12 +236,29 @@ class _Sweep:
                 self.progress.note(f"{run.name} cannot be run: {fault.what} ({fault.where})")
         self._write_record()
 
+    def _check_text_unchanged(self, config: Config, runs: Sequence[GridRun]) -> None:
+        """Refuses to prepare other text than that of runs that were begun, before anything of it is made."""
+        begun = next((run for run in runs if self._is_begun(run)), None)
+        if begun is None:
+            return
+        text = self.folder.text(config)
+        restore_text(config, text, self.folder.run(begun.name))
+        if changed := changes_of_text(config, text):
+            raise UsageError(
+                f"The text is another one than when {begun.name} was begun:\n"
+                + "\n".join(f"  - {line}" for line in changed),
+                where=", ".join(config.data.source),
+                mend="put it back as it was, or start another sweep with --out; where it is absent, the sweep goes on "
+                "with the token shards that it has made",
+            )
+
+    def _is_begun(self, run: GridRun) -> bool:
+        return self.folder.run(run.name).checkpoints.exists() and not run.config.data.shards
+
     def _check_same_text(self, runs: Sequence[GridRun]) -> None:
         """Refuses to go on where runs that were begun have other text than those to come would have."""
         for run in runs:
-            own = self.folder.run(run.name)
-            is_begun = own.checkpoints.exists() and not run.config.data.shards
-            if is_begun and not has_shards_of(own, self.folder.text(run.config)):
+            if self._is_begun(run) and not has_shards_of(self.folder.run(run.name), self.folder.text(run.config)):
                 raise UsageError(
                     f"The text is another one than when {run.name} was begun.",
                     where=", ".join(run.config.data.source),
