@@ -122,6 +122,7 @@ def test_the_text_is_prepared_once_and_each_run_is_as_it_would_be_alone(
     assert starts.names == ["lr=0.02,seed=2"]
     longer = run("optimizer.lr=[0.02]", "train.seed=[1]", "train.steps=6", resume=True)
     assert longer.runs[0].step == 6
+    assert [result.runs[3].undisturbed, longer.runs[0].undisturbed] == [True, False]
 
 
 @pytest.mark.usefixtures("no_models")

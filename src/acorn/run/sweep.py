@@ -30,6 +30,7 @@ from acorn.errors import AcornError, DamageError, ResourceError, StoppedError, U
 from acorn.files import free_bytes, make_folders, read_sealed_json, write_sealed_json
 from acorn.folder_lock import FolderLock
 from acorn.progress import QUIET, Progress
+from acorn.report.run_facts import was_undisturbed
 from acorn.report.sweep_figures import SweepRun
 from acorn.run.budget import disk_needed
 from acorn.run.finish import is_finished
@@ -363,7 +364,8 @@ class _Sweep:
         if step is not None and (run.name in self._done or is_finished(own, step)):
             self._done.add(run.name)
             text = self._valid_text(run, own)
-            return replace(found, status="done", step=step, evaluation=figures, text=text)
+            undisturbed = was_undisturbed(own, step)
+            return replace(found, status="done", step=step, evaluation=figures, text=text, undisturbed=undisturbed)
         return found
 
     def _valid_text(self, run: GridRun, own: RunFolder) -> str:
