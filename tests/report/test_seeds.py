@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from acorn.report.comparison import comparison_section
 from acorn.report.run_facts import read_run
 from acorn.report.seeds import seed_groups, spread_of
+from acorn.run_folder import RunFolder
 
 MakeRun = Callable[..., Path]
 
@@ -65,3 +67,15 @@ def test_figures_of_other_texts_have_no_mean(make_run: MakeRun) -> None:
     (group,) = seed_groups([read_run(run) for run in runs])
     assert ("valid", "bits_per_byte") not in group.spreads
     assert ("test", "bits_per_byte") in group.spreads
+
+
+def test_a_run_that_was_changed_when_it_resumed_is_no_other_seed(make_run: MakeRun) -> None:
+    runs = [seeded(make_run, seed, 1.0 + seed) for seed in (0, 1, 2)]
+    checkpoint = RunFolder(runs[2]).checkpoint(60)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text(json.dumps({"counters": {"undisturbed": False}}))
+    facts = [read_run(run) for run in runs]
+    (group,) = seed_groups(facts)
+    assert group.members == (0, 1)
+    assert "Changed when resumed" in comparison_section(facts, ["a", "b", "c"])
+    assert "Changed when resumed" not in comparison_section(facts[:2], ["a", "b"])

@@ -73,7 +73,7 @@ def test_runs_that_are_not_done_keep_their_setting_from_being_named() -> None:
     assert verdict.best is groups[0]
     assert "Not ranked, for not all of its runs have a figure: lr 2.0" in verdict.sentence
     head, rows = group_rows(groups)
-    assert head[-1] == "not done"
+    assert head[-1] == "left out"
     assert [row[1] for row in rows] == ["1/2", "2/2"]
     assert rows[0][-1] == "1 diverged"
     assert verdict_of(setting_groups([run(1.0, 0, None, "failed")])).best is None
@@ -119,3 +119,26 @@ def test_runs_without_bits_per_byte_are_told_with_the_reason() -> None:
     groups = setting_groups([done, without])
     assert verdict_of(groups).best is groups[0]
     assert f"Bits per byte of lr 2.0: {reason}." in caveats(groups)
+
+
+def test_a_model_without_a_finite_figure_is_named_in_table_verdict_and_notes() -> None:
+    """Its run is done; its evaluation lacks the split that could not be scored."""
+    without = dataclasses.replace(run(2.0, 0, None), name="bad")
+    groups = setting_groups([run(1.0, 0, 1.5), without])
+    assert group_rows(groups)[1][1][-1] == "1 not finite"
+    assert "Not ranked, for none of its runs counts: lr 2.0 (1 not finite)." in verdict_of(groups).sentence
+    assert "Bits per byte of lr 2.0: the loss of the final model is not a finite number." in caveats(groups)
+    partly = setting_groups([run(1.0, 0, 1.5), run(2.0, 1, 1.4), without])
+    assert "not all of its runs have a figure: lr 2.0" in verdict_of(partly).sentence
+
+
+def test_runs_that_were_changed_when_resumed_are_left_out_and_named() -> None:
+    extended = dataclasses.replace(run(1.0, 2, 9.0), name="extended", undisturbed=False)
+    groups = setting_groups([*grid(_1=[1.5, 1.6], _2=[1.8, 1.9]), extended])
+    assert groups[0].values == (1.5, 1.6)
+    assert group_rows(groups)[1][0][-1] == "1 changed when resumed"
+    assert verdict_of(groups).best is groups[0]
+    assert any("extended" in said and "left out of mean, spread and verdict" in said for said in caveats(groups))
+    (alone,) = setting_groups([extended])  # where all are, there is nothing fresh to set them beside
+    assert alone.values == (9.0,)
+    assert any("extended" in said for said in caveats([alone]))

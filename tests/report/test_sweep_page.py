@@ -63,7 +63,7 @@ def test_a_page_of_runs_done_and_failed(make_run: Callable[..., Path], tmp_path:
     assert "Lowest mean" in page.words or "Best: lr 0.1" in page.words
     assert "diverged (5)" in page.words
     assert "It <b>diverged</b>." in page.words
-    assert "not done: 1 diverged" in page.words
+    assert "left out: 1 diverged" in page.words
     assert "Fewer than three seeds" in page.words
     assert "lr%3D0.1%2Cseed%3D0/report.html" in page.links
     assert sum(link.endswith("report.html") for link in page.links) == 4
@@ -107,3 +107,18 @@ def test_a_phone_has_a_picture_of_its_own_and_keys_stay_whole(make_run: Callable
     assert [int(width) for width in re.findall(r'class="dots" viewBox="0 0 (\d+) ', text)] == [960, 400]
     assert "min-width: 40rem" not in text
     assert "th code { overflow-wrap: normal; }" in text
+
+
+def test_a_run_without_a_figure_and_one_changed_when_resumed_are_told(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    figures = {"valid": {"bits_per_byte": 2.0}}
+    runs = [
+        SweepRun("a", make_run("a"), {"train.seed": 0}, "done", evaluation=figures),
+        SweepRun("b", make_run("b"), {"train.seed": 1}, "done"),
+        SweepRun("c", make_run("c"), {"train.seed": 2}, "done", evaluation=figures, undisturbed=False),
+    ]
+    page = Page(write_sweep_report(tmp_path / "runs" / "report.html", runs).read_text("utf-8"))
+    assert "left out: 1 not finite, 1 changed when resumed" in page.words
+    assert "bno bits per byte: the loss of the final model is not a finite number" in page.words
+    assert "cchanged when resumed" in page.words

@@ -67,6 +67,7 @@ def test_names_are_different_and_fit_a_file_system() -> None:
         ([*FIXED, "model.n_head=[4,3]"], "The run n_head=3 cannot be made"),
         ([*FIXED, "train.steps=[10]"], "given twice"),
         ([*FIXED, "train.seed"], "is not an override"),
+        ([*FIXED, "optimizer.lr=[0.01,-1]"], "The run lr=-1 cannot be made"),
     ],
 )
 def test_what_cannot_be_a_grid_is_refused(arguments: list[str], said: str) -> None:
@@ -79,3 +80,33 @@ def test_a_run_knows_the_preset_or_file_it_comes_from(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("")
     assert build_grid(str(path), [*FIXED, "train.seed=[0]"])[0].origin == str(path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "right"),
+    [
+        ("model.architecture=[gpt2,modern]", """'model.architecture=["gpt2","modern"]'"""),
+        ("model.architecture=[gpt2, 'modern']", """'model.architecture=["gpt2",'modern']'"""),
+        ("train.seed=[0,one]", """'train.seed=[0,"one"]'"""),
+        ("model.architecture=[gpt2,]]", "name several values of a setting in brackets"),
+    ],
+)
+def test_strings_without_quotes_are_told_with_the_corrected_form(argument: str, right: str) -> None:
+    with pytest.raises(UsageError, match="strings in a list need quotes") as refused:
+        build_grid("small", [*FIXED, argument, "optimizer.lr=[0.1,0.2]"])
+    assert refused.value.mend
+    assert right in refused.value.mend
+
+
+def test_a_pattern_of_files_is_no_list() -> None:
+    runs = build_grid("small", ["data.source=[ab]", "train.seed=[0]", "train.steps=1"])
+    assert runs[0].config.data.source == ("[ab]",)
+
+
+@pytest.mark.parametrize(
+    ("source", "argument"), [("smal", "train.seed=[0,1]"), ("small", "train.sed=[0,1]"), ("small", "data.sauce=x")]
+)
+def test_a_fault_of_all_runs_names_none(source: str, argument: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        build_grid(source, [*FIXED, argument, "optimizer.lr=[0.1,0.2]"])
+    assert "cannot be made" not in str(refused.value)

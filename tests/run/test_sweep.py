@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -121,6 +122,7 @@ def test_the_text_is_prepared_once_and_each_run_is_as_it_would_be_alone(
     assert starts.names == ["lr=0.02,seed=2"]
     longer = run("optimizer.lr=[0.02]", "train.seed=[1]", "train.steps=6", resume=True)
     assert longer.runs[0].step == 6
+    assert [result.runs[3].undisturbed, longer.runs[0].undisturbed] == [True, False]
 
 
 @pytest.mark.usefixtures("no_models")
@@ -209,6 +211,69 @@ def test_a_stop_is_handed_on_and_the_sweep_goes_on_from_there(run, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("while_starting", [False, True])
+def test_a_second_ctrl_c_stops_the_runs_before_the_sweep_leaves(
+    run, monkeypatch: pytest.MonkeyPatch, while_starting: bool
+) -> None:
+    """At once after the first, while the sweep waits or is just starting the run."""
+
+    class Left(BaseException):
+        pass
+
+    class Training(Ended):
+        is_asked = was_asked_when_left = False
+
+        def is_over(self) -> bool:
+            if not while_starting and not self.was_asked_when_left:
+                twice()
+            return self.is_asked
+
+        def stop(self) -> None:
+            self.is_asked = True
+
+    job = Training(143, "stopped")
+
+    def twice() -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    def leave(code: int) -> None:
+        assert code == 130
+        job.was_asked_when_left = job.is_asked
+        raise Left
+
+    def begun(own: RunFolder) -> Ended:
+        if while_starting:
+            twice()
+        return job
+
+    monkeypatch.setattr("acorn.train.stop.os._exit", leave)
+    with pytest.raises(Left):
+        run("train.seed=[0,1]", start=Starts(at_once, _0=begun))
+    assert job.was_asked_when_left
+
+
+@pytest.mark.usefixtures("no_models")
+def test_an_error_of_the_sweep_itself_leaves_no_run_training(run) -> None:
+    class Training(Ended):
+        is_asked = False
+
+        def is_over(self) -> bool:
+            return self.is_asked
+
+        def stop(self) -> None:
+            self.is_asked = True
+
+    def full(own: RunFolder) -> Ended:
+        raise ResourceError("The disk is full.")
+
+    job = Training()
+    with pytest.raises(ResourceError):
+        run("train.seed=[0,1]", jobs=2, start=Starts(_0=lambda _: job, _1=full))
+    assert job.is_asked
+
+
+@pytest.mark.usefixtures("no_models")
 def test_a_run_of_a_sweep_that_was_killed_is_waited_for(run, tmp_path: Path) -> None:
     """Its process outlived the sweep, and is at work still."""
     run("train.seed=[0,1]", start=Starts(_0=lambda _: Ended(6, ""), _1=lambda _: Ended(6, "")))
@@ -244,6 +309,33 @@ def test_other_text_or_settings_than_before_are_refused(run, tmp_path: Path, sho
         file.unlink()
     with pytest.raises(UsageError, match="another one than when seed=0 was begun"):
         run("train.seed=[0,1]", text=text, resume=True)
+
+
+@pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("kept", ["whole", "gone", "another"])
+def test_refused_text_touches_nothing_and_an_absent_source_goes_on(
+    run, tmp_path: Path, short_text: Path, kept: str
+) -> None:
+    text, texts = tmp_path / "mine.txt", tmp_path / "sweep" / "text"
+    text.write_text(short_text.read_text())
+    run("train.seed=[0]", text=text, start=at_once)
+    (tmp_path / "sweep" / "seed=0" / "checkpoints").mkdir()
+    (shards,) = texts.glob("*/data")
+    manifest = (shards / "manifest.json").read_bytes()
+    if kept == "gone":
+        shutil.rmtree(texts)
+    if kept == "another":
+        (shards / "manifest.json").unlink()  # it is the same file as the run's
+        (shards / "manifest.json").write_text("{}")
+    text.write_text(short_text.read_text().replace("are", "make"))
+    for _ in range(2):
+        with pytest.raises(UsageError, match="another one than when seed=0 was begun"):
+            run("train.seed=[0,1]", text=text, resume=True, start=started_nothing)
+        assert (shards / "manifest.json").read_bytes() == manifest
+    text.unlink()
+    assert run("train.seed=[0,1]", text=text, resume=True, start=at_once).error is None
+    seeds = [(tmp_path / "sweep" / f"seed={seed}" / "data" / "manifest.json").read_bytes() for seed in (0, 1)]
+    assert seeds == [manifest] * 2
 
 
 def test_folders_that_are_no_sweeps_are_left_alone(run, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def _as_json(result: SweepResult, groups: Sequence[SettingGroup], verdict: Verdi
                 "exit_code": run.exit_code,
                 "error": run.error or None,
                 "step": run.step,
+                "undisturbed": run.undisturbed,
+                "why_no_figure": run.why_no_figure or None,
                 "evaluation": dict(run.evaluation),
             }
             for run in result.runs

@@ -56,6 +56,7 @@ def comparison_section(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     by_split = {split: conditions_of(runs, split) for split in SPLIT_NAMES}
     parts.append(table(heads, [*_measured_rows(runs, by_split), *_other_rows(runs)]))
     parts += [_seed_table(runs, names, group) for group in seed_groups(runs)]
+    parts.append(_changed_when_resumed(runs, names))
     for split, conditions in by_split.items():
         if any(facts.figure(split, row.name) is not None for facts in runs for row in MEASURED if row.split == split):
             parts.append(f"<h3>What the figures of {SPLIT_NAMES[split].lower()} were measured on</h3>")
@@ -154,6 +155,18 @@ def _seed_table(runs: Sequence[RunFacts], names: Sequence[str], group: SeedGroup
         f"<h3>Mean and spread over {len(group.members)} seeds</h3>"
         f'<p class="soft">Finished runs that differ in <code>train.seed</code> alone: {escaped(members)}.</p>'
         + table(["", "mean", "standard deviation", "lowest", "highest", "runs"], rows)
+    )
+
+
+def _changed_when_resumed(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
+    """Names the runs whose figures are not those of a fresh run with their config."""
+    changed = [name for facts, name in zip(runs, names, strict=True) if facts.finished and not facts.undisturbed]
+    if not changed:
+        return ""
+    return (
+        f'<p class="problem">Changed when resumed (its length, another setting or the machine): '
+        f"{escaped(', '.join(changed))}. Such a run is not what a fresh run of its config gives, and has no part in a "
+        "mean over seeds where there are other runs.</p>"
     )
 
 

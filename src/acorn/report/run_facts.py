@@ -51,6 +51,7 @@ class RunFacts:
         parameters: of the model; None where the config does not tell.
         problems: a sentence for each file that is there and cannot be read.
         bases: the models that the run started from, nearest first; none for a run from scratch.
+        undisturbed: as `was_undisturbed`, at the step that the run ended at.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class RunFacts:
     parameters: int | None
     problems: list[str] = field(default_factory=list)
     bases: tuple[Base, ...] = ()
+    undisturbed: bool = True
 
     @property
     def beginning(self) -> str:
@@ -130,7 +132,18 @@ def read_run(folder: Path) -> RunFacts:
         parameters=_parameters(config.get("model", {})),
         problems=problems,
         bases=bases,
+        undisturbed=was_undisturbed(run, evaluation.get("step")),
     )
+
+
+def was_undisturbed(run: RunFolder, step: object) -> bool:
+    """Whether the run went up to `step` as an uninterrupted run would, as the checkpoint of that step tells.
+
+    True where nothing tells: there is no such checkpoint, or it is damaged.
+    """
+    state = _read(run.checkpoint(step) / STATE, _read_object, {}, []) if isinstance(step, int) else {}
+    counters = state.get("counters")
+    return not isinstance(counters, dict) or counters.get("undisturbed") is not False
 
 
 def _check_is_run(run: RunFolder) -> None:

@@ -48,13 +48,19 @@ class SeedGroup:
 
 
 def seed_groups(runs: Sequence[RunFacts]) -> list[SeedGroup]:
-    """The groups of two or more finished runs with equal configs but for `train.seed`, measured on the same text."""
+    """The groups of two or more finished runs with equal configs but for `train.seed`, measured on the same text.
+
+    A run that was changed when it resumed is no other draw of the seed: it is left out where there are others.
+    """
     by_config: dict[str, list[int]] = {}
     folders = [facts.folder.resolve() for facts in runs]
     for number, facts in enumerate(runs):
         if facts.finished and facts.config and folders.index(folders[number]) == number:  # a run named twice is one
             by_config.setdefault(_without_seed(facts), []).append(number)
-    groups = [_group(runs, members) for members in by_config.values()]
+    groups = [
+        _group(runs, [number for number in members if runs[number].undisturbed] or members)
+        for members in by_config.values()
+    ]
     return [group for group in groups if len(set(map(str, group.seeds))) > 1]
 
 

@@ -18,8 +18,10 @@ FIGURE = "bits_per_byte"
 TEXT = ("documents", "bytes", "words")
 """Counts of an evaluation that are equal where the same part of the same text was scored."""
 
-NOT_DONE = "not done"
-"""Head of the last column of the table of settings, which is there where it is needed."""
+LEFT_OUT = "left out"
+"""Head of the last column of the table of settings, which is there where runs have no part in the mean."""
+
+NOT_FINITE = "the loss of the final model is not a finite number"
 
 FEWEST_SEEDS = 3
 """With fewer, a standard deviation tells little of the spread: that of two runs is below a third of the true one a
@@ -44,6 +46,8 @@ class SweepRun:
         step: the last one of a run that is done.
         evaluation: split -> figures of the finished model, as evaluation.json has them.
         text: the digest of the validation text; empty where it is not known.
+        undisturbed: whether it went as an uninterrupted run would; not so once its length, another setting or the
+            machine was changed when it resumed.
         origin: the preset or file that the sweep's configs come from; empty where it is not known.
         given: dotted key -> value of all settings, before acorn chooses what they leave open.
     """
@@ -59,16 +63,18 @@ class SweepRun:
     text: str = ""
     origin: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
+    undisturbed: bool = True
 
     def figure(self, name: str = FIGURE, split: str = "valid") -> float | None:
         value = self.evaluation.get(split, {}).get(name)
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     @property
     def why_no_figure(self) -> str:
-        """Why a run that is done has no bits per byte; empty where it has some, or says nothing."""
-        note = self.evaluation.get("valid", {}).get(f"{FIGURE}_note")
-        return str(note) if note and self.figure() is None else ""
+        """Why a run that is done has no bits per byte; empty where it has some, or is not done."""
+        if self.status != "done" or self.figure() is not None:
+            return ""
+        return str(self.evaluation.get("valid", {}).get(f"{FIGURE}_note") or NOT_FINITE)  # which is left out
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,19 @@ class SettingGroup:
     Attributes:
         settings: what they have in common, of the settings that the sweep varies.
         label: those as words.
-        values: bits per byte of those that are done, where they have such.
+        counted: those that mean, spread and verdict are made of: done, with bits per byte, and undisturbed, unless no
+            run of the sweep is.
+        values: bits per byte of these.
     """
 
     settings: Mapping[str, Any]
     label: str
     runs: tuple[SweepRun, ...]
-    values: tuple[float, ...]
+    counted: tuple[SweepRun, ...]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple(value for run in self.counted if (value := run.figure()) is not None)
 
     @property
     def mean(self) -> float:
@@ -97,7 +109,8 @@ class SettingGroup:
 
     @property
     def is_whole(self) -> bool:
-        return len(self.values) == len(self.runs)
+        """Whether no run is missing that may have been a bad one."""
+        return all(run.figure() is not None for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -126,11 +139,13 @@ def setting_groups(runs: Sequence[SweepRun]) -> list[SettingGroup]:
     by_settings: dict[str, list[SweepRun]] = {}
     for run in runs:
         by_settings.setdefault(repr(_without_seed(run.settings)), []).append(run)
+    known = [run for run in runs if run.figure() is not None]
+    counted = [run for run in known if run.undisturbed] or known
     groups = []
     for members in by_settings.values():
         settings = _without_seed(members[0].settings)
-        values = tuple(value for run in members if (value := run.figure()) is not None)
-        groups.append(SettingGroup(settings, label_of(settings), tuple(members), values))
+        own = tuple(run for run in members if run in counted)
+        groups.append(SettingGroup(settings, label_of(settings), tuple(members), own))
     return groups
 
 
@@ -175,7 +190,7 @@ def verdict_of(groups: Sequence[SettingGroup]) -> Verdict:
     ranked = sorted([group for group in known if group.is_whole] or known, key=lambda group: group.mean)
     best = ranked[0]
     if len(ranked) == 1:
-        return Verdict(best, None, None, None, None, f"{_named(best)}.{_left_out(known, ranked)}")
+        return Verdict(best, None, None, None, None, f"{_named(best)}.{_left_out(groups, ranked)}")
     second = ranked[1]
     difference, margin = second.mean - best.mean, margin_of(best, second)
     what = f"The next, {second.label}, is {difference:.4f} higher"
@@ -194,7 +209,7 @@ def verdict_of(groups: Sequence[SettingGroup]) -> Verdict:
             "which of the two is better."
         )
     is_clear = None if margin is None else difference > margin
-    return Verdict(best, second, difference, margin, is_clear, sentence + _left_out(known, ranked))
+    return Verdict(best, second, difference, margin, is_clear, sentence + _left_out(groups, ranked))
 
 
 def margin_of(one: SettingGroup, other: SettingGroup) -> float | None:
@@ -230,6 +245,15 @@ def caveats(groups: Sequence[SettingGroup]) -> list[str]:
         said.append(
             f"Fewer than three seeds{of} were run: too few for a spread. '{SEED}=[0,1,2]' runs three of each setting."
         )
+    disturbed = [run for group in groups for run in group.runs if run.figure() is not None and not run.undisturbed]
+    if disturbed:
+        names = "; ".join(run.name for run in disturbed)
+        counted = any(run in group.counted for group in groups for run in disturbed)
+        said.append(
+            f"Changed when resumed (its length, another setting or the machine): {names}. "
+            "Such a run is not what a fresh run of its settings gives"
+            + (", and no other ones are done." if counted else ": left out of mean, spread and verdict.")
+        )
     for group in groups:
         if reason := next((why for run in group.runs if (why := run.why_no_figure)), None):
             said.append(f"Bits per byte of {group.label}: {reason}.")
@@ -245,29 +269,43 @@ def _named(group: SettingGroup) -> str:
     return f"{group.label}, {spread(group)} bits per byte ({runs})"
 
 
-def _left_out(known: Sequence[SettingGroup], ranked: Sequence[SettingGroup]) -> str:
-    """Groups with results that are not ranked, since the runs that are missing may be the bad ones."""
-    left = [group.label for group in known if group not in ranked]
-    return f" Not ranked, for not all of its runs have a figure: {'; '.join(left)}." if left else ""
+def _left_out(groups: Sequence[SettingGroup], ranked: Sequence[SettingGroup]) -> str:
+    """Groups that are not ranked though they have results, since the runs that are missing may be the bad ones."""
+    left = [group.label for group in groups if group.values and group not in ranked]
+    without = [group for group in groups if not group.values and any(run.status == "done" for run in group.runs)]
+    part = [group.label for group in ranked if not group.is_whole]
+    said = f" Not ranked, for not all of its runs have a figure: {'; '.join(left)}." if left else ""
+    if without:
+        told = (f"{group.label} ({_reasons(group)})" for group in without)
+        said += f" Not ranked, for none of its runs counts: {'; '.join(told)}."
+    return said + (f" Not all runs have a figure of: {'; '.join(part)}." if part else "")
 
 
 def group_rows(groups: Sequence[SettingGroup]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of groups, the best mean first, those without a result last."""
     keys = list(groups[0].settings)
-    head = [*short_keys(keys).values(), "runs", "bits per byte", "loss", NOT_DONE]
+    head = [*short_keys(keys).values(), "runs", "bits per byte", "loss", LEFT_OUT]
     ranked = sorted(groups, key=lambda group: group.mean if group.values else math.inf)
     rows = []
     for group in ranked:
-        losses = [loss for run in group.runs if (loss := run.figure("loss_per_token")) is not None]
+        losses = [loss for run in group.counted if (loss := run.figure("loss_per_token")) is not None]
         mean_loss = f"{statistics.fmean(losses):.4f}" if losses else "—"
         settings = [shown(group.settings[key]) for key in keys]
-        rows.append([*settings, f"{len(group.values)}/{len(group.runs)}", spread(group), mean_loss, _not_done(group)])
+        rows.append([*settings, f"{len(group.values)}/{len(group.runs)}", spread(group), mean_loss, _reasons(group)])
     if not any(row[-1] for row in rows):
         return head[:-1], [row[:-1] for row in rows]
     return head, rows
 
 
-def _not_done(group: SettingGroup) -> str:
-    """How many runs are not done, by what became of them."""
-    counts = Counter(run.status for run in group.runs if run.status != "done")
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
+def _reasons(group: SettingGroup) -> str:
+    """How many runs have no part in the mean, by the reason."""
+    counts = Counter(_reason(run) for run in group.runs if run not in group.counted)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+
+
+def _reason(run: SweepRun) -> str:
+    if run.status != "done":
+        return run.status
+    if run.figure() is not None:
+        return "changed when resumed"
+    return "not finite" if run.why_no_figure == NOT_FINITE else "without a figure"

@@ -19,7 +19,7 @@ from acorn.report.run_facts import RunFacts, read_run
 from acorn.report.settings import setting_name
 from acorn.report.sweep_dots import dots_figure
 from acorn.report.sweep_figures import (
-    NOT_DONE,
+    LEFT_OUT,
     SettingGroup,
     SweepRun,
     caveats,
@@ -62,13 +62,13 @@ def write_sweep_report(path: Path, runs: Sequence[SweepRun]) -> Path:
 
 
 def _compared(groups: Sequence[SettingGroup]) -> str:
-    """The table of settings; what is not done stands below a setting, where a narrow page shows it too."""
+    """The table of settings; what is left out stands below a setting, where a narrow page shows it too."""
     head, rows = group_rows(groups)
     cells = [[escaped(cell) for cell in row] for row in rows]
-    if head[-1] == NOT_DONE:
+    if head[-1] == LEFT_OUT:
         head = head[:-1]
         cells = [
-            [row[0] + (f'<span class="note">{NOT_DONE}: {row[-1]}</span>' if row[-1] else ""), *row[1:-1]]
+            [row[0] + (f'<span class="note">{LEFT_OUT}: {row[-1]}</span>' if row[-1] else ""), *row[1:-1]]
             for row in cells
         ]
     return table([escaped(name) for name in head], cells)
@@ -114,10 +114,12 @@ def _runs(runs: Sequence[SweepRun], folder: Path) -> str:
         where = quote(os.path.relpath(run.folder / "report.html", folder))
         name = escaped(run.name).replace(",", ",<wbr>")
         bits, loss = run.figure(), run.figure("loss_per_token")
-        error = f'<span class="note">{escaped(run.error)}</span>' if run.error else ""
+        why = f"no bits per byte: {run.why_no_figure}" if run.why_no_figure else ""
+        changed = "" if run.undisturbed else "changed when resumed"
+        notes = "".join(f'<span class="note">{escaped(said)}</span>' for said in (run.error, why, changed) if said)
         rows.append(
             [
-                (f'<a href="{where}">{name}</a>' if run.status == "done" else name) + error,
+                (f'<a href="{where}">{name}</a>' if run.status == "done" else name) + notes,
                 escaped(run.status + (f" ({run.exit_code})" if run.exit_code else "")),
                 *(escaped(shown(run.settings[key])) for key in names),
                 "—" if bits is None else f"{bits:.4f}",

@@ -55,6 +55,8 @@ def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
     given = [read_override(argument) for argument in arguments]
     if twice := [key for key, times in Counter(key for key, _ in given).items() if times > 1]:
         raise UsageError(f"{twice[0]} is given twice.", where="acorn sweep", mend=f"give it once; {HOW_TO}")
+    for key, value in given:
+        _check_quoted(key, value)
     several = {key: values_of(key, value) for key, value in given}
     fixed = [argument for argument, (key, _) in zip(arguments, given, strict=True) if several[key] is None]
     varied = {key: values for key, values in several.items() if values is not None}
@@ -65,17 +67,16 @@ def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
     combinations = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     names = _names(combinations)
     origin = f"preset {source}" if source in (*preset_names(), *FORMER_PRESETS) else source
-    runs = []
-    for name, settings in zip(names, combinations, strict=True):
-        own = [override_of(key, value) for key, value in settings.items()]
-        own += [] if "name" in several else [override_of("name", name)]
-        try:
-            config = load_config(source, [*fixed, *own])
-        except UsageError as error:
-            raise UsageError(
-                f"The run {name} cannot be made. {error.what}", where=error.where, mend=error.mend
-            ) from None
-        runs.append(GridRun(name, settings, config, origin))
+    overrides = [
+        [*fixed, *(override_of(key, value) for key, value in settings.items())]
+        + ([] if "name" in several else [override_of("name", name)])
+        for name, settings in zip(names, combinations, strict=True)
+    ]
+    configs = _configs(source, names, overrides)
+    runs = [
+        GridRun(name, settings, config, origin)
+        for name, settings, config in zip(names, combinations, configs, strict=True)
+    ]
     _check_distinct(runs)
     return runs
 
@@ -93,12 +94,54 @@ def values_of(key: str, value: Any) -> list[Any] | None:
     return value
 
 
+def _check_quoted(key: str, value: Any) -> None:
+    """Refuses `[gpt2,modern]`, which is no list of TOML and so came as one string."""
+    is_list = isinstance(flatten(Config()).get(key), tuple)  # whose strings may be patterns, such as [ab].txt
+    if not isinstance(value, str) or is_list or not (value.startswith("[") and value.endswith("]")):
+        return
+    quoted = re.sub(r"[^\[\],]+", lambda item: _quoted(item[0]), value)
+    is_right = isinstance(read_override(f"{key}={quoted}")[1], list)
+    raise UsageError(
+        f"{key}={value} is not a list: strings in a list need quotes.",
+        where="acorn sweep",
+        mend=f"write '{key}={quoted}'" if is_right else HOW_TO,
+    )
+
+
+def _quoted(item: str) -> str:
+    """An item of a list as TOML has it: a string without quotes gets them."""
+    item = item.strip()
+    is_toml = not item or read_override(f"item={item}")[1] != item or item.startswith(('"', "'"))
+    return item if is_toml else json.dumps(item, ensure_ascii=False)
+
+
+def _configs(source: str, names: Sequence[str], overrides: Sequence[Sequence[str]]) -> list[Config]:
+    """The config of each run.
+
+    Raises:
+        UsageError: one cannot be made; the run is named, unless all of them have this fault.
+    """
+    configs: list[Config] = []
+    faults: list[tuple[str, UsageError]] = []
+    for name, own in zip(names, overrides, strict=True):
+        try:
+            configs.append(load_config(source, own))
+        except UsageError as error:
+            faults.append((name, error))
+    if faults:
+        name, first = faults[0]
+        if not configs and all(error.what == first.what for _, error in faults):
+            raise first
+        raise UsageError(f"The run {name} cannot be made. {first.what}", where=first.where, mend=first.mend)
+    return configs
+
+
 def _names(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
     """A folder name for each combination, all different, also where the file system takes A for a."""
     keys = short_keys(list(combinations[0]))
     names: list[str] = []
     for settings in combinations:
-        name = ",".join(f"{keys[key]}={_for_a_file(shown(value))}" for key, value in settings.items())
+        name = ",".join(f"{keys[key]}={_for_a_file(value)}" for key, value in settings.items())
         if len(name.encode()) > LONGEST_NAME or name.casefold() in map(str.casefold, names):
             digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
             name = name.encode()[: LONGEST_NAME - 9].decode("utf-8", "ignore") + "~" + digest
@@ -106,9 +149,11 @@ def _names(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
     return names
 
 
-def _for_a_file(text: str) -> str:
-    """`text` without what a file name, a shell or an address would take for something else."""
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "empty"
+def _for_a_file(value: Any) -> str:
+    """`value` without what a file name, a shell or an address would take for something else."""
+    if isinstance(value, int | float):  # the minus of a number tells it from another
+        return shown(value)
+    return re.sub(r"[^\w.+-]+", "-", shown(value)).strip("-") or "empty"
 
 
 def _check_distinct(runs: Sequence[GridRun]) -> None:

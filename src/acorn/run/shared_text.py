@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from acorn.config import Config
 from acorn.config_files import flatten, to_toml
+from acorn.data.made_from import read_made_from
 from acorn.data.token_shards import TokenShards
+from acorn.errors import DamageError
 from acorn.files import disk_errors, make_folders, write_file
 from acorn.folder_lock import FolderLock
-from acorn.folders import link_folder, settle
+from acorn.folders import link_folder, remove_folder, settle
 from acorn.progress import Progress
 from acorn.run.initial_model import load_initial_model
 from acorn.run.start import clear_leftovers
 from acorn.run.text import open_prepared, text_to_shards
+from acorn.run.unchanged import compare_all
 from acorn.run_folder import MANIFEST, RunFolder
 
 WITHOUT_EFFECT = frozenset({"data.shuffle_group"})
@@ -51,6 +55,41 @@ def prepare_text(config: Config, folder: Path, progress: Progress) -> TokenShard
     with FolderLock(run.lock):
         clear_leftovers(run)
         return text_to_shards(config, run, None, progress, initial)[1]
+
+
+def restore_text(config: Config, folder: Path, begun: RunFolder) -> None:
+    """Puts the text of `config` back into `folder` as the run `begun` has it, where it is another one or is gone.
+
+    Nothing is done where the run lacks its shards: they are made again from the text.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    text = RunFolder(folder)
+    if has_shards_of(begun, folder) or not ((begun.data / MANIFEST).exists() and begun.sources.exists()):
+        return
+    make_folders(folder)
+    with FolderLock(text.lock), disk_errors(folder):
+        clear_leftovers(text)
+        remove_folder(text.data)  # first: shards of other text must never stand beside these records
+        write_file(text.sources, begun.sources.read_bytes())
+        write_file(text.config, to_toml(config))
+        link_folder(begun.data, text.data)
+
+
+def changes_of_text(config: Config, folder: Path) -> tuple[str, ...]:
+    """What the text in `folder` was made from and is another one now, one line each. Reads only.
+
+    What is absent has not changed: the shards that were made from it are used.
+    """
+    run = RunFolder(folder)
+    if config.data.shards or not (run.data / MANIFEST).exists():
+        return ()
+    try:
+        known = read_made_from(run)
+    except DamageError:  # then the text is made again, and compared by its shards
+        return ()
+    return compare_all(replace(known, model=[]), run, config).changed if known else ()
 
 
 def begin_run(config: Config, run: RunFolder, text: Path) -> None:

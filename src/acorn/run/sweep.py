@@ -30,13 +30,14 @@ from acorn.errors import AcornError, DamageError, ResourceError, StoppedError, U
 from acorn.files import free_bytes, make_folders, read_sealed_json, write_sealed_json
 from acorn.folder_lock import FolderLock
 from acorn.progress import QUIET, Progress
+from acorn.report.run_facts import was_undisturbed
 from acorn.report.sweep_figures import SweepRun
 from acorn.run.budget import disk_needed
 from acorn.run.finish import is_finished
 from acorn.run.grid import GridRun
 from acorn.run.process import Job, RunProcess, step_and_share
 from acorn.run.resume import merge_configs
-from acorn.run.shared_text import begin_run, has_shards_of, prepare_text, text_key
+from acorn.run.shared_text import begin_run, changes_of_text, has_shards_of, prepare_text, restore_text, text_key
 from acorn.run.start import check_config, check_fits, check_machine
 from acorn.run_folder import SWEEP_FORMAT, SWEEP_RECORD, RunFolder
 from acorn.runtime.device import usable_cores
@@ -211,6 +212,7 @@ class _Sweep:
         """Prepares each distinct text once. Runs whose text cannot be prepared fail by that.
 
         Raises:
+            UsageError: runs were begun, and the text is another one now; nothing is touched.
             AcornError: none can be.
         """
         texts = {text_key(run.config): run.config for run in reversed(self.grid)}
@@ -219,6 +221,7 @@ class _Sweep:
             runs = [run for run in self.grid if text_key(run.config) == key]
             if all(self.is_over(run) for run in runs):
                 continue
+            self._check_text_unchanged(config, runs)
             try:
                 prepare_text(config, self.folder.texts / key, self.progress)
             except AcornError as error:
@@ -234,12 +237,29 @@ class _Sweep:
                 self.progress.note(f"{run.name} cannot be run: {fault.what} ({fault.where})")
         self._write_record()
 
+    def _check_text_unchanged(self, config: Config, runs: Sequence[GridRun]) -> None:
+        """Refuses to prepare other text than that of runs that were begun, before anything of it is made."""
+        begun = next((run for run in runs if self._is_begun(run)), None)
+        if begun is None:
+            return
+        text = self.folder.text(config)
+        restore_text(config, text, self.folder.run(begun.name))
+        if changed := changes_of_text(config, text):
+            raise UsageError(
+                f"The text is another one than when {begun.name} was begun:\n"
+                + "\n".join(f"  - {line}" for line in changed),
+                where=", ".join(config.data.source),
+                mend="put it back as it was, or start another sweep with --out; where it is absent, the sweep goes on "
+                "with the token shards that it has made",
+            )
+
+    def _is_begun(self, run: GridRun) -> bool:
+        return self.folder.run(run.name).checkpoints.exists() and not run.config.data.shards
+
     def _check_same_text(self, runs: Sequence[GridRun]) -> None:
         """Refuses to go on where runs that were begun have other text than those to come would have."""
         for run in runs:
-            own = self.folder.run(run.name)
-            is_begun = own.checkpoints.exists() and not run.config.data.shards
-            if is_begun and not has_shards_of(own, self.folder.text(run.config)):
+            if self._is_begun(run) and not has_shards_of(self.folder.run(run.name), self.folder.text(run.config)):
                 raise UsageError(
                     f"The text is another one than when {run.name} was begun.",
                     where=", ".join(run.config.data.source),
@@ -276,14 +296,28 @@ class _Sweep:
                 )
         running: dict[str, tuple[GridRun, Job]] = {}
         waited_for: set[str] = set()
-        with StopRequest() as stop:
+
+        def stop_runs() -> None:
+            for _, job in running.values():
+                job.stop()
+
+        with StopRequest(stop_runs) as stop, contextlib.ExitStack() as on_error:
+            on_error.callback(stop_runs)  # an error here must leave no run behind; at a good end none is running
+            is_told = False
             while todo or running:
                 if stop.signal_number is not None:
                     todo.clear()
-                    for _, job in running.values():
-                        job.stop()
+                    stop_runs()
+                    if running and not is_told:
+                        self.progress.note(
+                            f"Stopping: waiting for {', '.join(running)} to save. A second Ctrl-C leaves without "
+                            "waiting; the runs save and stop all the same."
+                        )
+                        is_told = True
                 over += self._collect(running, todo, stop)
                 for _ in range(len(todo) if len(running) < self.jobs else 0):
+                    if stop.signal_number is not None:
+                        break
                     run = todo.popleft()
                     if self._is_in_use(run):  # by a process that outlived the sweep that had started it
                         todo.append(run)
@@ -294,7 +328,8 @@ class _Sweep:
                     if self.is_over(run):
                         over += 1
                         continue
-                    running[run.name] = (run, self._begin(run))
+                    with stop.held():  # or the process would be there, and be unknown to `stop_runs`
+                        running[run.name] = (run, self._begin(run))
                     if len(running) == self.jobs:
                         break
                 self._tell(running, over)
@@ -329,7 +364,8 @@ class _Sweep:
         if step is not None and (run.name in self._done or is_finished(own, step)):
             self._done.add(run.name)
             text = self._valid_text(run, own)
-            return replace(found, status="done", step=step, evaluation=figures, text=text)
+            undisturbed = was_undisturbed(own, step)
+            return replace(found, status="done", step=step, evaluation=figures, text=text, undisturbed=undisturbed)
         return found
 
     def _valid_text(self, run: GridRun, own: RunFolder) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -28,10 +28,17 @@ class StopRequest:
 
     The first one sets `signal_number`. A second SIGINT leaves at once with exit code 130: a save that is under way
     is simply not finished, and the older checkpoint stands. Outside the main thread nothing is caught.
+
+    Args:
+        forward: called at each signal, before anything else; may be called again and again. For the work of other
+            processes, which would go on if this one left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forward: Callable[[], None] = lambda: None) -> None:
         self.signal_number: int | None = None
+        self._forward = forward
+        self._is_held = False
+        self._leaves_with: int | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -48,10 +55,28 @@ class StopRequest:
             with contextlib.suppress(TypeError):  # a handler that was not set from Python cannot be put back
                 signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """A second SIGINT leaves only at the end of this block, which makes something that `forward` has to know."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            if self._leaves_with is not None:
+                self._leave(self._leaves_with)
+
     def _received(self, number: int, frame: FrameType | None) -> None:
+        self._forward()
         if self.signal_number is not None and number == signal.SIGINT:
-            os._exit(128 + number)
+            self._leaves_with = 128 + number
+            if not self._is_held:
+                self._leave(self._leaves_with)
         self.signal_number = number
+
+    def _leave(self, exit_code: int) -> None:
+        self._forward()
+        os._exit(exit_code)
 
 
 class UntilStopped:
