@@ -106,8 +106,8 @@ class GPT(nn.Module):
 
         original: PyTorch's defaults (linear: uniform within 1/sqrt(fan in); embeddings: N(0, 1)).
         gpt2: normal of deviation 0.02, projections into the residual stream narrower by sqrt(2 n_layer); biases zero.
-        modern: normal of deviation 1/sqrt(fan in) in the blocks, but output projections zero, so that each block starts as
-        the identity; embedding and head of deviation 0.02.
+        modern: normal of deviation 1/sqrt(fan in) in the blocks, but output projections zero, so that each block starts
+        as the identity; embedding and head of deviation 0.02.
         """
         architecture = self.config.architecture
         module, kind = name.split(".")[-2:]
