@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,22 +25,35 @@ class Done:
     stderr: str
 
 
+@contextlib.contextmanager
+def signal_handlers_put_back() -> Iterator[None]:
+    """Around the command line in this process: it catches signals, and ignores them while it ends."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
     """Runs the command line in this process: a fresh one would load PyTorch anew, and no fault could be injected.
 
     Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
     """
     out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     sys.argv = ["acorn", *map(str, arguments)]
     os.chdir(cwd or folder)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        with (
+            signal_handlers_put_back(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
             main()
     finally:
         sys.argv = argv
         os.chdir(folder)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     assert isinstance(ended.value.code, int)
     return Done(ended.value.code, out.getvalue(), err.getvalue())

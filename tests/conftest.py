@@ -89,6 +89,18 @@ def network_attempts() -> Iterator[list[str]]:
     assert not _network_attempts, f"the test tried to use the network: {_network_attempts}"
 
 
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A test that leaves a signal ignored fails: runs of later tests, and their child processes, would not stop."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    left = {number.name for number, handler in before.items() if signal.getsignal(number) is not handler}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert not left, f"the test left other handlers of {', '.join(sorted(left))}"
+
+
 CPUS = {
     "this CPU": [],
     "AVX2": ["-march=haswell"],

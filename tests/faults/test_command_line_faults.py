@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import signal_handlers_put_back
 from safetensors.torch import load_file, save_file
 
 from acorn.cli.main import main
@@ -50,7 +51,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch, stdout: io.TextIOBase | None, argu
     monkeypatch.setattr(sys, "argv", ["acorn", *map(str, arguments)])
     monkeypatch.setattr(sys, "stdout", stdout)
     said = io.StringIO()
-    with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
+    with signal_handlers_put_back(), contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0), said.getvalue()
 

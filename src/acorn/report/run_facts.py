@@ -141,7 +141,9 @@ def was_undisturbed(run: RunFolder, step: object) -> bool:
 
     True where nothing tells: there is no such checkpoint, or it is damaged.
     """
-    state = _read(run.checkpoint(step) / STATE, _read_object, {}, []) if isinstance(step, int) else {}
+    if not isinstance(step, int):
+        return True
+    state: dict[str, Any] = _read(run.checkpoint(step) / STATE, _read_object, {}, [])
     counters = state.get("counters")
     return not isinstance(counters, dict) or counters.get("undisturbed") is not False
 
