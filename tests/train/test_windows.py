@@ -41,6 +41,9 @@ class Shards:
     def count(self, split: str) -> SplitCount:
         return SplitCount(documents=1, tokens=len(self.tokens(split)), bytes=132, words=20)
 
+    def unknown_rate(self, split: str) -> float | None:
+        return None
+
 
 @pytest.fixture
 def windows(tmp_path: Path):
