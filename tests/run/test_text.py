@@ -12,7 +12,7 @@ from acorn.config import Config
 from acorn.config_files import load_config, to_toml
 from acorn.data.made_from import read_made_from
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DamageError
+from acorn.errors import DamageError, UsageError
 from acorn.progress import QUIET
 from acorn.run import text as run_text
 from acorn.run.text import fingerprint_of, text_to_shards
@@ -118,3 +118,12 @@ def test_a_checkpoint_refuses_other_shards_and_another_tokenizer(run: RunFolder,
     (run.data / "manifest.json").unlink()
     with pytest.raises(DamageError, match=r"manifest\.json of the token shards is missing"):
         text_to_shards(config, run, checkpoint, QUIET)
+
+
+def test_a_folder_that_holds_the_users_own_files_is_never_replaced(config: Config, tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "other")
+    other.data.mkdir(parents=True)
+    (other.data / "novel.txt").write_text("the user's own text")
+    with pytest.raises(UsageError, match=r"it holds novel\.txt"):
+        text_to_shards(config, other, None, QUIET)
+    assert (other.data / "novel.txt").read_text() == "the user's own text"

@@ -13,7 +13,7 @@ from acorn.config_files import differences, load_run_config, to_toml
 from acorn.data.made_from import MadeFrom, prepared_shards, read_made_from, shards_folder, write_made_from
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
-from acorn.errors import AcornError, DamageError, InputError
+from acorn.errors import AcornError, DamageError, InputError, UsageError
 from acorn.files import disk_errors, sha256_of, sync_folder, write_file
 from acorn.folders import remove_folder, settle
 from acorn.progress import QUIET, Progress
@@ -101,6 +101,25 @@ def _shards_of_earlier_start(run: RunFolder, progress: Progress) -> tuple[Tokeni
     return tokenizer, shards
 
 
+def _check_own_data(run: RunFolder) -> None:
+    """Refuses to replace a folder `data` that holds what no token shards do: it is the user's own.
+
+    Raises:
+        UsageError: it does; one of these files is named.
+    """
+    if not run.data.is_dir():
+        return
+    ours = (MANIFEST, TOKENIZER)
+    foreign = sorted(path for path in run.data.iterdir() if path.name not in ours and path.suffix != ".bin")
+    if foreign:
+        raise UsageError(
+            f"The folder {run.data} is not one of token shards, which the run would put there: it holds "
+            f"{foreign[0].name}.",
+            where="--out",
+            mend="name another folder with --out; nothing was removed",
+        )
+
+
 def _new_shards(
     config: Config, run: RunFolder, progress: Progress, initial: LoadedModel | None
 ) -> tuple[Tokenizer, TokenShards]:
@@ -118,6 +137,7 @@ def _new_shards(
         texts.entries(config.tokenizer.kind),
         progress,
     )
+    _check_own_data(run)
     with disk_errors(run.root):
         remove_folder(run.data)  # first: shards of other text must never stand beside this config
         sync_folder(run.root)
