@@ -98,7 +98,7 @@ def generate(
             slid, why no C code is used.
 
     Raises:
-        UsageError: a prompt is too long and `strict` is set, or the native decoder is asked for and not to be had.
+        UsageError: a prompt is too long and `strict` is set, or the native decoder is asked for and unavailable.
         InputError: model and tokenizer do not belong together, or a prompt cannot be encoded.
         DamageError: the model gives numbers that are not finite.
     """
@@ -267,7 +267,7 @@ class _Run:
         native = native_decoder(self.model, self.dtype, int8=int8)
         if isinstance(native, Unavailable) and decoder == "native":
             raise UsageError(
-                f"The native decoder is not to be had: {native.reason}.", where="--decoder", mend="use auto or torch"
+                f"The native decoder is unavailable: {native.reason}.", where="--decoder", mend="use auto or torch"
             )
         line = c_code_note(native if isinstance(native, Unavailable) else native.library)
         if line and self.device.type == "cpu":
