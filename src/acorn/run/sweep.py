@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +39,8 @@ from acorn.run.process import Job, RunProcess, step_and_share
 from acorn.run.resume import merge_configs
 from acorn.run.shared_text import begin_run, changes_of_text, has_shards_of, prepare_text, restore_text, text_key
 from acorn.run.start import check_config, check_fits, check_machine
-from acorn.run_folder import SWEEP_FORMAT, SWEEP_RECORD, RunFolder
+from acorn.run.sweep_folder import Failure, SweepFolder, check_sweep_folder, nothing_left_of_sweep, read_failures
+from acorn.run_folder import SWEEP_FORMAT, RunFolder
 from acorn.runtime.device import usable_cores
 from acorn.train.stop import StopRequest
 
@@ -48,46 +49,6 @@ DIVERGED = 5
 """Exit code of a run whose settings are to blame: it is a result, and not tried again."""
 
 Start = Callable[[RunFolder, Sequence[str], Path], Job]
-
-
-@dataclass(frozen=True)
-class SweepFolder:
-    """Paths inside the folder of a sweep."""
-
-    root: Path
-
-    @property
-    def record(self) -> Path:
-        return self.root / SWEEP_RECORD
-
-    @property
-    def lock(self) -> Path:
-        return self.root / ".lock"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
-
-    @property
-    def texts(self) -> Path:
-        return self.root / "text"
-
-    def text(self, config: Config) -> Path:
-        return self.texts / text_key(config)
-
-    def run(self, name: str) -> RunFolder:
-        return RunFolder(self.root / name)
-
-    def log(self, name: str) -> Path:
-        return self.root / "logs" / f"{name}.log"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How a run ended that did not end well."""
-
-    exit_code: int
-    error: str
 
 
 @dataclass(frozen=True)
@@ -162,9 +123,9 @@ def run_sweep(
         check_config(run.config)
         check_machine(run.config)
     folder = SweepFolder(out)
-    _check_folder(folder, resume)
-    with FolderLock(folder.lock), _nothing_left_behind(folder):
-        _check_folder(folder, resume)
+    check_sweep_folder(folder, resume)
+    with FolderLock(folder.lock), nothing_left_of_sweep(folder):
+        check_sweep_folder(folder, resume)
         sweep = _Sweep(grid, folder, jobs, start, progress)
         sweep.check_runs()
         sweep.prepare_texts()
@@ -180,7 +141,7 @@ class _Sweep:
         self, grid: Sequence[GridRun], folder: SweepFolder, jobs: int, start: Start, progress: Progress
     ) -> None:
         self.grid, self.folder, self.jobs, self.start, self.progress = grid, folder, jobs, start, progress
-        self.failures = _read_failures(folder)
+        self.failures = read_failures(folder)
         self.overrides: dict[str, list[str]] = {}
         self._done: set[str] = set()  # whose final model was checked
 
@@ -437,45 +398,3 @@ class _Sweep:
             "failures": {name: asdict(failure) for name, failure in self.failures.items()},
         }
         write_sealed_json(self.folder.record, record)
-
-
-def _read_failures(folder: SweepFolder) -> dict[str, Failure]:
-    """The failures that sweep.json tells of; none where it is damaged or not there: those runs are tried again."""
-    try:
-        return {name: Failure(**entry) for name, entry in read_sealed_json(folder.record)["failures"].items()}
-    except (DamageError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _check_folder(folder: SweepFolder, resume: bool) -> None:
-    """Refuses a folder that holds something else, and without `resume` one that holds anything."""
-    if folder.root.exists() and not folder.root.is_dir():
-        raise UsageError(f"{folder.root} is a file, not a folder.", where="--out", mend="name another folder")
-    there = {entry for entry in folder.root.iterdir()} - {folder.lock} if folder.root.exists() else set()
-    is_sweep = folder.record in there or there == {folder.texts}  # the latter was killed while it prepared its text
-    if there and not (resume and is_sweep):
-        raise UsageError(
-            f"The folder {folder.root} is not empty" + ("." if is_sweep else ", and holds no sweep."),
-            where="--out",
-            mend=("go on with that sweep by adding --resume, or " if is_sweep else "")
-            + "name another folder with --out",
-        )
-
-
-@contextlib.contextmanager
-def _nothing_left_behind(folder: SweepFolder) -> Iterator[None]:
-    """Removes the folder again if an error came before anything was written into it."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            for text in folder.texts.iterdir() if folder.texts.is_dir() else ():
-                if [entry.name for entry in text.iterdir()] == [RunFolder(text).lock.name]:
-                    RunFolder(text).lock.unlink()
-                    text.rmdir()
-            if folder.texts.is_dir():
-                folder.texts.rmdir()
-            if [entry.name for entry in folder.root.iterdir()] == [folder.lock.name]:
-                folder.lock.unlink()
-                folder.root.rmdir()
-        raise
