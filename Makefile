@@ -71,7 +71,7 @@ endif
 .venv/installed: pyproject.toml constraints.txt $(ELSEWHERE)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'acorn needs Python 3.11 or newer, and "$(PYTHON)" is not that.'; \
-		echo 'To mend: name one that is, such as: make install ACORN_PYTHON=/usr/bin/python3.12'; exit 1; } >&2
+		echo 'Fix: name one that is, such as: make install ACORN_PYTHON=/usr/bin/python3.12'; exit 1; } >&2
 	@echo '== Setting up .venv: pip installs PyTorch and the rest, which takes some minutes the first time =='
 	"$(PYTHON)" -m venv $(if $(ELSEWHERE),--clear) .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -130,7 +130,7 @@ def test_advice_about_a_text_can_be_followed(tmp_path: Path) -> None:
     path.write_text("".join(f'{{"body": "line {n} of {n * n}"}}\n' for n in range(200)))
     with pytest.raises(acorn.AcornError, match="it has 'body'") as caught:
         acorn.Tokenizer.train(path)
-    assert "set data.text_field" in caught.value.mend
+    assert "set data.text_field" in caught.value.fix
     assert acorn.Tokenizer.train(path, vocab_size=290, overrides="data.text_field=body").vocab_size == 290
     with pytest.raises(acorn.AcornError, match=r"data\.text_feld; did you mean data\.text_field"):
         acorn.Tokenizer.train(path, overrides=["data.text_feld=body"])

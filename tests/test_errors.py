@@ -23,9 +23,9 @@ CODES = {
 
 
 @pytest.mark.parametrize("kind", CODES)
-def test_message_says_what_where_and_how_to_mend(kind: type[errors.AcornError]) -> None:
-    error = kind("It broke.", where="file.txt, line 3", mend="write it anew")
-    assert str(error) == "It broke.\n  where:   file.txt, line 3\n  to mend: write it anew"
+def test_message_says_what_where_and_how_to_fix(kind: type[errors.AcornError]) -> None:
+    error = kind("It broke.", where="file.txt, line 3", fix="write it anew")
+    assert str(error) == "It broke.\n  where: file.txt, line 3\n  fix:   write it anew"
     assert error.exit_code == CODES[kind]
     assert str(kind("It broke.")) == "It broke."
 
@@ -39,7 +39,7 @@ def test_missing_package_names_the_extra() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        errors.InputError("a", where="b", mend="c"),
+        errors.InputError("a", where="b", fix="c"),
         errors.MissingPackageError("p", "e", purpose="x"),
         errors.StoppedError(15, "stopped"),
     ],

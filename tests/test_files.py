@@ -45,7 +45,7 @@ def test_a_failed_write_says_only_what_is_true(tmp_path, monkeypatch) -> None:
         with pytest.raises(ResourceError) as caught:
             write_file(tmp_path / "file.txt", "new")
         assert caught.value.where == str(tmp_path / "file.txt")
-        assert ("what was there before still stands" in caught.value.mend) == before
+        assert ("what was there before still stands" in caught.value.fix) == before
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -58,7 +58,7 @@ def test_a_place_where_nothing_can_lie_is_named_as_it_was_given(tmp_path, place:
     with pytest.raises(ResourceError, match="file is a file") as caught:
         make(tmp_path / place, "new")
     assert caught.value.where == str(tmp_path / place)
-    assert "stands" not in caught.value.mend
+    assert "stands" not in caught.value.fix
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -264,7 +264,7 @@ def test_a_pickle_named_to_a_command_is_refused_unopened(
         with never_opened(bad):
             done = run_acorn(*filled(command, good, tmp_path, bad), cwd=tmp_path)
         refused(done)
-        assert "to mend" in done.stderr
+        assert "fix:" in done.stderr
         assert not marker.exists(), name
 
 

@@ -44,7 +44,7 @@ def pinned_torch() -> str:
     """The version in constraints.txt as it stands."""
     found = re.search(r"^torch==(\S+)$", CONSTRAINTS.read_text("utf-8"), re.MULTILINE)
     if not found:
-        sys.exit(f"{CONSTRAINTS} does not pin torch. To mend: name a version with --torch")
+        sys.exit(f"{CONSTRAINTS} does not pin torch. Fix: name a version with --torch")
     return found.group(1)
 
 

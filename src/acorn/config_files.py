@@ -63,7 +63,7 @@ def find_preset(name: str) -> str:
     raise UsageError(
         f"There is no preset {name!r}" + (f"; did you mean {near[0]}?" if near else "."),
         where=f"acorn presets {name}",
-        mend=f"choose one of {', '.join(preset_names())}",
+        fix=f"choose one of {', '.join(preset_names())}",
     )
 
 
@@ -104,10 +104,10 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DamageError(f"{path.name} cannot be read: {error.strerror}.", where=str(path), mend=_RESTORE) from None
+        raise DamageError(f"{path.name} cannot be read: {error.strerror}.", where=str(path), fix=_RESTORE) from None
     text, found, digest = content.decode("utf-8", "replace").rpartition(SEAL_LINE)
     if not found or digest != _sha256(text) + "\n":
-        raise DamageError(f"{path.name} is not what the run wrote.", where=str(path), mend=_RESTORE)
+        raise DamageError(f"{path.name} is not what the run wrote.", where=str(path), fix=_RESTORE)
     return load_config(path, overrides)
 
 
@@ -143,7 +143,7 @@ def with_overrides(config: Config, overrides: str | Sequence[str], command: str)
         raise UsageError(
             "These settings cannot be used here:\n" + "\n".join(f"  - {fault}" for fault in faults),
             where=command,
-            mend=f"it takes {', '.join(acting)}; `acorn config` has their meaning",
+            fix=f"it takes {', '.join(acting)}; `acorn config` has their meaning",
         )
     return build_config(_apply(config.model_dump(), overrides), command)
 
@@ -164,7 +164,7 @@ def build_config(values: Mapping[str, Any], where: str) -> Config:
     raise UsageError(
         f"The config has {count}:\n" + "\n".join(f"  - {fault}" for fault in faults),
         where=where,
-        mend="correct the keys above; `acorn config` lists every key with its meaning",
+        fix="correct the keys above; `acorn config` lists every key with its meaning",
     )
 
 
@@ -216,7 +216,7 @@ def read_override(text: str) -> tuple[str, Any]:
         raise UsageError(
             f"{text!r} is not an override.",
             where="the command line",
-            mend="write key=value, such as train.steps=200",
+            fix="write key=value, such as train.steps=200",
         )
     return key.strip(), _override_value(raw)
 
@@ -239,9 +239,9 @@ def _read(source: str | Path) -> tuple[str, str, str]:
         raise UsageError(
             f"{path.name} is text to train on, not a config.",
             where="CONFIG",
-            mend=f"name a preset and then the text: acorn pretrain small 'data.source={source}'",
+            fix=f"name a preset and then the text: acorn pretrain small 'data.source={source}'",
         )
-    refuse_pickle(path, "CONFIG", kind=UsageError, mend="name a preset or a TOML file")
+    refuse_pickle(path, "CONFIG", kind=UsageError, fix="name a preset or a TOML file")
     preset = FORMER_PRESETS.get(str(source), str(source))
     if preset in preset_names():
         text = (resources.files("acorn") / "presets" / f"{preset}.toml").read_text("utf-8")
@@ -250,7 +250,7 @@ def _read(source: str | Path) -> tuple[str, str, str]:
         raise UsageError(
             "The config file cannot be read: this is no regular file.",
             where=str(path),
-            mend="give a TOML file in UTF-8",
+            fix="give a TOML file in UTF-8",
         )
     try:
         return path.read_text("utf-8-sig"), str(path), path.stem
@@ -260,11 +260,11 @@ def _read(source: str | Path) -> tuple[str, str, str]:
         raise UsageError(
             f"There is no config file or preset {str(source)!r}{hint}",
             where=str(path.absolute()),
-            mend=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
+            fix=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
         ) from None
     except (OSError, ValueError) as error:  # ValueError: no UTF-8 inside, or a name that no file can have
         raise UsageError(
-            f"The config file cannot be read: {error}", where=str(path), mend="give a TOML file in UTF-8"
+            f"The config file cannot be read: {error}", where=str(path), fix="give a TOML file in UTF-8"
         ) from error
 
 
@@ -272,7 +272,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except _NOT_TOML as error:
-        raise UsageError(f"The config is not TOML: {error}", where=where, mend="correct the line named above") from None
+        raise UsageError(f"The config is not TOML: {error}", where=where, fix="correct the line named above") from None
 
 
 def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
             table = result.setdefault(section, {})
             if not isinstance(table, dict):
                 raise UsageError(
-                    f"{section!r} is a value, not a section.", where=override, mend="write section.key=value"
+                    f"{section!r} is a value, not a section.", where=override, fix="write section.key=value"
                 )
             table[name] = value
         else:

@@ -86,13 +86,13 @@ def find_settings(key: str) -> list[Setting]:
         raise UsageError(
             f"There is no setting {key}; {key} is a preset.",
             where=f"acorn config {key}",
-            mend=f"`acorn presets {key}` shows everything that it sets",
+            fix=f"`acorn presets {key}` shows everything that it sets",
         )
     near = nearest_keys(key)
     raise UsageError(
         f"There is no setting {key}" + (f"; did you mean {' or '.join(near)}?" if near else "."),
         where=f"acorn config {key}",
-        mend="`acorn config` lists them all",
+        fix="`acorn config` lists them all",
     )
 
 

@@ -1,4 +1,4 @@
-"""One family of errors. Each says what happened, where, and how to mend it, and carries its exit code.
+"""One family of errors. Each says what happened, where, and how to fix it, and carries its exit code.
 
 The command line prints `str(error)` and exits with `error.exit_code`; a Python caller can catch
 `AcornError` or one of its kinds.
@@ -15,13 +15,13 @@ class AcornError(Exception):
     Args:
         what: what happened, one sentence.
         where: the file, line, offset, step or config key it happened at.
-        mend: what the reader can do about it.
+        fix: what the reader can do about it.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
         super().__init__(what)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -31,9 +31,9 @@ class AcornError(Exception):
     def __str__(self) -> str:
         lines = [self.what]
         if self.where:
-            lines.append(f"  where:   {self.where}")
-        if self.mend:
-            lines.append(f"  to mend: {self.mend}")
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix:   {self.fix}")
         return "\n".join(lines)
 
 
@@ -50,7 +50,7 @@ class InputError(AcornError):
 
 
 class DamageError(AcornError):
-    """A checkpoint, shard or model that fails its check. What is still good is named in `mend`."""
+    """A checkpoint, shard or model that fails its check. What is still good is named in `fix`."""
 
     exit_code = 4
 
@@ -75,15 +75,15 @@ class MissingPackageError(AcornError):
     def __init__(self, package: str, extra: str, *, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed.",
-            mend=f"pip install 'acorn-lm[{extra}]'",
+            fix=f"pip install 'acorn-lm[{extra}]'",
         )
 
 
 class StoppedError(AcornError):
     """Stopped by a signal, after the state was saved. `exit_code` is 128 + the signal's number."""
 
-    def __init__(self, signal_number: int, what: str, *, where: str = "", mend: str = "") -> None:
-        super().__init__(what, where=where, mend=mend)
+    def __init__(self, signal_number: int, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
         self.exit_code = 128 + signal_number
 
 

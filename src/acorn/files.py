@@ -90,7 +90,7 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
         raise DamageError(
             f"{path.name} is not what was written (its own SHA-256 differs).",
             where=str(path),
-            mend="restore it from a copy, or make it anew",
+            fix="restore it from a copy, or make it anew",
         )
     return {key: entry for key, entry in value.items() if key != SEAL}
 
@@ -99,8 +99,8 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, mend: str = "restore the folder from a copy, or make it anew") -> Any:
-    """The JSON in `path`; `mend` is for the error's message.
+def read_json(path: Path, fix: str = "restore the folder from a copy, or make it anew") -> Any:
+    """The JSON in `path`; `fix` is for the error's message.
 
     Raises:
         DamageError: it is not there, or not JSON.
@@ -111,7 +111,7 @@ def read_json(path: Path, mend: str = "restore the folder from a copy, or make i
         raise DamageError(
             f"{path.name} cannot be read: {error}",
             where=str(path),
-            mend=mend,
+            fix=fix,
         ) from None
 
 
@@ -141,7 +141,7 @@ def check_unicode(path: Path | str, where: str) -> None:
         raise UsageError(
             "This path is not Unicode text (UTF-8).",
             where=f"{where}: {str(path)!a}",
-            mend="rename the file or folder, or name another; a text file is also found through a glob or its folder",
+            fix="rename the file or folder, or name another; a text file is also found through a glob or its folder",
         ) from None
 
 
@@ -222,12 +222,12 @@ def disk_error(error: OSError, path: Path, needed: int) -> ResourceError:
         return ResourceError(
             f"The disk is full: {want}{free_bytes(path):,} bytes are free.",
             where=str(path),
-            mend=f"free some space, or name a folder on another disk{stands}",
+            fix=f"free some space, or name a folder on another disk{stands}",
         )
     return ResourceError(
         f"Writing failed: {error.strerror or error}.",
         where=str(named if Path(named).is_relative_to(path) else path),
-        mend=f"check that the folder can be written, or name another{stands}",
+        fix=f"check that the folder can be written, or name another{stands}",
     )
 
 

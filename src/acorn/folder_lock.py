@@ -65,7 +65,7 @@ class FolderLock:
             raise UsageError(
                 f"Another run is using this folder ({holder}).",
                 where=str(self.path.parent),
-                mend="wait for it, stop it, or name another folder with --out",
+                fix="wait for it, stop it, or name another folder with --out",
             ) from None
         return file
 

@@ -52,7 +52,7 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
     """
     path = path.absolute()
     if path.exists() and not replace:
-        raise UsageError(f"{path} exists already.", where=str(path), mend="name another folder, or remove this one")
+        raise UsageError(f"{path} exists already.", where=str(path), fix="name another folder, or remove this one")
     settle(path)
     fresh = _beside(path, ".new")
     with disk_errors(path):
@@ -119,7 +119,7 @@ def settle(path: Path) -> None:
             raise UsageError(
                 f"{folder} is in the way, and acorn did not make it.",
                 where=str(folder),
-                mend="move it, or name another folder",
+                fix="move it, or name another folder",
             )
     if not leftovers:
         return

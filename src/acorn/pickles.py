@@ -15,7 +15,7 @@ def refuse_pickle(
     where: str,
     *,
     kind: type[AcornError] = InputError,
-    mend: str = "name a file of another kind; convert this one where you trust its source",
+    fix: str = "name a file of another kind; convert this one where you trust its source",
 ) -> None:
     """Refuses a file that is a pickle by its name, before it is opened. Upper and lower case are one.
 
@@ -23,7 +23,7 @@ def refuse_pickle(
         path: what the user named.
         where: the option, config key or path for the message.
         kind: the kind of error that fits the place.
-        mend: what belongs there instead.
+        fix: what belongs there instead.
 
     Raises:
         InputError: (or `kind`) it has one of PICKLE_ENDINGS.
@@ -32,5 +32,5 @@ def refuse_pickle(
         raise kind(
             f"{path.name} is a pickle by its name, which could run any code when opened; it was not read.",
             where=where,
-            mend=mend,
+            fix=fix,
         )

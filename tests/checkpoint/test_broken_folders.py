@@ -30,7 +30,7 @@ def damage_of(folder: Path) -> str:
     """The message, whose way out must suit a folder that somebody else made."""
     with pytest.raises(DamageError) as caught:
         load(folder)
-    assert "download it again" in caught.value.mend
+    assert "download it again" in caught.value.fix
     assert caught.value.where.startswith(str(folder))
     return str(caught.value)
 
@@ -73,4 +73,4 @@ def test_a_whole_folder_of_something_else_is_bad_input(folder: Path, change: Cal
     change(folder)
     with pytest.raises(InputError) as caught:
         load(folder)
-    assert caught.value.mend == "use it with the transformers library instead"
+    assert caught.value.fix == "use it with the transformers library instead"

@@ -114,14 +114,14 @@ def test_a_model_is_fetched_by_its_name_and_then_there_without_the_hub(hub: Hub,
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "mend"),
+    ("name", "said", "fix"),
     [("me/none", "does not give", "auth login"), ("me/pickled", "no weights as safetensors", "save_pretrained")],
 )
-def test_what_the_hub_does_not_have(name: str, said: str, mend: str, hub: Hub, tmp_path: Path) -> None:
+def test_what_the_hub_does_not_have(name: str, said: str, fix: str, hub: Hub, tmp_path: Path) -> None:
     done = acorn(hub, tmp_path / "home", "generate", f"hf:{name}", "--prompt", "a")
     assert done.returncode == 3
     assert said in done.stderr
-    assert mend in done.stderr
+    assert fix in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -138,8 +138,8 @@ def test_who_forbids_to_ask_the_hub_is_told_so() -> None:
     with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set, and this machine's cache has no copy\.") as caught:
         local_folder("hf:me/model")
     assert "network" not in str(caught.value)
-    assert caught.value.mend.startswith("set HF_HUB_OFFLINE=0")
-    assert "hf download" in caught.value.mend
+    assert caught.value.fix.startswith("set HF_HUB_OFFLINE=0")
+    assert "hf download" in caught.value.fix
 
 
 def test_a_folder_of_the_hubs_cache_tells_its_repository(tmp_path: Path) -> None:

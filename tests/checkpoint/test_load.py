@@ -124,7 +124,7 @@ def test_a_torn_checkpoint_that_was_asked_for_is_an_error(run: RunFolder) -> Non
     with pytest.raises(DamageError) as caught:
         load(run.root, "20")
     assert str(run.checkpoint(20) / "model.safetensors") in caught.value.what
-    assert "10" in caught.value.mend
+    assert "10" in caught.value.fix
     with pytest.raises(DamageError, match=r"model\.safetensors"):
         load(run.checkpoint(20))
 
@@ -135,7 +135,7 @@ def test_a_damaged_final_model_is_an_error(run: RunFolder) -> None:
     with pytest.raises(DamageError) as caught:
         load(run.root)
     assert str(run.final / "model.safetensors") in caught.value.what
-    assert "--checkpoint last" in caught.value.mend
+    assert "--checkpoint last" in caught.value.fix
     assert load(run.root, "last").step == 20
 
 
@@ -212,7 +212,7 @@ def test_a_checkpoint_folder_that_is_removed_meanwhile(
     meanwhile(monkeypatch, reader, lambda: rotate_checkpoints(run, 20, keep=1) and None)
     with pytest.raises(UsageError, match="was removed while it was read") as caught:
         load(run.checkpoint(10))
-    assert "name the run folder" in caught.value.mend
+    assert "name the run folder" in caught.value.fix
 
 
 def test_damage_that_stays_is_not_looked_at_for_ever(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_damage_that_stays_is_not_looked_at_for_ever(run: RunFolder, monkeypatch
 def test_a_checkpoint_that_is_not_there(run: RunFolder, checkpoint: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(run.root, checkpoint)
-    assert said in caught.value.mend
+    assert said in caught.value.fix
 
 
 def test_best_without_a_validation(run: RunFolder) -> None:

@@ -486,6 +486,6 @@ def test_a_folder_that_reads_back_otherwise_is_not_kept(tmp_path: Path, monkeypa
         write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "new")
     assert caught.value.exit_code == 4
     assert caught.value.where
-    assert caught.value.mend
+    assert caught.value.fix
     assert [entry.name for entry in tmp_path.iterdir()] == ["final"]
     assert (tmp_path / "final" / "README.md").read_text() == "old"

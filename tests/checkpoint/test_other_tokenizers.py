@@ -149,7 +149,7 @@ def test_one_of_gpt2s_first_files_is_not_enough(tmp_path: Path) -> None:
     (tmp_path / "model" / "tokenizer.json").rename(tmp_path / "model" / "vocab.json")
     with pytest.raises(DamageError, match=r"cannot do with vocab\.json alone") as caught:
         load(tmp_path / "model")
-    assert "download" in caught.value.mend
+    assert "download" in caught.value.fix
 
 
 def test_a_sentencepiece_model_is_not_read_and_the_way_out_is_named(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_sentencepiece_model_is_not_read_and_the_way_out_is_named(tmp_path: Pa
     (tmp_path / "model" / "tokenizer.json").rename(tmp_path / "model" / "tokenizer.model")
     with pytest.raises(DamageError, match=r"tokenizer\.model") as caught:
         load(tmp_path / "model")
-    assert "save_pretrained" in caught.value.mend
+    assert "save_pretrained" in caught.value.fix
 
 
 def test_two_separators_are_not_guessed_between(tmp_path: Path) -> None:

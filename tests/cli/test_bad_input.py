@@ -1,4 +1,4 @@
-"""Bad use and bad input: the exit code, one message that says what, where and how to mend it, no traceback."""
+"""Bad use and bad input: the exit code, one message that says what, where and how to fix it, no traceback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refused(done, code: int, *parts: str) -> None:
         (("tokenizer", "train"), "No text is named"),
         (("tokenizer", "train", "--kind", "sentencepiece", "--input", "x.txt"), "tokenizer.kind"),
         (("evaluate", "nowhere"), "is not there"),
-        (("generate", "nowhere", "--decoder", "abacus"), "where:   --decoder"),  # before a model is looked for
+        (("generate", "nowhere", "--decoder", "abacus"), "where: --decoder"),  # before a model is looked for
         (("verify", "nowhere"), "is not there"),
         (("report", "nowhere"), "not a run folder"),
         (("plan", "small", "model.n_embd=7"), "even head width"),
@@ -56,14 +56,14 @@ def test_bad_text(acorn, tmp_path: Path, name: str, content: bytes, parts: tuple
     """Faults 1, 8, 9 and 10."""
     (tmp_path / name).write_bytes(content)
     done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", tmp_path / name, "--out", tmp_path / "t.json")
-    refused(done, 3, *parts, "to mend")
+    refused(done, 3, *parts, "fix:")
     assert not (tmp_path / "t.json").exists()
 
 
 def test_a_source_that_matches_nothing(acorn, tmp_path: Path) -> None:
     """Fault 15."""
     done = acorn("pretrain", "small", f"data.source={tmp_path}/*.txt", "--out", tmp_path / "run")
-    refused(done, 3, "*.txt", "to mend")
+    refused(done, 3, "*.txt", "fix:")
 
 
 def test_a_vocabulary_too_small_names_the_least(acorn, tmp_path: Path, text_file: Path) -> None:
@@ -105,7 +105,7 @@ def test_evaluate_refusals(acorn, run: Path, tmp_path: Path) -> None:
     refused(acorn("evaluate", run, "--context", 33), 2, "context")
     refused(acorn("evaluate", run / "final", "--input", run / "nothing.txt"), 3, "nothing.txt")
     (tmp_path / "empty.txt").write_text("")
-    refused(acorn("evaluate", run, "--input", tmp_path / "empty.txt"), 3, f"where:   --input: {tmp_path / 'empty.txt'}")
+    refused(acorn("evaluate", run, "--input", tmp_path / "empty.txt"), 3, f"where: --input: {tmp_path / 'empty.txt'}")
 
 
 def test_a_pickle_is_refused_unread(acorn, tmp_path: Path) -> None:

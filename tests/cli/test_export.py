@@ -98,11 +98,11 @@ def test_wrong_use_is_refused(acorn: Acorn, run: Path, tmp_path: Path) -> None:
         ("--format", "hf", "--out", run): (2, f"{run} exists already", "--force"),
         ("--format", "hf", "--out", run, "--force"): (2, "is no export that --force could replace", "another folder"),
     }
-    for options, (code, what, mend) in refused.items():
+    for options, (code, what, fix) in refused.items():
         done = acorn("export", run, *options)
         assert done.returncode == code, done.stderr
         assert what in done.stderr
-        assert mend in done.stderr
+        assert fix in done.stderr
         assert done.stdout == ""
     assert acorn("export", tmp_path / "nowhere", "--format", "hf", "--out", tmp_path / "out").returncode == 2
     assert not (tmp_path / "out").exists()

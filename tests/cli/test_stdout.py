@@ -83,7 +83,7 @@ def test_a_full_disk_is_an_error_every_time(at: str) -> None:
     with pytest.raises(ResourceError, match="written to stdout: No space left on device") as caught:
         print("text", file=out, flush=True)  # type: ignore[call-overload]
     assert caught.value.exit_code == 6
-    assert caught.value.mend
+    assert caught.value.fix
     with pytest.raises(ResourceError):
         out.write("more")
     out.flush()

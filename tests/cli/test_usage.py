@@ -42,13 +42,13 @@ def refused(done, *parts: str) -> None:
     ],
 )
 def test_a_wrong_command(acorn, line: str, parts: tuple[str, ...]) -> None:
-    refused(acorn(*line.split()), "to mend: ", *parts)
+    refused(acorn(*line.split()), "fix: ", *parts)
 
 
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
-        ("generate run --tempreature 1", ("--tempreature; did you mean --temperature?", "where:   acorn generate")),
+        ("generate run --tempreature 1", ("--tempreature; did you mean --temperature?", "where: acorn generate")),
         ("generate run --max_new_tokens 1", ("did you mean --max-new-tokens?",)),
         ("tokenizer train --vocab 3", ("did you mean --vocab-size?", "acorn tokenizer train --help")),
         ("generate run --xyzzy", ("No such option: --xyzzy\n", "acorn generate --help")),

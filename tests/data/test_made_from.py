@@ -58,7 +58,7 @@ def test_damage_is_named(run: RunFolder, damage: str) -> None:
     with pytest.raises(DamageError) as caught:
         read_made_from(run)
     assert caught.value.where == str(run.sources)
-    assert "remove it" in caught.value.mend
+    assert "remove it" in caught.value.fix
 
 
 def test_own_shards(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_fewer_examples_and_more_shots(
     ("arguments", "code", "said"),
     [
         (["--tasks", "acorn_choise"], 2, "did you mean acorn_choice"),
-        (["--tasks", "nothing_like_it"], 2, "to mend: `lm-eval ls tasks` lists its tasks"),
+        (["--tasks", "nothing_like_it"], 2, "fix: `lm-eval ls tasks` lists its tasks"),
         (["--tasks", "acorn_choice", "--input", "a.txt"], 2, "--input does not go with --tasks"),
         (["--limit", "3"], 2, "--limit goes with --tasks alone"),
     ],

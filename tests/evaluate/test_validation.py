@@ -216,7 +216,7 @@ def test_autocast_wraps_every_forward_pass() -> None:
 def test_a_context_or_stride_that_does_not_fit_is_refused(context: int, stride: int, name: str) -> None:
     with pytest.raises(UsageError, match=name) as caught:
         score(model_of(), tokens_of(30), context=context, stride=stride)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_progress_counts_tokens_to_the_end() -> None:
@@ -387,7 +387,7 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path, bpe: Tokenizer, runt
     shards = prepare(TextSplits.open(text_files(tmp_path)), bpe, tmp_path / "shards")
     with pytest.raises(UsageError, match="'test'") as caught:
         evaluate_split(model_of(bpe.vocab_size), bpe, shards, "test", runtime)
-    assert "valid" in caught.value.mend
+    assert "valid" in caught.value.fix
 
 
 def test_many_documents_are_encoded_in_batches(

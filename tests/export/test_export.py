@@ -101,7 +101,7 @@ def test_what_fails_a_gate_is_not_kept(
     def ask(runtime: Runtime, model: Path, question: Question) -> Answer:
         assert model.exists()
         if wrong == "crash":
-            raise DamageError("It crashed.", where="there", mend="thus")
+            raise DamageError("It crashed.", where="there", fix="thus")
         loaded = load(source)
         tokens = [loaded.tokenizer.encode_prompt(text) for text in question.texts]
         with torch.no_grad():
@@ -187,7 +187,7 @@ def test_types_that_do_not_fit_are_refused(folder: Folder, tmp_path: Path) -> No
     source, out = folder("gpt2"), tmp_path / "out"
     with pytest.raises(UsageError, match="format hf has no type 'q8_0'") as caught:
         export(source, out, "hf", "q8_0")
-    assert "--format gguf" in caught.value.mend
+    assert "--format gguf" in caught.value.fix
     with pytest.raises(UsageError, match="no format 'onnx'"):
         export(source, out, "onnx")
     with pytest.raises(UsageError, match="no type 'int4'"):

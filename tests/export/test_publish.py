@@ -149,7 +149,7 @@ def test_who_is_not_logged_in_hears_so_first(hub: Hub, monkeypatch: pytest.Monke
     assert not huggingface_hub.get_token()
     with pytest.raises(UsageError, match="not logged in") as caught:
         check_login("owner/name")
-    assert "hf auth login" in caught.value.mend
+    assert "hf auth login" in caught.value.fix
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(UsageError, match=r"does not know your token \(401\)"):
         check_login("owner/name")

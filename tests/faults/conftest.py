@@ -46,13 +46,13 @@ def words_of(text: str) -> str:
 
 
 def check_refused(done: Done, code: int, *parts: str) -> None:
-    """The exit code; one message that says what, where and how to mend it; no traceback; no result."""
+    """The exit code; one message that says what, where and how to fix it; no traceback; no result."""
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert done.stderr.count("acorn: ") == 1, done.stderr
-    assert "  where:   " in done.stderr, done.stderr
-    assert "  to mend: " in done.stderr, done.stderr
+    assert "  where: " in done.stderr, done.stderr
+    assert "  fix:   " in done.stderr, done.stderr
     for part in parts:
         assert words_of(part) in words_of(done.stderr)
 

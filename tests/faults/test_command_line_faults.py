@@ -67,7 +67,7 @@ def test_stdout_that_takes_nothing(
         code, said = run_with(monkeypatch, stdout, COMMANDS[name](run, text_file, out))
         assert code == 6, said
         assert f"The output could not be written to stdout: {why}." in said
-        assert "to mend" in said
+        assert "fix:" in said
         assert "Traceback" not in said
         assert out.exists() == (name in ("train", "prepare"))  # what went into files is there
 
@@ -137,7 +137,7 @@ def test_an_empty_string_as_a_source(
     if "prepare" in arguments and "--out" not in arguments:
         arguments = (*arguments, "--out", "shards")
     words = [word.replace("RUN", str(finished)) for word in arguments]
-    refused(acorn(*words, cwd=tmp_path), 2, "to mend")
+    refused(acorn(*words, cwd=tmp_path), 2, "fix:")
     assert [path.name for path in tmp_path.iterdir()] == ["my.txt"]
 
 

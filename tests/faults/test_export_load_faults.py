@@ -139,7 +139,7 @@ def test_a_manifest_that_leads_elsewhere(
         assert str(outside.resolve()) not in opened
     assert done.returncode == 4
     assert str(path) in done.stderr
-    assert "  to mend: " in done.stderr
+    assert "  fix:   " in done.stderr
     assert (
         f"DAMAGED  {'checkpoint' if 'step' in place else 'model     ' if place == 'final' else 'data      '}"
         in done.stdout
@@ -193,7 +193,7 @@ def test_a_model_folder_that_exists(run: Path, untouched) -> None:
     assert caught.value.exit_code == 2
     assert "exists already" in caught.value.what
     assert caught.value.where == str(run / "final")
-    assert "name another folder" in caught.value.mend
+    assert "name another folder" in caught.value.fix
     write_model_folder(run / "final", loaded.model, loaded.tokenizer, "card", replace=True)
     assert (run / "final" / "README.md").read_text() == "card"
 

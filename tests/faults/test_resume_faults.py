@@ -428,8 +428,8 @@ def test_a_foreign_file_in_a_checkpoint(
         assert read == []
         assert done.returncode == 4
         assert f"{newest / name}: does not belong into a checkpoint; nothing was read" in done.stderr
-        assert "  where:   " in done.stderr
-        assert "  to mend: " in done.stderr
+        assert "  where: " in done.stderr
+        assert "  fix:   " in done.stderr
     opened.clear()
     fine(acorn("pretrain", "--resume", "--out", unfinished), "Going on from step 4", str(newest / name))
     assert str((newest / name).resolve()) not in opened

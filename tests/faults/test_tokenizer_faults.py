@@ -117,7 +117,7 @@ def test_special_tokens_that_collide(text_file: Path) -> None:
     assert "'house' would collide with an ordinary word" in error.what
     assert "'##s'" in error.what
     assert error.where == "entries"
-    assert "give each once" in error.mend
+    assert "give each once" in error.fix
 
 
 KILLED_WHILE_SAVING = """

@@ -225,7 +225,7 @@ def test_strict_refuses_a_prompt_longer_than_the_context(random_model: Build, bp
     short = random_model("gpt2", bpe.vocab_size, block_size=len(ids) - 1)
     with pytest.raises(UsageError, match="context") as caught:
         generate(short, bpe, ["the old oak"], greedy(1), strict=True)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_a_prompt_that_the_vocabulary_cannot_spell_is_said_once(

@@ -55,7 +55,7 @@ def test_values_without_meaning_are_refused(name: str, value: Any) -> None:
     """Fault 55: the message names the setting and what it may be."""
     with pytest.raises(UsageError, match=f"^{name} cannot be ") as caught:
         SamplingSettings(**{name: value})
-    assert caught.value.mend.startswith("give ")
+    assert caught.value.fix.startswith("give ")
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.2e-38, 1e-45, 1e-46, 3.4e38, 0.1, 1 / 3])
@@ -76,7 +76,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_a_wrong_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"'temprature'; did you mean temperature\?") as caught:
         SamplingSettings(temprature=1.0)  # type: ignore[call-arg]
-    assert "max_new_tokens" in caught.value.mend
+    assert "max_new_tokens" in caught.value.fix
     with pytest.raises(UsageError, match=r"did you mean stop\?"):
         dataclasses.replace(SamplingSettings(), stopp="x")
 

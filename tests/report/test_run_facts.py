@@ -97,7 +97,7 @@ def test_a_folder_inside_a_run_is_refused_and_the_run_named(make_run: MakeRun, i
         (folder / "state.json").write_text("{}")
     with pytest.raises(UsageError) as error:
         read_run(folder)
-    assert error.value.mend == f"name the run folder: {run}"
+    assert error.value.fix == f"name the run folder: {run}"
 
 
 def test_what_a_run_started_from_is_told(make_run: MakeRun) -> None:

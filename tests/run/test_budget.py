@@ -128,4 +128,4 @@ def test_memory_that_runs_out_in_a_step(step: int, said: str) -> None:
     with pytest.raises(ResourceError) as caught, budget.memory_errors(config, Counters(step=step)):
         raise MemoryError
     assert caught.value.what == said
-    assert "train.micro_batch_size=6" in str(caught.value.mend)
+    assert "train.micro_batch_size=6" in str(caught.value.fix)

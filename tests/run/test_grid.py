@@ -94,8 +94,8 @@ def test_a_run_knows_the_preset_or_file_it_comes_from(tmp_path: Path) -> None:
 def test_strings_without_quotes_are_told_with_the_corrected_form(argument: str, right: str) -> None:
     with pytest.raises(UsageError, match="strings in a list need quotes") as refused:
         build_grid("small", [*FIXED, argument, "optimizer.lr=[0.1,0.2]"])
-    assert refused.value.mend
-    assert right in refused.value.mend
+    assert refused.value.fix
+    assert right in refused.value.fix
 
 
 def test_a_pattern_of_files_is_no_list() -> None:

@@ -547,7 +547,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_over(whole: Path, tmp_p
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
     with pytest.raises(DamageError, match="shows that there were some") as caught:
         run_tiny(out, resume=True)
-    assert caught.value.mend
+    assert caught.value.fix
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -40,7 +40,7 @@ def test_what_training_takes_has_to_be_left(limited: dict, which: str, entry: st
     with pytest.raises(ResourceError, match=r"This process may take [\d,]+ MB") as caught:
         check_address_space("training", threads=2 + 10**8 // THREAD)
     assert caught.value.where.startswith(f"ulimit {command} ")
-    assert f"ulimit {command} unlimited" in caught.value.mend
+    assert f"ulimit {command} unlimited" in caught.value.fix
     limited[getattr(resource, f"RLIMIT_{which}")] = used(entry) + 10**7
     check_address_space("torch")  # which is loaded here
     with pytest.raises(ResourceError):

@@ -18,7 +18,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_not_there_is_refused(no_gpu) -> None:
     with pytest.raises(UsageError, match="cuda is not available") as caught:
         choose_device("cuda")
-    assert "cpu" in caught.value.mend
+    assert "cpu" in caught.value.fix
     with pytest.raises(UsageError, match="'tpu' is not known"):
         runtime_for_inference("tpu", "auto")
 

@@ -68,7 +68,7 @@ def test_invalid_utf8_names_file_and_byte(write: Write) -> None:
     with pytest.raises(InputError, match="byte 0xE9, invalid continuation byte") as error:
         read(path, document="line")
     assert error.value.where == f"{path}, byte 8"
-    assert 'data.errors to "replace"' in error.value.mend
+    assert 'data.errors to "replace"' in error.value.fix
     with pytest.raises(InputError) as error:
         read(write("a.txt.gz", gzip.compress(content)), document="line")
     assert "a.txt.gz, byte 8 of the unpacked text" in error.value.where
@@ -114,7 +114,7 @@ def test_utf16_is_said_to_be_that(write: Write) -> None:
     path = write("a.txt", "some text".encode("utf-16"))
     with pytest.raises(InputError, match="like UTF-16") as error:
         read(path)
-    assert "data.encoding=utf-16 " in error.value.mend
+    assert "data.encoding=utf-16 " in error.value.fix
     documents, counts = read(path, encoding="utf-16")
     assert [document.text for document in documents] == ["some text"]
     assert counts.bytes == len("some text")
@@ -157,7 +157,7 @@ def test_a_byte_that_the_named_encoding_does_not_have_follows_errors(write: Writ
     with pytest.raises(InputError, match="not cp1252: byte 0x81, character maps") as error:
         read(path, document="line", encoding="cp1252")
     assert error.value.where == f"{path}, byte 7"
-    assert "data.encoding=utf-8" in error.value.mend
+    assert "data.encoding=utf-8" in error.value.fix
     documents, counts = read(path, document="line", encoding="cp1252", errors="replace")
     assert [document.text for document in documents] == ["élève\n", "a\ufffdb\ufffd\n", "more\n"]
     assert [document.n_bytes for document in documents] == [8, 5, 5]

@@ -72,7 +72,7 @@ def test_a_config_must_be_one_there_is(folder: Path, config: str) -> None:
     with pytest.raises(UsageError) as error:
         opened(f"hf:{folder}{config}")
     for name in ("wikitext-103-v1", "wikitext-2-v1"):
-        assert f"hf:{folder}:{name}" in error.value.mend
+        assert f"hf:{folder}:{name}" in error.value.fix
 
 
 def test_configs_of_a_readme(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_configs_of_a_readme(tmp_path: Path) -> None:
     for config in ("", ":third"):
         with pytest.raises(UsageError) as error:
             opened(f"hf:{tmp_path}{config}")
-        assert error.value.mend == f"name one: hf:{tmp_path}:first, hf:{tmp_path}:second"
+        assert error.value.fix == f"name one: hf:{tmp_path}:first, hf:{tmp_path}:second"
 
 
 @pytest.mark.parametrize("below", ["", "only", "data"])
@@ -142,8 +142,8 @@ def test_a_hub_out_of_reach_is_said_with_the_offline_way() -> None:
     """Fault 15: a Hub that cannot be reached: say so, name the offline way. (The tests run offline.)"""
     with pytest.raises(InputError, match="The Hub cannot be reached: HF_HUB_OFFLINE is set") as error:
         opened("hf:Salesforce/wikitext:wikitext-103-v1")
-    assert "hf download" in error.value.mend
-    assert "hf:FOLDER" in error.value.mend
+    assert "hf download" in error.value.fix
+    assert "hf:FOLDER" in error.value.fix
 
 
 def test_a_copy_in_the_cache_stands_in_for_the_hub(

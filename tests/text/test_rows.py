@@ -190,7 +190,7 @@ def test_other_kinds_are_no_text(tmp_path: Path, column: pa.Array) -> None:
     """Fault 9: a column of numbers is not spelled out into text."""
     with pytest.raises(InputError, match="not text") as error:
         rows(parquet(tmp_path / "a.parquet", column))
-    assert "data.text_field" in error.value.mend
+    assert "data.text_field" in error.value.fix
 
 
 def test_a_value_that_is_not_utf8_has_its_row_and_no_hint_of_an_encoding(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_value_that_is_not_utf8_has_its_row_and_no_hint_of_an_encoding(tmp_pat
     with pytest.raises(InputError, match=r"byte 0xE9.*1 of 4, 25.00%") as error:
         list(Corpus([TextFile.at(path)], data).documents(Reading("strict"), rows=Reading("strict")))
     assert error.value.where == f"{path}, row 2, byte 3 of its text"
-    assert "encoding" not in error.value.mend
+    assert "encoding" not in error.value.fix
 
 
 def test_columns_that_are_not_read_are_remembered(tmp_path: Path, write: Write) -> None:
@@ -229,7 +229,7 @@ def test_parquet_without_the_column_lists_those_there_are(tmp_path: Path) -> Non
     path = parquet(tmp_path / "a.parquet", pa.array(["a"]), name="body")
     with pytest.raises(InputError, match="no column 'text'; it has 'body', 'id'") as error:
         rows(path)
-    assert "data.text_field" in error.value.mend
+    assert "data.text_field" in error.value.fix
     with pytest.raises(InputError, match="the column 'id' holds int64, not text".capitalize()):
         rows(path, text_field="id")
 

@@ -93,7 +93,7 @@ def test_a_source_that_matches_no_text_is_refused_and_the_offline_text_named(tre
         found("a.txt", source)
     assert source in str(error.value)
     if source != "notes.doc":
-        assert "bundled:wikitext-2" in error.value.mend
+        assert "bundled:wikitext-2" in error.value.fix
 
 
 def test_files_that_are_not_text_are_said_to_be_left_out(tree: Path, listener: Any) -> None:
@@ -167,14 +167,14 @@ def test_runs_and_models_among_the_text_are_skipped_and_said(run_within: Path, l
 def test_a_run_or_model_named_as_text_is_refused(run_within: Path, source: str, kind: str, hint: str) -> None:
     with pytest.raises(InputError, match=f"{source!r} is a {kind}, not text") as error:
         found(source)
-    assert hint in error.value.mend
+    assert hint in error.value.fix
     assert error.value.where == str(run_within / source)
 
 
 def test_the_folder_of_the_run_named_as_text_is_refused(tree: Path) -> None:
     with pytest.raises(InputError, match="folder of this run") as error:
         resolve(["deep"], DataConfig(), "data.source", QUIET, tree / "deep")
-    assert "a folder of its own" in error.value.mend
+    assert "a folder of its own" in error.value.fix
     assert resolve(["deep/*.txt"], DataConfig(), "data.source", QUIET, tree / "deep")
 
 
@@ -208,7 +208,7 @@ def test_a_named_encoding_is_for_files_of_text(write: Write, tree: Path, listene
 def test_an_unknown_bundled_text_is_refused(source: str) -> None:
     with pytest.raises(UsageError, match="no bundled text") as error:
         found(source)
-    assert "bundled:wikitext-2" in error.value.mend
+    assert "bundled:wikitext-2" in error.value.fix
 
 
 def test_no_source_at_all() -> None:

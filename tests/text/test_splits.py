@@ -99,7 +99,7 @@ def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> 
         texts(opened(path, valid_fraction=1 - 1e-9), "valid")
     with pytest.raises(InputError, match=r"1 document in train, 0 in valid|0 documents in train, 1 in valid") as error:
         texts(opened(write("tiny.txt", "Too short to be split.")), "train")
-    assert "data.valid_source" in error.value.mend
+    assert "data.valid_source" in error.value.fix
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
@@ -147,7 +147,7 @@ def test_validation_and_test_text_can_be_named(write: Write) -> None:
 def test_a_split_that_is_not_there_is_refused_with_the_key_that_brings_it(write: Write) -> None:
     with pytest.raises(UsageError, match="no test text") as error:
         texts(opened(write("a.jsonl", jsonl(TEXTS))), "test")
-    assert error.value.mend == "name it in data.test_source"
+    assert error.value.fix == "name it in data.test_source"
 
 
 def test_named_validation_text_stands_before_the_sources_own(write: Write) -> None:
@@ -266,8 +266,8 @@ def test_one_document_over_and_over_cannot_be_split(write: Write) -> None:
     for split in ("train", "valid"):
         with pytest.raises(InputError, match="of 5,000 documents, 1 is distinct") as error:
             texts(opened(path, document="line"), split)
-        assert "data.valid_source" in error.value.mend
-        assert "data.document" not in error.value.mend
+        assert "data.valid_source" in error.value.fix
+        assert "data.document" not in error.value.fix
     held_out = write("valid.txt", "good morning\n")
     assert texts(opened(path, document="line", valid_source=str(held_out)), "train") == ["hello world\n"]
 
@@ -304,8 +304,8 @@ def test_a_finer_unit_is_proposed_only_where_there_is_one(
 ) -> None:
     with pytest.raises(InputError, match="side of the split is empty") as error:
         texts(opened(write(name, content), valid_fraction=1e-9, **config), "train")
-    assert ("data.document" in error.value.mend) == bool(finer)
-    assert f'data.document = "{finer}"' in error.value.mend or not finer
+    assert ("data.document" in error.value.fix) == bool(finer)
+    assert f'data.document = "{finer}"' in error.value.fix or not finer
 
 
 def some_files(write: Write, count: int) -> list[Path]:
@@ -317,7 +317,7 @@ def test_files_too_few_to_be_split_are_told_of_blocks(write: Write) -> None:
     two = some_files(write, 2)
     with pytest.raises(InputError, match="side of the split is empty") as error:
         texts(opened(*two, valid_fraction=1e-9), "train")
-    assert 'data.document = "block"' in error.value.mend
+    assert 'data.document = "block"' in error.value.fix
 
 
 def test_blocks_are_those_of_each_file_whatever_other_files_there_are(write: Write) -> None:
@@ -358,7 +358,7 @@ def test_a_text_of_which_nothing_is_left_gets_the_hint_that_fits(
     train, held_out = write("a.txt", content), write("b.txt", "Held out.")
     with pytest.raises(InputError, match="no document") as error:
         texts(opened(train, valid_source=str(held_out), **config), "train")
-    assert hint in error.value.mend
+    assert hint in error.value.fix
 
 
 # --- counts

@@ -113,7 +113,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_ending_is_refused_with_those_that_work(write: Write) -> None:
     with pytest.raises(InputError, match=r"notes\.doc") as error:
         TextFile.at(write("notes.doc", "text"))
-    assert all(ending in error.value.mend for ending in (".jsonl", ".md", ".zst", ".parquet"))
+    assert all(ending in error.value.fix for ending in (".jsonl", ".md", ".zst", ".parquet"))
 
 
 def test_a_file_that_grows_while_it_is_read_is_noticed(write: Write) -> None:

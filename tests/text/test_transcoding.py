@@ -103,7 +103,7 @@ def test_a_codec_that_refuses_the_whole_text_is_a_refusal_with_the_way_out() -> 
     with pytest.raises(InputError, match="not utf-16: UTF-16 stream does not start with BOM") as error:
         stream(b"plain", "utf-16")
     assert error.value.where == "a.txt"
-    assert "utf-16-le" in error.value.mend
+    assert "utf-16-le" in error.value.fix
 
 
 @given(text=TEXTS, halves=st.text(st.sampled_from("\ud800\udcff\udc80"), max_size=4))

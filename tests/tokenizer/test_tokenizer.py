@@ -199,7 +199,7 @@ def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         Tokenizer.from_file(path)
     assert caught.value.where == str(path)
-    assert caught.value.mend
+    assert caught.value.fix
     assert path.read_bytes() == content
 
 

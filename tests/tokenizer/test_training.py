@@ -84,7 +84,7 @@ def test_too_small_a_vocabulary_names_the_least_that_works(kind: Kind, least: in
     """Fault 2."""
     with pytest.raises(UsageError, match=f"need {least:,}") as caught:
         train(lambda: words(50), kind, least - 1, entries=["<unk>"])
-    assert f"{least:,}" in caught.value.mend
+    assert f"{least:,}" in caught.value.fix
     assert train(lambda: words(50), kind, least, entries=["<unk>"]).vocab_size == least
 
 

@@ -91,7 +91,7 @@ def _whole_runs(folder: Path, disk: Path, runs: int) -> dict[str, Any]:
         code = run.wait(RUN_LIMIT)
         codes[str(code)] = codes.get(str(code), 0) + 1
         text = log.read_text()
-        if code not in (0, 6) or "Traceback" in text or (code == 6 and "to mend:" not in text):
+        if code not in (0, 6) or "Traceback" in text or (code == 6 and "fix:" not in text):
             broken.append(f"run {number}: exit code {code}: {text[-500:]}")
         ballast.unlink()
         if start(pretrain_arguments(folder, "plain", out), log).wait(RUN_LIMIT) != 0:

@@ -43,7 +43,7 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         raise UsageError(
             f"{run} is neither a model of the Hub nor a folder that is there.",
             where=str(Path(name).absolute()),
-            mend="write hf:OWNER/NAME",
+            fix="write hf:OWNER/NAME",
         )
     import huggingface_hub
     from huggingface_hub import errors
@@ -55,21 +55,21 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         raise InputError(
             f"The Hub does not give this model: {one_line(error)}",
             where=str(run),
-            mend="check its name; `hf auth login` for a private or gated one",
+            fix="check its name; `hf auth login` for a private or gated one",
         ) from None
     except Exception as error:  # the library and what it stands on raise errors of many families
-        cause, mend = why_not_reached(error)
+        cause, fix = why_not_reached(error)
         raise InputError(
             f"The Hub cannot be reached: {cause}.",
             where=str(run),
-            mend=f"{mend}; or, on a connected machine, run `hf download OWNER/NAME --local-dir FOLDER`, copy "
+            fix=f"{fix}; or, on a connected machine, run `hf download OWNER/NAME --local-dir FOLDER`, copy "
             "FOLDER here, and name it",
         ) from None
     if not any(folder.glob("*.safetensors")):
         raise InputError(
             "The model has no weights as safetensors; others were not fetched.",
             where=str(run),
-            mend="where you trust its source, convert it in Python: transformers.AutoModelForCausalLM"
+            fix="where you trust its source, convert it in Python: transformers.AutoModelForCausalLM"
             f'.from_pretrained("{name}").save_pretrained("FOLDER"), and its AutoTokenizer likewise; then name FOLDER',
         )
     return folder

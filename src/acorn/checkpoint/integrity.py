@@ -77,7 +77,7 @@ def verify_run(run: Path) -> list[FolderCheck]:
             raise UsageError(
                 f"{run} has no {MANIFEST}, so nothing says what its files should be.",
                 where=str(run.absolute()),
-                mend="compare them with what their source says; a folder of acorn's own, restore from a copy",
+                fix="compare them with what their source says; a folder of acorn's own, restore from a copy",
             )
         faults = model_faults(run) if kind == "model" else gguf_faults(run)
         return [FolderCheck(run, kind, tuple(faults))]
@@ -195,7 +195,7 @@ def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path 
         raise DamageError(
             "None of the run's checkpoints is whole:\n" + "\n".join(torn),
             where=str(run.checkpoints),
-            mend="restore one of them from a copy, or train anew in another folder",
+            fix="restore one of them from a copy, or train anew in another folder",
         )
     if torn:
         progress.note(f"Going by the checkpoint of step {whole}; newer ones are not whole:\n" + "\n".join(torn))
@@ -249,7 +249,7 @@ def check_read_files(folder: Path, names: list[str]) -> None:
         raise DamageError(
             "The model folder fails its check:\n" + "\n".join(f"  - {fault}" for fault in faults),
             where=str(folder),
-            mend="restore it from a copy; in a run folder, --checkpoint last uses the newest whole checkpoint instead",
+            fix="restore it from a copy; in a run folder, --checkpoint last uses the newest whole checkpoint instead",
         )
 
 
@@ -261,7 +261,7 @@ def kind_of(path: Path) -> str:
     """
     if not os.path.isdir(path):  # unlike Path's, False for a name that no file can have
         what = "is a file" if os.path.exists(path) else "is not there"
-        raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), mend=_A_RUN)
+        raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), fix=_A_RUN)
     names = _names(path)
     if STATE in names or step_of(path.name, exact=False) is not None:
         return "checkpoint"
@@ -275,7 +275,7 @@ def kind_of(path: Path) -> str:
     raise UsageError(
         f"{path} is not a run: it holds no {CONFIG}, checkpoints/ or final/, and no {STATE} or {MODEL_CONFIG}.",
         where=str(path.absolute()),
-        mend=_A_RUN,
+        fix=_A_RUN,
     )
 
 

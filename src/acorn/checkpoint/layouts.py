@@ -189,7 +189,7 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
                     raise InputError(
                         "The model has a query, key or value bias; acorn's architecture original (ReLU) has none.",
                         where=f"{GPT2.block}.{number}.attn.c_attn.bias",
-                        mend="use it with the transformers library instead",
+                        fix="use it with the transformers library instead",
                     )
                 continue
             for letter, part in zip("qkv", value.chunk(3), strict=True):
@@ -259,7 +259,7 @@ def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
         raise InputError(
             f"The model is of the type {kind!r}; acorn loads gpt2, llama and qwen3.",
             where=where,
-            mend="use it with the transformers library instead",
+            fix="use it with the transformers library instead",
         )
     fields, faults = _from_gpt2(values) if layout is GPT2 else _from_llama(values, layout)
     config = None
@@ -273,7 +273,7 @@ def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
         raise InputError(
             "acorn cannot build this network:\n" + "\n".join(f"  - {fault}" for fault in faults),
             where=where,
-            mend="use it with the transformers library instead",
+            fix="use it with the transformers library instead",
         )
     return _without_derived(config)
 

@@ -78,13 +78,13 @@ def load(
         raise UsageError(
             f"{run} holds a model as GGUF, which acorn writes, but does not read.",
             where=str(run.absolute()),
-            mend="name the run or the model folder that it was exported from",
+            fix="name the run or the model folder that it was exported from",
         )
     if checkpoint is not None and kind != "run":
         raise UsageError(
             f"{run} is a {kind} folder, in which there is no checkpoint to choose.",
             where=f"--checkpoint {checkpoint}",
-            mend="name the run folder, or leave --checkpoint out",
+            fix="name the run folder, or leave --checkpoint out",
         )
     if kind == "run":
         folder = RunFolder(run)
@@ -97,7 +97,7 @@ def load(
         raise UsageError(
             f"{run} was removed while it was read: a run keeps only its newest checkpoints.",
             where=str(run.absolute()),
-            mend="name the run folder, whose newest whole checkpoint is used",
+            fix="name the run folder, whose newest whole checkpoint is used",
         ) from None
 
 
@@ -113,7 +113,7 @@ def _load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -
     else:
         if faults := checkpoint_faults(folder):
             raise DamageError(
-                _listed(faults), where=str(folder), mend="name the run folder, whose newest whole one is used"
+                _listed(faults), where=str(folder), fix="name the run folder, whose newest whole one is used"
             )
         state = read_checkpoint(folder, weights_only=True)
         tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER), as_it_is=True)
@@ -152,7 +152,7 @@ def _chosen(run: RunFolder, checkpoint: str | None, progress: Progress) -> Path:
         raise UsageError(
             "The run has nothing to load yet: neither final/ nor a checkpoint.",
             where=str(run.root.absolute()),
-            mend="let it train until its first checkpoint",
+            fix="let it train until its first checkpoint",
         )
     return newest
 
@@ -167,11 +167,11 @@ def _of_step(run: RunFolder, step: int) -> Path:
     folders = readable_checkpoints(run)
     if step not in folders:
         raise UsageError(
-            f"The run has no checkpoint of step {step}.", where=str(run.checkpoints), mend=_choice(list(folders))
+            f"The run has no checkpoint of step {step}.", where=str(run.checkpoints), fix=_choice(list(folders))
         )
     if faults := checkpoint_faults(folders[step]):
         whole = [other for other, folder in folders.items() if other != step and not checkpoint_faults(folder)]
-        raise DamageError(_listed(faults), where=str(folders[step]), mend=_choice(whole))
+        raise DamageError(_listed(faults), where=str(folders[step]), fix=_choice(whole))
     return folders[step]
 
 
@@ -180,7 +180,7 @@ def _step_number(checkpoint: str) -> int:
         return int(checkpoint)
     except ValueError:
         raise UsageError(
-            f"{checkpoint!r} is not a checkpoint.", where="--checkpoint", mend="give last, best, or a step such as 200"
+            f"{checkpoint!r} is not a checkpoint.", where="--checkpoint", fix="give last, best, or a step such as 200"
         ) from None
 
 
@@ -189,11 +189,11 @@ def _best_step(run: RunFolder) -> int:
         raise UsageError(
             "The run has no best checkpoint yet: it was never validated.",
             where=str(run.best),
-            mend="use --checkpoint last",
+            fix="use --checkpoint last",
         )
     step = read_sealed_json(run.best).get("step")
     if type(step) is not int:
-        raise DamageError(f"{run.best.name} does not name a step.", where=str(run.best), mend="use --checkpoint last")
+        raise DamageError(f"{run.best.name} does not name a step.", where=str(run.best), fix="use --checkpoint last")
     return step
 
 

@@ -158,7 +158,7 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
         raise DamageError(
             f"The model folder does not read back as the model that was written: {', '.join(different[:8])}.",
             where=str(folder),
-            mend="check the disk and its file system; nothing was kept of the new folder",
+            fix="check the disk and its file system; nothing was kept of the new folder",
         )
 
 
@@ -174,18 +174,18 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
     """
     files = _weight_files(path)
     if not (path / MODEL_CONFIG).is_file():
-        raise DamageError(f"{MODEL_CONFIG} is missing.", where=str(path), mend=RESTORE)
+        raise DamageError(f"{MODEL_CONFIG} is missing.", where=str(path), fix=RESTORE)
     index = [] if WEIGHTS in files else [WEIGHTS_INDEX]
     check_read_files(path, [MODEL_CONFIG, TOKENIZER, *index, *files])
     if missing := [name for name in files if not os.path.isfile(path / name)]:
         raise DamageError(
             f"{WEIGHTS_INDEX} names files that are not there: {', '.join(missing[:LISTED])}.",
             where=str(path),
-            mend=RESTORE,
+            fix=RESTORE,
         )
     values = read_json(path / MODEL_CONFIG, RESTORE)
     if not isinstance(values, dict):
-        raise DamageError(f"{MODEL_CONFIG} does not hold an object.", where=str(path / MODEL_CONFIG), mend=RESTORE)
+        raise DamageError(f"{MODEL_CONFIG} does not hold an object.", where=str(path / MODEL_CONFIG), fix=RESTORE)
     config = from_config_json(values, str(path / MODEL_CONFIG))
     tensors: dict[str, Tensor] = {}
     for name in files:
@@ -212,16 +212,16 @@ def read_tokenizer(path: Path, layout: Layout) -> Tokenizer:
     try:
         tokenizer = _tokenizer_in(path, layout)
     except NoTokenizerError as error:
-        raise DamageError(error.what, where=error.where, mend=RESTORE) from None
+        raise DamageError(error.what, where=error.where, fix=RESTORE) from None
     except InputError as error:
-        raise InputError(error.what, where=error.where or str(path), mend=_ELSEWHERE) from None
+        raise InputError(error.what, where=error.where or str(path), fix=_ELSEWHERE) from None
     separator = _declared_separator(path)
     if separator in SEPARATORS and separator != tokenizer.separator:
         raise InputError(
             f"The model ends its texts with {separator}, but its vocabulary has {tokenizer.separator} too, which acorn "
             "would take.",
             where=str(path / TOKENIZER_CONFIG),
-            mend=_ELSEWHERE,
+            fix=_ELSEWHERE,
         )
     return tokenizer
 
@@ -236,7 +236,7 @@ def _tokenizer_in(path: Path, layout: Layout) -> Tokenizer:
     raise DamageError(
         f"{TOKENIZER} is missing." + (f" acorn cannot do with {' and '.join(others)} alone." if others else ""),
         where=str(path),
-        mend="download it, or make one: in Python, with the folder's path as P, "
+        fix="download it, or make one: in Python, with the folder's path as P, "
         "transformers.AutoTokenizer.from_pretrained(P).save_pretrained(P)"
         if others
         else RESTORE,
@@ -264,7 +264,7 @@ def end_ids(path: Path) -> tuple[int, ...]:
         ids = values.get("eos_token_id") if isinstance(values, dict) else None
         ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
         if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
-            raise DamageError(f"eos_token_id is {ids!r}: no token ids.", where=str(path / name), mend=RESTORE)
+            raise DamageError(f"eos_token_id is {ids!r}: no token ids.", where=str(path / name), fix=RESTORE)
         if ids:
             return tuple(ids)
     return ()
@@ -283,7 +283,7 @@ def without_padding(
         raise InputError(
             f"The tokenizer has {entries:,} entries, but the model only {config.vocab_size:,}.",
             where=TOKENIZER,
-            mend="use the tokenizer that the model was trained with",
+            fix="use the tokenizer that the model was trained with",
         )
     cut = {name: tensor[:entries] if name in VOCABULARY_ROWS else tensor for name, tensor in weights.items()}
     return config.model_copy(update={"vocab_size": entries}), cut
@@ -317,10 +317,10 @@ def _weight_files(path: Path) -> list[str]:
         raise DamageError(
             f"The weights are a pickle ({', '.join(pickles)}), which could run any code when opened; it was not read.",
             where=str(path),
-            mend="get it as safetensors; or, where you trust its source, in Python, with the folder's path as P: "
+            fix="get it as safetensors; or, where you trust its source, in Python, with the folder's path as P: "
             "transformers.AutoModelForCausalLM.from_pretrained(P).save_pretrained(P)",
         )
-    raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), mend=RESTORE)
+    raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), fix=RESTORE)
 
 
 def _sharded(index: Path) -> list[str]:
@@ -328,13 +328,13 @@ def _sharded(index: Path) -> list[str]:
     content = read_json(index, RESTORE)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places:
-        raise DamageError(f"{index.name} has no weight_map.", where=str(index), mend=RESTORE)
+        raise DamageError(f"{index.name} has no weight_map.", where=str(index), fix=RESTORE)
     for tensor, name in places.items():
         if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:"):
             raise DamageError(
                 f"{index.name} names {name!r} for {tensor}: not a safetensors file of this folder; it was not read.",
                 where=str(index),
-                mend="do not use this model unless you know who changed it; get it anew from its source",
+                fix="do not use this model unless you know who changed it; get it anew from its source",
             )
     return sorted(set(places.values()))
 
@@ -360,6 +360,6 @@ def _tied_once(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -
         raise DamageError(
             f"{MODEL_CONFIG} says that one matrix is embedding and head, but {embedding} and {head} differ.",
             where=str(path),
-            mend=f'set "tie_word_embeddings" to false in {MODEL_CONFIG}, if that is how the model was trained',
+            fix=f'set "tie_word_embeddings" to false in {MODEL_CONFIG}, if that is how the model was trained',
         )
     return {embedding: tensors[head], **others}

@@ -61,7 +61,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise DamageError(
             f"{path.name} cannot be read as safetensors: {error}",
             where=str(path),
-            mend=RESTORE,
+            fix=RESTORE,
         ) from None
 
 
@@ -76,7 +76,7 @@ def check_layers(config: ModelConfig, found: Mapping[str, Tensor], where: Path) 
             f"The config has {config.n_layer:,} layers and {config.vocab_size:,} entries; there are "
             f"{len(found):,} tensors in all.",
             where=str(where),
-            mend=RESTORE,
+            fix=RESTORE,
         )
 
 
@@ -99,5 +99,5 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size],
         raise DamageError(
             "The weights do not fit the model's config:\n" + "\n".join(f"  - {fault}" for fault in shown),
             where=str(where),
-            mend=RESTORE,
+            fix=RESTORE,
         )

@@ -133,7 +133,7 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
     """
     faults = verify_folder(path)
     if faults:
-        raise DamageError("The checkpoint fails its check:\n  - " + "\n  - ".join(faults), where=str(path), mend=_MEND)
+        raise DamageError("The checkpoint fails its check:\n  - " + "\n  - ".join(faults), where=str(path), fix=_MEND)
     try:
         state = read_json(path / STATE)
         return Checkpoint(
@@ -146,9 +146,9 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
             dict(state["resolved"]),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), mend=_MEND) from None
+        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), fix=_MEND) from None
     except AcornError as error:
-        raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path), mend=_MEND) from None
+        raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path), fix=_MEND) from None
 
 
 def read_counters(path: Path) -> Counters:
@@ -160,7 +160,7 @@ def read_counters(path: Path) -> Counters:
     try:
         return _counters(read_json(path / STATE)["counters"])
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), mend=_MEND) from None
+        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), fix=_MEND) from None
 
 
 _MEND = "name the run folder, whose newest whole checkpoint is used, or restore it from a copy"
@@ -187,7 +187,7 @@ def restore(model: nn.Module, optimizers: Sequence[OptimizerState], checkpoint: 
         raise DamageError(
             f"The optimizer's state is of parameters that the model has not: {', '.join(stored.keys() - known)}.",
             where=str(checkpoint.path / OPTIMIZER_FILE),
-            mend=_MEND,
+            fix=_MEND,
         )
     for optimizer in optimizers:
         _check_optimizer_state(
@@ -227,7 +227,7 @@ def _check_optimizer_state(
         raise DamageError(
             f"The optimizer's state does not fit the model: {', '.join(faults[:8])}.",
             where=str(where / OPTIMIZER_FILE),
-            mend=_MEND,
+            fix=_MEND,
         )
 
 

@@ -114,7 +114,7 @@ def _check_options(tasks: str | None, *others: object) -> None:
         raise UsageError(
             f"{', '.join(wrong)} {'does not go with' if tasks else 'goes with'} --tasks{'' if tasks else ' alone'}.",
             where="acorn evaluate",
-            mend="leave it out" if tasks else "name tasks with --tasks",
+            fix="leave it out" if tasks else "name tasks with --tasks",
         )
 
 
@@ -126,7 +126,7 @@ def _names(tasks: str) -> list[str]:
     """
     names = [name.strip() for name in tasks.split(",")]
     if "" in names:
-        raise UsageError(f"{tasks!r} holds an empty name.", where="--tasks", mend="name tasks, parted by commas: A,B")
+        raise UsageError(f"{tasks!r} holds an empty name.", where="--tasks", fix="name tasks, parted by commas: A,B")
     return names
 
 
@@ -141,12 +141,12 @@ def _text_of(input: list[str] | None, more: list[str]) -> tuple[list[str], list[
         raise UsageError(
             f"{more[0]!r} goes with --input alone: a split is scored as it was prepared.",
             where="acorn evaluate",
-            mend="name the text to score with --input SRC, then settings such as data.text_field=body",
+            fix="name the text to score with --input SRC, then settings such as data.text_field=body",
         )
     sources = [*(input or []), *sources]
     if "" in sources:
         raise UsageError(
-            "An empty string names no text.", where="--input", mend='leave it out, or write "." for the current folder'
+            "An empty string names no text.", where="--input", fix='leave it out, or write "." for the current folder'
         )
     if overrides:
         from acorn.config import DataConfig

@@ -43,10 +43,10 @@ def export(
     from acorn.report.terminal import TaskProgress
 
     if out is None and push is None:
-        raise UsageError("There is no place to write to.", where="--out", mend="name a folder: --out DIR")
+        raise UsageError("There is no place to write to.", where="--out", fix="name a folder: --out DIR")
     if push is not None:
         if format != "hf":
-            raise UsageError("Only a Hugging Face folder is published.", where="--push", mend="use --format hf")
+            raise UsageError("Only a Hugging Face folder is published.", where="--push", fix="use --format hf")
         check_login(push)
     progress = TaskProgress()
     places: dict[str, str] = {}

@@ -13,8 +13,8 @@ from acorn.cli.stdout import ReaderGoneError, occupy_closed_files, open_stdout
 
 _OUT_OF_MEMORY = """\
 acorn: Out of memory.
-  where:   this process, to which the system gives no more
-  to mend: lower train.micro_batch_size or the model's sizes, or end other programs; checkpoints still stand"""
+  where: this process, to which the system gives no more
+  fix:   lower train.micro_batch_size or the model's sizes, or end other programs; checkpoints still stand"""
 _SPINS = "10000"
 """How often a thread of GNU's OpenMP, PyTorch's on Linux, looks whether it can go on before it sleeps (300,000 by
 itself): half a millisecond, longer than a step's pauses. Where other programs share the cores, a thread that looks
@@ -66,9 +66,9 @@ def _main() -> None:
     except ReaderGoneError:
         sys.exit(0)
     except OSError as error:
-        where = f"\n  where:   {error.filename}" if error.filename else ""
+        where = f"\n  where: {error.filename}" if error.filename else ""
         _leave(
-            f"acorn: Reading or writing failed: {error.strerror or error}.{where}\n  to mend: check the disk and the "
+            f"acorn: Reading or writing failed: {error.strerror or error}.{where}\n  fix:   check the disk and the "
             "rights of that place; a run goes on with --resume",
             6,
         )

@@ -41,7 +41,7 @@ def pretrain(
         raise UsageError(
             "No config is named.",
             where="acorn pretrain",
-            mend="name a preset or a TOML file (acorn pretrain small ...), or a run to go on with: --resume --out RUN",
+            fix="name a preset or a TOML file (acorn pretrain small ...), or a run to go on with: --resume --out RUN",
         )
     config = load_config(source, overrides) if source else None
     folder = out or Path("runs") / (config.name if config else "")

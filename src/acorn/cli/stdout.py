@@ -95,7 +95,7 @@ def _lost(why: str) -> ResourceError:
     return ResourceError(
         f"The output could not be written to stdout: {why}.",
         where="stdout",
-        mend="redirect it to a file on a disk with free space (> FILE), or to /dev/null; files that the command had "
+        fix="redirect it to a file on a disk with free space (> FILE), or to /dev/null; files that the command had "
         "written before are whole",
     )
 

@@ -50,7 +50,7 @@ def text_config(command: str, input: Sequence[str], more: Sequence[str], options
         raise UsageError(
             f"{', '.join(twice)} is given twice, as an option or source and as a setting.",
             where=command,
-            mend="leave one of them out",
+            fix="leave one of them out",
         )
     values: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
@@ -58,5 +58,5 @@ def text_config(command: str, input: Sequence[str], more: Sequence[str], options
         values.setdefault(section, {})[name] = value
     config = with_overrides(build_config(values, "the command line"), overrides, command)
     if not config.data.source:
-        raise UsageError("No text is named.", where="--input", mend="name some: --input my_corpus/*.txt")
+        raise UsageError("No text is named.", where="--input", fix="name some: --input my_corpus/*.txt")
     return config

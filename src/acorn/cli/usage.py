@@ -66,7 +66,7 @@ class Verbs(TyperGroup):
             raise UsageError(
                 f"No such command {name!r}" + (f"; did you mean {_or(near)}?" if near else "."),
                 where=f"{ctx.command_path} {name}",
-                mend=f"choose one of {every}; {ctx.command_path} --help says what each does",
+                fix=f"choose one of {every}; {ctx.command_path} --help says what each does",
             )
         return super().resolve_command(ctx, args)
 
@@ -110,12 +110,12 @@ def usage_error(error: TyperException) -> UsageError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "acorn"
     option = getattr(error, "option_name", None)
-    mend = f"{command} --help shows what it takes"
+    fix = f"{command} --help shows what it takes"
     if option is None or not hasattr(error, "possibilities"):
-        return UsageError(error.format_message(), where=command, mend=mend)
+        return UsageError(error.format_message(), where=command, fix=fix)
     options = [name for parameter in context.command.params for name in parameter.opts] if context else []
     near = difflib.get_close_matches(option, [name for name in options if name.startswith("--")], n=MOST_NAMED)
     if "." in option:
-        mend = f"settings are written without dashes: {option.lstrip('-')}=VALUE; {mend}"
+        fix = f"settings are written without dashes: {option.lstrip('-')}=VALUE; {fix}"
     what = f"No such option: {option}" + (f"; did you mean {_or(near)}?" if near else "")
-    return UsageError(what, where=command, mend=mend)
+    return UsageError(what, where=command, fix=fix)

@@ -33,5 +33,5 @@ def verify(
         raise DamageError(
             "Not everything is as it was written:\n  - " + "\n  - ".join(faults),
             where=str(run),
-            mend=f"still good: {', '.join(good)}" if good else "nothing here is whole; restore it from a copy",
+            fix=f"still good: {', '.join(good)}" if good else "nothing here is whole; restore it from a copy",
         )

@@ -80,7 +80,7 @@ def read_made_from(run: RunFolder) -> MadeFrom | None:
         raise DamageError(
             what,
             where=str(run.sources),
-            mend="put it back from a copy, or remove it: whether the text has changed can then not be checked",
+            fix="put it back from a copy, or remove it: whether the text has changed can then not be checked",
         ) from None
 
 

@@ -132,7 +132,7 @@ def check_room(folder: Path, split: str, needed: int) -> None:
             f"The disk is too small for the shards of split {split}: about {needed:,} bytes are needed, "
             f"{free:,} are free.",
             where=str(folder.parent),
-            mend="free some space, or name a folder on another disk; nothing was written",
+            fix="free some space, or name a folder on another disk; nothing was written",
         )
 
 
@@ -166,7 +166,7 @@ def _write_split(
         raise InputError(
             f"The split {split} holds no document (0 documents, 0 bytes).",
             where="data.source",
-            mend="give text for it that holds more than white space",
+            fix="give text for it that holds more than white space",
         )
     writer.append(np.array([tokenizer.separator_id], np.uint32))
     return replace(count, tokens=count.tokens + 1), unspelled / max(1, text_tokens)
@@ -201,7 +201,7 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
     try:
         encoded = tokenizer.encode_documents([document.text for document in batch])
     except InputError as error:  # only here is it known where the text stands
-        raise InputError(error.what, where=f"{batch[0].source} to {batch[-1].source}", mend=error.mend) from error
+        raise InputError(error.what, where=f"{batch[0].source} to {batch[-1].source}", fix=error.fix) from error
     for ids in encoded:
         flat.extend(tokenizer.document_start)
         flat.extend(ids)
@@ -210,7 +210,7 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
         raise InputError(
             f"The tokenizer makes its document separator {tokenizer.separator!r} out of ordinary text.",
             where=f"{batch[0].source} to {batch[-1].source}",
-            mend="use another tokenizer; those that `acorn tokenizer train` makes never do",
+            fix="use another tokenizer; those that `acorn tokenizer train` makes never do",
         )
     unknown = 0 if tokenizer.unknown_id is None else int(np.count_nonzero(tokens == tokenizer.unknown_id))
     return _Encoded(

@@ -53,7 +53,7 @@ class SampleOrder:
                 f"The training text has {self.n_tokens:,} tokens, fewer than one window of block_size + 1 = "
                 f"{self.block_size + 1:,}.",
                 where="data.source",
-                mend="bring more text, or lower model.block_size",
+                fix="bring more text, or lower model.block_size",
             )
 
     @property

@@ -132,28 +132,28 @@ class TokenShards:
             DamageError: a shard is missing, or is not what was written.
         """
         if not os.path.isfile(folder / MANIFEST):  # unlike Path's, False for a name that no file can have
-            raise InputError(f"There are no token shards here: no {MANIFEST}.", where=str(folder), mend=_MAKE_THEM)
+            raise InputError(f"There are no token shards here: no {MANIFEST}.", where=str(folder), fix=_MAKE_THEM)
         manifest = read_json(folder / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InputError("This folder does not hold token shards.", where=str(folder / MANIFEST), mend=_MAKE_THEM)
+            raise InputError("This folder does not hold token shards.", where=str(folder / MANIFEST), fix=_MAKE_THEM)
         if manifest.get("version") != VERSION:
             raise InputError(
                 f"These shards have version {manifest.get('version')} of the format; this program reads {VERSION}.",
                 where=str(folder / MANIFEST),
-                mend="make them again, or use the version of acorn that made them",
+                fix="make them again, or use the version of acorn that made them",
             )
         if not is_sealed(manifest):
             raise DamageError(
                 f"{MANIFEST} is not what was written (its own SHA-256 differs).",
                 where=str(folder / MANIFEST),
-                mend="restore the folder from a copy, or make it again from the text (the result is equal)",
+                fix="restore the folder from a copy, or make it again from the text (the result is equal)",
             )
         faults = verify(folder, progress) if check else _structure_faults(folder, manifest)
         if faults:
             raise DamageError(
                 "These token shards are damaged:\n  " + "\n  ".join(faults),
                 where=str(folder),
-                mend="restore them from a copy, or make them again from the text (the result is equal, byte for byte)",
+                fix="restore them from a copy, or make them again from the text (the result is equal, byte for byte)",
             )
         made_with = manifest["tokenizer"]["fingerprint"]
         if tokenizer_fingerprint not in (None, made_with):
@@ -161,7 +161,7 @@ class TokenShards:
                 f"These shards were made with another tokenizer: theirs is {made_with}, "
                 f"the one to be used is {tokenizer_fingerprint}.",
                 where=str(folder / MANIFEST),
-                mend=f"use the {TOKENIZER} inside that folder, or make the shards again",
+                fix=f"use the {TOKENIZER} inside that folder, or make the shards again",
             )
         return cls(folder, manifest)
 
@@ -208,7 +208,7 @@ class ShardWriter:
             raise InputError(
                 f"Token id {ids.max()} does not fit {self.dtype.name} shards, whose largest is {largest}.",
                 where=f"split {self.split}",
-                mend="the tokenizer gives ids beyond its own vocabulary; use another one",
+                fix="the tokenizer gives ids beyond its own vocabulary; use another one",
             )
         ids = ids.astype(self.dtype)
         while len(ids):

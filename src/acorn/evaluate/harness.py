@@ -73,7 +73,7 @@ def evaluate_tasks(
             raise UsageError(
                 f"The harness has no task {name!r}.",
                 where="--tasks",
-                mend=(f"did you mean {', '.join(near)}? " if near else "")
+                fix=(f"did you mean {', '.join(near)}? " if near else "")
                 + "`lm-eval ls tasks` lists its tasks; your own are found with --tasks-path FOLDER",
             )
     try:
@@ -93,7 +93,7 @@ def evaluate_tasks(
         raise InputError(
             f"The harness could not score these tasks: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
             where=", ".join(tasks),
-            mend="check the tasks' data: most are fetched from the Hub, once",
+            fix="check the tasks' data: most are fetched from the Hub, once",
         ) from error
     results = found["results"] if found else {}
     return {name: {metric: _number(value) for metric, value in values.items()} for name, values in results.items()}

@@ -82,7 +82,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
                 raise InputError(
                     f"A continuation has {len(ids):,} tokens, not 1 to {self.max_length:,}: {continuation[:60]!r}",
                     where="the task",
-                    mend="choose a task whose answers fit the model's context",
+                    fix="choose a task whose answers fit the model's context",
                 )
         order = sorted(range(len(requests)), key=lambda n: -len(requests[n][1] + requests[n][2]))
         scores: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
@@ -122,14 +122,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
                 raise UsageError(
                     f"The task asks for {', '.join(sorted(unknown))}, which acorn does not have.",
                     where="generation_kwargs of the task",
-                    mend=f"choose a task that samples by {', '.join(SAMPLING)} alone",
+                    fix=f"choose a task that samples by {', '.join(SAMPLING)} alone",
                 )
             kept = self.max_length - new_tokens
             if kept < 1:
                 raise UsageError(
                     f"The task wants {new_tokens:,} new tokens; the model's context is {self.max_length:,}.",
                     where="max_gen_toks of the task",
-                    mend="choose a task with shorter answers, or a model with a longer context",
+                    fix="choose a task with shorter answers, or a model with a longer context",
                 )
             # The end of the text, spelled out, ends a continuation too.
             ends = tuple(end for end in [*stop, self.text.separator] if end)

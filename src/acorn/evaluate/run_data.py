@@ -32,7 +32,7 @@ def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
         raise UsageError(
             f"The model {folder} is not inside a run folder, so it has no splits of its own.",
             where="--split",
-            mend="name the text to score with --input FILE",
+            fix="name the text to score with --input FILE",
         )
     shards = TokenShards.open(shards_folder(run, load_run_config(run.config).data.shards), tokenizer.fingerprint)
     known = read_made_from(run)
@@ -41,6 +41,6 @@ def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
             f"The token shards are not those that the run was started with: the SHA-256 of their {MANIFEST} was "
             f"{known.shards.manifest}.",
             where=str(shards.folder / MANIFEST),
-            mend="put the original shards back, or name the text to score with --input FILE",
+            fix="put the original shards back, or name the text to score with --input FILE",
         )
     return shards

@@ -108,14 +108,14 @@ def evaluate_split(
     """
     if split not in shards.splits:
         raise UsageError(
-            f"There is no split {split!r}.", where=str(shards.folder), mend=f"choose one of {', '.join(shards.splits)}"
+            f"There is no split {split!r}.", where=str(shards.folder), fix=f"choose one of {', '.join(shards.splits)}"
         )
     count = shards.count(split)
     if min(count.documents, count.bytes, count.words, count.tokens - 1) < 1:
         raise DamageError(
             f"The manifest says that split {split} holds nothing to score: {count}.",
             where=str(shards.folder),
-            mend="make the shards again from the text",
+            fix="make the shards again from the text",
         )
     report = _table(_table(shards.manifest, "tokenizer_report"), split)
     clean = str(_table(shards.manifest, "text").get("clean", "none"))
@@ -158,7 +158,7 @@ def evaluate_documents(
     scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
     tokens, count, unknown_rate, sample = _encode(tokenizer, documents)
     if not count.documents:
-        raise InputError("There is no text to score (0 documents).", where=name, mend="name a file that holds text")
+        raise InputError("There is no text to score (0 documents).", where=name, fix="name a file that holds text")
     return scoring.evaluate(name, tokens, count, measure(tokenizer, sample).round_trip_rate, unknown_rate)
 
 
@@ -255,7 +255,7 @@ def _check_ids(ids: torch.Tensor, targets: torch.Tensor, model: GPT) -> None:
         raise DamageError(
             f"The text holds the token id {largest:,}; the model has {model.config.vocab_size:,} entries.",
             where="the token shards",
-            mend="make them again from the text, with the model's own tokenizer",
+            fix="make them again from the text, with the model's own tokenizer",
         )
 
 
@@ -263,13 +263,13 @@ def _check(model: GPT, context: int, stride: int) -> None:
     most = model.config.block_size
     if not 1 <= context <= most:
         raise UsageError(
-            f"A context of {context:,} tokens does not fit the model.", where="context", mend=f"choose 1 to {most:,}"
+            f"A context of {context:,} tokens does not fit the model.", where="context", fix=f"choose 1 to {most:,}"
         )
     if not 1 <= stride <= context:
         raise UsageError(
             f"A stride of {stride:,} tokens does not fit a context of {context:,}.",
             where="stride",
-            mend=f"choose 1 to {context:,}; a longer one would leave tokens out",
+            fix=f"choose 1 to {context:,}; a longer one would leave tokens out",
         )
 
 
@@ -336,7 +336,7 @@ class _Scoring:
             raise DamageError(
                 f"The model's loss on {name} is {loss}, not a number to report.",
                 where=f"precision {self.runtime.precision}",
-                mend="use another checkpoint; with fp16, try --precision fp32",
+                fix="use another checkpoint; with fp16, try --precision fp32",
             )
         changed = self._what_changed_the_text()
         notes = [f"scores the text as {changed} left it, per byte of the original"] if changed else []

@@ -74,7 +74,7 @@ def export(
     loaded = load(run, checkpoint, progress=progress)
     if loaded.folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(
-            f"{out} is, or is in, the folder of the model itself.", where="--out", mend="name a folder beside it"
+            f"{out} is, or is in, the folder of the model itself.", where="--out", fix="name a folder beside it"
         )
     if format == "gguf":
         check_expressible(loaded.config, loaded.tokenizer, cast(GGUFType, dtype), loaded.end_ids)
@@ -108,14 +108,14 @@ def export(
 
 def _check_format(format: str, dtype: str) -> None:
     if format not in DTYPES:
-        raise UsageError(f"There is no format {format!r}.", where="--format", mend=f"choose one of {', '.join(DTYPES)}")
+        raise UsageError(f"There is no format {format!r}.", where="--format", fix=f"choose one of {', '.join(DTYPES)}")
     if dtype not in DTYPES[format]:
         others = [name for name, types in DTYPES.items() if dtype in types]
         or_format = f", or --format {others[0]}" if others else ""
         raise UsageError(
             f"The format {format} has no type {dtype!r}.",
             where="--dtype",
-            mend=f"choose one of {', '.join(DTYPES[format])}{or_format}",
+            fix=f"choose one of {', '.join(DTYPES[format])}{or_format}",
         )
 
 
@@ -133,7 +133,7 @@ def _check_target(out: Path, force: bool) -> None:
     raise UsageError(
         f"{place} exists already{', and is no export that --force could replace' if force else ''}.",
         where=f"--out {out}",
-        mend="name another folder" if force else "name another folder, or replace an earlier export with --force",
+        fix="name another folder" if force else "name another folder, or replace an earlier export with --force",
     )
 
 
@@ -142,7 +142,7 @@ def _check_range(loaded: LoadedModel) -> None:
     for name, weight in loaded.model.named_parameters():
         if (largest := float(weight.detach().abs().max())) > most:
             raise UsageError(
-                f"f16 ends at {most:,.0f}, and {name} has {largest:,.0f}.", where="--dtype f16", mend="use --dtype bf16"
+                f"f16 ends at {most:,.0f}, and {name} has {largest:,.0f}.", where="--dtype f16", fix="use --dtype bf16"
             )
 
 

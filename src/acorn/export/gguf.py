@@ -138,7 +138,7 @@ def check_weights(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]
         raise DamageError(
             f"The file does not hold the weights that were written: {', '.join(faults[:8])}.",
             where=str(path),
-            mend="check the disk; nothing was kept. Weights too large for f16 fit into bf16",
+            fix="check the disk; nothing was kept. Weights too large for f16 fit into bf16",
         )
     return largest
 
@@ -170,7 +170,7 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
         raise UsageError(
             "llama.cpp has no network like the original: its GPT-2 has GELU where the original has ReLU.",
             where="--format gguf",
-            mend="use --format hf, or train with model.architecture=gpt2 or modern",
+            fix="use --format hf, or train with model.architecture=gpt2 or modern",
         )
     spelled_out = config.spelled_out()
     for name, field in ModelConfig.model_fields.items():
@@ -178,19 +178,19 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
             raise UsageError(
                 f"acorn cannot write a network with model.{name}={getattr(config, name)} for llama.cpp.",
                 where="--format gguf",
-                mend="use --format hf",
+                fix="use --format hf",
             )
     if tokenizer.kind != "bpe" or not _is_gpt2_bpe(tokenizer):
         raise InputError(
             f"llama.cpp has no tokenizer that gives the tokens of this {tokenizer.kind} tokenizer.",
             where="tokenizer.json",
-            mend="use --format hf, or train with tokenizer.kind=bpe",
+            fix="use --format hf, or train with tokenizer.kind=bpe",
         )
     if len(end_ids) > len(ENDS):
         raise InputError(
             f"{len(end_ids)} tokens end this model's texts; a GGUF file can name {len(ENDS)}.",
             where=f"eos_token_id {list(end_ids)}",
-            mend="use --format hf",
+            fix="use --format hf",
         )
     widths = {
         "model.n_embd": config.n_embd,
@@ -202,7 +202,7 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
         raise UsageError(
             f"q8_0 takes {BLOCK_OF_Q8_0} numbers together, and {odd[0]} is {widths[odd[0]]}.",
             where="--dtype q8_0",
-            mend="use --dtype f16",
+            fix="use --dtype f16",
         )
 
 

@@ -116,7 +116,7 @@ def _check_tokens(probe: Probe, found: Sequence[Sequence[int]], by: str) -> None
             f"{len(different):,} of {len(probe.tokens):,} texts have other tokens in {by} than in acorn; "
             f"the first is {different[0][:200]!r}.",
             where="the tokenizer's gate",
-            mend=_KEPT,
+            fix=_KEPT,
         )
 
 
@@ -129,7 +129,7 @@ def _logit_facts(probe: Probe, answer: Answer, tolerance: float, by: str) -> dic
             f"The logits of {by} are off by up to {float(shares.max()):.3g} standard deviations; at most {tolerance} "
             "is allowed.",
             where="the logits' gate",
-            mend=_KEPT,
+            fix=_KEPT,
         )
     ours_log, theirs_log = ours.log_softmax(-1), theirs.log_softmax(-1)
     return {
@@ -153,7 +153,7 @@ def _greedy_facts(probe: Probe, answer: Answer, dtype: str, by: str) -> dict[str
             f"{len(apart) - near_ties} of {len(ours)} greedy tokens are others in {by}; acorn's logit for its own is "
             f"up to {max(apart):.3g} above the second, and only {NEAR_TIE} counts as a near tie.",
             where="the gate of greedy tokens",
-            mend=_KEPT,
+            fix=_KEPT,
         )
     return {
         "greedy_tokens": len(ours),

@@ -23,10 +23,10 @@ def check_login(repository: str) -> None:
     import huggingface_hub
 
     if not is_repository(repository):
-        raise UsageError(f"{repository!r} names no repository.", where="--push", mend="write OWNER/NAME")
+        raise UsageError(f"{repository!r} names no repository.", where="--push", fix="write OWNER/NAME")
     with _hub_errors(repository):
         if not huggingface_hub.get_token():
-            raise UsageError("You are not logged in to the Hugging Face Hub.", where="--push", mend=_LOG_IN)
+            raise UsageError("You are not logged in to the Hugging Face Hub.", where="--push", fix=_LOG_IN)
         huggingface_hub.HfApi().whoami()
 
 
@@ -70,7 +70,7 @@ def _check_card(card: Path) -> None:
             raise UsageError(
                 f"The model card names a place on this machine: {line.strip()}",
                 where=f"{card}, line {number}",
-                mend=f"write the export into a folder with --out, correct {card.name} there, and publish that folder: "
+                fix=f"write the export into a folder with --out, correct {card.name} there, and publish that folder: "
                 "acorn export DIR --format hf --push OWNER/NAME",
             )
 
@@ -85,11 +85,11 @@ def _hub_errors(repository: str) -> Iterator[None]:
         raise
     except HFValidationError as error:
         raise UsageError(
-            f"{repository!r} names no repository: {error}", where="--push", mend="write OWNER/NAME"
+            f"{repository!r} names no repository: {error}", where="--push", fix="write OWNER/NAME"
         ) from None
     except OfflineModeIsEnabled:
         raise UsageError(
-            "HF_HUB_OFFLINE forbids to publish.", where="--push", mend="set HF_HUB_OFFLINE=0 for this command"
+            "HF_HUB_OFFLINE forbids to publish.", where="--push", fix="set HF_HUB_OFFLINE=0 for this command"
         ) from None
     except HfHubHTTPError as error:
         raise _refusal(repository, error.response.status_code, one_line(error)) from error
@@ -97,21 +97,21 @@ def _hub_errors(repository: str) -> Iterator[None]:
         raise ResourceError(
             f"The Hub cannot be reached: {one_line(error)}",
             where=f"--push {repository}",
-            mend="check the connection; try again",
+            fix="check the connection; try again",
         ) from error
 
 
 def _refusal(repository: str, status: int, said: str) -> AcornError:
     where = f"--push {repository}"
     if status == 401:
-        return UsageError("The Hub does not know your token (401).", where=where, mend=_LOG_IN)
+        return UsageError("The Hub does not know your token (401).", where=where, fix=_LOG_IN)
     if status in (403, 404):
         return UsageError(
             f"Your token may not write to {repository} ({status}).",
             where=where,
-            mend="name a repository of your own, or use a token that has the right to write to this one",
+            fix="name a repository of your own, or use a token that has the right to write to this one",
         )
-    return ResourceError(f"The Hub answered {status}: {said}", where=where, mend="try again later")
+    return ResourceError(f"The Hub answered {status}: {said}", where=where, fix="try again later")
 
 
 _LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token with the right to write"

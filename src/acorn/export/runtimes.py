@@ -105,7 +105,7 @@ def ask(runtime: Runtime, model: Path, question: Question) -> Answer:
             raise DamageError(
                 f"{runtime.name} cannot use the exported model: {_ending(done)}.",
                 where=f"its check in {runtime.name}",
-                mend=f"nothing was kept; try another --dtype, or another version of {runtime.name}",
+                fix=f"nothing was kept; try another --dtype, or another version of {runtime.name}",
             )
         answer = json.loads((folder / ANSWER).read_bytes())
         logits = {place: tensor.clone() for place, tensor in load_file(folder / LOGITS).items()}

@@ -106,7 +106,7 @@ def generate(
         raise InputError(
             f"The tokenizer has {tokenizer.vocab_size:,} entries, the model only {model.config.vocab_size:,}.",
             where="the tokenizer beside the model",
-            mend="use the tokenizer that the model was trained with",
+            fix="use the tokenizer that the model was trained with",
         )
     check_decoder(decoder)
     prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -117,7 +117,7 @@ def generate(
             ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
             ids = ids or [tokenizer.separator_id]
         except InputError as error:
-            raise InputError(error.what, where=f"prompt {index + 1}", mend=error.mend) from None
+            raise InputError(error.what, where=f"prompt {index + 1}", fix=error.fix) from None
         ids = _fit(ids, index, model, strict, note)
         stream = TextStream(tokenizer, ids, settings.stop)
         prompt = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
@@ -145,7 +145,7 @@ def check_decoder(decoder: str) -> None:
         UsageError: as said.
     """
     if decoder not in DECODERS:
-        raise UsageError(f"{decoder!r} is not known.", where="--decoder", mend=f"choose one of {', '.join(DECODERS)}")
+        raise UsageError(f"{decoder!r} is not known.", where="--decoder", fix=f"choose one of {', '.join(DECODERS)}")
 
 
 def _fit(ids: list[int], index: int, model: GPT, strict: bool, note: Callable[[str], None]) -> list[int]:
@@ -155,8 +155,8 @@ def _fit(ids: list[int], index: int, model: GPT, strict: bool, note: Callable[[s
         return ids
     too_long = f"Prompt {index + 1} has {len(ids):,} tokens, more than the model's context of {most:,}"
     if strict:
-        mend = "shorten it, or leave out --strict to keep its end"
-        raise UsageError(f"{too_long}.", where=f"prompt {index + 1}", mend=mend)
+        fix = "shorten it, or leave out --strict to keep its end"
+        raise UsageError(f"{too_long}.", where=f"prompt {index + 1}", fix=fix)
     note(f"{too_long}: its last {most:,} tokens are kept.")
     return ids[-most:]
 
@@ -267,7 +267,7 @@ class _Run:
         native = native_decoder(self.model, self.dtype, int8=int8)
         if isinstance(native, Unavailable) and decoder == "native":
             raise UsageError(
-                f"The native decoder is unavailable: {native.reason}.", where="--decoder", mend="use auto or torch"
+                f"The native decoder is unavailable: {native.reason}.", where="--decoder", fix="use auto or torch"
             )
         line = c_code_note(native if isinstance(native, Unavailable) else native.library)
         if line and self.device.type == "cpu":

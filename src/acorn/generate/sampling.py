@@ -74,7 +74,7 @@ def allowed_scores(
         raise DamageError(
             "The model's logits are not finite numbers.",
             where="the weights of the model, or the precision it computes in",
-            mend="use another checkpoint; with fp16, try --precision fp32",
+            fix="use another checkpoint; with fp16, try --precision fp32",
         )
     scores = logits.float()
     if banned is not None:
@@ -89,7 +89,7 @@ def allowed_scores(
             raise DamageError(
                 f"With repetition_penalty {settings.repetition_penalty}, the scores are not finite numbers.",
                 where="repetition_penalty",
-                mend="give a value nearer to 1 (no penalty)",
+                fix="give a value nearer to 1 (no penalty)",
             )
     return scores
 

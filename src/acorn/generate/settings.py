@@ -77,7 +77,7 @@ class SamplingSettings:
             raise UsageError(
                 f"There is no sampling setting {unknown[0]!r}" + (f"; did you mean {near[0]}?" if near else "."),
                 where=unknown[0],
-                mend=f"the settings are {', '.join(known)}",
+                fix=f"the settings are {', '.join(known)}",
             )
         return super().__new__(cls)
 
@@ -129,4 +129,4 @@ def _strings(value: object) -> tuple[str, ...]:
 
 def _require(fits: bool, name: str, value: object, meaning: str) -> None:
     if not fits:
-        raise UsageError(f"{name} cannot be {value}.", where=name, mend=f"give {meaning}")
+        raise UsageError(f"{name} cannot be {value}.", where=name, fix=f"give {meaning}")

@@ -53,7 +53,7 @@ def write_report(run: Path, compare: Sequence[Path] = (), out: Path | None = Non
     """
     if out is not None and (out.suffix.lower() not in (".html", ".htm") or out.is_dir()):
         raise UsageError(
-            f"A report is an .html file, and {out} is not one.", where="--out", mend="name a file, such as report.html"
+            f"A report is an .html file, and {out} is not one.", where="--out", fix="name a file, such as report.html"
         )
     runs = [read_run(folder) for folder in (run, *compare)]
     path = out or (RunFolder(run).comparison if compare else RunFolder(run).report)

@@ -147,7 +147,7 @@ def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise DamageError(
-            f"{path.name} cannot be read: {error.strerror}.", where=str(path), mend="check that it can be opened"
+            f"{path.name} cannot be read: {error.strerror}.", where=str(path), fix="check that it can be opened"
         ) from None
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is torn, or nothing
@@ -159,7 +159,7 @@ def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
             raise DamageError(
                 f"{path.name} has a line that is not a JSON object with {', '.join(needed)}.",
                 where=f"{path}, line {number}",
-                mend="remove that line, or restore the file from a copy",
+                fix="remove that line, or restore the file from a copy",
             )
         records.append(record)
     return records

@@ -157,7 +157,7 @@ def _check_is_run(run: RunFolder) -> None:
     raise UsageError(
         f"{run.root} is not a run folder: it has no {run.config.name} and {run.metrics.name} of a run in it.",
         where=str(run.root.absolute()),
-        mend=f"name the run folder: {around}" if around else "name a folder that `acorn pretrain` made with --out",
+        fix=f"name the run folder: {around}" if around else "name a folder that `acorn pretrain` made with --out",
     )
 
 
@@ -177,7 +177,7 @@ def _read(path: Path, reader: Callable[[Path], Content], empty: Content, problem
 def _read_object(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DamageError(f"{path.name} does not hold a JSON object.", where=str(path), mend="restore it from a copy")
+        raise DamageError(f"{path.name} does not hold a JSON object.", where=str(path), fix="restore it from a copy")
     _check_plain(value, path)
     return value
 

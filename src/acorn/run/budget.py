@@ -56,7 +56,7 @@ def check_memory(config: Config, runtime: Runtime, available: int | None) -> Non
     raise ResourceError(
         f"A training step would need about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are there.",
         where=f"train.micro_batch_size = {now} on {runtime.device}",
-        mend=advice,
+        fix=advice,
     )
 
 
@@ -71,7 +71,7 @@ def check_disk(config: Config, out: Path) -> None:
         raise ResourceError(
             f"The run's checkpoints would take {needed:,} more bytes; {free:,} are free.",
             where=str(out),
-            mend="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
+            fix="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
         )
 
 
@@ -104,5 +104,5 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
         raise ResourceError(
             f"Out of memory {after}.",
             where=f"train.micro_batch_size = {size} on {config.train.device}",
-            mend=f"{advice}lower model.block_size, or leave more memory to this program",
+            fix=f"{advice}lower model.block_size, or leave more memory to this program",
         ) from None

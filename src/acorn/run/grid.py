@@ -54,16 +54,16 @@ def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
     """
     given = [read_override(argument) for argument in arguments]
     if twice := [key for key, times in Counter(key for key, _ in given).items() if times > 1]:
-        raise UsageError(f"{twice[0]} is given twice.", where="acorn sweep", mend=f"give it once; {HOW_TO}")
+        raise UsageError(f"{twice[0]} is given twice.", where="acorn sweep", fix=f"give it once; {HOW_TO}")
     for key, value in given:
         _check_quoted(key, value)
     several = {key: values_of(key, value) for key, value in given}
     fixed = [argument for argument, (key, _) in zip(arguments, given, strict=True) if several[key] is None]
     varied = {key: values for key, values in several.items() if values is not None}
     if not varied:
-        raise UsageError("No setting has several values: there is nothing to sweep.", where="acorn sweep", mend=HOW_TO)
+        raise UsageError("No setting has several values: there is nothing to sweep.", where="acorn sweep", fix=HOW_TO)
     if none := [key for key, values in varied.items() if not values]:
-        raise UsageError(f"{none[0]} has no value.", where=f"{none[0]}=[]", mend=HOW_TO)
+        raise UsageError(f"{none[0]} has no value.", where=f"{none[0]}=[]", fix=HOW_TO)
     combinations = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     names = _names(combinations)
     origin = f"preset {source}" if source in (*preset_names(), *FORMER_PRESETS) else source
@@ -104,7 +104,7 @@ def _check_quoted(key: str, value: Any) -> None:
     raise UsageError(
         f"{key}={value} is not a list: strings in a list need quotes.",
         where="acorn sweep",
-        mend=f"write '{key}={quoted}'" if is_right else HOW_TO,
+        fix=f"write '{key}={quoted}'" if is_right else HOW_TO,
     )
 
 
@@ -132,7 +132,7 @@ def _configs(source: str, names: Sequence[str], overrides: Sequence[Sequence[str
         name, first = faults[0]
         if not configs and all(error.what == first.what for _, error in faults):
             raise first
-        raise UsageError(f"The run {name} cannot be made. {first.what}", where=first.where, mend=first.mend)
+        raise UsageError(f"The run {name} cannot be made. {first.what}", where=first.where, fix=first.fix)
     return configs
 
 
@@ -164,5 +164,5 @@ def _check_distinct(runs: Sequence[GridRun]) -> None:
         first = seen.setdefault(repr(values), run.name)
         if first != run.name:
             raise UsageError(
-                f"Two runs would be the same: {first} and {run.name}.", where="acorn sweep", mend="name each value once"
+                f"Two runs would be the same: {first} and {run.name}.", where="acorn sweep", fix="name each value once"
             )

@@ -57,7 +57,7 @@ def with_network(config: Config, network: ModelConfig) -> Config:
         raise UsageError(
             f"The settings contradict the model {config.train.init_from}:\n" + "\n".join(f"  - {f}" for f in faults),
             where="train.init_from",
-            mend="leave these settings out: network and tokenizer are those of the model",
+            fix="leave these settings out: network and tokenizer are those of the model",
         )
     return with_values(config, {f"model.{name}": value for name, value in asked})
 

@@ -67,7 +67,7 @@ def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET
         raise ResourceError(
             "Memory ran out while a step of one or two layers was measured.",
             where=f"{runtime.device}, {available or 0:,} bytes free before",
-            mend="lower model.n_embd, model.block_size or tokenizer.vocab_size, or leave more memory to this program",
+            fix="lower model.n_embd, model.block_size or tokenizer.vocab_size, or leave more memory to this program",
         ) from None
     size = size_of(model)
     steps = train.steps or int(60 * train.minutes * speed / batch_tokens)

@@ -61,14 +61,14 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
     unknown = [key for key in allow_change if key not in flatten(stored)]
     if unknown:
         raise UsageError(
-            f"There is no key {', '.join(unknown)}.", where="--allow-change", mend="name a key of the config"
+            f"There is no key {', '.join(unknown)}.", where="--allow-change", fix="name a key of the config"
         )
     fixed = [key for key in allow_change if key.startswith(FIXED) and key not in STILL_FREE]
     if fixed:
         raise UsageError(
             f"A run that goes on cannot change {', '.join(fixed)}: its shards, network and first weights are made.",
             where="--allow-change",
-            mend="start another run with --out",
+            fix="start another run with --out",
         )
     if stored.train.init_from and asked.train.init_from == stored.train.init_from:
         asked = with_network(asked, stored.model)  # which the command line need not repeat
@@ -81,7 +81,7 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
         raise UsageError(
             "The run was started with other settings:\n" + "\n".join(lines),
             where="the command line, against config.toml of the run",
-            mend="leave them as they were, or start another run with --out"
+            fix="leave them as they were, or start another run with --out"
             + (f", or insist with {' '.join(free)}" if free else ""),
         )
     changed = {key: new for key, (_, new) in found.items() if key != "name"}
@@ -102,7 +102,7 @@ def own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]
             raise UsageError(
                 "There is no run to go on with.",
                 where=str(run.config),
-                mend="name a preset or a TOML file to start one",
+                fix="name a preset or a TOML file to start one",
             )
         return load_run_config(checkpoint / CONFIG, overrides)
     if checkpoint is not None:
@@ -155,7 +155,7 @@ def check_steps_left(config: Config, counters: Counters) -> None:
         raise UsageError(
             f"The run is at step {counters.step:,} already; {config.train.steps:,} steps are behind it.",
             where="train.steps",
-            mend="name more steps, or leave train.steps out",
+            fix="name more steps, or leave train.steps out",
         )
 
 

@@ -94,7 +94,7 @@ def check_config(config: Config) -> None:
         raise UsageError(
             "No text is named.",
             where="data.source",
-            mend="name some, such as 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
+            fix="name some, such as 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
         )
     check_launch()
 
@@ -102,7 +102,7 @@ def check_config(config: Config) -> None:
 def check_length(config: Config) -> None:
     """Refuses a run without a length."""
     if not (config.train.steps or config.train.minutes):
-        raise UsageError("The run has no length.", where="train.steps, train.minutes", mend="set one of them")
+        raise UsageError("The run has no length.", where="train.steps, train.minutes", fix="set one of them")
 
 
 def check_launch() -> None:
@@ -111,7 +111,7 @@ def check_launch() -> None:
         raise UsageError(
             "Several processes were launched; this version trains in one.",
             where="WORLD_SIZE",
-            mend="start acorn without torchrun",
+            fix="start acorn without torchrun",
         )
 
 
@@ -132,7 +132,7 @@ def check_machine(config: Config, begun: Config | None = None, run: RunFolder | 
         raise UsageError(
             f"The run started on {device}, which is unavailable here.",
             where="train.device of the run, which auto keeps",
-            mend=f"resume it on a machine with {device}; or here, no longer bit-identical: {', or '.join(commands)}",
+            fix=f"resume it on a machine with {device}; or here, no longer bit-identical: {', or '.join(commands)}",
         )
     check_device(device)
 
@@ -169,7 +169,7 @@ def check_vocab_size(config: Config, known: int | None, most: int) -> None:
         raise UsageError(
             f"The model is to have {asked:,} vocabulary entries; the tokenizer {will_have}.",
             where="model.vocab_size",
-            mend="leave model.vocab_size out, and set tokenizer.vocab_size",
+            fix="leave model.vocab_size out, and set tokenizer.vocab_size",
         )
 
 
@@ -186,13 +186,13 @@ def _known_vocab_size(config: Config, run: RunFolder, initial: LoadedModel | Non
 def check_folder(run: RunFolder, resume: bool) -> None:
     """Refuses a folder that holds something already, and one that cannot be written."""
     if run.root.exists() and not run.root.is_dir():
-        raise UsageError(f"{run.root} is a file, not a folder.", where="--out", mend="name another folder")
+        raise UsageError(f"{run.root} is a file, not a folder.", where="--out", fix="name another folder")
     if not resume and run.root.exists() and any(entry != run.lock for entry in run.root.iterdir()):
         is_run = run.config.exists() or run.checkpoints.exists()
         raise UsageError(
             f"The folder {run.root} is not empty" + ("." if is_run else ", and holds no run."),
             where="--out",
-            mend=("go on with that run by adding --resume, or " if is_run else "") + "name another folder with --out",
+            fix=("go on with that run by adding --resume, or " if is_run else "") + "name another folder with --out",
         )
     with disk_errors(run.root):
         make_folders(run.root)
@@ -209,5 +209,5 @@ def check_not_begun(run: RunFolder) -> None:
         raise DamageError(
             f"The run's checkpoints are gone, though {shown[0].name} shows that there were some.",
             where=str(run.checkpoints),
-            mend="put them back from a copy, or train anew in another folder with --out",
+            fix="put them back from a copy, or train anew in another folder with --out",
         )

@@ -72,7 +72,7 @@ class SweepResult:
                 self.stopped_by,
                 f"Stopped; {done} of {len(self.runs)} runs are done; those under way have saved and stopped.",
                 where=str(self.folder.root),
-                mend="the same command with --resume goes on",
+                fix="the same command with --resume goes on",
             )
         return FailedRunsError(self.folder, self.runs) if done < len(self.runs) else None
 
@@ -92,7 +92,7 @@ class FailedRunsError(AcornError):
         super().__init__(
             f"{len(failed)} of {len(runs)} runs failed:\n" + "\n".join(lines),
             where=str(folder.root),
-            mend=f"see {folder.log('NAME')}" + ("" if all(run.status == "diverged" for run in failed) else again),
+            fix=f"see {folder.log('NAME')}" + ("" if all(run.status == "diverged" for run in failed) else again),
         )
         self.exit_code = max(run.exit_code or 1 for run in failed)
 
@@ -118,7 +118,7 @@ def run_sweep(
         ResourceError: the disk is too small for all the checkpoints.
     """
     if jobs < 1:
-        raise UsageError(f"{jobs} runs at a time cannot be.", where="--jobs", mend="name 1 or more")
+        raise UsageError(f"{jobs} runs at a time cannot be.", where="--jobs", fix="name 1 or more")
     for run in grid:
         check_config(run.config)
         check_machine(run.config)
@@ -163,7 +163,7 @@ class _Sweep:
                     raise UsageError(
                         f"{own.root}: {error.what}",
                         where="the command line, against config.toml of the run",
-                        mend="leave these settings as they were, or start another sweep with --out",
+                        fix="leave these settings as they were, or start another sweep with --out",
                     ) from None
                 self.overrides[run.name] = [override_of(key, new) for key, (_, new) in changed.items() if key != "name"]
             if not (own.config.exists() or run.config.train.init_from):
@@ -210,7 +210,7 @@ class _Sweep:
                 f"The text is another one than when {begun.name} was begun:\n"
                 + "\n".join(f"  - {line}" for line in changed),
                 where=", ".join(config.data.source),
-                mend="put it back as it was, or start another sweep with --out; where it is absent, the sweep goes on "
+                fix="put it back as it was, or start another sweep with --out; where it is absent, the sweep goes on "
                 "with the token shards that it has made",
             )
 
@@ -224,7 +224,7 @@ class _Sweep:
                 raise UsageError(
                     f"The text is another one than when {run.name} was begun.",
                     where=", ".join(run.config.data.source),
-                    mend="put it back as it was, or start another sweep with --out",
+                    fix="put it back as it was, or start another sweep with --out",
                 )
 
     def check_disk(self) -> None:
@@ -240,7 +240,7 @@ class _Sweep:
             raise ResourceError(
                 f"The checkpoints of {len(todo)} runs would take {needed:,} more bytes; {free:,} are free.",
                 where=str(self.folder.root),
-                mend="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
+                fix="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
             )
 
     def run_all(self) -> int | None:

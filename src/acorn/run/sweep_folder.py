@@ -65,14 +65,14 @@ def read_failures(folder: SweepFolder) -> dict[str, Failure]:
 def check_sweep_folder(folder: SweepFolder, resume: bool) -> None:
     """Refuses a folder that holds something else, and without `resume` one that holds anything."""
     if folder.root.exists() and not folder.root.is_dir():
-        raise UsageError(f"{folder.root} is a file, not a folder.", where="--out", mend="name another folder")
+        raise UsageError(f"{folder.root} is a file, not a folder.", where="--out", fix="name another folder")
     there = {entry for entry in folder.root.iterdir()} - {folder.lock} if folder.root.exists() else set()
     is_sweep = folder.record in there or there == {folder.texts}  # the latter was killed while it prepared its text
     if there and not (resume and is_sweep):
         raise UsageError(
             f"The folder {folder.root} is not empty" + ("." if is_sweep else ", and holds no sweep."),
             where="--out",
-            mend=("go on with that sweep by adding --resume, or " if is_sweep else "")
+            fix=("go on with that sweep by adding --resume, or " if is_sweep else "")
             + "name another folder with --out",
         )
 

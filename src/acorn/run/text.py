@@ -88,7 +88,7 @@ def _shards_of_checkpoint(
         raise DamageError(
             f"{MANIFEST} of the token shards is missing.",
             where=str(run.data / MANIFEST),
-            mend=f"put it back from a copy, or remove the folder {run.data}: it is made again from the text",
+            fix=f"put it back from a copy, or remove the folder {run.data}: it is made again from the text",
         )
     return tokenizer, TokenShards.open(run.data, tokenizer.fingerprint, check=True, progress=progress)
 
@@ -116,7 +116,7 @@ def _check_own_data(run: RunFolder) -> None:
             f"The folder {run.data} is not one of token shards, which the run would put there: it holds "
             f"{foreign[0].name}.",
             where="--out",
-            mend="name another folder with --out; nothing was removed",
+            fix="name another folder with --out; nothing was removed",
         )
 
 
@@ -167,14 +167,14 @@ def open_prepared(
         raise InputError(
             f"The token shards have no split {' and no split '.join(sorted(missing))}.",
             where=str(shards.folder / MANIFEST),
-            mend="make them with `acorn data prepare`, which always writes both",
+            fix="make them with `acorn data prepare`, which always writes both",
         )
     tokenizer = shards.tokenizer()
     if given and not given.reads_like(tokenizer):
         raise InputError(
             f"The token shards were made with another tokenizer than that of the model {config.train.init_from}.",
             where=str(shards.folder / TOKENIZER),
-            mend="make them with `acorn data prepare --tokenizer` and the model's tokenizer.json",
+            fix="make them with `acorn data prepare --tokenizer` and the model's tokenizer.json",
         )
     return tokenizer, shards
 
@@ -212,7 +212,7 @@ def _check_own_tokenizer(run: RunFolder, checkpoint: Checkpoint) -> None:
         raise DamageError(
             f"{run.tokenizer.name} is not the one that the run was trained with.",
             where=str(run.tokenizer),
-            mend="remove it; the run then writes it again from its checkpoint",
+            fix="remove it; the run then writes it again from its checkpoint",
         )
 
 
@@ -228,7 +228,7 @@ def _check_same_shards(shards: TokenShards, checkpoint: Checkpoint) -> None:
             f"The token shards are not those that the run was started with: the SHA-256 of their {MANIFEST} was "
             f"{before}, and is {now} now.",
             where=str(shards.folder / MANIFEST),
-            mend="put the original shards back, or start another run with --out",
+            fix="put the original shards back, or start another run with --out",
         )
 
 

@@ -106,7 +106,7 @@ def check_unchanged(run: RunFolder, config: Config, progress: Progress) -> MadeF
         raise UsageError(
             "The run was started from other files:\n" + "\n".join(f"  - {line}" for line in found.changed),
             where=f"the files now, against {run.sources}",
-            mend="restore them, or start another run with --out; where they are absent, the run resumes from the token "
+            fix="restore them, or start another run with --out; where they are absent, the run resumes from the token "
             "shards that it has made",
         )
     for sentence in found.absent:
@@ -129,7 +129,7 @@ def same_base(run: RunFolder, config: Config, progress: Progress) -> LoadedModel
             raise UsageError(
                 "The model that the run began with is another one now:\n" + "\n".join(f"  - {line}" for line in lines),
                 where="train.init_from",
-                mend="put it back as it was",
+                fix="put it back as it was",
             )
     return initial
 

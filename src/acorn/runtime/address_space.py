@@ -56,7 +56,7 @@ def check_address_space(purpose: Purpose, threads: int = 0) -> None:
                 f"This process may take {limit / 1e6:,.0f} MB of address space; its libraries and threads alone need "
                 f"about {needed / 1e6:,.0f} MB.",
                 where=f"{command} {limit // 1024}",
-                mend=f"raise the limit ({command} unlimited); to limit memory itself, use a control group, such as "
+                fix=f"raise the limit ({command} unlimited); to limit memory itself, use a control group, such as "
                 "systemd-run --user --scope -p MemoryMax=4G acorn ...",
             )
 

@@ -23,7 +23,7 @@ def choose_device(wanted: str) -> Choice[str]:
             raise UsageError(
                 f"The device {wanted} is not available here.",
                 where="train.device",
-                mend=f"choose one of {', '.join(there)}, or auto",
+                fix=f"choose one of {', '.join(there)}, or auto",
             )
         return Choice("device", wanted, True)
     if "cuda" in there:
@@ -75,7 +75,7 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", "fp32", "bf16", "fp16", "int8")
     for option, value, known in (("--device", device, devices), ("--precision", precision, precisions)):
         if value not in known:
-            raise UsageError(f"{value!r} is not known.", where=option, mend=f"choose one of {', '.join(known)}")
+            raise UsageError(f"{value!r} is not known.", where=option, fix=f"choose one of {', '.join(known)}")
     where = choose_device(device)
     wanted = "auto" if precision == "int8" else precision
     if wanted == "auto" and where.value == "cpu":

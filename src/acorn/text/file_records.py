@@ -69,7 +69,7 @@ class FileRecord:
         try:
             status = os.stat(place)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError("This is no regular file.", where=place, mend="name a regular file")
+                raise InputError("This is no regular file.", where=place, fix="name a regular file")
             kind = GIT if kind == GIT else SHA256
             content = _git_digest(Path(place), status.st_size) if kind == GIT else sha256_of(Path(place))
         except OSError as error:
@@ -192,4 +192,4 @@ def _hub_record(address: str) -> FileRecord:
 
 
 def _unreadable(place: str, error: OSError) -> InputError:
-    return InputError(f"The file cannot be read: {error.strerror}.", where=place, mend="check that it can be opened")
+    return InputError(f"The file cannot be read: {error.strerror}.", where=place, fix="check that it can be opened")

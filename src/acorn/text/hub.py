@@ -82,7 +82,7 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
         raise InputError(
             f"The dataset has no training split; it has {', '.join(there)}.",
             where=source,
-            mend="name another dataset",
+            fix="name another dataset",
         )
     return {
         split: HubSplit(f"{source}, split {name}", there[name], progress, streams.files.get(name, ()))
@@ -139,7 +139,7 @@ def _parse(source: str) -> tuple[str, str]:
     raise UsageError(
         f"{source} is neither a dataset of the Hub nor a folder that is there.",
         where=str(Path(path).absolute()),
-        mend="write hf:OWNER/NAME, hf:OWNER/NAME:CONFIG or hf:FOLDER:CONFIG",
+        fix="write hf:OWNER/NAME, hf:OWNER/NAME:CONFIG or hf:FOLDER:CONFIG",
     )
 
 
@@ -198,7 +198,7 @@ def _choose(config: str, names: list[str], source: str) -> str:
     raise UsageError(
         f"The dataset has no config {config!r}." if config else "The dataset has several configs, and none is named.",
         where=source,
-        mend="name one: " + ", ".join(f"{base}:{name}" for name in sorted(names)),
+        fix="name one: " + ", ".join(f"{base}:{name}" for name in sorted(names)),
     )
 
 
@@ -253,18 +253,18 @@ def _load_error(name: str, error: Exception) -> InputError:
         return InputError(
             f"The Hub does not give this dataset: {cause}",
             where=name,
-            mend="check its name; `hf auth login` for a private one",
+            fix="check its name; `hf auth login` for a private one",
         )
     if isinstance(error, ConnectionError):
-        cause, mend = why_not_reached(error)
+        cause, fix = why_not_reached(error)
         return InputError(
             f"The Hub cannot be reached: {cause}.",
             where=name,
-            mend=f"{mend}; or work offline: on a connected machine run `hf download OWNER/NAME "
+            fix=f"{fix}; or work offline: on a connected machine run `hf download OWNER/NAME "
             "--repo-type dataset --local-dir FOLDER`, copy FOLDER here, and give hf:FOLDER[:CONFIG]",
         )
     return InputError(
         f"The dataset cannot be read: {type(error).__name__}: {cause}.",
         where=name,
-        mend="check its files, or give text files or a local folder (hf:FOLDER[:CONFIG]) instead",
+        fix="check its files, or give text files or a local folder (hf:FOLDER[:CONFIG]) instead",
     )

@@ -70,14 +70,14 @@ class Reading:
     counts: SplitCounts = field(default_factory=SplitCounts)
     ignored: dict[str, str] = field(default_factory=dict)
 
-    def refuse(self, what: str, where: str, mend: str = SKIP_HINT) -> None:
+    def refuse(self, what: str, where: str, fix: str = SKIP_HINT) -> None:
         """A row that cannot be used: left out and counted under `skip`.
 
         Raises:
             InputError: under `strict` and `replace` (there is no character to replace).
         """
         if self.errors != "skip":
-            raise InputError(what, where=where, mend=mend)
+            raise InputError(what, where=where, fix=fix)
         self.counts.dropped_bad += 1
 
     def sees(self, columns: Iterable[str], text_field: str, source: str) -> None:

@@ -92,7 +92,7 @@ class _FileReader(ABC):
         return InputError(
             f"This text is not {name}: {what}{'; the file begins like UTF-16' if utf16 else ''}.",
             where=where,
-            mend=f"name the file's encoding if it has another, such as data.encoding={example} (none is guessed), "
+            fix=f"name the file's encoding if it has another, such as data.encoding={example} (none is guessed), "
             f"convert it to UTF-8, or {ERRORS_HINT}",
         )
 
@@ -165,7 +165,7 @@ class JsonlReader(_FileReader):
             if self.reading.errors == "strict":
                 fault = self.undecodable(error, number)
                 where = fault.where if self.file.encoding != UTF8 else self._where(start + error.start)
-                raise InputError(fault.what, where=f"{where} (line {number})", mend=fault.mend) from None
+                raise InputError(fault.what, where=f"{where} (line {number})", fix=fault.fix) from None
             if self.reading.errors == "skip":
                 self.reading.counts.dropped_bad += 1
                 return None
@@ -233,7 +233,7 @@ class ParquetReader(_FileReader):
             raise InputError(
                 f"The file is cut short or damaged: {error}.",
                 where=f"{self.file.name}, after row {number} ({self.file.size:,} bytes)",
-                mend="copy or download it again",
+                fix="copy or download it again",
             ) from error
         self.file.check_unchanged()
 
@@ -252,14 +252,14 @@ def undecodable_value(error: UnicodeDecodeError, where: str) -> InputError:
         f"This text is not UTF-8: byte 0x{raw[error.start]:02X}, {error.reason} (bad bytes in the "
         f"text: {share_of(count, len(raw))}).",
         where=where,
-        mend=f"write the column anew as UTF-8, or {ERRORS_HINT}",
+        fix=f"write the column anew as UTF-8, or {ERRORS_HINT}",
     )
 
 
 def check_columns(names: list[str], wanted: str, where: str, reading: Reading) -> None:
     """Tells `reading` of the columns; raises InputError, listing them, where the text column is not among them."""
     if wanted not in names:
-        raise InputError(f"There is no column {wanted!r}; {_keys_seen(names)}.", where=where, mend=_FIELD_HINT)
+        raise InputError(f"There is no column {wanted!r}; {_keys_seen(names)}.", where=where, fix=_FIELD_HINT)
     reading.sees(names, wanted, where)
 
 
@@ -273,7 +273,7 @@ def column_bytes(column: Any, name: str, where: str) -> list[bytes | None]:
     try:
         values: list[bytes | None] = column.cast(pyarrow.large_binary()).to_pylist()
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
-        raise InputError(f"The column {name!r} holds {column.type}, not text.", where=where, mend=_FIELD_HINT) from None
+        raise InputError(f"The column {name!r} holds {column.type}, not text.", where=where, fix=_FIELD_HINT) from None
     return values
 
 

@@ -46,10 +46,10 @@ def resolve(
         InputError: a source matches nothing that can be read.
     """
     if not sources:
-        raise UsageError("No text is named.", where=key, mend=f"give files, globs, folders, hf:OWNER/NAME or {BUNDLED}")
+        raise UsageError("No text is named.", where=key, fix=f"give files, globs, folders, hf:OWNER/NAME or {BUNDLED}")
     if "" in sources:
         raise UsageError(
-            "An empty string names no text.", where=key, mend='leave it out, or write "." for the current folder'
+            "An empty string names no text.", where=key, fix='leave it out, or write "." for the current folder'
         )
     seen: set[str] = set()
     return [_without(seen, _resolve_one(source, data, progress, out)) for source in sources]
@@ -76,7 +76,7 @@ def _resolve_one(source: str, data: DataConfig, progress: Progress, out: Path | 
             for split in ("train", "valid", "test")
         }
     if source.startswith("bundled:"):
-        raise UsageError(f"There is no bundled text {source!r}.", where=source, mend=f"the only one is {BUNDLED}")
+        raise UsageError(f"There is no bundled text {source!r}.", where=source, fix=f"the only one is {BUNDLED}")
     if source.startswith(HUB_PREFIX):
         _check_table(source, data)
         _note_utf8(source, data, progress)
@@ -87,7 +87,7 @@ def _resolve_one(source: str, data: DataConfig, progress: Progress, out: Path | 
             raise UsageError(
                 f"A {ending_of(file.path.name)} has no rows.",
                 where=f'{file.name} with data.document = "row"',
-                mend='use "auto", "line", "block" or "file"',
+                fix='use "auto", "line", "block" or "file"',
             )
         if file.form != "txt":
             _check_table(file.name, data)
@@ -113,7 +113,7 @@ def _check_table(name: str, data: DataConfig) -> None:
         raise UsageError(
             "The documents of a table are its rows.",
             where=f'{name} with data.document = "{data.document}"',
-            mend='use "auto" or "row"',
+            fix='use "auto" or "row"',
         )
 
 
@@ -136,7 +136,7 @@ def _files(source: str, data: DataConfig, progress: Progress, out: Path | None) 
     elif has_wildcard(str(path)):
         found = sorted(walk.matches(path))
     else:
-        raise InputError(f"There is no file or folder {source!r}.", where=str(path.absolute()), mend=_OFFLINE_HINT)
+        raise InputError(f"There is no file or folder {source!r}.", where=str(path.absolute()), fix=_OFFLINE_HINT)
     skipped = walk.told()
     texts = [entry for entry in found if ending_of(entry.name)]
     if not texts:
@@ -144,7 +144,7 @@ def _files(source: str, data: DataConfig, progress: Progress, out: Path | None) 
         raise InputError(
             f"{source!r} matches no text file{others}{f'; skipped: {skipped}' if skipped else ''}.",
             where=str(path.absolute()),
-            mend=f"acorn reads {READABLE}; {_OFFLINE_HINT}",
+            fix=f"acorn reads {READABLE}; {_OFFLINE_HINT}",
         )
     if skipped:
         progress.note(f"{source}: skipped (no text of yours): {skipped}.")
@@ -175,7 +175,7 @@ def _refuse_own(folder: Path, source: str, walk: Walk) -> None:
         raise InputError(
             f"{source!r} is a {kind}, not text.",
             where=str(folder.absolute()),
-            mend=_OWN_HINTS.get(kind, "name a folder of text; a single file of it can be named too"),
+            fix=_OWN_HINTS.get(kind, "name a folder of text; a single file of it can be named too"),
         )
 
 

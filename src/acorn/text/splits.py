@@ -137,7 +137,7 @@ class TextSplits:
         """
         if split not in self.names:
             hint = f"name it in data.{split}_source" if split in NAMES else f"the splits are {', '.join(self.names)}"
-            raise UsageError(f"There is no {split} text.", where=f"split {split!r}", mend=hint)
+            raise UsageError(f"There is no {split} text.", where=f"split {split!r}", fix=hint)
         shared = self.automatic and split != "test"  # this pass reads both sides
         reading, rows = Reading(self.data.errors), Reading(self.data.errors)
         overlap = OverlapFilter(self.data, self._held_out_splits()) if split == "train" else None
@@ -173,7 +173,7 @@ class TextSplits:
                 f"The text repeats one document: of {repeats.documents:,} documents, 1 is distinct, and one cannot be "
                 "split into training and validation.",
                 where=self._where("train"),
-                mend="give more text, or name validation text in data.valid_source",
+                fix="give more text, or name validation text in data.valid_source",
             )
         self._check_not_empty(split, both, other_side if shared else None)
         if repeats:
@@ -251,7 +251,7 @@ class TextSplits:
         what = f"{' and '.join(shares)} are also training documents"
         if self.data.overlap == "fail":
             hint = 'take them out of the training text, or set data.overlap to "drop" or "warn"'
-            raise InputError(f"{what}.", where='data.overlap = "fail"', mend=hint)
+            raise InputError(f"{what}.", where='data.overlap = "fail"', fix=hint)
         if first:
             dropped = ", and were dropped from training" if self.data.overlap == "drop" else ""
             self._progress.note(f"{what}{dropped}.")
@@ -266,7 +266,7 @@ class TextSplits:
             raise InputError(
                 f"The text has no document (0 documents, {read:,} bytes){left_out}.",
                 where=self._where(split),
-                mend=_what_to_change(counts),
+                fix=_what_to_change(counts),
             )
         other = "valid" if split == "train" else "train"
         sides = {split: counts.documents, other: other_side or 0}
@@ -275,7 +275,7 @@ class TextSplits:
             f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
             f"{counted(sides['train'], 'document')} in train, {sides['valid']:,} in valid{left_out}.",
             where=f"data.valid_fraction = {self.data.valid_fraction}",
-            mend=f"give more text, name validation text in data.valid_source, change data.valid_fraction{finer}",
+            fix=f"give more text, name validation text in data.valid_source, change data.valid_fraction{finer}",
         )
 
     def _finer_unit(self) -> Literal["block", "line", ""]:

@@ -71,11 +71,11 @@ class TextFile:
         status = _status(path, name)
         ending = ending_of(path.name)
         if ending is None:
-            refuse_pickle(path, name, mend=f"give text: {READABLE}")
+            refuse_pickle(path, name, fix=f"give text: {READABLE}")
             raise InputError(
                 f"{path.name} does not have the ending of a text acorn can read.",
                 where=name,
-                mend=f"give it one of these endings, if it is text: {READABLE}",
+                fix=f"give it one of these endings, if it is text: {READABLE}",
             )
         form, packing = ENDINGS[ending]
         encoding = UTF8 if form == "parquet" else encoding
@@ -88,7 +88,7 @@ class TextFile:
             raise InputError(
                 f"The file changed while it was in use: it had {self.size:,} bytes, now it has {status.st_size:,}.",
                 where=self.name,
-                mend="let whatever writes it finish, then start again",
+                fix="let whatever writes it finish, then start again",
             )
 
 
@@ -151,13 +151,13 @@ def _unpacked(raw: io.FileIO, file: TextFile) -> io.BufferedReader:
 def _damage(error: Exception, file: TextFile, position: int) -> InputError:
     if isinstance(error, OSError) and error.errno:
         return InputError(
-            f"The file cannot be read: {error.strerror}.", where=file.name, mend="check that it can be opened"
+            f"The file cannot be read: {error.strerror}.", where=file.name, fix="check that it can be opened"
         )
     cut_short = isinstance(error, EOFError) or "runcated" in str(error)  # pyarrow: "Truncated compressed stream"
     return InputError(
         "The file is cut short: it ends inside its compressed data." if cut_short else f"The file is damaged: {error}.",
         where=f"{file.name}, at or before byte {position} of {file.size}",
-        mend="copy or download it again",
+        fix="copy or download it again",
     )
 
 
@@ -167,8 +167,8 @@ def _status(path: Path, name: str) -> os.stat_result:
         status = path.stat()
     except OSError as error:
         what = f"There is no file to read: {error.strerror}."
-        raise InputError(what, where=name, mend="check the path and its links") from None
+        raise InputError(what, where=name, fix="check the path and its links") from None
     if not stat.S_ISREG(status.st_mode):
         kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
-        raise InputError(f"This is {kind}, where a file is expected.", where=name, mend="name a regular file")
+        raise InputError(f"This is {kind}, where a file is expected.", where=name, fix="name a regular file")
     return status

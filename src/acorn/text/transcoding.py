@@ -76,7 +76,7 @@ class Utf8Stream(io.RawIOBase):
                 raise InputError(
                     f"This text is not {self._encoding}: {error}.",
                     where=self._name,
-                    mend="name the file's own encoding in data.encoding (utf-16-le or utf-16-be for UTF-16 without a "
+                    fix="name the file's own encoding in data.encoding (utf-16-le or utf-16-be for UTF-16 without a "
                     "byte order mark), or convert the file to UTF-8",
                 ) from None
         count = min(len(buffer), len(self._ready))

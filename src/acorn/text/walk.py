@@ -122,7 +122,7 @@ def _contains(path: Path, words: str, *, at_end: bool = False) -> bool:
 
 def _refuse(error: OSError) -> None:
     what = f"This folder cannot be read: {error.strerror}."
-    raise InputError(what, where=str(error.filename), mend="check that it can be opened")
+    raise InputError(what, where=str(error.filename), fix="check that it can be opened")
 
 
 def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:

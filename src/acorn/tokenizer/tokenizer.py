@@ -111,7 +111,7 @@ class Tokenizer:
             with _library_errors("The tokenizer cannot be used"):
                 return cls(backend, as_it_is=as_it_is)
         except InputError as error:
-            raise InputError(error.what, where=where, mend=error.mend) from None
+            raise InputError(error.what, where=where, fix=error.fix) from None
 
     @classmethod
     def from_file(cls, path: str | Path, *, as_it_is: bool = False) -> Tokenizer:
@@ -121,22 +121,22 @@ class Tokenizer:
             NoTokenizerError: it cannot be read, or is not a tokenizer.json.
             InputError: it is not one that can be used here.
         """
-        refuse_pickle(Path(path), str(path), mend=_OTHER_TOKENIZER)
+        refuse_pickle(Path(path), str(path), fix=_OTHER_TOKENIZER)
         if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
             raise InputError(
-                "The tokenizer cannot be read: this is no regular file.", where=str(path), mend=_OTHER_TOKENIZER
+                "The tokenizer cannot be read: this is no regular file.", where=str(path), fix=_OTHER_TOKENIZER
             )
         try:
             text = Path(path).read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             raise NoTokenizerError(
-                "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), mend=_OTHER_TOKENIZER
+                "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), fix=_OTHER_TOKENIZER
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise NoTokenizerError(
                 f"The tokenizer cannot be read: {getattr(error, 'strerror', error)}.",
                 where=str(path),
-                mend=_OTHER_TOKENIZER,
+                fix=_OTHER_TOKENIZER,
             ) from None
         return cls.from_json(text, where=str(path), as_it_is=as_it_is)
 
@@ -252,7 +252,7 @@ def _library_errors(what: str, where: str = "", kind: type[InputError] = InputEr
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise kind(f"{what}: {error}", where=where, mend=_OTHER_TOKENIZER) from None
+        raise kind(f"{what}: {error}", where=where, fix=_OTHER_TOKENIZER) from None
 
 
 def _digest(spec: dict[str, Any]) -> str:
@@ -265,7 +265,7 @@ def _not_unicode() -> InputError:
     return InputError(
         "The text holds a lone surrogate, which is no character.",
         where="the text to encode",
-        mend="give text that is valid Unicode",
+        fix="give text that is valid Unicode",
     )
 
 
@@ -276,7 +276,7 @@ def _check_ids(backend: tokenizers.Tokenizer) -> None:
     if largest >= 2 * len(vocabulary) + MOST_HOLES:
         raise InputError(
             f"The tokenizer's largest id is {largest:,}, but it has {len(vocabulary):,} entries only.",
-            mend=_OTHER_TOKENIZER,
+            fix=_OTHER_TOKENIZER,
         )
 
 
@@ -286,7 +286,7 @@ def _find_separator(backend: tokenizers.Tokenizer) -> str:
             return name
     raise InputError(
         "The tokenizer has no document separator: none of " + ", ".join(SEPARATORS) + " is in its vocabulary.",
-        mend="add one of them to the tokenizer as a special token, or train one with `acorn tokenizer train`",
+        fix="add one of them to the tokenizer as a special token, or train one with `acorn tokenizer train`",
     )
 
 

@@ -46,7 +46,7 @@ def train(
         InputError: there is no text to learn from.
     """
     if kind not in ("wordpiece", "bpe"):
-        raise UsageError(f"There is no tokenizer kind {kind!r}.", where="tokenizer.kind", mend="use bpe or wordpiece")
+        raise UsageError(f"There is no tokenizer kind {kind!r}.", where="tokenizer.kind", fix="use bpe or wordpiece")
     entries = (entries,) if isinstance(entries, str) else entries
     specials = wordpiece.SPECIALS if kind == "wordpiece" else bpe.SPECIALS
     _check_entries(entries, specials)
@@ -105,7 +105,7 @@ class _TrainingText:
                 f"There is no text to learn a tokenizer from: {self.documents:,} documents, {self.n_bytes:,} bytes, "
                 "not one letter.",
                 where="data.source",
-                mend="check that the source names the right files, and what data.clean leaves of them",
+                fix="check that the source names the right files, and what data.clean leaves of them",
             )
 
 
@@ -153,7 +153,7 @@ def _check_vocab_size(vocab_size: int, least: int, what: str) -> None:
         raise UsageError(
             f"A vocabulary of {vocab_size:,} entries is too small: the special tokens and {what} need {least:,}.",
             where="tokenizer.vocab_size",
-            mend=f"set tokenizer.vocab_size to {least:,} or more (every entry above that is a learned piece)",
+            fix=f"set tokenizer.vocab_size to {least:,} or more (every entry above that is a learned piece)",
         )
 
 
@@ -171,5 +171,5 @@ def _check_entries(entries: Sequence[str], specials: Sequence[str]) -> None:
         raise UsageError(
             "These vocabulary entries cannot be added: " + "; ".join(faults) + ".",
             where="entries",
-            mend="give each once, in brackets like <name>",
+            fix="give each once, in brackets like <name>",
         )

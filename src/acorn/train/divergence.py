@@ -73,7 +73,7 @@ class DivergenceGuard:
             raise DivergedError(
                 f"Training diverged: {why}, after {train.max_rollbacks} rollbacks.",
                 where=where,
-                mend="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip, in another run or with "
+                fix="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip, in another run or with "
                 f"--allow-change; {standing(run)}",
             )
         seconds = counters.seconds

@@ -254,7 +254,7 @@ class Loop:
             signal_number,
             f"Stopped at step {self.counters.step:,}; a checkpoint was saved.",
             where=str(self.setup.run.checkpoint(self.counters.step)),
-            mend=f"go on with: acorn pretrain --resume --out {self.setup.run.root}",
+            fix=f"go on with: acorn pretrain --resume --out {self.setup.run.root}",
         )
 
     def is_done(self) -> bool:

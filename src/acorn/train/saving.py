@@ -67,7 +67,7 @@ class Saver:
                     f"The checkpoint of step {counters.step:,} could not be saved{tries}; {standing(run)}. "
                     + error.what,
                     where=error.where,
-                    mend=f"{error.mend}; then go on with: acorn pretrain --resume --out {run.root}",
+                    fix=f"{error.fix}; then go on with: acorn pretrain --resume --out {run.root}",
                 ) from error
             wait = RETRY_STEPS[self.failures]
             self.failures += 1

@@ -37,7 +37,7 @@ class StepResult:
         loss: mean over the step's target tokens, in nats.
         grad_norm: global norm before clipping.
         updated: false where a non-finite number stood in the way, and no parameter was touched.
-        diverged: that number is not a mere overflow of fp16, which a smaller loss scale mends.
+        diverged: that number is not just an fp16 overflow, which a smaller loss scale would fix.
     """
 
     loss: float

@@ -123,12 +123,12 @@ def finishing(run: Path, step: int, progress: Progress) -> Iterator[Progress]:
                 stop.signal_number or 0,
                 f"Stopped while scoring; training is done, and the checkpoint of step {step:,} is saved.",
                 where=str(run),
-                mend=f"score it and write the model with: acorn pretrain --resume --out {run}",
+                fix=f"score it and write the model with: acorn pretrain --resume --out {run}",
             ) from None
     if stop.signal_number is not None:
         raise StoppedError(
             stop.signal_number,
             "Stopped at the very end; the run is complete.",
             where=str(run),
-            mend="nothing is left to be done",
+            fix="nothing is left to be done",
         )
