@@ -1,4 +1,4 @@
-"""Configs as text: presets, overrides, faults, and the way back to TOML."""
+"""Configs as text: presets, overrides, errors, and the way back to TOML."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def test_all_faults_at_once_with_the_nearest_key() -> None:
     assert "unknown key model.n_heads; did you mean model.n_head?" in message
     assert "train.batch_size: input should be a valid integer, not 'abc'" in message
     assert "data.clean: input should be 'none' or 'wikitext', not 'x'" in message
-    assert "4 faults" in message or "5 faults" in message
+    assert "4 errors" in message or "5 errors" in message
 
 
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("nonsense", "not an override"),
+        ("nonsense", "not a setting"),
         ("model.n_embd=7", "even head width"),
         ("model.n_head=3", "must be a multiple of n_head (3)"),
         ("schedule.short_context=60", "schedule.short_context (60) must be a divisor of model.block_size (256)"),
@@ -230,7 +230,7 @@ def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["my.txt", "notes.md", "rows.csv", "page.html", "rows.jsonl.gz"])
 def test_text_in_the_place_of_a_config_is_known_by_its_ending(name: str) -> None:
-    assert f"{name} is text to train on" in refusal(source=name)
+    assert f"{name} is a text file" in refusal(source=name)
 
 
 def test_a_config_of_an_earlier_version_lacks_newer_keys(tmp_path: Path) -> None:

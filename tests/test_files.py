@@ -45,7 +45,7 @@ def test_a_failed_write_says_only_what_is_true(tmp_path, monkeypatch) -> None:
         with pytest.raises(ResourceError) as caught:
             write_file(tmp_path / "file.txt", "new")
         assert caught.value.where == str(tmp_path / "file.txt")
-        assert ("what was there before still stands" in caught.value.fix) == before
+        assert ("what was there before is intact" in caught.value.fix) == before
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -83,7 +83,7 @@ def test_a_sealed_object_shows_every_change(tmp_path) -> None:
     assert read_sealed_json(path)["b"] == [1, None]
     for changed in ({**written, "b": [1, 0]}, {**written, "d": 1}, {"b": [1, None]}, [], {}):
         path.write_text(json.dumps(changed))
-        with pytest.raises(DamageError, match="not what was written"):
+        with pytest.raises(DamageError, match="was changed after it was written"):
             read_sealed_json(path)
 
 

@@ -1,6 +1,6 @@
-"""acorn grows a GPT-style language model from scratch out of your own text.
+"""acorn trains GPT-style language models from scratch on your own text.
 
-The public names are those of `acorn.api`; they are imported when first asked for, so that `import acorn` is quick.
+The public names come from `acorn.api`; they are imported on first use, so that `import acorn` is quick.
 """
 
 from __future__ import annotations

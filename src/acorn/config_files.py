@@ -1,6 +1,6 @@
 """Configs as text: preset or TOML file, then dotted overrides, then one checked `Config`; and back to TOML.
 
-All faults of a config are reported together, each unknown key with the nearest valid one.
+All errors in a config are reported together, each unknown key with the nearest valid one.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from acorn.setting_names import all_keys, nearest_keys, section_keys
 
 SEAL_LINE = "# SHA-256 of the lines above: "
 _RESTORE = (
-    "put back the config.toml of the run's newest checkpoint, which is equal; what a run may change is changed on the "
-    "command line, such as train.steps=500"
+    "copy config.toml back from the run's newest checkpoint, which has the same content; change settings on the "
+    "command line instead, such as train.steps=500"
 )
 _NOT_TOML = (ValueError, RecursionError)
-"""tomllib's own error is a ValueError, as is Python's for thousands of digits; brackets nest until the stack ends."""
+"""tomllib raises ValueError, as Python does for integers of thousands of digits; deep nesting raises RecursionError."""
 
 LONGEST_SHOWN = 200
-"""Characters of a wrong value that a message repeats."""
+"""Longest part of a wrong value that a message repeats, in characters."""
 
 FORMER_PRESETS = {"seed": "original"}
-"""Former name of a preset -> its name. A run started under the former name keeps it, and so its folder."""
+"""Former name of a preset -> its current name. A run started under the former name keeps that name and its folder."""
 
 TEXT_ENDINGS = frozenset({".txt", ".md", ".csv", ".tsv", ".html", ".htm", ".jsonl", ".parquet", ".gz", ".xz", ".zst"})
 
@@ -51,10 +51,10 @@ def preset_purpose(name: str) -> str:
 
 
 def find_preset(name: str) -> str:
-    """The present name of a preset.
+    """The current name of a preset.
 
     Raises:
-        UsageError: there is none of this name; the nearest is named.
+        UsageError: no preset has this name; the message suggests the nearest one.
     """
     preset = FORMER_PRESETS.get(name, name)
     if preset in preset_names():
@@ -82,7 +82,7 @@ def load_config(source: str | Path | None = None, overrides: str | Sequence[str]
     A lone string of `overrides` stands for a list of one.
 
     Raises:
-        UsageError: the source is not there, is not TOML, or any key or value is wrong (all are listed).
+        UsageError: the source does not exist, is not TOML, or any key or value is wrong (all are listed).
     """
     if source is None:
         values: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The config that a run wrote into its own folder, with `key=value` overrides on top.
 
     Raises:
-        DamageError: the file is not there, or is not what the run wrote.
+        DamageError: the file is missing, or is not what the run wrote.
         UsageError: an override is wrong.
     """
     try:
@@ -107,7 +107,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise DamageError(f"{path.name} cannot be read: {error.strerror}.", where=str(path), fix=_RESTORE) from None
     text, found, digest = content.decode("utf-8", "replace").rpartition(SEAL_LINE)
     if not found or digest != _sha256(text) + "\n":
-        raise DamageError(f"{path.name} is not what the run wrote.", where=str(path), fix=_RESTORE)
+        raise DamageError(f"{path.name} was changed after the run wrote it.", where=str(path), fix=_RESTORE)
     return load_config(path, overrides)
 
 
@@ -122,8 +122,8 @@ IDLE_KEYS: Mapping[str, frozenset[str]] = {
         )
     ),
 }
-"""Commands that read text without a run -> settings that do nothing there. All others of `data` act, and of
-`tokenizer` where one is trained."""
+"""Commands that read text without a run -> settings that have no effect there. All other settings of `data` have one,
+and those of `tokenizer` where a tokenizer is trained."""
 
 
 def with_overrides(config: Config, overrides: str | Sequence[str], command: str) -> Config:
@@ -133,7 +133,7 @@ def with_overrides(config: Config, overrides: str | Sequence[str], command: str)
         command: one of IDLE_KEYS.
 
     Raises:
-        UsageError: a key does not act there (all such are listed, with the nearest that does), or a value is wrong.
+        UsageError: a key has no effect there (all such keys are listed, with suggestions), or a value is wrong.
     """
     sections = ("data", "tokenizer") if command == "acorn tokenizer train" else ("data",)
     acting = [key for section in sections for key in section_keys(section) if key not in IDLE_KEYS[command]]
@@ -152,15 +152,15 @@ def build_config(values: Mapping[str, Any], where: str) -> Config:
     """Checks nested `values` into a `Config`.
 
     Raises:
-        UsageError: with every fault of `values`, one line each.
+        UsageError: lists every error in `values`, one line each.
     """
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        # A value of "one of several types" is one fault, though each type says so.
+        # pydantic reports a union once for each of its types; a reader needs one line.
         by_place = {".".join(str(part) for part in detail["loc"][:2]): detail for detail in error.errors()}
         faults = [_fault(detail) for detail in by_place.values()]
-    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+    count = "one error" if len(faults) == 1 else f"{len(faults)} errors"
     raise UsageError(
         f"The config has {count}:\n" + "\n".join(f"  - {fault}" for fault in faults),
         where=where,
@@ -169,9 +169,9 @@ def build_config(values: Mapping[str, Any], where: str) -> Config:
 
 
 def to_toml(config: Config) -> str:
-    """Every field of `config` as TOML, each with its description. `load_config` gives the same value back.
+    """Every field of `config` as TOML, each with its description. `load_config` reads the same value back.
 
-    The last line is a digest of the others, by which `load_run_config` knows the file as it was written.
+    The last line is a digest of the others; `load_run_config` uses it to see whether the file was changed.
     """
     lines = ["# Every setting of this run, as resolved.", f"name = {_toml_value(config.name)}"]
     for section_name, section in config:
@@ -206,15 +206,15 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def read_override(text: str) -> tuple[str, Any]:
-    """Key and value of `key=value`: a TOML value, else the bare string.
+    """Key and value of `key=value`; the value is read as TOML, or as a bare string where it is not TOML.
 
     Raises:
-        UsageError: it is not of this form.
+        UsageError: `text` does not have this form.
     """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(
-            f"{text!r} is not an override.",
+            f"{text!r} is not a setting.",
             where="the command line",
             fix="write key=value, such as train.steps=200",
         )
@@ -233,22 +233,22 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _read(source: str | Path) -> tuple[str, str, str]:
-    """Text, place and run name of a preset or TOML file."""
+    """Text, location and run name of a preset or TOML file."""
     path = Path(source)
     if path.suffix in TEXT_ENDINGS:
         raise UsageError(
-            f"{path.name} is text to train on, not a config.",
+            f"{path.name} is a text file, not a config.",
             where="CONFIG",
-            fix=f"name a preset and then the text: acorn pretrain small 'data.source={source}'",
+            fix=f"name a preset first, then the text: acorn pretrain small 'data.source={source}'",
         )
     refuse_pickle(path, "CONFIG", kind=UsageError, fix="name a preset or a TOML file")
     preset = FORMER_PRESETS.get(str(source), str(source))
     if preset in preset_names():
         text = (resources.files("acorn") / "presets" / f"{preset}.toml").read_text("utf-8")
         return text, f"preset {preset}", str(source)
-    if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe may block forever
         raise UsageError(
-            "The config file cannot be read: this is no regular file.",
+            "The config file cannot be read: it is not a regular file.",
             where=str(path),
             fix="give a TOML file in UTF-8",
         )
@@ -262,7 +262,7 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             where=str(path.absolute()),
             fix=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8 inside, or a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or an impossible file name
         raise UsageError(
             f"The config file cannot be read: {error}", where=str(path), fix="give a TOML file in UTF-8"
         ) from error
@@ -278,7 +278,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """`values` with `section.key=value` overrides.
 
-    A length given here clears the other kind of length; a model to start from clears another network and tokenizer.
+    A length in an override clears the other kind of length; `train.init_from` clears the network and the tokenizer.
     """
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     given: set[str] = set()
@@ -289,7 +289,9 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
             table = result.setdefault(section, {})
             if not isinstance(table, dict):
                 raise UsageError(
-                    f"{section!r} is a value, not a section.", where=override, fix="write section.key=value"
+                    f"{section!r} is a value, not a section.",
+                    where=override,
+                    fix="write section.key=value",
                 )
             table[name] = value
         else:
@@ -312,17 +314,17 @@ def _as_list(overrides: str | Sequence[str]) -> Sequence[str]:
 
 
 def _key_fault(key: str, acting: Sequence[str]) -> str:
-    """What is wrong with `key` where only the keys `acting` do something; empty: nothing."""
-    if not key or key in acting:  # an empty one is no override, which is said later
+    """What is wrong with `key` where only the keys `acting` have an effect; empty: nothing."""
+    if not key or key in acting:  # an empty key is reported later
         return ""
     if key in all_keys():
-        return f"{key} does nothing here"
+        return f"{key} has no effect here"
     near = nearest_keys(key, acting)
     return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _override_value(raw: str) -> Any:
-    """A TOML value, else the bare string."""
+    """The value read as TOML, or the bare string where it is not TOML."""
     try:
         table = tomllib.loads(f"value = {raw}")
     except _NOT_TOML:
@@ -331,7 +333,7 @@ def _override_value(raw: str) -> Any:
 
 
 def _fault(detail: Any) -> str:
-    """One pydantic fault as a line a person can act on."""
+    """One pydantic error as a line a person can act on."""
     path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
@@ -350,11 +352,11 @@ def _fault(detail: Any) -> str:
 
 
 def _shown(value: object, form: Callable[[object], str] = repr) -> str:
-    """A wrong value as a message repeats it."""
+    """A wrong value, shortened for a message."""
     try:
         text = form(value)
-    except (ValueError, RecursionError):  # more digits than Python writes, or nested without end
-        return "what is there"
+    except (ValueError, RecursionError):  # more digits than Python prints, or endless nesting
+        return "the value there"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 

@@ -1,4 +1,4 @@
-"""Every setting as a reader looks it up: type, default, allowed values and meaning, taken from `config.py`."""
+"""The reference of settings: type, default, allowed values and meaning of each, taken from `config.py`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Setting:
 
     Attributes:
         key: dotted, as on the command line.
-        type: in words: "integer", "number", "text", "true or false", "list of text"; several are parted by ", or".
-        default: of a config that does not set it; presets may.
-        choices: the only strings and truth values that it takes; empty: any of its type.
-        minimum, maximum: of numbers; None: there is none.
-        above, below: whether the limit itself is left out.
-        form: what text must look like; empty: anything.
-        description: with its unit.
+        type: in words: "integer", "number", "text", "true or false", "list of text"; several are joined by ", or".
+        default: where a config does not set it; presets may set it.
+        choices: the only strings and booleans it accepts; empty: any value of its type.
+        minimum, maximum: limits of numbers; None: no limit.
+        above, below: whether the limit itself is excluded.
+        form: the form that text must have; empty: any.
+        description: one line, with the unit.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words; empty where any value of the type is."""
+        """The allowed values in words; empty where every value of the type is allowed."""
         if self.choices:
             return ", ".join(self.choices)
         if self.form:
@@ -69,10 +69,10 @@ def settings() -> list[Setting]:
 
 
 def find_settings(key: str) -> list[Setting]:
-    """The settings that `key` names: one by its dotted key, all of a section, or each of that last name.
+    """The settings that `key` names: one dotted key, all keys of a section, or every key that ends in this name.
 
     Raises:
-        UsageError: there is none; the nearest key is named, or that it is a preset.
+        UsageError: there is none; the message suggests the nearest key, or says that `key` is a preset.
     """
     everything = settings()
     for matches in (
@@ -154,7 +154,7 @@ def _kinds(annotation: object) -> Iterator[str]:
 
 
 def _choices(annotation: object) -> tuple[str, ...]:
-    """The strings and truth values that a field takes, if it takes only such."""
+    """The strings and booleans that a field accepts, if it accepts nothing else."""
     found: list[str] = []
     for part in [annotation, *get_args(annotation)]:
         if get_origin(part) is Literal:

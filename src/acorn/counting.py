@@ -8,7 +8,7 @@ def counted(number: float, noun: str, plural: str = "") -> str:
 
     Args:
         number: a whole number is written in full, any other with six digits at most.
-        plural: where it is another word than the noun with an s.
+        plural: for nouns whose plural is not the noun with an s.
     """
     shown = f"{number:,.0f}" if number == int(number) else f"{number:,g}"
     return f"{shown} {noun if number == 1 else plural or noun + 's'}"

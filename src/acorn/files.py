@@ -1,7 +1,7 @@
-"""Files written durably: after a crash a file holds its old content or all of the new.
+"""Durable writes: after a crash a file holds either its old content or all of the new.
 
-The content goes to a temporary name, is flushed to the disk (fsync), renamed, and its folder flushed. What carries its
-own digest ("sealed") is known to be as it was written. Whole folders are in `folders.py`.
+The content is written under a temporary name, flushed to disk (fsync) and renamed; then the folder is flushed. A file
+that carries its own digest is "sealed": a later change is noticed when it is read. Whole folders are in `folders.py`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SEAL = "sha256"
 """Key under which a JSON object carries the digest of the rest of itself."""
 
 TEMPORARY = re.compile(r".+\.([0-9]+)\.tmp")
-"""Names of half-written files; the number is the process that writes."""
+"""Names of files being written; the number is the id of the writing process."""
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Writes `path` so that after a crash it holds either its old content or all of the new.
+    """Writes `path` durably: after a crash it holds either its old content or all of the new.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
@@ -56,26 +56,26 @@ def write_file(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON with sorted keys, durably.
 
-    A lone surrogate, as in the name of a file that is not UTF-8, is written as JSON's own escape for it.
+    A lone surrogate (part of a file name that is not UTF-8) is written as a JSON escape.
     """
     write_file(path, to_json(value).encode("utf-8", "backslashreplace"))
 
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes an object as JSON that carries its own digest, so that a change is seen when it is read."""
+    """Writes an object as JSON with its own digest, so that a later change is noticed when it is read."""
     write_json(path, seal(value))
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` with the SHA-256 of its other entries under `SEAL`. Layout and order of keys do not count."""
+    """`value` with the SHA-256 of its other entries under `SEAL`. Layout and key order do not matter."""
     rest = {key: entry for key, entry in value.items() if key != SEAL}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    # A lone surrogate, which JSON can spell and UTF-8 cannot, is no reason to fail here.
+    # JSON can spell a lone surrogate and UTF-8 cannot; that must not fail here.
     return {**rest, SEAL: hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()}
 
 
 def is_sealed(value: Any) -> bool:
-    """Whether `value` is an object that carries its own digest, and is as it was when that was made."""
+    """Whether `value` is an object with its own digest, and the digest matches."""
     return isinstance(value, dict) and value.get(SEAL) == seal(value)[SEAL]
 
 
@@ -83,14 +83,14 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     """The object in `path`, which `write_sealed_json` wrote, without its digest.
 
     Raises:
-        DamageError: it is not there, not JSON, or not what was written.
+        DamageError: it is missing, not JSON, or was changed.
     """
     value = read_json(path)
     if not is_sealed(value):
         raise DamageError(
-            f"{path.name} is not what was written (its own SHA-256 differs).",
+            f"{path.name} was changed after it was written (its SHA-256 differs).",
             where=str(path),
-            fix="restore it from a copy, or make it anew",
+            fix="restore it from a copy, or create it again",
         )
     return {key: entry for key, entry in value.items() if key != SEAL}
 
@@ -99,11 +99,14 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, fix: str = "restore the folder from a copy, or make it anew") -> Any:
-    """The JSON in `path`; `fix` is for the error's message.
+def read_json(path: Path, fix: str = "restore the folder from a copy, or create it again") -> Any:
+    """The JSON in `path`.
+
+    Args:
+        fix: the advice of the error message.
 
     Raises:
-        DamageError: it is not there, or not JSON.
+        DamageError: the file is missing, or not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -116,7 +119,7 @@ def read_json(path: Path, fix: str = "restore the folder from a copy, or make it
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Removes what processes that are gone left half-written in `folder`."""
+    """Removes temporary files in `folder` whose writing process no longer runs."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         match = TEMPORARY.fullmatch(entry.name)
         if match and entry.is_file() and not _is_running(int(match[1])):
@@ -125,15 +128,15 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def check_unicode(path: Path | str, where: str) -> None:
-    """Refuses a path that is not Unicode text: results and records could not name it, and some libraries not open it.
+    """Refuses a path that is not Unicode text: results could not name it, and some libraries cannot open it.
 
-    Python hands on each byte of a name that is not UTF-8 as a lone surrogate.
+    Python represents each byte of a file name that is not UTF-8 as a lone surrogate.
 
     Args:
         where: what named it, for the message.
 
     Raises:
-        UsageError: the path is shown, such bytes as escapes.
+        UsageError: the message shows such bytes as escapes.
     """
     try:
         str(path).encode()
@@ -141,7 +144,7 @@ def check_unicode(path: Path | str, where: str) -> None:
         raise UsageError(
             "This path is not Unicode text (UTF-8).",
             where=f"{where}: {str(path)!a}",
-            fix="rename the file or folder, or name another; a text file is also found through a glob or its folder",
+            fix="rename the file or folder, or use another one; a text file can also be named by a glob or its folder",
         ) from None
 
 
@@ -161,8 +164,8 @@ def free_bytes(path: Path) -> int:
 def sync_file(descriptor: int) -> None:
     """Waits until what was written to an open file is on the disk itself.
 
-    On macOS fsync ends at the drive's own cache, which a power loss empties; F_FULLFSYNC goes further, where the file
-    system has it.
+    On macOS fsync only reaches the drive's cache, which a power loss empties; F_FULLFSYNC reaches the disk, on file
+    systems that support it.
     """
     if sys.platform == "darwin":
         import fcntl
@@ -179,7 +182,7 @@ def sync_file(descriptor: int) -> None:
 def sync_folder(path: Path) -> None:
     """Waits until new names, renames and removals in `path` are on the disk.
 
-    Windows has no such call and orders them itself; some network file systems refuse it, and then promise no order.
+    Windows has no such call and orders these changes itself. Some network file systems refuse it, without any order.
     """
     if os.name == "nt":
         return
@@ -197,7 +200,7 @@ def make_folders(path: Path) -> None:
     """Creates `path` and its missing parents, durably."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     there = missing[-1].parent if missing else path
-    if not there.is_dir():  # the system would say that something exists, and not what
+    if not there.is_dir():  # the system's own message does not name the file that is in the way
         raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file", str(path))
     path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(missing):
@@ -214,25 +217,25 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
 
 
 def disk_error(error: OSError, path: Path, needed: int) -> ResourceError:
-    """What an OSError of writing `path` means to the user, who knows nothing of temporary names beside it."""
-    stands = "; what was there before still stands" if os.path.exists(path) else ""
+    """The error to show for an OSError of writing `path`: it names `path`, not the temporary file beside it."""
+    intact = "; what was there before is intact" if os.path.exists(path) else ""
     named = error.filename if isinstance(error.filename, str | os.PathLike) else path
     if error.errno in OUT_OF_SPACE:
         want = f"{needed:,} bytes were needed, " if needed else ""
         return ResourceError(
             f"The disk is full: {want}{free_bytes(path):,} bytes are free.",
             where=str(path),
-            fix=f"free some space, or name a folder on another disk{stands}",
+            fix=f"free some space, or name a folder on another disk{intact}",
         )
     return ResourceError(
         f"Writing failed: {error.strerror or error}.",
         where=str(named if Path(named).is_relative_to(path) else path),
-        fix=f"check that the folder can be written, or name another{stands}",
+        fix=f"check that the folder can be written, or name another one{intact}",
     )
 
 
 def _is_running(process: int) -> bool:
-    if os.name == "nt":  # where signal 0 would end it
+    if os.name == "nt":  # where signal 0 would end the process
         return True
     try:
         os.kill(process, 0)

@@ -1,4 +1,4 @@
-"""A lock on a folder that ends with the process that holds it."""
+"""A lock on a folder; it ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ IN_USE = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 class FolderLock:
     """Keeps a second process out of a folder while the block runs.
 
-    The operating system holds the lock and drops it when the process ends, however it ends; the pid and host
-    written into the file only serve the message.
+    The operating system holds the lock and releases it when the process ends for any reason. The process id and host
+    in the file are for the error message only.
 
     Raises:
         UsageError: another process holds it.
@@ -34,10 +34,10 @@ class FolderLock:
         with disk_errors(self.path.parent):
             make_folders(self.path.parent)
         self._file = self._open_and_lock()
-        while not self._is_the_one_there(self._file):  # its last holder removed it in the meantime
+        while not self._is_the_one_there(self._file):  # the previous holder removed the file in the meantime
             self._file.close()
             self._file = self._open_and_lock()
-        with contextlib.suppress(OSError):  # the lock holds, whoever its file names
+        with contextlib.suppress(OSError):  # the lock is held whatever the file says
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             self._file.flush()
@@ -81,7 +81,7 @@ def _lock(file: IO[str]) -> None:
     if os.name == "nt":
         import msvcrt
 
-        file.seek(1 << 30)  # the same byte for everyone; text before it stays readable
+        file.seek(1 << 30)  # all processes lock the same byte; the text before it stays readable
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
     else:
         import fcntl

@@ -1,11 +1,11 @@
-"""Folders written durably: a folder appears whole under its name, or not at all.
+"""Durable folders: a folder appears under its name complete, or not at all.
 
-A folder is filled as `X.new`, gets a manifest with the SHA-256 of every file in it, and is renamed; when it replaces
-an older one, that is `X.old` in between. A writer first settles what an interrupted one left (`settle`); a reader
-changes nothing and asks `readable` which of the names holds the folder now. Folders are flat: files only.
+A folder is filled as `X.new`, gets a manifest with the SHA-256 of every file, and is renamed to `X`. If it replaces an
+older `X`, that is renamed to `X.old` in between. A writer first finishes what an interrupted writer left (`settle`). A
+reader changes nothing and asks `readable` which of the names holds the folder now. Folders are flat: files only.
 
-Each step is flushed before the next one relies on it, so nothing rests on the order in which a disk writes what was
-not flushed. Pillai et al. 2014, "All File Systems Are Not Created Equal", show what goes wrong otherwise.
+Each step is flushed before the next one relies on it, so nothing depends on the order in which a disk writes unflushed
+data. Pillai et al. 2014, "All File Systems Are Not Created Equal", show what goes wrong otherwise.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST
 
 MARKER = ".being-written"
-"""Stands in `X.new` until its manifest does: a folder with neither, unless it is empty, is not ours to remove."""
+"""Present in `X.new` until its manifest is written. A folder with neither, unless it is empty, was not made by acorn
+and is never removed."""
 
 
 @contextlib.contextmanager
 def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | None = None) -> Iterator[Path]:
-    """A folder to fill that appears as `path`, with its manifest, when the block ends without an error.
+    """A folder to fill; it appears as `path`, with its manifest, when the block ends without an error.
 
     Args:
         path: the name it gets at the end.
-        replace: an existing folder of that name is replaced, else refused.
-        extra: more content for the manifest; read when the block ends, so it may be filled inside it.
+        replace: replace an existing folder of that name; otherwise refuse it.
+        extra: more content for the manifest; read when the block ends, so the block may fill it.
 
     Raises:
         UsageError: `path` exists and `replace` is false.
@@ -52,7 +53,7 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
     """
     path = path.absolute()
     if path.exists() and not replace:
-        raise UsageError(f"{path} exists already.", where=str(path), fix="name another folder, or remove this one")
+        raise UsageError(f"{path} already exists.", where=str(path), fix="name another folder, or remove this one")
     settle(path)
     fresh = _beside(path, ".new")
     with disk_errors(path):
@@ -76,10 +77,10 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
 
 
 def link_folder(source: Path, path: Path) -> None:
-    """Gives the folder `source`, which `new_folder` made, a second place at `path`, in place of what is there.
+    """Makes the folder `source`, which `new_folder` made, also available at `path`, replacing what is there.
 
-    The files are hard links where the file system has them, else copies. Nothing writes into the files of such a
-    folder, so each stays as it is whatever becomes of the other.
+    The files are hard links where the file system supports them, otherwise copies. Files of such folders are never
+    modified, so removing one folder does not affect the other.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
@@ -105,19 +106,19 @@ def link_folder(source: Path, path: Path) -> None:
 
 
 def settle(path: Path) -> None:
-    """Finishes a replacement of the folder `path` that was interrupted: afterwards it is the old one or the new one.
+    """Finishes an interrupted replacement of the folder `path`: afterwards it is the old folder or the new one.
 
-    For writers only, who hold the run's lock. `X.new` that never got its manifest goes. `X.old` is what `X` was: with
-    no `X`, a whole `X.new` takes the name, else the old one takes it back, whatever state it is in.
+    For writers only, which hold the run's lock. An `X.new` without its manifest is removed. `X.old` is the previous
+    `X`: if there is no `X`, a complete `X.new` becomes `X`; otherwise `X.old` becomes `X` again, in whatever state.
 
     Raises:
-        UsageError: a folder of that name is in the way which acorn did not make. It is left alone.
+        UsageError: a folder that acorn did not make has one of these names. It is left alone.
     """
     leftovers = [folder for folder in (_beside(path, ".new"), _beside(path, ".old")) if folder.exists()]
     for folder in leftovers:
         if not _is_ours(folder):
             raise UsageError(
-                f"{folder} is in the way, and acorn did not make it.",
+                f"acorn needs the name {folder}, but a folder that acorn did not make has it.",
                 where=str(folder),
                 fix="move it, or name another folder",
             )
@@ -127,13 +128,13 @@ def settle(path: Path) -> None:
         if not path.exists() and (found := readable(path)) != path:
             (found / MARKER).unlink(missing_ok=True)
             os.replace(found, path)
-        sync_folder(path.parent)  # before the other one goes: the renames may not be on the disk yet
+        sync_folder(path.parent)  # before the other one is removed: the renames may not be on the disk yet
         for folder in leftovers:
             remove_folder(folder)
 
 
 def readable(path: Path) -> Path:
-    """Where the folder `path` can be read now: under its own name, or in the middle of being replaced."""
+    """Where the folder `path` can be read now: under its own name or, while it is being replaced, beside it."""
     fresh, old = _beside(path, ".new"), _beside(path, ".old")
     if path.exists():
         return path
@@ -143,7 +144,7 @@ def readable(path: Path) -> Path:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder of ours, if it is there. Wherever that stops, what is left is still known as ours."""
+    """Removes a folder that acorn made, if it exists. After an interruption the rest still counts as acorn's."""
     if not path.is_dir():
         return
     keep = {MANIFEST, MARKER}
@@ -152,7 +153,7 @@ def remove_folder(path: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name not in keep:
             entry.unlink()
-    with contextlib.suppress(OSError):  # only a power loss could tell; a disk that fails is no reason to keep it
+    with contextlib.suppress(OSError):  # matters after a power loss only; a failing disk must not stop the removal
         sync_folder(path)
     for name in keep:
         (path / name).unlink(missing_ok=True)
@@ -160,19 +161,19 @@ def remove_folder(path: Path) -> None:
 
 
 def verify_folder(path: Path, progress: Progress = QUIET) -> list[str]:
-    """What is wrong with a folder that `new_folder` made: nothing (`[]`), or one line a fault, files named."""
+    """What is wrong with a folder that `new_folder` made: one line per fault, with the file's name; `[]`: nothing."""
     if not path.is_dir():
         return [f"{path}: is not a folder"]
     try:
         manifest = read_json(path / MANIFEST)
         if not is_sealed(manifest):
-            return [f"{path / MANIFEST}: is not what was written (its own SHA-256 differs)"]
+            return [f"{path / MANIFEST}: was changed after it was written (its SHA-256 differs)"]
         listed = manifest["files"]
         entries = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in listed.items()}
     except DamageError as error:
         return [f"{path / MANIFEST}: {error.what}"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return [f"{path / MANIFEST}: does not have the form of a manifest"]
+        return [f"{path / MANIFEST}: is not a manifest"]
     faults = []
     task, done, total = f"checking {path.name}", 0, sum(size for _, size in entries.values())
     for name, (digest, size) in sorted(entries.items()):
@@ -181,16 +182,16 @@ def verify_folder(path: Path, progress: Progress = QUIET) -> list[str]:
         file = path / name
         if Path(name).name != name or "\0" in name:
             faults.append(f"{path / MANIFEST}: names a file outside its folder: {name!r}")
-        elif not os.path.isfile(file):  # unlike Path's, False for a name that no file can have
+        elif not os.path.isfile(file):  # unlike Path.is_file, False for an impossible name
             faults.append(f"{file}: is missing ({MANIFEST} lists it)")
         else:
             faults += _faults_of(file, digest, size)
     progress.end(task)
     try:
         added = sorted(set(_file_names(path)) - set(entries))
-    except OSError as error:  # such as a folder that was removed meanwhile
+    except OSError as error:  # such as a folder removed in the meantime
         return [*faults, f"{path}: cannot be read ({error.strerror})"]
-    faults += [f"{path / name}: was added afterwards ({MANIFEST} does not list it)" for name in added]
+    faults += [f"{path / name}: was added later ({MANIFEST} does not list it)" for name in added]
     return faults
 
 
@@ -217,11 +218,11 @@ def _write_manifest(folder: Path, extra: dict[str, Any]) -> None:
 
 
 def _move_into_place(fresh: Path, path: Path) -> None:
-    """Gives a finished folder its name. Whichever of the renames reach the disk, an old or a new one is found whole."""
+    """Gives a finished folder its name. Whichever renames reach the disk, a complete old or new folder is found."""
     old = _beside(path, ".old")
     replaces = path.exists()
     if replaces:
-        if not _is_ours(path):  # it lost its manifest; what it becomes must be ours to remove
+        if not _is_ours(path):  # it lost its manifest; mark it, so that it may be removed
             (path / MARKER).touch()
             sync_folder(path)
         os.replace(path, old)
@@ -231,22 +232,22 @@ def _move_into_place(fresh: Path, path: Path) -> None:
         if replaces:
             os.replace(old, path)
         raise
-    sync_folder(path.parent)  # before the old one goes
-    with contextlib.suppress(OSError):  # the new folder stands: an old one that stays is no reason to fail
+    sync_folder(path.parent)  # before the old one is removed
+    with contextlib.suppress(OSError):  # the new folder is in place; failing to remove the old one is harmless
         remove_folder(old)
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether acorn made this folder, as far as it goes; an empty one holds nothing to lose."""
+    """Whether acorn made this folder, even in part. An empty one counts: nothing in it can be lost."""
     if not folder.is_dir():
         return False
-    # .nfs*: what NFS keeps of a removed file that somebody still reads.
+    # .nfs*: NFS keeps a removed file under such a name while somebody reads it.
     is_empty = all(entry.name.startswith(".nfs") for entry in folder.iterdir())
     return is_empty or (folder / MANIFEST).exists() or (folder / MARKER).exists()
 
 
 def _file_names(folder: Path) -> list[str]:
-    """Files of a folder but for its manifest and what desktops and checkouts add (names that begin with a dot)."""
+    """Files of a folder without its manifest and without hidden files (names that begin with a dot)."""
     return sorted(entry.name for entry in folder.iterdir() if entry.name != MANIFEST and not entry.name.startswith("."))
 
 
@@ -255,6 +256,6 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def _is_about_writing(error: OSError, folder: Path) -> bool:
-    """Whether an error inside a `new_folder` block is the disk's, not that of an input or a connection."""
+    """Whether an error inside a `new_folder` block comes from the disk, not from an input or a connection."""
     named = error.filename if isinstance(error.filename, str | os.PathLike) else ""
     return error.errno in DISK_FAULTS or (bool(named) and Path(named).is_relative_to(folder))

@@ -1,15 +1,15 @@
-"""What libraries say where the Hugging Face Hub does not give something, for messages of ours."""
+"""What libraries report when the Hugging Face Hub cannot be reached, for acorn's messages."""
 
 from __future__ import annotations
 
 
 def one_line(error: Exception) -> str:
-    """What a library said, for a message of ours."""
+    """A library's error message on one line, for a message of acorn."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def why_not_reached(error: Exception) -> tuple[str, str]:
-    """What kept a library from the Hub, and what to do first: the user may have forbidden to ask."""
+    """Why a library could not reach the Hub, and what to do first: the user may have set offline mode."""
     import huggingface_hub
 
     if huggingface_hub.is_offline_mode():

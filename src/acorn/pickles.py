@@ -1,4 +1,4 @@
-"""Pickles are told by their names and never opened: reading one runs whatever code its writer put in."""
+"""Pickles are recognized by their names and never opened: reading one runs whatever code its writer put in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from acorn.errors import AcornError, InputError
 
 PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".bin")
-"""Endings of files that are pickles or may hold some; a `.bin` of acorn's own stands in its folder of token shards."""
+"""Endings of files that are pickles or may contain one. acorn's own `.bin` files are in folders of token shards."""
 
 
 def refuse_pickle(

@@ -22,7 +22,7 @@ def refused(done, code: int, *parts: str) -> None:
         (("pretrain", "--nope"), "No such option"),
         (("generate",), "Missing argument"),
         (("pretrain", "smal"), "did you mean small?"),
-        (("pretrain", "--resume"), "No config is named"),
+        (("pretrain", "--resume"), "No config is given"),
         (("pretrain", "small"), "No text is named"),
         (("pretrain", "small", "data.source=x.txt", "train.stepz=3"), "did you mean train.steps?"),
         (("pretrain", "small", "data.source=x.txt", "train.steps=0"), "no length"),

@@ -280,7 +280,7 @@ main()
 def test_a_signal_while_modules_are_imported(name: str, code: int) -> None:
     """Libraries swallow an exception in the middle of their import, or break: nothing is raised there."""
     done = subprocess.run([sys.executable, "-c", STARTING], input=name, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", "acorn: stopped.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "acorn: Stopped.\n")
 
 
 ENDING = """

@@ -46,28 +46,28 @@ def test_a_plan_is_read_by_people_and_programs(
     shown = acorn(*command, cwd=tmp_path).stdout
     assert f"{facts['train_tokens']:,} tokens from {facts['train_bytes'] / 1000:.3g} kB" in shown
     assert f"{facts['parameters']:,} parameters" in shown
-    assert "passes over the text" in shown
+    assert "epochs" in shown
     assert "106 days" in shown
     assert list(tmp_path.iterdir()) == []
 
 
-def test_many_passes_get_a_remark(acorn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_epochs_get_a_warning(acorn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "seconds_per_step", lambda *_: 2.0)
     facts = json.loads(acorn("plan", "small", "--json").stdout)
-    for epochs, said in ((None, None), (1, "1 pass over"), (99.96, "100 passes over"), (4321.6, "4,322 passes over")):
+    for epochs, said in ((None, None), (1, "1 epoch"), (99.96, "100 epochs"), (4321.6, "4,322 epochs")):
         shown = readable(facts | {"epochs": epochs})
         assert said is None or said in str(shown["the run"])
-        assert (shown["remark"] is not None) == (epochs is not None and epochs > 100)
-    assert "overfitting" in str(readable(facts | {"epochs": 101})["remark"])
+        assert (shown["warning"] is not None) == (epochs is not None and epochs > 100)
+    assert "overfitting" in str(readable(facts | {"epochs": 101})["warning"])
     assert "load" in str(shown["speed"])
 
 
 def test_a_plan_says_what_it_does_not_know(acorn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "seconds_per_step", lambda *_: 2.0)
-    assert "not fetched by acorn plan" in acorn("plan", "small", "data.source=hf:some/one").stdout
-    assert "asks for data.source" in acorn("plan", "small").stdout
+    assert "does not download it" in acorn("plan", "small", "data.source=hf:some/one").stdout
+    assert "needs data.source" in acorn("plan", "small").stdout
     facts = json.loads(acorn("plan", "small", "--json").stdout)
-    assert "its size is not known" in str(readable(facts | {"text": "part"})["training text"])
+    assert "its size is unknown" in str(readable(facts | {"text": "part"})["training text"])
 
 
 def test_a_plan_refuses_text_that_is_not_there(acorn) -> None:

@@ -60,7 +60,7 @@ def test_every_character_is_shown(capsys: pytest.CaptureFixture[str], encoding: 
     assert written(inner) == 3 * shown
     told = capsys.readouterr().err
     assert told.count("\n") == (0 if text == shown else 1)
-    assert text == shown or f"stdout is {encoding}" in told
+    assert text == shown or f"encoding of stdout, {encoding}," in told
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", "utf-16"])

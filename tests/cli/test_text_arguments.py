@@ -40,11 +40,11 @@ def test_options_sources_and_settings_come_together() -> None:
         (["a.txt", "data.source=b.txt"], ["data.source is given twice"]),
         (["a.txt", "data.text_feld=b"], ["unknown key data.text_feld; did you mean data.text_field?"]),
         (["a.txt", "text_field=b"], ["unknown key text_field; did you mean data.text_field?"]),
-        (["a.txt", "data.erors=skip", "train.steps=3"], ["did you mean data.errors?", "train.steps does nothing here"]),
-        (["a.txt", "data.shards=x"], ["data.shards does nothing here", "acorn data prepare"]),
-        (["a.txt", "tokenizer.kind=bpe"], ["tokenizer.kind does nothing here"]),
+        (["a.txt", "data.erors=skip", "train.steps=3"], ["mean data.errors?", "train.steps has no effect here"]),
+        (["a.txt", "data.shards=x"], ["data.shards has no effect here", "acorn data prepare"]),
+        (["a.txt", "tokenizer.kind=bpe"], ["tokenizer.kind has no effect here"]),
         (["a.txt", "data.errors=ignore"], ["data.errors", "'strict', 'replace' or 'skip'"]),
-        (["a.txt", "=3"], ["'=3' is not an override"]),
+        (["a.txt", "=3"], ["'=3' is not a setting"]),
         (["a.txt", ""], ['"" in a list names no text']),
     ],
 )  # fmt: skip
@@ -118,7 +118,7 @@ def test_a_file_of_that_name_is_scored(acorn, run: Path, tmp_path: Path, monkeyp
         (("--tasks", "a,,b"), ("'a,,b' holds an empty name",)),
         (("data.errors=skip",), ("goes with --input alone",)),
         (("other.txt",), ("'other.txt' goes with --input alone", "name the text to score with --input")),
-        (("--input", "a.txt", "data.valid_fraction=0.5"), ("data.valid_fraction does nothing here",)),
+        (("--input", "a.txt", "data.valid_fraction=0.5"), ("data.valid_fraction has no effect here",)),
     ],
 )
 def test_evaluate_refuses_before_it_loads_a_model(acorn, options: tuple[str, ...], parts: tuple[str, ...]) -> None:

@@ -105,13 +105,13 @@ def test_stdout_of_another_encoding(monkeypatch: pytest.MonkeyPatch, finished: P
     assert code == 0, said
     shown.seek(0)
     assert shown.read().startswith("\\u0e20\\u0e32\\u0e29\\u0e32 \\U0001f330")
-    assert said.count(f"stdout is {encoding}") == 1
+    assert said.count(f"encoding of stdout, {encoding},") == 1
     whole = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     code, said = run_with(monkeypatch, whole, [*arguments, "--json"])
     assert code == 0, said
     whole.seek(0)
     assert json.loads(whole.read())["prompt"] == prompt
-    assert "stdout is" not in said
+    assert "encoding of stdout" not in said
 
 
 @pytest.mark.fault(97)

@@ -178,10 +178,10 @@ def test_a_target_that_exists(
         if kind == "run":
             refused(pretrain(run), 2, f"The folder {run} is not empty", "--resume", "--out")
         elif kind == "shards":
-            refused(acorn(*prepare, shards), 2, f"{shards} exists already", "name another folder")
+            refused(acorn(*prepare, shards), 2, f"{shards} already exists", "name another folder")
         else:
             refused(pretrain(mine), 2, f"The folder {mine} is not empty, and holds no run", "--out")
-            refused(acorn(*prepare, mine), 2, f"{mine} exists already", "name another folder")
+            refused(acorn(*prepare, mine), 2, f"{mine} already exists", "name another folder")
 
 
 @pytest.mark.fault(64)
@@ -191,7 +191,7 @@ def test_a_model_folder_that_exists(run: Path, untouched) -> None:
     with untouched(run), pytest.raises(UsageError) as caught:
         write_model_folder(run / "final", loaded.model, loaded.tokenizer, "card", replace=False)
     assert caught.value.exit_code == 2
-    assert "exists already" in caught.value.what
+    assert "already exists" in caught.value.what
     assert caught.value.where == str(run / "final")
     assert "name another folder" in caught.value.fix
     write_model_folder(run / "final", loaded.model, loaded.tokenizer, "card", replace=True)

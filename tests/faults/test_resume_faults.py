@@ -374,7 +374,7 @@ def test_a_finished_run_goes_on(acorn, pretrain, fine, untouched, run: Path, con
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock" and path.is_file()}
     with untouched(run):
         done = pretrain(run, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", run)
-    fine(done, "The run was complete already; nothing was changed")
+    fine(done, "The run was already complete; nothing was changed")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

@@ -76,7 +76,7 @@ def test_a_folder_that_is_there_already(
 ) -> None:
     """Fault 19: refused and left as it is; another folder with the same inputs gets the same bytes."""
     with untouched(shards):
-        refused(prepare(shards), 2, "exists already", str(shards), "name another folder")
+        refused(prepare(shards), 2, "already exists", str(shards), "name another folder")
     fine(prepare(tmp_path / "again"))
     assert digest(tmp_path / "again") == digest(shards)
 

@@ -150,7 +150,7 @@ def test_a_disk_that_is_full_while_saving(acorn, refused, untouched, full_disk, 
     failed = full_disk(lambda target: target == out, errno.ENOSPC)
     with untouched(tmp_path):
         done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", text_file, "--out", out)
-    refused(done, 6, "The disk is full", "bytes were needed", "t.json", "what was there before still stands")
+    refused(done, 6, "The disk is full", "bytes were needed", "t.json", "what was there before is intact")
     assert failed == [out]
 
 

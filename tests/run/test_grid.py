@@ -66,7 +66,7 @@ def test_names_are_different_and_fit_a_file_system() -> None:
         ([*FIXED, "train.sed=[0,1]"], "did you mean train.seed"),
         ([*FIXED, "model.n_head=[4,3]"], "The run n_head=3 cannot be made"),
         ([*FIXED, "train.steps=[10]"], "given twice"),
-        ([*FIXED, "train.seed"], "is not an override"),
+        ([*FIXED, "train.seed"], "is not a setting"),
         ([*FIXED, "optimizer.lr=[0.01,-1]"], "The run lr=-1 cannot be made"),
     ],
 )

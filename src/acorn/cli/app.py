@@ -1,4 +1,4 @@
-"""The verbs of the command `acorn`, each in a file of its own."""
+"""The commands of `acorn`, each in its own file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from acorn.runtime.address_space import check_address_space
 app = typer.Typer(
     name="acorn",
     cls=Verbs,
-    help="Grow a language model from scratch out of your own text.",
+    help="Train a language model from scratch on your own text.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,7 +51,7 @@ app.add_typer(data.app, name="data")
 
 LIGHT, TRAINING = {"config", "presets", "tokenizer"}, {"demo", "finetune", "plan", "pretrain", "sweep"}
 NUMPY = {"data", "verify"}
-"""Verbs that do without large libraries, that train, that load NumPy alone. Any other one loads PyTorch."""
+"""Commands by what they load: no large library (LIGHT), PyTorch for training, NumPy alone. Others load PyTorch."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -69,10 +69,10 @@ def acorn(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
+        bool, typer.Option("--debug", help="Show the traceback of an error (may stand anywhere on the command line).")
     ] = False,
 ) -> None:
-    """Grow a language model from scratch out of your own text."""
+    """Train a language model from scratch on your own text."""
     verb = context.invoked_subcommand
     if verb not in LIGHT and not {"-h", "--help"} & set(sys.argv):
         check_address_space("training" if verb in TRAINING else "numpy" if verb in NUMPY else "torch")

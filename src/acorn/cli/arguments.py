@@ -1,4 +1,4 @@
-"""What holds for the arguments of every command, before any of them is looked at."""
+"""Checks of the arguments that apply to every command."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from acorn.files import check_unicode
 
 TEXT_OPTIONS = frozenset({"--prompt", "--stop", "--system", "--text"})
-"""Options whose value is text for the model, which says itself what it cannot take."""
+"""Options whose value is text for the model; the tokenizer checks it."""
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuses paths, and what may name one, that are not Unicode text.
+    """Refuses arguments that may be paths and are not Unicode text.
 
     Raises:
-        UsageError: as `check_unicode`.
+        UsageError: an argument is not Unicode text.
     """
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if not TEXT_OPTIONS & {before, argument.partition("=")[0]}:

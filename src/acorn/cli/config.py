@@ -1,4 +1,4 @@
-"""`acorn config`: what can be set, and what it means."""
+"""`acorn config`: the settings and their meaning."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 def config(
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="A setting, such as optimizer.lr, or a section; else all.")
+        str | None,
+        typer.Argument(metavar="[KEY]", help="A setting, such as optimizer.lr, or a section; default: all."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Explain the settings of a run.
 
-    Type, default, allowed values and meaning of one setting, of a section or of all.
+    Shows type, default, allowed values and meaning of one setting, or lists a section or all settings.
     """
     from acorn.config_reference import find_settings, settings
 
@@ -35,7 +36,7 @@ def config(
 
 
 def _print_list(found: list[Setting]) -> None:
-    """A line a setting: key, default, meaning."""
+    """One line per setting: key, default, meaning."""
     from acorn.config_reference import shown
 
     keys = max(len(setting.key) for setting in found)

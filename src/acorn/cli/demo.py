@@ -1,4 +1,4 @@
-"""`acorn demo`: the whole path on the bundled WikiText-2, in a few minutes."""
+"""`acorn demo`: from text to a trained model in a few minutes, on the bundled WikiText-2."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def demo(
     from acorn.run_folder import RunFolder
 
     print(
-        f"Demo: learns a tokenizer from WikiText-2, trains a small model for {counted(minutes, 'minute')}, scores it "
-        f"on other text, and lets it write. Ctrl-C is safe at any time: the same command resumes {out}.",
+        f"Demo: trains a tokenizer on WikiText-2, trains a small model for {counted(minutes, 'minute')}, evaluates it "
+        f"on held-out text, and generates text. Ctrl-C is safe at any time: the same command resumes {out}.",
         file=sys.stderr,
     )
     config = load_config("demo", [f"train.minutes={minutes}"])
-    # A demo that was interrupted, or is asked for again, goes on instead of being refused.
+    # A demo that was interrupted, or is started again, is resumed instead of refused.
     result = run_pretrain(config, out, resume=True)
     _write_texts(result.folder)
     records = read_metrics(RunFolder(result.folder).metrics)
@@ -41,7 +41,7 @@ def demo(
 
 
 def _write_texts(folder: Path) -> None:
-    """A few texts of the finished model, the same for equal weights."""
+    """Prints a few texts from the finished model; equal weights give equal texts."""
     from acorn.checkpoint.load import load
     from acorn.generate.engine import generate
     from acorn.generate.settings import SamplingSettings

@@ -1,4 +1,4 @@
-"""The command `acorn`: signals, and how every error becomes a message and an exit code. Its verbs are in `app.py`."""
+"""The program `acorn`: signals, and how errors become messages and exit codes. Its commands are in `app.py`."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from acorn.cli.stdout import ReaderGoneError, occupy_closed_files, open_stdout
 
 _OUT_OF_MEMORY = """\
 acorn: Out of memory.
-  where: this process, to which the system gives no more
-  fix:   lower train.micro_batch_size or the model's sizes, or end other programs; checkpoints still stand"""
+  where: this process, to which the system gives no more memory
+  fix:   lower train.micro_batch_size or the size of the model, or end other programs; saved checkpoints are intact"""
 _SPINS = "10000"
-"""How often a thread of GNU's OpenMP, PyTorch's on Linux, looks whether it can go on before it sleeps (300,000 by
-itself): half a millisecond, longer than a step's pauses. Where other programs share the cores, a thread that looks
-keeps a core from the thread that it waits for: beside one of them a step of the demo takes 0.8 of the time with this,
-alone the same."""
+"""How many times an idle thread of GNU OpenMP (PyTorch's on Linux) checks for work before it sleeps; GNU's default is
+300,000. 10,000 checks last longer than the pauses within a step. Where other programs share the cores, a spinning
+thread keeps a core from the thread it waits for: beside one other program a demo step takes 0.8 of the time with this
+value; without other programs it makes no difference."""
 
 
 def main() -> None:
-    """Runs the command line and exits with the contract's code."""
+    """Runs the command line and exits with its exit code."""
     try:
         _main()
-    except KeyboardInterrupt:  # between an error and its message
+    except KeyboardInterrupt:  # Ctrl-C between an error and its message
         os._exit(130)
 
 
 def _main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     occupy_closed_files()
-    if sys.stderr is None:  # closed by whoever started us; print() would turn to stdout
+    if sys.stderr is None:  # closed by the parent process; print() would fall back to stdout
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the program
     sys.stdout = open_stdout()
     _catch_signals(_stop)
-    if "OMP_WAIT_POLICY" not in os.environ:  # which it would overrule
+    if "OMP_WAIT_POLICY" not in os.environ:  # GOMP_SPINCOUNT would override it
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is loaded
-    # Imported only now, so that a signal finds its handler, and an error of starting up its message.
+    # Imported after the signal handlers are set, so that a signal or an error during imports is handled too.
     import typer
     from typer.exceptions import TyperException
 
@@ -58,7 +58,7 @@ def _main() -> None:
     except TyperException as error:
         _leave(f"acorn: {usage_error(error)}", 2)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("acorn: stopped.", 130)
+        _leave("acorn: Stopped.", 130)
     except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
@@ -69,24 +69,22 @@ def _main() -> None:
         where = f"\n  where: {error.filename}" if error.filename else ""
         _leave(
             f"acorn: Reading or writing failed: {error.strerror or error}.{where}\n  fix:   check the disk and the "
-            "rights of that place; a run goes on with --resume",
+            "permissions there; --resume continues a run",
             6,
         )
-    if code == 130:  # typer makes an exit code of Ctrl-C, and says nothing
-        print("acorn: stopped.", file=sys.stderr)
+    if code == 130:  # typer turns Ctrl-C into an exit code without a message
+        print("acorn: Stopped.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _leave(message: str, code: int) -> None:
-    """Ends the program. Called while an error is being handled; `--debug` shows that error whole."""
-    _catch_signals(signal.SIG_IGN)  # an impatient second Ctrl-C: the program is ending anyway
+    """Prints `message` and exits. Called while an error is being handled; `--debug` prints its traceback."""
+    _catch_signals(signal.SIG_IGN)  # ignore a second Ctrl-C: the program is ending anyway
     if "--debug" in sys.argv:
         import traceback
 
         traceback.print_exc()
-    with contextlib.suppress(
-        Exception
-    ):  # the error is told; that some output before it was lost as well is nothing new
+    with contextlib.suppress(Exception):  # the error that is printed matters more than lost output
         sys.stdout.flush()
     with contextlib.suppress(OSError):  # a full disk behind stderr
         print(message, file=sys.stderr, flush=True)
@@ -94,7 +92,7 @@ def _leave(message: str, code: int) -> None:
 
 
 def _catch_signals(answer: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """Sets how the program answers to being stopped; signals that are ignored already stay so."""
+    """Sets the handler of the stop signals; signals that are already ignored stay ignored."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -102,17 +100,17 @@ def _catch_signals(answer: Callable[[int, FrameType | None], None] | signal.Hand
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Outside training: unwinds where Python runs, so that temporary folders are removed.
+    """Stops the program outside training: raises, so that temporary folders are removed.
 
-    Where a module is being imported it ends the process at once. Nothing has begun then that would have to be cleaned
-    up, and libraries swallow an exception in the middle of their import, or break.
+    During an import it ends the process at once: nothing needs cleaning up yet, and libraries may swallow an exception
+    in the middle of their import, or break.
     """
     if _is_importing(frame):
-        os.write(2, b"acorn: stopped.\n")
+        os.write(2, b"acorn: Stopped.\n")
         os._exit(128 + number)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    os.write(2, b"acorn: stopped.\n")  # print() must not be entered again from within itself
+    os.write(2, b"acorn: Stopped.\n")  # print() is not reentrant
     sys.exit(128 + number)
 
 

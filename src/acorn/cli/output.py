@@ -1,4 +1,4 @@
-"""What all verbs print: one JSON object, or lines of names and figures."""
+"""What all commands print: one JSON object, or lines of names and values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """Exactly one JSON object on stdout; in JSON's own escapes where stdout's encoding does not have its characters."""
+    """Prints exactly one JSON object; characters that stdout's encoding lacks become JSON escapes."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -19,7 +19,7 @@ def print_json(value: Any) -> None:
 
 
 def check_stdout() -> None:
-    """Before long work whose result goes to stdout alone.
+    """Called before long work whose only result goes to stdout.
 
     Raises:
         ResourceError: stdout is closed.
@@ -28,7 +28,7 @@ def check_stdout() -> None:
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """One line a fact, values in a column; numbers as a person reads them, facts without a value left out."""
+    """One line per fact, values in a column; numbers as a person reads them. Facts without a value are left out."""
     known = {name.replace("_", " "): value for name, value in facts.items() if value is not None}
     width = max((len(name) for name in known), default=0)
     for name, value in known.items():

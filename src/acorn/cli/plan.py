@@ -1,4 +1,4 @@
-"""`acorn plan`: what a run will take, and what would keep it from starting, before anything runs."""
+"""`acorn plan`: what a run will need, and what would prevent it, before anything runs."""
 
 from __future__ import annotations
 
@@ -11,34 +11,32 @@ from acorn.cli.output import print_facts, print_json
 from acorn.counting import counted
 
 UNITS = (("year", 365 * 86_400), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
-FROM_TWO = 2.0  # of a unit on, it is used: 36 hours, 2 days
+SMALLEST_COUNT = 2.0  # a unit is used from two of it on: 36 hours, 2 days
 
 MOST_PASSES = 100
-MANY_PASSES = f"more than {MOST_PASSES} passes: expect overfitting; more text or fewer steps avoid it"
+MANY_PASSES = f"more than {MOST_PASSES} epochs: expect overfitting; use more text or fewer steps"
 
 NOT_KNOWN = {
-    "none": "none is named; acorn pretrain asks for data.source",
-    "hub": "on the Hub, and not fetched by acorn plan: its size is not known here",
-    "part": "read in part; its size is not known",
+    "none": "none given; acorn pretrain needs data.source",
+    "hub": "on the Hub; acorn plan does not download it, so its size is unknown",
+    "part": "only partly read; its size is unknown",
 }
 
 
 def plan(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset's name or a TOML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override it.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the config.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder that the run will have: its disk must hold the run.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; plan checks the free space on its disk.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: bytes, minutes, counts.")] = False,
 ) -> None:
     """Estimate size, memory and time of a run before it starts.
 
-    Parameters, memory, tokens, passes over the text and time on this machine. The first part of the text is read as
-    acorn pretrain reads it (all of it where it is small), and training steps are timed, which takes from a few seconds
-    to a minute and varies with the machine's load. What acorn pretrain would refuse is refused. Nothing is written,
-    and data sets on the Hub are not fetched.
+    Prints parameters, memory, tokens, epochs and time on this machine. It reads the first part of the text (all of a
+    small text) and times some training steps, which takes between a few seconds and a minute; the result varies with
+    the load of the machine. What acorn pretrain would refuse is refused here too. Nothing is written, and nothing is
+    downloaded from the Hub.
     """
     from acorn.config_files import load_config
     from acorn.report.terminal import TaskProgress
@@ -62,23 +60,23 @@ def readable(facts: dict[str, Any]) -> dict[str, str | None]:
         "name": facts["name"],
         "network": f"{facts['architecture']}, {facts['parameters']:,} parameters, {facts['vocab_size']:,} vocabulary "
         "entries",
-        "computes with": f"{facts['device']}, {facts['precision']}, compile {'on' if facts['compile'] else 'off'}, "
+        "runs on": f"{facts['device']}, {facts['precision']}, compile {'on' if facts['compile'] else 'off'}, "
         f"{facts['threads']} CPU threads",
         "memory": amount(facts["memory_bytes"], "bytes")
         + (f" of {amount(free, 'bytes')} available" if free is not None else ""),
         "training text": _text(facts),
-        "a step": f"{facts['tokens_per_step']:,} tokens, {facts['micro_batch_size']} sequences at a time",
+        "one step": f"{facts['tokens_per_step']:,} tokens, {facts['micro_batch_size']} sequences at a time",
         "the run": f"{facts['steps']:,} steps, {short(facts['tokens'])} tokens{_epochs(facts['epochs'])}",
-        "remark": MANY_PASSES if (facts["epochs"] or 0) > MOST_PASSES else None,
-        "speed": f"{rate(facts['tokens_per_second'], 'tokens')}, measured now; it varies with the machine's load",
+        "warning": MANY_PASSES if (facts["epochs"] or 0) > MOST_PASSES else None,
+        "speed": f"{rate(facts['tokens_per_second'], 'tokens')}, measured now; varies with the load of this machine",
         "time": f"{rough_duration(seconds)} of training steps",
-        "a checkpoint": amount(facts["checkpoint_bytes"], "bytes"),
+        "one checkpoint": amount(facts["checkpoint_bytes"], "bytes"),
     }
 
 
 def rough_duration(seconds: float) -> str:
-    """One unit and two or three digits, as an estimate deserves: `45 seconds`, `3.5 hours`, `106 days`."""
-    name, length = next((unit for unit in UNITS if seconds >= FROM_TWO * unit[1]), UNITS[-1])
+    """An estimate with one unit and two or three digits: `45 seconds`, `3.5 hours`, `106 days`."""
+    name, length = next((unit for unit in UNITS if seconds >= SMALLEST_COUNT * unit[1]), UNITS[-1])
     value = seconds / length
     return counted(round(value, 1) if value < 10 else round(value), name)
 
@@ -91,10 +89,10 @@ def _text(facts: dict[str, Any]) -> str:
         return NOT_KNOWN[facts["text"]]
     if facts["text"] == "whole":
         return f"{tokens:,} tokens from {amount(n_bytes, 'bytes')}"
-    return f"about {short(tokens)} tokens from {amount(n_bytes, 'bytes')} (its first part was read)"
+    return f"about {short(tokens)} tokens from {amount(n_bytes, 'bytes')} (estimated from its first part)"
 
 
 def _epochs(epochs: float | None) -> str:
     if epochs is None:
         return ""
-    return f", {counted(float(f'{epochs:.3g}') if epochs < 1000 else round(epochs), 'pass', 'passes')} over the text"
+    return f", {counted(float(f'{epochs:.3g}') if epochs < 1000 else round(epochs), 'epoch')}"

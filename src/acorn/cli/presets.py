@@ -1,4 +1,4 @@
-"""`acorn presets`, and the presets in other commands' help: the configs that come with acorn."""
+"""`acorn presets`, and the list of presets in the help of other commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from acorn.counting import counted
 
 
 class WithPresets(TyperCommand):
-    """A command whose help ends with the presets. They are read only where the help is asked for."""
+    """A command whose help ends with the list of presets, which is read only when the help is shown."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         from acorn.config_files import preset_names, preset_purpose
@@ -20,16 +20,19 @@ class WithPresets(TyperCommand):
         with formatter.section("Presets"):
             formatter.write_dl([(name, preset_purpose(name)) for name in preset_names()])
         formatter.write_paragraph()
-        formatter.write_text("`acorn presets NAME` shows all that one sets, `acorn config` every setting.")
+        formatter.write_text(
+            "`acorn presets NAME` shows the settings of a preset; `acorn config` explains all settings."
+        )
 
 
 def presets(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A preset: everything that it sets; else all, in brief.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Show all settings of this preset; default: list the presets."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the presets with size and length, or all that one sets."""
+    """List the presets, or show every setting of one."""
     from acorn.config_files import find_preset, preset_names
 
     if name is not None:
@@ -45,7 +48,7 @@ def presets(
 
 
 def _show_one(name: str, as_json: bool) -> None:
-    """A preset in brief, then each setting of its file with its meaning."""
+    """A preset's summary, then each setting of its file with its meaning."""
     from acorn.config_files import preset_values
     from acorn.config_reference import find_settings, shown
 
@@ -62,7 +65,8 @@ def _show_one(name: str, as_json: bool) -> None:
         own = key.partition(".")[0]
         print(("\n" if own != section else "") + f"{key:<{keys}}  {shown(value):<{width}}  {meanings[key]}")
         section = own
-    print(f"\nAll other settings have their defaults (acorn config). To change one: acorn pretrain {name} KEY=VALUE")
+    print("\nAll other settings have their default values (acorn config).")
+    print(f"To change a setting: acorn pretrain {name} KEY=VALUE")
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

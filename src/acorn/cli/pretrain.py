@@ -1,4 +1,4 @@
-"""`acorn pretrain`: train a model from text, or go on with a run."""
+"""`acorn pretrain`: train a model on text, or resume a run."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def pretrain(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/<config name>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Start the run, or go on where it stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Start the run, or resume it where it stopped.")] = False,
     allow_change: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", help="Let this setting differ from the run's own when it goes on."),
+        typer.Option(metavar="KEY", help="Allow this setting to differ from the run's own on resume."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Train a model from text, or go on with a run.
+    """Train a model on text, or resume a run.
 
-    The steps: text, tokenizer, token shards, training, evaluation, report.
+    Prepares the text, trains a tokenizer and the model, evaluates the model and writes a report.
     """
     from acorn.config_files import load_config
 
     source, overrides = _split(arguments or [])
     if source is None and not (resume and out):
         raise UsageError(
-            "No config is named.",
+            "No config is given.",
             where="acorn pretrain",
-            fix="name a preset or a TOML file (acorn pretrain small ...), or a run to go on with: --resume --out RUN",
+            fix="name a preset or a TOML file (acorn pretrain small ...), or a run to resume: --resume --out RUN",
         )
     config = load_config(source, overrides) if source else None
     folder = out or Path("runs") / (config.name if config else "")
@@ -82,7 +82,7 @@ def run_pretrain(
 
 
 def show_result(result: PretrainResult, as_json: bool) -> None:
-    """Where the run ended and how good it is."""
+    """Prints the figures of the finished run, and its files."""
     if as_json:
         print_json(
             {
@@ -94,7 +94,7 @@ def show_result(result: PretrainResult, as_json: bool) -> None:
         )
         return
     if result.was_complete:
-        print("The run was complete already; nothing was changed.", file=sys.stderr)
+        print("The run was already complete; nothing was changed.", file=sys.stderr)
     for split, figures in result.evaluation.items():
         print(f"\n{split}")
         wanted = ("loss_per_token", "bits_per_byte", "word_perplexity", "tokens", "context", "stride")

@@ -1,4 +1,4 @@
-"""Standard output that shows every character it is given, and says clearly where it can take nothing."""
+"""A standard output that can show every character, and that reports clearly when it cannot be written."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from acorn.errors import ResourceError
 
 
 class ReaderGoneError(Exception):
-    """Whoever read our output has closed the pipe, as `head` does when it has enough."""
+    """The program that reads the output closed the pipe, as `head` does when it has enough."""
 
 
 class Stdout:
     """The part of a text stream that print() and typer need, around the process's own.
 
-    Characters that the stream's encoding does not have are written as backslash escapes, which is told once on stderr.
+    Characters that the stream's encoding lacks are written as backslash escapes; a note on stderr says so once.
 
     Args:
         stream: None where stdout is closed.
 
     Raises:
-        ResourceError: by `write` and `flush`, where stdout is closed or cannot be written.
-        ReaderGoneError: by `write` and `flush`, where the reader of a pipe has gone.
+        ResourceError: by `write` and `flush`, if stdout is closed or cannot be written.
+        ReaderGoneError: by `write` and `flush`, if the reader of a pipe closed it.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._failure: Exception | None = None  # what every later write raises again
+        self._failure: Exception | None = None  # raised again by every later write
         self._has_told = False
 
     @property
@@ -51,7 +51,7 @@ class Stdout:
     def write(self, text: str) -> int:
         if self._failure or self._stream is None:
             raise self._failure or _lost("it is closed")
-        if text == "":  # what typer tries a stream with; it would swallow the error
+        if text == "":  # typer probes a stream with it, and would swallow the error
             return 0
         try:
             return self._stream.write(text)
@@ -62,7 +62,7 @@ class Stdout:
             raise self._failed(error) from error
 
     def flush(self) -> None:
-        """Nothing is left to be flushed after a failure: Python, which flushes as it ends, would fail over it again."""
+        """Flushes, unless a write failed before: Python flushes once more as it exits, and would fail again."""
         if self._stream is None or self._failure:
             return
         try:
@@ -71,10 +71,10 @@ class Stdout:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> Exception:
-        """What to raise; what is still in the stream's buffer goes to nowhere."""
+        """The exception to raise; what is still in the stream's buffer is discarded."""
         gone = isinstance(error, BrokenPipeError)
         self._failure = ReaderGoneError() if gone else _lost(error.strerror or str(error))
-        with contextlib.suppress(OSError):  # no file of the system
+        with contextlib.suppress(OSError):  # not a file of the operating system
             number = self.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, number)
@@ -84,8 +84,8 @@ class Stdout:
     def _tell(self) -> None:
         if not self._has_told:
             print(
-                f"acorn: stdout is {self.encoding}, which does not have every character of the text: the others are "
-                "written as escapes such as \\u0e20. PYTHONIOENCODING=utf-8 writes them as they are.",
+                f"acorn: The encoding of stdout, {self.encoding}, lacks some characters of the text. They are written "
+                "as escapes such as \\u0e20. Set PYTHONIOENCODING=utf-8 to print them unchanged.",
                 file=sys.stderr,
             )
         self._has_told = True
@@ -95,8 +95,8 @@ def _lost(why: str) -> ResourceError:
     return ResourceError(
         f"The output could not be written to stdout: {why}.",
         where="stdout",
-        fix="redirect it to a file on a disk with free space (> FILE), or to /dev/null; files that the command had "
-        "written before are whole",
+        fix="redirect it to a file on a disk with free space (> FILE), or to /dev/null; files that the command has "
+        "already written are complete",
     )
 
 
@@ -108,7 +108,7 @@ def open_stdout() -> TextIO:
 def occupy_closed_files() -> None:
     """Puts /dev/null where stdin, stdout or stderr is closed.
 
-    The next file that is opened would get the number of a closed one, and a library that prints would write into it.
+    Otherwise the next opened file would get the descriptor of the closed stream, and anything printed would go into it.
     """
     for number in (0, 1, 2):
         try:

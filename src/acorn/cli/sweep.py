@@ -21,26 +21,26 @@ def sweep(
         list[str],
         typer.Argument(
             metavar="'KEY=[...]'... [KEY=VALUE]...",
-            help="Settings: those with several values in brackets are varied, all others hold for every run.",
+            help="Settings: those with a list of values in brackets are varied, all others are the same for every run.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder of the sweep; each run has a folder in it.")],
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Start or resume: what is done is not done again.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder of the sweep; it will hold one folder per run.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Start or resume; finished runs are not repeated.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Train every combination of the values named, and compare them.
+    """Train every combination of the given values and compare them.
 
     Example: acorn sweep small data.source=my.txt train.steps=500 'optimizer.lr=[0.005,0.01]' 'train.seed=[0,1,2]'
     --out runs/lr
 
-    A list is several values to try. For a setting that is a list itself (data.source, data.valid_source,
+    A list gives several values to try. For a setting that is itself a list (data.source, data.valid_source,
     data.test_source, train.sample_prompts, report.trackers) a list is one value, and a list of lists is several:
     'data.source=[["a.txt"],["a.txt","b.txt"]]'.
 
-    Runs that differ in neither data.*, tokenizer.* nor train.init_from share one text, which is prepared once. A run
-    that fails is told and the others go on; the exit code is then the largest of theirs. Ctrl-C saves the runs under
-    way, and the same command with --resume goes on.
+    Runs with the same data.*, tokenizer.* and train.init_from share one prepared text. If a run fails, that is reported
+    and the others continue; the exit code is then the largest of all runs. Ctrl-C saves the runs in progress, and the
+    same command with --resume continues them.
     """
     from acorn.report.sweep_figures import caveats, setting_groups, verdict_of
     from acorn.report.sweep_page import write_sweep_report

@@ -1,4 +1,4 @@
-"""Text on the command line: sources, and settings that say how it is read, spelled as for `acorn pretrain`."""
+"""Sources of text on the command line, and settings that say how to read them, as for `acorn pretrain`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tokenizer_file(path: Path) -> Path:
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Sources and `key=value` overrides. What has an `=` is an override, unless a file of that name is there."""
+    """Sources and `key=value` overrides. An argument with `=` is an override, unless a file has that name."""
     overrides = [argument for argument in arguments if "=" in argument and not os.path.lexists(argument)]
     return [argument for argument in arguments if argument not in overrides], overrides
 
@@ -32,12 +32,12 @@ def text_config(command: str, input: Sequence[str], more: Sequence[str], options
 
     Args:
         command: one of `config_files.IDLE_KEYS`.
-        input: sources, whatever is in their names.
+        input: sources, even if their names contain `=`.
         more: sources and overrides.
-        options: settings that have an option of their own; None: not given.
+        options: settings given as command-line options; None: not given.
 
     Raises:
-        UsageError: no text is named, a setting is given twice, does nothing in this command, or has a wrong value.
+        UsageError: no text is named, or a setting is given twice, has no effect in this command, or has a wrong value.
     """
     from acorn.config_files import build_config, with_overrides
 
@@ -50,7 +50,7 @@ def text_config(command: str, input: Sequence[str], more: Sequence[str], options
         raise UsageError(
             f"{', '.join(twice)} is given twice, as an option or source and as a setting.",
             where=command,
-            fix="leave one of them out",
+            fix="give it once",
         )
     values: dict[str, dict[str, Any]] = {}
     for key, value in given.items():

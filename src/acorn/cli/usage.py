@@ -1,4 +1,4 @@
-"""Wrong commands and options: what was meant, and where to look."""
+"""Unknown commands and options: suggestions, and where to find help."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "validate": ("evaluate", "verify"),
     "version": ("--version",),
 }
-"""What other programs call it -> what it is here."""
+"""Name that other programs use -> command of acorn."""
 
-MOST_NAMED = 3
-"""Commands or options that an answer names as what may have been meant."""
+MOST_SUGGESTIONS = 3
+"""Largest number of suggestions in one message."""
 
 
 class Verbs(TyperGroup):
-    """A group of commands that answers to a wrong one with the nearest, and to none with its help."""
+    """A group of commands that suggests the nearest command for an unknown one, and shows its help without any."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and self.no_args_is_help and not ctx.resilient_parsing:
-            print(ctx.get_help(), file=sys.stderr)  # and the exit code that typer has for it
+            print(ctx.get_help(), file=sys.stderr)  # with the exit code that typer uses
             ctx.exit(2)
         return super().parse_args(ctx, args)
 
@@ -66,13 +66,13 @@ class Verbs(TyperGroup):
             raise UsageError(
                 f"No such command {name!r}" + (f"; did you mean {_or(near)}?" if near else "."),
                 where=f"{ctx.command_path} {name}",
-                fix=f"choose one of {every}; {ctx.command_path} --help says what each does",
+                fix=f"choose one of {every}; {ctx.command_path} --help explains them",
             )
         return super().resolve_command(ctx, args)
 
 
 def nearest_commands(name: str, group: TyperGroup, path: str = "") -> list[str]:
-    """The commands that `name` may stand for, the most likely first; those of inner groups as `data verify`.
+    """Commands that `name` may mean, the most likely first; those of subgroups as `data verify`.
 
     Args:
         path: of the group, below `acorn`.
@@ -81,17 +81,17 @@ def nearest_commands(name: str, group: TyperGroup, path: str = "") -> list[str]:
     prefix = f"{path} " if path else ""
     known = [command.removeprefix(prefix) for command in OTHER_NAMES.get(name.lower(), ()) if prefix in f"{command} "]
     found = [command for command in known if command in commands or command.startswith("--")]
-    words: dict[str, str] = {}  # a command is known by its name and, below a group, by its last word
+    words: dict[str, str] = {}  # a command can be found by its full name and by its last word
     for command in commands:
         for word in (command, command.split()[-1]):
             words.setdefault(word, command)
-    near = difflib.get_close_matches(name.lower(), list(words), n=MOST_NAMED)
+    near = difflib.get_close_matches(name.lower(), list(words), n=MOST_SUGGESTIONS)
     begun = [command for word, command in words.items() if len(name) > 1 and word.startswith(name.lower())]
-    return found or list(dict.fromkeys([*begun, *(words[word] for word in near)]))[:MOST_NAMED]
+    return found or list(dict.fromkeys([*begun, *(words[word] for word in near)]))[:MOST_SUGGESTIONS]
 
 
 def _commands(group: TyperGroup) -> list[str]:
-    """Every command of a group, those of inner groups with their path."""
+    """Every command of a group, those of subgroups with their path."""
     names: list[str] = []
     for name, command in group.commands.items():
         names.append(name)
@@ -106,15 +106,15 @@ def _or(names: list[str]) -> str:
 
 
 def usage_error(error: TyperException) -> UsageError:
-    """What typer says about arguments, with the command, and the option that was meant."""
+    """typer's message about wrong arguments, with the command and a suggestion."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "acorn"
     option = getattr(error, "option_name", None)
-    fix = f"{command} --help shows what it takes"
+    fix = f"see {command} --help"
     if option is None or not hasattr(error, "possibilities"):
         return UsageError(error.format_message(), where=command, fix=fix)
     options = [name for parameter in context.command.params for name in parameter.opts] if context else []
-    near = difflib.get_close_matches(option, [name for name in options if name.startswith("--")], n=MOST_NAMED)
+    near = difflib.get_close_matches(option, [name for name in options if name.startswith("--")], n=MOST_SUGGESTIONS)
     if "." in option:
         fix = f"settings are written without dashes: {option.lstrip('-')}=VALUE; {fix}"
     what = f"No such option: {option}" + (f"; did you mean {_or(near)}?" if near else "")
