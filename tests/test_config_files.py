@@ -201,7 +201,7 @@ def test_a_model_to_start_from_replaces_the_presets_network_and_tokenizer() -> N
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["model.tied=true"], "head is its own (model.tied=false)"),
+        (["model.tied=true"], "an untied head (model.tied=false)"),
         (["model.architecture=original"], "a modern or gpt2 network"),
         (["train.init_from=runs/mine"], "no train.init_from"),
     ],

@@ -1,8 +1,7 @@
-"""Everything that can be set, as frozen values that check themselves.
+"""All settings, as frozen values that check themselves.
 
-One section a class, one field a setting, one line of description (with its unit) a field. The
-descriptions are the config reference: `docs/config.md` is generated from them. Reading and writing
-files, and overrides, are in `config_files.py`.
+Each section is a class, each setting a field with one line of description (and its unit). `docs/config.md` is generated
+from the descriptions. Reading and writing files, and overrides, are in `config_files.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def _as_tuple(value: object) -> object:
 
 
 def _as_sources(value: object) -> object:
-    """As `_as_tuple`, and a lone empty string names nothing; among others it would be the current folder."""
+    """A list of sources. A lone empty string means none; in a longer list it is refused, as it could mean a folder."""
     if value == "":
         return ()
     sources = _as_tuple(value)
@@ -32,21 +31,21 @@ def _as_sources(value: object) -> object:
 
 
 MOST_LAYERS, WIDEST, LONGEST, MOST_ENTRIES, LARGEST_BATCH = 2**11, 2**17, 2**24, 2**24, 2**24
-"""Far beyond any network there is: configs come from foreign files too, and what they claim is built and gone over."""
+"""Limits far beyond any real network. Configs also come from downloaded files, which may state any size."""
 
 MOST_THREADS = 2**12
-"""More than any machine has cores. OpenMP keeps something on the stack for each, and 2**20 of them overflow it."""
+"""More threads than any machine has cores. OpenMP needs stack space for each, and 2**20 threads overflow the stack."""
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_sources)]
 
 
 def _current_architecture(name: object) -> object:
-    """`original` was called `seed` at first; configs and runs of that time are still read."""
+    """`original` was once called `seed`; configs and runs from that time can still be read."""
     return "original" if name == "seed" else name
 
 
 SMALLEST_SINGLE, LARGEST_SINGLE = 2.0**-126, (2 - 2.0**-23) * 2.0**127
-"""Of numbers in single precision (fp32) with all their digits. Smaller ones may count as 0, and are divided by."""
+"""Range of normal numbers in single precision (fp32). Smaller numbers may become 0, and some settings are divisors."""
 
 
 def _in_single_precision(value: float) -> float:
@@ -54,7 +53,7 @@ def _in_single_precision(value: float) -> float:
 
 
 def _is_unicode(text: str) -> bool:
-    """No lone surrogates, which have no UTF-8 and stand for the bytes of a file name in another encoding."""
+    """Whether `text` has no lone surrogates. Those stand for bytes of a file name that is not UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -66,17 +65,17 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _can_be_written(cls, value: object) -> object:
-        """Hexadecimal TOML has integers without end, and a file name bytes that are no UTF-8: neither can be kept."""
+        """Refuses values that TOML or JSON cannot hold: integers beyond 64 bits, and text that is not Unicode."""
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, int) and part >= 2**63:
-                raise ValueError("whole numbers are below 2^63")
+                raise ValueError("integers must be below 2^63")
             if isinstance(part, str) and not _is_unicode(part):
                 raise ValueError(f"{part!r} is not Unicode text; rename the file, or name it by a glob")
         return value
 
 
 class SinglePrecisionSection(Section):
-    """A section whose fractions are used in single precision, and so are checked in it."""
+    """A section whose floats are used in single precision, and are therefore checked in it."""
 
     @field_validator("*")
     @classmethod
@@ -84,7 +83,9 @@ class SinglePrecisionSection(Section):
         if not isinstance(value, float) or not value:
             return value
         if not SMALLEST_SINGLE <= abs(value) <= LARGEST_SINGLE:
-            raise ValueError(f"{value} is beyond single precision, which has 0 and {SMALLEST_SINGLE:.4g} to 3.4e+38")
+            raise ValueError(
+                f"{value} is outside the range of single precision: 0, or {SMALLEST_SINGLE:.4g} to 3.4e+38"
+            )
         bounds = cls.model_fields[info.field_name or ""].metadata
         if any(getattr(bound, "lt", None) == 1 for bound in bounds) and _in_single_precision(value) == 1:
             raise ValueError(f"{value} is 1 in single precision, but must be below 1")
@@ -98,49 +99,51 @@ class DataConfig(Section):
         (), description="Training text: files, globs, folders, `hf:OWNER/NAME[:CONFIG]` or `bundled:wikitext-2`."
     )
     valid_source: Strings = Field(
-        (), description="Validation text; empty: the source's own validation split, else a share of the training text."
+        (),
+        description="Validation text; empty: the source's own validation split, or else a share of the training text.",
     )
-    test_source: Strings = Field((), description="Test text; empty: the source's own test split, else none.")
+    test_source: Strings = Field((), description="Test text; empty: the source's own test split, or else none.")
     shards: str = Field("", description="A folder made by `acorn data prepare`, used instead of source and tokenizer.")
     clean: Literal["none", "wikitext"] = Field(
         "none",
-        description="`wikitext` undoes WikiText's artefacts (`@-@`, line ends, apostrophes) as `original` does.",
+        description="`wikitext` removes WikiText's markup (`@-@`, line ends, apostrophes) as in preset `original`.",
     )
     document: Literal["auto", "row", "line", "block", "file"] = Field(
         "auto",
-        description="What one document is. `row`: of a table. `line`, `file`: of text. `block`: a piece of a text "
-        "file, 1/64 of it or 16 KiB, ended at a blank line if possible. `auto`: a row, a line of WikiText, else a "
-        "file; but blocks of a lone file and of files above 1 MiB.",
+        description="What counts as one document: `row` of a table, `line`, whole `file`, or `block`: a part of a text "
+        "file (1/64 of it or 16 KiB) that ends at a blank line if possible. `auto`: rows of tables, lines of "
+        "WikiText, otherwise files; blocks if there is one file only, and for files above 1 MiB.",
     )
     valid_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of documents held out for validation when no validation text is given."
     )
     text_field: str = Field(
-        "text", min_length=1, description="Name of the column that holds the text in .jsonl, .parquet and Hub data."
+        "text", min_length=1, description="Name of the text column in .jsonl, .parquet and Hub data."
     )
     dedup: bool = Field(
         True,
-        description="Drop exact duplicates of earlier documents: from training, and from validation that is a share "
+        description="Drop exact duplicates of earlier documents: from training, and from validation if that is a share "
         "of the training text.",
     )
     encoding: str = Field(
         "utf-8",
-        description="Encoding of text files, by Python's name for it (`latin-1`, `cp1252`, `utf-16`); none is guessed.",
+        description="Encoding of text files, by its Python name (`latin-1`, `cp1252`, `utf-16`); it is never guessed.",
     )
     errors: Literal["strict", "replace", "skip"] = Field(
-        "strict", description="Bad bytes and rows: `strict` refuses, `replace` puts U+FFFD, `skip` drops the document."
+        "strict",
+        description="On invalid bytes and rows: `strict` stops, `replace` inserts U+FFFD, `skip` drops the document.",
     )
     overlap: Literal["warn", "drop", "fail"] = Field(
         "warn",
-        description="Held-out documents that are also in training: say so, drop them from training, or refuse.",
+        description="Held-out documents that are also in training: `warn`, `drop` them from training, or `fail`.",
     )
     shard_tokens: int = Field(2**26, ge=1024, description="Tokens per shard file.")
-    shuffle_group: int = Field(0, ge=0, description="Shards that are shuffled together; 0: all of them.")
+    shuffle_group: int = Field(0, ge=0, description="Number of shards that are shuffled together; 0: all.")
 
     @field_validator("encoding")
     @classmethod
     def _is_an_encoding(cls, name: str) -> str:
-        """The one spelling of its name, so that `latin1` and `ISO-8859-1` are no change on resume."""
+        """One spelling of each name, so that `latin1` and `ISO-8859-1` count as equal on resume."""
         try:
             b"ab".decode(name, "replace")  # refuses what is no encoding of text, such as base64
             codecs.getincrementaldecoder(name)
@@ -155,13 +158,14 @@ class TokenizerConfig(Section):
     """How text becomes token ids."""
 
     kind: Literal["wordpiece", "bpe"] = Field(
-        "bpe", description="`bpe`: byte-level, lossless, any language. `wordpiece`: the original's, for plain English."
+        "bpe",
+        description="`bpe`: byte-level, lossless, for any language. `wordpiece`: as in preset `original`, for English.",
     )
     vocab_size: int = Field(
         8192,
         ge=1,
         le=MOST_ENTRIES,
-        description="Vocabulary entries wanted, special tokens included; a small text may reach fewer.",
+        description="Vocabulary entries, special tokens included; a small text may give fewer.",
     )
     path: str = Field("", description="A `tokenizer.json` to use instead of training one.")
 
@@ -171,33 +175,37 @@ class ModelConfig(SinglePrecisionSection):
 
     architecture: Annotated[Literal["original", "gpt2", "modern"], BeforeValidator(_current_architecture)] = Field(
         "modern",
-        description="`modern`: rotary, RMSNorm, SwiGLU. `gpt2`: GPT-2. `original`: GPT-2 with ReLU, fewer biases.",
+        description="`modern`: rotary positions, RMSNorm, SwiGLU. `gpt2`: GPT-2. `original`: GPT-2 with ReLU and fewer "
+        "biases.",
     )
     n_layer: int = Field(4, ge=1, le=MOST_LAYERS, description="Transformer blocks.")
-    n_head: int = Field(0, ge=0, description="Query heads of each block; 0: as many as make a head about 64 wide.")
+    n_head: int = Field(0, ge=0, description="Query heads of each block; 0: chosen so that a head is about 64 wide.")
     n_kv_head: int = Field(0, ge=0, description="Key and value heads (modern only); 0: as many as query heads.")
     n_embd: int = Field(256, ge=1, le=WIDEST, description="Width of the residual stream.")
     n_inner: int = Field(
-        0, ge=0, le=WIDEST, description="Hidden width of the MLP; 0: 4 x n_embd (modern: 8/3 x, to a multiple of 64)."
+        0,
+        ge=0,
+        le=WIDEST,
+        description="Hidden width of the MLP; 0: 4 x n_embd (modern: 8/3 x n_embd, rounded up to a multiple of 64).",
     )
     head_width: int = Field(0, ge=0, le=WIDEST, description="Width of a head (modern only); 0: n_embd / n_head.")
     block_size: int = Field(256, ge=1, le=LONGEST, description="Context length, in tokens.")
     vocab_size: int = Field(0, ge=0, le=MOST_ENTRIES, description="Vocabulary entries; 0: the tokenizer's.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an activation while training.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability while training.")
     tied: Literal["auto"] | bool = Field(
-        "auto", description="One matrix serves as token embedding and as head; `auto`: yes, but for the original."
+        "auto", description="Whether token embedding and head share one matrix; `auto`: yes, except for `original`."
     )
     qk_norm: bool = Field(
-        True, description="Norm queries and keys in each head (modern only); `false` gives the Llama layout."
+        True, description="Normalize queries and keys in each head (modern only); `false` gives the Llama layout."
     )
-    norm_eps: float = Field(0.0, ge=0, le=1, description="Added to the variance in norms; 0: 1e-5 (modern: 1e-6).")
-    rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary positions (modern only).")
+    norm_eps: float = Field(0.0, ge=0, le=1, description="Epsilon of the norms; 0: 1e-5 (modern: 1e-6).")
+    rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary position angles (modern only).")
 
     @property
     def heads(self) -> int:
-        """Query heads: as set, or the divisor of n_embd whose heads are nearest to 64 wide (an even width).
+        """Query heads: as set, or the divisor of n_embd that gives heads of an even width nearest to 64.
 
-        Every even n_embd can have heads 2 wide, so none that is further from 64 than 2 is comes into question.
+        Every even n_embd allows heads 2 wide, so widths further from 64 than that need not be tried.
         """
         if self.n_head:
             return self.n_head
@@ -253,31 +261,33 @@ class ModelConfig(SinglePrecisionSection):
         if self.architecture == "modern" and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head width, not {self.head_dim}")
         if self.architecture != "modern" and self.head_width:
-            raise ValueError(f"head_width belongs to the modern architecture; {self.architecture} needs 0")
+            raise ValueError(f"head_width is for the modern architecture; {self.architecture} needs 0")
         if self.architecture != "modern" and self.kv_heads != self.heads:
-            raise ValueError(f"n_kv_head belongs to the modern architecture; {self.architecture} needs 0")
+            raise ValueError(f"n_kv_head is for the modern architecture; {self.architecture} needs 0")
         return self
 
 
 class OptimizerConfig(SinglePrecisionSection):
-    """How gradients move parameters."""
+    """How gradients update the parameters."""
 
     name: Literal["adamw", "muon"] = Field(
         "adamw",
-        description="`muon`: Muon for the blocks' matrices, AdamW for the rest. `adamw`: AdamW for all.",
+        description="`muon`: Muon for the matrices of the blocks, AdamW for the rest. `adamw`: AdamW for everything.",
     )
-    lr: float = Field(0.0, ge=0, description="Peak learning rate of AdamW, or of Muon's matrices; 0: 0.001 and 0.02.")
+    lr: float = Field(
+        0.0, ge=0, description="Peak learning rate of AdamW, or of Muon; 0: 0.001 for AdamW, 0.02 for Muon."
+    )
     embedding_lr: float = Field(
-        0.004, gt=0, description="Peak AdamW rate of the embeddings (and tied head) beside Muon."
+        0.004, gt=0, description="With Muon: peak AdamW learning rate of the embeddings (and of a tied head)."
     )
-    head_lr: float = Field(0.004, gt=0, description="Peak AdamW rate of an untied head beside Muon.")
-    vector_lr: float = Field(0.004, gt=0, description="Peak AdamW rate of norms and biases beside Muon.")
+    head_lr: float = Field(0.004, gt=0, description="With Muon: peak AdamW learning rate of an untied head.")
+    vector_lr: float = Field(0.004, gt=0, description="With Muon: peak AdamW learning rate of norms and biases.")
     weight_decay: float = Field(
         0.0, ge=0, description="Decoupled weight decay of the matrices, per unit of learning rate."
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
-    eps: float = Field(1e-8, gt=0, description="AdamW's guard against division by zero.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay rate of the mean gradient.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay rate of the mean squared gradient.")
+    eps: float = Field(1e-8, gt=0, description="Epsilon of AdamW.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
     clip: float = Field(1.0, ge=0, description="Largest global gradient norm; 0: no clipping.")
 
@@ -287,82 +297,86 @@ class OptimizerConfig(SinglePrecisionSection):
 
 
 class ScheduleConfig(Section):
-    """How learning rate and context move over the run. Shares are of the whole run, so they fit any length."""
+    """Learning rate and context over the run. Shares are of the whole run, so they fit any length."""
 
     name: Literal["constant", "linear", "cosine", "wsd"] = Field(
         "linear",
-        description="After warm-up: `constant`, `linear` or `cosine` decay, or `wsd` (constant, then linear decay).",
+        description="After the warm-up: `constant`, `linear` or `cosine` decay, or `wsd` (constant, then linear).",
     )
-    warmup: float = Field(0.02, ge=0, le=1, description="Share of the run in which the rate rises from zero.")
+    warmup: float = Field(0.02, ge=0, le=1, description="Share of the run in which the learning rate rises from zero.")
     decay: float = Field(
-        0.4, ge=0, le=1, description="Share of the run in which `wsd` decays (less where warm-up needs the room)."
+        0.4, ge=0, le=1, description="Share of the run in which `wsd` decays (less if the warm-up overlaps)."
     )
-    floor: float = Field(0.0, ge=0, le=1, description="Rate at the end of a decay, as a share of the peak.")
+    floor: float = Field(0.0, ge=0, le=1, description="Learning rate at the end of a decay, as a share of the peak.")
     short_context: int = Field(
         0,
         ge=0,
-        description="Tokens of context in the first part of the run, a divisor of block_size or more; 0: block_size.",
+        description="Context in tokens in the first part of the run, a divisor of block_size; 0: block_size.",
     )
-    short_share: float = Field(0.5, ge=0, le=1, description="Share of the run that `short_context` is for.")
+    short_share: float = Field(0.5, ge=0, le=1, description="Share of the run that uses `short_context`.")
 
 
 class TrainConfig(Section):
-    """How long, how large and on what."""
+    """Length, batch, precision, intervals and device."""
 
     init_from: str = Field(
         "",
-        description="Run, model folder or `hf:OWNER/NAME` whose network, weights and tokenizer the run starts from.",
+        description="Run, model folder or `hf:OWNER/NAME` to start from: its network, weights and tokenizer are used.",
     )
     init: Literal["random", "auto", "bigrams"] = Field(
         "random",
-        description="New weights. `bigrams`: embedding and untied head begin with which token follows which in the "
-        "text, which a short run gains much by (not for the original). `auto`: that, where the network can have it.",
+        description="Initial weights. `bigrams`: embedding and untied head are initialized from bigram counts of the "
+        "text, which helps short runs (not for `original`). `auto`: bigrams if the network allows it.",
     )
-    steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` decides.")
+    steps: int = Field(0, ge=0, description="Optimizer steps of the run; 0: `minutes` sets the length.")
     minutes: float = Field(
         0.0,
         ge=0,
-        description="Wall minutes of the run from its first batch on, time stopped or asleep excepted; 0: `steps` "
-        "decides.",
+        description="Minutes of wall time from the first batch on, without time stopped or asleep; 0: `steps` sets the "
+        "length.",
     )
     batch_size: int = Field(16, ge=1, le=LARGEST_BATCH, description="Sequences per optimizer step, over all processes.")
     micro_batch_size: int = Field(
-        0, ge=0, le=LARGEST_BATCH, description="Sequences per forward pass; 0: chosen to fit memory."
+        0, ge=0, le=LARGEST_BATCH, description="Sequences per forward pass; 0: chosen to fit in memory."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights, the data order and dropout.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="`auto`: cuda, else mps, else cpu.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="`auto`: cuda if available, else mps, else cpu."
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="`auto`: bf16 where the hardware multiplies it faster, else fp16 where it does (older GPUs, "
-        "some CPUs), else fp32.",
+        description="`auto`: bf16 if it is faster on this hardware, else fp16 if that is (older GPUs, some CPUs), else "
+        "fp32.",
     )
     compile: Literal["auto"] | bool = Field(
         "auto",
-        description="torch.compile; `auto`: on a GPU, where the run is long enough to earn it back.",
+        description="Use torch.compile; `auto`: on a GPU, if the run is long enough to amortize the compilation.",
     )
-    deterministic: bool = Field(True, description="Only operations that repeat bit for bit on the same machine.")
+    deterministic: bool = Field(
+        True, description="Use only operations whose results repeat bit for bit on the same machine."
+    )
     threads: int = Field(
-        0, ge=0, le=MOST_THREADS, description="CPU threads of PyTorch; 0: one a core that this process may use."
+        0, ge=0, le=MOST_THREADS, description="CPU threads of PyTorch; 0: one per core that this process may use."
     )
-    eval_every: int = Field(200, ge=0, description="Steps between validations; 0: never before the end.")
+    eval_every: int = Field(200, ge=0, description="Steps between validations; 0: only at the end.")
     eval_tokens: int = Field(
         0,
         ge=0,
-        description="Validation tokens scored at `eval_every` (always the same first ones); 0: the whole split.",
+        description="Validation tokens scored while training (always the first ones); 0: the whole split.",
     )
     save_every: int = Field(500, ge=0, description="Steps between checkpoints; 0: only at the end.")
-    sample_every: int = Field(
-        0, ge=0, description="Steps between samples drawn from the model; 0: never before the end."
-    )
+    sample_every: int = Field(0, ge=0, description="Steps between generated samples; 0: only at the end.")
     sample_prompts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
-        ("",), description="Prompts of those samples; an empty one starts a new document."
+        ("",), description="Prompts of the samples; an empty prompt starts a new document."
     )
     sample_tokens: int = Field(64, ge=1, description="Tokens of each sample.")
     log_every: int = Field(1, ge=0, description="Steps between training lines in metrics.jsonl; 0: never.")
     max_skips: int = Field(
-        5, ge=0, description="Steps in a row that may be skipped for a non-finite loss or gradient before rolling back."
+        5,
+        ge=0,
+        description="Consecutive steps that may be skipped for a non-finite loss or gradient before a rollback.",
     )
-    max_rollbacks: int = Field(3, ge=0, description="Rollbacks before the run gives up.")
+    max_rollbacks: int = Field(3, ge=0, description="Rollbacks before the run stops with an error.")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -374,9 +388,9 @@ class TrainConfig(Section):
 class CheckpointConfig(Section):
     """What is kept."""
 
-    keep: int = Field(2, ge=1, description="Newest checkpoints kept, beside the best one.")
+    keep: int = Field(2, ge=1, description="Number of newest checkpoints to keep, in addition to the best one.")
     final: Literal["last", "best"] = Field(
-        "last", description="Weights of `final/`: the last ones, or those of the lowest validation loss."
+        "last", description="Weights for `final/`: the `last` ones, or the `best` by validation loss."
     )
 
 
@@ -384,15 +398,15 @@ class ParallelConfig(Section):
     """How several processes share the work."""
 
     strategy: Literal["auto", "single"] = Field(
-        "auto", description="`single`: one process. `auto`: what the launch asks for."
+        "auto", description="`single`: one process. `auto`: chosen by how acorn was launched."
     )
 
 
 class ReportConfig(Section):
-    """Who else is told."""
+    """Trackers."""
 
     trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="Trackers that also get the metrics: `tensorboard`, `wandb`, `trackio`."
+        (), description="Trackers that also receive the metrics: `tensorboard`, `wandb`, `trackio`."
     )
 
 
@@ -421,7 +435,7 @@ class Config(Section):
 
     @property
     def chosen_init(self) -> Literal["random", "bigrams"]:
-        """What `train.init` comes to: `bigrams` where that is asked for, or where `auto` can have it."""
+        """The initialization that `train.init` stands for: `bigrams` if asked for, or if `auto` can use it."""
         can = not self.train.init_from and self.model.architecture != "original" and not self.model.is_tied
         return "bigrams" if can and self.train.init != "random" else "random"
 
@@ -429,7 +443,7 @@ class Config(Section):
     def _bigrams_fit(self) -> Config:
         if self.train.init == "bigrams" and self.chosen_init == "random":
             raise ValueError(
-                "train.init=bigrams is for new weights (no train.init_from) of a modern or gpt2 network whose head is "
-                "its own (model.tied=false); train.init=auto takes it only there"
+                "train.init=bigrams needs new weights (no train.init_from) and a modern or gpt2 network with an untied "
+                "head (model.tied=false); train.init=auto uses bigrams only where that holds"
             )
         return self

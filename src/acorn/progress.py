@@ -1,7 +1,7 @@
-"""How long work tells about itself without knowing who listens.
+"""How long-running work reports its progress without knowing who listens.
 
-Lower floors never print. They take a `Progress` and call it; the command line hands in one that draws
-a bar, a library user gets silence.
+Only the command line prints. Everything else takes a `Progress` and calls it: the command line passes one that draws a
+bar, a user of the library gets a silent one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ class Progress(Protocol):
     """A listener for long work."""
 
     def note(self, text: str) -> None:
-        """One line a person should read, such as a warning or a fact about the input."""
+        """Reports one line that a person should read, such as a warning or a fact about the input."""
 
     def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
-        """`task` has done `done` of `total` (0: not known) units. Called often; cheap to ignore."""
+        """Reports that `task` has finished `done` of `total` (0: unknown) units. Called often."""
 
     def end(self, task: str) -> None:
-        """`task` is complete."""
+        """Reports that `task` is complete."""
 
 
 class Quiet:

@@ -18,11 +18,11 @@ _STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
 
 
 def step_of(name: str, *, exact: bool = True) -> int | None:
-    """The step that the name of a checkpoint folder tells; None: it is no such name.
+    """The step in the name of a checkpoint folder; None: the name is not one of a checkpoint.
 
     Args:
-        exact: nothing may follow the number. Otherwise something may, as in `step-00000012.old`, which a save that was
-            interrupted leaves, or in a copy that a user made.
+        exact: nothing may follow the number. Otherwise anything may, as in `step-00000012.old`, which an interrupted
+            save leaves, or in a user's copy.
     """
     found = _STEP_FOLDER.fullmatch(name) if exact else _STEP_FOLDER.match(name)
     return int(found[1]) if found else None
@@ -48,7 +48,7 @@ class RunFolder:
 
     @property
     def sources(self) -> Path:
-        """What tokenizer, shards and first weights were made from; see `data/made_from.py`."""
+        """What tokenizer, shards and initial weights were made from; see `data/made_from.py`."""
         return self.root / "sources.json"
 
     @property
@@ -65,7 +65,7 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """Figures of the finished model, one object a split, as `acorn evaluate --json` prints them."""
+        """Figures of the finished model, one object per split, as `acorn evaluate --json` prints them."""
         return self.root / "evaluation.json"
 
     @property
@@ -90,7 +90,7 @@ class RunFolder:
 
     @property
     def comparison(self) -> Path:
-        """Where `acorn report` puts this run beside others, unless told otherwise."""
+        """Default output of `acorn report` with --compare."""
         return self.root / "comparison.html"
 
     @property
@@ -109,7 +109,7 @@ class RunFolder:
 
 
 def run_of(folder: Path) -> RunFolder | None:
-    """The run that a model folder or checkpoint stands in; None for a folder on its own."""
+    """The run that contains a model folder or checkpoint; None for a folder outside any run."""
     for parent in (folder, *folder.absolute().parents[:2]):
         if RunFolder(parent).environment.exists():
             return RunFolder(parent)

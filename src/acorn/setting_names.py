@@ -1,4 +1,4 @@
-"""The names of settings, and which one is meant by a wrong name."""
+"""The names of settings, and suggestions for a wrong name."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ OTHER_NAMES: Mapping[str, str] = {
     "save_total_limit": "checkpoint.keep",
     "report_to": "report.trackers",
 }
-"""What other programs call a setting -> what it is here. Units may differ: a warm-up here is a share of the run, a
-length is in steps or minutes and not in epochs. `acorn config KEY` says which."""
+"""Name of a setting in other programs -> its name in acorn. Units may differ: here a warm-up is a share of the run, and
+a length is in steps or minutes, not in epochs. `acorn config KEY` gives the unit."""
 
 
 def sections() -> dict[str, type[Section]]:
@@ -146,12 +146,12 @@ def all_keys() -> list[str]:
 
 
 def nearest_keys(key: str, keys: Sequence[str] | None = None) -> list[str]:
-    """The setting or section that `key` most likely stands for, one at most.
+    """The setting or section that `key` most likely means: a list of at most one.
 
-    A name of another program counts first, then a setting of the same last name, then similar spelling.
+    Names from other programs come first, then settings with the same last part, then similar spelling.
 
     Args:
-        keys: those that count; None: all.
+        keys: candidates; None: all.
     """
     keys = all_keys() if keys is None else keys
     last = key.rpartition(".")[2].lower().replace("-", "_")
