@@ -28,7 +28,7 @@ EVALUATION = {
     "context": 256,
     "stride": 128,
     "precision": "fp32",
-    "bits_per_byte_note": "The tokenizer is not lossless: this scores normalised text.",
+    "bits_per_byte_note": "The tokenizer is not lossless: this scores normalized text.",
     "word_perplexity_note": "Cleaning changed the words.",
 }
 FACTS = CardFacts(
@@ -82,18 +82,40 @@ def test_without_figures_there_is_no_index() -> None:
 
 def test_figures_stand_with_what_they_were_measured_on() -> None:
     card = write_card(FACTS)
-    for cell in ("| Bits per byte | 1.6123 |", "| context | 256 |", "| stride | 128 |", "| tokens | 300,123 |"):
+    for cell in ("| Context (tokens) | 256 |", "| Stride (tokens) | 128 |", "| Tokens (separators included) | 300,123 |"):
         assert cell in card
     assert EVALUATION["bits_per_byte_note"] in card
-    assert "Word perplexity |" not in card
+    assert "| Word perplexity" not in card
     assert EVALUATION["word_perplexity_note"] in card
+
+
+@pytest.mark.parametrize(
+    ("clean", "lossless", "beside"),
+    [
+        ("none", True, ""),
+        ("wikitext", True, ": cleaned text, not comparable with published figures"),
+        ("none", False, ": normalized text, not comparable with published figures"),
+        ("wikitext", False, ": cleaned and normalized text, not comparable with published figures"),
+    ],
+)
+def test_figures_of_an_altered_text_say_so_beside_each(clean: str, lossless: bool, beside: str) -> None:
+    """In the table and in what the Hub shows, whose leaderboards compare figures by their names."""
+    card = write_card(changed(clean=clean, lossless=lossless))
+    assert f"| Bits per byte{beside} | 1.6123 |" in card
+    assert f"| Loss (nats per token){beside} | 3.9123 |" in card
+    names = [result.metric_name for result in huggingface_hub.ModelCard(card).data.eval_results]
+    assert f"Bits per byte{beside}" in names
+    assert all(name.endswith(beside) for name in names)
+    assert f"| cleaning | {clean} |" in card
 
 
 def test_a_rounded_figure_has_no_decimal_that_was_not_measured() -> None:
     """Whole digits from five on; YAML still reads each as the number it is."""
     told = {"loss_per_token": 3.0, "perplexity_per_token": 1e20, "bits_per_byte": 0.00001, "word_perplexity": 14311.97}
-    card = write_card(changed(evaluations=({**EVALUATION, **told},), recipe={"peak learning rate": 2.0}))
-    for row in ("Word perplexity | 14,312", "Loss per token (nats) | 3", "Perplexity per token | 1e+20"):
+    card = write_card(
+        changed(evaluations=({**EVALUATION, **told},), recipe={"peak learning rate": 2.0}, lossless=True)
+    )
+    for row in ("Word perplexity | 14,312", "Loss (nats per token) | 3", "Perplexity per token | 1e+20"):
         assert f"| {row} |" in card
     assert "| peak learning rate | 2 |" in card
     assert "| dropout in training | 0 |" in card
@@ -104,11 +126,11 @@ def test_a_rounded_figure_has_no_decimal_that_was_not_measured() -> None:
 
 def test_what_these_weights_lack_is_the_first_limit() -> None:
     card = write_card(changed(limits=("Validation loss had risen.",)))
-    assert card.split("## Limits\n\n")[1].startswith("- Validation loss had risen.\n- It knows nothing")
+    assert card.split("## Limits\n\n")[1].startswith("- Validation loss had risen.\n- It knows only its")
 
 
 def test_the_card_says_where_its_title_comes_from() -> None:
-    assert "| run | `demo`, the name of the config; `name=` in it sets another |" in write_card(FACTS)
+    assert "| config | `demo` (`name` in the config) |" in write_card(FACTS)
 
 
 def test_data_and_architecture_are_told() -> None:
@@ -117,8 +139,8 @@ def test_data_and_architecture_are_told() -> None:
         "| parameters | 6,123,456 |",
         "| key and value heads | 2 |",
         "| context | 256 tokens |",
-        "| words | 2,088,628 |",
-        "| passes over the data | 2.0218 |",
+        "| words (each line end counts as one) | 2,088,628 |",
+        "| epochs | 2.0218 |",
         "| optimizer | muon |",
     ):
         assert cell in card
@@ -174,9 +196,9 @@ def test_a_model_trained_further_names_its_bases() -> None:
     assert "the run `mine` (step 20), trained further with acorn on `bundled:wikitext-2`" in card
     rows = [line for line in card.splitlines() if line.startswith(("| the run", "| [`me"))]
     assert rows == [
-        "| the run `mine` (step 20) | not stated; look at the source | `my.txt` (license not stated) |",
+        "| the run `mine` (step 20) | not stated; see the source | `my.txt` (license not stated) |",
         "| [`me/model`](https://huggingface.co/me/model) (revision 0123) | apache-2.0 "
-        "| not known here; look at its own card |",
+        "| unknown; see its own model card |",
     ]
     assert "and that of its base" in card
 
@@ -210,8 +232,8 @@ def test_equal_facts_give_an_equal_card() -> None:
 def test_limits_follow_the_model(architecture: str) -> None:
     config = ModelConfig(architecture=architecture, tied=architecture == "gpt2", vocab_size=10, block_size=128)
     card = write_card(changed(config=config, lossless=True))
-    assert "Positions beyond 128 tokens" in card
-    assert "Positions beyond" not in write_card(FACTS)
+    assert "no positions beyond 128 tokens" in card
+    assert "no positions beyond" not in write_card(FACTS)
     assert "drops accents" not in card
     assert "drops accents" in write_card(FACTS)
     assert metadata(card)["tags"] == ["acorn", "gpt2", "from-scratch"]

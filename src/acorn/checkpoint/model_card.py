@@ -1,6 +1,6 @@
 """README.md of a model folder: the model card, with the metadata that the Hugging Face Hub reads at its top.
 
-Everything in it comes from the facts handed in: no clock, no host, so equal runs give equal cards.
+It holds only the facts it is given, nothing of the clock or the host, so equal runs give equal cards.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from acorn.config import Config, ModelConfig
 from acorn.data.token_shards import SplitCount
+from acorn.figure_names import CONDITIONS, COUNTED, MEASURED, SPLITS, altered_text, beside, in_a_sentence
 from acorn.model.sizing import size_of
 from acorn.origin import Base, descent, hub_repository, public_name
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -24,19 +25,19 @@ WIKITEXT_LICENSE = "CC BY-SA 3.0 (text from Wikipedia; Merity et al. 2016)"
 LICENSES = {"Salesforce/wikitext": WIKITEXT_LICENSE}
 """Licenses of Hub datasets that are known by name."""
 
-NOT_STATED, NOT_KNOWN = "not stated; look at the source", "not known here; look at its own card"
+NOT_STATED, NOT_KNOWN = "not stated; see the source", "unknown; see its own model card"
 UNLICENSED = "license not stated"
 
 LARGEST_WHOLE = 1e15
-"""Figures from here on are written with a power of ten."""
+"""Figures of this size and above are written with a power of ten."""
 
-METRICS = {
-    "loss_per_token": ("Loss per token (nats)", "loss"),
-    "perplexity_per_token": ("Perplexity per token", "perplexity"),
-    "bits_per_byte": ("Bits per byte", "bits_per_byte"),
-    "word_perplexity": ("Word perplexity", "word_perplexity"),
+HUB_METRICS = {
+    "loss_per_token": "loss",
+    "perplexity_per_token": "perplexity",
+    "bits_per_byte": "bits_per_byte",
+    "word_perplexity": "word_perplexity",
 }
-"""Figure of an evaluation -> what it is called, and its type in the Hub's metadata."""
+"""Figure of an evaluation -> its type in the Hub's metadata, in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ class CardFacts:
         tokenizer_kind: "bpe" or "wordpiece".
         lossless: every text comes back from the tokenizer as it went in.
         sources: where the training text came from, as in `data.source`.
-        bases: the models that training went on from, nearest first; none: it began with new weights.
-        license: of the training text; empty: looked up for known sources, else said to be the reader's to find out.
+        clean: how that text was cleaned, as in `data.clean`.
+        bases: the models whose weights training started from, nearest first; none: it was trained from scratch.
+        license: of the training text; empty: looked up for known sources, else the card says that it is not stated.
         documents, tokens, words, bytes: of the training split; words and bytes before cleaning.
         steps: optimizer steps taken.
         tokens_seen: target tokens trained on, repetitions included.
-        recipe: what else to know about the training, setting -> value (optimizer, peak rate, precision, seed...).
-        evaluations: one mapping a split, with the keys that `acorn evaluate --json` prints.
-        limits: sentences on what these weights are not good for, beside those that hold for every model.
+        recipe: other facts about the training, name -> value (optimizer, peak learning rate, precision, seed...).
+        evaluations: one mapping per split, with the keys that `acorn evaluate --json` prints.
+        limits: sentences on the limits of these weights, in addition to those of every model.
     """
 
     name: str
@@ -77,6 +79,7 @@ class CardFacts:
     bases: Sequence[Base] = ()
     license: str = ""
     limits: Sequence[str] = ()
+    clean: str = "none"
 
 
 def facts_of_run(
@@ -88,18 +91,21 @@ def facts_of_run(
     evaluations: Sequence[Mapping[str, Any]],
     bases: Sequence[Base],
     limits: Sequence[str] = (),
+    *,
+    clean: str = "none",
 ) -> CardFacts:
     """The facts of a run's weights at `step`.
 
     Args:
         model: the network's shape.
         train: counts of the training split.
-        evaluations: one a split, of these weights.
+        evaluations: of these weights, one per split.
         bases: the models that the run started from, nearest first.
-        limits: sentences on what these weights are not good for.
+        limits: sentences on the limits of these weights.
+        clean: how the text was cleaned, as in `data.clean`.
     """
     recipe = {
-        **({"starts from": descent(bases)} if bases else {}),
+        **({"starting weights": descent(bases)} if bases else {}),
         "optimizer": config.optimizer.name,
         "peak learning rate": config.optimizer.peak_lr,
         "schedule": config.schedule.name,
@@ -125,6 +131,7 @@ def facts_of_run(
         evaluations=tuple(evaluations),
         bases=tuple(bases),
         limits=tuple(limits),
+        clean=clean,
     )
 
 
@@ -144,7 +151,7 @@ def write_card(facts: CardFacts) -> str:
         "## Training",
         _table("", "", _training(facts)),
         "## Evaluation",
-        *[_evaluation(evaluation) for evaluation in facts.evaluations],
+        *[_evaluation(evaluation, facts) for evaluation in facts.evaluations],
         *([] if facts.evaluations else ["No split was evaluated."]),
         "## Limits",
         _limits(facts),
@@ -157,8 +164,8 @@ def _summary(facts: CardFacts) -> str:
     if facts.bases:
         return f"{size}: {_linked(facts.bases[0])}, trained further with acorn on {_sources(facts)}. It continues text."
     return (
-        f"{size}, trained from scratch with acorn on {_sources(facts)}. It continues text; it was not taught to follow "
-        "instructions."
+        f"{size}, trained from scratch with acorn on {_sources(facts)}. It continues text; it was not trained to "
+        "follow instructions."
     )
 
 
@@ -174,8 +181,8 @@ def _base_section(facts: CardFacts) -> list[str]:
     chain = " Each of the models below started from the next one." if len(rows) > 1 else ""
     return [
         "## Base model",
-        f"Training began with the weights, network and tokenizer of {_linked(facts.bases[0])}.{chain} Their licenses, "
-        "and those of their training text, are to be kept beside that of the text below.",
+        f"Training started from the weights and tokenizer of {_linked(facts.bases[0])}.{chain} Their licenses, and "
+        "those of their training text, apply in addition to the license of the text below.",
         "\n".join([head, *rows]),
     ]
 
@@ -210,8 +217,9 @@ def _metadata(facts: CardFacts) -> str:
             f"      split: {_quoted(evaluation['split'])}",
             "    metrics:",
         ]
-        for key, (title, kind) in METRICS.items():
+        for key, kind in HUB_METRICS.items():
             if evaluation.get(key) is not None:
+                title = _quoted(_measured(key, facts))
                 lines += [f"    - type: {kind}", f"      name: {title}", f"      value: {_number(evaluation[key])}"]
     return "\n".join([*lines, "---"])
 
@@ -226,8 +234,8 @@ generator = pipeline("text-generation", model=".")
 print(generator("The ", max_new_tokens=50, do_sample=True, temperature=0.8, top_k=50)[0]["generated_text"])
 ```
 
-With acorn: `acorn generate . --prompt "The "`. Neither runs code from this folder. Prompt and new text together fit
-into {facts.config.block_size:,} tokens."""
+With acorn: `acorn generate . --prompt "The "`. Neither runs code from this folder. The context is
+{facts.config.block_size:,} tokens, prompt and new text together."""
 
 
 def _architecture(facts: CardFacts) -> dict[str, Any]:
@@ -238,17 +246,17 @@ def _architecture(facts: CardFacts) -> dict[str, Any]:
     return {
         "architecture": f"{config.architecture} ({layout} layout)",
         "parameters": facts.parameters,
-        "blocks": config.n_layer,
-        "width": config.n_embd,
+        "transformer blocks": config.n_layer,
+        "embedding size": config.n_embd,
         "query heads": config.heads,
         "key and value heads": config.kv_heads,
-        "width of a head": config.head_dim,
-        "MLP": f"{config.mlp_hidden:,} wide, {activation}",
+        "head size": config.head_dim,
+        "MLP": f"hidden size {config.mlp_hidden:,}, {activation}",
         "norm": f"{'RMSNorm' if modern else 'LayerNorm'}, before attention and MLP, epsilon {config.epsilon:g}",
         "positions": f"rotary, base {config.rope_theta:,.0f}" if modern else "learned table",
         "context": f"{config.block_size:,} tokens",
         "vocabulary": f"{config.vocab_size:,} entries ({facts.tokenizer_kind})",
-        "head": "tied to the embedding" if config.is_tied else "its own matrix",
+        "output head": "tied to the embedding" if config.is_tied else "not tied to the embedding",
         "dropout in training": config.dropout,
     }
 
@@ -257,42 +265,45 @@ def _data(facts: CardFacts) -> dict[str, Any]:
     return {
         "source": _sources(facts),
         "license": _license(facts),
-        "documents": facts.documents,
-        "tokens": facts.tokens,
-        "words": facts.words,
-        "bytes": facts.bytes,
-        "passes over the data": _figure(facts.tokens_seen / facts.tokens) if facts.tokens else 0,
+        "cleaning": facts.clean,
+        **{in_a_sentence(label): getattr(facts, key) for key, label in COUNTED.items()},
+        "epochs": _figure(facts.tokens_seen / facts.tokens) if facts.tokens else 0,
     }
 
 
 def _training(facts: CardFacts) -> dict[str, Any]:
-    named = f"`{facts.name}`, the name of the config; `name=` in it sets another"
-    return {"run": named, "steps": facts.steps, "tokens seen": facts.tokens_seen, **facts.recipe}
+    return {"config": f"`{facts.name}` (`name` in the config)", "steps": facts.steps, "tokens seen": facts.tokens_seen, **facts.recipe}
 
 
-def _evaluation(evaluation: Mapping[str, Any]) -> str:
-    """One split's figures, with what they were measured on and what to know about them."""
+def _evaluation(evaluation: Mapping[str, Any], facts: CardFacts) -> str:
+    """One split's figures, with what they were measured on and the notes on them."""
     figures = {
-        title: _figure(evaluation[key]) for key, (title, _) in METRICS.items() if evaluation.get(key) is not None
+        _measured(key, facts): _figure(evaluation[key]) for key in HUB_METRICS if evaluation.get(key) is not None
     }
-    measured = {key: evaluation[key] for key in ("context", "stride", "precision") if key in evaluation}
-    counts = {key: evaluation[key] for key in ("documents", "tokens", "words", "bytes") if key in evaluation}
-    notes = [evaluation[key] for key in ("bits_per_byte_note", "word_perplexity_note") if evaluation.get(key)]
-    table = _table(f"{evaluation['split']} split", "", {**figures, **measured, **counts})
-    return "\n\n".join([table, *notes])
+    names = {**{key: CONDITIONS[key] for key in ("context", "stride", "precision")}, **COUNTED}
+    others = {name: evaluation[key] for key, name in names.items() if key in evaluation}
+    notes = [f"{MEASURED[key]}: {str(note).removesuffix('.')}." for key in MEASURED if (note := evaluation.get(f"{key}_note"))]
+    split = SPLITS.get(evaluation["split"], evaluation["split"])
+    return "\n\n".join([_table(f"{split} split", "", {**figures, **others}), *notes])
+
+
+def _measured(key: str, facts: CardFacts) -> str:
+    """The name of a figure, with what a reader has to know before it is compared with another one."""
+    note = beside(altered_text(facts.clean, facts.lossless))
+    return MEASURED[key] + (f": {note}" if note else "")
 
 
 def _limits(facts: CardFacts) -> str:
     more = " and that of its base" if facts.bases else ""
     limits = [
         *facts.limits,
-        f"It knows nothing but its training text{more}, repeats what is wrong in it, and makes up the rest.",
+        f"It knows only its training text{more}, repeats the errors in it, and makes up facts.",
         "It was not checked for safety or bias; do not rely on what it writes.",
     ]
     if facts.config.architecture != "modern":
-        limits.append(f"Positions beyond {facts.config.block_size:,} tokens do not exist in it.")
+        limits.append(f"It has no positions beyond {facts.config.block_size:,} tokens.")
     if not facts.lossless:
-        limits.append("The tokenizer drops accents and some characters: text does not come back exactly as it went in.")
+        limits.append("The tokenizer is not lossless: it drops accents and some characters.")
     return "\n".join(f"- {limit}" for limit in limits)
 
 
@@ -305,14 +316,14 @@ def _license(facts: CardFacts) -> str:
 
 
 def told_text(sources: Sequence[str]) -> str:
-    """What a run was trained on, in a cell of a card: its sources, with their license where it is known."""
+    """What a run was trained on, for a cell of a card: its sources, with their license where it is known."""
     if not sources:
         return "prepared token shards"
     return f"{', '.join(f'`{public_name(source)}`' for source in sources)} ({_known_license(sources) or UNLICENSED})"
 
 
 def _known_license(sources: Sequence[str]) -> str:
-    """Of sources that are all known by name; else empty."""
+    """The license of sources that are all known by name; else empty."""
     known = [LICENSES.get(HUB_NAMES.get(source) or hub_repository(source)) for source in sources]
     return "; ".join(dict.fromkeys(license for license in known if license)) if all(known) else ""
 
@@ -346,7 +357,7 @@ def _number(value: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of YAML. What YAML does not let stand in one as it is, JSON does."""
+    """A string of YAML. Characters that YAML does not allow in one are written as JSON escapes."""
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 

@@ -177,6 +177,12 @@ class TokenShards:
         entry = self.manifest["splits"][split]
         return SplitCount(**{name: entry[name] for name in asdict(SplitCount())})
 
+    @property
+    def clean(self) -> str:
+        """How the text was cleaned, as `data.clean`; `none` where the manifest does not tell."""
+        text = self.manifest.get("text")
+        return str(text.get("clean", "none")) if isinstance(text, Mapping) else "none"
+
     def unknown_rate(self, split: str) -> float | None:
         """Share of a split's tokens that stand for text the vocabulary cannot spell; None where that is not known."""
         found: object = self.manifest

@@ -10,6 +10,8 @@ MAX_UNKNOWN_RATE = 0.01
 token is easy to predict whatever it stands for, and its text counts in the bytes: in a language that the vocabulary
 cannot spell, a model that predicts nothing but unknown tokens would seem excellent."""
 
+UNPREDICTED = "the model predicts that there is unknown text, not which text"
+
 
 def bits_per_byte_of(
     loss: float, n_bytes: int, unknown_rate: float | None, notes: Sequence[str] = ()
@@ -27,8 +29,7 @@ def bits_per_byte_of(
     """
     if not unknown_rate:
         return loss / math.log(2) / n_bytes, "; ".join(notes) or None
-    said = f"{100 * unknown_rate:.3g} % of the tokens stand for text that the vocabulary cannot spell"
+    said = f"{100 * unknown_rate:.3g} % of the tokens are unknown tokens, for text that the vocabulary cannot spell"
     if unknown_rate > MAX_UNKNOWN_RATE:
-        limit = f"more than {100 * MAX_UNKNOWN_RATE:g} %"
-        return None, f"not given: {said} ({limit}); which text that is was not predicted"
-    return loss / math.log(2) / n_bytes, "; ".join([*notes, f"{said}; which text that is was not predicted"])
+        return None, f"not given: {said}, and at most {100 * MAX_UNKNOWN_RATE:g} % are accepted: {UNPREDICTED}"
+    return loss / math.log(2) / n_bytes, "; ".join([*notes, f"{said}: {UNPREDICTED}"])

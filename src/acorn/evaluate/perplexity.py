@@ -35,13 +35,13 @@ def word_perplexity_of(
         value = None
         notes.append(
             f"not given: at {loss / n_words / math.log(2):,.1f} bits per word it is above {MAX_WORD_PERPLEXITY:,.0f}, "
-            "more than any language has words: the model cannot predict this text, or white space does not separate "
-            "its words"
+            "more than any language has words. The model cannot predict this text, or its words are not separated "
+            "by white space"
         )
     if n_bytes > LONG_WORDS_BYTES * n_words:
         notes.append(
-            f"the text has {n_bytes / n_words:,.0f} bytes from one white space to the next: white space hardly "
-            "separates words in it, so a figure per word means little; compare bits per byte"
+            f"the text has {n_bytes / n_words:,.0f} bytes between spaces on average, so its words are probably not "
+            "separated by spaces and word perplexity means little; compare bits per byte"
         )
     return value, "; ".join(notes) or None
 

@@ -25,6 +25,7 @@ from acorn.data.token_shards import SplitCount, TokenShards
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.evaluate.bits_per_byte import bits_per_byte_of
 from acorn.evaluate.perplexity import exp_or_none, word_perplexity_of
+from acorn.figure_names import NOT_COMPARABLE
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.progress import QUIET, Progress
@@ -118,8 +119,7 @@ def evaluate_split(
             fix="make the shards again from the text",
         )
     report = _table(_table(shards.manifest, "tokenizer_report"), split)
-    clean = str(_table(shards.manifest, "text").get("clean", "none"))
-    scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
+    scoring = _Scoring(model, tokenizer, runtime, shards.clean, context, stride, batch_size, progress)
     rates = report.get("round_trip_rate"), shards.unknown_rate(split)
     return scoring.evaluate(split, shards.tokens(split), count, *rates, limit)
 
@@ -339,11 +339,11 @@ class _Scoring:
                 fix="use another checkpoint; with fp16, try --precision fp32",
             )
         changed = self._what_changed_the_text()
-        notes = [f"scores the text as {changed} left it, per byte of the original"] if changed else []
+        notes = [f"scores the text after {changed}, per byte of the original: {NOT_COMPARABLE}"] if changed else []
         if n_tokens < len(tokens) - 1:
             notes.append(
-                f"of the first {n_tokens:,} of {len(tokens) - 1:,} tokens, whose bytes, words and documents are taken "
-                "to be the same share of the whole split's"
+                f"scores the first {n_tokens:,} of {len(tokens) - 1:,} tokens; bytes, words and documents are estimated "
+                "as the same share of the whole split's"
             )
             count = _share_of(count, n_tokens / (len(tokens) - 1))
         bits_per_byte, bits_per_byte_note = bits_per_byte_of(loss, count.bytes, unknown_rate, notes)
@@ -372,9 +372,9 @@ class _Scoring:
         """What stands between the original text and the tokens; empty: nothing."""
         changes = []
         if self.clean != "none":
-            changes.append(f"cleaning (data.clean = {self.clean})")
+            changes.append(f"cleaning (data.clean={self.clean})")
         if not self.tokenizer.lossless:
-            changes.append("the tokenizer's normalisation")
+            changes.append("the tokenizer's normalization")
         return " and ".join(changes)
 
 

@@ -46,7 +46,7 @@ def card_of(loaded: LoadedModel) -> str:
             origin=f"`{repository}` of the Hugging Face Hub (revision {revision})" if repository else "a folder",
         )
     config = load_run_config(run.config)
-    count = shards_of(loaded.folder, loaded.tokenizer).count("train")
+    shards = shards_of(loaded.folder, loaded.tokenizer)
     figures = read_sealed_json(run.evaluation) if run.evaluation.exists() else {}
     same = figures.get("weights_of_step") == loaded.step
     evaluations = [figures[split] for split in ("valid", "test") if same and split in figures]
@@ -55,7 +55,17 @@ def card_of(loaded: LoadedModel) -> str:
     rise = rise_of(counters.best_step, counters.best_loss, counters.valid_step, counters.valid_loss)
     limits = [rise.limit] if rise else []
     return write_card(
-        facts_of_run(config, loaded.config, loaded.tokenizer, count, loaded.step, evaluations, bases, limits)
+        facts_of_run(
+            config,
+            loaded.config,
+            loaded.tokenizer,
+            shards.count("train"),
+            loaded.step,
+            evaluations,
+            bases,
+            limits,
+            clean=shards.clean,
+        )
     )
 
 

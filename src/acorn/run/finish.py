@@ -41,7 +41,9 @@ def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, prog
     evaluation = score_held_out(setup, model, text, progress)
     train, figures = text.shards.count("train"), list(evaluation.values())
     limits = [rise.limit] if rise and step == counters.step else []
-    facts = facts_of_run(config, config.model, text.tokenizer, train, step, figures, bases_of_run(run), limits)
+    facts = facts_of_run(
+        config, config.model, text.tokenizer, train, step, figures, bases_of_run(run), limits, clean=text.shards.clean
+    )
     write_model_folder(run.final, model, text.tokenizer, write_card(facts))
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):

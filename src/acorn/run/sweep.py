@@ -324,18 +324,26 @@ class _Sweep:
             return replace(found, status=status, exit_code=failure.exit_code, error=failure.error)
         if step is not None and (run.name in self._done or is_finished(own, step)):
             self._done.add(run.name)
-            text = self._valid_text(run, own)
+            text, clean = self._valid_text(run, own)
             undisturbed = was_undisturbed(own, step)
-            return replace(found, status="done", step=step, evaluation=figures, text=text, undisturbed=undisturbed)
+            return replace(
+                found,
+                status="done",
+                step=step,
+                evaluation=figures,
+                text=text,
+                clean=clean,
+                undisturbed=undisturbed,
+            )
         return found
 
-    def _valid_text(self, run: GridRun, own: RunFolder) -> str:
-        """The digest of the validation text, as the manifest of the shards tells it; empty where it does not."""
+    def _valid_text(self, run: GridRun, own: RunFolder) -> tuple[str, str]:
+        """The digest of the validation text and how it was cleaned, as its shards tell; empty where they do not."""
         try:
-            manifest = TokenShards.open(shards_folder(own, run.config.data.shards)).manifest
+            shards = TokenShards.open(shards_folder(own, run.config.data.shards))
         except AcornError:  # moved away, or damaged: the run is done all the same
-            return ""
-        return str(manifest["splits"].get("valid", {}).get("text_sha256", ""))
+            return "", ""
+        return str(shards.manifest["splits"].get("valid", {}).get("text_sha256", "")), shards.clean
 
     def _stands(self, name: str, failure: Failure) -> bool:
         """Whether a recorded failure is final: that of a run that diverged, and is there and asked for as it was."""
