@@ -1,4 +1,4 @@
-"""What the figures of an evaluation are called, in the terminal, the report and the model card, and which text they are of.
+"""The names of an evaluation's figures in the terminal, the report and the model card, and which text they are of.
 
 The keys are those of `acorn evaluate --json`.
 """

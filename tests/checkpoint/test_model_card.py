@@ -82,7 +82,11 @@ def test_without_figures_there_is_no_index() -> None:
 
 def test_figures_stand_with_what_they_were_measured_on() -> None:
     card = write_card(FACTS)
-    for cell in ("| Context (tokens) | 256 |", "| Stride (tokens) | 128 |", "| Tokens (separators included) | 300,123 |"):
+    for cell in (
+        "| Context (tokens) | 256 |",
+        "| Stride (tokens) | 128 |",
+        "| Tokens (separators included) | 300,123 |",
+    ):
         assert cell in card
     assert EVALUATION["bits_per_byte_note"] in card
     assert "| Word perplexity" not in card
@@ -112,9 +116,7 @@ def test_figures_of_an_altered_text_say_so_beside_each(clean: str, lossless: boo
 def test_a_rounded_figure_has_no_decimal_that_was_not_measured() -> None:
     """Whole digits from five on; YAML still reads each as the number it is."""
     told = {"loss_per_token": 3.0, "perplexity_per_token": 1e20, "bits_per_byte": 0.00001, "word_perplexity": 14311.97}
-    card = write_card(
-        changed(evaluations=({**EVALUATION, **told},), recipe={"peak learning rate": 2.0}, lossless=True)
-    )
+    card = write_card(changed(evaluations=({**EVALUATION, **told},), recipe={"peak learning rate": 2.0}, lossless=True))
     for row in ("Word perplexity | 14,312", "Loss (nats per token) | 3", "Perplexity per token | 1e+20"):
         assert f"| {row} |" in card
     assert "| peak learning rate | 2 |" in card

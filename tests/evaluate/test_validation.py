@@ -344,8 +344,8 @@ def test_unknown_tokens_of_a_whole_text_are_counted(
 def test_a_lossy_tokenizer_gives_no_word_perplexity(wordpiece: Tokenizer, runtime: Runtime) -> None:
     result = evaluate_documents(model_of(wordpiece.vocab_size), wordpiece, documents(), runtime)
     assert result.word_perplexity is None
-    assert "normalisation" in result.word_perplexity_note
-    assert "normalisation" in result.bits_per_byte_note
+    assert "normalization" in result.word_perplexity_note
+    assert "normalization" in result.bits_per_byte_note
     assert not result.lossless
     assert result.round_trip_rate < 1  # naïve comes back as naive
     assert result.bytes == len("".join(LINES).encode())

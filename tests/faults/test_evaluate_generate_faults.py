@@ -114,7 +114,7 @@ def test_text_that_the_vocabulary_cannot_spell(acorn, fine, other_kind: Path, tm
     assert facts["bits_per_byte"] is None
     assert facts["unknown_rate"] > 0.8
     assert "the vocabulary cannot spell" in facts["bits_per_byte_note"]
-    assert "bits per byte note" in acorn("evaluate", other_kind, "--input", text).stdout
+    assert "note on bits per byte" in acorn("evaluate", other_kind, "--input", text).stdout
     done = acorn("generate", other_kind, "--prompt", "the cat Все", "--max-new-tokens", 3)
     fine(done)
     assert done.stderr.count("cannot spell a part of the prompt: 1 of 3 tokens are [UNK]") == 1

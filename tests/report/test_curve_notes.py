@@ -25,7 +25,7 @@ def test_validation_above_training_and_whole_needs_no_word(make_run: MakeRun) ->
 
 def test_a_curve_of_a_part_says_which(make_run: MakeRun) -> None:
     notes = notes_of(make_run(overrides=("train.eval_tokens=500",)))
-    assert notes[0].startswith("Validation in the curve is of the first 500 of 999 tokens (train.eval_tokens)")
+    assert notes[0].startswith("Each validation while training scores the first 500 of 999 tokens (train.eval_tokens)")
 
 
 def test_reasons_for_validation_below_training_are_those_of_the_run(make_run: MakeRun) -> None:
@@ -37,13 +37,13 @@ def test_reasons_for_validation_below_training_are_those_of_the_run(make_run: Ma
         return notes_of(run)[-1]
 
     plain = below("plain")
-    assert plain.startswith("Validation lies below training")
+    assert plain.startswith("Validation loss ends below training loss")
     assert "dropout" not in plain
     assert "1.25 % of the distinct validation documents" in plain  # the overlap that the manifest names
     told = below("told", "model.dropout=0.1", "schedule.short_context=16", "train.eval_tokens=500")
-    assert "with dropout (0.1), validation without" in told
-    assert "16 tokens of context, validation 32" in told
-    assert "only the beginning of it" in told
+    assert "with dropout (0.1), validation loss without" in told
+    assert "a context of 16 tokens, validation 32" in told
+    assert "only its beginning is scored" in told
 
 
 def test_a_rise_is_told_with_where_the_best_weights_are(make_run: MakeRun) -> None:

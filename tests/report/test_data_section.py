@@ -4,7 +4,7 @@ import re
 from html import unescape
 from typing import Any
 
-from acorn.report.data_section import data_section
+from acorn.report.data_section import IN_THE_TEXT, UNSPELLED, data_section
 
 ZEROS = {"dropped_bad": 0, "dropped_duplicates": 0, "with_bom": 0, "with_nul": 0}
 
@@ -35,10 +35,21 @@ def test_bytes_per_token_stand_there_once() -> None:
 
 
 def test_unknown_tokens_are_told_from_text_that_cannot_be_spelled() -> None:
-    found = rows(manifest())
-    assert found["Unknown tokens"] == ["25 (2.5 %)", "0"]
-    assert found["Tokens for text that the vocabulary cannot spell"] == ["—", "0 %"]
-    assert "Unknown tokens may stand in the text itself" in data_section(manifest())
+    """Of 1,000 tokens 3 are separators: a rate of 2 of 997 is 2 tokens."""
+    shards = manifest(unknown_tokens=7)
+    shards["tokenizer_report"] |= {"train": {"unknown_rate": 0.0}, "valid": {"unknown_rate": 2 / 997}}
+    found = rows(shards)
+    assert found["Unknown tokens"] == ["25 (2.5 %)", "7 (0.7 %)"]
+    assert found[f'<span class="part">{IN_THE_TEXT}</span>'] == ["25", "5"]
+    assert found[f'<span class="part">{UNSPELLED}</span>'] == ["0", "2"]
+    assert not any("0 %" in cell for cells in found.values() for cell in cells)
+
+
+def test_without_unknown_tokens_there_is_no_row_of_them() -> None:
+    shards = manifest()
+    shards["splits"]["train"]["unknown_tokens"] = 0
+    assert not any("nknown" in name for name in rows(shards))
+    assert "None in any split: unknown tokens; " in data_section(shards)
 
 
 def test_what_never_happened_is_one_sentence() -> None:

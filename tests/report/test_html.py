@@ -58,7 +58,7 @@ def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
     run = make_run()
     assert write_report(run) == run / "report.html"
     page = Page(run / "report.html")
-    for wanted in ("1.5000", "1.2500", "2.5000", "321.5", "15.4K", "30\xa0s", "25 % of peak"):
+    for wanted in ("1.5000", "1.2500", "2.5000", "321.5", "15.4K", "30\xa0s", "25 % of peak (MFU)"):
         assert wanted in page.words, wanted
     assert "One end-of-line a line counts as a word." in page.words
     assert "Dropped as duplicates" in page.words
@@ -125,7 +125,7 @@ def test_equal_runs_give_equal_bytes(make_run: MakeRun) -> None:
         ({"steps": 0, "complete": False}, ["Training has not logged a step yet.", "No loss has been logged"]),
         (
             {"complete": False},
-            ["stands at step 60", "has no final model yet", "No text was drawn", "has not been evaluated"],
+            ["is at step 60", "has no final model yet", "No samples were generated", "has not been evaluated"],
         ),
         ({"valid_every": 0, "complete": False}, ["was not validated while it trained"]),
         ({"complete": False}, ["counts are left out", "no environment.json"]),
@@ -180,7 +180,7 @@ def test_other_runs_are_laid_over_and_set_beside(make_run: MakeRun) -> None:
     assert {"one, training", "one, validation", "two, training", "two, validation"} <= set(page.drawn_names())
     assert "optimizer.name" in page.words
     assert "model.n_layer" not in page.words
-    assert "different tokenizers" not in page.words
+    assert "not comparable" not in page.words
     assert not (other / "report.html").exists()
 
 
@@ -225,7 +225,7 @@ def test_the_headline_says_which_part_of_validation_it_is_of(make_run: MakeRun) 
     run = make_run("done", overrides=("train.eval_tokens=500",))
     words = Page(write_report(run)).words
     assert "Validation so far" not in words
-    assert "Validation in the curve is of the first 500 of 999 tokens" in words
+    assert "Each validation while training scores the first 500 of 999 tokens" in words
     assert "The figures of the finished model are of all 999 tokens of the split." in words
 
 
@@ -239,9 +239,24 @@ def test_every_tile_says_which_part_it_is_of(make_run: MakeRun) -> None:
     assert labels[:4] == [
         "Validation, first 500 tokens",
         "Test, first 250 tokens",
-        "Validation, first 500 tokens, loss",
-        "Word perplexity, first 250 tokens",
+        "Validation loss, first 500 tokens",
+        "Test word perplexity, first 250 tokens",
     ]
+
+
+def test_figures_of_cleaned_text_say_so_beside_each_of_them(make_run: MakeRun) -> None:
+    run = make_run()
+    told = "cleaned text, not comparable with published figures"
+    assert told not in write_report(run).read_text("utf-8")
+    manifest = json.loads((run / "data" / "manifest.json").read_text())
+    manifest["text"]["clean"] = "wikitext"
+    (run / "data" / "manifest.json").write_text(json.dumps(manifest))
+    report = write_report(run).read_text("utf-8")
+    note = f'<span class="note">{told}</span>'
+    tiles = re.findall("<div><dt>(.*?)</dt><dd>(.*?)</dd></div>", report)
+    assert [note in value for _, value in tiles] == [True] * 4 + [False] * 4
+    for name in ("Bits per byte", "Loss (nats per token)", "Word perplexity"):
+        assert f"<th>{name}{note}</th>" in report
 
 
 def test_validation_that_rose_is_told_below_the_curves(make_run: MakeRun) -> None:
@@ -257,7 +272,7 @@ def test_validation_that_rose_is_told_below_the_curves(make_run: MakeRun) -> Non
 
 def test_the_page_says_what_the_model_card_is_called(make_run: MakeRun) -> None:
     differs = Page(write_report(make_run("mine", overrides=("name=small",)))).words
-    assert "the name of the run's folder, mine; the model card in final/ has that of the config, small" in differs
+    assert "named after the run's folder, mine. The model card in final/ is named after the config, small" in differs
     assert "model card" not in Page(write_report(make_run("same"))).words
 
 

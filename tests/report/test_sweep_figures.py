@@ -63,7 +63,7 @@ def test_a_difference_within_the_spread_is_said() -> None:
 def test_one_run_of_each_setting_tells_no_spread() -> None:
     verdict = verdict_of(setting_groups(grid(_1=[1.5], _2=[1.6])))
     assert (verdict.margin, verdict.is_clear) == (None, None)
-    assert "several seeds tell" in verdict.sentence
+    assert "run several seeds" in verdict.sentence
 
 
 def test_runs_that_are_not_done_keep_their_setting_from_being_named() -> None:

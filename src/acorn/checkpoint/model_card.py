@@ -272,7 +272,8 @@ def _data(facts: CardFacts) -> dict[str, Any]:
 
 
 def _training(facts: CardFacts) -> dict[str, Any]:
-    return {"config": f"`{facts.name}` (`name` in the config)", "steps": facts.steps, "tokens seen": facts.tokens_seen, **facts.recipe}
+    named = f"`{facts.name}` (`name` in the config)"
+    return {"config": named, "steps": facts.steps, "tokens seen": facts.tokens_seen, **facts.recipe}
 
 
 def _evaluation(evaluation: Mapping[str, Any], facts: CardFacts) -> str:
@@ -282,7 +283,8 @@ def _evaluation(evaluation: Mapping[str, Any], facts: CardFacts) -> str:
     }
     names = {**{key: CONDITIONS[key] for key in ("context", "stride", "precision")}, **COUNTED}
     others = {name: evaluation[key] for key, name in names.items() if key in evaluation}
-    notes = [f"{MEASURED[key]}: {str(note).removesuffix('.')}." for key in MEASURED if (note := evaluation.get(f"{key}_note"))]
+    said = {name: evaluation.get(f"{key}_note") for key, name in MEASURED.items()}
+    notes = [f"{name}: {str(note).removesuffix('.')}." for name, note in said.items() if note]
     split = SPLITS.get(evaluation["split"], evaluation["split"])
     return "\n\n".join([_table(f"{split} split", "", {**figures, **others}), *notes])
 

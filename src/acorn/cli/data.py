@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from acorn.cli.evaluation_facts import split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
+from acorn.figure_names import COUNTED, in_a_sentence
 
 app = typer.Typer(cls=Verbs, help="Turn text into token shards, or check them.", no_args_is_help=True)
 
@@ -48,8 +50,8 @@ def prepare(
         return
     for split in shards.splits:
         count = shards.count(split)
-        print(f"\n{split}")
-        print_facts({"documents": count.documents, "tokens": count.tokens, "bytes": count.bytes, "words": count.words})
+        print(f"\n{split_name(split)}")
+        print_facts({in_a_sentence(name): getattr(count, key) for key, name in COUNTED.items()})
     print(f"\n{out}")
 
 

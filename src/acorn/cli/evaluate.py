@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from acorn.cli.evaluation_facts import evaluation_facts
 from acorn.cli.output import check_stdout, print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, split_settings
 from acorn.errors import UsageError
+from acorn.figure_names import altered_text
 
 if TYPE_CHECKING:
     from acorn.checkpoint.load import LoadedModel
@@ -70,6 +72,7 @@ def evaluate(
     loaded = load(run, checkpoint, runtime.device, progress=progress)
     if precision == "int8":
         round_to_int8(loaded.model)
+    clean: str
     with runtime.start():
         if names:
             results = _score_tasks(loaded, runtime, names, tasks_path, limit, num_fewshot, progress)
@@ -78,7 +81,7 @@ def evaluate(
             return
         if sources:
             data = read_with(data_config_of(loaded.folder), overrides)
-            texts = TextSplits.open_held_out(sources, data, progress)
+            texts, clean = TextSplits.open_held_out(sources, data, progress), data.clean
             result = evaluate_documents(
                 loaded.model,
                 loaded.tokenizer,
@@ -90,10 +93,12 @@ def evaluate(
                 progress=progress,
             )
         else:
+            shards = shards_of(loaded.folder, loaded.tokenizer)
+            clean = shards.clean
             result = evaluate_split(
                 loaded.model,
                 loaded.tokenizer,
-                shards_of(loaded.folder, loaded.tokenizer),
+                shards,
                 split,
                 runtime,
                 context=context,
@@ -102,7 +107,10 @@ def evaluate(
             )
     progress.close()
     facts = dataclasses.asdict(result) | ({"precision": precision} if precision == "int8" else {})
-    print_json(facts) if as_json else print_facts(facts)
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(evaluation_facts(facts, altered_text(clean, result.lossless)))
 
 
 def _check_options(tasks: str | None, *others: object) -> None:

@@ -32,10 +32,11 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     known = {name.replace("_", " "): value for name, value in facts.items() if value is not None}
     width = max((len(name) for name in known), default=0)
     for name, value in known.items():
-        print(f"{name:<{width}}  {_readable(value)}")
+        print(f"{name:<{width}}  {readable(value)}")
 
 
-def _readable(value: Any) -> str:
+def readable(value: Any) -> str:
+    """A value as a person reads it: digits grouped, floats at four decimals, one from a thousand on."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

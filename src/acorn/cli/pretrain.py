@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from acorn.cli.evaluation_facts import evaluation_facts, split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.errors import UsageError
+from acorn.figure_names import SPLITS
 
 if TYPE_CHECKING:
     from acorn.run.pretrain import PretrainResult
+
+SHOWN = ("bits_per_byte", "loss_per_token", "word_perplexity", "tokens", "context", "stride")
+"""Figures of each split that are printed at the end of a run."""
 
 
 def pretrain(
@@ -95,10 +100,14 @@ def show_result(result: PretrainResult, as_json: bool) -> None:
         return
     if result.was_complete:
         print("The run was already complete; nothing was changed.", file=sys.stderr)
-    for split, figures in result.evaluation.items():
-        print(f"\n{split}")
-        wanted = ("loss_per_token", "bits_per_byte", "word_perplexity", "tokens", "context", "stride")
-        print_facts({name: figures.get(name) for name in wanted})
+    from acorn.report.comparability import scored_text
+    from acorn.report.run_facts import read_run
+
+    altered = scored_text(read_run(result.folder)) if result.evaluation else ""
+    for split in sorted(result.evaluation, key=list(SPLITS).index):  # JSON has them sorted by name
+        figures = result.evaluation[split]
+        print(f"\n{split_name(split)}")
+        print_facts(evaluation_facts({name: figures.get(name) for name in SHOWN}, altered))
         if figures.get("bits_per_byte") is None and figures.get("bits_per_byte_note"):
             print(f"bits per byte: {figures['bits_per_byte_note']}")
     print(

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from acorn.cli.evaluation_facts import rate
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
+from acorn.figure_names import CONDITIONS, in_a_sentence
 
 app = typer.Typer(cls=Verbs, help="Train a tokenizer, or look into one.", no_args_is_help=True)
 
 MEASURED_DOCUMENTS = 2000
 """Held-out documents that the report of a new tokenizer is measured on."""
+
+NAMES = {
+    "tokenizer": "file",
+    "kind": "kind",
+    "vocab_size": "vocabulary size",
+    "separator": "document separator",
+    "lossless": "lossless",
+    "bytes_per_token": "bytes per token",
+    "unknown_rate": in_a_sentence(CONDITIONS["unknown_rate"]),
+    "round_trip_rate": in_a_sentence(CONDITIONS["round_trip_rate"]),
+    "dropped_letter_rate": "letters and marks dropped",
+    "fingerprint": "SHA-256",
+}
+"""Facts of a tokenizer -> what the terminal calls them."""
 
 
 @app.command()
@@ -69,7 +86,7 @@ def train(
         "fingerprint": tokenizer.fingerprint,
     }
     del facts["samples"]
-    print_json(facts) if as_json else print_facts(facts)
+    print_json(facts) if as_json else print_facts(_named(facts))
 
 
 @app.command()
@@ -92,7 +109,7 @@ def inspect(
         "fingerprint": tokenizer.fingerprint,
     }
     if text is None:
-        print_json(facts) if as_json else print_facts(facts)
+        print_json(facts) if as_json else print_facts(_named(facts))
         return
     (ids,) = tokenizer.encode_documents([text])
     decoded = tokenizer.decode(ids, skip_special_tokens=False)
@@ -102,6 +119,14 @@ def inspect(
             {**facts, "text": text, "pieces": pieces, "ids": ids, "decoded": decoded, "round_trip": decoded == text}
         )
         return
-    print_facts(facts)
+    print_facts(_named(facts))
     print("\n" + "\n".join(f"{token_id:>7}  {piece!r}" for token_id, piece in zip(ids, pieces, strict=True)))
     print(f"\ndecoded     {decoded!r}\nround trip  {'exact' if decoded == text else 'not exact'}")
+
+
+def _named(facts: Mapping[str, object]) -> dict[str, object]:
+    """Facts under the names that a person reads, rates in per cent."""
+    return {
+        NAMES[key]: rate(value) if key.endswith("_rate") and isinstance(value, float) else value
+        for key, value in facts.items()
+    }

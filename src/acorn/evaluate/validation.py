@@ -342,8 +342,8 @@ class _Scoring:
         notes = [f"scores the text after {changed}, per byte of the original: {NOT_COMPARABLE}"] if changed else []
         if n_tokens < len(tokens) - 1:
             notes.append(
-                f"scores the first {n_tokens:,} of {len(tokens) - 1:,} tokens; bytes, words and documents are estimated "
-                "as the same share of the whole split's"
+                f"scores the first {n_tokens:,} of {len(tokens) - 1:,} tokens; bytes, words and documents are "
+                "estimated as the same share of the whole split's"
             )
             count = _share_of(count, n_tokens / (len(tokens) - 1))
         bits_per_byte, bits_per_byte_note = bits_per_byte_of(loss, count.bytes, unknown_rate, notes)

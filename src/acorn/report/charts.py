@@ -68,12 +68,17 @@ def loss_chart(runs: Sequence[RunCurves]) -> str:
         legend = _legend([("points", number % COLOURS, run.name) for number, run in enumerate(runs)])
         legend += '<span class="aside">thin: training, smoothed; with dots: validation</span>'
     if (start := cut_off_start(runs, y_range)) is not None:
-        legend += f'<span class="aside">the first losses, from {start:.2f} on, lie above the picture</span>'
-    return _figure("Loss, nats per token", legend, {axis: lines(axis) for axis, _ in AXES}, y_range, WIDE)
+        legend += f'<span class="aside">the curve starts above the chart, at {start:.2f}</span>'
+    return _figure("Loss (nats per token)", legend, {axis: lines(axis) for axis, _ in AXES}, y_range, WIDE)
 
 
 def bits_chart(runs: Sequence[RunCurves]) -> str:
-    """Validation bits per byte, the figure that runs with different tokenizers share; empty where none has it."""
+    """Validation bits per byte, the figure that runs with different tokenizers share.
+
+    Empty where no run has it, and for a lone run with a single validation: one dot is no curve.
+    """
+    if len(runs) == 1 and len(runs[0].series("valid", "bits_per_byte")) < 2:
+        return ""
     y_range = loss_range([RunCurves(run.name, (), run.valid) for run in runs], "bits_per_byte")
     if y_range is None:
         return ""
@@ -123,7 +128,7 @@ def validation_chart(runs: Sequence[tuple[int, RunCurves]], labels: Sequence[str
         for axis, _ in AXES
     }
     legend = _legend([("points", number % COLOURS, label) for number, label in enumerate(labels)])
-    return _figure("Validation loss, nats per token", legend, by_axis, y_range, WIDE)
+    return _figure("Validation loss (nats per token)", legend, by_axis, y_range, WIDE)
 
 
 def _figure(

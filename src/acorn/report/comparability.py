@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from acorn.figure_names import altered_text
 from acorn.report.formats import figure
 from acorn.report.markup import mapping_in
 from acorn.report.run_facts import RunFacts
@@ -25,9 +26,9 @@ NEEDED = {
 }
 LABELS = {
     "text": "text",
-    "part": "part of it that was scored",
-    "context": "context, tokens",
-    "stride": "stride, tokens",
+    "part": "scored part",
+    "context": "context (tokens)",
+    "stride": "stride (tokens)",
     "cleaning": "cleaning",
     "normalization": "normalization by the tokenizer",
     "tokenizer": "tokenizer",
@@ -85,6 +86,13 @@ def scored_part(facts: RunFacts, split: str, *, in_curve: bool = False) -> tuple
     if in_curve or not isinstance(scored, int):
         scored = mapping_in(facts.config, "train").get("eval_tokens") or tokens - 1
     return (min(scored, tokens - 1), tokens - 1) if isinstance(scored, int) else None
+
+
+def scored_text(facts: RunFacts) -> str:
+    """Which text a run's figures are of, where it is not the original; see `figure_names.altered_text`."""
+    lossless = next((figures["lossless"] for figures in facts.evaluation.values() if "lossless" in figures), None)
+    kind = mapping_in(facts.shards, "tokenizer").get("kind")
+    return altered_text(_cleaning(facts), lossless is not False if lossless is not None else kind in ("bpe", None))
 
 
 def _distinct(conditions: Sequence[Conditions], name: str) -> set[str]:
@@ -181,5 +189,5 @@ def _tokenizer(facts: RunFacts) -> str:
     tokenizer = mapping_in(facts.shards, "tokenizer")
     if not tokenizer:
         return ""
-    about = f"{tokenizer.get('kind', '')} of {figure(tokenizer.get('vocab_size'))}"
+    about = f"{tokenizer.get('kind', '')}, {figure(tokenizer.get('vocab_size'))} entries"
     return f"{about}, SHA-256 {_fingerprint(facts)[:DIGEST_DIGITS]}"

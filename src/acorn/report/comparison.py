@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from acorn.figure_names import MEASURED as NAMES
+from acorn.figure_names import SPLITS, beside, in_a_sentence
 from acorn.report.charts import COLOURS
-from acorn.report.comparability import LABELS, NEEDED, Conditions, conditions_of, differing
+from acorn.report.comparability import LABELS, NEEDED, Conditions, conditions_of, differing, scored_text
 from acorn.report.curve_notes import rise_note
 from acorn.report.formats import duration, figure, short, unbroken
-from acorn.report.markup import absent, escaped, mapping_in, table
+from acorn.report.markup import absent, escaped, mapping_in, noted, table
 from acorn.report.run_facts import RunFacts
 from acorn.report.seeds import SeedGroup, Spread, seed_groups
 from acorn.report.settings import OF_THE_MACHINE, flat_settings, setting_name, spelled_out
 
-SPLIT_NAMES = {"valid": "Validation", "test": "Test"}
+HELD_OUT = ("valid", "test")
 
 
 class Measured(NamedTuple):
@@ -28,13 +30,9 @@ class Measured(NamedTuple):
 
 
 MEASURED = tuple(
-    Measured(split, name, f"{SPLIT_NAMES[split]}, {unit}", decimals)
-    for name, unit, decimals in (
-        ("bits_per_byte", "bits per byte", 4),
-        ("loss_per_token", "nats per token", 4),
-        ("word_perplexity", "perplexity per word", 1),
-    )
-    for split in SPLIT_NAMES
+    Measured(split, name, f"{SPLITS[split]} {in_a_sentence(NAMES[name])}", decimals)
+    for name, decimals in (("bits_per_byte", 4), ("loss_per_token", 4), ("word_perplexity", 1))
+    for split in HELD_OUT
 )
 
 
@@ -49,24 +47,24 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 
 def comparison_section(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
-    """The section, a column a run. What makes figures incomparable stands beside them."""
+    """The section, one column per run. What makes figures incomparable stands beside them."""
     heads = ["", *(f'<i class="swatch c{n % COLOURS}"></i>{escaped(name)}' for n, name in enumerate(names))]
     problems = [problem for facts in runs[1:] for problem in facts.problems]
     parts = [f'<p class="problem">{escaped(problem)}</p>' for problem in problems]
-    by_split = {split: conditions_of(runs, split) for split in SPLIT_NAMES}
+    by_split = {split: conditions_of(runs, split) for split in HELD_OUT}
     parts.append(table(heads, [*_measured_rows(runs, by_split), *_other_rows(runs)]))
     parts += [_seed_table(runs, names, group) for group in seed_groups(runs)]
     parts.append(_changed_when_resumed(runs, names))
     for split, conditions in by_split.items():
         if any(facts.figure(split, row.name) is not None for facts in runs for row in MEASURED if row.split == split):
-            parts.append(f"<h3>What the figures of {SPLIT_NAMES[split].lower()} were measured on</h3>")
+            parts.append(f"<h3>How the {SPLITS[split].lower()} figures were measured</h3>")
             parts.append(table(heads, _condition_rows(conditions)))
-    parts.append("<h3>Where the configs differ</h3>")
+    parts.append("<h3>Settings that differ</h3>")
     differing_rows = _differing_settings(runs)
     asked = [row for key, row in differing_rows.items() if key not in OF_THE_MACHINE]
-    parts.append(table(heads, asked) if asked else absent("Nowhere."))
+    parts.append(table(heads, asked) if asked else absent("None."))
     if of_the_machine := [row for key, row in differing_rows.items() if key in OF_THE_MACHINE]:
-        parts.append("<h3>What was set, or chosen by acorn, for the machine</h3>")
+        parts.append("<h3>Settings that differ and that acorn may have chosen for the machine</h3>")
         parts.append(table(heads, of_the_machine))
     return "".join(parts)
 
@@ -77,17 +75,17 @@ def curve_caveats(runs: Sequence[RunFacts], names: Sequence[str]) -> list[str]:
     said = []
     if wrong := differing(valid, NEEDED["bits_per_byte"]):
         said.append(
-            f"Validation losses and bits per byte are not comparable between these runs: other {_listed(wrong)}."
+            f"Validation losses and bits per byte are not comparable between these runs: different {_listed(wrong)}."
         )
     elif wrong := differing(valid, NEEDED["loss_per_token"]):
         have_bits = all("bits_per_byte" in record for facts in runs for record in facts.curves.valid)
         bits = "; bits per byte are" if have_bits else ""
-        said.append(f"Validation losses are not comparable between these runs (other {_listed(wrong)}){bits}.")
+        said.append(f"Validation losses are not comparable between these runs (different {_listed(wrong)}){bits}.")
     if "part" in differing(valid, NEEDED["bits_per_byte"]):
-        parts = [f"{name}: {one.values['part'] or 'not known'}" for name, one in zip(names, valid, strict=True)]
-        said.append(f"Scored of validation while training (train.eval_tokens): {'; '.join(parts)}.")
+        parts = [f"{name}: {one.values['part'] or 'unknown'}" for name, one in zip(names, valid, strict=True)]
+        said.append(f"Tokens scored by each validation (train.eval_tokens): {'; '.join(parts)}.")
     if wrong := differing(train, ("text", "cleaning", "normalization", "tokenizer")):
-        said.append(f"Training losses are not comparable between these runs: other {_listed(wrong)}.")
+        said.append(f"Training losses are not comparable between these runs: different {_listed(wrong)}.")
     rises = zip(names, map(rise_note, runs), strict=True)
     return said + [f"{name}: {note}" for name, note in rises if note]
 
@@ -100,18 +98,21 @@ def _measured_rows(runs: Sequence[RunFacts], by_split: dict[str, list[Conditions
             continue
         known = [c for c, value in zip(by_split[row.split], values, strict=True) if value is not None]
         wrong = differing(known, NEEDED[row.name])
-        note = f'<span class="note warning">not comparable: other {escaped(_listed(wrong))}</span>' if wrong else ""
-        rows.append([row.label + note, *(_measured(facts, row) for facts in runs)])
+        label = noted(row.label, f"not comparable: different {_listed(wrong)}" if wrong else "", "warning")
+        texts = [scored_text(facts) for facts in runs]
+        common = texts[0] if len(set(texts)) == 1 else ""
+        cells = (_measured(facts, row, "" if common else text) for facts, text in zip(runs, texts, strict=True))
+        rows.append([noted(label, beside(common)), *cells])
     return rows
 
 
-def _measured(facts: RunFacts, row: Measured) -> str:
-    """A run's figure, or the reason why it is not given."""
+def _measured(facts: RunFacts, row: Measured, altered: str) -> str:
+    """A run's figure with which text it is of, where that is not the original; or the reason why it is not given."""
     value = facts.figure(row.split, row.name)
     note = mapping_in(facts.evaluation, row.split).get(f"{row.name}_note")
-    if value is not None or not note:
-        return _number(value, row.decimals)
-    return f'—<span class="note">{escaped(str(note))}</span>'
+    if value is None:
+        return noted(_number(None, row.decimals), str(note or ""))
+    return noted(_number(value, row.decimals), beside(altered))
 
 
 def _other_rows(runs: Sequence[RunFacts]) -> list[list[str]]:
@@ -136,8 +137,8 @@ def _condition_rows(conditions: Sequence[Conditions]) -> list[list[str]]:
         if not any(values):
             continue
         differs = name != "weights" and differing(conditions, [name])  # other weights are what is compared
-        mark = '<span class="note warning">differs</span>' if differs else ""
-        rows.append([escaped(label[:1].upper() + label[1:]) + mark, *(escaped(value or "—") for value in values)])
+        name_cell = noted(escaped(label[:1].upper() + label[1:]), "differs" if differs else "", "warning")
+        rows.append([name_cell, *(escaped(value or "—") for value in values)])
     return rows
 
 
@@ -159,14 +160,14 @@ def _seed_table(runs: Sequence[RunFacts], names: Sequence[str], group: SeedGroup
 
 
 def _changed_when_resumed(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
-    """Names the runs whose figures are not those of a fresh run with their config."""
+    """Names the runs whose figures may differ from those of an uninterrupted run of their config."""
     changed = [name for facts, name in zip(runs, names, strict=True) if facts.finished and not facts.undisturbed]
     if not changed:
         return ""
     return (
         f'<p class="problem">Changed when resumed (its length, another setting or the machine): '
-        f"{escaped(', '.join(changed))}. Such a run is not what a fresh run of its config gives, and has no part in a "
-        "mean over seeds where there are other runs.</p>"
+        f"{escaped(', '.join(changed))}. Such a run may differ from an uninterrupted run of its config, so means "
+        "over seeds leave it out where there are other runs.</p>"
     )
 
 
@@ -187,7 +188,7 @@ def _differing_settings(runs: Sequence[RunFacts]) -> dict[str, list[str]]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    words = [LABELS[name].removesuffix(", tokens") for name in names]
+    words = [LABELS[name].removesuffix(" (tokens)") for name in names]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

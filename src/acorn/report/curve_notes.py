@@ -1,4 +1,4 @@
-"""What a reader of curves has to know: whether validation rose, which tokens it is of, why it is below training."""
+"""Notes on the curves: whether validation rose, which tokens it scores, why it may lie below training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from acorn.run_folder import RunFolder
 
 
 def curve_notes(facts: RunFacts) -> list[str]:
-    """Sentences to stand below the loss chart of one run."""
+    """Sentences below the loss chart of one run."""
     if not facts.curves.valid:
         return ["This run was not validated while it trained."]
     return [note for note in (rise_note(facts), _parts(facts), _below(facts)) if note]
@@ -37,7 +37,7 @@ def _parts(facts: RunFacts) -> str:
     in_curve, at_end = scored_part(facts, "valid", in_curve=True), scored_part(facts, "valid")
     if in_curve is None or at_end is None or in_curve[0] == in_curve[1] == at_end[0]:
         return ""
-    curve = f"Validation in the curve is of {_of(in_curve)} (train.eval_tokens), always the same ones."
+    curve = f"Each validation while training scores {_of(in_curve)} (train.eval_tokens), the same ones every time."
     return (
         f"{curve} The figures of the finished model are of {_of(at_end)}." if facts.evaluation.get("valid") else curve
     )
@@ -49,25 +49,25 @@ def _of(part: tuple[int, int]) -> str:
 
 
 def _below(facts: RunFacts) -> str:
-    """Reasons, where the last validation lies below training."""
+    """Possible reasons, where the last validation loss is below the training loss."""
     train, valid = facts.curves.series("train", "loss"), facts.curves.series("valid", "loss")
     if not len(train) or not len(valid) or valid.y[-1] >= smoothed(train).y[-1]:
         return ""
-    reasons = ["it is another text, which may be easier to predict"]
+    reasons = ["the validation text may be easier to predict"]
     part = scored_part(facts, "valid", in_curve=True)
     if part and part[0] < part[1]:
-        reasons[0] += ", and only the beginning of it"
+        reasons[0] += ", and only its beginning is scored"
     dropout = mapping_in(facts.config, "model").get("dropout")
     if isinstance(dropout, float) and dropout > 0:
-        reasons.append(f"training loss is taken with dropout ({dropout:g}), validation without")
+        reasons.append(f"training loss is measured with dropout ({dropout:g}), validation loss without")
     short_context = mapping_in(facts.config, "schedule").get("short_context")
     block_size = mapping_in(facts.config, "model").get("block_size")
     if isinstance(short_context, int) and isinstance(block_size, int) and 0 < short_context < block_size:
         reasons.append(
-            f"the first part of training sees {short(short_context)} tokens of context, validation {short(block_size)}"
+            f"the first part of training has a context of {short(short_context)} tokens, validation {short(block_size)}"
         )
-    reasons.append("a training loss is taken before its step, and the curve is the mean of several")
+    reasons.append("each training loss is measured before the update of its step, and the curve averages several")
     overlap = mapping_in(mapping_in(facts.shards, "text"), "overlap").get("valid")
     if isinstance(overlap, float) and overlap > 0:
         reasons.append(f"{100 * overlap:.3g} % of the distinct validation documents are also in training")
-    return f"Validation lies below training at the end of this run. That can be so: {'; '.join(reasons)}."
+    return f"Validation loss ends below training loss. Possible reasons: {'; '.join(reasons)}."

@@ -1,4 +1,4 @@
-"""The words of the report and the docs, each explained once: `glossary.toml`."""
+"""The terms of the report and the docs, each explained once: `glossary.toml`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from importlib import resources
 from acorn.report.markup import escaped, with_code
 
 REPORT_TERMS = (
-    *("Bits per byte", "Context", "Epoch", "Gradient norm", "Learning rate", "Loss", "MFU", "Nat", "Overfitting"),
-    *("Parameters", "Peak (of a machine)", "Perplexity", "Round-trip rate", "Step", "Stride", "Token", "Unknown token"),
+    *("Bits per byte", "Context", "Epoch", "Gradient norm", "Learning rate", "Loss", "MFU", "Nat"),
+    *("Out-of-vocabulary rate", "Overfitting", "Parameters", "Peak (of a machine)", "Perplexity", "Round-trip rate"),
+    *("Step", "Stride", "Token", "Unknown token"),
     *("Validation", "Word perplexity"),
 )
 """Terms that stand on the report's page."""
@@ -21,7 +22,7 @@ def glossary() -> dict[str, str]:
 
 
 def glossary_section() -> str:
-    """The report's words, folded: each term with its meaning."""
+    """The report's terms, folded, each with its meaning."""
     meanings = glossary()
     pairs = "".join(f"<dt>{escaped(term)}</dt><dd>{with_code(meanings[term])}</dd>" for term in REPORT_TERMS)
-    return f'<details><summary>{len(REPORT_TERMS)} words of this page</summary><dl class="facts">{pairs}</dl></details>'
+    return f'<details><summary>{len(REPORT_TERMS)} terms of this page</summary><dl class="facts">{pairs}</dl></details>'

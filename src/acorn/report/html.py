@@ -10,32 +10,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acorn.errors import UsageError
+from acorn.figure_names import SPLITS, beside
 from acorn.files import write_file
 from acorn.report.charts import COLOURS, axis_switch, bits_chart, loss_chart, measure_charts
-from acorn.report.comparability import scored_part
-from acorn.report.comparison import SPLIT_NAMES, comparison_section, curve_caveats, run_names
+from acorn.report.comparability import scored_part, scored_text
+from acorn.report.comparison import comparison_section, curve_caveats, run_names
 from acorn.report.curve_notes import curve_notes
 from acorn.report.curves import RunCurves
 from acorn.report.data_section import data_section
+from acorn.report.environment_section import environment_section
 from acorn.report.formats import duration, figure, short, unbroken
 from acorn.report.glossary import glossary_section
-from acorn.report.markup import absent, escaped
+from acorn.report.markup import absent, escaped, noted
 from acorn.report.run_facts import RunFacts, read_run
-from acorn.report.sections import (
-    config_section,
-    environment_section,
-    evaluation_section,
-    samples_section,
-)
+from acorn.report.sections import config_section, evaluation_section, samples_section
 from acorn.run_folder import RunFolder
 
 
 class Headline(NamedTuple):
-    """A figure a reader looks for first; `value` is empty where it is not known."""
+    """A figure a reader looks for first; `value` is empty where it is not known, `note` stands below it."""
 
     label: str
     value: str
     unit: str = ""
+    note: str = ""
 
 
 def write_report(run: Path, compare: Sequence[Path] = (), out: Path | None = None) -> Path:
@@ -66,11 +64,11 @@ def _page(runs: Sequence[RunFacts]) -> str:
     sections = [
         ("curves", "Curves", _curves(runs, names)),
         ("samples", "Samples", samples_section(facts.samples)),
-        ("evaluation", "Evaluation", evaluation_section(facts.evaluation, facts.weights_of_step)),
+        ("evaluation", "Evaluation", evaluation_section(facts.evaluation, facts.weights_of_step, scored_text(facts))),
         ("data", "Data and tokenizer", data_section(facts.shards)),
         ("config", "Config", config_section(facts.config)),
         ("environment", "Environment", environment_section(facts.environment)),
-        ("glossary", "Words", glossary_section()),
+        ("glossary", "Glossary", glossary_section()),
     ]
     if len(runs) > 1:  # what is of the first run alone says so
         sections = [
@@ -112,7 +110,7 @@ def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], comm
 <nav><p>{links}</p></nav>
 <main>
 {bodies}</main>
-<footer>Written by <code>{command}</code>. Loss is in nats per token and depends on the tokenizer; bits per byte does
+<footer>Written by <code>{command}</code>. Loss is in nats per token and depends on the tokenizer; bits per byte do
 not.</footer>
 <script>{script}</script>
 </body>
@@ -136,9 +134,9 @@ def _two_names(facts: RunFacts) -> str:
     if facts.config_name in ("", facts.name):
         return ""
     return (
-        f'<p class="soft">This page has the name of the run\'s folder, <b>{escaped(facts.name)}</b>; the model card in '
-        f"final/ has that of the config, <b>{escaped(facts.config_name)}</b>: equal runs write equal cards in any "
-        "folder. <code>name=...</code> in the config sets the latter.</p>"
+        f'<p class="soft">This page is named after the run\'s folder, <b>{escaped(facts.name)}</b>. The model card in '
+        f"final/ is named after the config, <b>{escaped(facts.config_name)}</b>, so that equal runs write equal "
+        "cards in any folder; <code>name=...</code> in the config changes it.</p>"
     )
 
 
@@ -163,9 +161,10 @@ def _comparison_header(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
 def _summary(facts: RunFacts) -> str:
     """What was trained, on how much, for how long, and whether it is done."""
     model, train = facts.config.get("model", {}), facts.config.get("train", {})
-    size = f" with {short(facts.parameters)} parameters" if facts.parameters else ""
-    config = f" (config {facts.config_name})" if facts.config_name not in ("", facts.name) else ""
-    sentence = f"A {model.get('architecture', 'language')} model{size}{config}"
+    size = f" of {short(facts.parameters)} parameters" if facts.parameters else ""
+    known = [f"architecture {model['architecture']}"] if "architecture" in model else []
+    known += [f"config {facts.config_name}"] if facts.config_name not in ("", facts.name) else []
+    sentence = f"A language model{size}" + (f" ({', '.join(known)})" if known else "")
     if not facts.last:
         return f"{sentence}. Training has not logged a step yet."
     tokens, seconds = facts.last.get("tokens"), facts.last.get("seconds")
@@ -174,33 +173,34 @@ def _summary(facts: RunFacts) -> str:
     if facts.finished:
         return f"{sentence}."
     steps = f" of {figure(train['steps'])}" if train.get("steps") else ""
-    return f"{sentence} so far. It stands at step {facts.last['step']:,}{steps} and has no final model yet."
+    return f"{sentence} so far. It is at step {facts.last['step']:,}{steps} and has no final model yet."
 
 
 def _headlines(facts: RunFacts) -> list[Headline]:
     split = "test" if facts.figure("test", "word_perplexity") is not None else "valid"
     valid, test, words = _scored("valid", facts), _scored("test", facts), facts.figure(split, "word_perplexity")
-    share = facts.typical("mfu")
+    share, of_text = facts.typical("mfu"), beside(scored_text(facts))
+    loss = _scored("valid", facts, " loss")
     return [
-        Headline(valid, _number(facts.figure("valid", "bits_per_byte"), 4), "bits per byte"),
-        Headline(test, _number(facts.figure("test", "bits_per_byte"), 4), "bits per byte"),
-        Headline(f"{valid}, loss", _number(facts.figure("valid", "loss_per_token"), 4), "nats per token"),
-        Headline(f"Word perplexity{_part(split, facts)}", figure(words) if words else "", f"on {split}"),
+        Headline(valid, _number(facts.figure("valid", "bits_per_byte"), 4), "bits per byte", of_text),
+        Headline(test, _number(facts.figure("test", "bits_per_byte"), 4), "bits per byte", of_text),
+        Headline(loss, _number(facts.figure("valid", "loss_per_token"), 4), "nats per token", of_text),
+        Headline(_scored(split, facts, " word perplexity"), figure(words) if words else "", note=of_text),
         Headline("Parameters", short(facts.parameters) if facts.parameters else ""),
         Headline("Tokens seen", short(facts.last["tokens"]) if "tokens" in facts.last else ""),
         Headline("Training time", unbroken(duration(facts.last["seconds"])) if "seconds" in facts.last else ""),
         Headline(
             "Tokens per second",
             _number(facts.typical("tokens_per_second"), 0),
-            f"{100 * share:.0f} % of peak" if share else "",
+            f"{100 * share:.0f} % of peak (MFU)" if share else "",
         ),
     ]
 
 
-def _scored(split: str, facts: RunFacts) -> str:
-    """What the figures of a split are of: the finished model and the whole split, or less."""
+def _scored(split: str, facts: RunFacts, figure_name: str = "") -> str:
+    """The label of a split's figure, which says where it is not of the finished model or not of the whole split."""
     so_far = "" if split in facts.evaluation else " so far"
-    return SPLIT_NAMES[split] + so_far + _part(split, facts)
+    return SPLITS[split] + figure_name + so_far + _part(split, facts)
 
 
 def _part(split: str, facts: RunFacts) -> str:
@@ -226,7 +226,7 @@ def _problems(facts: RunFacts) -> str:
 def _with_unit(headline: Headline) -> str:
     if not headline.value:
         return "—"
-    return headline.value + (f" <small>{headline.unit}</small>" if headline.unit else "")
+    return noted(headline.value + (f" <small>{headline.unit}</small>" if headline.unit else ""), headline.note)
 
 
 def _number(value: float | None, decimals: int) -> str:

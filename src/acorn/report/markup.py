@@ -36,6 +36,17 @@ def row_name(key: str) -> str:
     return escaped(words[:1].upper() + words[1:])
 
 
+def noted(label: str, note: str, kind: str = "") -> str:
+    """A ready label or cell with a note below it in the same cell; as it is without one.
+
+    Args:
+        note: text.
+        kind: "warning" for one that must be seen.
+    """
+    classes = f"note {kind}" if kind else "note"
+    return f'{label}<span class="{classes}">{escaped(note)}</span>' if note else label
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of ready HTML cells; the first column names the rows."""
     top = "".join(f"<th>{cell}</th>" for cell in head)

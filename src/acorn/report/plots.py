@@ -85,7 +85,7 @@ def _dress(axes: Axes, runs: Sequence[RunCurves]) -> None:
 
     title = printable(runs[0].name) if len(runs) == 1 else "Loss of several runs"
     axes.set_title(title, loc="left", color=INK, fontsize=14, fontweight="bold", pad=10, parse_math=False)
-    axes.set_ylabel("loss, nats per token", color=SOFT)
+    axes.set_ylabel("loss (nats per token)", color=SOFT)
     axes.set_xlabel("tokens seen", color=SOFT)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
@@ -103,7 +103,7 @@ def _dress(axes: Axes, runs: Sequence[RunCurves]) -> None:
         return
     axes.set_ylim(*y_range)
     if (start := cut_off_start(runs, y_range)) is not None:
-        words = f"the first losses, from {start:.2f} on, lie above"
+        words = f"the curve starts above the chart, at {start:.2f}"
         behind = {"facecolor": PAPER, "edgecolor": "none", "pad": 2}
         axes.text(0.05, 0.95, words, transform=axes.transAxes, va="top", color=SOFT, fontsize=9, bbox=behind)
     legend = axes.legend(loc="upper right", frameon=False, labelcolor=INK, title="last value", alignment="left")

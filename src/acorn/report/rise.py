@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST_RISE = 1.01
-"""A last validation loss this many times the lowest is no noise: both are of the same tokens."""
+"""Ratio of the last validation loss to the lowest above which it counts as risen: both score the same tokens."""
 
-REMEDIES = "More text, fewer steps or model.dropout=0.1 help; checkpoint.final=best makes final/ of the best weights."
+REMEDIES = "More text, fewer steps or model.dropout=0.1 help; checkpoint.final=best puts the best weights into final/."
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Rise:
 
     @property
     def limit(self) -> str:
-        """What a reader of the model card has to know, where the card is of the last weights."""
+        """The limit for the model card of the last weights."""
         return (
             f"Validation loss was lowest at step {self.best_step:,} ({self.best_loss:.3f} nats per token) and had "
             f"risen to {self.last_loss:.3f} at step {self.last_step:,}: these weights overfit their training text, or "

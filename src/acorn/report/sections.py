@@ -1,4 +1,4 @@
-"""The sections of the report that are words and tables: samples, evaluation, config, environment.
+"""The sections of the report that are words and tables: samples, evaluation, config.
 
 Each takes what `RunFacts` holds for it and gives HTML; what is not there gives one sentence that says so.
 """
@@ -9,36 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acorn.config import Config, Section
+from acorn.figure_names import FIGURES, MEASURED, SPLITS, beside, in_a_sentence
 from acorn.report.formats import figure
-from acorn.report.labels import ENVIRONMENT
-from acorn.report.markup import absent, escaped, fact_list, in_order, table, with_code, written
+from acorn.report.markup import absent, escaped, in_order, noted, table, with_code, written
 from acorn.report.settings import OF_THE_MACHINE, spelled_out
 
 SAMPLE_STEPS = 6  # steps whose samples stand open, from the first to the last; the others are folded away
 SUMMARY_KEYS = 4  # changed keys that a folded section of the config names
 
-EVALUATION_ROWS = (
-    ("bits_per_byte", "Bits per byte"),
-    ("loss_per_token", "Loss, nats per token"),
-    ("perplexity_per_token", "Perplexity per token"),
-    ("word_perplexity", "Perplexity per word"),
-    ("documents", "Documents"),
-    ("tokens", "Tokens"),
-    ("bytes", "Bytes"),
-    ("words", "Words"),
-    ("context", "Context, tokens"),
-    ("stride", "Stride, tokens"),
-    ("precision", "Precision"),
-    ("lossless", "Lossless tokenizer"),
-    ("round_trip_rate", "Words that survive a round trip"),
-    ("unknown_rate", "Tokens for text that the vocabulary cannot spell"),
-)
-
 
 def samples_section(samples: Sequence[Mapping[str, Any]]) -> str:
-    """Texts drawn while training, by step: a few steps from the first to the last, the others folded away."""
+    """Texts generated while training, by step: a few steps from the first to the last, the others folded away."""
     if not samples:
-        return absent("No text was drawn from the model while it trained; train.sample_every sets how often it is.")
+        return absent("No samples were generated during training; train.sample_every sets how often they are.")
     by_step: dict[int, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_step.setdefault(sample["step"], []).append(sample)
@@ -52,57 +35,51 @@ def samples_section(samples: Sequence[Mapping[str, Any]]) -> str:
     return f"{shown}<details><summary>Samples of the {len(others)} steps between</summary>{folded}</details>"
 
 
-EVALUATION_NOTES = {"bits_per_byte_note": "Bits per byte", "word_perplexity_note": "Perplexity per word"}
-
-
-def evaluation_section(evaluation: Mapping[str, Mapping[str, Any]], weights_of_step: int | None = None) -> str:
-    """Figures of the finished model, a column a split.
+def evaluation_section(
+    evaluation: Mapping[str, Mapping[str, Any]], weights_of_step: int | None = None, altered: str = ""
+) -> str:
+    """Figures of the finished model, one column per split.
 
     Args:
         weights_of_step: the step whose weights they are of.
+        altered: which text they are of, where it is not the original; see `figure_names.altered_text`.
     """
     if not evaluation:
         return absent("The finished model has not been evaluated yet.")
     by_split = in_order(evaluation)
     splits = list(by_split.values())
     rows = [
-        [label, *(written(name, split.get(name)) for split in splits)]
-        for name, label in EVALUATION_ROWS
+        [
+            noted(label, beside(altered) if name in MEASURED else ""),
+            *(written(name, split.get(name)) for split in splits),
+        ]
+        for name, label in FIGURES.items()
         if any(split.get(name) is not None for split in splits)
     ]
-    said = [f"These are figures of the weights of step {weights_of_step:,}."] if weights_of_step is not None else []
-    for name, about in EVALUATION_NOTES.items():
-        notes = {split: figures.get(name) for split, figures in by_split.items() if figures.get(name)}
+    said = [f"The figures are of the weights of step {weights_of_step:,}."] if weights_of_step is not None else []
+    for name, about in MEASURED.items():
+        note_name = f"{name}_note"
+        notes = {split: figures.get(note_name) for split, figures in by_split.items() if figures.get(note_name)}
         for note in dict.fromkeys(map(str, notes.values())):
-            its = [split for split, other in notes.items() if str(other) == note]
+            its = [in_a_sentence(SPLITS.get(split, split)) for split, other in notes.items() if str(other) == note]
             of = "" if len(its) == len(by_split) else f" of {' and '.join(its)}"
             said.append(f"{about}{of}: {note.removesuffix('.')}.")
     paragraphs = [f'<p class="soft">{escaped(sentence)}</p>' for sentence in said]
-    return table(["", *map(escaped, by_split)], rows) + "".join(paragraphs)
+    return table(["", *(escaped(SPLITS.get(split, split)) for split in by_split)], rows) + "".join(paragraphs)
 
 
 def config_section(config: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every setting by section, folded; what differs from the default is bold, and named while folded.
+    """Every setting by section, folded; those that differ from the default are bold, and named while folded.
 
-    What acorn may have chosen for the machine is not counted among what differs.
+    Settings that acorn may have chosen for the machine do not count as different.
     """
     if not config:
-        return absent("There is no config.toml that can be read.")
+        return absent("There is no readable config.toml.")
     folded = [_config_table(name, values) for name, values in config.items()]
     machine = ", ".join(f"<code>{key.rpartition('.')[2]}</code>" for key in sorted(OF_THE_MACHINE))
     return (
-        '<p class="soft">Bold: other than the default. What was set for the machine, or chosen by acorn for it, is '
-        f"never bold ({machine}), nor is the model's <code>vocab_size</code>, which is the tokenizer's.</p>"
-        + "".join(folded)
-    )
-
-
-def environment_section(environment: Mapping[str, Any]) -> str:
-    """Versions, machine, command line: whatever environment.json holds."""
-    return (
-        fact_list(environment, ENVIRONMENT)
-        if environment
-        else absent("There is no environment.json in the run folder.")
+        '<p class="soft">Bold: differs from the default. Never bold: settings that acorn may choose for the machine '
+        f"({machine}), and the model's <code>vocab_size</code>, which comes from the tokenizer.</p>" + "".join(folded)
     )
 
 
@@ -135,7 +112,7 @@ def _config_table(name: str, values: Mapping[str, Any]) -> str:
     named = [f"{key} {figure(values[key])}" for key in changed[:SUMMARY_KEYS]]
     if len(changed) > SUMMARY_KEYS:
         named.append(f"and {len(changed) - SUMMARY_KEYS} more")
-    summary = escaped(", ".join(named) or "all as by default")
+    summary = escaped(", ".join(named) or "all defaults")
     return (
         f'<details><summary><b>{escaped(name)}</b><span class="soft">{summary}</span></summary>'
         f'<dl class="facts">{"".join(rows)}</dl></details>'

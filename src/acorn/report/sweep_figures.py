@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from acorn.figure_names import altered_text, beside
+
 SEED = "train.seed"
 FIGURE = "bits_per_byte"
 TEXT = ("documents", "bytes", "words")
@@ -20,6 +22,9 @@ TEXT = ("documents", "bytes", "words")
 
 LEFT_OUT = "left out"
 """Head of the last column of the table of settings, which is there where runs have no part in the mean."""
+
+MEASURED_HEADS = ("bits per byte", "loss")
+"""Heads of the columns of figures in that table."""
 
 NOT_FINITE = "the loss of the final model is not a finite number"
 
@@ -38,7 +43,7 @@ STUDENT_T = (
 
 @dataclass(frozen=True)
 class SweepRun:
-    """What became of one run of a sweep.
+    """The state of one run of a sweep.
 
     Attributes:
         settings: the settings that the sweep varies -> this run's values.
@@ -46,6 +51,7 @@ class SweepRun:
         step: the last one of a run that is done.
         evaluation: split -> figures of the finished model, as evaluation.json has them.
         text: the digest of the validation text; empty where it is not known.
+        clean: how that text was cleaned, as `data.clean`; empty where it is not known.
         undisturbed: whether it went as an uninterrupted run would; not so once its length, another setting or the
             machine was changed when it resumed.
         origin: the preset or file that the sweep's configs come from; empty where it is not known.
@@ -64,6 +70,12 @@ class SweepRun:
     origin: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
     undisturbed: bool = True
+    clean: str = ""
+
+    @property
+    def altered(self) -> str:
+        """Which text its figures are of, where it is not the original; see `figure_names.altered_text`."""
+        return altered_text(self.clean, self.evaluation.get("valid", {}).get("lossless") is not False)
 
     def figure(self, name: str = FIGURE, split: str = "valid") -> float | None:
         value = self.evaluation.get(split, {}).get(name)
@@ -196,8 +208,8 @@ def verdict_of(groups: Sequence[SettingGroup]) -> Verdict:
     what = f"The next, {second.label}, is {difference:.4f} higher"
     if margin is None:
         sentence = (
-            f"Lowest: {_named(best)}. {what}. With a single run of a setting nobody knows how much of that is chance: "
-            f"several seeds tell, such as '{SEED}=[0,1,2]'."
+            f"Lowest: {_named(best)}. {what}. With one run per setting, nobody knows how much of that is chance: "
+            f"run several seeds, such as '{SEED}=[0,1,2]'."
         )
     elif difference > margin:
         sentence = f"Best: {_named(best)}. {what} (± {margin:.4f}, 95 % confidence): more than the spread over seeds."
@@ -237,9 +249,9 @@ def caveats(groups: Sequence[SettingGroup]) -> list[str]:
     """What a reader of the figures has to know beside the verdict."""
     said = []
     if differs(groups, ("context", "stride")):
-        said.append("Each model is scored with its own context: the figures tell models apart, contexts included.")
+        said.append("Each model is scored with its own context, so the figures compare models together with contexts.")
     if differs(groups, ("unknown_rate", "round_trip_rate")) or differs(groups, ("lossless",)):
-        said.append("The tokenizers lose different parts of the text: bits per byte of what is lost are not counted.")
+        said.append("The tokenizers drop different parts of the text; bits per byte do not count what is dropped.")
     if few := [group.label for group in groups if 0 < len(group.values) < FEWEST_SEEDS]:
         of = "" if len(few) == len(groups) else f" of {'; '.join(few)}"
         said.append(
@@ -281,10 +293,16 @@ def _left_out(groups: Sequence[SettingGroup], ranked: Sequence[SettingGroup]) ->
     return said + (f" Not all runs have a figure of: {'; '.join(part)}." if part else "")
 
 
+def altered_in(groups: Sequence[SettingGroup]) -> str:
+    """What stands beside the figures, where some are not of the original text: `cleaned text, not comparable ...`."""
+    texts = dict.fromkeys(run.altered for group in groups for run in group.runs if run.figure() is not None)
+    return "; ".join(beside(text) for text in texts if text)
+
+
 def group_rows(groups: Sequence[SettingGroup]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of groups, the best mean first, those without a result last."""
     keys = list(groups[0].settings)
-    head = [*short_keys(keys).values(), "runs", "bits per byte", "loss", LEFT_OUT]
+    head = [*short_keys(keys).values(), "runs", *MEASURED_HEADS, LEFT_OUT]
     ranked = sorted(groups, key=lambda group: group.mean if group.values else math.inf)
     rows = []
     for group in ranked:

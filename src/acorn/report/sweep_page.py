@@ -13,15 +13,17 @@ from acorn.files import write_file
 from acorn.report.charts import COLOURS, axis_switch, validation_chart
 from acorn.report.curves import RunCurves
 from acorn.report.html import page
-from acorn.report.markup import absent, escaped, table
+from acorn.report.markup import absent, escaped, noted, table
 from acorn.report.rise import rise_in
 from acorn.report.run_facts import RunFacts, read_run
 from acorn.report.settings import setting_name
 from acorn.report.sweep_dots import dots_figure
 from acorn.report.sweep_figures import (
     LEFT_OUT,
+    MEASURED_HEADS,
     SettingGroup,
     SweepRun,
+    altered_in,
     caveats,
     group_rows,
     setting_groups,
@@ -48,9 +50,9 @@ def write_sweep_report(path: Path, runs: Sequence[SweepRun]) -> Path:
             "Settings compared",
             f"<p>{escaped(verdict.sentence)}</p>{notes}{_compared(groups)}{dots_figure(groups)}",
         ),
-        ("setup", "What was tried", setup_section(runs, facts)),
+        ("setup", "Setup", setup_section(runs, facts)),
         ("curves", "Validation loss", _curves(groups, facts)),
-        ("runs", "Runs", _runs(runs, path.parent)),
+        ("runs", "Runs", _runs(runs, groups, path.parent)),
     ]
     header = f"""<header>
 <p class="eyebrow">acorn · sweep</p>
@@ -71,7 +73,8 @@ def _compared(groups: Sequence[SettingGroup]) -> str:
             [row[0] + (f'<span class="note">{LEFT_OUT}: {row[-1]}</span>' if row[-1] else ""), *row[1:-1]]
             for row in cells
         ]
-    return table([escaped(name) for name in head], cells)
+    of_text = altered_in(groups)
+    return table([noted(escaped(name), of_text if name in MEASURED_HEADS else "") for name in head], cells)
 
 
 def _read_all(runs: Sequence[SweepRun]) -> dict[str, RunFacts]:
@@ -106,8 +109,8 @@ def _curves(groups: Sequence[SettingGroup], facts: Mapping[str, RunFacts]) -> st
     return f"{''.join(problems)}{axis_switch()}{chart}{rise}"
 
 
-def _runs(runs: Sequence[SweepRun], folder: Path) -> str:
-    """Every run with its settings and figures, and a way to its own report."""
+def _runs(runs: Sequence[SweepRun], groups: Sequence[SettingGroup], folder: Path) -> str:
+    """Every run with its settings and figures, and a link to its own report."""
     names = short_keys(list(runs[0].settings))
     rows = []
     for run in runs:
@@ -126,4 +129,5 @@ def _runs(runs: Sequence[SweepRun], folder: Path) -> str:
                 "—" if loss is None else f"{loss:.4f}",
             ]
         )
-    return table(["run", "status", *map(setting_name, names.values()), "bits per byte", "loss per token"], rows)
+    figures = (noted(head, altered_in(groups)) for head in MEASURED_HEADS)
+    return table(["run", "status", *map(setting_name, names.values()), *figures], rows)

@@ -1,4 +1,4 @@
-"""The sweep report's account of what was tried: what was varied, and what was held for every run."""
+"""The sweep report's setup: which settings were varied, and which were the same in every run."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def setup_section(runs: Sequence[SweepRun], facts: Mapping[str, RunFacts]) -> st
     listed = "".join(f"<dt>{setting_name(key)}</dt><dd>{escaped(figure(value))}</dd>" for key, value in held.items())
     return (
         fact_list({name: value for name, value in about.items() if value})
-        + "<h3>Held in every run</h3>"
+        + "<h3>Settings of every run</h3>"
         + (
-            '<p class="soft">Settings that all runs share and that differ from the defaults of acorn.</p>'
+            '<p class="soft">Settings that all runs share and that differ from the defaults.</p>'
             f'<dl class="facts">{listed}</dl>'
             if listed
-            else absent("Every other setting is as by default.")
+            else absent("All other settings have their default values.")
         )
     )
 

@@ -1,0 +1,26 @@
+"""Names of figures, and which text they are of."""
+
+from __future__ import annotations
+
+import pytest
+
+from acorn.figure_names import FIGURES, altered_text, beside
+
+
+@pytest.mark.parametrize(
+    ("clean", "lossless", "told"),
+    [
+        ("none", True, ""),
+        ("", True, ""),
+        ("wikitext", True, "cleaned text"),
+        ("none", False, "normalized text"),
+        ("wikitext", False, "cleaned and normalized text"),
+    ],
+)
+def test_an_altered_text_is_named(clean: str, lossless: bool, told: str) -> None:
+    assert altered_text(clean, lossless) == told
+    assert beside(told) == (f"{told}, not comparable with published figures" if told else "")
+
+
+def test_no_two_figures_have_one_name() -> None:
+    assert len(set(FIGURES.values())) == len(FIGURES)
