@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 import acorn.run.pretrain  # noqa: F401 - loaded before a test patches what it imports
+from acorn.figure_names import FIGURES, MEASURED
+from acorn.report.data_section import HIDDEN
+from acorn.report.labels import DATA, ENVIRONMENT, TOKENIZER
 from acorn.report.metrics_log import read_metrics
 from acorn.report.sparkline import sparkline
 
@@ -193,6 +196,19 @@ def test_report_and_compare(acorn, run: Path) -> None:
     page = Path(done.stdout.strip()).read_text()
     assert "<svg" in page
     assert 'src="http' not in page
+
+
+def test_every_field_of_a_real_run_is_labeled_in_its_report(run: Path) -> None:
+    """A field that is new in one of these files needs a label, or the page would show its raw name."""
+    manifest, evaluation = (json.loads((run / name).read_text()) for name in ("data/manifest.json", "evaluation.json"))
+    assert set(json.loads((run / "environment.json").read_text())) <= set(ENVIRONMENT)
+    assert set(manifest["tokenizer"]) <= set(TOKENIZER)
+    for split in manifest["splits"]:
+        found = {**manifest["splits"][split], **manifest["text"]["counts"][split]}
+        found |= manifest["tokenizer_report"].get(split, {})
+        assert set(found) - {"shards"} <= set(DATA) | HIDDEN
+    notes = {f"{name}_note" for name in MEASURED}
+    assert set(evaluation["valid"]) - {"split"} <= set(FIGURES) | notes
 
 
 def test_a_comparison_goes_where_it_is_told_and_leaves_the_report(acorn, run: Path, tmp_path: Path) -> None:

@@ -61,4 +61,4 @@ def test_a_rise_is_told_with_where_the_best_weights_are(make_run: MakeRun) -> No
 
 
 def test_a_run_without_validation_says_so(make_run: MakeRun) -> None:
-    assert notes_of(make_run(valid_every=0)) == ["This run was not validated while it trained."]
+    assert notes_of(make_run(valid_every=0)) == ["This run was not validated during training."]

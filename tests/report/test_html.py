@@ -127,7 +127,7 @@ def test_equal_runs_give_equal_bytes(make_run: MakeRun) -> None:
             {"complete": False},
             ["is at step 60", "has no final model yet", "No samples were generated", "has not been evaluated"],
         ),
-        ({"valid_every": 0, "complete": False}, ["was not validated while it trained"]),
+        ({"valid_every": 0, "complete": False}, ["was not validated during training"]),
         ({"complete": False}, ["counts are left out", "no environment.json"]),
     ],
 )

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from acorn.report.sweep_figures import SweepRun, caveats, group_rows, margin_of, setting_groups, spread, verdict_of
+from acorn.report.sweep_figures import (
+    SweepRun,
+    altered_in,
+    caveats,
+    group_rows,
+    margin_of,
+    setting_groups,
+    spread,
+    verdict_of,
+)
 
 
 def run(lr: float, seed: int, bits: float | None, status: Any = "done", **more: Any) -> SweepRun:
@@ -142,3 +151,11 @@ def test_runs_that_were_changed_when_resumed_are_left_out_and_named() -> None:
     (alone,) = setting_groups([extended])  # where all are, there is nothing fresh to set them beside
     assert alone.values == (9.0,)
     assert any("extended" in said for said in caveats([alone]))
+
+
+def test_figures_of_an_altered_text_are_named_and_those_of_the_original_are_not() -> None:
+    plain, lossy = run(1.0, 0, 1.5), run(1.0, 1, 1.5, lossless=False)
+    told = "not comparable with published figures"
+    assert altered_in(setting_groups([plain])) == ""
+    assert altered_in(setting_groups([plain, dataclasses.replace(plain, clean="wikitext")])) == f"cleaned text, {told}"
+    assert altered_in(setting_groups([lossy])) == f"normalized text, {told}"

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-from acorn.report.sweep_figures import SweepRun
+import pytest
+
+from acorn.report.sweep_dots import dots_figure
+from acorn.report.sweep_figures import SweepRun, setting_groups
 from acorn.report.sweep_page import write_sweep_report
 
 VOID = {"meta", "br", "input", "wbr"}
@@ -68,6 +71,27 @@ def test_a_page_of_runs_done_and_failed(make_run: Callable[..., Path], tmp_path:
     assert "lr%3D0.1%2Cseed%3D0/report.html" in page.links
     assert sum(link.endswith("report.html") for link in page.links) == 4
     assert set(page.drawn) == {run.name for run in runs[:4]}
+
+
+def test_cleaned_text_is_said_in_the_heads_of_its_figures(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    figures = {"valid": {"bits_per_byte": 1.5, "loss_per_token": 2.5}}
+    done = SweepRun("a", make_run("a"), {"train.seed": 0}, "done", evaluation=figures, clean="wikitext")
+    page = write_sweep_report(tmp_path / "runs" / "report.html", [done]).read_text("utf-8")
+    note = '<span class="note">cleaned text, not comparable with published figures</span>'
+    for head in ("bits per byte", "loss"):
+        assert page.count(f"<th>{head}{note}</th>") == 2  # of the settings, and of the runs
+
+
+def test_the_bar_of_a_deviation_is_drawn_whole() -> None:
+    """Two values a and b have a standard deviation of 0.71 |a - b|, so that the bar is longer than their distance."""
+    runs = [
+        SweepRun(str(n), Path("x"), {"train.seed": n}, "done", evaluation={"valid": {"bits_per_byte": bits}})
+        for n, bits in enumerate((1.0, 2.0))
+    ]
+    wide = dots_figure(setting_groups(runs)).split("</svg>")[0]
+    low, high = (float(x) for x in re.search(r'points="([0-9.]+),[0-9.]+ ([0-9.]+),', wide).groups())
+    dots = [float(x) for x in re.findall(r'cx="([0-9.]+)"', wide)]
+    assert (high - low) / (max(dots) - min(dots)) == pytest.approx(2**0.5, abs=0.01)
 
 
 def test_a_page_of_runs_that_have_not_begun(tmp_path: Path) -> None:

@@ -64,6 +64,11 @@ def test_figures_that_are_not_known_are_left_out(log: Watched) -> None:
     assert log.lines == ["step 1  (0 % done)", "step 2  loss 5.000  (100 % done)"]
 
 
+def test_a_finished_run_has_no_time_left(log: Watched) -> None:
+    TrainingLine(5, log.screen).step({"step": 5}, 1.0, 0.004)
+    assert log.lines == ["step 5/5  (100 % done)"]
+
+
 def test_the_log_gets_a_line_every_ten_seconds_and_the_last_one(log: Watched) -> None:
     line = TrainingLine(100, log.screen)
     for step in range(1, 41):

@@ -14,7 +14,7 @@ from acorn.run_folder import RunFolder
 def curve_notes(facts: RunFacts) -> list[str]:
     """Sentences below the loss chart of one run."""
     if not facts.curves.valid:
-        return ["This run was not validated while it trained."]
+        return ["This run was not validated during training."]
     return [note for note in (rise_note(facts), _parts(facts), _below(facts)) if note]
 
 

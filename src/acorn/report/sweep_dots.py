@@ -1,4 +1,4 @@
-"""The sweep report's picture of all figures: a dot a run, a line a setting."""
+"""The sweep report's picture of all figures: one dot per run, one line per setting."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LAYOUTS = {
 
 
 def dots_figure(groups: Sequence[SettingGroup]) -> str:
-    """A dot for each run's bits per byte, a line for each setting, and a bar of one standard deviation to each side.
+    """A dot for each run's bits per byte, a line for each setting, and a bar of the mean ± one standard deviation.
 
     Empty where fewer than two figures differ.
     """
@@ -52,14 +52,15 @@ def dots_figure(groups: Sequence[SettingGroup]) -> str:
         f'<div class="{screen}">{_dots(groups, known, layout, summary)}</div>' for screen, layout in LAYOUTS.items()
     )
     return (
-        '<figure class="wide"><figcaption><b>Bits per byte of validation</b><span class="legend">a dot a run; the bar '
-        f"is one standard deviation over the seeds to each side</span></figcaption>{pictures}</figure>"
+        '<figure class="wide"><figcaption><b>Validation bits per byte</b><span class="legend">one dot per run; the bar '
+        f"is the mean ± one standard deviation over the seeds</span></figcaption>{pictures}</figure>"
     )
 
 
 def _dots(groups: Sequence[SettingGroup], known: Sequence[SettingGroup], layout: Layout, summary: str) -> str:
     values = [value for group in known for value in group.values]
-    low, high = min(values), max(values)
+    bars = [group.mean + sign * (group.deviation or 0) for group in known for sign in (-1, 1)]
+    low, high = min(values + bars), max(values + bars)
     right = layout.width - layout.right
     scale = (right - layout.left) / (1.1 * (high - low))
     parts = []
@@ -77,7 +78,7 @@ def _dots(groups: Sequence[SettingGroup], known: Sequence[SettingGroup], layout:
             parts.append(f'<polyline class="line c{colour}" points="{ends[0]:.1f},{y} {ends[1]:.1f},{y}"/>')
         parts += [f'<circle class="c{colour}" cx="{x_of(value):.1f}" cy="{y}" r="4"/>' for value in group.values]
     bottom = TOP + layout.row * len(known)
-    for value, anchor in ((low, "start"), (high, "end")):
+    for value, anchor in ((min(values), "start"), (max(values), "end")):
         at = x_of(value)
         parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 5}"/>')
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 19}" text-anchor="{anchor}">{value:.4f}</text>')

@@ -1,4 +1,4 @@
-"""What a person watches while acorn works: one live line on a terminal, plain lines in a log.
+"""Progress in the terminal: one live line, or plain lines in a log.
 
 Everything goes to stderr, so that stdout holds results only. In a log (stderr is not a terminal) a line comes at most
 every ten seconds, and always for validations, samples and notes. All times are `time.monotonic`: a system clock
@@ -27,6 +27,7 @@ LOG_SECONDS = 10.0  # between plain lines
 REDRAW_SECONDS = 0.1  # between pictures of the live line
 RATE_WINDOW = 30.0  # seconds of the recent past that a rate and its time left are taken from
 RATE_LEAST = 1.0  # seconds of work before a rate means anything
+LEAST_LEFT = 0.05  # seconds; less would be shown as 0.0
 BAR_WIDTH = 24
 BAR_FITS = 100  # columns from which on the bar leaves the figures enough room
 
@@ -80,11 +81,11 @@ class TrainingLine:
         self._screen.print(f"step {step:,}  sample{start}:\n{body}")
 
     def note(self, text: str) -> None:
-        """Prints one line a person should read, such as a saved checkpoint or a warning."""
+        """Prints one line, such as a warning or where a checkpoint was saved."""
         self._screen.print(printable(text))
 
     def close(self) -> None:
-        """Leaves the last state of the line standing. May be called twice."""
+        """Prints the last state of the line. May be called twice."""
         if self._latest:
             self._say_latest()
         self._screen.close()
@@ -98,12 +99,12 @@ class TrainingLine:
     def _figures(self, record: Mapping[str, Any], seconds_left: float | None) -> list[str]:
         """The parts of the line, the most wanted first: a narrow terminal cuts off the end."""
         loss, speed, mfu = (_number(record, name) for name in ("loss", "tokens_per_second", "mfu"))
-        known = math.isfinite
+        left, known = math.nan if seconds_left is None else seconds_left, math.isfinite
         return [
             f"step {record['step']:,}" + (f"/{self._steps:,}" if self._steps else ""),
             f"loss {loss:.3f}" if known(loss) else "",
             f"valid {self._validation_loss:.3f}" if known(self._validation_loss) else "",
-            f"{duration(seconds_left)} left" if seconds_left is not None and known(seconds_left) else "",
+            f"{duration(left)} left" if LEAST_LEFT <= left < math.inf else "",
             rate(speed, "tokens") if known(speed) else "",
             f"{100 * mfu:.0f} % of peak" if known(mfu) else "",
         ]

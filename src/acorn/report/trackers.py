@@ -1,7 +1,7 @@
-"""Hands the metrics on to TensorBoard, Weights & Biases or Trackio.
+"""Sends the metrics to TensorBoard, Weights & Biases or Trackio.
 
 metrics.jsonl is the record; trackers are a convenience. So a tracker that fails (no network, no login, a full
-disk) is named once and left alone from then on, and training goes on.
+disk) is reported once and gets nothing more, and training continues.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROJECT = "acorn"
 
 
 class Tracker(Protocol):
-    """One place that takes figures."""
+    """One service or format that metrics are sent to."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -34,7 +34,7 @@ class Trackers:
         self._note = note
 
     def log(self, step: int, split: str, record: Mapping[str, Any]) -> None:
-        """Hands on the numbers of a metrics record, each as `<split>/<field>`."""
+        """Sends the numbers of a metrics record, each as `<split>/<field>`."""
         values = {
             f"{split}/{key}": float(value)
             for key, value in record.items()
@@ -173,4 +173,4 @@ _KINDS: dict[str, Callable[[Any, str, Path, dict[str, Any]], Tracker]] = {
 
 def _failure(name: str, error: Exception) -> str:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return f"the tracker {name} failed and gets no more metrics ({reason}); training goes on without it"
+    return f"the tracker {name} failed and gets no more metrics ({reason}); training continues without it"
