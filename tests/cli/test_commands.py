@@ -245,7 +245,7 @@ def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, 
     for _ in range(2):
         verb.demo(out=tmp_path / "demo", minutes=0.03)
     assert (tmp_path / "demo" / "final" / "config.json").exists()
-    assert "a small model for 0.03 minutes, scores" in " ".join(capsys.readouterr().err.split())
+    assert "a small model for 0.03 minutes, evaluates" in " ".join(capsys.readouterr().err.split())
 
 
 def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path: Path, settings) -> None:

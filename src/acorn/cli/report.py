@@ -1,4 +1,4 @@
-"""`acorn report`: one HTML page about a run, or about several side by side."""
+"""`acorn report`: one HTML page about a run, or a comparison of several."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one HTML page about a run, or about several side by side.
+    """Write one HTML page about a run, or a comparison of several.
 
-    Of one run: curves, samples, figures, config, data, environment; of several, a comparison.
+    The page of one run has its curves, samples, evaluation, data, config and environment.
     """
     from acorn.report.html import write_report
 

@@ -12,8 +12,8 @@ from acorn.report.svg import Line, chart
 AXES = (("tokens", "tokens"), ("seconds", "time"), ("step", "steps"))  # field of the records, word on the switch
 COLOURS = 6
 WIDE, PHONE, NARROW = (960, 400), (400, 300), (400, 200)
-"""Sizes in units of which text is 12 high. What is wide has a second picture for phones, where it would shrink until
-nobody could read it."""
+"""Sizes in units in which text is 12 high. Wide charts have a second version for phones, where they would be too
+small to read."""
 
 
 @dataclass(frozen=True)

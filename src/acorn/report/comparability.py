@@ -1,7 +1,6 @@
-"""What the figures of several runs were measured on, and so which of them may be set beside each other.
+"""What the figures of several runs were measured on, and so which of them are comparable.
 
-A figure of another text, or of another context, is another measurement: a difference between two such figures tells
-nothing about the models.
+Figures of different texts or contexts are different measurements: their difference says nothing about the models.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Conditions:
-    """On what a run's figures of one split were measured.
+    """How a run's figures of one split were measured.
 
     Attributes:
-        identity: equal for runs whose split holds the same text; None where that is not known.
+        identity: equal for runs whose split holds the same text; None if unknown.
         values: name of `LABELS` -> what a reader sees; equal strings are equal conditions. `text` is compared by
             `identity`.
     """
@@ -65,16 +64,16 @@ def conditions_of(runs: Sequence[RunFacts], split: str, *, in_curve: bool = Fals
 
 
 def differing(conditions: Sequence[Conditions], names: Sequence[str]) -> list[str]:
-    """Those of `names` in which the conditions are not all the same. What is not known of a run does not differ.
+    """Those of `names` in which the conditions differ. Unknown conditions count as equal.
 
-    Of several texts there is no common part: then the text alone differs.
+    If the texts differ, their scored parts are not compared.
     """
     found = [name for name in names if len(_distinct(conditions, name)) > 1]
     return [name for name in found if name != "part" or "text" not in found]
 
 
 def scored_part(facts: RunFacts, split: str, *, in_curve: bool = False) -> tuple[int, int] | None:
-    """How many tokens of `split` were scored, and how many it has to score; None where that is not known.
+    """How many tokens of `split` were scored, and how many it has to score; None if unknown.
 
     Args:
         in_curve: while training, instead of at its end.
@@ -141,7 +140,7 @@ def _shard_digests(facts: RunFacts, entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _text(facts: RunFacts, split: str) -> str:
-    """The text of a split as a reader can tell it from another one."""
+    """A short description of the text of a split that differs from that of another text."""
     entry = mapping_in(mapping_in(facts.shards, "splits"), split)
     parts = [f"{figure(entry[name])} {name}" for name in ("documents", "bytes") if name in entry]
     if digest := entry.get("text_sha256"):
@@ -173,7 +172,7 @@ def _cleaning(facts: RunFacts) -> str:
 
 
 def _normalization(facts: RunFacts, evaluated: Mapping[str, Any]) -> str:
-    """A tokenizer that loses nothing scores the text as it is; another one what its normalizer leaves of it."""
+    """`none` for a lossless tokenizer; else the normalization of that kind of tokenizer."""
     kind = str(mapping_in(facts.shards, "tokenizer").get("kind") or "")
     lossless = evaluated.get("lossless")
     if lossless is None:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 
-SETTLING = 0.02  # share of a run within which losses fall steeply, from ln(vocabulary) on
-LEAST_SETTLED = 1 / 3  # of the picture's height, for the losses after that: where the fall leaves less, it is cut off
+STEEP_SHARE = 0.02  # of a run: its beginning, in which losses fall steeply from ln(vocabulary)
+MIN_HEIGHT = 1 / 3  # of the chart, for the losses after that; if the steep part would leave less, it is cut off
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def smoothed(series: Series) -> Series:
 
 
 def thinned(series: Series, most: int) -> Series:
-    """At most about `most` points that look the same when drawn: of each stretch, its lowest and its highest."""
+    """About `most` points that look the same when drawn: the lowest and the highest of each interval."""
     n = len(series)
     if n <= most:
         return series
@@ -82,20 +82,20 @@ def thinned(series: Series, most: int) -> Series:
 
 
 def loss_range(runs: Sequence[RunCurves], field: str = "loss") -> tuple[float, float] | None:
-    """The losses worth showing: all but the rarest spikes. None without any loss.
+    """The range of losses to show: all but the rarest spikes. None without any loss.
 
-    The first losses are left out where they would press all the others into the bottom of the picture; see
+    The first losses are cut off if they would squeeze all others into the bottom of the chart; see
     `cut_off_start`.
     """
     values, firsts = [], []
     for run in runs:
         train, valid = run.series("train", field), run.series("valid", field)
         if len(train):
-            settled = train.y[int(SETTLING * len(train)) :]
+            settled = train.y[int(STEEP_SHARE * len(train)) :]
             values.append(np.quantile(settled, [0.0, 0.998]))
             firsts.append(float(train.y[0]))
         if len(valid):
-            start = max(series.x[-1] for series in (train, valid) if len(series)) * SETTLING
+            start = max(series.x[-1] for series in (train, valid) if len(series)) * STEEP_SHARE
             late = valid.y[valid.x >= start]
             values.append(late if len(late) else valid.y)
             firsts.append(float(valid.y[0]))
@@ -103,14 +103,14 @@ def loss_range(runs: Sequence[RunCurves], field: str = "loss") -> tuple[float, f
         return None
     everything = np.concatenate(values)
     low, high = float(everything.min()), float(everything.max())
-    if high - low >= LEAST_SETTLED * (max(firsts) - low):
+    if high - low >= MIN_HEIGHT * (max(firsts) - low):
         high = max(high, *firsts)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 
 
 def cut_off_start(runs: Sequence[RunCurves], y_range: tuple[float, float]) -> float | None:
-    """The highest first loss of `runs`, where it lies above the picture; else None."""
+    """The highest first loss of `runs` if it is above the chart; else None."""
     firsts = [series.y[0] for run in runs for series in (run.series("train", "loss"),) if len(series)]
     highest = float(max(firsts, default=0.0))
     return highest if highest > y_range[1] else None

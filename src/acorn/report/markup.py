@@ -1,4 +1,4 @@
-"""Pieces of HTML that every part of the report is made of."""
+"""Pieces of HTML that all parts of the report use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def escaped(text: str) -> str:
 
 
 def absent(sentence: str) -> str:
-    """Says in one sentence that something is not there."""
+    """One sentence that says what is missing."""
     return f'<p class="absent">{escaped(sentence)}</p>'
 
 
@@ -31,7 +31,7 @@ def with_code(description: str) -> str:
 
 
 def row_name(key: str) -> str:
-    """A key such as `vocab_size` as words; a rate needs no such word beside its per cent."""
+    """A key such as `vocab_size` as words, without the `_rate` of a percentage."""
     words = key.removesuffix("_rate").replace("_", " ")
     return escaped(words[:1].upper() + words[1:])
 

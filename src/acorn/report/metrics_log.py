@@ -1,7 +1,7 @@
 """metrics.jsonl and samples.jsonl: one JSON object a line, appended while training, cut back on resume.
 
-A checkpoint records how long both files are. What was written after it belongs to steps that a resumed run
-does again, so resume cuts the files back to that length and no step stands there twice.
+A checkpoint records the length of both files. A resumed run repeats the steps after its checkpoint, so the files are
+truncated to that length first and no step appears twice.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ FIELDS = (
 WORDS = {"split", "prompt", "text"}
 """Fields that are strings; all the others of `FIELDS` are numbers."""
 
-LARGEST = 2**63
-"""Whole numbers from here on are no counts of anything, and floats could not hold the largest."""
+MAX_INTEGER = 2**63
+"""Integers of this size and above are refused: no count reaches them."""
 
 
 class JsonLines:
@@ -177,7 +177,7 @@ def _wrong_fields(record: dict[str, Any]) -> list[str]:
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool):
         return False
-    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < LARGEST
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < MAX_INTEGER
 
 
 def _is_json(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LEAST_RISE = 1.01
+MIN_RISE_RATIO = 1.01
 """Ratio of the last validation loss to the lowest above which it counts as risen: both score the same tokens."""
 
 REMEDIES = "More text, fewer steps or model.dropout=0.1 help; checkpoint.final=best puts the best weights into final/."
@@ -45,7 +45,7 @@ def rise_of(
     """The rise from the lowest to the last validation loss; None without a clear one, or where a value is unknown."""
     if best_step is None or best_loss is None or last_step is None or last_loss is None:
         return None
-    return Rise(best_step, best_loss, last_step, last_loss) if last_loss >= LEAST_RISE * best_loss else None
+    return Rise(best_step, best_loss, last_step, last_loss) if last_loss >= MIN_RISE_RATIO * best_loss else None
 
 
 def rise_in(validations: Sequence[Mapping[str, Any]]) -> Rise | None:

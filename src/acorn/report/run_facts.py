@@ -1,7 +1,7 @@
 """Everything a report says about a run, read from its folder in one place.
 
-A run that is still training, or was never validated, lacks some of it: what is not there is empty here. What is
-there and cannot be read is named in `problems`.
+What a run does not have, because it is still training or was never validated, is empty here. Files that exist but
+cannot be read are named in `problems`.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ from acorn.run_folder import MANIFEST, STATE, RunFolder
 
 Content = TypeVar("Content")
 
-DEEPEST = 32
-"""Levels of objects and lists in a file that a report shows; acorn's own have five."""
-LARGEST = 2**63
+MAX_NESTING = 32
+"""Levels of objects and lists in a file that a report shows; acorn's own files have five."""
+MAX_INTEGER = 2**63
+"""Integers of this size and above do not fit 64 bits with a sign."""
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run as its folder tells it.
+    """What the folder of a run holds.
 
     Attributes:
         folder: the run folder.
-        name: the folder's, which tells runs of one config apart.
+        name: of the folder, which differs between runs of one config.
         config_name: the config's own name; empty where it has none.
         config: section -> key -> value, as in config.toml; the name is left out.
         curves: the records of metrics.jsonl.
         samples: the records of samples.jsonl.
         evaluation: split -> figures, as `acorn evaluate --json` gives them.
-        weights_of_step: the step whose weights were evaluated; None where that is not known.
+        weights_of_step: the step whose weights were evaluated; None if unknown.
         environment: environment.json.
         shards: the manifest of the token shards.
         finished: whether the final model is there.
-        parameters: of the model; None where the config does not tell.
-        problems: a sentence for each file that is there and cannot be read.
+        parameters: of the model; None if the config does not determine it.
+        problems: a sentence for each file that exists but cannot be read.
         bases: the models that the run started from, nearest first; none for a run from scratch.
-        undisturbed: as `was_undisturbed`, at the step that the run ended at.
+        undisturbed: whether the run went as an uninterrupted one would; see `was_undisturbed`.
     """
 
     folder: Path
@@ -72,7 +73,7 @@ class RunFacts:
 
     @property
     def beginning(self) -> str:
-        """What the weights began as, within a sentence."""
+        """Where training started from, within a sentence."""
         return f"trained from the weights of {descent(self.bases)}," if self.bases else "trained from scratch"
 
     @property
@@ -137,9 +138,9 @@ def read_run(folder: Path) -> RunFacts:
 
 
 def was_undisturbed(run: RunFolder, step: object) -> bool:
-    """Whether the run went up to `step` as an uninterrupted run would, as the checkpoint of that step tells.
+    """Whether the run went up to `step` as an uninterrupted run would, according to the checkpoint of that step.
 
-    True where nothing tells: there is no such checkpoint, or it is damaged.
+    True if that checkpoint is absent or damaged.
     """
     if not isinstance(step, int):
         return True
@@ -155,14 +156,14 @@ def _check_is_run(run: RunFolder) -> None:
     parents = (run.root.absolute().parent, run.root.absolute().parent.parent)
     around = next((parent for parent in parents if os.path.isfile(RunFolder(parent).metrics)), None)
     raise UsageError(
-        f"{run.root} is not a run folder: it has no {run.config.name} and {run.metrics.name} of a run in it.",
+        f"{run.root} is not a run folder: it holds no {run.config.name} or {run.metrics.name} of a run.",
         where=str(run.root.absolute()),
         fix=f"name the run folder: {around}" if around else "name a folder that `acorn pretrain` made with --out",
     )
 
 
 def _read(path: Path, reader: Callable[[Path], Content], empty: Content, problems: list[str]) -> Content:
-    """What `reader` finds in `path`; `empty` where there is no such file, or where it is damaged."""
+    """What `reader` reads from `path`; `empty` if the file is absent or damaged."""
     if not os.path.isfile(path):  # unlike Path's, False for names that no file can have
         return empty
     try:
@@ -192,10 +193,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _check_plain(value: object, path: Path) -> None:
-    """Raises DamageError for what can be read and yet not be shown: endless nesting, and integers beyond a float."""
+    """Raises DamageError for contents that can be read but not shown: very deep nesting and very large integers."""
     level = [value]
-    for _ in range(DEEPEST):
-        if any(isinstance(item, int) and abs(item) >= LARGEST for item in level):
+    for _ in range(MAX_NESTING):
+        if any(isinstance(item, int) and abs(item) >= MAX_INTEGER for item in level):
             raise DamageError(f"{path.name} holds an integer of more than 64 bits.", where=str(path))
         inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
         level = [item for items in inside for item in items]
@@ -204,7 +205,7 @@ def _check_plain(value: object, path: Path) -> None:
 
 
 def _shards_folder(run: RunFolder, config: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Where the shards lie that the run was trained on."""
+    """The folder of the shards that the run was trained on."""
     return shards_folder(run, str(config.get("data", {}).get("shards", "")))
 
 

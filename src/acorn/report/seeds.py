@@ -1,4 +1,4 @@
-"""Runs that differ in `train.seed` alone: how much of a difference between two runs is chance."""
+"""Runs that differ only in `train.seed`: how much of a difference between two runs is due to chance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SeedGroup:
     """Finished runs that differ in their seed alone.
 
     Attributes:
-        members: their places in the list of runs, at least two.
+        members: their indices in the list of runs, at least two.
         seeds: their `train.seed`, in the same order.
         spreads: (split, figure) -> its spread, where two or more of them have it.
     """
@@ -50,7 +50,7 @@ class SeedGroup:
 def seed_groups(runs: Sequence[RunFacts]) -> list[SeedGroup]:
     """The groups of two or more finished runs with equal configs but for `train.seed`, measured on the same text.
 
-    A run that was changed when it resumed is no other draw of the seed: it is left out where there are others.
+    A run that was changed when it resumed is not a run of another seed alone: it is left out if there are others.
     """
     by_config: dict[str, list[int]] = {}
     folders = [facts.folder.resolve() for facts in runs]
@@ -84,6 +84,6 @@ def _group(runs: Sequence[RunFacts], members: Sequence[int]) -> SeedGroup:
 
 
 def _without_seed(facts: RunFacts) -> str:
-    """All settings but the seed, as one string: equal for runs that were asked to differ in it alone."""
+    """All settings but the seed as one string, equal for runs that differ only in the seed."""
     settings = {key: value for key, value in spelled_out(facts.config).items() if key != "train.seed"}
     return repr(sorted(settings.items(), key=lambda item: item[0]))

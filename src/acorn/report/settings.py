@@ -1,4 +1,4 @@
-"""The settings of a run as a reader compares them: in one spelling, and those that acorn may have chosen apart."""
+"""The settings of a run for comparison: equal settings in one spelling, those that acorn may have chosen apart."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OF_THE_MACHINE = frozenset(
         "parallel.strategy",
     }
 )
-"""Settings that acorn chooses where they are left open. config.toml holds what they came to, and does not tell whether
-that was asked for."""
+"""Settings that acorn chooses if they are left open. config.toml holds the resulting values, and does not say which of
+them the user set."""
 
 
 def spelled_out(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Dotted key -> value, with what `auto` and 0 stand for in its place, so that equal settings are equal values.
+    """Dotted key -> value, with `auto` and 0 replaced by what they stand for, so that equal settings are equal values.
 
     Sections of another version of acorn are taken as they are.
     """

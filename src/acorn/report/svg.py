@@ -12,7 +12,7 @@ from acorn.report.curves import Series, Values, thinned
 from acorn.report.formats import short
 from acorn.report.markup import escaped
 
-POINTS_A_UNIT = 0.8  # of one line, by the width of the plot: about one a pixel
+POINTS_PER_UNIT = 0.8  # of one line, by the width of the plot: about one a pixel
 MOST_MARKS = 60  # of one line: more would run into each other
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 10, 40  # margins around the plot, in the units of the view box
 
@@ -64,7 +64,7 @@ def chart(lines: Sequence[Line], x: str, y_range: tuple[float, float], size: tup
         _x_axis(x, x_high, to_x, size),
         # A nested <svg> cuts off what leaves the plot.
         f'<svg class="plot" x="{LEFT}" y="{TOP}" width="{plot_width}" height="{plot_height}">',
-        *(_polyline(line, to_x, to_y, round(POINTS_A_UNIT * plot_width)) for line in drawn),
+        *(_polyline(line, to_x, to_y, round(POINTS_PER_UNIT * plot_width)) for line in drawn),
         "</svg>",
         *(_marks(line, to_x, to_y, plot_height) for line in marked),
         "</svg>",
