@@ -273,7 +273,7 @@ def test_an_interrupt_outside_training_is_said(acorn, monkeypatch) -> None:
     monkeypatch.setattr("acorn.checkpoint.integrity.verify_run", interrupted)
     done = acorn("verify", "anything")
     assert (done.returncode, done.stdout) == (130, "")
-    assert "stopped" in done.stderr
+    assert "Stopped" in done.stderr
 
 
 STARTING = """
