@@ -10,7 +10,7 @@ WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all torture bench lint format lock clean moved
+.PHONY: help install demo test test-all torture bench lint format dist lock clean moved
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ lint: install ## check style, types and import directions
 format: install ## put the code into the project's style
 	$(BIN)/python -m ruff check --fix-only
 	$(BIN)/python -m ruff format
+
+dist: install ## build the wheel and the source archive of a release into dist/ (RELEASING.md)
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
 
 lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	"$(PYTHON)" tools/lock.py $(ARGS)

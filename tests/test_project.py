@@ -8,25 +8,19 @@ import re
 import socket
 import subprocess
 import sys
-import tomllib
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grimp
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from project_metadata import PROJECT, ROOT, applicable, extras, import_name, requirements
 
 import acorn
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "acorn"
 MODULES = sorted(SOURCE.rglob("*.py"))
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 STANDARD_LIBRARY = {*sys.stdlib_module_names, "__future__"}
 
 # Imported by us, and always there because a core dependency requires it by name.
@@ -139,20 +133,6 @@ def test_constraints_pin_torch_for_every_kind_of_machine() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", constraints()["torch"])
 
 
-def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
-    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
-    assert wheel.name == f"acorn_lm-{acorn.__version__}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    package = {name for name in names if name.startswith("acorn/")}
-    assert package == {path.relative_to(SOURCE.parent).as_posix() for path in source_files()}
-    assert {"acorn/py.typed", "acorn/presets/demo.toml"} <= package
-    assert {f"acorn/text/wikitext2/{split}.txt.xz" for split in ("train", "valid", "test")} <= package
-    assert any(name.endswith("/licenses/LICENSE") for name in names)
-
-
 def test_network_is_refused(network_attempts: list[str]) -> None:
     """192.0.2.0/24 is kept for documentation: no machine has such an address."""
     with pytest.raises(RuntimeError, match=r"192\.0\.2\.1"):
@@ -165,10 +145,6 @@ def test_installed_command_is_the_one_of_this_checkout() -> None:
     [script] = importlib.metadata.entry_points(group="console_scripts", name="acorn")
     assert script.value == PROJECT["scripts"]["acorn"]
     assert Path(acorn.__file__).parent == SOURCE
-
-
-def source_files() -> Iterator[Path]:
-    return (path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def module_name(path: Path) -> str:
@@ -202,32 +178,6 @@ def imported_when_loaded(path: Path) -> set[str]:
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             waiting += ast.iter_child_nodes(node)
     return names
-
-
-def extras() -> list[str]:
-    return list(PROJECT["optional-dependencies"])
-
-
-def requirements(extra: str) -> list[Requirement]:
-    """What pyproject.toml asks for: the core (`""`) or an extra, extras named by it included."""
-    lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
-    found = []
-    for requirement in map(Requirement, lines):
-        if requirement.name == PROJECT["name"]:
-            found += [inner for name in sorted(requirement.extras) for inner in requirements(name)]
-        else:
-            found.append(requirement)
-    return found
-
-
-def import_name(requirement: Requirement) -> str:
-    return {"llama-cpp-python": "llama_cpp"}.get(requirement.name, requirement.name.replace("-", "_"))
-
-
-def applicable(lines: list[str] | None, *extras: str) -> list[Requirement]:
-    """Those requirements of an installed package that this machine and these extras call for."""
-    found = [Requirement(line) for line in lines or []]
-    return [r for r in found if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in ("", *extras))]
 
 
 def constraints() -> dict[str, str]:

@@ -1,0 +1,38 @@
+"""What pyproject.toml says of the project, for every test that asks."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def extras() -> list[str]:
+    return list(PROJECT["optional-dependencies"])
+
+
+def requirements(extra: str) -> list[Requirement]:
+    """What pyproject.toml asks for: the core (`""`) or an extra, extras named by it included."""
+    lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    found = []
+    for requirement in map(Requirement, lines):
+        if requirement.name == PROJECT["name"]:
+            found += [inner for name in sorted(requirement.extras) for inner in requirements(name)]
+        else:
+            found.append(requirement)
+    return found
+
+
+def import_name(requirement: Requirement) -> str:
+    return {"llama-cpp-python": "llama_cpp"}.get(requirement.name, requirement.name.replace("-", "_"))
+
+
+def applicable(lines: list[str] | None, *extras: str) -> list[Requirement]:
+    """Those requirements of an installed package that this machine and these extras call for."""
+    found = [Requirement(line) for line in lines or []]
+    return [r for r in found if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in ("", *extras))]
