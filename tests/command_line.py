@@ -28,7 +28,8 @@ class Done:
 @contextlib.contextmanager
 def signal_handlers_put_back() -> Iterator[None]:
     """Around the command line in this process: it catches signals, and ignores them while it ends."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
-"""What pyproject.toml says of the project, for every test that asks."""
+"""What pyproject.toml and git say of the project, for every test that asks."""
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def tracked_files() -> set[str]:
+    """Every file that git tracks, from the top of the checkout; none where the folder is not a checkout."""
+    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    return {name for name in git.stdout.split("\0") if name and (ROOT / name).is_file()}
 
 
 def extras() -> list[str]:

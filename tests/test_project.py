@@ -15,7 +15,7 @@ import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from project_metadata import PROJECT, ROOT, applicable, extras, import_name, requirements
+from project_metadata import PROJECT, ROOT, applicable, extras, import_name, requirements, tracked_files
 
 import acorn
 
@@ -131,6 +131,15 @@ def test_constraints_pin_every_installed_dependency() -> None:
 def test_constraints_pin_torch_for_every_kind_of_machine() -> None:
     """A local label such as +cpu would keep GPU machines from installing."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", constraints()["torch"])
+
+
+def test_no_file_names_the_host_of_a_package_registry() -> None:
+    """Which index pip and others ask is the user's choice; publishing finds its own through trusted publishing."""
+    hosts = [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"), ("download.pytorch", "org")]
+    names = [".".join(parts) for parts in (*hosts, ("anaconda", "com"), ("anaconda", "org"), ("crates", "io"))]
+    for file in tracked_files():
+        text = (ROOT / file).read_bytes()
+        assert not [name for name in names if name.encode() in text], file
 
 
 def test_network_is_refused(network_attempts: list[str]) -> None:

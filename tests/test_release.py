@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.metadata import Metadata
 from packaging.utils import canonicalize_name
-from project_metadata import PROJECT, ROOT, applicable, import_name, requirements
+from project_metadata import PROJECT, ROOT, applicable, import_name, requirements, tracked_files
 
 import acorn
 from acorn.kernels.build import find_compiler
@@ -112,10 +112,9 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
 
 def test_source_archive_holds_every_tracked_file_and_nothing_else(unpacked: Path) -> None:
     """Whatever else lies in a maintainer's folder is not published."""
-    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if git.returncode:
+    tracked = tracked_files()
+    if not tracked:
         pytest.skip("not a git checkout")
-    tracked = {name for name in git.stdout.split("\0") if name and (ROOT / name).exists()}
     found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert found == tracked | {"PKG-INFO"}
 

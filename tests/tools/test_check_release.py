@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from project_metadata import ROOT, tracked_files
 
 import acorn
 
-ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "check_release.py"
 VERSION = acorn.__version__
 
@@ -51,10 +51,9 @@ def test_every_placeholder_is_listed_where_it_is(tool: ModuleType) -> None:
     """Both ways round: a maintainer who goes through the table has found them all."""
     listed = tool.placeholders(ROOT)
     assert listed
-    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if git.returncode:
+    tracked = tracked_files()
+    if not tracked:
         pytest.skip("not a git checkout")
-    tracked = [name for name in git.stdout.split("\0") if name and (ROOT / name).is_file()]
     told = {"RELEASING.md", "tests/tools/test_check_release.py"}
     for placeholder, names in listed.items():
         holders = {name for name in tracked if placeholder.encode() in (ROOT / name).read_bytes()}
