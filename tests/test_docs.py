@@ -20,7 +20,7 @@ from acorn.report.glossary import REPORT_TERMS, glossary
 from acorn.report.metrics_log import FIELDS, read_metrics, read_samples
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.fixture(scope="module")

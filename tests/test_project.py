@@ -142,6 +142,11 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
         assert not [name for name in names if name.encode() in text], file
 
 
+def test_no_file_lets_a_model_bring_code_of_its_own() -> None:
+    """As SECURITY.md promises. Pickles are another way to bring code: tests/test_no_pickle.py."""
+    assert not [path for path in MODULES if b"trust_remote_code" in path.read_bytes()]
+
+
 def test_network_is_refused(network_attempts: list[str]) -> None:
     """192.0.2.0/24 is kept for documentation: no machine has such an address."""
     with pytest.raises(RuntimeError, match=r"192\.0\.2\.1"):
