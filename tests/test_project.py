@@ -46,6 +46,15 @@ def test_import_contracts_see_every_file(graph: grimp.ImportGraph) -> None:
     assert {module_name(path) for path in MODULES} == {name for name in graph.modules if root_of(name) == "acorn"}
 
 
+def test_the_guide_gives_every_file_and_folder_its_floor() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rows = re.findall(r"^\| \d \| (.*) \|$", page, re.M)
+    named = [name for row in rows for name in re.findall(r"`(\w+(?:/|\.py))`", row)]
+    packages = {f"{path.parent.name}/" for path in SOURCE.glob("*/__init__.py")}
+    files = {path.name for path in SOURCE.glob("*.py")} - {"__init__.py"}
+    assert sorted(named) == sorted(packages | files)
+
+
 def test_model_needs_torch_and_its_config_only(graph: grimp.ImportGraph) -> None:
     own = {"acorn.model", *graph.find_descendants("acorn.model")}
     imported = set().union(*(graph.find_modules_directly_imported_by(module) for module in own)) - own
