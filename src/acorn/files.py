@@ -26,8 +26,8 @@ UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.ENOTTY, errno.ENOSYS}
 SEAL = "sha256"
 """Key under which a JSON object carries the digest of the rest of itself."""
 
-TEMPORARY = re.compile(r".+\.([0-9]+)\.tmp")
-"""Names of files being written; the number is the id of the writing process."""
+TEMPORARY = re.compile(r"(.+)\.([0-9]+)\.tmp")
+"""Names of files being written: the name that the file is to get, and the id of the writing process."""
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -122,9 +122,15 @@ def remove_temporary_files(folder: Path) -> None:
     """Removes temporary files in `folder` whose writing process no longer runs."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         match = TEMPORARY.fullmatch(entry.name)
-        if match and entry.is_file() and not _is_running(int(match[1])):
+        if match and entry.is_file() and not _is_running(int(match[2])):
             with contextlib.suppress(OSError):
                 entry.unlink()
+
+
+def half_written(name: str) -> str | None:
+    """The name that the temporary file `name` was to get; None: `name` is none of `write_file`'s."""
+    match = TEMPORARY.fullmatch(name)
+    return match[1] if match else None
 
 
 def check_unicode(path: Path | str, where: str) -> None:

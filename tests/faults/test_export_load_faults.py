@@ -185,6 +185,22 @@ def test_a_target_that_exists(
 
 
 @pytest.mark.fault(64)
+@pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "metrics.jsonl", "report.html", "notes.txt"])
+def test_a_folder_of_the_users_is_no_run_to_resume(
+    acorn, pretrain, refused, untouched, tmp_path: Path, name: str
+) -> None:
+    """Fault 64: as without --resume, also where a file has the name of one of a run's; the demo always resumes."""
+    (tmp_path / name).write_text("precious")
+    told = f"The folder {tmp_path} is not empty, and holds no run"
+    with untouched(tmp_path):
+        refused(pretrain(tmp_path, "--resume"), 2, told, "name another folder")
+        refused(acorn("pretrain", "--resume", "--out", tmp_path), 2, told)
+        done = acorn("demo", "--out", tmp_path)
+        assert done.returncode == 2
+        assert told in " ".join(done.stderr.split())
+
+
+@pytest.mark.fault(64)
 def test_a_model_folder_that_exists(run: Path, untouched) -> None:
     """Fault 64: a model is not written over another one unless that was asked for."""
     loaded = load(run)

@@ -10,11 +10,18 @@ from pathlib import Path
 from acorn.checkpoint.integrity import started_checkpoints
 from acorn.checkpoint.load import LoadedModel
 from acorn.config import Config
-from acorn.config_files import with_values
+from acorn.config_files import SEAL_LINE, with_values
 from acorn.data.made_from import shards_folder
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError, UsageError
-from acorn.files import check_unicode, disk_errors, make_folders, remove_temporary_files
+from acorn.files import (
+    check_unicode,
+    disk_errors,
+    half_written,
+    make_folders,
+    read_sealed_json,
+    remove_temporary_files,
+)
 from acorn.folders import readable, remove_folder, settle
 from acorn.report.trackers import check_packages
 from acorn.run.budget import check_disk
@@ -73,7 +80,8 @@ def _remove_beginning(run: RunFolder) -> None:
         return
     with contextlib.suppress(OSError):
         remove_folder(run.data)
-        for path in (run.config, run.tokenizer, run.sources, run.environment, run.metrics, run.samples):
+        # The config last: by it the rest is known as a run's, should this process be killed here.
+        for path in (run.samples, run.metrics, run.environment, run.sources, run.tokenizer, run.config):
             path.unlink(missing_ok=True)
 
 
@@ -184,18 +192,49 @@ def _known_vocab_size(config: Config, run: RunFolder, initial: LoadedModel | Non
 
 
 def check_folder(run: RunFolder, resume: bool) -> None:
-    """Refuses a folder that holds something already, and one that cannot be written."""
+    """Refuses a folder that holds something else than a run to resume, and one that cannot be written.
+
+    Raises:
+        UsageError: it is a file, or holds something already; with `resume`, something that is not acorn's run.
+        ResourceError: it cannot be written.
+    """
     if run.root.exists() and not run.root.is_dir():
         raise UsageError(f"{run.root} is a file, not a folder.", where="--out", fix="name another folder")
-    if not resume and run.root.exists() and any(entry != run.lock for entry in run.root.iterdir()):
-        is_run = run.config.exists() or run.checkpoints.exists()
-        raise UsageError(
-            f"The folder {run.root} is not empty" + ("." if is_run else ", and holds no run."),
-            where="--out",
-            fix=("go on with that run by adding --resume, or " if is_run else "") + "name another folder with --out",
-        )
     with disk_errors(run.root):
+        is_run = _holds_run(run)
+        if not (resume and is_run) and _holds_anything(run):
+            raise UsageError(
+                f"The folder {run.root} is not empty" + ("." if is_run else ", and holds no run."),
+                where="--out",
+                fix=("resume that run by adding --resume, or " if is_run else "") + "name another folder with --out",
+            )
         make_folders(run.root)
+
+
+def _holds_run(run: RunFolder) -> bool:
+    """Whether acorn began a run here. A file that only has the name of one of a run's may be the user's own.
+
+    A run writes its config first, so that whatever a killed process leaves is known by it.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.isfile(run.config) and SEAL_LINE.encode() in run.config.read_bytes():
+            return True
+    if started_checkpoints(run):
+        return True
+    for path in (run.sources, run.evaluation, run.best):
+        with contextlib.suppress(DamageError):
+            if os.path.isfile(path):
+                read_sealed_json(path)
+                return True
+    return False
+
+
+def _holds_anything(run: RunFolder) -> bool:
+    """Whether there is more in the folder than its lock and what a run that was killed at once left half-written."""
+    if not run.root.exists():
+        return False
+    first = {path.name for path in (run.config, run.tokenizer, run.sources)}
+    return any(entry != run.lock and half_written(entry.name) not in first for entry in run.root.iterdir())
 
 
 def check_not_begun(run: RunFolder) -> None:

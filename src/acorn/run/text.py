@@ -63,6 +63,7 @@ def _given_shards(
     given = initial.tokenizer if initial else None
     tokenizer, shards = open_prepared(config, run, given, check=True, progress=progress)
     if checkpoint is None:
+        write_file(run.config, to_toml(config))  # first: by it the folder is known as a run's
         write_file(run.tokenizer, tokenizer.to_json())
         base = model_records(initial) if initial else []
         write_made_from(run, MadeFrom(model=base, shards=prepared_shards(run, shards.folder)))
