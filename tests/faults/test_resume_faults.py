@@ -210,6 +210,110 @@ def test_a_text_that_was_only_copied_or_touched(
 
 
 @pytest.mark.fault(40)
+@pytest.mark.parametrize("fault", ["absent", "pipe", "no UTF-8"])
+def test_a_text_changed_beside_one_that_cannot_be_read(
+    pretrain, acorn, fine, refused, untouched, own_text: Path, tmp_path: Path, fault: str
+) -> None:
+    """Fault 40: each file that is there is compared; what cannot be is said."""
+    out, text, more = tmp_path / "run", own_text / "my.txt", tmp_path / "more.txt"
+    more.write_text("A red house and an old tree.\n" * 3)
+    fine(pretrain(out, f'data.source=["{more}", "{text}"]', "data.document=line", text=None))
+    more.unlink()
+    if fault == "pipe":
+        os.mkfifo(more)
+    elif fault == "no UTF-8":
+        more.write_bytes(b"\xff\xfe caf\xe9")
+    resume = ("pretrain", "--resume", "--out", out)
+    if fault != "no UTF-8":
+        fine(
+            acorn(*resume, "train.steps=9"), "A part of the text cannot be compared", str(more), "Going on from step 8"
+        )
+    content = text.read_text()
+    text.write_text(content.replace("dog", "fox"))
+    with untouched(out):
+        refused(acorn(*resume), 2, "started from other files", f"train text: {text}: {len(content):,} bytes")
+
+
+@pytest.mark.fault(40)
+def test_a_file_is_gone_from_a_folder_of_text(
+    pretrain, acorn, fine, refused, untouched, own_text: Path, tmp_path: Path
+) -> None:
+    """Fault 40: as where all of the text is; a file that changed or came is still refused."""
+    (own_text / "more.txt").write_text("A red house and an old tree.\n" * 3)
+    out, fresh = tmp_path / "run", tmp_path / "fresh"
+    fine(pretrain(out, "data.document=line", text=own_text))
+    refused(pretrain(fresh, "model.block_size=40000", "data.document=line", text=own_text), 3, "fewer than one window")
+    (own_text / "more.txt").unlink()
+    resume = ("pretrain", "--resume", "--out", out)
+    fine(acorn(*resume, "train.steps=9"), f"Absent: train text: {own_text / 'more.txt'}: ", "Going on from step 8")
+    assert [Path(record.name).name for record in read_made_from(RunFolder(out)).text["train"]] == ["more.txt", "my.txt"]
+    fine(
+        pretrain(fresh, "data.document=line", "train.steps=1", "--resume", text=own_text),
+        "more.txt: 87 bytes",
+        "made again",
+    )
+    (own_text / "other.txt").write_text("The cat slept.\n")
+    with untouched(out):
+        refused(acorn(*resume), 2, f"{own_text / 'other.txt'}: not there then")
+
+
+@pytest.fixture
+def at_home(acorn, fine, settings: list[str], own_text: Path) -> Path:
+    """A run `r` that was started on the relative path of a text, in the folder of both."""
+    fine(acorn("pretrain", "small", "data.source=my.txt", *settings, "--out", "r", cwd=own_text))
+    return own_text
+
+
+@pytest.mark.fault(40)
+def test_a_run_is_resumed_from_another_folder(
+    acorn, fine, refused, untouched, settings: list[str], at_home: Path, tmp_path: Path
+) -> None:
+    """Fault 40: a relative path is meant from where the run was started; one named now from the current folder."""
+    out, away = at_home / "r", tmp_path / "away"
+    away.mkdir()
+    text = at_home / "my.txt"
+    (away / "my.txt").write_text("other text\n" * 50)
+    resume = ("pretrain", "--resume", "--out", out)
+    done = acorn(*resume, "train.steps=9", cwd=away)
+    fine(done, "Going on from step 8")
+    assert "cannot be compared" not in done.stderr
+    named = ("pretrain", "small", "data.source=my.txt", *settings, "train.steps=10", "--resume", "--out", out)
+    with untouched(out):
+        refused(acorn(*named, cwd=away), 2, f"in {away} it names other text than in {at_home}")
+    shutil.copy(text, away / "my.txt")
+    fine(acorn(*named, cwd=away), "Going on from step 9")  # an equal copy
+    text.write_text(text.read_text().replace("dog", "fox"))
+    with untouched(out):
+        refused(acorn(*resume, cwd=away), 2, "started from other files", f"train text: {text}: ")
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_runs_shards_are_made_again_from_another_folder(
+    acorn, fine, refused, digest, at_home: Path, tmp_path: Path, moved: bool
+) -> None:
+    """Fault 40: of its own text, also where run and text were moved together; before the first step too."""
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "my.txt").write_text("other text\n" * 50)
+    before = digest(at_home / "r" / "data")
+    home = at_home.rename(tmp_path / "home") if moved else at_home
+    shutil.rmtree(home / "r" / "data")
+    resume = ("pretrain", "--resume", "--out", home / "r")
+    fine(acorn(*resume, "train.steps=9", cwd=away), "made again from the text", "Going on from step 8")
+    assert digest(home / "r" / "data") == before
+    for name in ("data", "checkpoints"):
+        shutil.rmtree(home / "r" / name)
+    for name in ("evaluation.json", "metrics.jsonl", "samples.jsonl"):
+        (home / "r" / name).unlink()
+    shutil.rmtree(home / "r" / "final")
+    fine(acorn(*resume, "train.steps=1", cwd=away))
+    assert digest(home / "r" / "data") == before
+    (home / "my.txt").write_text((home / "my.txt").read_text().replace("dog", "fox"))
+    refused(acorn(*resume, cwd=away), 2, f"train text: {home / 'my.txt'}: ")
+
+
+@pytest.mark.fault(40)
 def test_a_run_that_does_not_tell_what_it_was_made_from(
     pretrain, acorn, fine, refused, unfinished: Path, own_text: Path, tmp_path: Path
 ) -> None:

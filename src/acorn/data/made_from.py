@@ -34,6 +34,23 @@ class PreparedShards:
 
 
 @dataclass(frozen=True)
+class StartFolder:
+    """The folder that relative paths of a run's config are meant from.
+
+    Attributes:
+        folder: its absolute path.
+        from_run: its path as seen from the run folder, for where both were moved together.
+    """
+
+    folder: str
+    from_run: str
+
+    @classmethod
+    def of(cls, folder: Path, run: RunFolder) -> StartFolder:
+        return cls(os.path.abspath(folder), _from_run(run, os.path.abspath(folder)))
+
+
+@dataclass(frozen=True)
 class MadeFrom:
     """What a run was made from.
 
@@ -42,12 +59,14 @@ class MadeFrom:
         tokenizer: the file that `tokenizer.path` names, else empty.
         model: the files of the model that `train.init_from` names, else empty.
         shards: the prepared folder, where one is used.
+        start: the folder in which the run was started; None: not told.
     """
 
     text: dict[str, list[FileRecord]] = field(default_factory=dict)
     tokenizer: list[FileRecord] = field(default_factory=list)
     model: list[FileRecord] = field(default_factory=list)
     shards: PreparedShards | None = None
+    start: StartFolder | None = None
 
 
 def write_made_from(run: RunFolder, made_from: MadeFrom) -> None:
@@ -74,6 +93,7 @@ def read_made_from(run: RunFolder) -> MadeFrom | None:
             _records(value["tokenizer"]),
             _records(value["model"]),
             PreparedShards(**value["shards"]) if value["shards"] else None,
+            StartFolder(**value["start"]) if value.get("start") else None,
         )
     except (DamageError, KeyError, TypeError, AttributeError) as error:
         what = error.what if isinstance(error, DamageError) else f"{run.sources.name} does not have its form."
@@ -87,11 +107,7 @@ def read_made_from(run: RunFolder) -> MadeFrom | None:
 def prepared_shards(run: RunFolder, folder: Path) -> PreparedShards:
     """The record of the prepared shards in `folder`."""
     absolute = os.path.abspath(folder)
-    try:
-        from_run = os.path.relpath(absolute, os.path.abspath(run.root))
-    except ValueError:  # on another drive of Windows
-        from_run = absolute
-    return PreparedShards(absolute, from_run, sha256_of(folder / MANIFEST))
+    return PreparedShards(absolute, _from_run(run, absolute), sha256_of(folder / MANIFEST))
 
 
 def shards_folder(run: RunFolder, pointer: str) -> Path:
@@ -117,6 +133,13 @@ def shards_folder(run: RunFolder, pointer: str) -> Path:
     there = [place for place in places if os.path.isfile(place / MANIFEST)]
     same = [place for place in there if recorded and sha256_of(place / MANIFEST) == recorded.manifest]
     return (same or there or places)[0]
+
+
+def _from_run(run: RunFolder, absolute: str) -> str:
+    try:
+        return os.path.relpath(absolute, os.path.abspath(run.root))
+    except ValueError:  # on another drive of Windows
+        return absolute
 
 
 def _records(value: Any) -> list[FileRecord]:

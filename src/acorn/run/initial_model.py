@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
 from acorn.checkpoint.bases import bases_of
@@ -13,6 +16,7 @@ from acorn.errors import UsageError
 from acorn.model.gpt import GPT
 from acorn.origin import descent
 from acorn.progress import Progress
+from acorn.run.start_folder import first_there
 from acorn.run.unchanged import same_base
 from acorn.run_folder import RunFolder
 from acorn.train.bigrams import add_bigrams
@@ -21,14 +25,17 @@ FREE = ("block_size", "dropout")
 """What a run may set otherwise than the model it goes on from: a shorter context, and what only training knows."""
 
 
-def load_initial_model(config: Config, progress: Progress) -> tuple[Config, LoadedModel]:
+def load_initial_model(config: Config, progress: Progress, folders: Sequence[Path] = ()) -> tuple[Config, LoadedModel]:
     """The model that `train.init_from` names, and the config with its network.
+
+    Args:
+        folders: where a relative path is looked for; by default in the current folder.
 
     Raises:
         UsageError: it is not there, or other settings contradict it.
         InputError, DamageError, MissingPackageError: as `load`.
     """
-    initial = load(config.train.init_from, progress=progress)
+    initial = load(first_there(config.train.init_from, folders or [Path.cwd()]), progress=progress)
     progress.note(f"Training starts from {descent(bases_of(initial))}.")
     return with_network(config, initial.config), initial
 

@@ -18,8 +18,9 @@ from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint, Counters, read_checkpoint, restore
 from acorn.config import Config
 from acorn.config_files import to_toml
-from acorn.data.made_from import write_made_from
+from acorn.data.made_from import read_made_from, write_made_from
 from acorn.data.token_shards import TokenSequence
+from acorn.errors import DamageError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
 from acorn.kernels.cpu import c_code_note
@@ -52,6 +53,7 @@ from acorn.run.start import (
     missing_folders,
     nothing_left_behind,
 )
+from acorn.run.start_folder import PATH_KEYS, start_folders
 from acorn.run.text import fingerprint_of, text_to_shards
 from acorn.run.unchanged import check_unchanged
 from acorn.run_folder import RunFolder
@@ -122,6 +124,7 @@ def pretrain(
         found = newest_whole_checkpoint(run, progress) if resume else None
         if config is None:
             config = own_config(run, found, overrides)
+        folders = _folders(run, overrides, is_given=is_given, is_new=found is None)
         if found is None:
             check_not_begun(run)
             check_machine(config)
@@ -129,10 +132,10 @@ def pretrain(
                 config = with_known_shards(config, config, run)
             initial = None
             if config.train.init_from:
-                config, initial = load_initial_model(config, progress)
+                config, initial = load_initial_model(config, progress, folders)
             config = with_earlier_choices(config, run, progress)
-            check_fits(config, run, initial)
-            return _run(config, run, initial, command_line, watcher or Unwatched(), progress)
+            check_fits(config, run, initial, folders)
+            return _run(config, run, initial, folders, command_line, watcher or Unwatched(), progress)
         checkpoint = read_checkpoint(found)
         counters = checkpoint.counters
         if is_given:
@@ -140,7 +143,7 @@ def pretrain(
         config, changed = merge_configs(checkpoint.config, config, allow_change)
         check_steps_left(config, counters)
         finished = not changed and is_finished(run, counters.step) and is_done(config.train, counters)
-        made_from = check_unchanged(run, config, QUIET if finished else progress)
+        made_from = check_unchanged(run, config, folders, QUIET if finished else progress)
         if finished:
             tidy(run, config, counters, progress.note)
             return _result(run, counters.step, was_complete=True)
@@ -148,13 +151,25 @@ def pretrain(
         note_changes(changed, counters, progress)
         if made_from is not None:
             write_made_from(run, made_from)  # with the times of now, so that a copied text is read but once
-        return _run(config, run, checkpoint, command_line, watcher or Unwatched(), progress)
+        return _run(config, run, checkpoint, folders, command_line, watcher or Unwatched(), progress)
+
+
+def _folders(run: RunFolder, overrides: Sequence[str], *, is_given: bool, is_new: bool) -> list[Path]:
+    """Where relative paths of the run's config are looked for."""
+    names_paths = is_given or any(override.startswith(PATH_KEYS) for override in overrides)
+    if is_given and is_new:
+        return [Path.cwd()]
+    known = None
+    with contextlib.suppress(DamageError):  # which is said where the text is compared
+        known = read_made_from(run)
+    return start_folders(run, known, named_now=names_paths)
 
 
 def _run(
     config: Config,
     run: RunFolder,
     origin: Checkpoint | LoadedModel | None,
+    folders: Sequence[Path],
     command_line: str,
     watcher: Watcher,
     progress: Progress,
@@ -162,7 +177,7 @@ def _run(
     """Trains from `origin` on: a checkpoint of the run, a model it starts from, or new weights."""
     checkpoint = origin if isinstance(origin, Checkpoint) else None
     initial = origin if isinstance(origin, LoadedModel) else None
-    tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial)
+    tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial, folders)
     config, runtime = resolve(config, run.root, tokenizer.vocab_size, shards.count("train").tokens)
     known = checkpoint.resolved if checkpoint else {}
     bases = bases_of(initial) if initial else stored_bases(known, config.train.init_from)

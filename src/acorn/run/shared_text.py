@@ -14,7 +14,7 @@ from pathlib import Path
 
 from acorn.config import Config
 from acorn.config_files import flatten, to_toml
-from acorn.data.made_from import read_made_from
+from acorn.data.made_from import StartFolder, read_made_from, write_made_from
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError
 from acorn.files import disk_errors, make_folders, write_file
@@ -23,6 +23,7 @@ from acorn.folders import link_folder, remove_folder, settle
 from acorn.progress import Progress
 from acorn.run.initial_model import load_initial_model
 from acorn.run.start import clear_leftovers
+from acorn.run.start_folder import start_folders
 from acorn.run.text import open_prepared, text_to_shards
 from acorn.run.unchanged import compare_all
 from acorn.run_folder import MANIFEST, RunFolder
@@ -72,7 +73,7 @@ def restore_text(config: Config, folder: Path, begun: RunFolder) -> None:
     with FolderLock(text.lock), disk_errors(folder):
         clear_leftovers(text)
         remove_folder(text.data)  # first: shards of other text must never stand beside these records
-        write_file(text.sources, begun.sources.read_bytes())
+        _copy_made_from(begun, text)
         write_file(text.config, to_toml(config))
         link_folder(begun.data, text.data)
 
@@ -89,7 +90,10 @@ def changes_of_text(config: Config, folder: Path) -> tuple[str, ...]:
         known = read_made_from(run)
     except DamageError:  # then the text is made again, and compared by its shards
         return ()
-    return compare_all(replace(known, model=[]), run, config).changed if known else ()
+    if known is None:
+        return ()
+    found = compare_all(replace(known, model=[]), run, config, start_folders(run, known, named_now=True))
+    return found.changed + found.gone
 
 
 def begin_run(config: Config, run: RunFolder, text: Path) -> None:
@@ -106,8 +110,16 @@ def begin_run(config: Config, run: RunFolder, text: Path) -> None:
         settle(run.data)
         if not has_shards_of(run, text):
             link_folder(RunFolder(text).data, run.data)
-        write_file(run.sources, RunFolder(text).sources.read_bytes())
+        _copy_made_from(RunFolder(text), run)
     write_file(run.config, to_toml(config))
+
+
+def _copy_made_from(source: RunFolder, target: RunFolder) -> None:
+    """Gives the run `target` the sources.json of `source`, with the start folder as it is seen from there."""
+    known = read_made_from(source)
+    if known is not None:
+        start = StartFolder.of(Path(known.start.folder), target) if known.start else None
+        write_made_from(target, replace(known, start=start))
 
 
 def has_shards_of(run: RunFolder, text: Path) -> bool:

@@ -25,6 +25,7 @@ from acorn.files import (
 from acorn.folders import readable, remove_folder, settle
 from acorn.report.trackers import check_packages
 from acorn.run.budget import check_disk
+from acorn.run.start_folder import first_there
 from acorn.run_folder import RunFolder
 from acorn.runtime.address_space import check_address_space
 from acorn.runtime.choose import check_device
@@ -145,18 +146,19 @@ def check_machine(config: Config, begun: Config | None = None, run: RunFolder | 
     check_device(device)
 
 
-def check_fits(config: Config, run: RunFolder, initial: LoadedModel | None) -> None:
+def check_fits(config: Config, run: RunFolder, initial: LoadedModel | None, folders: Sequence[Path] = ()) -> None:
     """Refuses a new run whose vocabulary or disk will not do, as far as that can be told before its text is read.
 
     Args:
         initial: the model that it starts from.
+        folders: where relative paths of `config` are looked for; by default in the current folder.
 
     Raises:
         UsageError: `model.vocab_size` is not that of the tokenizer.
         ResourceError: the disk is too small for the run's checkpoints.
         InputError, DamageError: the tokenizer or the prepared shards named cannot be used.
     """
-    known = _known_vocab_size(config, run, initial)
+    known = _known_vocab_size(config, run, initial, folders or [Path.cwd()])
     check_vocab_size(config, known, config.tokenizer.vocab_size if known is None else known)
     least = with_values(config, {"model.vocab_size": known or config.model.vocab_size or 1})
     check_disk(least, run.root)
@@ -181,14 +183,18 @@ def check_vocab_size(config: Config, known: int | None, most: int) -> None:
         )
 
 
-def _known_vocab_size(config: Config, run: RunFolder, initial: LoadedModel | None) -> int | None:
+def _known_vocab_size(
+    config: Config, run: RunFolder, initial: LoadedModel | None, folders: Sequence[Path]
+) -> int | None:
     """Entries of a tokenizer that is there already, None where it has to be trained."""
     if initial:
         return initial.tokenizer.vocab_size
     if config.data.shards:
         shards = TokenShards.open(shards_folder(run, config.data.shards))
         return int(shards.manifest["tokenizer"]["vocab_size"])
-    return Tokenizer.from_file(config.tokenizer.path).vocab_size if config.tokenizer.path else None
+    if not config.tokenizer.path:
+        return None
+    return Tokenizer.from_file(first_there(config.tokenizer.path, folders)).vocab_size
 
 
 def check_folder(run: RunFolder, resume: bool) -> None:

@@ -10,17 +10,24 @@ from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
 from acorn.config_files import differences, load_run_config, to_toml
-from acorn.data.made_from import MadeFrom, prepared_shards, read_made_from, shards_folder, write_made_from
+from acorn.data.made_from import (
+    MadeFrom,
+    StartFolder,
+    prepared_shards,
+    read_made_from,
+    shards_folder,
+    write_made_from,
+)
 from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
 from acorn.errors import AcornError, DamageError, InputError, UsageError
 from acorn.files import disk_errors, sha256_of, sync_folder, write_file
 from acorn.folders import remove_folder, settle
 from acorn.progress import QUIET, Progress
+from acorn.run.start_folder import config_from, open_text, path_from
 from acorn.run.unchanged import compare_all, model_records, text_records
 from acorn.run_folder import MANIFEST, TOKENIZER, RunFolder
 from acorn.text.file_records import FileRecord
-from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import Texts
 from acorn.tokenizer.training import train as train_tokenizer
@@ -32,20 +39,23 @@ def text_to_shards(
     checkpoint: Checkpoint | None,
     progress: Progress,
     initial: LoadedModel | None = None,
+    folders: Sequence[Path] = (),
 ) -> tuple[Tokenizer, TokenShards]:
     """The run's tokenizer and shards: those in its folder if they are whole and its own, else made now.
 
     Args:
         initial: the model that a new run starts from.
+        folders: where relative paths of `config` are looked for; by default in the current folder.
     """
+    folders = folders or [Path.cwd()]
     if config.data.shards:
-        tokenizer, shards = _given_shards(config, run, checkpoint, progress, initial)
+        tokenizer, shards = _given_shards(config, run, checkpoint, progress, initial, folders)
     elif checkpoint is not None:
-        tokenizer, shards = _shards_of_checkpoint(config, run, checkpoint, progress)
-    elif _has_own_shards(config, run, initial, progress):
+        tokenizer, shards = _shards_of_checkpoint(config, run, checkpoint, progress, folders)
+    elif _has_own_shards(config, run, initial, progress, folders):
         tokenizer, shards = _shards_of_earlier_start(run, progress)
     else:
-        tokenizer, shards = _new_shards(config, run, progress, initial)
+        tokenizer, shards = _new_shards(config, run, progress, initial, folders)
     if checkpoint is not None:
         _check_own_tokenizer(run, checkpoint)
         _check_same_shards(shards, checkpoint)
@@ -58,6 +68,7 @@ def _given_shards(
     checkpoint: Checkpoint | None,
     progress: Progress,
     initial: LoadedModel | None,
+    folders: Sequence[Path],
 ) -> tuple[Tokenizer, TokenShards]:
     """Those that `data.shards` names. A new run records them, and takes their tokenizer as its own."""
     given = initial.tokenizer if initial else None
@@ -66,12 +77,13 @@ def _given_shards(
         write_file(run.config, to_toml(config))  # first: by it the folder is known as a run's
         write_file(run.tokenizer, tokenizer.to_json())
         base = model_records(initial) if initial else []
-        write_made_from(run, MadeFrom(model=base, shards=prepared_shards(run, shards.folder)))
+        start = StartFolder.of(folders[0], run)
+        write_made_from(run, MadeFrom(model=base, shards=prepared_shards(run, shards.folder), start=start))
     return tokenizer, shards
 
 
 def _shards_of_checkpoint(
-    config: Config, run: RunFolder, checkpoint: Checkpoint, progress: Progress
+    config: Config, run: RunFolder, checkpoint: Checkpoint, progress: Progress, folders: Sequence[Path]
 ) -> tuple[Tokenizer, TokenShards]:
     """The checkpoint's tokenizer and the run's own shards, which are made again if their folder is gone.
 
@@ -83,7 +95,7 @@ def _shards_of_checkpoint(
     settle(run.data)
     if not run.data.exists():
         progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
-        texts = TextSplits.open(config.data, progress, run.root)
+        texts, _ = open_text(config, run, folders, progress)
         prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
     elif not (run.data / MANIFEST).exists():
         raise DamageError(
@@ -122,17 +134,17 @@ def _check_own_data(run: RunFolder) -> None:
 
 
 def _new_shards(
-    config: Config, run: RunFolder, progress: Progress, initial: LoadedModel | None
+    config: Config, run: RunFolder, progress: Progress, initial: LoadedModel | None, folders: Sequence[Path]
 ) -> tuple[Tokenizer, TokenShards]:
     """Those of the text as it is now; what a start over other text left is removed first."""
-    texts = TextSplits.open(config.data, progress, run.root)
-    made_from = MadeFrom(text_records(texts, progress))
+    texts, folder = open_text(config, run, folders, progress)
+    made_from = MadeFrom(text_records(texts, progress), start=StartFolder.of(folder, run))
     if initial:
         made_from = replace(made_from, model=model_records(initial))
     elif config.tokenizer.path:
-        made_from = replace(made_from, tokenizer=[FileRecord.of(config.tokenizer.path)])
+        made_from = replace(made_from, tokenizer=[FileRecord.of(path_from(folder, config.tokenizer.path))])
     tokenizer = choose_tokenizer(
-        config,
+        config_from(config, folder),
         initial.tokenizer if initial else None,
         lambda: (document.text for document in texts.documents("train")),
         texts.entries(config.tokenizer.kind),
@@ -233,7 +245,9 @@ def _check_same_shards(shards: TokenShards, checkpoint: Checkpoint) -> None:
         )
 
 
-def _has_own_shards(config: Config, run: RunFolder, initial: LoadedModel | None, progress: Progress) -> bool:
+def _has_own_shards(
+    config: Config, run: RunFolder, initial: LoadedModel | None, progress: Progress, folders: Sequence[Path]
+) -> bool:
     """Whether an earlier start of this very run, over this very text, got as far as its shards.
 
     A damaged record of the config or of the text is no help to tell.
@@ -252,11 +266,11 @@ def _has_own_shards(config: Config, run: RunFolder, initial: LoadedModel | None,
         progress.note("The model that the run starts from has another tokenizer now: the token shards are made again.")
         return False
     if known is None:
-        return not _can_be_read(config, run, progress)
-    found = compare_all(replace(known, model=[]), run, config)
-    for line in found.changed:
+        return not _can_be_read(config, run, progress, folders)
+    found = compare_all(replace(known, model=[]), run, config, folders)
+    for line in (*found.changed, *found.gone):
         progress.note(f"changed since the token shards were made: {line}")
-    if found.changed:
+    if found.changed or found.gone:
         progress.note("Tokenizer and token shards are made again.")
         return False
     for sentence in found.absent:
@@ -265,11 +279,11 @@ def _has_own_shards(config: Config, run: RunFolder, initial: LoadedModel | None,
     return True
 
 
-def _can_be_read(config: Config, run: RunFolder, progress: Progress) -> bool:
+def _can_be_read(config: Config, run: RunFolder, progress: Progress, folders: Sequence[Path]) -> bool:
     """Whether there is text to make shards of, in a run that does not tell what its own were made from. Says so."""
     unknown = f"There is no {run.sources.name}, so whether the text has changed cannot be checked"
     try:
-        TextSplits.open(config.data, QUIET, run.root)
+        open_text(config, run, folders, QUIET)
     except AcornError as error:
         progress.note(f"{unknown}: {error.what} ({error.where}); the run's own token shards are used.")
         return False

@@ -6,16 +6,19 @@ meant to change: a run may be moved away from its text, and resumes from its own
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.config import Config
-from acorn.data.made_from import MadeFrom, read_made_from
+from acorn.data.made_from import MadeFrom, StartFolder, read_made_from
 from acorn.errors import AcornError, UsageError
 from acorn.progress import QUIET, Progress
+from acorn.run.start_folder import first_there, moved_to, open_text, start_folders
 from acorn.run_folder import RunFolder
 from acorn.text.file_records import FileRecord, compare, places_of, records_of, untold
 from acorn.text.splits import TextSplits
@@ -34,11 +37,13 @@ class Comparison:
     Attributes:
         made_from: what was found unchanged, as it is now; the rest as recorded.
         changed: what is another one than before, one line each: key, file, then and now.
+        gone: files of the text that are not there now beside others that are, one line each.
         absent: what could not be compared, one sentence each.
     """
 
     made_from: MadeFrom
     changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
 
 
@@ -62,14 +67,18 @@ def model_records(initial: LoadedModel) -> list[FileRecord]:
     return [FileRecord.of(str(folder / name)) for name in names]
 
 
-def compare_all(known: MadeFrom, run: RunFolder, config: Config) -> Comparison:
-    """Compares everything in `known` with what is there now. Nothing is fetched, and nothing is made."""
-    text, changed, absent = _compare_text(known, run, config)
-    found = []
-    for key, records, places in (
-        ("tokenizer.path", known.tokenizer, [config.tokenizer.path] if known.tokenizer else []),
-        ("train.init_from", known.model, [record.name for record in known.model]),
-    ):
+def compare_all(known: MadeFrom, run: RunFolder, config: Config, folders: Sequence[Path]) -> Comparison:
+    """Compares everything in `known` with what is there now. Nothing is fetched, and nothing is made.
+
+    Args:
+        folders: where relative paths of `config` are looked for, as `start_folders` gives them.
+    """
+    text = _compare_text(known, run, config, folders)
+    changed, absent, found = list(text.changed), list(text.absent), []
+    for key, records in (("tokenizer.path", known.tokenizer), ("train.init_from", known.model)):
+        places = [_place(record, known, folders) for record in records]
+        if key == "tokenizer.path" and records:
+            places = [first_there(config.tokenizer.path, folders)]
         try:
             now, lines = compare(records, places)
             changed += [f"{key}: {line}" for line in lines]
@@ -78,13 +87,15 @@ def compare_all(known: MadeFrom, run: RunFolder, config: Config) -> Comparison:
             absent.append(f"{key} cannot be compared: {error.what} ({error.where})")
         found.append(now)
     tokenizer, model = found
-    return Comparison(replace(known, text=text, tokenizer=tokenizer, model=model), tuple(changed), tuple(absent))
+    made_from = replace(text.made_from, tokenizer=tokenizer, model=model)
+    return Comparison(made_from, tuple(changed), text.gone, tuple(absent))
 
 
-def check_unchanged(run: RunFolder, config: Config, progress: Progress) -> MadeFrom | None:
+def check_unchanged(run: RunFolder, config: Config, folders: Sequence[Path], progress: Progress) -> MadeFrom | None:
     """Refuses to resume a run whose text, tokenizer or base changed since its first step. Reads only.
 
     Args:
+        folders: where relative paths of `config` are looked for.
         progress: hears of what cannot be compared.
 
     Returns:
@@ -101,7 +112,7 @@ def check_unchanged(run: RunFolder, config: Config, progress: Progress) -> MadeF
             "run started cannot be checked. Its own token shards are used."
         )
         return None
-    found = compare_all(known, run, config)
+    found = compare_all(known, run, config, folders)
     if found.changed:
         raise UsageError(
             "The run was started from other files:\n" + "\n".join(f"  - {line}" for line in found.changed),
@@ -109,7 +120,7 @@ def check_unchanged(run: RunFolder, config: Config, progress: Progress) -> MadeF
             fix="restore them, or start another run with --out; where they are absent, the run resumes from the token "
             "shards that it has made",
         )
-    for sentence in found.absent:
+    for sentence in (*(f"Absent: {line}" for line in found.gone), *found.absent):
         progress.note(f"{sentence}; the run uses what it has made from it.")
     return found.made_from
 
@@ -121,8 +132,9 @@ def same_base(run: RunFolder, config: Config, progress: Progress) -> LoadedModel
         UsageError: it is another one than it was.
         AcornError: as `load`.
     """
-    initial = load(config.train.init_from, progress=progress)
     known = read_made_from(run)
+    folders = start_folders(run, known, named_now=False)
+    initial = load(first_there(config.train.init_from, folders), progress=progress)
     if known and known.model:
         _, lines = compare(known.model, [record.name for record in model_records(initial)])
         if lines:
@@ -134,21 +146,81 @@ def same_base(run: RunFolder, config: Config, progress: Progress) -> LoadedModel
     return initial
 
 
-def _compare_text(
-    known: MadeFrom, run: RunFolder, config: Config
-) -> tuple[dict[str, list[FileRecord]], list[str], list[str]]:
-    """The records as they are now, what changed, and what cannot be compared."""
+def _compare_text(known: MadeFrom, run: RunFolder, config: Config, folders: Sequence[Path]) -> Comparison:
+    """The comparison of the text alone: with what its sources name now, or else of each file that is still there."""
     if not known.text:
-        return known.text, [], []
-    text, changed, absent = dict(known.text), [], []
+        return Comparison(known)
     try:
-        parts = TextSplits.open(config.data, QUIET, run.root).parts
+        texts, folder = open_text(config, run, folders, QUIET)
+        parts = texts.parts
         silent = untold(part for listed in parts.values() for part in listed)
-        absent += [f"{name} does not tell its files, so they cannot be compared" for name in silent]
-        for split in dict.fromkeys((*parts, *text)):
-            records, lines = compare(text.get(split, []), places_of(parts.get(split, ())))
+        text, changed, gone = {}, [], []
+        for split in dict.fromkeys((*parts, *known.text)):
+            records = [moved_to(folder, known, record) for record in known.text.get(split, [])]
+            text[split], lines, missing = _compare_split(records, places_of(parts.get(split, ())))
             changed += [f"{split} text: {line}" for line in lines]
-            text[split] = records
+            gone += [f"{split} text: {line}" for line in missing]
     except AcornError as error:
-        return known.text, [], [f"The text cannot be compared: {error.what} ({error.where})"]
-    return text, changed, absent
+        return _compare_each(known, folders, error)
+    absent = tuple(f"{name} does not tell its files, so they cannot be compared" for name in silent)
+    made_from = replace(known, text=text, start=StartFolder.of(folder, run))
+    if known.start and folder not in start_folders(run, known, named_now=False):  # it is named now, from elsewhere
+        if changed or gone:
+            line = f"data.source: in {folder} it names other text than in {known.start.folder}, where the run started"
+            return Comparison(known, (line,), absent=absent)
+        if all(os.path.lexists(record.name) for records in known.text.values() for record in records):
+            made_from = known  # an equal copy: the run stays with its own
+    return Comparison(made_from, tuple(changed), tuple(gone), absent)
+
+
+def _compare_split(records: list[FileRecord], places: list[str]) -> tuple[list[FileRecord], list[str], list[str]]:
+    """The records of a split as they are now, what changed, and which files are gone, one line each."""
+    if len(records) == len(places):
+        now, lines = compare(records, places)
+        if not lines:
+            return now, [], []
+    named = {os.path.abspath(place) for place in places}
+    gone = [
+        record
+        for record in records
+        if "://" not in record.name and record.name not in named and not os.path.lexists(record.name)
+    ]
+    now, lines = compare([record for record in records if record not in gone], places)
+    if lines:
+        return records, lines, []
+    there = iter(now)
+    return (
+        [record if record in gone else next(there) for record in records],
+        [],
+        [f"{record.name}: {record.told} then, not there now" for record in gone],
+    )
+
+
+def _compare_each(known: MadeFrom, folders: Sequence[Path], reason: AcornError) -> Comparison:
+    """Compares each file of the text by itself, where its sources cannot all be read, for a `reason`."""
+    text, changed, compared = dict(known.text), [], 0
+    for split, records in known.text.items():
+        text[split] = []
+        for record in records:
+            place = _place(record, known, folders)
+            now = None
+            with contextlib.suppress(AcornError):  # such as one that cannot be opened: it is absent
+                if os.path.isfile(place):
+                    now = record.still(place)
+                    compared += 1
+                    if now is None:
+                        told = FileRecord.of(place, record.kind).told
+                        changed.append(f"{split} text: {place}: {record.told} then, {told} now")
+            text[split].append(now or record)
+    what = "A part of the text" if compared else "The text"
+    return Comparison(
+        replace(known, text=text),
+        tuple(changed),
+        absent=(f"{what} cannot be compared: {reason.what} ({reason.where})",),
+    )
+
+
+def _place(record: FileRecord, known: MadeFrom, folders: Sequence[Path]) -> str:
+    """Where the file of `record` is now: under its own name, or where it was moved with its folder."""
+    names = [record.name, *(moved_to(folder, known, record).name for folder in folders)]
+    return next(filter(os.path.lexists, names), record.name)

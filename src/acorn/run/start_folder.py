@@ -1,0 +1,102 @@
+"""The folder that the relative paths of a run are meant from: the one in which the run was started.
+
+A command may resume the run from another folder, or after run and text were moved together. What is named on the
+command line itself is meant from the current folder.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from acorn.config import Config
+from acorn.data.made_from import MadeFrom
+from acorn.errors import AcornError
+from acorn.origin import BUNDLED_PREFIX, HUB_PREFIX
+from acorn.progress import Progress
+from acorn.run_folder import RunFolder
+from acorn.text.file_records import FileRecord
+from acorn.text.splits import TextSplits
+from acorn.text.walk import has_wildcard
+
+PATH_KEYS = ("data.source", "data.valid_source", "data.test_source", "tokenizer.path", "train.init_from")
+"""Settings that name files. (Where data.shards is, `shards_folder` tells.)"""
+
+
+def start_folders(run: RunFolder, known: MadeFrom | None, *, named_now: bool) -> list[Path]:
+    """Where relative paths of a run's config are looked for, absolute, in this order.
+
+    Args:
+        known: what the run's sources.json says; without it, or where it does not tell, the current folder is taken.
+        named_now: the command line names them, so the current folder comes first.
+    """
+    start = known.start if known else None
+    here = Path.cwd()
+    if start is None:
+        return [here]
+    recorded = [Path(start.folder), Path(os.path.abspath(run.root / start.from_run))]
+    return list(dict.fromkeys([here, *recorded] if named_now else recorded))
+
+
+def config_from(config: Config, folder: Path) -> Config:
+    """`config` with its relative paths (text, tokenizer, model to start from) as they are meant from `folder`."""
+    if folder == Path.cwd():
+        return config
+    data, tokenizer, train = config.data, config.tokenizer, config.train
+    sources = {
+        key: tuple(path_from(folder, source) for source in getattr(data, key))
+        for key in ("source", "valid_source", "test_source")
+    }
+    return config.model_copy(  # not as if all was set
+        update={
+            "data": data.model_copy(update=sources),
+            "tokenizer": tokenizer.model_copy(update={"path": path_from(folder, tokenizer.path)}),
+            "train": train.model_copy(update={"init_from": path_from(folder, train.init_from)}),
+        }
+    )
+
+
+def path_from(folder: Path, path: str) -> str:
+    """What `path` (a file, folder, glob or `hf:FOLDER`) is called from anywhere, if it was meant from `folder`."""
+    if not path or path.startswith(BUNDLED_PREFIX) or os.path.isabs(os.path.expanduser(path)):
+        return path
+    if path.startswith(HUB_PREFIX):
+        inside = path.removeprefix(HUB_PREFIX)
+        is_local = os.path.isdir(folder / inside) or os.path.isdir(folder / inside.partition(":")[0])
+        return f"{HUB_PREFIX}{folder / inside}" if is_local else path
+    if has_wildcard(path) and not os.path.lexists(folder / path):
+        return os.path.join(glob.escape(str(folder)), path)
+    return str(folder / path)
+
+
+def first_there(path: str, folders: Sequence[Path]) -> str:
+    """`path` as it is meant from the first of `folders` in which it is there, else from the first of all."""
+    named = [path_from(folder, path) for folder in folders]
+    return next(filter(os.path.lexists, named), named[0])
+
+
+def open_text(config: Config, run: RunFolder, folders: Sequence[Path], progress: Progress) -> tuple[TextSplits, Path]:
+    """The text of a run, from the first of `folders` in which all of it is found; and that folder.
+
+    Raises:
+        UsageError, InputError: it is in none; the error is that of the first.
+    """
+    first: AcornError | None = None
+    for folder in folders:
+        try:
+            return TextSplits.open(config_from(config, folder).data, progress, run.root), folder
+        except AcornError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def moved_to(folder: Path, known: MadeFrom, record: FileRecord) -> FileRecord:
+    """`record` under the name that its file has where everything below the start folder was moved to `folder`."""
+    start = known.start
+    if start is None or not Path(record.name).is_relative_to(start.folder):
+        return record
+    name = str(folder / Path(record.name).relative_to(start.folder))
+    return FileRecord(name, record.size, record.changed_ns, record.content)
