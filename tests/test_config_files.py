@@ -114,6 +114,7 @@ def test_all_faults_at_once_with_the_nearest_key() -> None:
         ("optimizer.lr=inf", "finite"),
         ("train.seed=-1", "greater than or equal to 0"),
         ("train.threads=1000000", "less than or equal to 4096"),
+        ("train.sample_tokens=1000000", "less than or equal to 65536"),
         ("name=../up", "pattern"),
         ("data.source=2024", "quote it"),
         ("train=3", "valid dictionary"),

@@ -36,6 +36,9 @@ MOST_LAYERS, WIDEST, LONGEST, MOST_ENTRIES, LARGEST_BATCH = 2**11, 2**17, 2**24,
 MOST_THREADS = 2**12
 """More threads than any machine has cores. OpenMP needs stack space for each, and 2**20 threads overflow the stack."""
 
+MOST_SAMPLE_TOKENS = 2**16
+"""Far beyond what anybody reads: training waits while a sample is drawn."""
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_sources)]
 
 
@@ -369,7 +372,7 @@ class TrainConfig(Section):
     sample_prompts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         ("",), description="Prompts of the samples; an empty prompt starts a new document."
     )
-    sample_tokens: int = Field(64, ge=1, description="Tokens of each sample.")
+    sample_tokens: int = Field(64, ge=1, le=MOST_SAMPLE_TOKENS, description="Tokens of each sample.")
     log_every: int = Field(1, ge=0, description="Steps between training lines in metrics.jsonl; 0: never.")
     max_skips: int = Field(
         5,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
+import pytest
 from tiny_checkpoints import Notes
 
-from acorn.errors import ResourceError
+from acorn.errors import ResourceError, StoppedError
 from acorn.files import read_sealed_json
+from acorn.report.metrics_log import read_samples
 from acorn.run_folder import RunFolder
-from acorn.train import saving, windows
+from acorn.train import loop, saving, windows
 
 
 def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path: Path, run_tiny, monkeypatch) -> None:
@@ -43,3 +47,32 @@ def test_the_best_is_one_that_could_be_saved(tmp_path: Path, run_tiny, monkeypat
     assert read_sealed_json(run.best) == {"step": 4, "loss": 6.0}
     assert read_sealed_json(run.evaluation)["weights_of_step"] == 4
     assert json.loads((run.checkpoint(12) / "state.json").read_text())["counters"]["undisturbed"] is False
+
+
+@pytest.mark.parametrize("step", [6, 12], ids=["while it trains", "at its end"])
+def test_a_signal_is_heard_while_a_sample_is_drawn(tmp_path: Path, run_tiny, monkeypatch, step: int) -> None:
+    """Fault 36: at the next token; the sample is drawn when the run is resumed, and is the same."""
+    run_tiny(tmp_path / "whole")
+    whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    real, asked, at = loop.generate, [], 3 if step == 6 else 8 + 3
+
+    def draw(*arguments, before_token, **options):
+        def interrupted() -> None:
+            asked.append(True)
+            if len(asked) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            before_token()
+
+        return real(*arguments, before_token=interrupted, **options)
+
+    monkeypatch.setattr(loop, "generate", draw)
+    with pytest.raises(StoppedError) as caught:
+        run_tiny(run.root)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert at <= len(asked) <= at + 1  # at the end of a run it is asked once more
+    assert run.checkpoint(step).is_dir()
+    assert [sample["step"] for sample in read_samples(run.samples)] == ([] if step == 6 else [6])
+    monkeypatch.setattr(loop, "generate", real)
+    run_tiny(run.root, resume=True)
+    assert read_samples(run.samples) == read_samples(whole.samples)
+    assert run.evaluation.read_bytes() == whole.evaluation.read_bytes()

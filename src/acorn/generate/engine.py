@@ -78,6 +78,7 @@ def generate(
     int8: bool = False,
     on_text: Callable[[int, str], None] | None = None,
     note: Callable[[str], None] = QUIET.note,
+    before_token: Callable[[], None] = lambda: None,
 ) -> list[Generation]:
     """Continues each prompt; an empty one starts a new document.
 
@@ -96,6 +97,7 @@ def generate(
             prompt, joined, are its completion.
         note: gets what a reader should know: a prompt that was cut or that the vocabulary cannot spell, a context that
             slid, why no C code is used.
+        before_token: called before each token is drawn; what it raises ends the work.
 
     Raises:
         UsageError: a prompt is too long and `strict` is set, or the native decoder is asked for and unavailable.
@@ -126,7 +128,7 @@ def generate(
     ends = frozenset({tokenizer.separator_id, *end_ids})
     unsampled = tokenizer.reserved_ids if settings.allow_unknown else tokenizer.unsampled_ids(ends)
     banned = [*unsampled, *range(tokenizer.vocab_size, model.config.vocab_size)]  # rows that no token stands for
-    run = _Run(model, settings, ends, banned, on_text or (lambda index, piece: None), note, decoder, int8)
+    run = _Run(model, settings, ends, banned, on_text or (lambda index, piece: None), note, before_token, decoder, int8)
     was_training = model.training
     model.eval()
     try:
@@ -244,12 +246,13 @@ class _Run:
         banned: Sequence[int],
         on_text: Callable[[int, str], None],
         note: Callable[[str], None],
+        before_token: Callable[[], None],
         decoder: str,
         int8: bool,
     ) -> None:
         self.model, self.settings = model, settings
         self.ends = ends
-        self.on_text, self.note = on_text, note
+        self.on_text, self.note, self.before_token = on_text, note, before_token
         self.block_size = model.config.block_size
         self.device = model.head.weight.device
         # Keys and values as the layers make them, so that the cache is not converted at every token.
@@ -281,6 +284,7 @@ class _Run:
         while rows:
             cache, logits = self._prefill(rows)
             while True:
+                self.before_token()
                 tokens = next_token(
                     logits, [row.ids for row in rows], self.settings, [row.generator for row in rows], self.banned
                 )

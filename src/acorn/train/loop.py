@@ -198,17 +198,23 @@ class Loop:
         return True
 
     def _sample(self) -> None:
-        """Draws text from the model as it stands. Its random numbers are its own, so training is not disturbed."""
+        """Draws text from the model as it stands. Its random numbers are its own, so training is not disturbed.
+
+        Raises:
+            StopAsked: a signal came meanwhile; nothing was recorded.
+        """
         runtime = self.setup.runtime
         settings = dataclasses.replace(SAMPLE_SETTINGS, max_new_tokens=self.config.train.sample_tokens)
-        self.counters.sample_step = self.counters.step
+        results = []
         try:
             with runtime.autocast(), uncompiled(runtime):
                 prompts = list(self.config.train.sample_prompts)
-                results = generate(self.network.model, self.data.tokenizer, prompts, settings)
+                results = generate(
+                    self.network.model, self.data.tokenizer, prompts, settings, before_token=self._stop.check
+                )
         except DamageError as error:  # logits out of fp16's range are no reason to end a run
             self.logs.note(f"step {self.counters.step:,}: no sample could be drawn: {error.what}")
-            return
+        self.counters.sample_step = self.counters.step
         for result in results:
             self.logs.sample(self.counters.step, result.prompt, result.text)
 

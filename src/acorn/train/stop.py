@@ -55,6 +55,15 @@ class StopRequest:
             with contextlib.suppress(TypeError):  # a handler that was not set from Python cannot be put back
                 signal.signal(number, handler)
 
+    def check(self) -> None:
+        """For work that can be done later: leaves it after a signal.
+
+        Raises:
+            StopAsked: a signal came.
+        """
+        if self.signal_number is not None:
+            raise StopAsked
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """A second SIGINT leaves only at the end of this block, which makes something that `forward` has to know."""
@@ -93,8 +102,7 @@ class UntilStopped:
         self.listener.note(text)
 
     def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
-        if self.stop.signal_number is not None:
-            raise StopAsked
+        self.stop.check()
         self.listener.at(task, done, total, unit)
 
     def end(self, task: str) -> None:
