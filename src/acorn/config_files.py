@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from acorn.advice import acorn_command
 from acorn.config import Config, Section
 from acorn.errors import DamageError, UsageError
 from acorn.pickles import refuse_pickle
@@ -239,7 +240,7 @@ def _read(source: str | Path) -> tuple[str, str, str]:
         raise UsageError(
             f"{path.name} is a text file, not a config.",
             where="CONFIG",
-            fix=f"name a preset first, then the text: acorn pretrain small 'data.source={source}'",
+            fix="name a preset first, then the text: " + acorn_command("pretrain", "small", f"data.source={source}"),
         )
     refuse_pickle(path, "CONFIG", kind=UsageError, fix="name a preset or a TOML file")
     preset = FORMER_PRESETS.get(str(source), str(source))

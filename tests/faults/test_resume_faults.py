@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 import shutil
 from pathlib import Path
 
@@ -364,14 +365,25 @@ def begun_on_cuda(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_device_is_gone_that_a_run_was_begun_on(
     acorn, pretrain, fine, refused, untouched, begun_on_cuda: Path, config: str
 ) -> None:
-    """Fault 46: the command that goes on here is given; `auto` would change nothing, so it is not."""
-    out = begun_on_cuda
+    """Fault 46: the command that goes on here is given; `auto` would change nothing, so it is not.
+
+    It can be pasted into a shell, and keeps what the command line changes.
+    """
+    out = begun_on_cuda.rename(begun_on_cuda.with_name("it's mine"))
+    more = ("train.steps=9", "optimizer.lr=0.005", "--allow-change=optimizer.lr", "--resume")
     with untouched(out):
-        done = pretrain(out, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", out)
-    refused(done, 2, "started on cuda, which is unavailable here", f"--resume --out {out} train.device=cpu")
+        done = pretrain(out, *more) if config == "named" else acorn("pretrain", *more, "--out", out)
+    refused(done, 2, "started on cuda, which is unavailable here", f"--resume --out {shlex.quote(str(out))} ")
     assert "or auto" not in done.stderr
-    command = done.stderr.partition("acorn pretrain ")[2].split("\n")[0].split()
-    fine(acorn("pretrain", *command), "changed on resume: train.device: cuda -> cpu", "Going on from step 8")
+    command = shlex.split(done.stderr.partition("bit-identical: acorn ")[2].split("\n")[0])
+    fine(
+        acorn(*command),
+        "changed on resume: train.device: cuda -> cpu",
+        "changed on resume: optimizer.lr: 0.01 -> 0.005",
+        "changed on resume: train.steps: 8 -> 9",
+        "Going on from step 8",
+    )
+    assert shlex.split(json.loads((out / "environment.json").read_text())["command_line"]) == ["acorn", *command]
 
 
 @pytest.mark.fault(46)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from acorn.advice import acorn_command
 from acorn.cli.output import print_json
 from acorn.counting import counted
 
@@ -66,7 +67,7 @@ def _show_one(name: str, as_json: bool) -> None:
         print(("\n" if own != section else "") + f"{key:<{keys}}  {shown(value):<{width}}  {meanings[key]}")
         section = own
     print("\nAll other settings have their default values (acorn config).")
-    print(f"To change a setting: acorn pretrain {name} KEY=VALUE")
+    print(f"To change a setting: {acorn_command('pretrain', name)} KEY=VALUE")
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

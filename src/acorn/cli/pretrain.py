@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from acorn.advice import acorn_command
 from acorn.cli.evaluation_facts import evaluation_facts, split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.errors import UsageError
@@ -77,7 +79,7 @@ def run_pretrain(
             resume=resume,
             allow_change=allow_change or [],
             overrides=overrides or [],
-            command_line=" ".join(sys.argv),
+            command_line=shlex.join(sys.argv),
             watcher=line,
             progress=progress,
         )
@@ -113,7 +115,7 @@ def show_result(result: PretrainResult, as_json: bool) -> None:
     print(
         f"\nrun      {result.folder}\nreport   {result.folder / 'report.html'}\ncurve    {result.folder / 'loss.png'}"
     )
-    print(f'try it   acorn generate {result.folder} --prompt "..."')
+    print(f'try it   {acorn_command("generate", result.folder)} --prompt "..."')
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:

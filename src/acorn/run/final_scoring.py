@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from acorn.advice import acorn_command, resume_command
 from acorn.config import Config
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError
@@ -114,13 +115,13 @@ def _share(config: Config, seconds: float) -> float:
 
 def _announcement(sizes: dict[str, int], limits: dict[str, int], seconds: float, run: Path) -> str:
     names, scored, tokens = " and ".join(sizes), sum(limits.values()), sum(sizes.values())
-    safe = f"Ctrl-C is safe: training is saved, and acorn pretrain --resume --out {run} does the rest."
+    safe = f"Ctrl-C is safe: training is saved, and {resume_command(run)} does the rest."
     if scored == tokens:
         return f"Scoring all of {names} ({tokens:,} tokens) takes about {duration(seconds)}. {safe}"
     return (
         f"Scoring the first {100 * scored / tokens:.3g} % of {names} ({scored:,} of {tokens:,} tokens) takes about "
         f"{duration(seconds)}; all of it would take more than a third of train.minutes. "
-        f"acorn evaluate {run} scores all. {safe}"
+        f"{acorn_command('evaluate', run)} scores all. {safe}"
     )
 
 

@@ -39,6 +39,7 @@ from acorn.run.resume import (
     note_changes,
     note_inequality,
     own_config,
+    resumed_with,
     with_earlier_choices,
     with_known_shards,
 )
@@ -147,7 +148,7 @@ def pretrain(
         if finished:
             tidy(run, config, counters, progress.note)
             return _result(run, counters.step, was_complete=True)
-        check_machine(config, checkpoint.config, run)
+        check_machine(config, checkpoint.config, run, resumed_with(checkpoint.config, config))
         note_changes(changed, counters, progress)
         if made_from is not None:
             write_made_from(run, made_from)  # with the times of now, so that a copied text is read but once

@@ -9,7 +9,7 @@ from typing import Any
 
 from acorn.checkpoint.training_state import Checkpoint, Counters
 from acorn.config import Config
-from acorn.config_files import differences, flatten, load_run_config, with_values
+from acorn.config_files import differences, flatten, load_run_config, override_of, with_values
 from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import sha256_of
@@ -157,6 +157,14 @@ def check_steps_left(config: Config, counters: Counters) -> None:
             where="train.steps",
             fix="name more steps, or leave train.steps out",
         )
+
+
+def resumed_with(stored: Config, config: Config) -> list[str]:
+    """The words of a command line that resumes a run of `stored` with `config`."""
+    words = []
+    for key, (_, new) in differences(stored, config).items():
+        words += [override_of(key, new), *([] if key in MAY_CHANGE else ["--allow-change", key])]
+    return words
 
 
 def note_changes(changed: dict[str, str], counters: Counters, progress: Progress) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from acorn.advice import resume_command
 from acorn.checkpoint.integrity import started_checkpoints
 from acorn.checkpoint.load import LoadedModel
 from acorn.config import Config
@@ -124,11 +125,14 @@ def check_launch() -> None:
         )
 
 
-def check_machine(config: Config, begun: Config | None = None, run: RunFolder | None = None) -> None:
+def check_machine(
+    config: Config, begun: Config | None = None, run: RunFolder | None = None, words: Sequence[str] = ()
+) -> None:
     """Refuses what this machine lacks, before any text is read.
 
     Args:
         begun, run: of a run that goes on: its config before this command, and its folder.
+        words: what the command that resumes it has to say to have the same changes; see `resumed_with`.
 
     Raises:
         UsageError: the device is not there.
@@ -137,7 +141,7 @@ def check_machine(config: Config, begun: Config | None = None, run: RunFolder | 
     check_packages(config.report.trackers)
     device = config.train.device
     if begun is not None and run is not None and begun.train.device == device and not is_available(device):
-        commands = (f"acorn pretrain --resume --out {run.root} train.device={other}" for other in available_devices())
+        commands = (resume_command(run.root, *words, f"train.device={other}") for other in available_devices())
         raise UsageError(
             f"The run started on {device}, which is unavailable here.",
             where="train.device of the run, which auto keeps",

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from typing import Any
 
+from acorn.advice import resume_command
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.errors import DamageError, StoppedError
@@ -260,7 +261,7 @@ class Loop:
             signal_number,
             f"Stopped at step {self.counters.step:,}; a checkpoint was saved.",
             where=str(self.setup.run.checkpoint(self.counters.step)),
-            fix=f"go on with: acorn pretrain --resume --out {self.setup.run.root}",
+            fix=f"resume with: {resume_command(self.setup.run.root)}",
         )
 
     def is_done(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from acorn.advice import resume_command
 from acorn.errors import StoppedError
 from acorn.progress import QUIET, Progress
 
@@ -131,7 +132,7 @@ def finishing(run: Path, step: int, progress: Progress) -> Iterator[Progress]:
                 stop.signal_number or 0,
                 f"Stopped while scoring; training is done, and the checkpoint of step {step:,} is saved.",
                 where=str(run),
-                fix=f"score it and write the model with: acorn pretrain --resume --out {run}",
+                fix=f"score it and write the model with: {resume_command(run)}",
             ) from None
     if stop.signal_number is not None:
         raise StoppedError(

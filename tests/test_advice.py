@@ -1,0 +1,41 @@
+"""Commands in messages can be pasted into a shell."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import subprocess
+from pathlib import Path
+
+from acorn.advice import acorn_command, resume_command
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "acorn"
+VERBS = "pretrain|evaluate|generate|verify|report|plan|export|sweep|demo|data|tokenizer"
+COMMAND = re.compile(rf"acorn ({VERBS})\b[^.;`]*$")
+"""A command written out in a text, up to the value that follows it."""
+
+
+def test_a_shell_gives_the_words_back() -> None:
+    words = ["pretrain", "it's my run/[1]", 'data.source=["a b.txt"]', "$HOME", "", "train.steps=5"]
+    script = f"acorn() {{ printf '%s\\n' \"$@\"; }}; {acorn_command(*words)}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(f"{word}\n" for word in words)
+
+
+def test_what_needs_no_quotes_has_none() -> None:
+    told = "acorn pretrain --resume --out runs/a train.steps=500"
+    assert resume_command(Path("runs/a"), "train.steps=500") == told
+
+
+def test_no_message_puts_a_command_together_by_itself() -> None:
+    """A path in it would not be quoted."""
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        for text in ast.walk(ast.parse(path.read_text("utf-8"))):
+            parts = text.values if isinstance(text, ast.JoinedStr) else []
+            for part, value in itertools.pairwise(parts):
+                is_text = isinstance(part, ast.Constant) and isinstance(value, ast.FormattedValue)
+                if is_text and COMMAND.search(str(part.value)):
+                    found.append(f"{path.relative_to(SOURCE)}:{text.lineno}")
+    assert found == []
