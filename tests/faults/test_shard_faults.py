@@ -199,6 +199,31 @@ def test_damaged_shards_are_found_before_a_run_goes_on(
 
 
 @pytest.mark.fault(22)
+@pytest.mark.parametrize("denied", ["folder", "manifest"])
+def test_shards_that_may_not_be_read(acorn, refused, unfinished: Path, monkeypatch, denied: str) -> None:
+    """Fault 22: every command says so in the same words. (The rights of a file do not bind root, who may run this.)"""
+    data = unfinished / "data"
+    stat, access = os.stat, os.access
+
+    def denying_stat(path, *arguments, **options):
+        if denied == "folder" and not isinstance(path, int) and Path(os.fsdecode(path)).parent == data:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **options)
+
+    def denying_access(path, *arguments, **options):
+        return Path(path).parent != data and access(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", denying_stat)
+    monkeypatch.setattr(os, "access", denying_access)
+    for command in (("evaluate", unfinished), ("pretrain", "--resume", "--out", unfinished)):
+        refused(
+            acorn(*command), 3, "The token shards cannot be read: permission denied", str(data), "the right to read"
+        )
+    shutil.rmtree(unfinished / "checkpoints")
+    refused(acorn("pretrain", "--resume", "--out", unfinished), 3, "The token shards cannot be read")
+
+
+@pytest.mark.fault(22)
 def test_a_manifest_edited_by_hand(acorn, refused, untouched, shards: Path) -> None:
     """Fault 22: the manifest is part of what is checked."""
     path = shards / "manifest.json"

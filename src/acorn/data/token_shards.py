@@ -10,6 +10,7 @@ is exactly full, so documents may straddle two. Counts and checksums are in the 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,6 +105,29 @@ class TokenSequence:
         return np.searchsorted(self.shard_starts, places, side="right") - 1
 
 
+def has_manifest(folder: Path) -> bool:
+    """Whether `folder` holds a manifest, as every folder of token shards does.
+
+    Raises:
+        InputError: that cannot be seen, or the manifest cannot be opened, for lack of rights.
+    """
+    manifest = folder / MANIFEST
+    try:
+        is_there = stat.S_ISREG(os.stat(manifest).st_mode)
+        is_denied = is_there and not os.access(manifest, os.R_OK)
+    except PermissionError:
+        is_there, is_denied = False, True
+    except (OSError, ValueError):  # not there, or a name that no file can have
+        return False
+    if is_denied:
+        raise InputError(
+            "The token shards cannot be read: permission denied.",
+            where=str(folder),
+            fix="give yourself the right to read this folder and its files",
+        )
+    return is_there
+
+
 class TokenShards:
     """A folder of token shards, opened for reading. `manifest` is the content of its manifest.json."""
 
@@ -131,7 +155,7 @@ class TokenShards:
             InputError: it is no folder of token shards, or they were made with another tokenizer.
             DamageError: a shard is missing, or is not what was written.
         """
-        if not os.path.isfile(folder / MANIFEST):  # unlike Path's, False for a name that no file can have
+        if not has_manifest(folder):
             raise InputError(f"There are no token shards here: no {MANIFEST}.", where=str(folder), fix=_MAKE_THEM)
         manifest = read_json(folder / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

@@ -15,7 +15,7 @@ from pathlib import Path
 from acorn.config import Config
 from acorn.config_files import flatten, to_toml
 from acorn.data.made_from import StartFolder, read_made_from, write_made_from
-from acorn.data.token_shards import TokenShards
+from acorn.data.token_shards import TokenShards, has_manifest
 from acorn.errors import DamageError
 from acorn.files import disk_errors, make_folders, write_file
 from acorn.folder_lock import FolderLock
@@ -67,7 +67,7 @@ def restore_text(config: Config, folder: Path, begun: RunFolder) -> None:
         ResourceError: the disk is full or cannot be written.
     """
     text = RunFolder(folder)
-    if has_shards_of(begun, folder) or not ((begun.data / MANIFEST).exists() and begun.sources.exists()):
+    if has_shards_of(begun, folder) or not (has_manifest(begun.data) and begun.sources.exists()):
         return
     make_folders(folder)
     with FolderLock(text.lock), disk_errors(folder):
@@ -84,7 +84,7 @@ def changes_of_text(config: Config, folder: Path) -> tuple[str, ...]:
     What is absent has not changed: the shards that were made from it are used.
     """
     run = RunFolder(folder)
-    if config.data.shards or not (run.data / MANIFEST).exists():
+    if config.data.shards or not has_manifest(run.data):
         return ()
     try:
         known = read_made_from(run)
@@ -125,4 +125,5 @@ def _copy_made_from(source: RunFolder, target: RunFolder) -> None:
 def has_shards_of(run: RunFolder, text: Path) -> bool:
     """Whether the run's own shards are those of the text in `text`, by their manifests."""
     ours, theirs = run.data / MANIFEST, RunFolder(text).data / MANIFEST
-    return ours.exists() and theirs.exists() and ours.read_bytes() == theirs.read_bytes()
+    both = has_manifest(ours.parent) and has_manifest(theirs.parent)
+    return both and ours.read_bytes() == theirs.read_bytes()

@@ -19,7 +19,7 @@ from acorn.data.made_from import (
     write_made_from,
 )
 from acorn.data.prepare import prepare
-from acorn.data.token_shards import TokenShards
+from acorn.data.token_shards import TokenShards, has_manifest
 from acorn.errors import AcornError, DamageError, InputError, UsageError
 from acorn.files import disk_errors, sha256_of, sync_folder, write_file
 from acorn.folders import remove_folder, settle
@@ -97,7 +97,7 @@ def _shards_of_checkpoint(
         progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
         texts, _ = open_text(config, run, folders, progress)
         prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
-    elif not (run.data / MANIFEST).exists():
+    elif not has_manifest(run.data):
         raise DamageError(
             f"{MANIFEST} of the token shards is missing.",
             where=str(run.data / MANIFEST),
@@ -253,7 +253,7 @@ def _has_own_shards(
     A damaged record of the config or of the text is no help to tell.
     """
     settle(run.data)
-    if not (run.data / MANIFEST).exists():
+    if not has_manifest(run.data):
         return False
     try:
         changed = differences(load_run_config(run.config), config)
