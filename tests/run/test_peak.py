@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from acorn.run import peak as module
-from acorn.run.peak import machine_peak, measure_peak
+from acorn.run.peak import ExceededPeak, machine_peak, measure_peak
 from acorn.runtime.device import Runtime
 
 RUNTIME = Runtime("cpu", "fp32", False, 2, True)
@@ -79,6 +80,36 @@ def test_without_a_place_to_keep_it_it_is_measured_each_time(rates: list[float],
     kept.write_text("a file in the folder's place")
     rates += [1e11] * 3 + [2e11] * 3
     assert [machine_peak(RUNTIME).flops for _ in range(2)] == [1e11, 2e11]
+
+
+@pytest.mark.parametrize(("again", "reached"), [(2e11, 1.6e11), (1.5e11, 1.6e11)])
+def test_a_peak_that_training_exceeds_is_measured_again_and_kept(
+    rates: list[float], kept: Path, again: float, reached: float
+) -> None:
+    rates += [1e11] * 3  # something else has the machine
+    busy, told = machine_peak(RUNTIME), []
+    exceeded = ExceededPeak(busy, RUNTIME, told.append)
+    rates += [again] * 3
+    peak = exceeded(reached)
+    assert peak == max(again, reached)
+    assert [str(found) for found in told] == [f"{peak / 1e12:.3g} TFLOP/s ({busy.of})"]
+    assert exceeded(2.2e11) == 2.2e11  # no matmul is timed at every step
+    assert len(told) == 1
+    assert rates == []
+    assert machine_peak(RUNTIME) == told[0]
+
+
+def test_without_memory_for_it_the_peak_is_what_training_reached(
+    rates: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates += [1e11] * 3
+    exceeded = ExceededPeak(machine_peak(RUNTIME), RUNTIME, lambda peak: None)
+
+    def fail(runtime: Runtime, seconds: float) -> float:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(module, "measure_peak", fail)
+    assert exceeded(1.6e11) == 1.6e11
 
 
 def test_peak_is_that_of_a_machine() -> None:

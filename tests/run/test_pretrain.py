@@ -23,7 +23,9 @@ from acorn.config_files import load_run_config
 from acorn.errors import DamageError, DivergedError, InputError, ResourceError, StoppedError, UsageError
 from acorn.files import read_sealed_json
 from acorn.report.metrics_log import read_metrics, read_samples
+from acorn.run import peak as peak_module
 from acorn.run import pretrain as pretrain_module
+from acorn.run.peak import Peak
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
 from acorn.train import windows as windows_module
@@ -261,7 +263,7 @@ def test_a_finished_run_is_left_alone_and_can_go_on(whole: Path, tmp_path: Path,
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl") if r["split"] == "train"] == list(range(1, 15))
 
 
-class Notes:
+class Notes(Unwatched):
     def __init__(self) -> None:
         self.texts: list[str] = []
 
@@ -273,6 +275,23 @@ class Notes:
 
     def end(self, task: str) -> None:
         pass
+
+
+def test_no_step_is_more_than_the_peak(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """A peak that was measured on a busy machine is measured again as soon as training exceeds it."""
+    measured = []
+    monkeypatch.setattr(pretrain_module, "machine_peak", lambda runtime: Peak(1.0, "matmuls"))
+    monkeypatch.setattr(peak_module, "_measured", lambda runtime: measured.append(runtime) or 1e15)
+    monkeypatch.setattr(peak_module, "_keep", lambda peak, runtime: None)
+    notes = Notes()
+    run_tiny(tmp_path / "run", watcher=notes)
+    records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "train"]
+    assert len(records) == 12
+    assert all(0 < record["mfu"] < 1 for record in records)
+    assert len(measured) == 1
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["peak"] == {"flops_per_second": 1e15, "of": "matmuls"}
+    assert [text for text in notes.texts if "from now on" in text and "1e+03 TFLOP/s (matmuls)" in text]
 
 
 def test_a_folder_in_use_is_refused_without_resume(whole: Path, run_tiny) -> None:

@@ -1,7 +1,8 @@
 """The peak of this machine, of which training's speed is a share: measured once, kept, and the same for every run.
 
 Measured anew at each start, one noisy moment doubled a run's share of the peak. It is kept for a processor or GPU, a
-version of PyTorch, a precision and a number of threads, in the machine's cache; without the file it is measured again.
+version of PyTorch, a precision and a number of threads, in the machine's cache; without the file it is measured again,
+and where training turns out to be faster than it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,20 +46,60 @@ def machine_peak(runtime: Runtime) -> Peak:
 
     Where the cache cannot be written it is measured for this process alone.
     """
-    device = torch.cuda.get_device_name() if runtime.device == "cuda" else runtime.device
-    n = peak_size(runtime.device)
-    where = f"{runtime.threads} threads" if runtime.device == "cpu" else device
-    of = f"matmuls of {n:,} x {n:,} in {runtime.precision} on {where}"
-    key = (processor(), device, torch.__version__, runtime.precision, runtime.fp16_products, runtime.threads, n)
-    name = f"peak-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
+    name, of = _file_and_words(runtime)
     with contextlib.suppress(OSError, RuntimeError, DamageError):  # none is kept, or not as it was written
         flops = read_sealed_json(cache_folder() / name).get("flops")
         if isinstance(flops, float) and flops > 0:
             return Peak(flops, of)
     peak = Peak(_measured(runtime), of)
-    with contextlib.suppress(OSError, RuntimeError, AcornError):
-        write_sealed_json(cache_folder() / name, {"flops": peak.flops, "of": of, "torch": torch.__version__})
+    _keep(peak, runtime)
     return peak
+
+
+class ExceededPeak:
+    """What to do where training reaches more than the peak that it was said to be a share of.
+
+    That peak was measured while something else had the machine. It is measured once more, while training waits; at the
+    least it is what training reached.
+
+    Args:
+        told: hears of the new peak.
+    """
+
+    def __init__(self, peak: Peak, runtime: Runtime, told: Callable[[Peak], None]) -> None:
+        self.peak, self._runtime, self._told = peak, runtime, told
+        self._is_measured = False
+
+    def __call__(self, reached: float) -> float:
+        """The FLOP/s to go by from now on, where training reached more than before: `reached` FLOP/s."""
+        if self._is_measured:
+            self.peak = replace(self.peak, flops=max(self.peak.flops, reached))
+            return self.peak.flops
+        self._is_measured = True
+        measured = 0.0
+        with contextlib.suppress(MemoryError, RuntimeError):  # the network may leave no memory for it
+            measured = _measured(self._runtime)
+        self.peak = replace(self.peak, flops=max(reached, measured))
+        _keep(self.peak, self._runtime)
+        self._told(self.peak)
+        return self.peak.flops
+
+
+def _file_and_words(runtime: Runtime) -> tuple[str, str]:
+    """The name of the file that keeps the peak for such a runtime, and what is measured, in words."""
+    device = torch.cuda.get_device_name() if runtime.device == "cuda" else runtime.device
+    n = peak_size(runtime.device)
+    where = f"{runtime.threads} threads" if runtime.device == "cpu" else device
+    of = f"matmuls of {n:,} x {n:,} in {runtime.precision} on {where}"
+    key = (processor(), device, torch.__version__, runtime.precision, runtime.fp16_products, runtime.threads, n)
+    return f"peak-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json", of
+
+
+def _keep(peak: Peak, runtime: Runtime) -> None:
+    """Keeps it for later runs, where the cache can be written."""
+    name, _ = _file_and_words(runtime)
+    with contextlib.suppress(OSError, RuntimeError, AcornError):
+        write_sealed_json(cache_folder() / name, {"flops": peak.flops, "of": peak.of, "torch": torch.__version__})
 
 
 def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:

@@ -20,7 +20,7 @@ from acorn.config import Config
 from acorn.config_files import to_toml
 from acorn.data.made_from import read_made_from, write_made_from
 from acorn.data.token_shards import TokenSequence
-from acorn.errors import DamageError
+from acorn.errors import DamageError, ResourceError
 from acorn.files import read_sealed_json, write_file, write_json
 from acorn.folder_lock import FolderLock
 from acorn.kernels.cpu import c_code_note
@@ -31,7 +31,7 @@ from acorn.run.budget import memory_errors
 from acorn.run.environment import EQUALITY, describe_environment, with_the_start
 from acorn.run.finish import finish_run, is_finished
 from acorn.run.initial_model import begin_weights, load_initial_model
-from acorn.run.peak import machine_peak
+from acorn.run.peak import ExceededPeak, Peak, machine_peak
 from acorn.run.resolve import resolve
 from acorn.run.resume import (
     check_steps_left,
@@ -222,7 +222,17 @@ def _run(
                 f"Validation while it trains is of the first {config.train.eval_tokens:,} of "
                 f"{shards.count('valid').tokens - 1:,} tokens (train.eval_tokens)."
             )
-        setup = Setup(run, config, runtime, resolved, peak.flops)
+
+        def note_peak(higher: Peak) -> None:
+            environment["peak"] = {"flops_per_second": higher.flops, "of": higher.of}
+            with contextlib.suppress(ResourceError):  # a figure is no reason to end a run
+                write_json(run.environment, environment)
+            watcher.note(
+                f'Training is faster than the peak kept for this machine, which was busy when that was measured: "% of '
+                f'peak" is of {higher} from now on.'
+            )
+
+        setup = Setup(run, config, runtime, resolved, peak.flops, ExceededPeak(peak, runtime, note_peak))
         text = RunText(tokenizer, shards)
         loop = Loop(setup, network, Windows(text, config), counters, logs, progress)
         with memory_errors(config, counters):

@@ -57,6 +57,7 @@ class Loop:
         self._guard = DivergenceGuard(self.setup, self.network, self.logs, self.progress)
         self._stop = StopRequest()
         self._clock = RunClock()
+        self._peak_flops = self.setup.peak_flops
         self._seconds_before = self.counters.seconds
         self._first_step = self.counters.step
         self._last_step_seconds = 0.0
@@ -158,7 +159,7 @@ class Loop:
             "lr": lr,
             "grad_norm": result.grad_norm,
             "tokens_per_second": speed,
-            "mfu": speed * size_of(model).flops_per_token / self.setup.peak_flops,
+            "mfu": self._share_of_peak(speed * size_of(model).flops_per_token),
         }
         done, share = self._done_and_share()
         if train.minutes:
@@ -166,6 +167,12 @@ class Loop:
         else:
             left = (1 - done) / share * counters.seconds / counters.step
         self.logs.step(record, done, left)
+
+    def _share_of_peak(self, flops: float) -> float:
+        """What part of the machine's peak `flops` FLOP/s are."""
+        if flops > self._peak_flops:
+            self._peak_flops = self.setup.exceeded(flops)
+        return flops / self._peak_flops
 
     def _look_at_the_model(self) -> bool:
         """Validates and samples, where that is due and not done. True if the loss is the lowest so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ class Setup:
         config: without any `auto`.
         resolved: what the machine's `auto` settings came to; stored in every checkpoint.
         peak_flops: FLOP/s of the machine's matmuls, for the share of it that training reaches.
+        exceeded: gives the peak to go by from now on, where training reached so many FLOP/s, which is more.
     """
 
     run: RunFolder
@@ -25,3 +27,4 @@ class Setup:
     runtime: Runtime
     resolved: dict[str, Any]
     peak_flops: float
+    exceeded: Callable[[float], float] = float
