@@ -59,7 +59,7 @@ def test_the_same_shards_may_be_named_from_elsewhere(acorn, moved: Path, setting
     here = moved / "elsewhere"
     arguments = ("pretrain", "small", *settings, "--out", moved / "project" / "runs" / "mine", "--resume")
     done = acorn(*arguments, "data.shards=../project/shards", cwd=here)
-    assert "complete already" in done.stderr
+    assert "already complete" in done.stderr
     done = acorn(*arguments, "data.shards=shards", cwd=here)
     assert done.returncode == 2
     assert "data.shards: " in done.stderr

@@ -191,7 +191,7 @@ def test_what_shards_were_made_from_changed_after_the_first_step(
         path.write_bytes(content)
     text.rename(tmp_path / "my.txt")
     with untouched(out):
-        fine(acorn("pretrain", "--resume", "--out", out), "complete already")
+        fine(acorn("pretrain", "--resume", "--out", out), "already complete")
     if not is_finished:
         fine(acorn("pretrain", "--resume", "--out", out, *steps), "The text cannot be compared", "Going on from step 8")
 
@@ -205,7 +205,7 @@ def test_a_text_that_was_only_copied_or_touched(
     fine(pretrain(out, text=own_text))
     os.utime(text, ns=(1, 1))
     with untouched(out):
-        fine(acorn("pretrain", "--resume", "--out", out), "complete already")
+        fine(acorn("pretrain", "--resume", "--out", out), "already complete")
     fine(acorn("pretrain", "--resume", "--out", out, "train.steps=9"), "Going on from step 8")
     assert read_made_from(RunFolder(out)).text["train"][0].changed_ns == 1
 
