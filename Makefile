@@ -10,7 +10,7 @@ WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all torture bench lint format dist lock clean moved
+.PHONY: help install demo test test-all torture bench lint format docs dist lock clean moved
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,10 @@ format: install ## put the code into the project's style
 	$(BIN)/python -m ruff check --fix-only
 	$(BIN)/python -m ruff format
 
+docs: install ## build the documentation into site/, where a broken link is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all docs site
+	@echo 'Open site/index.html.'
+
 dist: install ## build the wheel and the source archive of a release into dist/ (RELEASING.md)
 	rm -rf dist
 	$(BIN)/python -m hatchling build -d dist
@@ -64,7 +68,7 @@ lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	@touch $@
 
 clean: ## remove .venv, caches and build outputs; runs stay
-	rm -rf .venv .venv-litgpt build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-litgpt build dist site .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp holds the folder that .venv was made for: its scripts name it, so a copy or a moved checkout needs its own.

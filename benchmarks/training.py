@@ -80,8 +80,8 @@ def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | 
         ("acorn, compiled" if on_cpu else "acorn, eager", {"train.compile": on_cpu, "train.precision": theirs}, True),
         ("acorn, not repeatable", {"train.deterministic": False}, not on_cpu),  # repeatable attention is slower there
         ("acorn, Muon", {"optimizer.name": "muon"}, True),
-        ("acorn, two sequences a pass", {"train.micro_batch_size": 2}, on_cpu),
-        ("acorn, one sequence a pass", {"train.micro_batch_size": 1}, on_cpu),  # the least memory that a batch takes
+        ("acorn, micro-batches of 2", {"train.micro_batch_size": 2}, on_cpu),
+        ("acorn, micro-batches of 1", {"train.micro_batch_size": 1}, on_cpu),  # the least memory that a batch takes
     ]
     found = [
         Contender(name, "acorn_training", common | {"acorn": task.acorn(**ours | changes)})

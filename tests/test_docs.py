@@ -8,11 +8,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from command_line import run_acorn
 
+from acorn.cli.app import app
 from acorn.config_files import load_config, preset_names
+from acorn.config_reference import find_settings
 from acorn.files import read_sealed_json
 from acorn.model.ops import Ops
 from acorn.model.sizing import size_of
@@ -35,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tool", ["config_reference", "glossary"])
+@pytest.mark.parametrize("tool", ["command_reference", "config_reference", "glossary"])
 def test_generated_pages_are_up_to_date(tool: str) -> None:
     command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--check"]
     assert subprocess.run(command).returncode == 0, f"run tools/{tool}.py"
@@ -72,6 +76,19 @@ def test_the_lines_that_recompute_an_evaluation_give_its_figures(
     assert printed == pytest.approx([figures["loss_per_token"], figures["bits_per_byte"]], rel=1e-6)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/generation.md", "docs/tutorial.md"])
+def test_python_in_the_pages_works(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page in order, with a smaller model than they train."""
+    sizes = ["model.n_embd=32", "model.n_layer=1", "model.block_size=32", "tokenizer.vocab_size=300", "train.steps=2"]
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
+    assert blocks
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        code = block.replace('"train.steps=200"', f'"train.precision=fp32", "train.threads=1", *{sizes}')
+        exec(code.replace("runs/from-python", f"runs/{Path(page).stem}"), names)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
@@ -99,16 +116,53 @@ def test_the_table_of_presets_is_right() -> None:
         assert f"{size_of(model).parameters:,}" == stated, name
 
 
-def test_pretrain_commands_in_the_pages_resolve() -> None:
-    """Every `acorn pretrain` and `acorn plan` line names a preset and settings that are valid."""
+def commands_of(page: Path) -> list[list[str]]:
+    """The words of each line that begins with four blanks and `acorn`, lines that go on after a backslash joined."""
+    lines = re.findall(r"^ {4}acorn ((?:.*\\\n)*.*)$", page.read_text("utf-8"), re.M)
+    return [shlex.split(line.replace("\\\n", " "), comments=True) for line in lines]
+
+
+def test_commands_in_the_pages_are_understood() -> None:
+    """Commands and options exist, presets and settings are valid."""
     seen = 0
     for page in PAGES:
-        for line in re.findall(r"^ {4}(acorn (?:pretrain|plan) [^.\n].*)$", page.read_text("utf-8"), re.M):
-            words = shlex.split(line, comments=True)[2:]
-            words = words[: next((n for n, word in enumerate(words) if word.startswith("--")), len(words))]
-            load_config(words[0], words[1:])
-            seen += 1
-    assert seen >= 4
+        for words in commands_of(page):
+            if words != ["--version"]:
+                check_command(words)
+                seen += 1
+    assert seen >= 40
+
+
+def check_command(words: list[str]) -> None:
+    """Raises what the program says of words that it does not understand; runs nothing."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("acorn", [*words])
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+        if not hasattr(command, "commands"):
+            command.make_context(command.name, [*words], parent=context)
+    settings = [word for word in words if re.match(r"[a-z_.]+=", word)]
+    for setting in settings:
+        assert find_settings(setting.partition("=")[0])
+    if command.name in ("pretrain", "plan"):
+        load_config(words[0], settings)
+
+
+RUNNABLE = r"generate runs/mine |evaluate runs/mine --checkpoint|verify runs/mine|tokenizer |data |config |presets"
+"""Commands that take a moment with the run and the text of `folder`. Each page is a sequence, so they run in order."""
+
+
+def test_commands_in_the_pages_work(folder: Path) -> None:
+    ran = set()
+    for page in PAGES:
+        for words in commands_of(page):
+            line = shlex.join(words)
+            if re.match(RUNNABLE, line) and line not in ran and not (folder / words[-1] / "manifest.json").exists():
+                short = ["--max-new-tokens", "4"] if words[0] == "generate" else []
+                done = run_acorn(*words, *short, cwd=folder)
+                assert done.returncode == 0, f"{page.name}: acorn {line}: {done.stderr}"
+                ran.add(line)
+    assert len(ran) >= 8
 
 
 def test_the_places_that_guides_name_are_there() -> None:
@@ -163,6 +217,27 @@ def test_model_md_lines_that_change_a_shape_say_to_which() -> None:
                 assert re.search(r"  # \(B", lines[number]), f"line {number + 1}: {lines[number]}"
                 found += 1
     assert found >= 10
+
+
+def test_model_md_names_every_file_of_the_model() -> None:
+    """So that it cannot say that the network is in one file while it is in several."""
+    page = (ROOT / "docs" / "model.md").read_text("utf-8")
+    files = {path.name for path in (ROOT / "src/acorn/model").glob("*.py")} - {"__init__.py"}
+    assert {name for name in re.findall(r"`(\w+\.py)`", page)} >= files
+
+
+def test_performance_md_is_short_and_its_figures_are_those_of_the_benchmarks() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    assert len(page.splitlines()) <= 150
+    measured = set(re.findall(r"\d[\d,.]*\d", (ROOT / "docs" / "benchmarks.md").read_text("utf-8")))
+    sections = re.split(r"^## ", page, flags=re.M)
+    machines = [section for section in sections if "\n|" in section]
+    assert len(machines) == 4
+    for section in machines:
+        [table] = re.findall(r"(?:^\|.*\n)+", section, re.M)
+        figures = re.findall(r"(?<![\w-])\d[\d,.]*\d(?!\d* M\b|\w)", table)
+        assert len(figures) >= 8
+        assert set(figures) <= measured, set(figures) - measured
 
 
 def test_model_md_names_what_there_is() -> None:

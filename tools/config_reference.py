@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -23,15 +24,25 @@ it: the value is TOML (`train.compile=true`, `'data.source=["a.txt", "b.txt"]'`)
 def reference() -> str:
     """The page as text."""
     alone = [setting for setting in settings() if "." not in setting.key]
-    parts = [HEAD, *(f"`{setting.key}` (default `{setting.default}`): {setting.description}\n" for setting in alone)]
+    parts = [
+        HEAD,
+        *(f"`{setting.key}` (default `{setting.default}`): {escaped(setting.description)}\n" for setting in alone),
+    ]
     for name, section in sections().items():
         rows = ["| key | default | choices | meaning |", "|---|---|---|---|"]
         for setting in settings():
             if setting.key.startswith(f"{name}."):
                 choices = ", ".join(f"`{value}`" for value in setting.choices)
-                rows.append(f"| `{setting.key}` | `{shown(setting.default)}` | {choices} | {setting.description} |")
+                rows.append(
+                    f"| `{setting.key}` | `{shown(setting.default)}` | {choices} | {escaped(setting.description)} |"
+                )
         parts.append(f"## {name}\n\n{section.__doc__}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def escaped(text: str) -> str:
+    """Markdown in which no `<` outside code begins a tag."""
+    return re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
 
 
 if __name__ == "__main__":

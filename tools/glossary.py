@@ -13,7 +13,7 @@ HEAD = """# Glossary
 
 <!-- Made by tools/glossary.py from src/acorn/report/glossary.toml. -->
 
-The words of the docs and of a run's report, as acorn uses them. What a setting means, `acorn config KEY` tells.
+The words of the docs and of a run's report, as acorn uses them. `acorn config KEY` explains a setting.
 """
 
 

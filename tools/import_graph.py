@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "imports.png"
 
 FLOORS = (
-    ("config", "config_files", "errors", "files", "progress", "run_folder"),
+    (),  # the files at the top of the package, which any folder may import
     ("text", "tokenizer", "runtime"),
     ("data", "model"),
     ("kernels",),
@@ -21,8 +21,12 @@ FLOORS = (
 )
 
 
+BOX = {"boxstyle": "round,pad=0.4", "fc": "#f4efe4", "ec": "#5b4b35"}
+GROUND_FLOOR = "config, errors, files, progress and other files at the top: imported by every floor"
+
+
 def places() -> dict[str, tuple[float, float]]:
-    """Where each folder or file stands: one row a floor, the ground floor at the bottom."""
+    """Where each folder or file stands: one row a floor, from the bottom up."""
     return {
         name: ((number + 0.5) / len(names), float(floor))
         for floor, names in enumerate(FLOORS)
@@ -31,14 +35,14 @@ def places() -> dict[str, tuple[float, float]]:
 
 
 def edges() -> set[tuple[str, str]]:
-    """(importer, imported) between folders, the ground floor's own imports left out."""
+    """(importer, imported) between folders."""
     graph = grimp.build_graph("acorn", cache_dir=None)
     where = places()
     found = set()
     for module in graph.modules:
         for imported in graph.find_modules_directly_imported_by(module):
             one, other = (name.split(".")[1] if "." in name else "" for name in (module, imported))
-            if one != other and one in where and other in where and where[one][1]:
+            if one != other and one in where and other in where:
                 found.add((one, other))
     return found
 
@@ -53,11 +57,11 @@ def draw() -> None:
         style = {"arrowstyle": "-|>", "color": "#c0392b" if runs_up else "#8a9a8b", "lw": 1.8 if runs_up else 0.8}
         axes.annotate("", (to_x, to_y + 0.13), (x, y - 0.13), arrowprops=style)
     for name, (x, y) in where.items():
-        box = {"boxstyle": "round,pad=0.4", "fc": "#f4efe4", "ec": "#5b4b35"}
-        axes.text(x, y, name, ha="center", va="center", bbox=box, fontsize=10)
+        axes.text(x, y, name, ha="center", va="center", bbox=BOX, fontsize=11)
+    axes.text(0.5, 0, GROUND_FLOOR, ha="center", va="center", bbox={**BOX, "fc": "#e9e4d8"}, fontsize=10)
     axes.set(xlim=(0, 1), ylim=(-0.5, len(FLOORS) - 0.5), yticks=range(len(FLOORS)), xticks=[], ylabel="floor")
     axes.set_title(
-        "Who imports whom: arrows point at what is imported, and all of them down (one that ran up would be red)"
+        "Imports between the folders of src/acorn: every arrow points down (one that pointed up would be red)"
     )
     for side in axes.spines.values():
         side.set_visible(False)

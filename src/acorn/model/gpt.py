@@ -1,4 +1,6 @@
-"""The whole network: a decoder-only transformer in three architectures, and its initial values.
+"""The architecture of the network, a decoder-only transformer in three variants, and its initial values.
+
+Its layers, operations, loss and cache are in the files beside this one.
 
 One config builds `original` and `gpt2` (GPT-2's layout: learned positions, LayerNorm, biases) and `modern` (the Qwen3
 dense layout: rotary positions, RMSNorm, QK-norm, SwiGLU, no biases; without QK-norm it is Llama's). Every switch is

@@ -77,6 +77,8 @@ class PretrainResult:
     """Where a run ended.
 
     Attributes:
+        folder: the run folder.
+        step: optimizer steps done, over all resumes.
         evaluation: split -> the fields of `acorn evaluate --json`.
         was_complete: the run had ended before; nothing was written.
     """
