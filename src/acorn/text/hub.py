@@ -100,7 +100,7 @@ class HubReader:
 
     def rows(self) -> Iterator[Row]:
         number = 0
-        for table in self._tables():
+        for table in tables_of(self.split):
             check_columns(table.column_names, self.data.text_field, self.split.name, self.reading)
             for raw in column_bytes(table.column(self.data.text_field), self.data.text_field, self.split.name):
                 number += 1
@@ -116,16 +116,21 @@ class HubReader:
     def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError:
         return undecodable_value(error, self.place(position, error.start))
 
-    def _tables(self) -> Iterator[Any]:
-        """Arrow tables of some rows each."""
-        with _library_call(self.split.name, self.split.progress):
-            tables = iter(self.split.dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS))
-        while True:
-            with _library_call(self.split.name, self.split.progress):
-                table = next(tables, None)
-            if table is None:
-                return
-            yield table
+
+def tables_of(split: HubSplit) -> Iterator[Any]:
+    """A pass over a split as Arrow tables of some rows each.
+
+    Raises:
+        InputError: the Hub cannot be reached, or the dataset cannot be read.
+    """
+    with _library_call(split.name, split.progress):
+        tables = iter(split.dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS))
+    while True:
+        with _library_call(split.name, split.progress):
+            table = next(tables, None)
+        if table is None:
+            return
+        yield table
 
 
 def _parse(source: str) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def file_reader(file: TextFile, data: DataConfig, reading: Reading, *, cut_small
     return JsonlReader(file, data, reading) if file.form == "jsonl" else ParquetReader(file, data, reading)
 
 
-class _FileReader(ABC):
+class FileReader(ABC):
     """What the readers of plain and packed files share. A position is a byte of the unpacked file."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
@@ -97,7 +97,7 @@ class _FileReader(ABC):
         )
 
 
-class TxtReader(_FileReader):
+class TxtReader(FileReader):
     """A .txt: its lines, its blocks, or the file as one row. Position: the byte at which the row begins."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading, cut_small: bool) -> None:
@@ -134,7 +134,7 @@ class TxtReader(_FileReader):
         return iter((head,))
 
 
-class JsonlReader(_FileReader):
+class JsonlReader(FileReader):
     """A .jsonl: the text field of each line's object. Position: the number of the line, from 1."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
@@ -197,7 +197,7 @@ class JsonlReader(_FileReader):
             return None
 
 
-class ParquetReader(_FileReader):
+class ParquetReader(FileReader):
     """A .parquet: its text column. Position: the number of the row, from 1."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:

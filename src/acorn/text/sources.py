@@ -9,19 +9,19 @@ from pathlib import Path
 
 from acorn.config import DataConfig
 from acorn.errors import InputError, UsageError
-from acorn.origin import HUB_PREFIX
+from acorn.origin import BUNDLED_PREFIX, HUB_PREFIX
 from acorn.progress import Progress
 from acorn.text import hub
 from acorn.text.hub import HubReader, HubSplit
 from acorn.text.reading import Reading, names_of
 from acorn.text.rows import RowReader, file_reader
-from acorn.text.text_files import MARKUP, READABLE, TextFile, ending_of
+from acorn.text.text_files import MARKUP, TEXT, Endings, TextFile, ending_of
 from acorn.text.transcoding import UTF8
 from acorn.text.walk import MODEL, OUT, RUN, SHARDS, Walk, has_wildcard
 
 BUNDLED = "bundled:wikitext-2"
 _BUNDLED_FOLDER = Path(__file__).with_name("wikitext2")
-_OFFLINE_HINT = f"check the path; {BUNDLED} comes with acorn and needs no file and no network"
+_OFFLINE_HINT = f"; {BUNDLED} comes with acorn and needs no file and no network"
 _OWN_HINTS = {
     OUT: "keep the text in a folder of its own, or name its files",
     RUN: "name a folder of text; a single file of a run can be named too",
@@ -33,26 +33,39 @@ Splits = dict[str, list[Part]]  # "train", and where the source has its own "val
 
 
 def resolve(
-    sources: Sequence[str], data: DataConfig, key: str, progress: Progress, out: Path | None = None
+    sources: Sequence[str],
+    data: DataConfig,
+    key: str,
+    progress: Progress,
+    out: Path | None = None,
+    endings: Endings = TEXT,
 ) -> list[Splits]:
     """The parts that each of `sources` stands for, by split. A file named twice is only in the first.
 
     Args:
         key: the config key or option they come from, for messages.
         out: the run folder that the text is for; a folder that holds it is read without it.
+        endings: of the files that are read.
 
     Raises:
         UsageError: a source is empty, cannot be understood, or does not fit `data.document`.
         InputError: a source matches nothing that can be read.
     """
     if not sources:
-        raise UsageError("No text is named.", where=key, fix=f"give files, globs, folders, hf:OWNER/NAME or {BUNDLED}")
+        bundled = f" or {BUNDLED}" if endings is TEXT else ""
+        raise UsageError(
+            f"No {endings.noun} is named.",
+            where=key,
+            fix=f"give files, globs, folders{',' if bundled else ' or'} hf:OWNER/NAME{bundled}",
+        )
     if "" in sources:
         raise UsageError(
-            "An empty string names no text.", where=key, fix='leave it out, or write "." for the current folder'
+            f"An empty string names no {endings.noun}.",
+            where=key,
+            fix='leave it out, or write "." for the current folder',
         )
     seen: set[str] = set()
-    return [_without(seen, _resolve_one(source, data, progress, out)) for source in sources]
+    return [_without(seen, _resolve_one(source, data, progress, out, endings)) for source in sources]
 
 
 def merged(found: Sequence[Splits]) -> Splits:
@@ -68,21 +81,29 @@ def open_reader(part: Part, data: DataConfig, reading: Reading, *, cut_small: bo
     return file_reader(part, data, reading, cut_small=cut_small)
 
 
-def _resolve_one(source: str, data: DataConfig, progress: Progress, out: Path | None) -> Splits:
+def held_out_parts(sources: Sequence[Splits], split: str) -> list[Part]:
+    """Of each source that is named as held-out text its own such split, else all of it."""
+    return [part for splits in sources for part in splits.get(split, splits["train"])]
+
+
+def _resolve_one(source: str, data: DataConfig, progress: Progress, out: Path | None, endings: Endings) -> Splits:
+    if source.startswith(BUNDLED_PREFIX) and endings is not TEXT:
+        raise UsageError(f"{source} is text, not a {endings.noun}.", where=source, fix=f"name files: {endings.told}")
     if source == BUNDLED:
         _note_utf8(source, data, progress)
         return {
             split: [TextFile.at(_BUNDLED_FOLDER / f"{split}.txt.xz", f"{BUNDLED} ({split})")]
             for split in ("train", "valid", "test")
         }
-    if source.startswith("bundled:"):
+    if source.startswith(BUNDLED_PREFIX):
         raise UsageError(f"There is no bundled text {source!r}.", where=source, fix=f"the only one is {BUNDLED}")
     if source.startswith(HUB_PREFIX):
-        _check_table(source, data)
+        if endings is TEXT:
+            _check_table(source, data)
         _note_utf8(source, data, progress)
         return {split: [part] for split, part in hub.hub_splits(source, progress).items()}
-    files = _files(source, data, progress, out)
-    for file in files:
+    files = _files(source, data, progress, out, endings)
+    for file in files if endings is TEXT else ():
         if file.form == "txt" and data.document == "row":
             raise UsageError(
                 f"A {ending_of(file.path.name)} has no rows.",
@@ -123,38 +144,39 @@ def _note_utf8(source: str, data: DataConfig, progress: Progress) -> None:
         progress.note(f"{source}: data.encoding = {data.encoding} is for text files alone; this text is UTF-8.")
 
 
-def _files(source: str, data: DataConfig, progress: Progress, out: Path | None) -> list[TextFile]:
+def _files(source: str, data: DataConfig, progress: Progress, out: Path | None, endings: Endings) -> list[TextFile]:
     # Unlike Path's own, these take any string: names too long, with NUL, or of a user who is not there.
     path, walk = Path(os.path.expanduser(source)), Walk(out)
+    check_path = f"check the path{_OFFLINE_HINT if endings is TEXT else ''}"
     if os.path.isdir(path):
         _refuse_own(path, source, walk)
         found = sorted(walk.files(path))
     elif os.path.lexists(path):
-        file = TextFile.at(path, source, data.encoding)
+        file = TextFile.at(path, source, data.encoding, endings)
         _note_markup(source, [file], progress)
         return [file]
     elif has_wildcard(str(path)):
         found = sorted(walk.matches(path))
     else:
-        raise InputError(f"There is no file or folder {source!r}.", where=str(path.absolute()), fix=_OFFLINE_HINT)
+        raise InputError(f"There is no file or folder {source!r}.", where=str(path.absolute()), fix=check_path)
     skipped = walk.told()
-    texts = [entry for entry in found if ending_of(entry.name)]
+    texts = [entry for entry in found if ending_of(entry.name, endings)]
     if not texts:
         others = f", only {len(found):,} with other endings ({_endings(found)})" if found else ""
         raise InputError(
-            f"{source!r} matches no text file{others}{f'; skipped: {skipped}' if skipped else ''}.",
+            f"{source!r} matches no {endings.noun} file{others}{f'; skipped: {skipped}' if skipped else ''}.",
             where=str(path.absolute()),
-            fix=f"acorn reads {READABLE}; {_OFFLINE_HINT}",
+            fix=f"acorn reads {endings.told}; {check_path}",
         )
     if skipped:
-        progress.note(f"{source}: skipped (no text of yours): {skipped}.")
+        progress.note(f"{source}: skipped (no {endings.noun} of yours): {skipped}.")
     if len(texts) < len(found):
-        unread = [entry for entry in found if not ending_of(entry.name)]
+        unread = [entry for entry in found if not ending_of(entry.name, endings)]
         progress.note(
             f"{source}: {len(unread):,} of {len(found):,} files are not read, for their endings "
             f"({_endings(unread)}): {names_of(map(str, unread))}."
         )
-    files = [TextFile.at(entry, encoding=data.encoding) for entry in texts]
+    files = [TextFile.at(entry, encoding=data.encoding, endings=endings) for entry in texts]
     _note_markup(source, files, progress)
     return files
 
@@ -181,9 +203,9 @@ def _refuse_own(folder: Path, source: str, walk: Walk) -> None:
 
 def _note_markup(source: str, files: Sequence[TextFile], progress: Progress) -> None:
     """Says which files are read as they are, although their endings promise more than plain text."""
-    endings = Counter(ending for file in files if (ending := str(ending_of(file.path.name))).startswith(MARKUP))
-    if endings:
-        named = ", ".join(f"{n:,} {ending}" for ending, n in sorted(endings.items()))
+    found = Counter(ending_of(file.path.name) for file in files if file.form == "txt")
+    named = ", ".join(f"{n:,} {ending}" for ending, n in sorted(found.items()) if str(ending).startswith(MARKUP))
+    if named:
         progress.note(f"{source}: read as plain text, with all markup and separators: {named}.")
 
 

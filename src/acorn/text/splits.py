@@ -24,7 +24,7 @@ from acorn.text.corpus import Corpus, Document
 from acorn.text.digests import digest_limit, digest_of
 from acorn.text.overlap import HeldOut, OverlapFilter, Repeats
 from acorn.text.reading import Losses, Reading, SplitCounts, names_of
-from acorn.text.sources import Part, Splits, merged, resolve
+from acorn.text.sources import Part, held_out_parts, merged, resolve
 from acorn.text.text_files import TextFile
 from acorn.text.transcoding import UTF8
 
@@ -75,7 +75,7 @@ class TextSplits:
         parts = {"train": own["train"]}
         for split, named in (("valid", data.valid_source), ("test", data.test_source)):
             if named:
-                parts[split] = _held_out_parts(resolve(named, data, f"data.{split}_source", progress, out), split)
+                parts[split] = held_out_parts(resolve(named, data, f"data.{split}_source", progress, out), split)
             elif split in own:
                 parts[split] = own[split]
         corpora = {split: Corpus(found, data) for split, found in parts.items()}
@@ -106,7 +106,7 @@ class TextSplits:
         Raises:
             UsageError, InputError: as `open`.
         """
-        parts = _held_out_parts(resolve(sources, data, named_by, progress), "test")
+        parts = held_out_parts(resolve(sources, data, named_by, progress), "test")
         if data.encoding != UTF8:  # not told on the command line: the model's run had it
             progress.note(f"Text files are read as {data.encoding} (data.encoding).")
         return cls(data, {named_by: Corpus(parts, data)}, False, progress)
@@ -305,11 +305,6 @@ def _what_to_change(counts: SplitCounts) -> str:
     if counts.dropped_overlap:
         return "give text that is not held out as well, or set data.overlap to warn"
     return "give text that holds more than white space"
-
-
-def _held_out_parts(sources: Sequence[Splits], split: str) -> list[Part]:
-    """Of each source that is named as held-out text its own such split, else all of it."""
-    return [part for splits in sources for part in splits.get(split, splits["train"])]
 
 
 def _look_at(part: Part, data: DataConfig) -> tuple[bool, Reading]:

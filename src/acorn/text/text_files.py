@@ -12,7 +12,7 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -21,17 +21,45 @@ from acorn.errors import InputError
 from acorn.pickles import refuse_pickle
 from acorn.text.transcoding import UTF8, Utf8Stream
 
-Form = Literal["txt", "jsonl", "parquet"]
+Form = Literal["txt", "jsonl", "parquet", "json", "csv", "tsv", "conll"]
 _PACKINGS = ("", ".gz", ".xz", ".zst")
 MARKUP = (".md", ".csv", ".tsv", ".html", ".htm")
 """Endings of files that are more than plain text, and are read as plain text all the same."""
 
-ENDINGS: dict[str, tuple[Form, str]] = {
-    **{f"{plain}{packing}": ("txt", packing) for plain in (".txt", *MARKUP) for packing in _PACKINGS},
-    **{f".jsonl{packing}": ("jsonl", packing) for packing in _PACKINGS},
-    ".parquet": ("parquet", ""),  # packs itself
-}
-READABLE = f".txt, .jsonl, {', '.join(MARKUP)} (each also with {', '.join(_PACKINGS[1:])} after it) and .parquet"
+
+@dataclass(frozen=True)
+class Endings:
+    """The endings that files of one kind can have.
+
+    Attributes:
+        noun: what messages call such a file.
+        forms: ending, in small letters -> how the file is read, and how it is packed.
+    """
+
+    noun: str
+    forms: Mapping[str, tuple[Form, str]]
+
+    @classmethod
+    def of(cls, noun: str, forms: Mapping[str, Form]) -> Endings:
+        """Endings that can each be followed by that of a packing."""
+        packed = {f"{ending}{packing}": (form, packing) for ending, form in forms.items() for packing in _PACKINGS}
+        return cls(noun, {**packed, ".parquet": ("parquet", "")})  # it packs itself
+
+    @property
+    def told(self) -> str:
+        """The endings within a sentence."""
+        plain = ", ".join(ending for ending, (form, packing) in self.forms.items() if not packing and form != "parquet")
+        return f"{plain} (each also with {', '.join(_PACKINGS[1:])} after it) and .parquet"
+
+
+TEXT = Endings.of("text", {".txt": "txt", ".jsonl": "jsonl", **dict.fromkeys(MARKUP, "txt")})
+"""Of text to pretrain on."""
+
+EXAMPLES = Endings.of(
+    "table", {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".conll": "conll", ".iob": "conll"}
+)
+"""Of rows to finetune on."""
+
 _BUFFER_BYTES = 1 << 18
 _FILE_KINDS = {
     stat.S_IFDIR: "a folder",
@@ -42,10 +70,10 @@ _FILE_KINDS = {
 }
 
 
-def ending_of(name: str) -> str | None:
+def ending_of(name: str, endings: Endings = TEXT) -> str | None:
     """The supported ending of a file name (`.txt`, `.jsonl.gz`...), or None."""
     lower = name.lower()
-    return next((ending for ending in ENDINGS if lower.endswith(ending)), None)
+    return next((ending for ending in endings.forms if lower.endswith(ending)), None)
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,7 @@ class TextFile:
     encoding: str = UTF8
 
     @classmethod
-    def at(cls, path: Path, name: str = "", encoding: str = UTF8) -> TextFile:
+    def at(cls, path: Path, name: str = "", encoding: str = UTF8, endings: Endings = TEXT) -> TextFile:
         """The text file at `path`. A parquet file holds UTF-8 whatever `encoding` is.
 
         Raises:
@@ -69,15 +97,16 @@ class TextFile:
         """
         name = name or str(path)
         status = _status(path, name)
-        ending = ending_of(path.name)
+        ending = ending_of(path.name, endings)
         if ending is None:
-            refuse_pickle(path, name, fix=f"give text: {READABLE}")
+            is_one = "it is text" if endings is TEXT else "it holds such rows"
+            refuse_pickle(path, name, fix=f"give {'text' if endings is TEXT else 'rows'}: {endings.told}")
             raise InputError(
-                f"{path.name} does not have the ending of a text acorn can read.",
+                f"{path.name} does not have the ending of a {endings.noun} acorn can read.",
                 where=name,
-                fix=f"give it one of these endings, if it is text: {READABLE}",
+                fix=f"give it one of these endings, if {is_one}: {endings.told}",
             )
-        form, packing = ENDINGS[ending]
+        form, packing = endings.forms[ending]
         encoding = UTF8 if form == "parquet" else encoding
         return cls(path, name, form, packing, status.st_size, status.st_mtime_ns, encoding)
 
