@@ -413,6 +413,57 @@ class ReportConfig(Section):
     )
 
 
+class FinetuneConfig(Section):
+    """How rows become examples of a task, and which of a model's weights learn from them."""
+
+    task: Literal["", "auto", "chat", "complete", "classify", "regress", "tag"] = Field(
+        "", description="What the model is finetuned for; `auto`: by the columns of the rows. Empty: pretraining."
+    )
+    epochs: float = Field(
+        0.0, ge=0, description="Passes over the training examples; 0: `train.steps` or `train.minutes` decides."
+    )
+    loss_on: Literal["answers", "all"] = Field(
+        "answers", description="Tokens of chat and complete that are trained: those of the answers, or all."
+    )
+    overlong: Literal["auto", "refuse", "drop", "cut_prompt", "cut"] = Field(
+        "auto",
+        description="Examples longer than the context: refuse, drop, cut the prompt's beginning (chat, complete), or "
+        "keep the text's beginning (classify, regress). `auto`: `refuse` for chat, complete and tag, else `cut`.",
+    )
+    labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="The labels (classify) or tags, in the order of their ids; empty: those of training, sorted."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="Weight of a label in the loss; `balanced`: in inverse proportion to its examples."
+    )
+    freeze: int = Field(
+        0, ge=0, le=MOST_LAYERS, description="First blocks that do not learn, with the embeddings below; 0: none."
+    )
+    replay: float = Field(0.0, ge=0, lt=1, description="Share of each batch that is drawn from the base's own shards.")
+    text_field: str = Field("", description="Column of the text or tokens; empty: `text` (tag: `tokens`).")
+    label_field: str = Field("", description="Column of the label or tags; empty: `label` (tag: `tags`).")
+    prompt_field: str = Field("", description="Column of the prompt; empty: `prompt`.")
+    completion_field: str = Field("", description="Column of the completion; empty: `completion`.")
+
+    @model_validator(mode="after")
+    def _labels_are_distinct(self) -> FinetuneConfig:
+        bare = [label.strip() for label in self.labels]
+        if "" in bare or len(set(bare)) < len(bare) or bare != list(self.labels):
+            raise ValueError("labels must be distinct, not empty, and without white space around them")
+        return self
+
+
+class LoraConfig(SinglePrecisionSection):
+    """Low-rank adapters in place of training whole matrices."""
+
+    rank: int = Field(0, ge=0, le=WIDEST, description="Rank of the factors; 0: no adapter, all weights are trained.")
+    alpha: float = Field(0.0, ge=0, description="The factors' output counts alpha / rank; 0: twice the rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an input of the factors.")
+    targets: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="Linear layers that get factors, by their names in a block; empty: all of them."
+    )
+
+
 class Config(Section):
     """A whole run."""
 

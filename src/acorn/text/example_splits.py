@@ -1,0 +1,354 @@
+"""Training, validation and test examples: what finetuning consumes.
+
+The held-out examples are what the config names, else what the source brings with it, else a share of the training
+examples (see `example_sides.py`). Exact repeats leave training, before such a split. All examples are held in memory.
+
+A row that becomes no example is refused. Under `data.errors = "skip"` such rows are left out, counted and told of; else
+they are an error, which names the first ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from acorn.config import DataConfig, FinetuneConfig
+from acorn.counting import counted
+from acorn.errors import InputError, UsageError
+from acorn.progress import QUIET, Progress
+from acorn.text.example_facts import check_labels, labels_of, told_facts
+from acorn.text.example_shapes import columns_of, task_of, to_example, unread_columns
+from acorn.text.example_sides import groups_of, held_out_inputs, input_digest
+from acorn.text.examples import Example, Labeled, Record, Refusal, Tagged, Task
+from acorn.text.label_values import shown
+from acorn.text.reading import MOST_NAMED, Reading, names_of
+from acorn.text.records import records_of
+from acorn.text.sources import Part, held_out_parts, merged, resolve
+from acorn.text.text_files import EXAMPLES
+
+NAMES = ("train", "valid", "test")
+_SKIP_HINT = 'correct them, or set data.errors = "skip" to leave such rows out and count them'
+_MOST_UNREAD = 100  # names of columns that are kept: an object of JSON can have a new one in every row
+
+
+@dataclass
+class ExampleCounts:
+    """What became of the rows of one side. Those of an automatic split are counted with training."""
+
+    rows: int = 0
+    examples: int = 0
+    refused: int = 0
+    repeats: int = 0  # dropped, under data.dedup
+    overlap: int = 0  # dropped, under data.overlap = "drop"
+    replaced: int = 0  # texts with U+FFFD, under data.errors = "replace"
+
+
+class ExampleSplits:
+    """The examples of each side.
+
+    Attributes:
+        task: what they are for.
+        reason: why `auto` took it, within a sentence; "" where it was named.
+        labels: in the order of their ids (classify, tag); else none.
+        multi_label: an example has a list of labels.
+        sides: name -> its examples, in the order of reading.
+        automatic: validation is a share of the training examples.
+        parts: name -> the files and datasets that were read.
+        counts: name -> what became of its rows.
+        refused: the rows that became no example, in the order of reading.
+        overlap: held-out side -> share of its distinct inputs that are inputs of training too.
+    """
+
+    def __init__(self, task: Task, reason: str, parts: Mapping[str, Sequence[Part]]) -> None:
+        self.task, self.reason = task, reason
+        self.labels: tuple[str, ...] = ()
+        self.multi_label = False
+        self.sides: dict[str, list[Example]] = {}
+        self.automatic = False
+        self.parts = dict(parts)
+        self.counts: dict[str, ExampleCounts] = {}
+        self.refused: list[Refusal] = []
+        self.overlap: dict[str, float] = {}
+
+    @classmethod
+    def open(
+        cls, data: DataConfig, finetune: FinetuneConfig, progress: Progress = QUIET, out: Path | None = None
+    ) -> ExampleSplits:
+        """Reads all rows that `data` names.
+
+        Args:
+            finetune: its task ("" is `auto`), labels and fields act.
+            out: the run folder that they are for; a source folder that holds it is read without it.
+
+        Raises:
+            UsageError: a source cannot be understood, two tasks fit, or `finetune.labels` does not fit the task.
+            InputError: a source matches nothing or cannot be read; a row is refused (see above); a side is empty; the
+                labels cannot be learned; and for overlap under `data.overlap = "fail"`.
+        """
+        sources = resolve(data.source, data, "data.source", progress, out, EXAMPLES)
+        own = merged(sources)
+        parts = {"train": own["train"]}
+        for side, named in (("valid", data.valid_source), ("test", data.test_source)):
+            if named:
+                found = resolve(named, data, f"data.{side}_source", progress, out, EXAMPLES)
+                parts[side] = held_out_parts(found, side)
+            elif side in own:
+                parts[side] = own[side]
+        reader = _Reader(data, finetune, progress)
+        splits = reader.read(parts)
+        check_labels(splits.task, splits.sides["train"], f"train: {_where(parts['train'])}")
+        if splits.automatic:
+            _split(splits, data.valid_fraction)
+        _check_sides(splits, data)
+        _settle_overlap(splits, data, progress)
+        for told in told_facts(splits.task, splits.sides, splits.labels):
+            progress.note(told)
+        return splits
+
+    @classmethod
+    def open_held_out(
+        cls,
+        sources: Sequence[str],
+        data: DataConfig,
+        finetune: FinetuneConfig,
+        progress: Progress = QUIET,
+        *,
+        named_by: str = "--input",
+    ) -> ExampleSplits:
+        """All of `sources` as one side, whole, for a model whose task and labels `finetune` tells.
+
+        Args:
+            named_by: the option or setting that names the sources; the side has this name.
+
+        Raises:
+            UsageError, InputError: as `open`.
+        """
+        parts = {named_by: held_out_parts(resolve(sources, data, named_by, progress, endings=EXAMPLES), "test")}
+        splits = _Reader(data, finetune, progress).read(parts)
+        _check_sides(splits, data)
+        return splits
+
+
+class _Reader:
+    """Reads the rows of all sides, finds the task and the labels, and refuses what does not fit them."""
+
+    def __init__(self, data: DataConfig, finetune: FinetuneConfig, progress: Progress) -> None:
+        self.data, self.finetune, self.progress = data, finetune, progress
+
+    def read(self, parts: Mapping[str, Sequence[Part]]) -> ExampleSplits:
+        first = next(iter(parts))
+        rows, reading = self._rows(parts[first])
+        task, reason = self._task(rows, f"{first}: {_where(parts[first])}")
+        splits = ExampleSplits(task, reason, parts)
+        splits.automatic = first == "train" and "valid" not in parts
+        for side in parts:
+            if side != first:
+                rows, reading = self._rows(parts[side])
+            splits.counts[side] = ExampleCounts(rows=len(rows), replaced=reading.counts.replaced)
+            examples = self._examples(rows, splits, side)
+            if side == first:
+                splits.labels, splits.multi_label = labels_of(task, examples, self.finetune.labels)
+            splits.sides[side] = self._without_misfits(examples, splits, side)
+            self._tell_refused(splits, side)
+        return splits
+
+    def _rows(self, parts: Sequence[Part]) -> tuple[list[Record | Refusal], Reading]:
+        reading = Reading(self.data.errors)
+        return list(records_of(parts, self.data, reading, self.progress)), reading
+
+    def _task(self, rows: Sequence[Record | Refusal], where: str) -> tuple[Task, str]:
+        named = self.finetune.task
+        records = [row for row in rows if isinstance(row, Record)]
+        if not records:
+            refused = [row for row in rows if isinstance(row, Refusal)]
+            strict = refused and self.data.errors != "skip"
+            raise _refused(where, refused, len(rows)) if strict else _no_example(where, refused)
+        if named == "" or named == "auto":
+            task, reason = task_of(records, self.finetune)
+            self.progress.note(f"The task is {task}: {reason}.")
+        else:
+            task, reason = named, ""
+        if self.finetune.labels and task not in ("classify", "tag"):
+            raise UsageError(
+                f"The task {task} has no labels to name.",
+                where="finetune.labels",
+                fix="leave it out, or change the task",
+            )
+        return task, reason
+
+    def _examples(self, rows: Sequence[Record | Refusal], splits: ExampleSplits, side: str) -> list[Example]:
+        counts = splits.counts[side]
+        unread: dict[str, None] = {}
+        examples: list[Example] = []
+        repeats: set[Example] | None = set() if side == "train" and self.data.dedup else None
+        bare, label_column = 0, columns_of(splits.task, self.finetune)[1]
+        for row in rows:
+            example = to_example(row, splits.task, self.finetune) if isinstance(row, Record) else row
+            if isinstance(row, Record) and len(unread) < _MOST_UNREAD:
+                unread |= dict.fromkeys(unread_columns(row, splits.task, self.finetune))
+            if isinstance(example, Refusal):
+                splits.refused.append(example)
+                counts.refused += 1
+            elif repeats is not None and example in repeats:
+                counts.repeats += 1
+            else:
+                examples.append(example)
+                if repeats is not None:
+                    repeats.add(example)
+                value = row.values.get(label_column) if isinstance(row, Record) else None
+                bare += (
+                    isinstance(value, str) and isinstance(example, Labeled) and value.strip() == example.label != value
+                )
+        if unread:
+            self.progress.note(f"{side}: not read: {names_of(repr(name[:40]) for name in unread)}.")
+        if bare:
+            self.progress.note(f"{side}: {counted(bare, 'label')} lost the white space around them.")
+        if counts.replaced:
+            self.progress.note(f"{side}: {counted(counts.replaced, 'text')} with U+FFFD for bytes that are not text.")
+        if counts.repeats:
+            before = " before the split" if splits.automatic else ""
+            self.progress.note(
+                f"{side}: {counted(counts.repeats, 'exact repeat')} of {len(rows):,} rows "
+                f"{'was' if counts.repeats == 1 else 'were'} dropped{before} (data.dedup=false keeps them)."
+            )
+        return examples
+
+    def _without_misfits(self, examples: Sequence[Example], splits: ExampleSplits, side: str) -> list[Example]:
+        """`examples` without those whose label is not among the task's."""
+        known = set(splits.labels)
+        whose = "finetune.labels does not have" if self.finetune.labels else "training never saw"
+        kept: list[Example] = []
+        for example in examples:
+            labels = example.labels if isinstance(example, Labeled) else ()
+            labels = example.tags if isinstance(example, Tagged) else labels
+            noun = "tag" if isinstance(example, Tagged) else "label"
+            unknown = next((label for label in labels if label not in known), None)
+            if unknown is None:
+                kept.append(example)
+            else:
+                splits.refused.append(Refusal(example.where, f"It has the {noun} {shown(unknown)}, which {whose}."))
+                splits.counts[side].refused += 1
+        splits.counts[side].examples = len(kept)
+        return kept
+
+    def _tell_refused(self, splits: ExampleSplits, side: str) -> None:
+        """After a side: what was refused is an error or a note.
+
+        Raises:
+            InputError: under `strict` and `replace`.
+        """
+        counts = splits.counts[side]
+        if not counts.refused:
+            return
+        refused = splits.refused[-counts.refused :]
+        if self.data.errors != "skip":
+            raise _refused(f"{side}: {_where(splits.parts[side])}", refused, counts.rows)
+        if not counts.examples:
+            raise _no_example(f"{side}: {_where(splits.parts[side])}", refused)
+        lines = "\n".join(_lines(refused))
+        self.progress.note(f"{side}: {len(refused):,} of {counted(counts.rows, 'row')} left out:\n{lines}")
+
+
+def _split(splits: ExampleSplits, share: float) -> None:
+    """Takes the validation side out of training."""
+    every = splits.sides["train"]
+    groups: dict[bytes, set[object]] = {}
+    digests = [input_digest(example) for example in every]
+    for digest, example in zip(digests, every, strict=True):
+        groups.setdefault(digest, set()).update(groups_of(example))
+    held_out = held_out_inputs(groups, share)
+    pairs = list(zip(digests, every, strict=True))
+    test = {"test": splits.sides["test"]} if "test" in splits.sides else {}
+    splits.sides = {
+        "train": [example for digest, example in pairs if digest not in held_out],
+        "valid": [example for digest, example in pairs if digest in held_out],
+        **test,
+    }
+    splits.counts["valid"] = ExampleCounts()
+    for side in ("train", "valid"):
+        splits.counts[side].examples = len(splits.sides[side])
+
+
+def _check_sides(splits: ExampleSplits, data: DataConfig) -> None:
+    """Raises InputError where a side has no example."""
+    for side, examples in splits.sides.items():
+        if examples:
+            continue
+        sizes = ", ".join(f"{counted(len(found), 'example')} in {name}" for name, found in splits.sides.items())
+        if splits.automatic and side in ("train", "valid"):
+            raise InputError(
+                f"The {side} side of the split is empty: {sizes}. All examples of one input are on one side.",
+                where=f"data.valid_fraction = {data.valid_fraction}",
+                fix="give more examples, or name validation examples in data.valid_source",
+            )
+        raise _no_example(f"{side}: {_where(splits.parts[side])}", [])
+
+
+def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress) -> None:
+    """Tells how many held-out inputs are also in training, and applies `data.overlap`."""
+    digests = [input_digest(example) for example in splits.sides["train"]]
+    training = set(digests)
+    held_out = {
+        side: {input_digest(example) for example in examples}
+        for side, examples in splits.sides.items()
+        if side != "train"
+    }
+    splits.overlap = {side: len(found & training) / len(found) for side, found in held_out.items()}
+    shares = [
+        f"{len(found & training):,} of {len(found):,} distinct {side} inputs ({splits.overlap[side]:.2%})"
+        for side, found in held_out.items()
+        if splits.overlap[side]
+    ]
+    if not shares:
+        return
+    what = f"{' and '.join(shares)} are also inputs of training"
+    if data.overlap == "fail":
+        hint = 'take them out of the training rows, or set data.overlap to "drop" or "warn"'
+        raise InputError(f"{what}.", where='data.overlap = "fail"', fix=hint)
+    if data.overlap == "drop":
+        dropped = set().union(*held_out.values())
+        pairs = zip(digests, splits.sides["train"], strict=True)
+        kept = [example for digest, example in pairs if digest not in dropped]
+        counts = splits.counts["train"]
+        counts.overlap = counts.examples - len(kept)
+        counts.examples = len(kept)
+        splits.sides["train"] = kept
+        _check_sides(splits, data)
+    progress.note(f"{what}{', and were dropped from training' if data.overlap == 'drop' else ''}.")
+
+
+def _refused(where: str, refused: Sequence[Refusal], rows: int) -> InputError:
+    if len(refused) == 1:
+        return InputError(refused[0].reason, where=refused[0].where, fix=_SKIP_HINT.replace("them", "it"))
+    what = f"{len(refused):,} of {counted(rows, 'row')} cannot be used:\n" + "\n".join(_lines(refused))
+    return InputError(what, where=where, fix=_SKIP_HINT)
+
+
+def _lines(refused: Sequence[Refusal]) -> list[str]:
+    """Each reason with the place of its first row, the most frequent first."""
+    first: dict[str, str] = {}
+    for refusal in refused:
+        first.setdefault(refusal.reason, refusal.where)
+    reasons = Counter(refusal.reason for refusal in refused).most_common()
+    lines = []
+    for reason, n in reasons[:MOST_NAMED]:
+        more = f" and {counted(n - 1, 'other row')}" if n > 1 else ""
+        lines.append(f"  - {first[reason]}{more}: {reason}")
+    rest = sum(n for _, n in reasons[MOST_NAMED:])
+    return [*lines, f"  - and {counted(rest, 'row')} for other reasons"] if rest else lines
+
+
+def _no_example(where: str, refused: Sequence[Refusal]) -> InputError:
+    reasons = Counter(refusal.reason for refusal in refused)
+    told = "; ".join(f"{n:,} times: {reason.rstrip('.')}" for reason, n in reasons.most_common(3))
+    return InputError(
+        f"There is no example{f': all {len(refused):,} rows were refused ({told})' if told else ''}.",
+        where=where,
+        fix="correct the rows, or give others" if told else "give files that hold rows",
+    )
+
+
+def _where(parts: Sequence[Part]) -> str:
+    return names_of(part.name for part in parts)
