@@ -111,10 +111,16 @@ class JsonlRecords(_RecordFile):
     def _record(self, line: str, where: str) -> Record | Refusal:
         try:
             value = _from_json(line)
-            suspect = _SPELLED_SURROGATE.search(line) or not line.isascii()
-            return _as_record(self._settled(value) if suspect else value, where)
         except (ValueError, RecursionError) as error:
             return Refusal(where, f"This line is not JSON: {error}.")
+        may_hold_surrogates = _SPELLED_SURROGATE.search(line) or not line.isascii()
+        return self._as_record(value, where) if may_hold_surrogates else _as_record(value, where)
+
+    def _as_record(self, value: Any, where: str) -> Record | Refusal:
+        try:
+            return _as_record(self._settled(value), where)
+        except RecursionError:
+            return Refusal(where, "This row is nested too deeply.")
 
 
 class JsonRecords(JsonlRecords):
@@ -139,7 +145,7 @@ class JsonRecords(JsonlRecords):
             value = [value]  # one conversation, not rows
         rows = value if isinstance(value, list) else [value]
         for number, row in enumerate(rows, start=1):
-            yield _as_record(self._settled(row), f"{self.file.name}, row {number}")
+            yield self._as_record(row, f"{self.file.name}, row {number}")
 
 
 class DelimitedRecords(_RecordFile):
