@@ -139,7 +139,8 @@ def test_the_reason_names_columns_and_the_way_to_the_other_task() -> None:
     task, reason = task_of([Record({"text": "a", "label": 1.5}, WHERE)], NOTHING)
     assert task == "regress"
     assert reason == (
-        "the columns 'text' and 'label'; labels are numbers with a decimal point (--task classify makes classes of them)"
+        "the columns 'text' and 'label'; labels are numbers with a decimal point "
+        "(--task classify makes classes of them)"
     )
 
 

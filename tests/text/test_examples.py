@@ -4,13 +4,14 @@ import datetime
 
 import pytest
 
-from acorn.text.examples import Labeled, kind_of
+from acorn.text.examples import Labeled, Unusable, kind_of
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
         (None, "null"),
+        (Unusable("is there twice"), "a value that is there twice"),
         (True, "true"),
         (1, "a number"),
         (1.5, "a number"),

@@ -9,8 +9,8 @@ import pytest
 
 from acorn.config import DataConfig
 from acorn.errors import InputError, UsageError
-from acorn.text.examples import Record
 from acorn.progress import QUIET
+from acorn.text.examples import Record
 from acorn.text.records import read_records
 from acorn.text.sources import merged, resolve
 from acorn.text.text_files import TextFile

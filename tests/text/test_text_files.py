@@ -13,7 +13,8 @@ import pyarrow
 import pytest
 
 from acorn.errors import InputError
-from acorn.text.text_files import TextFile, ending_of, open_text
+from acorn.text import text_files
+from acorn.text.text_files import EXAMPLES, TextFile, ending_of, open_text
 
 Write = Callable[[str, bytes | str], Path]
 TEXT = "".join(f"Line {number} of a text that is long enough to be packed.\n" for number in range(5_000)).encode()
@@ -46,6 +47,34 @@ def content(path: Path) -> bytes:
 )
 def test_endings(name: str, ending: str | None) -> None:
     assert ending_of(name) == ending
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("a.jsonl", ".jsonl"),
+        ("a.JSON.GZ", ".json.gz"),
+        ("a.csv", ".csv"),
+        ("a.tsv.zst", ".tsv.zst"),
+        ("a.Conll", ".conll"),
+        ("a.iob", ".iob"),
+        ("a.parquet", ".parquet"),
+        ("a.txt", None),
+        ("a.md", None),
+    ],
+)
+def test_endings_of_tables(name: str, ending: str | None) -> None:
+    assert ending_of(name, EXAMPLES) == ending
+
+
+def test_the_two_kinds_of_endings_are_told_apart(write: Write) -> None:
+    path = write("a.csv", "a,b\n")
+    assert TextFile.at(path).form == "txt"
+    assert TextFile.at(path, endings=EXAMPLES).form == "csv"
+    assert text_files.TEXT.told.startswith(
+        ".txt, .jsonl, .md, .csv, .tsv, .html, .htm (each also with .gz, .xz, .zst after it)"
+    )
+    assert EXAMPLES.told.endswith(".conll, .iob (each also with .gz, .xz, .zst after it) and .parquet")
 
 
 @pytest.mark.parametrize("packing", PACK)

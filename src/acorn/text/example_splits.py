@@ -30,6 +30,7 @@ from acorn.text.text_files import EXAMPLES
 
 NAMES = ("train", "valid", "test")
 _SKIP_HINT = 'correct them, or set data.errors = "skip" to leave such rows out and count them'
+_MOST_NOTED = 3  # reasons that a note names
 _MOST_UNREAD = 100  # names of columns that are kept: an object of JSON can have a new one in every row
 
 
@@ -247,8 +248,8 @@ class _Reader:
             raise _refused(f"{side}: {_where(splits.parts[side])}", refused, counts.rows)
         if not counts.examples:
             raise _no_example(f"{side}: {_where(splits.parts[side])}", refused)
-        lines = "\n".join(_lines(refused))
-        self.progress.note(f"{side}: {len(refused):,} of {counted(counts.rows, 'row')} left out:\n{lines}")
+        told = "; ".join(reason.rstrip(".") for reason in _reasons(refused, _MOST_NOTED))
+        self.progress.note(f"{side}: {len(refused):,} of {counted(counts.rows, 'row')} left out: {told}.")
 
 
 def _split(splits: ExampleSplits, share: float) -> None:
@@ -322,22 +323,24 @@ def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress)
 def _refused(where: str, refused: Sequence[Refusal], rows: int) -> InputError:
     if len(refused) == 1:
         return InputError(refused[0].reason, where=refused[0].where, fix=_SKIP_HINT.replace("them", "it"))
-    what = f"{len(refused):,} of {counted(rows, 'row')} cannot be used:\n" + "\n".join(_lines(refused))
-    return InputError(what, where=where, fix=_SKIP_HINT)
+    lines = "\n".join(f"  - {reason}" for reason in _reasons(refused, MOST_NAMED))
+    return InputError(
+        f"{len(refused):,} of {counted(rows, 'row')} cannot be used:\n{lines}", where=where, fix=_SKIP_HINT
+    )
 
 
-def _lines(refused: Sequence[Refusal]) -> list[str]:
-    """Each reason with the place of its first row, the most frequent first."""
+def _reasons(refused: Sequence[Refusal], most: int) -> list[str]:
+    """Each reason with the place of its first row, the most frequent first; `most` of them, and how many follow."""
     first: dict[str, str] = {}
     for refusal in refused:
         first.setdefault(refusal.reason, refusal.where)
     reasons = Counter(refusal.reason for refusal in refused).most_common()
-    lines = []
-    for reason, n in reasons[:MOST_NAMED]:
+    told = []
+    for reason, n in reasons[:most]:
         more = f" and {counted(n - 1, 'other row')}" if n > 1 else ""
-        lines.append(f"  - {first[reason]}{more}: {reason}")
-    rest = sum(n for _, n in reasons[MOST_NAMED:])
-    return [*lines, f"  - and {counted(rest, 'row')} for other reasons"] if rest else lines
+        told.append(f"{first[reason]}{more}: {reason}")
+    rest = sum(n for _, n in reasons[most:])
+    return [*told, f"and {counted(rest, 'row')} for other reasons"] if rest else told
 
 
 def _no_example(where: str, refused: Sequence[Refusal]) -> InputError:

@@ -113,6 +113,8 @@ def kind_of(value: object) -> str:
     """What a value is, within a sentence: `a list`."""
     if value is None:
         return "null"
+    if isinstance(value, Unusable):
+        return f"a value that {value.reason}"
     if isinstance(value, bool):
         return "true" if value else "false"
     for kinds, words in (((int, float), "a number"), ((str,), "text"), ((list, tuple), "a list")):
