@@ -257,7 +257,7 @@ def test_rows_of_which_none_is_an_example_are_refused_in_any_case(write: Write) 
     with pytest.raises(InputError, match="2 of 2 rows cannot be used"):
         opened(path)
     unlabeled = write("b.csv", table(("text", "") for _ in range(3)))
-    with pytest.raises(InputError, match=r"all 3 rows were refused \(3 times: The label is empty\)"):
+    with pytest.raises(InputError, match=r"all 3 rows were refused \(The label is empty: 3 rows\)"):
         opened(unlabeled, errors="skip", dedup=False)
     with pytest.raises(InputError, match="There is no example") as error:
         opened(write("c.csv", "text,label\n"))

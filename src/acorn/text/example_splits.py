@@ -9,7 +9,6 @@ they are an error, which names the first ones.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,13 @@ from acorn.text.example_shapes import columns_of, task_of, to_example, unread_co
 from acorn.text.example_sides import groups_of, held_out_inputs, input_digest
 from acorn.text.examples import Example, Labeled, Record, Refusal, Tagged, Task
 from acorn.text.label_values import shown
-from acorn.text.reading import MOST_NAMED, Reading, names_of
+from acorn.text.reading import Reading, names_of
 from acorn.text.records import records_of
+from acorn.text.refusals import no_example, reasons_of, rows_refused
 from acorn.text.sources import Part, held_out_parts, merged, resolve
 from acorn.text.text_files import EXAMPLES
 
 NAMES = ("train", "valid", "test")
-_SKIP_HINT = 'correct them, or set data.errors = "skip" to leave such rows out and count them'
 _MOST_NOTED = 3  # reasons that a note names
 _MOST_UNREAD = 100  # names of columns that are kept: an object of JSON can have a new one in every row
 
@@ -165,7 +164,7 @@ class _Reader:
         if not records:
             refused = [row for row in rows if isinstance(row, Refusal)]
             strict = refused and self.data.errors != "skip"
-            raise _refused(where, refused, len(rows)) if strict else _no_example(where, refused)
+            raise rows_refused(where, refused, len(rows)) if strict else no_example(where, refused)
         if named == "" or named == "auto":
             task, reason = task_of(records, self.finetune)
             self.progress.note(f"The task is {task}: {reason}.")
@@ -245,10 +244,10 @@ class _Reader:
             return
         refused = splits.refused[-counts.refused :]
         if self.data.errors != "skip":
-            raise _refused(f"{side}: {_where(splits.parts[side])}", refused, counts.rows)
+            raise rows_refused(f"{side}: {_where(splits.parts[side])}", refused, counts.rows)
         if not counts.examples:
-            raise _no_example(f"{side}: {_where(splits.parts[side])}", refused)
-        told = "; ".join(reason.rstrip(".") for reason in _reasons(refused, _MOST_NOTED))
+            raise no_example(f"{side}: {_where(splits.parts[side])}", refused)
+        told = "; ".join(reason.rstrip(".") for reason in reasons_of(refused, _MOST_NOTED))
         self.progress.note(f"{side}: {len(refused):,} of {counted(counts.rows, 'row')} left out: {told}.")
 
 
@@ -284,7 +283,7 @@ def _check_sides(splits: ExampleSplits, data: DataConfig) -> None:
                 where=f"data.valid_fraction = {data.valid_fraction}",
                 fix="give more examples, or name validation examples in data.valid_source",
             )
-        raise _no_example(f"{side}: {_where(splits.parts[side])}", [])
+        raise no_example(f"{side}: {_where(splits.parts[side])}", [])
 
 
 def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress) -> None:
@@ -318,39 +317,6 @@ def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress)
         splits.sides["train"] = kept
         _check_sides(splits, data)
     progress.note(f"{what}{', and were dropped from training' if data.overlap == 'drop' else ''}.")
-
-
-def _refused(where: str, refused: Sequence[Refusal], rows: int) -> InputError:
-    if len(refused) == 1:
-        return InputError(refused[0].reason, where=refused[0].where, fix=_SKIP_HINT.replace("them", "it"))
-    lines = "\n".join(f"  - {reason}" for reason in _reasons(refused, MOST_NAMED))
-    return InputError(
-        f"{len(refused):,} of {counted(rows, 'row')} cannot be used:\n{lines}", where=where, fix=_SKIP_HINT
-    )
-
-
-def _reasons(refused: Sequence[Refusal], most: int) -> list[str]:
-    """Each reason with the place of its first row, the most frequent first; `most` of them, and how many follow."""
-    first: dict[str, str] = {}
-    for refusal in refused:
-        first.setdefault(refusal.reason, refusal.where)
-    reasons = Counter(refusal.reason for refusal in refused).most_common()
-    told = []
-    for reason, n in reasons[:most]:
-        more = f" and {counted(n - 1, 'other row')}" if n > 1 else ""
-        told.append(f"{first[reason]}{more}: {reason}")
-    rest = sum(n for _, n in reasons[most:])
-    return [*told, f"and {counted(rest, 'row')} for other reasons"] if rest else told
-
-
-def _no_example(where: str, refused: Sequence[Refusal]) -> InputError:
-    reasons = Counter(refusal.reason for refusal in refused)
-    told = "; ".join(f"{n:,} times: {reason.rstrip('.')}" for reason, n in reasons.most_common(3))
-    return InputError(
-        f"There is no example{f': all {len(refused):,} rows were refused ({told})' if told else ''}.",
-        where=where,
-        fix="correct the rows, or give others" if told else "give files that hold rows",
-    )
 
 
 def _where(parts: Sequence[Part]) -> str:
