@@ -95,6 +95,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         values(path, errors="skip")
 
 
+def test_a_damaged_name_of_a_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"sentence": ["a"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"sentence", b"sent\xffnce"))
+    with pytest.raises(InputError, match="cut short or damaged"):
+        values(path)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A dataset in the Hub's layout, as its own library writes it: classes and lists of classes have names."""

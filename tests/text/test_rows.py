@@ -263,3 +263,11 @@ def test_a_flipped_bit_in_parquet_never_passes_for_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut short or damaged") as error:
         rows(path)
     assert "after row 1024" in error.value.where  # the batch that ends before the damaged row group
+
+
+def test_a_damaged_name_of_a_column_in_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a"], "sentence": ["b"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"sentence", b"sent\xffnce"))
+    with pytest.raises(InputError, match="cut short or damaged"):
+        texts(path)

@@ -46,7 +46,7 @@ class ParquetRecords:
                         number += 1
                         yield Record(values, f"{self.file.name}, row {number}")
                     self._share_read = number / table.metadata.num_rows
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:  # a column's name may be damaged, too
             self.file.check_unchanged()
             raise InputError(
                 f"The file is cut short or damaged: {error}.",

@@ -228,7 +228,7 @@ class ParquetReader(FileReader):
                         else:
                             yield raw, number
                     self._share_read = number / table.metadata.num_rows
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:  # a column's name may be damaged, too
             self.file.check_unchanged()
             raise InputError(
                 f"The file is cut short or damaged: {error}.",
