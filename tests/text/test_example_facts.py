@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from acorn.errors import InputError
-from acorn.text.example_facts import MANY_LABELS, check_labels, labels_of, told_facts
+from acorn.text.example_facts import MANY_LABELS, check_labels, has_lists, labels_of, told_facts
 from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Role, Tagged
 
 
@@ -17,18 +17,21 @@ def chat(*roles: Role) -> Chat:
 
 def test_labels_are_sorted_integers_by_value() -> None:
     examples = labeled(("a", "10"), ("b", "9"), ("c", "b"), ("d", "a"), ("e", "-1"), ("f", "9"))
-    assert labels_of("classify", examples) == (("-1", "9", "10", "a", "b"), False)
-    assert labels_of("classify", examples, ("b", "a")) == (("b", "a"), False)
-    assert labels_of("classify", labeled(("a", ("y", "x")), ("b", ()))) == (("x", "y"), True)
-    assert labels_of("tag", [Tagged(("a", "b"), ("O", "B"), "")]) == (("B", "O"), False)
-    assert labels_of("regress", labeled(("a", 1.0))) == ((), False)
-    assert labels_of("complete", [Completion("a", "b", "")]) == ((), False)
+    assert labels_of("classify", examples) == ("-1", "9", "10", "a", "b")
+    assert labels_of("classify", examples, ("b", "a")) == ("b", "a")
+    assert labels_of("classify", labeled(("a", ("y", "x")), ("b", ()))) == ("x", "y")
+    assert labels_of("tag", [Tagged(("a", "b"), ("O", "B"), "")]) == ("B", "O")
+    assert labels_of("regress", labeled(("a", 1.0))) == ()
+    assert labels_of("complete", [Completion("a", "b", "")]) == ()
 
 
 def test_lists_and_single_labels_do_not_mix() -> None:
     with pytest.raises(InputError, match="Some labels are lists, and others are not") as error:
-        labels_of("classify", labeled(("a", "x"), ("b", ("x", "y"))))
+        has_lists(labeled(("a", "x"), ("b", ("x", "y"))))
     assert error.value.where == "line 2 has a list; line 1 has none"
+    assert has_lists(labeled(("a", ()), ("b", ("x", "y"))))
+    assert not has_lists(labeled(("a", "x"), ("b", "y")))
+    assert not has_lists([Completion("a", "b", "")])
 
 
 def test_labels_that_cannot_be_learned_are_refused() -> None:
@@ -56,7 +59,7 @@ def test_a_label_for_each_example_is_another_column() -> None:
     check_labels("classify", own[:MANY_LABELS], "train")
     nearly = [*own, *labeled(("more", "id 0"))]
     check_labels("classify", nearly, "train")
-    labels, _ = labels_of("classify", nearly)
+    labels = labels_of("classify", nearly)
     assert list(told_facts("classify", {"train": nearly}, labels)) == [
         f"warning: there are {many} labels for {many + 1} examples of training. If the labels stand in another column, "
         "name it in finetune.label_field."
@@ -94,7 +97,7 @@ def test_conflicting_labels_are_counted_with_their_first_places() -> None:
 
 def test_labels_of_nearly_one_spelling_are_named() -> None:
     examples = labeled(*((f"{n} {label}", label) for n in range(3) for label in ("Spam", "spam", "ham", "1", "1.0")))
-    labels, _ = labels_of("classify", examples)
+    labels = labels_of("classify", examples)
     assert list(told_facts("classify", {"train": examples}, labels)) == [
         "warning: labels that differ in spelling alone are different labels: '1' (3), '1.0' (3).",
         "warning: labels that differ in spelling alone are different labels: 'Spam' (3), 'spam' (3).",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acorn.config import DataConfig, FinetuneConfig
-from acorn.errors import InputError, UsageError
+from acorn.errors import AcornError, InputError, UsageError
 from acorn.progress import QUIET
 from acorn.text.example_splits import ExampleSplits
 from acorn.text.examples import Completion, Example, Labeled
@@ -275,6 +276,18 @@ def test_a_label_that_training_never_saw(write: Write) -> None:
     assert (splits.counts["valid"].rows, splits.counts["valid"].examples, splits.counts["valid"].refused) == (2, 1, 1)
 
 
+def test_lists_of_labels_do_not_mix_with_labels_across_sides(write: Write) -> None:
+    one, lists = write("a.csv", table(MAILS)), write("b.jsonl", lines({"text": t, "label": [x]} for t, x in MAILS))
+    with pytest.raises(InputError, match=r"60 of 60 rows cannot be used:\n.*Its label is a list, not one"):
+        opened(one, valid_source=lists)
+    with pytest.raises(InputError, match="Its label is one, not a list"):
+        opened(lists, valid_source=one)
+    finetune = FinetuneConfig(task="classify", labels=("ham", "spam"))
+    ExampleSplits.open_held_out([str(lists)], DataConfig(), finetune, multi_label=True)
+    with pytest.raises(InputError, match="Its label is a list"):
+        ExampleSplits.open_held_out([str(lists)], DataConfig(), finetune)
+
+
 def test_named_labels_fix_the_order_and_refuse_others(write: Write) -> None:
     path = write("a.csv", table(MAILS))
     assert opened(path, finetune={"labels": ("spam", "ham")}).labels == ("spam", "ham")
@@ -346,3 +359,54 @@ def test_rows_to_evaluate_are_one_side_whole(write: Write, listener: Any) -> Non
     other = write("b.csv", table([("a", "eggs"), ("b", "ham")]))
     with pytest.raises(InputError, match=r"the label 'eggs', which finetune\.labels does not have"):
         ExampleSplits.open_held_out([str(other)], DataConfig(), finetune)
+
+
+# --- whatever a file holds
+
+
+FORMS = {
+    "a.jsonl": lines({"text": f"é {n}", "label": ["x", "y"][n % 2]} for n in range(6)),
+    "b.jsonl": lines(
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]} for _ in "ab"
+    ),
+    "a.json": json.dumps([{"prompt": f"é {n}", "completion": "x"} for n in range(6)], indent=1),
+    "a.csv": table((f'é "{n}"', n + 0.5) for n in range(6)),
+    "a.tsv": "tokens\ttags\n" + '"[""a"", ""b""]"\t"[0, 1]"\n' * 6,
+    "a.conll": "".join(f"é{n} X O\nb Y B\n\n" for n in range(6)),
+}
+PIECES = [
+    b"\xff",
+    b"\x00",
+    b'"',
+    b",",
+    b"\t",
+    b"\n",
+    b"\r",
+    b"{",
+    b"[",
+    b"}",
+    b"\\",
+    b"\\ud800",
+    b"NaN",
+    b"\xe2\x80\xa8",
+    b"",
+]
+
+
+@settings(max_examples=60)
+@given(
+    name=st.sampled_from(sorted(FORMS)),
+    cuts=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 5), st.sampled_from(PIECES)), max_size=4),
+    errors=st.sampled_from(["strict", "skip", "replace"]),
+)
+def test_a_damaged_file_gives_examples_or_an_error_in_words(
+    tmp_path_factory: pytest.TempPathFactory, name: str, cuts: list[tuple[int, int, bytes]], errors: str
+) -> None:
+    content = FORMS[name].encode()
+    for start, length, piece in cuts:
+        content = content[:start] + piece + content[start + length :]
+    path = tmp_path_factory.mktemp("damaged") / name
+    path.write_bytes(content)
+    with contextlib.suppress(AcornError):
+        for examples in opened(path, errors=errors).sides.values():
+            assert all(str(example).encode() for example in examples)  # no half of a surrogate pair is left

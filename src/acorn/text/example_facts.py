@@ -21,26 +21,37 @@ MANY_LABELS = 20
 _WRONG_COLUMN = "name the column of the labels in finetune.label_field, or choose another task (--task)"
 
 
-def labels_of(task: Task, examples: Sequence[Example], given: Sequence[str] = ()) -> tuple[tuple[str, ...], bool]:
-    """The labels or tags, in the order of their ids, and whether an example has a list of labels.
+def labels_of(task: Task, examples: Sequence[Example], given: Sequence[str] = ()) -> tuple[str, ...]:
+    """The labels or tags, in the order of their ids; none for a task without.
 
     Args:
         given: the labels, in order; none: those of `examples`, integers by value and text by its code points.
+    """
+    if task not in ("classify", "tag"):
+        return ()
+    return tuple(given) or tuple(sorted(_label_counts(examples), key=_natural))
+
+
+def has_list(example: Example) -> bool:
+    """Whether an example has a list of labels."""
+    return isinstance(example, Labeled) and isinstance(example.label, tuple)
+
+
+def has_lists(examples: Sequence[Example]) -> bool:
+    """Whether each example has a list of labels, or none has.
 
     Raises:
-        InputError: some examples have a list of labels and others a label.
+        InputError: some have one, and others do not.
     """
-    listed = next((example for example in examples if _has_list(example)), None)
-    alone = next((example for example in examples if isinstance(example, Labeled) and not _has_list(example)), None)
+    listed = next((example for example in examples if has_list(example)), None)
+    alone = next((example for example in examples if not has_list(example)), None)
     if listed and alone:
         raise InputError(
             "Some labels are lists, and others are not.",
             where=f"{listed.where} has a list; {alone.where} has none",
             fix="make all of them lists for several labels an example, or none",
         )
-    if task not in ("classify", "tag"):
-        return (), False
-    return tuple(given) or tuple(sorted(_label_counts(examples), key=_natural)), listed is not None
+    return listed is not None
 
 
 def check_labels(task: Task, examples: Sequence[Example], where: str) -> None:
@@ -52,7 +63,7 @@ def check_labels(task: Task, examples: Sequence[Example], where: str) -> None:
     if task not in ("classify", "tag"):
         return
     counts = _label_counts(examples)
-    several = any(_has_list(example) for example in examples)
+    several = any(has_list(example) for example in examples)
     if len(counts) < (1 if several else 2):
         noun = "tag" if task == "tag" else "label"
         told = f"the only {noun} is {shown(next(iter(counts)))}" if counts else "no example has a label"
@@ -140,10 +151,6 @@ def _label_counts(examples: Sequence[Example]) -> Counter[str]:
     return Counter(
         str(group) for example in examples if isinstance(example, Labeled | Tagged) for group in groups_of(example)
     )
-
-
-def _has_list(example: Example) -> bool:
-    return isinstance(example, Labeled) and isinstance(example.label, tuple)
 
 
 def _natural(label: str) -> tuple[int, int, str]:

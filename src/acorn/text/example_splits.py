@@ -17,7 +17,7 @@ from acorn.config import DataConfig, FinetuneConfig
 from acorn.counting import counted
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
-from acorn.text.example_facts import check_labels, labels_of, told_facts
+from acorn.text.example_facts import check_labels, has_list, has_lists, labels_of, told_facts
 from acorn.text.example_shapes import columns_of, task_of, to_example, unread_columns
 from acorn.text.example_sides import groups_of, held_out_inputs, input_digest
 from acorn.text.examples import Example, Labeled, Record, Refusal, Tagged, Task
@@ -115,27 +115,35 @@ class ExampleSplits:
         finetune: FinetuneConfig,
         progress: Progress = QUIET,
         *,
+        multi_label: bool = False,
         named_by: str = "--input",
     ) -> ExampleSplits:
         """All of `sources` as one side, whole, for a model whose task and labels `finetune` tells.
 
         Args:
+            multi_label: the model gives a list of labels.
             named_by: the option or setting that names the sources; the side has this name.
 
         Raises:
             UsageError, InputError: as `open`.
         """
         parts = {named_by: held_out_parts(resolve(sources, data, named_by, progress, endings=EXAMPLES), "test")}
-        splits = _Reader(data, finetune, progress).read(parts)
+        splits = _Reader(data, finetune, progress, multi_label).read(parts)
         _check_sides(splits, data)
         return splits
 
 
 class _Reader:
-    """Reads the rows of all sides, finds the task and the labels, and refuses what does not fit them."""
+    """Reads the rows of all sides, finds the task and the labels, and refuses what does not fit them.
 
-    def __init__(self, data: DataConfig, finetune: FinetuneConfig, progress: Progress) -> None:
-        self.data, self.finetune, self.progress = data, finetune, progress
+    Args:
+        multi_label: whether an example has a list of labels; None: the first side tells.
+    """
+
+    def __init__(
+        self, data: DataConfig, finetune: FinetuneConfig, progress: Progress, multi_label: bool | None = None
+    ) -> None:
+        self.data, self.finetune, self.progress, self.multi_label = data, finetune, progress, multi_label
 
     def read(self, parts: Mapping[str, Sequence[Part]]) -> ExampleSplits:
         first = next(iter(parts))
@@ -149,7 +157,8 @@ class _Reader:
             splits.counts[side] = ExampleCounts(rows=len(rows), replaced=reading.counts.replaced)
             examples = self._examples(rows, splits, side)
             if side == first:
-                splits.labels, splits.multi_label = labels_of(task, examples, self.finetune.labels)
+                splits.labels = labels_of(task, examples, self.finetune.labels)
+                splits.multi_label = has_lists(examples) if self.multi_label is None else self.multi_label
             splits.sides[side] = self._without_misfits(examples, splits, side)
             self._tell_refused(splits, side)
         return splits
@@ -225,11 +234,15 @@ class _Reader:
             labels = example.tags if isinstance(example, Tagged) else labels
             noun = "tag" if isinstance(example, Tagged) else "label"
             unknown = next((label for label in labels if label not in known), None)
-            if unknown is None:
-                kept.append(example)
+            if splits.task == "classify" and has_list(example) != splits.multi_label:
+                reason = f"Its label is {'one, not a list' if splits.multi_label else 'a list, not one'}."
+            elif unknown is not None:
+                reason = f"It has the {noun} {shown(unknown)}, which {whose}."
             else:
-                splits.refused.append(Refusal(example.where, f"It has the {noun} {shown(unknown)}, which {whose}."))
-                splits.counts[side].refused += 1
+                kept.append(example)
+                continue
+            splits.refused.append(Refusal(example.where, reason))
+            splits.counts[side].refused += 1
         splits.counts[side].examples = len(kept)
         return kept
 
