@@ -192,7 +192,7 @@ class _Reader:
         unread: dict[str, None] = {}
         examples: list[Example] = []
         repeats: set[Example] | None = set() if side == "train" and self.data.dedup else None
-        bare, label_column = 0, columns_of(splits.task, self.finetune)[1]
+        stripped, label_column = 0, columns_of(splits.task, self.finetune)[1]
         for row in rows:
             example = to_example(row, splits.task, self.finetune) if isinstance(row, Record) else row
             if isinstance(row, Record) and len(unread) < _MOST_UNREAD:
@@ -206,14 +206,11 @@ class _Reader:
                 examples.append(example)
                 if repeats is not None:
                     repeats.add(example)
-                value = row.values.get(label_column) if isinstance(row, Record) else None
-                bare += (
-                    isinstance(value, str) and isinstance(example, Labeled) and value.strip() == example.label != value
-                )
+                stripped += isinstance(row, Record) and _is_stripped(row.values.get(label_column), example)
         if unread:
             self.progress.note(f"{side}: not read: {names_of(repr(name[:40]) for name in unread)}.")
-        if bare:
-            self.progress.note(f"{side}: {counted(bare, 'label')} lost the white space around them.")
+        if stripped:
+            self.progress.note(f"{side}: {counted(stripped, 'label')} lost the white space around them.")
         if counts.replaced:
             self.progress.note(f"{side}: {counted(counts.replaced, 'text')} with U+FFFD for bytes that are not text.")
         if counts.repeats:
@@ -330,6 +327,12 @@ def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress)
         splits.sides["train"] = kept
         _check_sides(splits, data)
     progress.note(f"{what}{', and were dropped from training' if data.overlap == 'drop' else ''}.")
+
+
+def _is_stripped(given: object, example: Example) -> bool:
+    """Whether the example's label was given with white space around it."""
+    label = example.label if isinstance(example, Labeled) else None
+    return isinstance(given, str) and given.strip() == label != given
 
 
 def _where(parts: Sequence[Part]) -> str:
