@@ -139,7 +139,7 @@ def test_a_users_own_folder_is_never_touched(tmp_path, ending: str) -> None:
     mine = tmp_path / f"x{ending}"
     mine.mkdir()
     (mine / "precious").touch()
-    with pytest.raises(UsageError, match="acorn did not make has it"):
+    with pytest.raises(UsageError, match=r"in the way|acorn did not make"):
         make(tmp_path / "x", "new")
     assert (mine / "precious").exists()
 
@@ -203,3 +203,14 @@ def test_a_second_place_that_was_cut_short_is_made_again(tmp_path: Path) -> None
     link_folder(tmp_path / "x", tmp_path / "y")
     assert (tmp_path / "y" / "a.txt").read_text() == "hello"
     assert not begun.exists()
+
+
+def test_a_copy_that_was_put_aside_is_not_taken_for_a_leftover(tmp_path) -> None:
+    """Where no folder is replaced, X.old is no step of a replacement, even if acorn made it."""
+    make(tmp_path / "x", "mine")
+    os.rename(tmp_path / "x", tmp_path / "x.old")
+    with pytest.raises(UsageError, match=r"x\.old is in the way") as caught:
+        make(tmp_path / "x", "new")
+    assert caught.value.where == str(tmp_path / "x.old")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.old"]
+    assert (tmp_path / "x.old" / "a.txt").read_text() == "mine"

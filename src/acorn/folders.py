@@ -48,12 +48,14 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
         extra: more content for the manifest; read when the block ends, so the block may fill it.
 
     Raises:
-        UsageError: `path` exists and `replace` is false.
+        UsageError: `path` exists and `replace` is false; a folder beside it is in the way, which may be the user's own.
         ResourceError: the disk is full or cannot be written.
     """
     path = path.absolute()
     if path.exists() and not replace:
         raise UsageError(f"{path} already exists.", where=str(path), fix="name another folder, or remove this one")
+    if not replace:  # nothing of this name was being replaced, so X.old is not a step of that
+        check_no_old(path)
     settle(path)
     fresh = _beside(path, ".new")
     with disk_errors(path):
@@ -74,6 +76,21 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
         if isinstance(error, OSError) and _is_about_writing(error, fresh):
             raise disk_error(error, path, 0) from error
         raise
+
+
+def check_no_old(path: Path) -> None:
+    """Refuses `X.old`, which writing `X` would remove, where it may be a copy that the user put aside.
+
+    Raises:
+        UsageError: it is there.
+    """
+    old = _beside(path.absolute(), ".old")
+    if os.path.lexists(old):
+        raise UsageError(
+            f"{old} is in the way: a folder of this name is removed when {path.name} is written.",
+            where=str(old),
+            fix="rename it, or name another folder",
+        )
 
 
 def link_folder(source: Path, path: Path) -> None:

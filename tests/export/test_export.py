@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -306,3 +307,38 @@ def test_gpt2_of_others_becomes_gguf_without_a_beginning(tmp_path: Path) -> None
     result = export(tmp_path / "theirs", tmp_path / "ours", "gguf")
     assert result.parity.lines_equal == 2_000
     assert not gguf.GGUFReader(tmp_path / "ours" / GGUF_FILE).fields["tokenizer.ggml.add_bos_token"].contents()
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_what_a_user_put_into_an_export_is_not_replaced(folder: Folder, tmp_path: Path) -> None:
+    """Nor a file of it that was edited, nor an earlier export beside it: each is named, and nothing is written."""
+    source, out = folder("gpt2"), tmp_path / "out"
+    export(source, out, "gguf", "f16")
+    (out / ".DS_Store").touch()  # what a file manager leaves is nobody's work
+
+    def check_refused(*parts: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            export(source, out, "hf", force=True)
+        assert all(part in caught.value.what for part in parts)
+        assert (out / "model.gguf").exists()
+
+    (out / "notes").mkdir()
+    (out / "notes" / "a.txt").write_text("precious")
+    (out / ".hidden").write_text("precious")
+    check_refused("did not write", "notes", ".hidden")
+    assert (out / "notes" / "a.txt").read_text() == (out / ".hidden").read_text() == "precious"
+    shutil.rmtree(out / "notes")
+    (out / ".hidden").unlink()
+    card = (out / "README.md").read_bytes()
+    (out / "README.md").write_bytes(card + b"Mine.")
+    check_refused("README.md (changed)")
+    (out / "README.md").write_bytes(card)
+    for place in (out, tmp_path / "gone"):
+        aside = place.with_name(place.name + ".old")
+        shutil.copytree(out, aside)
+        with pytest.raises(UsageError, match=r"\.old is in the way"):
+            export(source, place, "hf", force=True)
+        assert not verify_folder(aside)
+        shutil.rmtree(aside)
+    export(source, out, "hf", force=True)
+    assert not (out / "model.gguf").exists()

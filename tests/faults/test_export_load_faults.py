@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from acorn import load
 from acorn.checkpoint.model_folder import write_model_folder
 from acorn.errors import UsageError
+from acorn.folders import new_folder
 from acorn.run_folder import RunFolder
 
 
@@ -244,6 +245,20 @@ def test_an_export_onto_something_else(acorn, refused, untouched, run: Path, tmp
         refused(
             acorn("export", run, "--format", "hf", "--out", run / "final" / "in"), 2, "the folder of the model itself"
         )
+
+
+@pytest.mark.fault(64)
+def test_an_export_with_files_of_the_users_own(acorn, refused, untouched, run: Path, tmp_path: Path) -> None:
+    """Fault 64: --force does not remove what a user added to an export, and names it."""
+    out = shutil.copytree(run / "final", tmp_path / "out")
+    (out / "manifest.json").unlink()
+    with new_folder(tmp_path / "export") as folder:
+        shutil.copytree(out, folder, dirs_exist_ok=True)
+        (folder / "parity.json").write_text("{}")
+    (tmp_path / "export" / "precious.txt").write_text("precious")
+    with untouched(tmp_path):
+        done = acorn("export", run, "--format", "hf", "--out", tmp_path / "export", "--force")
+        refused(done, 2, "did not write: precious.txt", "move it elsewhere")
 
 
 @pytest.mark.fault(65)

@@ -14,14 +14,15 @@ from torch import Tensor
 from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.checkpoint.model_folder import CARD, CHAT_TEMPLATE, SHARD_BYTES, TOKENIZER_CONFIG, fill_model_folder
+from acorn.checkpoint.tensor_files import LISTED
 from acorn.errors import UsageError
 from acorn.export.card import card_of, name_of
 from acorn.export.gguf import GGUFType, check_expressible, check_weights, gguf_package, tokenizer_of, write_gguf
 from acorn.export.parity import Parity, compare
 from acorn.export.probe import probe
 from acorn.export.runtimes import RUNTIMES, ask
-from acorn.files import read_json, to_json
-from acorn.folders import new_folder
+from acorn.files import is_sealed, read_json, sha256_of, to_json
+from acorn.folders import check_no_old, new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST, TOKENIZER
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -31,6 +32,10 @@ DTYPES: dict[str, Sequence[str]] = {"hf": tuple(HF_DTYPES), "gguf": get_args(GGU
 """Format -> types that its weights may have."""
 
 PARITY, GGUF_FILE = "parity.json", "model.gguf"
+WEIGHT_ENDINGS = (".safetensors", ".gguf")
+LEFT_BY_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers put into any folder they show, and nobody misses."""
+
 Encode = Callable[[str], list[int]]
 
 
@@ -120,21 +125,46 @@ def _check_format(format: str, dtype: str) -> None:
 
 
 def _check_target(out: Path, force: bool) -> None:
-    """Refuses a place where something would be lost: only an earlier export may be replaced.
+    """Refuses a place where something would be lost: only an earlier export may be replaced, as acorn wrote it.
 
     Raises:
-        UsageError: as said.
+        UsageError: as said; what is not of the export is named.
     """
     place = out.absolute()
+    check_no_old(place)
     if not place.exists() and not place.is_symlink():
         return
-    if force and (place / PARITY).is_file() and (place / MANIFEST).is_file() and not place.is_symlink():
-        return
-    raise UsageError(
-        f"{place} exists already{', and is no export that --force could replace' if force else ''}.",
-        where=f"--out {out}",
-        fix="name another folder" if force else "name another folder, or replace an earlier export with --force",
-    )
+    replaceable = force and not place.is_symlink() and (place / PARITY).is_file() and (place / MANIFEST).is_file()
+    if not replaceable:
+        raise UsageError(
+            f"{place} exists already{', and is no export that --force could replace' if force else ''}.",
+            where=f"--out {out}",
+            fix="name another folder" if force else "name another folder, or replace an earlier export with --force",
+        )
+    if theirs := _not_of_export(place):
+        more = f" and {len(theirs) - LISTED:,} more" if len(theirs) > LISTED else ""
+        raise UsageError(
+            f"{place} holds what acorn export did not write: {', '.join(theirs[:LISTED])}{more}.",
+            where=f"--out {out}",
+            fix="move it elsewhere, or name another folder",
+        )
+
+
+def _not_of_export(folder: Path) -> list[str]:
+    """Names of what was added to an export, or edited in it: its model card, for instance. Weights are not read."""
+    manifest = read_json(folder / MANIFEST)
+    listed = manifest.get("files") if is_sealed(manifest) else None
+    files = listed if isinstance(listed, dict) else {}
+    theirs = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name == MANIFEST or entry.name in LEFT_BY_DESKTOPS:
+            continue
+        known = files.get(entry.name)
+        if not isinstance(known, dict) or entry.is_symlink() or not entry.is_file():
+            theirs.append(entry.name)
+        elif entry.suffix not in WEIGHT_ENDINGS and sha256_of(entry) != known.get("sha256"):
+            theirs.append(f"{entry.name} (changed)")
+    return theirs
 
 
 def _check_range(loaded: LoadedModel) -> None:
