@@ -9,11 +9,12 @@ from small_models import model_for
 
 from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.load import LoadedModel
+from acorn.checkpoint.model_card import with_provenance
 from acorn.checkpoint.model_folder import CARD
 from acorn.config_files import load_config, to_toml
 from acorn.files import write_json, write_sealed_json
 from acorn.origin import Base, to_stored
-from acorn.run_folder import RunFolder
+from acorn.run_folder import CONFIG, STATE, RunFolder
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
 
@@ -102,3 +103,48 @@ def test_of_a_folder_what_its_card_says_is_told(
 
 def test_a_folder_without_a_card_has_a_name_alone(tmp_path: Path, loaded) -> None:
     assert bases_of(loaded(tmp_path / "the`irs\n2")) == (Base("the`irs 2", "folder"),)
+
+
+EARLIER = (Base("mine", "run", "step 20", text="`a.txt` (license not stated)"), Base("me/model", "hub", "", "mit"))
+
+
+def test_of_a_folder_out_of_its_run_the_chain_and_the_licenses_are_told(tmp_path: Path, loaded) -> None:
+    """A copy of final/, or an export: what its card tells in its metadata."""
+    card = with_provenance("---\nlicense: apache-2.0\n---\n# Model\n", "`b.txt` (CC0)", EARLIER)
+    own = Base("copy", "folder", license="apache-2.0", text="`b.txt` (CC0)")
+    assert bases_of(loaded(tmp_path / "copy", card)) == (own, *EARLIER)
+
+
+def test_of_a_checkpoint_out_of_its_run_the_chain_is_told(tmp_path: Path, loaded) -> None:
+    model = loaded(tmp_path / "step-00000020", step=20)
+    (model.folder / CONFIG).write_text(to_toml(load_config("small", ["data.source=/home/jane/2024.txt"])))
+    write_json(model.folder / STATE, {"resolved": to_stored(EARLIER)})
+    text = "`2024.txt` (license not stated)"
+    assert bases_of(model) == (Base("step-00000020", "folder", "step 20", text=text), *EARLIER)
+    (model.folder / STATE).write_text("{")
+    assert bases_of(model) == (Base("step-00000020", "folder", "step 20", text=text),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ('{name: "a\\nb", kind: run, version: "", license: "", text: ""}', (Base("a b", "run"),)),
+        ('{name: "no\\\\hub", kind: hub, version: "", license: "", text: ""}', (Base("no\\hub", "folder"),)),
+        ('{name: "\\ud800", kind: run, version: "", license: "", text: ""}', (Base("?", "run"),)),
+        ('{name: a, kind: run, version: "", license: "", text: ""}, 5', (Base("a", "run"),)),
+        ('{name: a, kind: other, version: "", license: "", text: ""}', ()),
+        ("{name: a}", ()),
+    ],
+)
+def test_provenance_that_others_wrote_is_told_as_text_alone(
+    entry: str, told: tuple[Base, ...], tmp_path, loaded
+) -> None:
+    model = loaded(tmp_path / "theirs", f"---\nacorn:\n  starts_from: [{entry}]\n  trained_on: [1]\n---\n")
+    assert bases_of(model) == (Base("theirs", "folder"), *told)
+
+
+@pytest.mark.parametrize("metadata", ["acorn: 5", "acorn: [a]", "acorn: {starts_from: 5}", 'license: "\\ud800"'])
+def test_provenance_of_another_form_tells_nothing(metadata: str, tmp_path: Path, loaded) -> None:
+    own, *earlier = bases_of(loaded(tmp_path / "theirs", f"---\n{metadata}\nbase_model: me/older\n---\n"))
+    assert earlier == [Base("me/older", "hub")]
+    assert own.license.isascii()

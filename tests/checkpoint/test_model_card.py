@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from network_switches import variants
 
-from acorn.checkpoint.model_card import CardFacts, write_card
+from acorn.checkpoint.model_card import CardFacts, with_provenance, write_card
 from acorn.config import ModelConfig
 from acorn.origin import Base
 
@@ -239,3 +239,38 @@ def test_limits_follow_the_model(architecture: str) -> None:
     assert "drops accents" not in card
     assert "drops accents" in write_card(FACTS)
     assert metadata(card)["tags"] == ["acorn", "gpt2", "from-scratch"]
+
+
+def test_the_metadata_tell_what_the_sentences_tell() -> None:
+    """A run that starts from the folder reads them: strings that YAML could take for something else come back too."""
+    run = Base("2024", "run", "step 20", "no", 'on "this": #1\n- and | that')
+    hub = Base("me/model", "hub", "revision 0123", "apache-2.0")
+    told = metadata(write_card(changed(bases=(run, hub))))["acorn"]
+    assert told == {
+        "trained_on": "`bundled:wikitext-2` (CC BY-SA 3.0 (text from Wikipedia; Merity et al. 2016))",
+        "starts_from": [dataclasses.asdict(run), dataclasses.asdict(hub)],
+    }
+    assert "starts_from" not in metadata(write_card(FACTS))["acorn"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("metadata_lines", ["license: mit\ntags:\n- a\n", ""])
+def test_a_foreign_card_gets_its_provenance_and_stays_as_it_is(metadata_lines: str, newline: str) -> None:
+    base = Base("me/model", "hub", "revision 0123")
+    card = f"---\n{metadata_lines}---\n# A card\n---\nacorn: no metadata\n".replace("\n", newline)
+    once = with_provenance(card, "", [base])
+    data = huggingface_hub.ModelCard(once).data.to_dict()
+    assert data.pop("acorn") == {"starts_from": [dataclasses.asdict(base)]}
+    assert data == (yaml.safe_load(metadata_lines) or {})
+    assert once.endswith("# A card\n---\nacorn: no metadata\n".replace("\n", newline))
+    again = with_provenance(once, "a text", [])  # in the place of what was there
+    assert huggingface_hub.ModelCard(again).data.to_dict()["acorn"] == {"trained_on": "a text"}
+    assert again.count("acorn:") == 2
+    assert with_provenance(card, "", []) == card
+
+
+def test_a_card_without_metadata_gets_some() -> None:
+    card = with_provenance("# A card\n", "a text", [])
+    assert metadata(card) == {"acorn": {"trained_on": "a text"}}
+    assert card.endswith("\n# A card\n")
+    assert with_provenance("# A card\n", "", []) == "# A card\n"

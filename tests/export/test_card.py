@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
 from small_models import model_for
 
+from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.load import LoadedModel
 from acorn.config_files import load_config, to_toml
 from acorn.data.prepare import prepare
 from acorn.export.card import card_of, name_of
 from acorn.files import write_json
 from acorn.origin import Base, to_stored
-from acorn.run_folder import STATE, RunFolder
+from acorn.run_folder import CONFIG, STATE, RunFolder
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -73,3 +75,27 @@ def test_the_card_of_a_checkpoint_tells_its_base_and_whether_validation_rose(
     assert "lowest at step 2 (5.000 nats per token) and had risen to 5.500 at step 4" in card
     write_json(model.folder / STATE, {"counters": {**counters, "valid_step": 4, "valid_loss": 5.0}})
     assert "lowest at step" not in card_of(model)
+
+
+def test_an_export_of_a_model_of_the_hub_says_where_it_comes_from(tmp_path: Path, loaded) -> None:
+    """The card that was published there does not: what is next trained from the export names it."""
+    model = loaded(tmp_path / "models--me--mine" / "snapshots" / "0123")
+    published = "---\nlicense: mit\nbase_model: me/older\n---\n# Their card\n"
+    (model.folder / "README.md").write_text(published)
+    card = card_of(model)
+    assert card.endswith("license: mit\nbase_model: me/older\n---\n# Their card\n")
+    copy = loaded(tmp_path / "export")
+    (copy.folder / "README.md").write_text(card)
+    own, *earlier = bases_of(copy)
+    assert own == Base("export", "folder", license="mit")
+    assert earlier == [Base("me/mine", "hub", "revision 0123", "mit"), Base("me/older", "hub")]
+
+
+def test_a_checkpoint_out_of_its_run_names_its_text_and_bases(tmp_path: Path, loaded) -> None:
+    model = loaded(tmp_path / "step-00000004", step=4)
+    (model.folder / CONFIG).write_text(to_toml(load_config("small", ["data.source=my.txt"])))
+    base = Base("me/mine", "hub", "revision 0123", "mit")
+    write_json(model.folder / STATE, {"resolved": to_stored([base])})
+    card = card_of(model)
+    assert "It was trained on `my.txt` (license not stated)." in card
+    assert yaml.safe_load(card.split("---\n")[1])["acorn"]["starts_from"] == [dataclasses.asdict(base)]

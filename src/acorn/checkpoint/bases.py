@@ -10,16 +10,16 @@ from typing import Any
 
 from acorn.checkpoint.hub import repository_of
 from acorn.checkpoint.load import LoadedModel
-from acorn.checkpoint.model_card import told_text
+from acorn.checkpoint.model_card import PROVENANCE, TRAINED_ON, told_text
 from acorn.checkpoint.model_folder import CARD
 from acorn.config_files import load_run_config
 from acorn.errors import DamageError
 from acorn.files import read_json, read_sealed_json
 from acorn.origin import Base, is_repository, stored_bases
-from acorn.run_folder import RunFolder, run_of
+from acorn.run_folder import CONFIG, STATE, RunFolder, run_of
 
-LONGEST_LICENSE = 100
-"""Characters of a license's name that a foreign card may bring into ours."""
+LONGEST_LICENSE, LONGEST_TOLD, MOST_BASES = 100, 500, 50
+"""Characters of a license's name and of any other string, and models, that a foreign card may bring into ours."""
 
 
 def bases_of(loaded: LoadedModel) -> tuple[Base, ...]:
@@ -27,20 +27,42 @@ def bases_of(loaded: LoadedModel) -> tuple[Base, ...]:
     if run := run_of(loaded.folder):
         step = _step_in(run) if loaded.step is None else loaded.step
         version = "" if step is None else f"step {step:,}"
-        return (Base(_name_of(run.root), "run", version, text=_text_of(run)), *bases_of_run(run))
+        return (Base(_name_of(run.root), "run", version, text=_text_of(run.config)), *bases_of_run(run))
+    if loaded.step is not None:
+        return _bases_of_checkpoint(loaded.folder, loaded.step)
     repository, revision = repository_of(loaded.folder)
     card = _metadata(loaded.folder / CARD)
+    provenance = card.get(PROVENANCE)
+    provenance = provenance if isinstance(provenance, Mapping) else {}
     own = Base(
         name=repository or _name_of(loaded.folder),
         kind="hub" if repository else "folder",
         version=f"revision {revision[:12]}" if revision else "",
         license=_license(card),
+        text=_told(provenance.get(TRAINED_ON)),
     )
+    earlier = tuple(_cleaned(base) for base in stored_bases(provenance, "")[:MOST_BASES])
+    return (own, *(earlier or _named_base(card)))
+
+
+def _bases_of_checkpoint(folder: Path, step: int) -> tuple[Base, ...]:
+    """Those of a checkpoint folder that is no longer inside its run."""
+    stored: Any = {}
+    init_from = ""
+    with contextlib.suppress(DamageError):
+        stored = read_json(folder / STATE).get("resolved")
+        init_from = load_run_config(folder / CONFIG).train.init_from
+    own = Base(_name_of(folder), "folder", f"step {step:,}", text=_text_of(folder / CONFIG))
+    return (own, *stored_bases(stored if isinstance(stored, Mapping) else {}, init_from))
+
+
+def _named_base(card: Mapping[str, Any]) -> tuple[Base, ...]:
+    """The model of the Hub that another program's card names as its base."""
     named = card.get("base_model")
     if isinstance(named, list) and len(named) == 1:  # several are those of a merge, which no chain can tell
         [named] = named
     # Some programs write a path there, which says nothing elsewhere.
-    return (own, Base(named, "hub")) if isinstance(named, str) and is_repository(named) else (own,)
+    return (Base(named, "hub"),) if isinstance(named, str) and is_repository(named) else ()
 
 
 def bases_of_run(run: RunFolder) -> tuple[Base, ...]:
@@ -56,7 +78,23 @@ def bases_of_run(run: RunFolder) -> tuple[Base, ...]:
 
 def _name_of(folder: Path) -> str:
     """A folder's own name, on one line and as Unicode."""
-    return " ".join(folder.resolve().name.encode("utf-8", "replace").decode("utf-8").split())
+    return _one_line(folder.resolve().name)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+
+
+def _told(value: object) -> str:
+    """A string of a card's metadata, which anyone may have written; empty for anything else."""
+    return _one_line(value)[:LONGEST_TOLD] if isinstance(value, str) else ""
+
+
+def _cleaned(base: Base) -> Base:
+    """A base as a card tells it. What has no name of the Hub's form is not taken for a model there."""
+    name = _told(base.name)
+    kind = "folder" if base.kind == "hub" and not is_repository(name) else base.kind
+    return Base(name, kind, _told(base.version), _told(base.license), _told(base.text))
 
 
 def _step_in(run: RunFolder) -> int | None:
@@ -67,9 +105,10 @@ def _step_in(run: RunFolder) -> int | None:
     return None
 
 
-def _text_of(run: RunFolder) -> str:
+def _text_of(config: Path) -> str:
+    """What a run or checkpoint was trained on, by its config.toml."""
     with contextlib.suppress(DamageError):
-        return told_text(load_run_config(run.config).data.source)
+        return told_text(load_run_config(config).data.source)
     return ""
 
 
@@ -92,4 +131,4 @@ def _license(card: Mapping[str, Any]) -> str:
     if license == "other":
         license = card.get("license_name") or license
     license = ", ".join(map(str, license)) if isinstance(license, list) else license
-    return " ".join(license.split())[:LONGEST_LICENSE] if isinstance(license, str) else ""
+    return _told(license)[:LONGEST_LICENSE]

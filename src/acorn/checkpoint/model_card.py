@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from acorn.config import Config, ModelConfig
 from acorn.data.token_shards import SplitCount
 from acorn.figure_names import CONDITIONS, COUNTED, MEASURED, SPLITS, altered_text, beside, in_a_sentence
 from acorn.model.sizing import size_of
-from acorn.origin import Base, descent, hub_repository, public_name
+from acorn.origin import STARTS_FROM, Base, descent, hub_repository, public_name
 from acorn.tokenizer.tokenizer import Tokenizer
 
 HUB_NAMES = {"bundled:wikitext-2": "Salesforce/wikitext"}
@@ -27,6 +27,10 @@ LICENSES = {"Salesforce/wikitext": WIKITEXT_LICENSE}
 
 NOT_STATED, NOT_KNOWN = "not stated; see the source", "unknown; see its own model card"
 UNLICENSED = "license not stated"
+
+PROVENANCE, TRAINED_ON = "acorn", "trained_on"
+"""Key of a card's metadata, and inside it, beside STARTS_FROM, that of the training text: a run that starts from the
+model's folder reads there what the card says in sentences."""
 
 LARGEST_WHOLE = 1e15
 """Figures of this size and above are written with a power of ten."""
@@ -202,6 +206,7 @@ def _metadata(facts: CardFacts) -> str:
     lines += [f"- {tag}" for tag in ("acorn", layout, "continued-pretraining" if facts.bases else "from-scratch")]
     if published := next((base for base in facts.bases if base.kind == "hub"), None):  # the Hub takes its own names
         lines += [f"base_model: {_quoted(published.name)}", "base_model_relation: finetune"]
+    lines += _provenance(told_text(facts.sources), facts.bases)
     datasets = _hub_names(facts.sources)
     if datasets:
         lines += ["datasets:", *(f"- {_quoted(name)}" for name in datasets)]
@@ -222,6 +227,42 @@ def _metadata(facts: CardFacts) -> str:
                 title = _quoted(_measured(key, facts))
                 lines += [f"    - type: {kind}", f"      name: {title}", f"      value: {_number(evaluation[key])}"]
     return "\n".join([*lines, "---"])
+
+
+def _provenance(text: str, bases: Sequence[Base]) -> list[str]:
+    """Lines of metadata: what a model was trained on, with the license of that, and the models it started from."""
+    if not text and not bases:
+        return []
+    lines = [f"{PROVENANCE}:"]
+    lines += [f"  {TRAINED_ON}: {_quoted(text)}"] if text else []
+    lines += [f"  {STARTS_FROM}:"] if bases else []
+    for base in bases:
+        fields = [f"{name}: {_quoted(value)}" for name, value in asdict(base).items()]
+        lines += [f"  - {fields[0]}", *(f"    {field}" for field in fields[1:])]
+    return lines
+
+
+def with_provenance(card: str, text: str, bases: Sequence[Base]) -> str:
+    """Another program's model card, or an older one, with these metadata and otherwise as it is.
+
+    Args:
+        card: the text of README.md.
+        text: what the model was trained on, with the license of that; empty: not known.
+        bases: the models that it started from, nearest first.
+    """
+    newline = "\r\n" if "\r\n" in card else "\n"
+    lines = "".join(f"{line}{newline}" for line in _provenance(text, bases))
+    found = _FRONT_MATTER.match(card)
+    if found is None:
+        return f"---{newline}{lines}---{newline}{newline}{card}" if lines else card
+    rest = _OLD_PROVENANCE.sub("", found["rest"])
+    return card[: found.start("rest")] + lines + rest + card[found.end("rest") :]
+
+
+_FRONT_MATTER = re.compile(r"\s*---[\r\n]+(?P<rest>(?s:.*?))^---[ \t]*\r?$", re.MULTILINE)
+"""Metadata at the top of a card, between two lines of dashes."""
+
+_OLD_PROVENANCE = re.compile(rf"^{PROVENANCE}:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
 
 
 def _use(facts: CardFacts) -> str:

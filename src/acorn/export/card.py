@@ -5,7 +5,7 @@ from __future__ import annotations
 from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.hub import repository_of
 from acorn.checkpoint.load import LoadedModel
-from acorn.checkpoint.model_card import facts_of_run, write_card
+from acorn.checkpoint.model_card import facts_of_run, with_provenance, write_card
 from acorn.checkpoint.model_folder import CARD
 from acorn.checkpoint.training_state import read_counters
 from acorn.config_files import load_run_config
@@ -24,9 +24,10 @@ tags:
 
 # {name}
 
-A language model, exported with acorn from {origin} that had no model card. What text it was trained on, and under which
-license that text may be used, is not known here.
+A language model, exported with acorn from {origin} that had no model card. {text}
 """
+NO_TEXT = """What text it was trained on, and under which
+license that text may be used, is not known here."""
 
 
 def card_of(loaded: LoadedModel) -> str:
@@ -36,15 +37,20 @@ def card_of(loaded: LoadedModel) -> str:
         InputError, DamageError: a checkpoint's run has lost its shards or figures.
     """
     card, run = loaded.folder / CARD, run_of(loaded.folder)
+    repository, revision = repository_of(loaded.folder)
     if card.is_file():
-        return card.read_bytes().decode("utf-8", "replace")
+        text = card.read_bytes().decode("utf-8", "replace")
+        # The card that was published does not say where: its own address.
+        return with_provenance(text, "", bases_of(loaded)) if repository else text
     if run is None or loaded.step is None:
-        repository, revision = repository_of(loaded.folder)
-        return UNKNOWN.format(
+        own, *earlier = bases_of(loaded)
+        text = UNKNOWN.format(
             name=name_of(loaded),
             base_model=f"base_model: {repository}\n" if repository else "",
             origin=f"`{repository}` of the Hugging Face Hub (revision {revision})" if repository else "a folder",
+            text=f"It was trained on {own.text}." if own.text else NO_TEXT,
         )
+        return with_provenance(text, own.text, [own, *earlier] if repository else earlier)
     config = load_run_config(run.config)
     shards = shards_of(loaded.folder, loaded.tokenizer)
     figures = read_sealed_json(run.evaluation) if run.evaluation.exists() else {}
