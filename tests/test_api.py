@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import run_acorn
 
 import acorn
@@ -167,3 +168,69 @@ def test_what_is_shown_of_a_model_says_what_it_is(model: acorn.LanguageModel) ->
 def test_dir_names_what_is_public_and_no_more() -> None:
     assert dir(acorn) == sorted([*acorn.__all__, "__version__"])
     assert all(getattr(acorn, name) is not None for name in dir(acorn))
+
+
+@pytest.mark.parametrize("prompt", [None, 5, b"Line", ["Line", "Of"], []])
+def test_a_prompt_that_is_no_text_is_refused(model: acorn.LanguageModel, prompt: Any) -> None:
+    """Of several, `generate` would give the first one's text alone."""
+    with pytest.raises(acorn.AcornError, match="A prompt cannot be") as caught:
+        model.generate(prompt, max_new_tokens=1)
+    assert caught.value.exit_code == 2
+
+
+def test_what_is_no_setting_is_refused(model: acorn.LanguageModel) -> None:
+    for prompts, settings in ((None, None), ("Line", 5), ("Line", {"top_k": 5})):
+        with pytest.raises(acorn.AcornError, match="cannot be"):
+            model.generations(prompts, settings)
+    with pytest.raises(acorn.AcornError, match="temperature cannot be 1000"):
+        model.generate("Line", temperature=10**400)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "", "tpu", None])
+def test_a_device_that_is_not_there_is_refused(run: acorn.Run, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(acorn.AcornError) as caught:
+        acorn.load(run.folder, device=device)
+    assert (caught.value.exit_code, caught.value.where) == (2, "device")
+    assert acorn.load(run.folder, device="auto").model.head.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("path", ["", "a\0", 5, b"x", ["x"]])
+def test_what_is_no_path_is_refused(
+    path: Any, run: acorn.Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run's own folder, which an empty string would name, and nothing is written there."""
+    monkeypatch.chdir(run.folder)
+    calls = [
+        lambda: acorn.load(path),
+        lambda: acorn.load(run.folder, path),
+        lambda: acorn.pretrain("small", [f"data.source={corpus}", *SMALL], out=path, quiet=True),
+        lambda: acorn.pretrain(path, [f"data.source={corpus}", *SMALL], out=tmp_path / "new", quiet=True),
+        lambda: acorn.load(run.folder).tokenizer.save(path),
+    ]
+    before = sorted(run.folder.rglob("*"))
+    for call in calls:
+        with pytest.raises(acorn.AcornError) as caught:
+            call()
+        assert caught.value.exit_code == 2
+    assert sorted(run.folder.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("overrides", [None, 5, [None], b"train.steps=3", [b"train.steps=3"]])
+def test_overrides_that_are_no_strings_are_refused(overrides: Any, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(acorn.AcornError, match="overrides cannot be"):
+        acorn.pretrain("small", overrides, out=tmp_path / "new", quiet=True)
+    with pytest.raises(acorn.AcornError, match="overrides cannot be"):
+        acorn.Tokenizer.train(corpus, vocab_size=290, overrides=overrides)
+
+
+@pytest.mark.parametrize("texts", [None, 5, b"x", [None], [5], {}])
+def test_sources_and_texts_that_are_no_strings_are_refused(texts: Any, model: acorn.LanguageModel) -> None:
+    with pytest.raises(acorn.AcornError, match="cannot be"):
+        acorn.Tokenizer.train(texts)
+    tokenizer = acorn.Tokenizer.from_json(model.tokenizer.to_json())
+    assert isinstance(tokenizer, acorn.Tokenizer)
+    with pytest.raises(acorn.AcornError, match="cannot be"):
+        tokenizer.measure(texts)

@@ -82,3 +82,12 @@ def test_messages_and_help_name_no_file_that_an_installed_acorn_lacks() -> None:
     assert len(texts) > 100
     assert presets
     assert found == []
+
+
+def test_a_wrong_value_is_repeated_in_a_message_as_far_as_it_can_be() -> None:
+    nested: list[object] = []
+    nested.append(nested)
+    assert errors.shown("a\nb") == "'a\\nb'"
+    assert errors.shown(nested) == "[[...]]"
+    assert len(errors.shown("x" * 10_000)) == errors.LONGEST_SHOWN + 3
+    assert errors.shown(10**5000) == "<int too long to show>"  # Python itself writes 4,300 digits at most

@@ -12,8 +12,16 @@ import sys
 import pytest
 
 from acorn import files
-from acorn.errors import DamageError, ResourceError
-from acorn.files import read_json, read_sealed_json, remove_temporary_files, write_file, write_json, write_sealed_json
+from acorn.errors import DamageError, ResourceError, UsageError
+from acorn.files import (
+    path_named,
+    read_json,
+    read_sealed_json,
+    remove_temporary_files,
+    write_file,
+    write_json,
+    write_sealed_json,
+)
 
 
 def test_write_file_replaces_whole(tmp_path) -> None:
@@ -135,3 +143,16 @@ def test_a_file_system_that_cannot_flush_folders_is_no_fault(tmp_path, monkeypat
     monkeypatch.setattr(os, "fsync", fail(errno.EIO))
     with pytest.raises(OSError, match="error"):
         files.sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", None, 5, b"bytes", ["list"], True])
+def test_what_no_path_can_be_is_refused(name) -> None:
+    with pytest.raises(UsageError) as caught:
+        path_named(name, "--out")
+    assert caught.value.where.startswith("--out")
+    assert caught.value.fix
+
+
+def test_a_path_is_taken_as_it_is(tmp_path) -> None:
+    for name in (".", "..", " ", "a/b", "caf\udce9", "~", tmp_path):
+        assert str(path_named(name, "--out")) == str(name)

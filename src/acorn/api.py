@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Never, cast
 
 from acorn.checkpoint.load import load as load_model
 from acorn.config_files import build_config, load_config, with_overrides
 from acorn.counting import counted
-from acorn.errors import AcornError
+from acorn.errors import AcornError, UsageError, shown
+from acorn.files import path_named
 from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
@@ -20,6 +21,7 @@ from acorn.model.sizing import size_of
 from acorn.report.terminal import Screen, TaskProgress, TrainingLine
 from acorn.run import pretrain as training
 from acorn.run.pretrain import PretrainResult as Run
+from acorn.runtime.choose import device_for
 from acorn.text.splits import TextSplits
 from acorn.tokenizer import tokenizer as tokenizers
 from acorn.tokenizer.measuring import TokenizerReport, measure
@@ -53,9 +55,8 @@ class Tokenizer(tokenizers.Tokenizer):
             UsageError: a source, a setting or a size is wrong.
             InputError: there is no text, or it cannot be read as it is.
         """
-        names = [sources] if isinstance(sources, str | os.PathLike) else sources
         values = {
-            "data": {"source": [os.fspath(name) for name in names], "clean": clean},
+            "data": {"source": _source_names(sources), "clean": clean},
             "tokenizer": {"kind": kind, "vocab_size": vocab_size},
         }
         config = with_overrides(build_config(values, "the arguments"), overrides, "acorn tokenizer train")
@@ -71,8 +72,12 @@ class Tokenizer(tokenizers.Tokenizer):
         return tokenizer
 
     def measure(self, texts: str | Iterable[str]) -> TokenizerReport:
-        """How well the vocabulary fits `texts`, which should be held-out text; a lone one stands for a list of one."""
-        return measure(self, texts)
+        """How well the vocabulary fits `texts`, which should be held-out text; a lone one stands for a list of one.
+
+        Raises:
+            UsageError: `texts` is neither a string nor strings.
+        """
+        return measure(self, _strings(texts))
 
 
 class LanguageModel:
@@ -119,10 +124,14 @@ class LanguageModel:
             unknown: none; a wrong name comes here, to be answered with the nearest.
 
         Raises:
-            UsageError: a setting has another name, or its value no meaning.
+            UsageError: a setting has another name, or its value no meaning; the prompt is not a string.
             InputError: the prompt cannot be encoded.
             DamageError: the model gives numbers that are not finite.
         """
+        if not isinstance(prompt, str):
+            raise UsageError(
+                f"A prompt cannot be {shown(prompt)}.", where="prompt", fix="give a string; `generations` takes several"
+            )
         settings = SamplingSettings(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -152,7 +161,14 @@ class LanguageModel:
         Raises:
             UsageError, InputError, DamageError: for what `generate` raises them.
         """
-        settings = dataclasses.replace(settings or SamplingSettings(), **changes)
+        settings = SamplingSettings() if settings is None else settings
+        if not isinstance(settings, SamplingSettings):
+            raise UsageError(
+                f"The settings cannot be {shown(settings)}.",
+                where="settings",
+                fix="give acorn.SamplingSettings(...), or settings by name, such as top_k=5",
+            )
+        settings = dataclasses.replace(settings, **changes)
         return generate(self.model, self.tokenizer, prompts, settings, end_ids=self.end_ids)
 
 
@@ -174,7 +190,7 @@ def pretrain(
         AcornError: as `acorn pretrain`; its `exit_code` tells the kinds apart.
     """
     resolved = load_config(config, overrides)
-    folder = Path(out) if out else Path("runs") / resolved.name
+    folder = Path("runs") / resolved.name if out is None else path_named(out, "out")
     if quiet:
         return training.pretrain(resolved, folder, resume=resume)
     screen = Screen()
@@ -186,8 +202,45 @@ def pretrain(
 def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> LanguageModel:
     """Loads a run folder (its final model, else its newest checkpoint), a checkpoint, or a model folder.
 
+    Args:
+        checkpoint: of a run folder: "last", "best" or a step, instead of the final model.
+        device: auto, cpu, cuda (or one of several: cuda:1) or mps.
+
     Raises:
-        AcornError: nothing can be loaded from there.
+        AcornError: nothing can be loaded from there, or the device is unavailable.
     """
-    loaded = load_model(run, checkpoint, device)
+    loaded = load_model(run, checkpoint, device_for(device))
     return LanguageModel(loaded.model, loaded.tokenizer, loaded.end_ids)
+
+
+def _source_names(sources: object) -> list[str]:
+    """Text sources as the config takes them.
+
+    Raises:
+        UsageError: they are neither a string or path nor several.
+    """
+    listed = [sources] if isinstance(sources, str | os.PathLike) else sources
+    if not isinstance(listed, Iterable) or isinstance(listed, bytes | Mapping):
+        raise UsageError(
+            f"The sources cannot be {shown(sources)}.", where="sources", fix="give paths, or a list of them"
+        )
+    names = [os.fspath(name) if isinstance(name, os.PathLike) else name for name in listed]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise UsageError(f"A source cannot be {shown(wrong[0])}.", where="sources", fix="give strings or paths")
+    return names
+
+
+def _strings(texts: object) -> Iterator[str]:
+    """Texts one by one, a lone one as one of one.
+
+    Raises:
+        UsageError: they are something else.
+    """
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
+        raise UsageError(
+            f"The texts cannot be {shown(texts)}.", where="texts", fix="give a string, or a list of strings"
+        )
+    for text in [texts] if isinstance(texts, str) else texts:
+        if not isinstance(text, str):
+            raise UsageError(f"A text cannot be {shown(text)}.", where="texts", fix="give strings")
+        yield text

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from acorn.advice import acorn_command
 from acorn.config import Config, Section
-from acorn.errors import DamageError, UsageError
+from acorn.errors import DamageError, UsageError, shown
+from acorn.files import path_named
 from acorn.pickles import refuse_pickle
 from acorn.setting_names import all_keys, nearest_keys, section_keys
 
@@ -29,9 +30,6 @@ _RESTORE = (
 )
 _NOT_TOML = (ValueError, RecursionError)
 """tomllib raises ValueError, as Python does for integers of thousands of digits; deep nesting raises RecursionError."""
-
-LONGEST_SHOWN = 200
-"""Longest part of a wrong value that a message repeats, in characters."""
 
 FORMER_PRESETS = {"seed": "original"}
 """Former name of a preset -> its current name. A run started under the former name keeps that name and its folder."""
@@ -235,7 +233,7 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 def _read(source: str | Path) -> tuple[str, str, str]:
     """Text, location and run name of a preset or TOML file."""
-    path = Path(source)
+    path = path_named(source, "CONFIG")
     if path.suffix in TEXT_ENDINGS:
         raise UsageError(
             f"{path.name} is a text file, not a config.",
@@ -309,9 +307,21 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _as_list(overrides: str | Sequence[str]) -> Sequence[str]:
-    """A lone string stands for a list of one."""
-    return (overrides,) if isinstance(overrides, str) else overrides
+def _as_list(overrides: str | Sequence[str]) -> list[str]:
+    """A lone string stands for a list of one.
+
+    Raises:
+        UsageError: it is neither a string nor a list of strings, which Python lets a caller pass.
+    """
+    listed = [overrides] if isinstance(overrides, str) else overrides
+    listed = list(listed) if isinstance(listed, Iterable) else [listed]
+    if not all(isinstance(override, str) for override in listed):
+        raise UsageError(
+            f"overrides cannot be {shown(overrides)}.",
+            where="overrides",
+            fix='give strings such as "train.steps=200", or leave it out',
+        )
+    return listed
 
 
 def _key_fault(key: str, acting: Sequence[str]) -> str:
@@ -343,22 +353,13 @@ def _fault(detail: Any) -> str:
     if detail["type"] == "value_error":
         return f"{key or 'config'}: {detail['ctx']['error']}"
     valid = ".".join(path[:2])
-    shown = _shown(detail["input"])
+    value = shown(detail["input"])
     if detail["type"] == "int_type" and isinstance(detail["input"], float) and detail["input"].is_integer():
-        return f"{valid}: should be written as a whole number, {_shown(int(detail['input']))}, not {shown}"
+        return f"{valid}: should be written as a whole number, {shown(int(detail['input']))}, not {value}"
     if detail["type"] in ("string_type", "tuple_type"):
-        return f"{valid}: should be text, not {shown}; quote it: '{valid}=\"{_shown(detail['input'], str)}\"'"
+        return f"{valid}: should be text, not {value}; quote it: '{valid}=\"{shown(detail['input'], str)}\"'"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{valid}: {message}, not {shown}"
-
-
-def _shown(value: object, form: Callable[[object], str] = repr) -> str:
-    """A wrong value, shortened for a message."""
-    try:
-        text = form(value)
-    except (ValueError, RecursionError):  # more digits than Python prints, or endless nesting
-        return "the value there"
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return f"{valid}: {message}, not {value}"
 
 
 def _sha256(text: str) -> str:

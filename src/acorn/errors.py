@@ -6,7 +6,11 @@ The command line prints `str(error)` and exits with `error.exit_code`; a Python 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+LONGEST_SHOWN = 200
+"""Longest part of a wrong value that a message repeats, in characters."""
 
 
 class AcornError(Exception):
@@ -85,6 +89,15 @@ class StoppedError(AcornError):
     def __init__(self, signal_number: int, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where=where, fix=fix)
         self.exit_code = 128 + signal_number
+
+
+def shown(value: object, form: Callable[[object], str] = repr) -> str:
+    """A wrong value, shortened for a message."""
+    try:
+        text = form(value)
+    except (ValueError, RecursionError):  # more digits than Python prints, or endless nesting
+        return f"<{type(value).__name__} too long to show>"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _rebuilt(kind: type[AcornError], attributes: dict[str, Any]) -> AcornError:

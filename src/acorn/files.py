@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from acorn.errors import DamageError, ResourceError, UsageError
+from acorn.errors import DamageError, ResourceError, UsageError, shown
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 DISK_FAULTS = OUT_OF_SPACE | {errno.EIO, errno.EROFS, errno.EFBIG}
@@ -152,6 +152,36 @@ def check_unicode(path: Path | str, where: str) -> None:
             where=f"{where}: {str(path)!a}",
             fix="rename the file or folder, or use another one; a text file can also be named by a glob or its folder",
         ) from None
+
+
+def path_named(name: object, where: str) -> Path:
+    """The path that a user named, which may be any string and, from Python, anything.
+
+    Args:
+        where: the option, argument or setting that named it, for the message.
+
+    Raises:
+        UsageError: it is not a string or path, is empty (which is not the current folder: it is what a shell makes of
+            a variable that is not set), or no file can have this name.
+    """
+    if not isinstance(name, str | os.PathLike) or not isinstance(text := os.fspath(name), str):
+        raise UsageError(
+            f"{shown(name)} is not a path.", where=where, fix="give a string or a pathlib.Path, such as 'runs/mine'"
+        )
+    if not text:
+        raise UsageError(
+            "An empty string is not a path.",
+            where=where,
+            fix='name a file or folder; write "." for the current folder',
+        )
+    try:
+        os.fsencode(text)
+        is_possible = "\0" not in text
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise UsageError("No file can have this name.", where=f"{where}: {text!a}", fix="name another file or folder")
+    return Path(text)
 
 
 def sha256_of(path: Path) -> str:

@@ -87,7 +87,7 @@ def check_no_old(path: Path) -> None:
     old = _beside(path.absolute(), ".old")
     if os.path.lexists(old):
         raise UsageError(
-            f"{old} is in the way: a folder of this name is removed when {path.name} is written.",
+            f"{old} is in the way: writing {path.name} would remove it.",
             where=str(old),
             fix="rename it, or name another folder",
         )

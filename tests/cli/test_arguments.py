@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import typer
 
 import acorn as api
+from acorn.cli.app import app
 from acorn.errors import UsageError
 
 NAME = "caf\udce9"
@@ -95,3 +100,65 @@ def test_text_for_the_model_is_no_name(acorn, run: Path) -> None:
         done = acorn("generate", run, *options)
         assert done.returncode == 3
         assert "prompt 1" in done.stderr
+
+
+def _verbs(group: typer.Typer) -> list[Callable[..., Any]]:
+    own = [command.callback for command in group.registered_commands if command.callback]
+    return own + [verb for inner in group.registered_groups for verb in _verbs(inner.typer_instance)]
+
+
+@pytest.mark.parametrize("verb", _verbs(app), ids=lambda verb: f"{verb.__module__}.{verb.__name__}")
+def test_every_path_is_read_by_what_refuses_an_empty_one(verb: Callable[..., Any]) -> None:
+    """Typer's own reading makes the current folder of an empty string."""
+    for name, hint in get_type_hints(verb, include_extras=True).items():
+        annotated = get_args(hint)
+        if annotated and "Path" in str(annotated[0]):
+            assert annotated[1].parser is not None, name
+            with pytest.raises(UsageError, match="An empty string is not a path") as caught:
+                annotated[1].parser("")
+            assert caught.value.where
+
+
+@pytest.mark.fault(97)
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("generate '' --prompt x", "RUN"),
+        ("evaluate ''", "RUN"),
+        ("evaluate {run} --tasks piqa --tasks-path ''", "--tasks-path"),
+        ("verify ''", "RUN"),
+        ("report ''", "RUN"),
+        ("report {run} --compare ''", "--compare"),
+        ("report {run} ''", "RUN"),
+        ("report {run} --out ''", "--out"),
+        ("export '' --format hf --out new", "RUN"),
+        ("export {run} --format hf --out=", "--out"),
+        ("data verify ''", "DIR"),
+        ("data prepare --tokenizer '' --input {text} --out new", "--tokenizer"),
+        ("data prepare --tokenizer {run}/tokenizer.json --input {text} --out ''", "--out"),
+        ("tokenizer inspect ''", "TOKENIZER"),
+        ("tokenizer train --input {text} --out ''", "--out"),
+        ("pretrain small data.source={text} --out ''", "--out"),
+        ("pretrain ''", "CONFIG"),
+        ("pretrain '' --resume --out {run}", "CONFIG"),
+        ("plan small data.source={text} --out ''", "--out"),
+        ("plan ''", "CONFIG"),
+        ("sweep '' train.seed=[0,1] --out new", "CONFIG"),
+        ("sweep small train.seed=[0,1] --out ''", "--out"),
+        ("demo --out ''", "--out"),
+    ],
+)
+def test_an_empty_string_is_not_the_current_folder(acorn, run: Path, text_file: Path, command: str, where: str) -> None:
+    """Fault 97: neither of a run, in which the command is given here, nor of anything else."""
+    before = sorted(path.name for path in run.iterdir())
+    done = acorn(*shlex.split(command.format(run=run, text=text_file)), cwd=run)
+    assert done.returncode == 2, done.stderr
+    assert "An empty string is not a path" in done.stderr
+    assert f"where: {where}\n" in done.stderr
+    assert done.stdout == ""
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_text_for_the_model_may_be_empty(acorn, run: Path) -> None:
+    done = acorn("generate", run, "", "--prompt", "", "--max-new-tokens", 1)
+    assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import tokenizers
@@ -392,3 +393,20 @@ def test_half_precision_weights_and_autocast_generate_too(
     assert len(result.new_ids) == 20
     (result,) = generate(model.bfloat16(), bpe, ["The"], greedy(20))
     assert len(result.new_ids) == 20
+
+
+@pytest.mark.parametrize(
+    "prompts", [None, 5, b"text", {"a": 1}, [None], [5], [[-1]], [[320]], [[1.0]], [["a"]], [b"a"]]
+)
+def test_what_is_no_prompt_is_refused(prompts: Any, bpe: Tokenizer, random_model: Callable[..., GPT]) -> None:
+    """Before anything is computed: not with an error of PyTorch's, and not as another prompt."""
+    with pytest.raises(UsageError, match="A prompt cannot be") as caught:
+        generate(random_model("modern", bpe.vocab_size), bpe, prompts, SamplingSettings(max_new_tokens=1))
+    assert caught.value.where.startswith("prompt")
+
+
+def test_prompts_may_be_texts_and_ids_of_any_sequence(bpe: Tokenizer, random_model: Callable[..., GPT]) -> None:
+    model, settings = random_model("modern", bpe.vocab_size), SamplingSettings(max_new_tokens=2, seed=0)
+    listed = generate(model, bpe, ["a", [1, 2]], settings)
+    for prompts in (("a", (1, 2)), (prompt for prompt in ("a", [1, 2]))):
+        assert [each.new_ids for each in generate(model, bpe, prompts, settings)] == [each.new_ids for each in listed]

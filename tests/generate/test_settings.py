@@ -44,6 +44,11 @@ from acorn.generate.settings import SamplingSettings, in_fp32
         ("max_new_tokens", 10.5),  # no count of tokens ever equals it
         ("max_new_tokens", None),
         ("seed", 1.5),
+        *(
+            (name, sign * 10**400)
+            for name in ("temperature", "top_p", "min_p", "repetition_penalty")
+            for sign in (1, -1)
+        ),
         ("greedy", "no"),
         ("stop", ("", "x")),
         ("stop", ""),
@@ -84,3 +89,16 @@ def test_a_wrong_name_is_refused_with_the_nearest() -> None:
 def test_settings_can_be_copied() -> None:
     settings = SamplingSettings(seed=3, stop=("a",))
     assert copy.deepcopy(settings) == copy.copy(settings) == settings
+
+
+def test_what_python_cannot_write_is_refused() -> None:
+    """It writes integers of 4,300 digits at most, in messages as well."""
+    for name in ("max_new_tokens", "top_k", "temperature", "seed"):
+        with pytest.raises(UsageError, match=f"{name} cannot be <int too long to show>"):
+            SamplingSettings(**{name: -(10**5000)})
+
+
+def test_large_whole_numbers_have_a_meaning_where_they_bound_something() -> None:
+    assert SamplingSettings(top_k=10**5000, seed=-(10**400)).top_k == 10**5000
+    assert in_fp32(10**400) == math.inf
+    assert in_fp32(-(10**400)) == -math.inf

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processo
 from transformers import AutoTokenizer
 
 from acorn import files
-from acorn.errors import InputError, ResourceError
+from acorn.errors import AcornError, InputError, ResourceError, UsageError
 from acorn.tokenizer import bpe
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import Kind, train
@@ -261,3 +261,18 @@ def test_a_normaliser_is_not_lossless() -> None:
 def test_without_a_separator_a_tokenizer_is_refused() -> None:
     with pytest.raises(InputError, match=r"<\|endoftext\|>, <\|EOS\|>"):
         Tokenizer.from_json(made_elsewhere("<mask>"))
+
+
+@pytest.mark.parametrize("path", ["", "a\0", None, 5, "."])
+def test_what_is_no_path_of_a_file_is_refused(path: Any, word_piece: Tokenizer) -> None:
+    with pytest.raises(UsageError):
+        word_piece.save(path)
+    with pytest.raises(AcornError):
+        Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"bytes", [None]])
+def test_what_is_no_text_is_not_called_a_surrogate(text: Any, tokenizer: Tokenizer) -> None:
+    for encode in (tokenizer.encode_documents, tokenizer.encode_prompt):
+        with pytest.raises(UsageError, match="A text cannot be"):
+            encode(text)

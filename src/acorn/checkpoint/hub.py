@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from acorn.errors import InputError, UsageError
+from acorn.files import path_named
 from acorn.hub_errors import one_line, why_not_reached
 from acorn.origin import HUB_PREFIX, is_repository
 from acorn.progress import QUIET, Progress
@@ -33,9 +34,10 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
     """The folder that `run` stands for: `hf:OWNER/NAME` is fetched, `hf:FOLDER` and any other path is itself.
 
     Raises:
-        UsageError: what follows `hf:` is neither.
+        UsageError: what follows `hf:` is neither, or `run` is not a path at all.
         InputError: the Hub cannot be reached and this machine has no copy, or there is no such model.
     """
+    path_named(run, "RUN")
     name = str(run).removeprefix(HUB_PREFIX)
     if name == str(run) or os.path.isdir(name):
         return Path(name)

@@ -22,7 +22,7 @@ from acorn.checkpoint.model_folder import end_ids, read_model_folder, without_pa
 from acorn.checkpoint.tensor_files import check_layers, check_tensors
 from acorn.checkpoint.training_state import read_checkpoint
 from acorn.config import ModelConfig
-from acorn.errors import AcornError, DamageError, UsageError
+from acorn.errors import AcornError, DamageError, UsageError, shown
 from acorn.files import read_sealed_json
 from acorn.folders import readable
 from acorn.kernels.choose import inference_ops
@@ -68,7 +68,7 @@ def load(
         progress: hears of checkpoints that were passed over because they are torn.
 
     Raises:
-        UsageError: `run` or the checkpoint is not there, or nothing of the kind.
+        UsageError: `run` or the checkpoint is not there, or nothing of the kind; `run` is an empty string.
         InputError: a model folder that acorn cannot build, or the Hub does not give it.
         DamageError: what was found fails its check.
     """
@@ -178,9 +178,11 @@ def _of_step(run: RunFolder, step: int) -> Path:
 def _step_number(checkpoint: str) -> int:
     try:
         return int(checkpoint)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: from Python it may be anything
         raise UsageError(
-            f"{checkpoint!r} is not a checkpoint.", where="--checkpoint", fix="give last, best, or a step such as 200"
+            f"{shown(checkpoint)} is not a checkpoint.",
+            where="--checkpoint",
+            fix="give last, best, or a step such as 200",
         ) from None
 
 

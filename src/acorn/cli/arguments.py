@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from acorn.files import check_unicode
+from acorn.files import check_unicode, path_named
 
 TEXT_OPTIONS = frozenset({"--prompt", "--stop", "--system", "--text"})
 """Options whose value is text for the model; the tokenizer checks it."""
@@ -19,3 +20,12 @@ def check_arguments(arguments: Sequence[str]) -> None:
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if not TEXT_OPTIONS & {before, argument.partition("=")[0]}:
             check_unicode(argument, "the command line")
+
+
+def path_from(argument: str) -> Callable[[str], Path]:
+    """What reads the value of a path: typer would take an empty string for the current folder.
+
+    Args:
+        argument: the option or argument, for the message.
+    """
+    return lambda text: path_named(text, argument)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.evaluation_facts import split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
@@ -18,8 +19,10 @@ app = typer.Typer(cls=Verbs, help="Turn text into token shards, or check them.",
 
 @app.command()
 def prepare(
-    tokenizer: Annotated[Path, typer.Option(help="A tokenizer.json, or a folder with one.")],
-    out: Annotated[Path, typer.Option(help="The new folder.")],
+    tokenizer: Annotated[
+        Path, typer.Option(parser=path_from("--tokenizer"), help="A tokenizer.json, or a folder with one.")
+    ],
+    out: Annotated[Path, typer.Option(parser=path_from("--out"), help="The new folder.")],
     input: Annotated[
         list[str] | None,
         typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:..."),
@@ -56,7 +59,9 @@ def prepare(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of token shards.")]) -> None:
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=path_from("DIR"), help="A folder of token shards.")],
+) -> None:
     """Check a folder of token shards: checksums and counts."""
     from acorn.data.token_shards import TokenShards
 

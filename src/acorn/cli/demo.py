@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.counting import counted
 
 PROMPTS = ("The history of", "In 1998 ,", "= Music =")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(parser=path_from("--out"), help="The run folder.")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option(min=0.05, help="Minutes of training.")] = 3.0,
 ) -> None:
     """Train a small model on the bundled WikiText-2 and let it write."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.evaluation_facts import evaluation_facts
 from acorn.cli.output import check_stdout, print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, split_settings
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or hf:OWNER/NAME.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", parser=path_from("RUN"), help="A run, checkpoint or model folder, or hf:OWNER/NAME."
+        ),
+    ],
     more: Annotated[
         list[str] | None,
         typer.Argument(
@@ -36,7 +42,10 @@ def evaluate(
     tasks: Annotated[
         str | None, typer.Option(metavar="A,B", help="Tasks of the lm-evaluation-harness instead of a text.")
     ] = None,
-    tasks_path: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder with further task files.")] = None,
+    tasks_path: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", parser=path_from("--tasks-path"), help="A folder with further task files."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many examples of each task.")] = None,
     num_fewshot: Annotated[int | None, typer.Option(min=0, help="Solved examples before each question.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of a window; by default the model's block_size.")] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.output import print_facts, print_json
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", parser=path_from("RUN"), help="A run folder, a checkpoint or a model folder."),
+    ],
     format: Annotated[
         str, typer.Option(metavar="hf|gguf", help="hf: a Hugging Face model folder; gguf: for llama.cpp.")
     ],
@@ -27,7 +31,9 @@ def export(
         str | None,
         typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", parser=path_from("--out"), help="The folder to write.")
+    ] = None,
     push: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Publish it on the Hub; --out may be left out."),

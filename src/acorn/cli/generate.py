@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.output import check_stdout, print_json
 from acorn.generate.settings import SamplingSettings
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or hf:OWNER/NAME.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", parser=path_from("RUN"), help="A run, checkpoint or model folder, or hf:OWNER/NAME."
+        ),
+    ],
     more: Annotated[list[str] | None, typer.Argument(metavar="[P]...", help="More prompts.")] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="P", help="What the text begins with (repeat for several).")

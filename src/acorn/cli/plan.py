@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.output import print_facts, print_json
 from acorn.counting import counted
 
@@ -28,7 +29,10 @@ def plan(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the config.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; plan checks the free space on its disk.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=path_from("--out"), help="The run's folder; plan checks the free space on its disk."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: bytes, minutes, counts.")] = False,
 ) -> None:
     """Estimate size, memory and time of a run before it starts.

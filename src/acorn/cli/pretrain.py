@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from acorn.advice import acorn_command
+from acorn.cli.arguments import path_from
 from acorn.cli.evaluation_facts import evaluation_facts, split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.errors import UsageError
@@ -29,7 +30,9 @@ def pretrain(
             metavar="[CONFIG] [KEY=VALUE]...", help="A preset's name or a TOML file, then settings that override it."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/<config name>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=path_from("--out"), help="The run folder; by default runs/<config name>.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Start the run, or resume it where it stopped.")] = False,
     allow_change: Annotated[
         list[str] | None,
@@ -50,7 +53,7 @@ def pretrain(
             where="acorn pretrain",
             fix="name a preset or a TOML file (acorn pretrain small ...), or a run to resume: --resume --out RUN",
         )
-    config = load_config(source, overrides) if source else None
+    config = None if source is None else load_config(source, overrides)
     folder = out or Path("runs") / (config.name if config else "")
     result = run_pretrain(config, folder, resume=resume, allow_change=allow_change or [], overrides=overrides)
     show_result(result, as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def sweep(
             help="Settings: those with a list of values in brackets are varied, all others are the same for every run.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder of the sweep; it will hold one folder per run.")],
+    out: Annotated[
+        Path, typer.Option(parser=path_from("--out"), help="The folder of the sweep; it will hold one folder per run.")
+    ],
     jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Start or resume; finished runs are not repeated.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,

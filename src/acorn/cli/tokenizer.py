@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.evaluation_facts import rate
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
@@ -51,7 +52,7 @@ def train(
         int | None, typer.Option(help="Vocabulary entries, special tokens included; by default 8192.")
     ] = None,
     clean: Annotated[str | None, typer.Option(help="none (the default) or wikitext.")] = None,
-    out: Annotated[Path, typer.Option(help="Where to write it.")] = Path("tokenizer.json"),
+    out: Annotated[Path, typer.Option(parser=path_from("--out"), help="Where to write it.")] = Path("tokenizer.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a tokenizer, and report how it does on held-out text."""
@@ -92,7 +93,12 @@ def train(
 @app.command()
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="TOKENIZER", help="A tokenizer.json, or a run or model folder that has one.")
+        Path,
+        typer.Argument(
+            metavar="TOKENIZER",
+            parser=path_from("TOKENIZER"),
+            help="A tokenizer.json, or a run or model folder that has one.",
+        ),
     ],
     text: Annotated[str | None, typer.Option(help="Text to encode.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from acorn.cli.arguments import path_from
 from acorn.cli.output import print_json
 from acorn.errors import DamageError
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, checkpoint or model folder, or an export.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", parser=path_from("RUN"), help="A run, checkpoint or model folder, or an export."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check everything in a run against its checksums.

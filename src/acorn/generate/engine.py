@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from acorn.errors import InputError, UsageError
+from acorn.errors import InputError, UsageError, shown
 from acorn.generate.sampling import generator_for, next_token
 from acorn.generate.settings import SamplingSettings
 from acorn.generate.streaming import TextStream
@@ -100,7 +100,8 @@ def generate(
         before_token: called before each token is drawn; what it raises ends the work.
 
     Raises:
-        UsageError: a prompt is too long and `strict` is set, or the native decoder is asked for and unavailable.
+        UsageError: a prompt is neither text nor ids of the model's vocabulary, or is too long and `strict` is set; the
+            native decoder is asked for and unavailable.
         InputError: model and tokenizer do not belong together, or a prompt cannot be encoded.
         DamageError: the model gives numbers that are not finite.
     """
@@ -111,7 +112,7 @@ def generate(
             fix="use the tokenizer that the model was trained with",
         )
     check_decoder(decoder)
-    prompts = [prompts] if isinstance(prompts, str) else prompts
+    prompts = _checked(prompts, model.config.vocab_size)
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     sequences = []
     for index, prompt in enumerate(prompts):
@@ -148,6 +149,32 @@ def check_decoder(decoder: str) -> None:
     """
     if decoder not in DECODERS:
         raise UsageError(f"{decoder!r} is not known.", where="--decoder", fix=f"choose one of {', '.join(DECODERS)}")
+
+
+def _checked(prompts: object, vocab_size: int) -> list[str | list[int]]:
+    """The prompts as a list, a lone text as a list of one.
+
+    Raises:
+        UsageError: they are something else, or an id is not in the vocabulary.
+    """
+    listed = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(listed, Iterable) or isinstance(listed, bytes | Mapping):
+        raise UsageError(
+            f"A prompt cannot be {shown(prompts)}.", where="prompts", fix="give a text, or a list of texts"
+        )
+    checked: list[str | list[int]] = []
+    for number, prompt in enumerate(listed, start=1):
+        if isinstance(prompt, str):
+            checked.append(prompt)
+        elif isinstance(prompt, list | tuple) and all(isinstance(id_, int) and 0 <= id_ < vocab_size for id_ in prompt):
+            checked.append(list(prompt))
+        else:
+            raise UsageError(
+                f"A prompt cannot be {shown(prompt)}.",
+                where=f"prompt {number}",
+                fix=f"give a text, or a list of token ids from 0 to {vocab_size - 1:,}",
+            )
+    return checked
 
 
 def _fit(ids: list[int], index: int, model: GPT, strict: bool, note: Callable[[str], None]) -> list[int]:

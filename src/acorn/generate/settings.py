@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from acorn.errors import UsageError
+from acorn.errors import UsageError, shown
 
 GREEDY_TEMPERATURE = 1e-5
 """Temperatures below this are greedy: logits divided by them leave fp32's range."""
 
+LARGEST_SEED = 10**4000
+"""Seeds are smaller, by absolute value: Python writes integers of at most 4,300 digits."""
 
 _SMALLEST_NORMAL = 2.0**-126
 """Of fp32. What is smaller has fewer digits, and its reciprocal may be infinite."""
@@ -86,7 +88,7 @@ class SamplingSettings:
         for name, kind in _KINDS.items():
             value = getattr(self, name)
             fits = isinstance(value, kind.type) and (kind.type is bool or not isinstance(value, bool))
-            _require(fits or (name == "seed" and value is None), name, repr(value), kind.meaning)
+            _require(fits or (name == "seed" and value is None), name, value, kind.meaning)
         # Each test is written so that NaN fails it.
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
         _require(
@@ -104,7 +106,10 @@ class SamplingSettings:
             self.repetition_penalty,
             "a number above 0 (1: no penalty) that fp32 can divide by, such as 0.5 or 1.2",
         )
-        _require("" not in self.stop, "stop", "an empty string", "a string of at least one character")
+        _require("" not in self.stop, "stop", "", "a string of at least one character")
+        _require(
+            self.seed is None or -LARGEST_SEED < self.seed < LARGEST_SEED, "seed", self.seed, "one of fewer digits"
+        )
 
     @property
     def is_greedy(self) -> bool:
@@ -114,19 +119,19 @@ class SamplingSettings:
 def in_fp32(value: float) -> float:
     """`value` rounded to single precision, in which tensors hold scores; infinite where that is too small for it."""
     try:
-        return float(struct.unpack("f", struct.pack("f", value))[0])
+        return float(struct.unpack("f", struct.pack("f", float(value)))[0])
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _strings(value: object) -> tuple[str, ...]:
     """A lone string as a tuple of one. Anything but strings is refused."""
     strings = tuple(value) if isinstance(value, list | tuple) else (value,)
     for string in strings:
-        _require(isinstance(string, str), "stop", repr(string), "a string, or a list of strings")
+        _require(isinstance(string, str), "stop", string, "a string, or a list of strings")
     return strings
 
 
 def _require(fits: bool, name: str, value: object, meaning: str) -> None:
     if not fits:
-        raise UsageError(f"{name} cannot be {value}.", where=name, fix=f"give {meaning}")
+        raise UsageError(f"{name} cannot be {shown(value)}.", where=name, fix=f"give {meaning}")

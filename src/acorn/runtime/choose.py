@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import torch
 
-from acorn.errors import UsageError
+from acorn.errors import UsageError, shown
 from acorn.runtime.device import Choice, Precision, Runtime, available_devices, multiplies_bf16, usable_cores
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
-def choose_device(wanted: str) -> Choice[str]:
+
+def choose_device(wanted: str, where: str = "train.device") -> Choice[str]:
     """The device that is asked for, or that `auto` comes to.
+
+    Args:
+        where: the setting or option that asks, for the message.
 
     Raises:
         UsageError: it is unavailable here.
@@ -22,7 +27,7 @@ def choose_device(wanted: str) -> Choice[str]:
         if wanted not in there:
             raise UsageError(
                 f"The device {wanted} is not available here.",
-                where="train.device",
+                where=where,
                 fix=f"choose one of {', '.join(there)}, or auto",
             )
         return Choice("device", wanted, True)
@@ -31,6 +36,32 @@ def choose_device(wanted: str) -> Choice[str]:
     if "mps" in there:
         return Choice("device", "mps", False, "Apple GPU")
     return Choice("device", "cpu", False, "no GPU found")
+
+
+def device_for(name: object) -> torch.device:
+    """The device that a Python caller names: `auto`, one of DEVICES, one of several such as `cuda:1`, or PyTorch's own.
+
+    Raises:
+        UsageError: PyTorch has no such device here, or acorn cannot use it.
+    """
+    try:
+        device = torch.device(name) if isinstance(name, str) and name != "auto" else name
+    except RuntimeError:  # no device of PyTorch's
+        device = None
+    if name == "auto":
+        return torch.device(choose_device("auto").value)
+    if not isinstance(device, torch.device) or device.type not in DEVICES:
+        raise UsageError(
+            f"There is no device {shown(name)}.", where="device", fix="choose auto, cpu, cuda (or cuda:1, ...) or mps"
+        )
+    choose_device(device.type, "device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"The device {device} is not available here.",
+            where="device",
+            fix=f"this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}",
+        )
+    return device
 
 
 def choose_precision(device: str, wanted: str, lacking: str | None) -> Choice[Precision]:
@@ -72,11 +103,11 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     Raises:
         UsageError: the device is unavailable here, or the device or precision is unknown.
     """
-    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", "fp32", "bf16", "fp16", "int8")
-    for option, value, known in (("--device", device, devices), ("--precision", precision, precisions)):
+    precisions = ("auto", "fp32", "bf16", "fp16", "int8")
+    for option, value, known in (("--device", device, DEVICES), ("--precision", precision, precisions)):
         if value not in known:
             raise UsageError(f"{value!r} is not known.", where=option, fix=f"choose one of {', '.join(known)}")
-    where = choose_device(device)
+    where = choose_device(device, "--device")
     wanted = "auto" if precision == "int8" else precision
     if wanted == "auto" and where.value == "cpu":
         kind: Choice[Precision] = Choice("precision", "fp32", False, "the exact one; others may be asked for")

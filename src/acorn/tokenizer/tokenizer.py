@@ -17,8 +17,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers, processors
 
-from acorn.errors import AcornError, InputError
-from acorn.files import write_file
+from acorn.errors import AcornError, InputError, UsageError, shown
+from acorn.files import path_named, write_file
 from acorn.pickles import refuse_pickle
 from acorn.tokenizer import bpe, wordpiece
 
@@ -118,9 +118,11 @@ class Tokenizer:
         """The tokenizer in the file `path`.
 
         Raises:
+            UsageError: `path` is not a path.
             NoTokenizerError: it cannot be read, or is not a tokenizer.json.
             InputError: it is not one that can be used here.
         """
+        path = path_named(path, "the tokenizer's path")
         refuse_pickle(Path(path), str(path), fix=_OTHER_TOKENIZER)
         if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
             raise InputError(
@@ -145,8 +147,18 @@ class Tokenizer:
         return self._backend.to_str(pretty=True) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Writes tokenizer.json; a crash leaves the old file or the new one."""
-        write_file(Path(path), self.to_json())
+        """Writes tokenizer.json; a crash leaves the old file or the new one.
+
+        Raises:
+            UsageError: `path` is not a path, or is a folder.
+            ResourceError: the disk is full or cannot be written.
+        """
+        path = path_named(path, "the tokenizer's path")
+        if path.is_dir():
+            raise UsageError(
+                f"{path} is a folder.", where=str(path.absolute()), fix="name a file in it, such as tokenizer.json"
+            )
+        write_file(path, self.to_json())
 
     def encode_documents(self, texts: str | Sequence[str]) -> list[list[int]]:
         """The ids of each text, on all cores, without separators. A lone text stands for a list of one.
@@ -162,7 +174,7 @@ class Tokenizer:
             try:
                 encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
             except TypeError:
-                raise _not_unicode() from None
+                raise _not_unicode(texts) from None
         return [encoding.ids for encoding in encodings]
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -174,7 +186,7 @@ class Tokenizer:
             try:
                 return self._backend.encode(text).ids
             except TypeError:
-                raise _not_unicode() from None
+                raise _not_unicode([text]) from None
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`. Bytes that are not whole UTF-8 characters become U+FFFD; ids without a token nothing."""
@@ -261,7 +273,11 @@ def _digest(spec: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _not_unicode() -> InputError:
+def _not_unicode(texts: object) -> AcornError:
+    """What the library's TypeError means: something is no string, or a string that is no Unicode."""
+    for text in texts if isinstance(texts, Sequence) else [texts]:
+        if not isinstance(text, str):
+            return UsageError(f"A text cannot be {shown(text)}.", where="the text to encode", fix="give strings")
     return InputError(
         "The text holds a lone surrogate, which is no character.",
         where="the text to encode",
