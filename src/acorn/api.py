@@ -1,4 +1,4 @@
-"""The public Python names. Everything here is also reachable as `acorn.<name>`."""
+"""The public Python API. Every name is also available as `acorn.<name>`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Source = str | os.PathLike[str]
 
 
 class Tokenizer(tokenizers.Tokenizer):
-    """A tokenizer that can also be trained from sources."""
+    """A tokenizer that can also be trained."""
 
     @classmethod
     def train(
@@ -45,15 +45,16 @@ class Tokenizer(tokenizers.Tokenizer):
         clean: Literal["none", "wikitext"] = "none",
         overrides: str | Sequence[str] = (),
     ) -> Tokenizer:
-        """Trains on the training share of `sources` (files, globs, folders, `hf:...`, `bundled:wikitext-2`).
+        """Trains a tokenizer on the training split of `sources`.
 
         Args:
-            sources: a lone one stands for a list of one.
-            overrides: settings of `data`, such as `data.text_field=body`.
+            sources: files, globs, folders, `hf:...` or `bundled:wikitext-2`; a single one means
+                a list of one.
+            overrides: data settings, such as `data.text_field=body`.
 
         Raises:
-            UsageError: a source, a setting or a size is wrong.
-            InputError: there is no text, or it cannot be read as it is.
+            UsageError: a source, a setting or a size is invalid.
+            InputError: there is no text, or it cannot be read.
         """
         values = {
             "data": {"source": _source_names(sources), "clean": clean},
@@ -72,10 +73,13 @@ class Tokenizer(tokenizers.Tokenizer):
         return tokenizer
 
     def measure(self, texts: str | Iterable[str]) -> TokenizerReport:
-        """How well the vocabulary fits `texts`, which should be held-out text; a lone one stands for a list of one.
+        """Measures how well the vocabulary fits `texts`, which should be held-out text.
+
+        Args:
+            texts: a single one is the same as a list of one.
 
         Raises:
-            UsageError: `texts` is neither a string nor strings.
+            UsageError: `texts` is not a string or a list of strings.
         """
         return measure(self, _strings(texts))
 
@@ -86,7 +90,7 @@ class LanguageModel:
     Attributes:
         model: the network, a torch module in eval mode.
         tokenizer: text to ids and back.
-        end_ids: tokens with which a text ends, beside the tokenizer's separator.
+        end_ids: tokens that end a text, in addition to the separator.
     """
 
     def __init__(self, model: GPT, tokenizer: tokenizers.Tokenizer, end_ids: Sequence[int] = ()) -> None:
@@ -117,16 +121,16 @@ class LanguageModel:
         allow_unknown: bool = SamplingSettings.allow_unknown,
         **unknown: Never,
     ) -> str:
-        """`prompt` and what the model writes after it, drawn as `acorn generate` draws it by default.
+        """Continues `prompt`; returns the prompt and the new text. The defaults are those of `acorn generate`.
 
         Args:
-            max_new_tokens, temperature, ...: as in `SamplingSettings`.
-            unknown: none; a wrong name comes here, to be answered with the nearest.
+            max_new_tokens, temperature, ...: see `SamplingSettings`.
+            unknown: catches unknown settings, so that the error can suggest the right name.
 
         Raises:
-            UsageError: a setting has another name, or its value no meaning; the prompt is not a string.
+            UsageError: a setting is unknown or invalid, or the prompt is not a string.
             InputError: the prompt cannot be encoded.
-            DamageError: the model gives numbers that are not finite.
+            DamageError: the model's logits are not finite.
         """
         if not isinstance(prompt, str):
             raise UsageError(
@@ -141,7 +145,7 @@ class LanguageModel:
             repetition_penalty=repetition_penalty,
             seed=seed,
             greedy=greedy,
-            stop=cast(tuple[str, ...], stop),  # which it is made there
+            stop=cast(tuple[str, ...], stop),  # converted by SamplingSettings
             ignore_eos=ignore_eos,
             allow_unknown=allow_unknown,
             **unknown,
@@ -151,15 +155,15 @@ class LanguageModel:
     def generations(
         self, prompts: str | Sequence[str], settings: SamplingSettings | None = None, **changes: Any
     ) -> list[Generation]:
-        """Several prompts at once, each with its ids, its reason to end and its timing.
+        """Continues several prompts at once; each result has its ids, finish reason and timing.
 
         Args:
-            prompts: a lone one stands for a list of one.
-            settings: how text is drawn; None: the defaults.
-            changes: settings by name, instead of those in `settings`.
+            prompts: a single one is the same as a list of one.
+            settings: sampling settings; None: the defaults.
+            changes: single settings, which override those in `settings`.
 
         Raises:
-            UsageError, InputError, DamageError: for what `generate` raises them.
+            UsageError, InputError, DamageError: see `generate`.
         """
         settings = SamplingSettings() if settings is None else settings
         if not isinstance(settings, SamplingSettings):
@@ -180,14 +184,17 @@ def pretrain(
     resume: bool = False,
     quiet: bool = False,
 ) -> Run:
-    """Trains a model: a preset's name or TOML file, `key=value` overrides, the run folder (by default runs/<name>).
+    """Trains a model, as `acorn pretrain` does.
 
-    A lone override stands for a list of one.
-
-    Progress is shown on stderr, unless `quiet`.
+    Args:
+        config: the name of a preset, or a TOML file.
+        overrides: `key=value` settings; a single one is the same as a list of one.
+        out: the run folder; None: runs/<name>.
+        resume: start or resume the run in `out`.
+        quiet: show no progress on stderr.
 
     Raises:
-        AcornError: as `acorn pretrain`; its `exit_code` tells the kinds apart.
+        AcornError: the run cannot start or failed; `exit_code` is that of `acorn pretrain`.
     """
     resolved = load_config(config, overrides)
     folder = Path("runs") / resolved.name if out is None else path_named(out, "out")
@@ -200,24 +207,24 @@ def pretrain(
 
 
 def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> LanguageModel:
-    """Loads a run folder (its final model, else its newest checkpoint), a checkpoint, or a model folder.
+    """Loads a run folder (its final model, otherwise its newest checkpoint), a checkpoint or a model folder.
 
     Args:
         checkpoint: of a run folder: "last", "best" or a step, instead of the final model.
-        device: auto, cpu, cuda (or one of several: cuda:1) or mps.
+        device: auto, cpu, cuda, cuda:1 (the second of several) or mps.
 
     Raises:
-        AcornError: nothing can be loaded from there, or the device is unavailable.
+        AcornError: the model cannot be loaded, or the device is unavailable.
     """
     loaded = load_model(run, checkpoint, device_for(device))
     return LanguageModel(loaded.model, loaded.tokenizer, loaded.end_ids)
 
 
 def _source_names(sources: object) -> list[str]:
-    """Text sources as the config takes them.
+    """Text sources in the form of `data.source`.
 
     Raises:
-        UsageError: they are neither a string or path nor several.
+        UsageError: `sources` is not a string, a path or a list of these.
     """
     listed = [sources] if isinstance(sources, str | os.PathLike) else sources
     if not isinstance(listed, Iterable) or isinstance(listed, bytes | Mapping):
@@ -231,10 +238,10 @@ def _source_names(sources: object) -> list[str]:
 
 
 def _strings(texts: object) -> Iterator[str]:
-    """Texts one by one, a lone one as one of one.
+    """Yields the texts; a single one is the same as a list of one.
 
     Raises:
-        UsageError: they are something else.
+        UsageError: `texts` is not a string or strings.
     """
     if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
         raise UsageError(

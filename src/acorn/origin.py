@@ -1,4 +1,4 @@
-"""Where text and weights come from, by names that may be published: never by a path of this machine."""
+"""Names of text and weights that may be published: they never contain a path of this machine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any, Literal
 HUB_PREFIX = "hf:"
 BUNDLED_PREFIX = "bundled:"
 STARTS_FROM = "starts_from"
-"""Key of environment.json, and of a checkpoint's `resolved`, for the models that a run started from."""
+"""Key in environment.json, in a checkpoint's `resolved` and in a card's metadata: the models that a model was trained
+from."""
 
 
 def is_repository(name: str) -> bool:
-    """Whether `name` has the form OWNER/NAME, of a dataset or a model of the Hub."""
+    """Whether `name` has the form OWNER/NAME of a dataset or model on the Hub."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 
 def hub_repository(source: str) -> str:
-    """`OWNER/NAME` of `hf:OWNER/NAME[:CONFIG]`; empty for anything else, a local `hf:FOLDER` included."""
+    """`OWNER/NAME` of `hf:OWNER/NAME[:CONFIG]`; empty for anything else, including a local `hf:FOLDER`."""
     if not source.startswith(HUB_PREFIX):
         return ""
     name = source.removeprefix(HUB_PREFIX)
@@ -30,10 +31,10 @@ def hub_repository(source: str) -> str:
 
 
 def public_name(source: str) -> str:
-    """A text source as a published page may name it.
+    """The name of a text source for published pages.
 
-    Names of the Hub, bundled text and paths below the current folder stay as they are. Of any other path the last part
-    is left, since the folders above it tell of the user and the machine.
+    Names on the Hub, bundled text and paths below the current folder stay unchanged. Of other paths only the last part
+    is used, since the folders above it reveal something about the user and the machine.
     """
     if source.startswith(BUNDLED_PREFIX) or hub_repository(source):
         return source
@@ -45,13 +46,13 @@ def public_name(source: str) -> str:
 
 @dataclass(frozen=True)
 class Base:
-    """A model that another one started from.
+    """A model that another one was trained from.
 
     Attributes:
-        name: `OWNER/NAME` on the Hub; else the name of the run or model folder, without the folders above it.
-        version: revision on the Hub, or `step N` of a run; empty: not known.
-        license: of the model, as its own card states it; empty: not known.
-        text: what it was trained on, with the license of that text; empty: not known.
+        name: `OWNER/NAME` on the Hub, or the name of the run or model folder without the folders above it.
+        version: revision on the Hub, or `step N` of a run; empty: unknown.
+        license: license of the model according to its card; empty: unknown.
+        text: its training text, with the license of that; empty: unknown.
     """
 
     name: str
@@ -62,27 +63,27 @@ class Base:
 
     @property
     def told(self) -> str:
-        """The model within a sentence: `the run mine (step 20)`."""
+        """The model as part of a sentence: `the run mine (step 20)`."""
         version = f" ({self.version})" if self.version else ""
         return {"hub": "", "run": "the run ", "folder": "the model folder "}[self.kind] + self.name + version
 
 
 def descent(bases: Sequence[Base]) -> str:
-    """`bases`, nearest first, within a sentence: `the run b (step 5), which started from the run a (step 20)`."""
+    """`bases`, nearest first, as part of a sentence: `the run b (step 5), which started from the run a (step 20)`."""
     return ", which started from ".join(base.told for base in bases)
 
 
 def to_stored(bases: Sequence[Base]) -> dict[str, Any]:
-    """`bases` as environment.json and checkpoints keep them; nothing for a model trained from scratch."""
+    """`bases` in the form of environment.json and checkpoints; empty for a model from scratch."""
     return {STARTS_FROM: [asdict(base) for base in bases]} if bases else {}
 
 
 def stored_bases(stored: Mapping[str, Any], init_from: str) -> tuple[Base, ...]:
-    """The models that a run started from, nearest first; none for one trained from scratch.
+    """The models that a run was trained from, nearest first; empty for a run from scratch.
 
     Args:
-        stored: environment.json, or a checkpoint's `resolved`. Entries of another form are passed over.
-        init_from: the run's `train.init_from`, which is all that is known where `stored` does not tell.
+        stored: environment.json, a checkpoint's `resolved`, or metadata of a card. Invalid entries are ignored.
+        init_from: the run's `train.init_from`, used if `stored` has no bases.
     """
     listed = stored.get(STARTS_FROM)
     bases = tuple(_base(entry) for entry in listed if _is_base(entry)) if isinstance(listed, list) else ()

@@ -56,7 +56,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
         "lm_head.weight": "model-00002-of-00002.safetensors",
     }
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    assert "not there: model-00002-of-00002.safetensors." in damage_of(folder)
+    assert "do not exist: model-00002-of-00002.safetensors." in damage_of(folder)
 
 
 def _other_network(folder: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_model_is_fetched_by_its_name_and_then_there_without_the_hub(hub: Hub,
 
 @pytest.mark.parametrize(
     ("name", "said", "fix"),
-    [("me/none", "does not give", "auth login"), ("me/pickled", "no weights as safetensors", "save_pretrained")],
+    [("me/none", "does not provide", "auth login"), ("me/pickled", "no safetensors weights", "save_pretrained")],
 )
 def test_what_the_hub_does_not_have(name: str, said: str, fix: str, hub: Hub, tmp_path: Path) -> None:
     done = acorn(hub, tmp_path / "home", "generate", f"hf:{name}", "--prompt", "a")
@@ -130,7 +130,7 @@ def test_without_a_network_the_way_round_is_named(hub: Hub, tmp_path: Path) -> N
     done = acorn(hub, tmp_path / "home", "generate", "hf:me/model", "--prompt", "a")
     assert done.returncode == 3
     assert "The Hub cannot be reached: " in done.stderr
-    assert "check the network; or, on a connected machine, run `hf download" in done.stderr
+    assert "check the network; or run `hf download" in done.stderr
 
 
 def test_who_forbids_to_ask_the_hub_is_told_so() -> None:
@@ -150,5 +150,5 @@ def test_a_folder_of_the_hubs_cache_tells_its_repository(tmp_path: Path) -> None
 
 def test_other_names(tmp_path: Path) -> None:
     assert local_folder(f"hf:{tmp_path}") == local_folder(tmp_path) == tmp_path
-    with pytest.raises(UsageError, match="neither a model of the Hub nor a folder"):
+    with pytest.raises(UsageError, match="neither a model on the Hub nor an existing folder"):
         local_folder("hf:one/two/three")

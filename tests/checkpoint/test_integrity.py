@@ -220,14 +220,14 @@ def test_a_manifest_that_was_changed_is_found(run: RunFolder) -> None:
     content = json.loads(manifest.read_text())
     for changed in ({**content, "note": "mine"}, {"files": content["files"]}):
         manifest.write_text(json.dumps(changed))
-        assert "its own SHA-256 differs" in checkpoint_faults(run.checkpoint(20))[0]
+        assert "its SHA-256 differs" in checkpoint_faults(run.checkpoint(20))[0]
 
 
 def test_the_checkpoint_of_another_step_is_found(run: RunFolder) -> None:
     """Whole, but under another one's name."""
     shutil.rmtree(run.checkpoint(20))
     shutil.copytree(run.checkpoint(10), run.checkpoint(20))
-    assert "is the state of step 10" in checkpoint_faults(run.checkpoint(20))[0]
+    assert "belongs to step 10" in checkpoint_faults(run.checkpoint(20))[0]
     assert newest_whole_checkpoint(run) == run.checkpoint(10)
 
 
@@ -292,7 +292,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, what: str) -> None:
 def test_a_model_without_a_manifest_cannot_be_checked(tmp_path: Path, file: str) -> None:
     """Other programs write none; that is not damage."""
     (tmp_path / file).write_text("{}")
-    with pytest.raises(UsageError, match=r"no manifest\.json, so nothing says"):
+    with pytest.raises(UsageError, match=r"no manifest\.json, so its files cannot be checked"):
         verify_run(tmp_path)
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from acorn.checkpoint import load as load_module
-from acorn.checkpoint.integrity import MOST_LOOKS
+from acorn.checkpoint.integrity import MAX_ATTEMPTS
 from acorn.checkpoint.load import build_model, load
 from acorn.checkpoint.rotation import rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, save_checkpoint
@@ -210,7 +210,7 @@ def test_a_checkpoint_folder_that_is_removed_meanwhile(
 ) -> None:
     """It was asked for by its own path: no other one takes its place."""
     meanwhile(monkeypatch, reader, lambda: rotate_checkpoints(run, 20, keep=1) and None)
-    with pytest.raises(UsageError, match="was removed while it was read") as caught:
+    with pytest.raises(UsageError, match="was removed while it was being read") as caught:
         load(run.checkpoint(10))
     assert "name the run folder" in caught.value.fix
 
@@ -228,7 +228,7 @@ def test_damage_that_stays_is_not_looked_at_for_ever(run: RunFolder, monkeypatch
     monkeypatch.setattr(load_module, "read_model_folder", read)
     with pytest.raises(DamageError, match=r"model\.safetensors"):
         load(run.root)
-    assert len(looks) == MOST_LOOKS
+    assert len(looks) == MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize(("checkpoint", "said"), [("15", "10, 20"), ("newest", "last, best"), ("-1", "10, 20")])
@@ -255,14 +255,14 @@ def test_a_damaged_best_is_an_error(run: RunFolder, content: str) -> None:
 
 def test_choosing_a_checkpoint_where_there_is_none_to_choose(run: RunFolder) -> None:
     for folder in (run.final, run.checkpoint(10)):
-        with pytest.raises(UsageError, match="no checkpoint to choose"):
+        with pytest.raises(UsageError, match="no checkpoints to choose"):
             load(folder, "last")
 
 
 def test_a_run_that_has_only_begun(run: RunFolder) -> None:
     shutil.rmtree(run.final)
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(UsageError, match="nothing to load yet"):
+    with pytest.raises(UsageError, match="no model yet"):
         load(run.root)
 
 

@@ -147,7 +147,7 @@ def test_gpt2s_first_files_are_read(tmp_path: Path) -> None:
 def test_one_of_gpt2s_first_files_is_not_enough(tmp_path: Path) -> None:
     make_model(tmp_path / "model", "gpt2")
     (tmp_path / "model" / "tokenizer.json").rename(tmp_path / "model" / "vocab.json")
-    with pytest.raises(DamageError, match=r"cannot do with vocab\.json alone") as caught:
+    with pytest.raises(DamageError, match=r"cannot use vocab\.json without") as caught:
         load(tmp_path / "model")
     assert "download" in caught.value.fix
 

@@ -28,9 +28,9 @@ def refused(done, code: int, *parts: str) -> None:
         (("pretrain", "small", "data.source=x.txt", "train.steps=0"), "no length"),
         (("tokenizer", "train"), "No text is named"),
         (("tokenizer", "train", "--kind", "sentencepiece", "--input", "x.txt"), "tokenizer.kind"),
-        (("evaluate", "nowhere"), "is not there"),
+        (("evaluate", "nowhere"), "does not exist"),
         (("generate", "nowhere", "--decoder", "abacus"), "where: --decoder"),  # before a model is looked for
-        (("verify", "nowhere"), "is not there"),
+        (("verify", "nowhere"), "does not exist"),
         (("report", "nowhere"), "not a run folder"),
         (("plan", "small", "model.n_embd=7"), "even head width"),
     ],

@@ -321,7 +321,7 @@ def test_a_signal_while_a_message_is_written() -> None:
     """A second Ctrl-C, as the first one is being answered: the message and the code stay."""
     done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "is not there" in done.stderr
+    assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -46,7 +46,7 @@ def test_the_json_is_the_report_beside_the_model(acorn: Acorn, run: Path, tmp_pa
     assert shown == json.loads((tmp_path / "out" / "parity.json").read_text())
     again = acorn("export", run, "--format", "gguf", "--dtype", "q8_0", "--out", tmp_path / "again")
     assert re.search(r"^logits +not checked$", again.stdout, re.M)
-    assert "not installed; pip install 'acorn-lm[llama]' brings it" in again.stdout
+    assert "not installed; install it with: pip install 'acorn-lm[llama]'" in again.stdout
     for name in ("model.gguf", "parity.json", "README.md"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -60,7 +60,7 @@ def test_a_gguf_export_is_verified_and_not_taken_for_a_run(acorn: Acorn, run: Pa
     assert done.stdout.split() == ["whole", "gguf", str(out)]
     done = acorn("generate", out, "--prompt", "a")
     assert done.returncode == 2
-    assert "a model as GGUF, which acorn writes, but does not read" in done.stderr
+    assert "a GGUF model, which acorn can write but not read" in done.stderr
     content = bytearray((out / "model.gguf").read_bytes())
     content[-7] ^= 1
     (out / "model.gguf").write_bytes(content)
@@ -83,20 +83,28 @@ def test_the_card_tells_of_the_checkpoint(acorn: Acorn, run: Path, tmp_path: Pat
     assert cards["final"] == (run / "final" / "README.md").read_text() == cards["last"]
     assert "| steps | 4 |" in cards["4"]
     assert "No split was evaluated." in cards["4"]
-    assert "| license | not stated; look at the source |" in cards["4"]
+    assert "| license | not stated; see the source |" in cards["4"]
     results = yaml.safe_load(cards["final"].split("---\n")[1])["model-index"][0]["results"]
     assert [metric["type"] for metric in results[0]["metrics"]][:1] == ["loss"]
 
 
 def test_wrong_use_is_refused(acorn: Acorn, run: Path, tmp_path: Path) -> None:
     refused = {
-        ("--format", "hf"): (2, "There is no place to write to", "--out DIR"),
+        ("--format", "hf"): (2, "No folder to write to is named", "--out DIR"),
         ("--format", "gguf", "--push", "a/b"): (2, "Only a Hugging Face folder", "--format hf"),
-        ("--format", "hf", "--push", "b"): (2, "'b' names no repository", "OWNER/NAME"),
-        ("--format", "onnx", "--out", tmp_path / "out"): (2, "There is no format 'onnx'", "hf, gguf"),
-        ("--format", "hf", "--dtype", "q8_0", "--out", tmp_path / "out"): (2, "has no type 'q8_0'", "--format gguf"),
-        ("--format", "hf", "--out", run): (2, f"{run} exists already", "--force"),
-        ("--format", "hf", "--out", run, "--force"): (2, "is no export that --force could replace", "another folder"),
+        ("--format", "hf", "--push", "b"): (2, "'b' is not the name of a repository", "OWNER/NAME"),
+        ("--format", "onnx", "--out", tmp_path / "out"): (2, "Unknown format 'onnx'", "hf, gguf"),
+        ("--format", "hf", "--dtype", "q8_0", "--out", tmp_path / "out"): (
+            2,
+            "has no data type 'q8_0'",
+            "--format gguf",
+        ),
+        ("--format", "hf", "--out", run): (2, f"{run} already exists", "--force"),
+        ("--format", "hf", "--out", run, "--force"): (
+            2,
+            "is not an export that --force could replace",
+            "another folder",
+        ),
     }
     for options, (code, what, fix) in refused.items():
         done = acorn("export", run, *options)

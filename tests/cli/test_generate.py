@@ -41,7 +41,7 @@ def test_a_text_that_ended_at_once_is(acorn, run: Path, draw) -> None:
     draw(None)
     done = acorn("generate", run, "--prompt", "1")
     assert (done.returncode, done.stdout) == (0, "1\n")
-    assert f"{AT_ONCE} at once. Try another --seed, a prompt, or --ignore-eos." in done.stderr
+    assert f"{AT_ONCE} immediately. Try another --seed, a prompt, or --ignore-eos." in done.stderr
     done = acorn("generate", run, "--prompt", "1", "--json")
     assert AT_ONCE not in done.stderr  # its finish_reason says so
 
@@ -51,13 +51,13 @@ def test_a_stop_string_at_the_beginning_is_named_for_what_it_is(acorn, run: Path
     done = acorn("generate", run, "--prompt", "1", "--stop", "a")
     assert (done.returncode, done.stdout) == (0, "1\n")
     assert AT_ONCE not in done.stderr
-    assert "begins with a string of --stop" in done.stderr
+    assert "begins with a --stop string" in done.stderr
 
 
 def test_of_several_prompts_it_is_said_how_many(acorn, run: Path, draw) -> None:
     draw(None, "a", None)
     done = acorn("generate", run, "--prompt", "1", "--prompt", "2", "--prompt", "3", "--max-new-tokens", 1)
-    assert f"{AT_ONCE} of 2 of the 3 prompts at once." in done.stderr
+    assert f"{AT_ONCE} of 2 of the 3 prompts immediately." in done.stderr
 
 
 def test_the_unknown_token_has_an_option(acorn, run: Path, draw) -> None:

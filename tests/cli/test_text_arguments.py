@@ -116,8 +116,8 @@ def test_a_file_of_that_name_is_scored(acorn, run: Path, tmp_path: Path, monkeyp
         (("--input", "a.txt", ""), ("An empty string names no text",)),
         (("--tasks", ""), ("'' holds an empty name",)),
         (("--tasks", "a,,b"), ("'a,,b' holds an empty name",)),
-        (("data.errors=skip",), ("goes with --input alone",)),
-        (("other.txt",), ("'other.txt' goes with --input alone", "name the text to score with --input")),
+        (("data.errors=skip",), ("needs --input",)),
+        (("other.txt",), ("'other.txt' needs --input", "name the text to score with --input")),
         (("--input", "a.txt", "data.valid_fraction=0.5"), ("data.valid_fraction has no effect here",)),
     ],
 )

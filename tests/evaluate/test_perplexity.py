@@ -48,7 +48,7 @@ def test_where_white_space_does_not_separate_words_the_note_says_so(text: str, i
     n_words = len(text.split()) + text.count("\n")
     value, note = word_perplexity_of(n_words * math.log(50), n_words, len(text.encode()))
     assert value == pytest.approx(50)
-    assert (note is not None and "white space hardly separates words" in note) == is_noted
+    assert (note is not None and "white space hardly separates its words" in note) == is_noted
 
 
 def test_exp_beyond_a_float_is_none() -> None:

@@ -323,7 +323,7 @@ def test_unknown_tokens_of_a_whole_text_are_counted(
     wordpiece: Tokenizer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not those of its first part alone; and a text that spells the token out has none."""
-    monkeypatch.setattr(validation, "MEASURED", 10)
+    monkeypatch.setattr(validation, "ROUND_TRIP_CHARACTERS", 10)
     model = model_of(wordpiece.vocab_size)
 
     def evaluate(*texts: str) -> Evaluation:
@@ -334,7 +334,7 @@ def test_unknown_tokens_of_a_whole_text_are_counted(
     known = sum(map(len, wordpiece.encode_documents(LINES)))
     assert foreign.unknown_rate == pytest.approx(2 / (known + 2))
     assert foreign.bits_per_byte is None
-    assert "cannot spell" in foreign.bits_per_byte_note
+    assert "unknown tokens" in foreign.bits_per_byte_note
     assert foreign.loss_per_token > 0
     spelled = evaluate(*LINES, "[UNK] [UNK]")
     assert spelled.unknown_rate == 0
@@ -402,7 +402,7 @@ def test_many_documents_are_encoded_in_batches(
 def test_only_the_beginning_of_a_long_text_is_measured(
     wordpiece: Tokenizer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acorn.evaluate.validation.MEASURED", 16)
+    monkeypatch.setattr("acorn.evaluate.validation.ROUND_TRIP_CHARACTERS", 16)
     model = model_of(wordpiece.vocab_size)
     measured = documents()[1:] + documents()[:1]  # the word that is changed stands in the last document now
     assert evaluate_documents(model, wordpiece, measured, runtime).round_trip_rate == 1.0

@@ -44,7 +44,7 @@ def test_a_model_of_the_hub_without_a_card_names_its_repository(tmp_path: Path, 
     model = loaded(tmp_path / "models--me--mine" / "snapshots" / "0123")
     card = card_of(model)
     assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "me/mine"
-    assert "exported with acorn from `me/mine` of the Hugging Face Hub (revision 0123)" in card
+    assert "acorn exported from `me/mine` on the Hugging Face Hub (revision 0123)" in card
     assert name_of(model) == "mine"
 
 

@@ -13,7 +13,7 @@ from small_models import model_for
 
 import acorn.export.gguf
 from acorn.errors import DamageError, InputError, UsageError
-from acorn.export.gguf import EXPRESSED, check_weights, tokenizer_of, write_gguf
+from acorn.export.gguf import EXPRESSIBLE_SETTINGS, check_weights, tokenizer_of, write_gguf
 from acorn.export.probe_texts import adversarial_strings
 from acorn.model.gpt import GPT
 from acorn.model.ops import rotary_tables, rotate
@@ -71,7 +71,7 @@ def test_bases_are_named_in_the_keys_that_llama_cpp_has_for_them(tmp_path: Path,
 
 def test_what_llama_cpp_cannot_express_is_refused_by_name(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "model.gguf"
-    with pytest.raises(UsageError, match="the original has ReLU"):
+    with pytest.raises(UsageError, match="original uses ReLU"):
         write(path, model_for(tokenizer, "original"), tokenizer)
     wordpiece = train(lambda: iter(TEXTS), "wordpiece", 320)
     with pytest.raises(InputError, match="this wordpiece tokenizer"):
@@ -87,9 +87,9 @@ def test_a_switch_that_the_file_knows_nothing_of_is_refused(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that was added to the network later. Left at its default it changes nothing, and is no hindrance."""
-    monkeypatch.setattr(acorn.export.gguf, "EXPRESSED", EXPRESSED - {"rope_theta"})
+    monkeypatch.setattr(acorn.export.gguf, "EXPRESSIBLE_SETTINGS", EXPRESSIBLE_SETTINGS - {"rope_theta"})
     write(tmp_path / "model.gguf", model_for(tokenizer, "modern"), tokenizer)
-    with pytest.raises(UsageError, match=r"model\.rope_theta=500000.0 for llama.cpp"):
+    with pytest.raises(UsageError, match=r"model\.rope_theta=500000.0 to llama.cpp"):
         write(tmp_path / "other.gguf", model_for(tokenizer, "modern", rope_theta=5e5), tokenizer)
     assert not (tmp_path / "other.gguf").exists()
 
@@ -164,7 +164,7 @@ def test_other_weights_than_were_asked_for_are_found(tmp_path: Path, tokenizer: 
             check_weights(path, model.config, weights, dtype)
     one_block = model.config.model_copy(update={"n_layer": 1})
     first = {name: weight for name, weight in model.named_parameters() if not name.startswith("blocks.1.")}
-    with pytest.raises(DamageError, match=r"blk\.1\.\S+ was not asked for"):
+    with pytest.raises(DamageError, match=r"blk\.1\.\S+ is unexpected"):
         check_weights(path, one_block, first, dtype)
 
 

@@ -71,12 +71,12 @@ def test_logits_have_a_tolerance_for_each_type(off: float, dtype: str, passes: b
 
 
 def test_logits_that_are_no_numbers_do_not_pass() -> None:
-    with pytest.raises(DamageError, match="off by up to nan"):
+    with pytest.raises(DamageError, match="differ by up to nan"):
         run(changed(logits=[LOGITS.clone().fill_(math.nan)]), "q8_0")
 
 
 def test_one_other_token_fails() -> None:
-    with pytest.raises(DamageError, match=r"1 of 2 texts have other tokens in llama.cpp 1.2.*'a string'"):
+    with pytest.raises(DamageError, match=r"1 of 2 texts have different tokens in llama.cpp 1.2.*'a string'"):
         run(changed(tokens=[[0, 1], [0, 3]]))
     with pytest.raises(DamageError, match=r"the written file, read back.*'a line'"):
         run(None, read_back=[[0], [0, 2]])
@@ -94,5 +94,5 @@ def test_greedy_tokens_may_differ_in_near_ties_and_in_low_precision() -> None:
 def test_without_a_runtime_only_the_file_is_vouched_for() -> None:
     parity = run(None)
     assert parity.tokens_by == "the written file, read back"
-    assert parity.runtime_note == "not installed; pip install 'acorn-lm[llama]' brings it"
+    assert parity.runtime_note == "not installed; install it with: pip install 'acorn-lm[llama]'"
     assert parity.greedy_equal is parity.logit_difference is parity.runtime_version is None

@@ -137,7 +137,7 @@ def test_a_card_with_a_path_of_this_machine_is_not_published(
     if place == "current":
         monkeypatch.chdir(tmp_path / "jane")
     (model / "README.md").write_text(f"---\nbase_model: {tmp_path}/jane/models/x\n---\n# A card")
-    with pytest.raises(UsageError, match="names a place on this machine: base_model: ") as caught:
+    with pytest.raises(UsageError, match="contains a path of this machine: base_model: ") as caught:
         publish(model, "owner/name")
     assert caught.value.where.endswith("README.md, line 2")
     assert not hub.repositories
@@ -151,13 +151,13 @@ def test_who_is_not_logged_in_hears_so_first(hub: Hub, monkeypatch: pytest.Monke
         check_login("owner/name")
     assert "hf auth login" in caught.value.fix
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(UsageError, match=r"does not know your token \(401\)"):
+    with pytest.raises(UsageError, match=r"does not accept your token \(401\)"):
         check_login("owner/name")
 
 
 def test_a_refusal_of_the_hub_is_a_message(hub: Hub, model: Path) -> None:
     hub.may_write = False
-    with pytest.raises(UsageError, match=r"may not write to owner/name \(403\)"):
+    with pytest.raises(UsageError, match=r"has no permission to write to owner/name \(403\)"):
         publish(model, "owner/name")
     hub.broken = True
     with pytest.raises(ResourceError, match="418"):
@@ -176,5 +176,5 @@ def test_no_network_is_a_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "owner/", "own er/name"])
 def test_other_names_are_refused_before_anything_is_asked(name: str) -> None:
-    with pytest.raises(UsageError, match="names no repository"):
+    with pytest.raises(UsageError, match="is not the name of a repository"):
         check_login(name)

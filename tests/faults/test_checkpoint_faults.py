@@ -385,7 +385,7 @@ def test_a_flipped_bit(acorn, refused, untouched, run: Path, flip, name: str) ->
         )
         assert f"still good: {run / 'data'}, {folder.checkpoint(4)}, {folder.final}" in done.stderr
         done = acorn("generate", run, "--checkpoint", 8)
-        refused(done, 4, "The checkpoint is not whole", name, "SHA-256 differs", "choose one of the steps 4")
+        refused(done, 4, "The checkpoint is damaged", name, "SHA-256 differs", "choose one of the steps 4")
 
 
 @pytest.mark.fault(37)

@@ -152,7 +152,7 @@ def test_a_penalty_beyond_single_precision(acorn, refused, finished: Path, tmp_p
     command = ("generate", folder, "--prompt", "the cat saw a dog", "--max-new-tokens", 20, "--ignore-eos", "--seed", 1)
     refused(acorn(*command, "--repetition-penalty", "1e-45"), 2, "repetition_penalty cannot be 1e-45", "give ")
     done = acorn(*command, "--repetition-penalty", "1e-37", "--json")  # nothing was shown before it is found
-    refused(done, 4, "scores are not finite", "repetition_penalty")
+    refused(done, 4, "logits are not finite", "repetition_penalty")
 
 
 @pytest.mark.fault(98)

@@ -117,7 +117,7 @@ def test_text_that_the_vocabulary_cannot_spell(acorn, fine, other_kind: Path, tm
     assert "note on bits per byte" in acorn("evaluate", other_kind, "--input", text).stdout
     done = acorn("generate", other_kind, "--prompt", "the cat Все", "--max-new-tokens", 3)
     fine(done)
-    assert done.stderr.count("cannot spell a part of the prompt: 1 of 3 tokens are [UNK]") == 1
+    assert done.stderr.count("lacks a part of the prompt: 1 of 3 tokens are [UNK]") == 1
 
 
 @pytest.mark.fault(53)
@@ -127,9 +127,11 @@ def test_a_prompt_longer_than_the_context(acorn, fine, refused, finished: Path, 
     ids = Tokenizer.from_file(tokenizer_file).encode_prompt(prompt)
     command = ("generate", finished, "--prompt", prompt, "--max-new-tokens", 2)
     done = acorn(*command, "--json")
-    fine(done, f"Prompt 1 has {len(ids)} tokens, more than the model's context of 32: its last 32 tokens are kept.")
+    fine(
+        done, f"Prompt 1 has {len(ids)} tokens, more than the model's context of 32: only its last 32 tokens are used."
+    )
     assert json.loads(done.stdout)["prompt_ids"] == ids[-32:]
-    refused(acorn(*command, "--strict"), 2, f"Prompt 1 has {len(ids)} tokens", "prompt 1", "leave out --strict")
+    refused(acorn(*command, "--strict"), 2, f"Prompt 1 has {len(ids)} tokens", "prompt 1", "omit --strict")
 
 
 @pytest.mark.fault(54)
@@ -253,6 +255,8 @@ def test_padded_ids_are_never_drawn(acorn, fine, finished: Path, tmp_path: Path,
 def test_text_that_outgrows_the_context(acorn, fine, other_kind: Path) -> None:
     """Fault 58: with learned positions there are none beyond it: the window slides, and that is said once."""
     done = acorn("generate", other_kind, "--prompt", "the", "--max-new-tokens", 100, "--ignore-eos", "--json")
-    fine(done, "The text outgrew the model's context of 32 tokens", "goes on from its last 24 tokens")
-    assert done.stderr.count("outgrew") == 1
+    fine(
+        done, "The text is longer than the model's context of 32 tokens", "generation continues from the last 24 tokens"
+    )
+    assert done.stderr.count("is longer than the model's context") == 1
     assert len(json.loads(done.stdout)["new_ids"]) == 100

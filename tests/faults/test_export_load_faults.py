@@ -117,7 +117,7 @@ def test_an_index_that_leads_elsewhere(
         opened.clear()
         done = acorn("generate", folder, "--prompt", "the")
         assert str(outside.resolve()) not in opened
-    refused(done, 4, "not a safetensors file of this folder; it was not read", repr(names[form]), "index.json")
+    refused(done, 4, "not a safetensors file in this folder; it was not read", repr(names[form]), "index.json")
 
 
 @pytest.mark.fault(63)
@@ -239,9 +239,9 @@ def test_an_export_onto_something_else(acorn, refused, untouched, run: Path, tmp
     (mine / "precious.txt").write_text("precious")
     with untouched(tmp_path):
         for place in (mine, run, run / "final", run / "checkpoints" / "step-00000008"):
-            refused(acorn("export", run, "--format", "hf", "--out", place), 2, f"{place} exists already", "--force")
+            refused(acorn("export", run, "--format", "hf", "--out", place), 2, f"{place} already exists", "--force")
             done = acorn("export", run, "--format", "hf", "--out", place, "--force")
-            refused(done, 2, "is no export that --force could replace", "name another folder")
+            refused(done, 2, "is not an export that --force could replace", "name another folder")
         refused(
             acorn("export", run, "--format", "hf", "--out", run / "final" / "in"), 2, "the folder of the model itself"
         )
@@ -258,7 +258,7 @@ def test_an_export_with_files_of_the_users_own(acorn, refused, untouched, run: P
     (tmp_path / "export" / "precious.txt").write_text("precious")
     with untouched(tmp_path):
         done = acorn("export", run, "--format", "hf", "--out", tmp_path / "export", "--force")
-        refused(done, 2, "did not write: precious.txt", "move it elsewhere")
+        refused(done, 2, "did not write: precious.txt", "move them elsewhere")
 
 
 @pytest.mark.fault(65)
@@ -266,7 +266,7 @@ def test_an_export_with_files_of_the_users_own(acorn, refused, untouched, run: P
     ("override", "code", "what"),
     [
         ("tokenizer.kind=wordpiece", 3, "this wordpiece tokenizer"),
-        ("model.architecture=original", 2, "the original has ReLU"),
+        ("model.architecture=original", 2, "original uses ReLU"),
     ],
 )
 def test_what_another_program_cannot_express(

@@ -121,8 +121,8 @@ def test_a_run_that_is_saved_while_it_is_loaded(
     monkeypatch.setattr(training_state, "load_tensors", load_tensors)
     done = acorn("generate", run.root, "--prompt", "the", "--max-new-tokens", 2)
     fine(done)
-    assert "not whole" not in done.stderr
+    assert "damaged" not in done.stderr
     shutil.move(earlier, run.checkpoint(4))
     shutil.move(run.checkpoint(8), later)
     done = acorn("generate", run.root / "checkpoints" / "step-00000004", "--max-new-tokens", 2)
-    refused(done, 2, "name the run folder, whose newest whole checkpoint is used")
+    refused(done, 2, "name the run folder; its newest intact checkpoint is then used")

@@ -67,9 +67,9 @@ def test_the_newest_checkpoint_is_torn(
         file = newest / "manifest.json"
         file.unlink()
     done = acorn("generate", unfinished, "--max-new-tokens", 2)
-    fine(done, "Going by the checkpoint of step 4; newer ones are not whole", str(file))
+    fine(done, "Using the checkpoint of step 4; newer ones are damaged", str(file))
     done = acorn("pretrain", "--resume", "--out", unfinished)
-    fine(done, "Going by the checkpoint of step 4; newer ones are not whole", str(file), "Going on from step 4")
+    fine(done, "Using the checkpoint of step 4; newer ones are damaged", str(file), "Going on from step 4")
     assert_equal_runs(finished, unfinished, 8, digest)
 
 
@@ -88,7 +88,7 @@ def test_all_checkpoints_are_torn(acorn, pretrain, refused, untouched, unfinishe
         else:
             done = acorn(command, unfinished)
     broken = (run.checkpoint(4) / "model.safetensors", run.checkpoint(8) / "state.json")
-    refused(done, 4, "None of the run's checkpoints is whole", *map(str, broken), str(run.checkpoints), "from a copy")
+    refused(done, 4, "None of the run's checkpoints is intact", *map(str, broken), str(run.checkpoints), "from a copy")
 
 
 @pytest.mark.fault(40)
@@ -543,7 +543,7 @@ def test_a_foreign_file_in_a_checkpoint(
             read = [path for path in opened if path.startswith(str(newest.resolve()))]
         assert read == []
         assert done.returncode == 4
-        assert f"{newest / name}: does not belong into a checkpoint; nothing was read" in done.stderr
+        assert f"{newest / name}: does not belong in a checkpoint; nothing was read" in done.stderr
         assert "  where: " in done.stderr
         assert "  fix:   " in done.stderr
     opened.clear()

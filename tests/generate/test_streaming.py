@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acorn.generate.streaming import SETTLE, TextStream
+from acorn.generate.streaming import WINDOW_TOKENS, TextStream
 from acorn.tokenizer.tokenizer import Tokenizer
 
 
@@ -42,7 +42,7 @@ def test_pieces_joined_are_the_decoded_text(tokenizer: Tokenizer, prompt: str) -
     """Drawn ids are more hostile than any model: torn characters, special tokens, pieces of words without words."""
     prompt_ids = tokenizer.encode_prompt(prompt)
 
-    @given(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=3 * SETTLE))
+    @given(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=3 * WINDOW_TOKENS))
     def check(ids: list[int]) -> None:
         pieces = stream(tokenizer, prompt_ids, ids)
         assert "".join(pieces) == completion(tokenizer, prompt_ids, ids)
@@ -60,7 +60,7 @@ def test_every_piece_comes_as_soon_as_it_is_certain(tokenizer: Tokenizer, lines:
         running.add(token)
         so_far = completion(tokenizer, prompt_ids, flat[:n])
         assert running.completion == so_far.rstrip("\ufffd")
-    assert len(flat) > 3 * SETTLE
+    assert len(flat) > 3 * WINDOW_TOKENS
 
 
 def test_no_piece_holds_half_a_character(bpe: Tokenizer) -> None:
@@ -93,7 +93,7 @@ def test_pieces_of_words_join_without_a_space(wordpiece: Tokenizer) -> None:
     assert stream(wordpiece, wordpiece.encode_prompt("The"), ids) == [" o", "a", "k", ",", " a", ""]
 
 
-@pytest.mark.parametrize("n", range(SETTLE - 2, SETTLE + 3))
+@pytest.mark.parametrize("n", range(WINDOW_TOKENS - 2, WINDOW_TOKENS + 3))
 def test_a_piece_joins_its_word_across_a_special_token(wordpiece: Tokenizer, n: int) -> None:
     """Wherever the window that is decoded moves on, for the first token in it decodes in another way."""
     (word,) = wordpiece.encode_documents(["oak"])
@@ -114,7 +114,7 @@ def test_the_cost_of_a_token_does_not_grow_with_the_text(bpe: Tokenizer, monkeyp
     decode = bpe.decode
     monkeypatch.setattr(bpe, "decode", lambda ids: decoded.append(len(ids)) or decode(ids))
     stream(bpe, bpe.encode_prompt("An"), bpe.encode_documents(["oak " * 500])[0])
-    assert max(decoded) <= 2 * SETTLE
+    assert max(decoded) <= 2 * WINDOW_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_stop_string_in_the_prompt_or_across_its_end_does_not_count(bpe: Token
 
 
 @given(
-    st.text("ab", max_size=2 * SETTLE),
+    st.text("ab", max_size=2 * WINDOW_TOKENS),
     st.lists(st.text("ab", min_size=2, max_size=6), min_size=1, max_size=3),
 )
 def test_stop_strings_against_a_plain_search(bpe_letters: Tokenizer, text: str, stop: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""Folders that hold a model: resumable checkpoints, the Hugging Face folder, their checks, and loading either."""
+"""Model folders: resumable checkpoints and Hugging Face folders, their checks, and loading."""

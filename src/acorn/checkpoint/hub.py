@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: `hf:OWNER/NAME`, fetched into the Hub's own cache on this machine."""
+"""Models on the Hugging Face Hub (`hf:OWNER/NAME`), downloaded into the cache of huggingface_hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from acorn.hub_errors import one_line, why_not_reached
 from acorn.origin import HUB_PREFIX, is_repository
 from acorn.progress import QUIET, Progress
 
-FETCHED = (
+DOWNLOADED_FILES = (
     "README.md",
     "config.json",
     "generation_config.json",
@@ -24,18 +24,18 @@ FETCHED = (
     "vocab.json",
     "merges.txt",
 )
-"""Files of a repository that acorn reads. Pickles and code are never fetched."""
+"""Files of a repository that acorn reads. Pickles and code are never downloaded."""
 
 _SNAPSHOT = re.compile(r"models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)")
-"""A model's folder in the Hub's cache. Each of its snapshots is named by a revision."""
+"""The name of a model's folder in the cache of huggingface_hub; snapshots inside it are named by revision."""
 
 
 def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
-    """The folder that `run` stands for: `hf:OWNER/NAME` is fetched, `hf:FOLDER` and any other path is itself.
+    """The local folder of `run`: `hf:OWNER/NAME` is downloaded; `hf:FOLDER` and other paths are used as they are.
 
     Raises:
-        UsageError: what follows `hf:` is neither, or `run` is not a path at all.
-        InputError: the Hub cannot be reached and this machine has no copy, or there is no such model.
+        UsageError: what follows `hf:` is neither a repository nor a folder, or `run` is not a path.
+        InputError: there is no such model, or the Hub cannot be reached and this machine has no copy.
     """
     path_named(run, "RUN")
     name = str(run).removeprefix(HUB_PREFIX)
@@ -43,42 +43,42 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         return Path(name)
     if not is_repository(name):
         raise UsageError(
-            f"{run} is neither a model of the Hub nor a folder that is there.",
+            f"{run} is neither a model on the Hub nor an existing folder.",
             where=str(Path(name).absolute()),
             fix="write hf:OWNER/NAME",
         )
     import huggingface_hub
     from huggingface_hub import errors
 
-    progress.note(f"{name} is taken from the Hub, or from this machine's copy of it.")
+    progress.note(f"Loading {name} from the Hub, or from the copy on this machine.")
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FETCHED)))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(DOWNLOADED_FILES)))
     except (errors.RepositoryNotFoundError, errors.GatedRepoError) as error:
         raise InputError(
-            f"The Hub does not give this model: {one_line(error)}",
+            f"The Hub does not provide this model: {one_line(error)}",
             where=str(run),
-            fix="check its name; `hf auth login` for a private or gated one",
+            fix="check its name; run `hf auth login` for a private or gated model",
         ) from None
-    except Exception as error:  # the library and what it stands on raise errors of many families
+    except Exception as error:  # the library and its dependencies raise many kinds of errors
         cause, fix = why_not_reached(error)
         raise InputError(
             f"The Hub cannot be reached: {cause}.",
             where=str(run),
-            fix=f"{fix}; or, on a connected machine, run `hf download OWNER/NAME --local-dir FOLDER`, copy "
-            "FOLDER here, and name it",
+            fix=f"{fix}; or run `hf download OWNER/NAME --local-dir FOLDER` on a connected machine, copy "
+            "FOLDER to this one, and name it",
         ) from None
     if not any(folder.glob("*.safetensors")):
         raise InputError(
-            "The model has no weights as safetensors; others were not fetched.",
+            "The model has no safetensors weights; other formats were not downloaded.",
             where=str(run),
-            fix="where you trust its source, convert it in Python: transformers.AutoModelForCausalLM"
+            fix="if you trust its source, convert it in Python: transformers.AutoModelForCausalLM"
             f'.from_pretrained("{name}").save_pretrained("FOLDER"), and its AutoTokenizer likewise; then name FOLDER',
         )
     return folder
 
 
 def repository_of(folder: Path) -> tuple[str, str]:
-    """`OWNER/NAME` and revision of a model folder in the Hub's cache; two empty strings for any other folder."""
+    """`OWNER/NAME` and revision of a model folder in huggingface_hub's cache; two empty strings for other folders."""
     place = folder.absolute()
     found = _SNAPSHOT.fullmatch(place.parent.parent.name) if place.parent.name == "snapshots" else None
     return (f"{found['owner']}/{found['name']}", place.name) if found else ("", "")

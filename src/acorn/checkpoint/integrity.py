@@ -1,7 +1,7 @@
-"""Is what lies in a folder what was written there? Checks of a whole run, and the newest checkpoint to rely on.
+"""Checks that folders are as they were written: a whole run, and its newest intact checkpoint.
 
-Everything here only reads, so that it can look at a run that another process is writing. That process removes older
-checkpoints and replaces folders, so what is missing or incomplete counts only where nothing changed meanwhile.
+These functions only read, so they can check a run that another process is writing. That process removes older
+checkpoints and replaces folders, so a missing or incomplete folder is a fault only if nothing changed during the check.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ MODEL_FILES = (
     MANIFEST,
 )
 GGUF_FILES = ("*.gguf", "parity.json", "README.md", MANIFEST)
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
-"""Files that make a folder look like a model, whether or not it can be read."""
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+"""A folder with such a file is treated as a model, whether or not acorn can read it."""
 
-MOST_LOOKS = 50
-"""Tries to read what another process keeps replacing. Each but the first needs a change in between."""
+MAX_ATTEMPTS = 50
+"""Attempts to read what another process keeps replacing. A new attempt is made only after a change."""
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """What a check of one folder found.
+    """The result of checking one folder.
 
     Attributes:
-        kind: "run" (the files that stand in it), "checkpoint", "model", "gguf" (an export) or "data".
-        faults: one line each, files named; none: the folder is whole.
+        kind: "run" (files directly in the run folder), "checkpoint", "model", "gguf" (an export) or "data".
+        faults: one line per fault, with the file; empty: the folder is intact.
     """
 
     folder: Path
@@ -62,12 +62,12 @@ class FolderCheck:
 
 
 def verify_run(run: Path) -> list[FolderCheck]:
-    """Checks a run folder: its own files, every checkpoint, the final model and the token shards.
+    """Checks a run folder: its own files, all checkpoints, the final model and the token shards.
 
-    Or the one checkpoint, model folder or export that `run` is.
+    If `run` is a single checkpoint, model folder or export, it checks that.
 
     Raises:
-        UsageError: `run` is not there, or nothing that can be checked.
+        UsageError: `run` does not exist, or is nothing that can be checked.
     """
     kind = kind_of(run)
     if kind == "checkpoint":
@@ -75,9 +75,9 @@ def verify_run(run: Path) -> list[FolderCheck]:
     if kind in ("model", "gguf"):
         if not (run / MANIFEST).exists():
             raise UsageError(
-                f"{run} has no {MANIFEST}, so nothing says what its files should be.",
+                f"{run} has no {MANIFEST}, so its files cannot be checked.",
                 where=str(run.absolute()),
-                fix="compare them with what their source says; a folder of acorn's own, restore from a copy",
+                fix="compare the files with their source; restore a folder that acorn wrote from a copy",
             )
         faults = model_faults(run) if kind == "model" else gguf_faults(run)
         return [FolderCheck(run, kind, tuple(faults))]
@@ -92,14 +92,14 @@ def verify_run(run: Path) -> list[FolderCheck]:
 
 
 def look_again(run: RunFolder, look: Callable[[], Found]) -> Found:
-    """What `look` finds in a run that another process may be saving into.
+    """Calls `look` on a run that another process may be writing.
 
-    Where it fails, and the run's checkpoints or final model are others than before, it is called again.
+    If `look` fails and the run's checkpoints or final model changed meanwhile, it is called again.
 
     Raises:
-        AcornError, OSError: those of `look`.
+        AcornError, OSError: raised by `look`.
     """
-    for _ in range(MOST_LOOKS - 1):
+    for _ in range(MAX_ATTEMPTS - 1):
         before = _entries(run)
         try:
             return look()
@@ -110,9 +110,9 @@ def look_again(run: RunFolder, look: Callable[[], Found]) -> Found:
 
 
 def _checked(path: Path, kind: str, faults_of: Callable[[Path], list[str]]) -> list[FolderCheck]:
-    """The check of the folder that is `path` now; none, if there is none or it was removed meanwhile."""
+    """Checks the folder that is `path` now; empty if it does not exist or was removed meanwhile."""
     check: list[FolderCheck] = []
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_ATTEMPTS):
         folder = readable(path)
         before = _identity(folder)
         if before is None:
@@ -125,16 +125,16 @@ def _checked(path: Path, kind: str, faults_of: Callable[[Path], list[str]]) -> l
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file or folder from another one of its name; None: there is none."""
+    """Distinguishes a file or folder from a later one with the same name; None: it does not exist."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, 0 if path.is_dir() else found.st_mtime_ns  # a folder's time changes while it is filled
+    return found.st_ino, 0 if path.is_dir() else found.st_mtime_ns  # the time of a folder changes while files are added
 
 
 def _entries(run: RunFolder) -> dict[str, tuple[int, int] | None]:
-    """The run's checkpoints and final model by name, those half-written or half-replaced too."""
+    """The run's checkpoints and final model by name, including incomplete ones."""
     paths: list[Path] = []
     with contextlib.suppress(OSError):
         entries = run.checkpoints.iterdir()
@@ -144,7 +144,7 @@ def _entries(run: RunFolder) -> dict[str, tuple[int, int] | None]:
 
 
 def _own_file_faults(run: RunFolder) -> list[str]:
-    """What is wrong with the files that stand in the run folder itself and carry their own digest."""
+    """Faults of the files directly in the run folder that contain their own digest, and of its tokenizer."""
     faults = []
     try:
         load_run_config(run.config)
@@ -160,12 +160,12 @@ def _own_file_faults(run: RunFolder) -> list[str]:
     if not run.tokenizer.is_file():
         faults.append(f"{run.tokenizer}: is missing")
     elif copies and run.tokenizer.read_bytes() not in [copy.read_bytes() for copy in copies]:
-        faults.append(f"{run.tokenizer}: is not the one of the run's checkpoints")
+        faults.append(f"{run.tokenizer}: differs from the one in the run's checkpoints")
     return faults
 
 
 def _shards_of(run: RunFolder) -> Path:
-    """The token shards that the run trains on: its own, or a prepared folder."""
+    """The token shards of the run: its own, or a prepared folder."""
     try:
         prepared = load_run_config(run.config).data.shards
     except (DamageError, UsageError):
@@ -174,12 +174,12 @@ def _shards_of(run: RunFolder) -> Path:
 
 
 def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path | None:
-    """The newest checkpoint that passes its check; newer torn ones are told to `progress`. None: there is none at all.
+    """The newest intact checkpoint; newer damaged ones are reported to `progress`. None: there are no checkpoints.
 
     Raises:
-        DamageError: there are checkpoints, and none is whole.
+        DamageError: there are checkpoints, but none is intact.
     """
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_ATTEMPTS):
         before = _entries(run)
         folders = readable_checkpoints(run)
         faults = {}
@@ -193,44 +193,44 @@ def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path 
     whole = next((step for step in faults if not faults[step]), None)
     if whole is None and torn:
         raise DamageError(
-            "None of the run's checkpoints is whole:\n" + "\n".join(torn),
+            "None of the run's checkpoints is intact:\n" + "\n".join(torn),
             where=str(run.checkpoints),
-            fix="restore one of them from a copy, or train anew in another folder",
+            fix="restore one of them from a copy, or start a new run in another folder",
         )
     if torn:
-        progress.note(f"Going by the checkpoint of step {whole}; newer ones are not whole:\n" + "\n".join(torn))
+        progress.note(f"Using the checkpoint of step {whole}; newer ones are damaged:\n" + "\n".join(torn))
     return None if whole is None else folders[whole]
 
 
 def checkpoint_faults(folder: Path) -> list[str]:
-    """What is wrong with a checkpoint folder. A file that no checkpoint has is named and nothing is read."""
+    """Faults of a checkpoint folder. If it contains a file that does not belong there, nothing is read."""
     try:
         names = _names(folder)
     except OSError as error:
         return [f"{folder}: cannot be read ({error.strerror})"]
     foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in CHECKPOINT_FILES)]
     if foreign:
-        return [f"{folder / name}: does not belong into a checkpoint; nothing was read" for name in foreign]
+        return [f"{folder / name}: does not belong in a checkpoint; nothing was read" for name in foreign]
     return verify_folder(folder) or _missing(folder, names, CHECKPOINT_FILES) or _step_faults(folder)
 
 
 def model_faults(folder: Path) -> list[str]:
-    """What is wrong with a model folder that acorn wrote."""
+    """Faults of a model folder that acorn wrote."""
     return verify_folder(folder) or _missing(folder, _names(folder), MODEL_FILES)
 
 
 def gguf_faults(folder: Path) -> list[str]:
-    """What is wrong with an export as GGUF."""
+    """Faults of a GGUF export."""
     return verify_folder(folder) or _missing(folder, _names(folder), GGUF_FILES)
 
 
 def check_read_files(folder: Path, names: list[str]) -> None:
-    """Compares the files that are about to be read with the folder's manifest, if it has one.
+    """Compares the files that will be read with the folder's manifest, if it has one.
 
-    Other files do not count: a model folder stays readable when its card is edited or a Hub adds a file to it.
+    Other files are ignored: a model folder stays readable if its card is edited or the Hub adds a file to it.
 
     Raises:
-        DamageError: one of them is missing or is not what was written.
+        DamageError: a file is missing or differs from what was written.
     """
     if not (folder / MANIFEST).exists():
         return
@@ -249,23 +249,23 @@ def check_read_files(folder: Path, names: list[str]) -> None:
         raise DamageError(
             "The model folder fails its check:\n" + "\n".join(f"  - {fault}" for fault in faults),
             where=str(folder),
-            fix="restore it from a copy; in a run folder, --checkpoint last uses the newest whole checkpoint instead",
+            fix="restore it from a copy; in a run folder, --checkpoint last uses the newest intact checkpoint instead",
         )
 
 
 def kind_of(path: Path) -> str:
-    """What a RUN is: "checkpoint", "model" or "run"; or "gguf", which only a check takes for one.
+    """The kind of a RUN: "checkpoint", "model" or "run", or "gguf", which can only be checked.
 
     Raises:
-        UsageError: it is not there, or none of these.
+        UsageError: it does not exist, or is none of these.
     """
-    if not os.path.isdir(path):  # unlike Path's, False for a name that no file can have
-        what = "is a file" if os.path.exists(path) else "is not there"
+    if not os.path.isdir(path):  # returns False for invalid names, unlike Path.is_dir
+        what = "is a file" if os.path.exists(path) else "does not exist"
         raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), fix=_A_RUN)
     names = _names(path)
     if STATE in names or step_of(path.name, exact=False) is not None:
         return "checkpoint"
-    if MODEL_CONFIG in names or any(fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
+    if MODEL_CONFIG in names or any(fnmatch(name, pattern) for name in names for pattern in WEIGHT_PATTERNS):
         return "model"
     if any(fnmatch(name, "*.gguf") for name in names):
         return "gguf"
@@ -273,7 +273,7 @@ def kind_of(path: Path) -> str:
     if CONFIG in names or run.checkpoints.is_dir() or readable(run.final).is_dir():
         return "run"
     raise UsageError(
-        f"{path} is not a run: it holds no {CONFIG}, checkpoints/ or final/, and no {STATE} or {MODEL_CONFIG}.",
+        f"{path} is not a run: it contains no {CONFIG}, checkpoints/ or final/, and no {STATE} or {MODEL_CONFIG}.",
         where=str(path.absolute()),
         fix=_A_RUN,
     )
@@ -283,7 +283,7 @@ _A_RUN = "name a run folder, a checkpoint folder inside one, or a Hugging Face m
 
 
 def started_checkpoints(run: RunFolder) -> list[int]:
-    """Steps of which there is anything: a checkpoint, or one half-written or half-replaced. Oldest first."""
+    """Steps of all checkpoints, including incomplete ones; oldest first."""
     if not run.checkpoints.is_dir():
         return []
     names = (entry.name.removesuffix(".new").removesuffix(".old") for entry in run.checkpoints.iterdir())
@@ -291,30 +291,30 @@ def started_checkpoints(run: RunFolder) -> list[int]:
 
 
 def readable_checkpoints(run: RunFolder) -> dict[int, Path]:
-    """Step -> the folder to read for it, oldest first; interrupted replacements included. Not verified."""
+    """Step -> the folder to read, oldest first; includes interrupted replacements. Not verified."""
     folders = {step: readable(run.checkpoint(step)) for step in started_checkpoints(run)}
     return {step: folder for step, folder in folders.items() if folder.is_dir()}
 
 
 def _step_faults(folder: Path) -> list[str]:
-    """Whether the checkpoint is of the step that its folder's name says; another one's content may be whole too."""
+    """Faults of a checkpoint whose content belongs to another step than its folder's name."""
     named = step_of(folder.name, exact=False)
     try:
         step = read_json(folder / STATE)["counters"]["step"]
     except (DamageError, KeyError, TypeError):
-        return [f"{folder / STATE}: does not have the form of a checkpoint's state"]
+        return [f"{folder / STATE}: is not the state of a checkpoint"]
     if named is not None and step != named:
-        return [f"{folder / STATE}: is the state of step {step}, not of the step in the folder's name"]
+        return [f"{folder / STATE}: belongs to step {step}, not to the step in the folder's name"]
     return []
 
 
 def _names(folder: Path) -> list[str]:
-    """What a folder holds, but for what desktops add (names that begin with a dot)."""
+    """Names in a folder, without names that begin with a dot, which desktops add."""
     entries = folder.iterdir() if folder.is_dir() else ()
     return sorted(entry.name for entry in entries if not entry.name.startswith("."))
 
 
 def _missing(folder: Path, names: list[str], patterns: tuple[str, ...]) -> list[str]:
-    """The files that a folder of this kind has, where its manifest does not even name them."""
+    """Faults for required files that neither the folder nor its manifest has."""
     wanted = (pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names))
     return [f"{folder / pattern}: is missing" for pattern in wanted]

@@ -1,7 +1,9 @@
-"""acorn's networks as Hugging Face knows them: GPT-2 (`original`, `gpt2`), Qwen3 and Llama (`modern`, by its QK-norm).
+"""acorn's networks in Hugging Face's layouts: GPT-2 (`original`, `gpt2`), Qwen3 and Llama (`modern`, with and without
+QK-norm).
 
-Names of tensors and the content of config.json, in both directions; nothing here touches a file. The modules differ
-in name only, but for two things in GPT-2: its matrices are stored as (in, out), and query, key and value are one.
+Converts names of tensors and the content of config.json in both directions; it does not access files. The layouts
+differ in names, and GPT-2 in two more points: its matrices are stored as (in, out), and query, key and value are one
+matrix.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ from acorn.model.gpt import GPT
 
 @dataclass(frozen=True)
 class Layout:
-    """Our modules -> theirs.
+    """acorn's module names -> Hugging Face's.
 
     Attributes:
-        outer: modules that stand once.
-        block: where the blocks stand.
+        outer: modules outside the blocks.
+        block: name of the list of blocks.
         inner: modules of a block.
-        transposed: of these, the ones whose matrix is stored as (in, out).
-        fixed: keys of config.json that have one value here, which is also what transformers takes when they are absent.
+        transposed: modules of `inner` whose matrix is stored as (in, out).
+        fixed: keys of config.json with the only value that acorn supports, which is also the default of transformers.
     """
 
     model_type: str
@@ -101,54 +103,54 @@ GPT2_ACTIVATIONS = {
 }
 """activation_function -> architecture."""
 
-SAME = {"hidden_act": {"swish": "silu"}}
-"""Other names of a value."""
+SYNONYMS = {"hidden_act": {"swish": "silu"}}
+"""Key of config.json -> other name of a value -> its usual name."""
 
-UNUSED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
-"""Endings of tensors that older releases of transformers stored although they follow from the config."""
+UNUSED_ENDINGS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+"""Endings of tensors that older releases of transformers stored although the config determines them."""
 
 
 def layout_of(config: ModelConfig) -> Layout:
-    """The layout in which other programs know this network."""
+    """The layout of this network in other programs."""
     if config.architecture != "modern":
         return GPT2
     return QWEN3 if config.qk_norm else LLAMA
 
 
 def to_hugging_face(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters of `GPT(config)` under the layout's names and in its shapes."""
+    """The parameters of `GPT(config)` with the names and shapes of its layout."""
     layout = layout_of(config)
     named = _fused(config, weights) if layout is GPT2 else weights
-    return {_name(layout, ours): _turned(layout, ours, tensor) for ours, tensor in named.items()}
+    return {_name(layout, ours): _oriented(layout, ours, tensor) for ours, tensor in named.items()}
 
 
 def from_hugging_face(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The other way round. `tensors` are those that `expected_shapes` names.
+    """The inverse of `to_hugging_face`. `tensors` are those that `expected_shapes` names.
 
     Raises:
-        InputError: a query, key or value bias is not zero where the architecture has none.
+        InputError: a query, key or value bias is not zero, but the architecture has none.
     """
     layout = layout_of(config)
     ours = meta_parameters(config)
     if layout is not GPT2:
         return {name: tensors[_name(layout, name)] for name in ours}
-    fused = {name: _turned(layout, name, tensors[_name(layout, name)]) for name in _fused(config, ours)}
+    fused = {name: _oriented(layout, name, tensors[_name(layout, name)]) for name in _fused(config, ours)}
     return _split(config, fused)
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
-    """Every tensor that the layout's weights file holds for `config`."""
+    """Name -> shape of all tensors in the weights file of a model with `config`."""
     return {name: tensor.shape for name, tensor in to_hugging_face(config, meta_parameters(config)).items()}
 
 
 def meta_parameters(config: ModelConfig) -> dict[str, Tensor]:
-    """The parameters of `GPT(config)` without memory: names, shapes, a tied head left out."""
+    """The parameters of `GPT(config)` on the meta device: names and shapes, without a tied head."""
     with torch.device("meta"):
         return dict(GPT(config).named_parameters())
 
 
 def _name(layout: Layout, ours: str) -> str:
-    """Name of one of our parameters in the layout."""
+    """The name of a parameter in the layout."""
     module, kind = ours.rsplit(".", 1)
     if not module.startswith("blocks."):
         return f"{layout.outer[module]}.{kind}"
@@ -156,8 +158,8 @@ def _name(layout: Layout, ours: str) -> str:
     return f"{layout.block}.{number}.{layout.inner[inner]}.{kind}"
 
 
-def _turned(layout: Layout, ours: str, tensor: Tensor) -> Tensor:
-    """The tensor in the other side's orientation: (out, in) <-> (in, out) where GPT-2 differs."""
+def _oriented(layout: Layout, ours: str, tensor: Tensor) -> Tensor:
+    """The tensor, transposed (out, in) <-> (in, out) where GPT-2 stores it so."""
     inner = ours.split(".", 2)[-1].removesuffix(".weight")
     return tensor.T if ours.startswith("blocks.") and inner in layout.transposed else tensor
 
@@ -178,7 +180,7 @@ def _fused(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undoes `_fused`."""
+    """The inverse of `_fused`."""
     weights = dict(fused)
     for number in range(config.n_layer):
         attention = f"blocks.{number}.attention"
@@ -187,7 +189,7 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
             if config.architecture == "original" and kind == "bias":
                 if value.any():
                     raise InputError(
-                        "The model has a query, key or value bias; acorn's architecture original (ReLU) has none.",
+                        "The model has a query, key or value bias, but acorn's architecture original (ReLU) has none.",
                         where=f"{GPT2.block}.{number}.attn.c_attn.bias",
                         fix="use it with the transformers library instead",
                     )
@@ -198,10 +200,10 @@ def _split(config: ModelConfig, fused: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def to_config_json(config: ModelConfig, special_ids: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of config.json. dtype and rotary base stand in the old and the new form, for either reader.
+    """The content of config.json. dtype and rotary base are written under their old and new keys, for all readers.
 
     Args:
-        special_ids: ids of the beginning, the end and padding, under their keys.
+        special_ids: key -> id of the tokens for beginning, end and padding.
     """
     layout = layout_of(config)
     values: dict[str, Any] = {
@@ -227,7 +229,7 @@ def to_config_json(config: ModelConfig, special_ids: Mapping[str, Any]) -> dict[
             "layer_norm_epsilon": config.epsilon,
             "activation_function": "relu" if original else "gelu_new",
             "attn_pdrop": config.dropout,
-            # The original's second dropout stands after the ReLU, where GPT-2 has none.
+            # The second dropout of original comes after the ReLU, where GPT-2 has none.
             "resid_pdrop": 0.0 if original else config.dropout,
             "embd_pdrop": 0.0 if original else config.dropout,
         }
@@ -248,16 +250,16 @@ def to_config_json(config: ModelConfig, special_ids: Mapping[str, Any]) -> dict[
 
 
 def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
-    """The config of a model folder. Dropout is what GPT-2 says of its attention; the others have no field for ours.
+    """The config of a model folder. Dropout is read from GPT-2's attn_pdrop; the other layouts have no equal field.
 
     Raises:
-        InputError: acorn has no such network; every key in the way is named.
+        InputError: acorn does not support the network; all unsupported keys are named.
     """
     kind = values.get("model_type")
     layout = next((layout for layout in (GPT2, LLAMA, QWEN3) if layout.model_type == kind), None)
     if layout is None:
         raise InputError(
-            f"The model is of the type {kind!r}; acorn loads gpt2, llama and qwen3.",
+            f"The model has the type {kind!r}; acorn loads gpt2, llama and qwen3.",
             where=where,
             fix="use it with the transformers library instead",
         )
@@ -279,7 +281,7 @@ def from_config_json(values: Mapping[str, Any], where: str) -> ModelConfig:
 
 
 def _without_derived(config: ModelConfig) -> ModelConfig:
-    """The config without what follows from the rest of it, as a run states it."""
+    """The config without values that follow from the rest, as in the config of a run."""
     derived = {"n_kv_head": 0, "n_inner": 0, "head_width": 0, "norm_eps": 0.0}
     for field, value in derived.items():
         shorter = config.model_copy(update={field: value})
@@ -288,12 +290,12 @@ def _without_derived(config: ModelConfig) -> ModelConfig:
 
 
 def _from_gpt2(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Fields of our config, and what stands in the way."""
+    """Fields of acorn's config, and faults: what acorn does not support."""
     faults = _fixed_faults(values, GPT2)
     activation = values.get("activation_function", "gelu_new")
     architecture = GPT2_ACTIVATIONS.get(str(activation))
     if architecture is None:
-        faults.append(f"activation_function is {activation!r}; acorn has {', '.join(GPT2_ACTIVATIONS)}")
+        faults.append(f"activation_function is {activation!r}; acorn supports {', '.join(GPT2_ACTIVATIONS)}")
     fields = {
         "architecture": architecture,
         "tied": values.get("tie_word_embeddings", True),
@@ -306,11 +308,11 @@ def _from_gpt2(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _from_llama(values: Mapping[str, Any], layout: Layout) -> tuple[dict[str, Any], list[str]]:
-    """Fields of our config, and what stands in the way; for Qwen3, too."""
+    """Fields of acorn's config, and faults: what acorn does not support. Also for Qwen3."""
     faults = _fixed_faults(values, layout)
     layers = values.get("layer_types") or []
     if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
-        faults.append(f"layer_types is {layers!r}; acorn has full_attention alone")
+        faults.append(f"layer_types is {layers!r}; acorn supports only full_attention")
     fields = {
         "architecture": "modern",
         "qk_norm": layout is QWEN3,
@@ -334,9 +336,9 @@ def _from_llama(values: Mapping[str, Any], layout: Layout) -> tuple[dict[str, An
 
 
 def _rope_theta(values: Mapping[str, Any], faults: list[str]) -> Any:
-    """The base of the rotary positions; every other thing that is said of them is a fault.
+    """The base of the rotary positions. Any other setting of them is a fault.
 
-    It stands by itself, and what goes beyond it in `rope_scaling`; or, newer, all together in `rope_parameters`.
+    The base has its own key, with other settings in `rope_scaling`; newer files have all of them in `rope_parameters`.
     """
     theta = values.get("rope_theta", 10_000.0)
     for key in ("rope_scaling", "rope_parameters"):
@@ -345,7 +347,7 @@ def _rope_theta(values: Mapping[str, Any], faults: list[str]) -> Any:
         theta = others.pop("rope_theta", theta)
         kind = others.pop("rope_type", others.pop("type", "default"))
         if kind != "default" or any(value != ROPE_DEFAULTS.get(name) for name, value in others.items()):
-            faults.append(f"{key} is {rope!r}; acorn has the default kind alone, with any rope_theta")
+            faults.append(f"{key} is {rope!r}; acorn supports only the type default, with any rope_theta")
     return theta
 
 
@@ -353,26 +355,26 @@ ROPE_DEFAULTS = {"type": "default", "partial_rotary_factor": 1.0}
 
 
 def _above_zero(values: Mapping[str, Any], faults: list[str], key: str, default: float) -> Any:
-    """A number for which our config's 0 would mean the default."""
+    """The value of a key for which 0 in acorn's config means the default, so that 0 itself is a fault."""
     if values.get(key, default) == 0:
-        faults.append(f"{key} is 0; acorn has norms with a number above 0 alone")
+        faults.append(f"{key} is 0; acorn supports only values above 0")
     return values.get(key, default)
 
 
 def _fixed_faults(values: Mapping[str, Any], layout: Layout) -> list[str]:
-    """Keys that change the network in a way that no config here does."""
+    """Faults for keys that change the network in a way that acorn does not support."""
     fixed = {**layout.fixed, "quantization_config": None, "partial_rotary_factor": 1.0}
     faults = []
     for key, wanted in fixed.items():
         value = values.get(key)
-        same = SAME.get(key, {}).get(value, value) if isinstance(value, str) else value
+        same = SYNONYMS.get(key, {}).get(value, value) if isinstance(value, str) else value
         if key in values and same != wanted and not (value is None and key == "partial_rotary_factor"):
-            faults.append(f"{key} is {value!r}; acorn has {wanted!r}")
+            faults.append(f"{key} is {value!r}; acorn supports only {wanted!r}")
     return faults
 
 
 def _required(values: Mapping[str, Any], faults: list[str], *same: str, **renamed: str) -> dict[str, Any]:
-    """Our field -> the value of its key; a key that is not there is a fault."""
+    """Field of acorn's config -> the value of its key in config.json; a missing key is a fault."""
     keys = {**{key: key for key in same}, **renamed}
     faults += [f"{key} is missing" for key in keys.values() if key not in values]
     return {field: values[key] for field, key in keys.items() if key in values}

@@ -1,4 +1,4 @@
-"""A RUN becomes a model and its tokenizer: a run folder, a checkpoint in one, a Hugging Face folder, or `hf:NAME`."""
+"""Loads the model and tokenizer of a RUN: a run folder, a checkpoint, a Hugging Face folder or `hf:OWNER/NAME`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model to use, not to resume.
+    """A loaded model, for use but not for resuming.
 
     Attributes:
         model: in eval mode.
-        folder: where it came from: a checkpoint or model folder.
-        step: optimizer steps of the checkpoint; None for a model folder, which does not say.
-        end_ids: tokens with which a text ends, beside the tokenizer's separator.
+        folder: the checkpoint or model folder that it was loaded from.
+        step: optimizer steps of the checkpoint; None: unknown (model folders do not store it).
+        end_ids: tokens that end a text, in addition to the separator.
     """
 
     model: GPT
@@ -59,32 +59,32 @@ def load(
     *,
     progress: Progress = QUIET,
 ) -> LoadedModel:
-    """Loads the model that `run` stands for, also while another process saves into it.
+    """Loads the model of `run`, even while another process is writing the run.
 
     Args:
-        run: a run folder (its final model, else its newest whole checkpoint), a checkpoint folder in one, or a
-            Hugging Face model folder; or `hf:OWNER/NAME`, which is fetched from the Hub.
+        run: a run folder (its final model, otherwise its newest intact checkpoint), a checkpoint folder, a Hugging Face
+            model folder, or `hf:OWNER/NAME`, which is downloaded from the Hub.
         checkpoint: of a run folder: "last", "best" or a step, instead of the final model.
-        progress: hears of checkpoints that were passed over because they are torn.
+        progress: receives notes about damaged checkpoints that were skipped.
 
     Raises:
-        UsageError: `run` or the checkpoint is not there, or nothing of the kind; `run` is an empty string.
-        InputError: a model folder that acorn cannot build, or the Hub does not give it.
-        DamageError: what was found fails its check.
+        UsageError: `run` or the checkpoint does not exist or is of another kind.
+        InputError: acorn does not support the model, or the Hub does not provide it.
+        DamageError: the folder fails its check.
     """
     run = local_folder(run, progress)
     kind = kind_of(run)
     if kind == "gguf":
         raise UsageError(
-            f"{run} holds a model as GGUF, which acorn writes, but does not read.",
+            f"{run} contains a GGUF model, which acorn can write but not read.",
             where=str(run.absolute()),
             fix="name the run or the model folder that it was exported from",
         )
     if checkpoint is not None and kind != "run":
         raise UsageError(
-            f"{run} is a {kind} folder, in which there is no checkpoint to choose.",
+            f"{run} is a {kind} folder, so it contains no checkpoints to choose from.",
             where=f"--checkpoint {checkpoint}",
-            fix="name the run folder, or leave --checkpoint out",
+            fix="name the run folder, or omit --checkpoint",
         )
     if kind == "run":
         folder = RunFolder(run)
@@ -95,9 +95,9 @@ def load(
         if run.exists():
             raise
         raise UsageError(
-            f"{run} was removed while it was read: a run keeps only its newest checkpoints.",
+            f"{run} was removed while it was being read: a run keeps only its newest checkpoints.",
             where=str(run.absolute()),
-            fix="name the run folder, whose newest whole checkpoint is used",
+            fix="name the run folder; its newest intact checkpoint is then used",
         ) from None
 
 
@@ -105,7 +105,7 @@ def _load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -
     """The model in a checkpoint or model folder.
 
     Raises:
-        InputError, DamageError: as `load`.
+        InputError, DamageError: see `load`.
     """
     if kind_of(folder) == "model":
         config, weights, tokenizer = read_model_folder(folder)
@@ -113,7 +113,7 @@ def _load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -
     else:
         if faults := checkpoint_faults(folder):
             raise DamageError(
-                _listed(faults), where=str(folder), fix="name the run folder, whose newest whole one is used"
+                _listed(faults), where=str(folder), fix="name the run folder; its newest intact checkpoint is then used"
             )
         state = read_checkpoint(folder, weights_only=True)
         tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER), as_it_is=True)
@@ -127,7 +127,7 @@ def _load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -
 def build_model(
     config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
 ) -> GPT:
-    """A network in eval mode around `weights` (names of `GPT.named_parameters()`); no second set is ever held."""
+    """A network in eval mode with `weights` (names of `GPT.named_parameters()`), which are not copied."""
     with torch.device("meta"):
         model = GPT(config, inference_ops(torch.device(device).type))
     state = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
@@ -135,13 +135,13 @@ def build_model(
         state["head.weight"] = state["token_embedding.weight"]
     model.load_state_dict(state, assign=True)
     if config.is_tied:
-        # Assigning made two parameters over the same memory; it is one again.
+        # Assignment created two parameters that share memory; make them one again.
         model.token_embedding.weight = model.head.weight
     return model.eval()
 
 
 def _chosen(run: RunFolder, checkpoint: str | None, progress: Progress) -> Path:
-    """The folder inside the run that `checkpoint` stands for."""
+    """The folder inside the run that `checkpoint` names."""
     final = readable(run.final)
     if checkpoint is None and final.is_dir():
         return final
@@ -150,19 +150,19 @@ def _chosen(run: RunFolder, checkpoint: str | None, progress: Progress) -> Path:
     newest = newest_whole_checkpoint(run, progress)
     if newest is None:
         raise UsageError(
-            "The run has nothing to load yet: neither final/ nor a checkpoint.",
+            "The run has no model yet: neither final/ nor a checkpoint.",
             where=str(run.root.absolute()),
-            fix="let it train until its first checkpoint",
+            fix="wait until it has saved its first checkpoint",
         )
     return newest
 
 
 def _of_step(run: RunFolder, step: int) -> Path:
-    """The folder of a step's checkpoint.
+    """The checkpoint folder of a step.
 
     Raises:
         UsageError: there is none.
-        DamageError: it is torn; the whole ones are named.
+        DamageError: it is damaged; the message names intact ones.
     """
     folders = readable_checkpoints(run)
     if step not in folders:
@@ -189,7 +189,7 @@ def _step_number(checkpoint: str) -> int:
 def _best_step(run: RunFolder) -> int:
     if not run.best.is_file():
         raise UsageError(
-            "The run has no best checkpoint yet: it was never validated.",
+            "The run has no best checkpoint yet: it has not been validated.",
             where=str(run.best),
             fix="use --checkpoint last",
         )
@@ -201,9 +201,9 @@ def _best_step(run: RunFolder) -> int:
 
 def _choice(steps: list[int]) -> str:
     if not steps:
-        return "there is no other checkpoint to choose"
+        return "the run has no other checkpoint"
     return "choose one of the steps " + ", ".join(map(str, steps))
 
 
 def _listed(faults: list[str]) -> str:
-    return "The checkpoint is not whole:\n" + "\n".join(f"  - {fault}" for fault in faults)
+    return "The checkpoint is damaged:\n" + "\n".join(f"  - {fault}" for fault in faults)

@@ -1,6 +1,6 @@
-"""README.md of a model folder: the model card, with the metadata that the Hugging Face Hub reads at its top.
+"""The model card: README.md of a model folder, with the metadata for the Hugging Face Hub at its top.
 
-It holds only the facts it is given, nothing of the clock or the host, so equal runs give equal cards.
+It depends only on the given facts, not on time or machine, so equal runs write equal cards.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from acorn.origin import STARTS_FROM, Base, descent, hub_repository, public_name
 from acorn.tokenizer.tokenizer import Tokenizer
 
 HUB_NAMES = {"bundled:wikitext-2": "Salesforce/wikitext"}
-"""Sources that are a Hub dataset under another name."""
+"""Source -> the Hub dataset that it is a copy of."""
 
 WIKITEXT_LICENSE = "CC BY-SA 3.0 (text from Wikipedia; Merity et al. 2016)"
 LICENSES = {"Salesforce/wikitext": WIKITEXT_LICENSE}
-"""Licenses of Hub datasets that are known by name."""
+"""Hub dataset -> its license."""
 
 NOT_STATED, NOT_KNOWN = "not stated; see the source", "unknown; see its own model card"
 UNLICENSED = "license not stated"
 
 PROVENANCE, TRAINED_ON = "acorn", "trained_on"
-"""Key of a card's metadata, and inside it, beside STARTS_FROM, that of the training text: a run that starts from the
-model's folder reads there what the card says in sentences."""
+"""Keys of a card's metadata: PROVENANCE contains TRAINED_ON and STARTS_FROM, so that a run that starts from the model's
+folder can read what the card tells in sentences."""
 
-LARGEST_WHOLE = 1e15
-"""Figures of this size and above are written with a power of ten."""
+EXPONENT_FROM = 1e15
+"""Larger values are written with an exponent."""
 
 HUB_METRICS = {
     "loss_per_token": "loss",
@@ -46,21 +46,21 @@ HUB_METRICS = {
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card tells.
+    """The content of a model card.
 
     Attributes:
-        name: of the run.
-        config: the network's shape.
-        parameters: its count, a tied matrix once.
+        name: name of the run.
+        config: the network.
+        parameters: number of parameters; a tied matrix counts once.
         tokenizer_kind: "bpe" or "wordpiece".
-        lossless: every text comes back from the tokenizer as it went in.
-        sources: where the training text came from, as in `data.source`.
+        lossless: whether the tokenizer reproduces every text exactly.
+        sources: sources of the training text, as in `data.source`.
         clean: how that text was cleaned, as in `data.clean`.
         bases: the models whose weights training started from, nearest first; none: it was trained from scratch.
-        license: of the training text; empty: looked up for known sources, else the card says that it is not stated.
-        documents, tokens, words, bytes: of the training split; words and bytes before cleaning.
-        steps: optimizer steps taken.
-        tokens_seen: target tokens trained on, repetitions included.
+        license: license of the training text; empty: looked up for known sources, otherwise "not stated".
+        documents, tokens, words, bytes: counts of the training split; words and bytes before cleaning.
+        steps: number of optimizer steps.
+        tokens_seen: target tokens trained on, including repetitions.
         recipe: other facts about the training, name -> value (optimizer, peak learning rate, precision, seed...).
         evaluations: one mapping per split, with the keys that `acorn evaluate --json` prints.
         limits: sentences on the limits of these weights, in addition to those of every model.
@@ -101,7 +101,7 @@ def facts_of_run(
     """The facts of a run's weights at `step`.
 
     Args:
-        model: the network's shape.
+        model: the network.
         train: counts of the training split.
         evaluations: of these weights, one per split.
         bases: the models that the run started from, nearest first.
@@ -174,7 +174,7 @@ def _summary(facts: CardFacts) -> str:
 
 
 def _base_section(facts: CardFacts) -> list[str]:
-    """The models behind this one, each with its license and its text; nothing for one trained from scratch."""
+    """The section on the models that this one was trained from; empty for a model from scratch."""
     if not facts.bases:
         return []
     head = "| model | license | trained on |\n|---|---|---|"
@@ -182,7 +182,7 @@ def _base_section(facts: CardFacts) -> list[str]:
         f"| {_cell(_linked(base))} | {_cell(base.license or NOT_STATED)} | {_cell(base.text or NOT_KNOWN)} |"
         for base in facts.bases
     ]
-    chain = " Each of the models below started from the next one." if len(rows) > 1 else ""
+    chain = " Each of the models below was trained from the next one." if len(rows) > 1 else ""
     return [
         "## Base model",
         f"Training started from the weights and tokenizer of {_linked(facts.bases[0])}.{chain} Their licenses, and "
@@ -192,7 +192,7 @@ def _base_section(facts: CardFacts) -> list[str]:
 
 
 def _linked(base: Base) -> str:
-    """A base in Markdown: with its page, if it is on the Hub."""
+    """A base model in Markdown, with a link if it is on the Hub."""
     version = f" ({base.version})" if base.version else ""
     if base.kind == "hub":
         return f"[`{base.name}`](https://huggingface.co/{base.name}){version}"
@@ -200,13 +200,15 @@ def _linked(base: Base) -> str:
 
 
 def _metadata(facts: CardFacts) -> str:
-    """YAML between two lines of dashes. Strings are written as JSON, which YAML reads too."""
+    """YAML between two lines of dashes. Strings are written as JSON strings, which are valid YAML."""
     layout = "qwen3" if facts.config.architecture == "modern" else "gpt2"
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags:"]
     lines += [f"- {tag}" for tag in ("acorn", layout, "continued-pretraining" if facts.bases else "from-scratch")]
-    if published := next((base for base in facts.bases if base.kind == "hub"), None):  # the Hub takes its own names
+    if published := next(
+        (base for base in facts.bases if base.kind == "hub"), None
+    ):  # the Hub accepts only its own names
         lines += [f"base_model: {_quoted(published.name)}", "base_model_relation: finetune"]
-    lines += _provenance(told_text(facts.sources), facts.bases)
+    lines += _provenance(text_description(facts.sources), facts.bases)
     datasets = _hub_names(facts.sources)
     if datasets:
         lines += ["datasets:", *(f"- {_quoted(name)}" for name in datasets)]
@@ -230,7 +232,7 @@ def _metadata(facts: CardFacts) -> str:
 
 
 def _provenance(text: str, bases: Sequence[Base]) -> list[str]:
-    """Lines of metadata: what a model was trained on, with the license of that, and the models it started from."""
+    """Lines of metadata: the training text with its license, and the models that this one was trained from."""
     if not text and not bases:
         return []
     lines = [f"{PROVENANCE}:"]
@@ -243,26 +245,26 @@ def _provenance(text: str, bases: Sequence[Base]) -> list[str]:
 
 
 def with_provenance(card: str, text: str, bases: Sequence[Base]) -> str:
-    """Another program's model card, or an older one, with these metadata and otherwise as it is.
+    """A model card with these metadata added or replaced, and otherwise unchanged.
 
     Args:
         card: the text of README.md.
-        text: what the model was trained on, with the license of that; empty: not known.
-        bases: the models that it started from, nearest first.
+        text: the training text with its license; empty: unknown.
+        bases: the models that this one was trained from, nearest first.
     """
     newline = "\r\n" if "\r\n" in card else "\n"
     lines = "".join(f"{line}{newline}" for line in _provenance(text, bases))
     found = _FRONT_MATTER.match(card)
     if found is None:
         return f"---{newline}{lines}---{newline}{newline}{card}" if lines else card
-    rest = _OLD_PROVENANCE.sub("", found["rest"])
+    rest = _PROVENANCE_BLOCK.sub("", found["rest"])
     return card[: found.start("rest")] + lines + rest + card[found.end("rest") :]
 
 
 _FRONT_MATTER = re.compile(r"\s*---[\r\n]+(?P<rest>(?s:.*?))^---[ \t]*\r?$", re.MULTILINE)
 """Metadata at the top of a card, between two lines of dashes."""
 
-_OLD_PROVENANCE = re.compile(rf"^{PROVENANCE}:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
+_PROVENANCE_BLOCK = re.compile(rf"^{PROVENANCE}:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
 
 
 def _use(facts: CardFacts) -> str:
@@ -358,15 +360,15 @@ def _license(facts: CardFacts) -> str:
     return facts.license or _known_license(facts.sources) or NOT_STATED
 
 
-def told_text(sources: Sequence[str]) -> str:
-    """What a run was trained on, for a cell of a card: its sources, with their license where it is known."""
+def text_description(sources: Sequence[str]) -> str:
+    """The training text for a cell of a card: its sources, with their license if it is known."""
     if not sources:
         return "prepared token shards"
     return f"{', '.join(f'`{public_name(source)}`' for source in sources)} ({_known_license(sources) or UNLICENSED})"
 
 
 def _known_license(sources: Sequence[str]) -> str:
-    """The license of sources that are all known by name; else empty."""
+    """The licenses of the sources if all of them are known; otherwise empty."""
     known = [LICENSES.get(HUB_NAMES.get(source) or hub_repository(source)) for source in sources]
     return "; ".join(dict.fromkeys(license for license in known if license)) if all(known) else ""
 
@@ -389,18 +391,18 @@ def _cell(value: Any) -> str:
 
 
 def _figure(value: float) -> str:
-    """A measured figure in Markdown: five significant digits, and whole ones where there are more."""
-    return f"{value:,.0f}" if 10_000 <= abs(value) < LARGEST_WHOLE else f"{value:.5g}"
+    """A measured value in Markdown: five significant digits, or a whole number if that has more digits."""
+    return f"{value:,.0f}" if 10_000 <= abs(value) < EXPONENT_FROM else f"{value:.5g}"
 
 
 def _number(value: float) -> str:
-    """The same in YAML, which takes `1e+20` for text and `1.0e+20` for a number."""
+    """The same in YAML, where `1e+20` is a string and `1.0e+20` is a number."""
     digits, e, power = _figure(value).replace(",", "").partition("e")
     return digits + (".0" if e and "." not in digits else "") + e + power
 
 
 def _quoted(text: str) -> str:
-    """A string of YAML. Characters that YAML does not allow in one are written as JSON escapes."""
+    """A YAML string. Characters that are allowed in JSON strings but not in YAML are escaped."""
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 

@@ -1,6 +1,6 @@
-"""The Hugging Face model folder: what acorn trained, as transformers and other runtimes load it, and read back.
+"""Writes and reads Hugging Face model folders, which transformers and other runtimes load without code from acorn.
 
-Nothing in it needs code of acorn's. `layouts.py` says how networks and names translate; here are the files.
+`layouts.py` converts networks and names; this module handles the files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from acorn.checkpoint.integrity import check_read_files
 from acorn.checkpoint.layouts import (
     GPT2,
-    UNUSED,
+    UNUSED_ENDINGS,
     Layout,
     expected_shapes,
     from_config_json,
@@ -25,7 +25,7 @@ from acorn.checkpoint.layouts import (
     to_config_json,
     to_hugging_face,
 )
-from acorn.checkpoint.tensor_files import LISTED, RESTORE, check_layers, check_tensors, load_tensors, save_tensors
+from acorn.checkpoint.tensor_files import MAX_LISTED, RESTORE, check_layers, check_tensors, load_tensors, save_tensors
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError
 from acorn.files import read_json, to_json
@@ -41,22 +41,22 @@ CHAT_TEMPLATE = "chat_template.jinja"
 GPT2_TOKENIZER = ("vocab.json", "merges.txt")
 OTHER_TOKENIZERS = ("tokenizer.model", *GPT2_TOKENIZER, "spiece.model", "vocab.txt")
 SHARD_BYTES = 5_000_000_000
-"""A file of weights at most: the Hub handles smaller ones better, and a broken download costs less."""
+"""Largest size of a weights file: the Hub handles smaller files better, and a failed download costs less."""
 
 VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
 
 
 def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, *, replace: bool = True) -> None:
-    """Writes `model` and `tokenizer` as the Hugging Face folder `path`, in fp32, whole or not at all.
+    """Writes `model` and `tokenizer` to the Hugging Face folder `path` in fp32, completely or not at all.
 
     Args:
         card: the text of README.md.
-        replace: an existing folder of that name is replaced, else refused.
+        replace: replace an existing folder of that name; otherwise refuse it.
 
     Raises:
         UsageError: `path` exists and `replace` is false.
         InputError: the tokenizer has more entries than the model.
-        DamageError: what was written does not read back as it was.
+        DamageError: the folder does not read back as it was written.
         ResourceError: the disk is full or cannot be written.
     """
     with new_folder(path, replace=replace) as folder:
@@ -74,20 +74,20 @@ def fill_model_folder(
     end_ids: Sequence[int] = (),
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes all files of a Hugging Face folder but the manifest, and reads them back.
+    """Writes all files of a Hugging Face folder except the manifest, and reads them back.
 
-    Rows of the vocabulary that the tokenizer has no entries for are left out.
+    Vocabulary rows without a tokenizer entry are omitted.
 
     Args:
-        folder: is there, and empty.
-        dtype: of the weights.
-        chat_template: Jinja source of how a conversation becomes text; empty: there is none.
-        end_ids: tokens that end a text; none: the separator does.
-        shard_bytes: weights that take more are spread over several files of at most so many bytes.
+        folder: an existing, empty folder.
+        dtype: data type of the weights.
+        chat_template: Jinja template that turns a conversation into text; empty: none.
+        end_ids: tokens that end a text; empty: the separator.
+        shard_bytes: largest size of a weights file in bytes; larger weights are split into several files.
 
     Raises:
         InputError: the tokenizer has more entries than the model.
-        DamageError: what was written does not read back as it was.
+        DamageError: the folder does not read back as it was written.
         OSError: the disk is full or cannot be written.
     """
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -117,15 +117,15 @@ def fill_model_folder(
 
 
 def _save_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
-    """One file, or several and their index, in the form that transformers writes."""
+    """Writes one weights file, or several with an index, in the format of transformers."""
     shards: list[dict[str, Tensor]] = [{}]
-    room = shard_bytes
+    bytes_left = shard_bytes
     for name, tensor in tensors.items():
-        if tensor.nbytes > room and shards[-1]:
+        if tensor.nbytes > bytes_left and shards[-1]:
             shards.append({})
-            room = shard_bytes
+            bytes_left = shard_bytes
         shards[-1][name] = tensor
-        room -= tensor.nbytes
+        bytes_left -= tensor.nbytes
     if len(shards) == 1:
         save_tensors(folder / WEIGHTS, tensors)
         return
@@ -140,7 +140,7 @@ def _save_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
 
 
 def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:
-    """Reads a folder that was just written: it must hold the same network, bit for bit, and so the same logits.
+    """Checks that a folder that was just written contains the same network, bit for bit, and so gives the same logits.
 
     Raises:
         DamageError: it does not.
@@ -158,19 +158,19 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
         raise DamageError(
             f"The model folder does not read back as the model that was written: {', '.join(different[:8])}.",
             where=str(folder),
-            fix="check the disk and its file system; nothing was kept of the new folder",
+            fix="check the disk and its file system; the new folder was removed",
         )
 
 
 def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer]:
-    """Reads a Hugging Face folder: acorn's own (checked against its manifest), or another GPT-2, Llama or Qwen3.
+    """Reads a Hugging Face folder of acorn (checked against its manifest) or of another GPT-2, Llama or Qwen3.
 
     Returns:
-        the config; the weights under acorn's names (a tied head left out), in the stored type; the tokenizer.
+        the config; the weights with acorn's names (without a tied head), in the stored data type; the tokenizer.
 
     Raises:
-        InputError: acorn cannot build this network, or cannot use its tokenizer.
-        DamageError: a file is missing, changed or unsafe to read, or the weights do not fit the config.
+        InputError: acorn does not support the network or its tokenizer.
+        DamageError: a file is missing, changed or unsafe to read, or the weights do not match the config.
     """
     files = _weight_files(path)
     if not (path / MODEL_CONFIG).is_file():
@@ -179,18 +179,20 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
     check_read_files(path, [MODEL_CONFIG, TOKENIZER, *index, *files])
     if missing := [name for name in files if not os.path.isfile(path / name)]:
         raise DamageError(
-            f"{WEIGHTS_INDEX} names files that are not there: {', '.join(missing[:LISTED])}.",
+            f"{WEIGHTS_INDEX} names files that do not exist: {', '.join(missing[:MAX_LISTED])}.",
             where=str(path),
             fix=RESTORE,
         )
     values = read_json(path / MODEL_CONFIG, RESTORE)
     if not isinstance(values, dict):
-        raise DamageError(f"{MODEL_CONFIG} does not hold an object.", where=str(path / MODEL_CONFIG), fix=RESTORE)
+        raise DamageError(
+            f"{MODEL_CONFIG} does not contain a JSON object.", where=str(path / MODEL_CONFIG), fix=RESTORE
+        )
     config = from_config_json(values, str(path / MODEL_CONFIG))
     tensors: dict[str, Tensor] = {}
     for name in files:
         tensors.update(load_tensors(path / name))
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(UNUSED)}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(UNUSED_ENDINGS)}
     if layout_of(config) is GPT2:
         tensors = _with_prefix(tensors)
     if config.is_tied:
@@ -203,68 +205,68 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
 
 
 def read_tokenizer(path: Path, layout: Layout) -> Tokenizer:
-    """The tokenizer of a model folder, which begins a prompt as it always did: as transformers' AutoTokenizer does.
+    """The tokenizer of a model folder. Prompts begin as with transformers' AutoTokenizer.
 
     Raises:
-        InputError: it cannot be used here.
-        DamageError: there is none, or it cannot be read.
+        InputError: acorn does not support it.
+        DamageError: it is missing or cannot be read.
     """
     try:
         tokenizer = _tokenizer_in(path, layout)
     except NoTokenizerError as error:
         raise DamageError(error.what, where=error.where, fix=RESTORE) from None
     except InputError as error:
-        raise InputError(error.what, where=error.where or str(path), fix=_ELSEWHERE) from None
+        raise InputError(error.what, where=error.where or str(path), fix=_USE_TRANSFORMERS) from None
     separator = _declared_separator(path)
     if separator in SEPARATORS and separator != tokenizer.separator:
         raise InputError(
-            f"The model ends its texts with {separator}, but its vocabulary has {tokenizer.separator} too, which acorn "
-            "would take.",
+            f"The model ends texts with {separator}, but its vocabulary also has {tokenizer.separator}, which acorn "
+            "would use instead.",
             where=str(path / TOKENIZER_CONFIG),
-            fix=_ELSEWHERE,
+            fix=_USE_TRANSFORMERS,
         )
     return tokenizer
 
 
 def _tokenizer_in(path: Path, layout: Layout) -> Tokenizer:
-    """What the files of a model folder say, whatever else the folder says of its tokenizer."""
+    """The tokenizer in the files of a model folder; tokenizer_config.json is not considered."""
     if (path / TOKENIZER).is_file():
         return Tokenizer.from_file(path / TOKENIZER, as_it_is=True)
     others = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
     if layout is GPT2 and set(GPT2_TOKENIZER) <= set(others):
         return gpt2_tokenizer(*(path / name for name in GPT2_TOKENIZER))
     raise DamageError(
-        f"{TOKENIZER} is missing." + (f" acorn cannot do with {' and '.join(others)} alone." if others else ""),
+        f"{TOKENIZER} is missing." + (f" acorn cannot use {' and '.join(others)} without it." if others else ""),
         where=str(path),
-        fix="download it, or make one: in Python, with the folder's path as P, "
+        fix="download it, or create it: in Python, with the folder's path as P, "
         "transformers.AutoTokenizer.from_pretrained(P).save_pretrained(P)"
         if others
         else RESTORE,
     )
 
 
-_ELSEWHERE = "use it with the transformers library instead"
+_USE_TRANSFORMERS = "use it with the transformers library instead"
 
 
 def _declared_separator(path: Path) -> object:
-    """What tokenizer_config.json calls the end of a text; None where it does not say."""
+    """The end-of-text token in tokenizer_config.json; None if there is none."""
     values = read_json(path / TOKENIZER_CONFIG, RESTORE) if (path / TOKENIZER_CONFIG).is_file() else {}
     token = values.get("eos_token") if isinstance(values, dict) else None
     return token.get("content") if isinstance(token, dict) else token
 
 
 def end_ids(path: Path) -> tuple[int, ...]:
-    """The tokens that end a text, as a model folder has them: a chat model's end of turn, for instance.
+    """The tokens that end a text according to a model folder, such as a chat model's end of turn.
 
     Raises:
-        DamageError: they are no token ids.
+        DamageError: they are not token ids.
     """
-    for name in (GENERATION_CONFIG, MODEL_CONFIG):  # the former counts, where it says any
+    for name in (GENERATION_CONFIG, MODEL_CONFIG):  # the first file with a value counts
         values = read_json(path / name, RESTORE) if (path / name).is_file() else {}
         ids = values.get("eos_token_id") if isinstance(values, dict) else None
         ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
         if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
-            raise DamageError(f"eos_token_id is {ids!r}: no token ids.", where=str(path / name), fix=RESTORE)
+            raise DamageError(f"eos_token_id is {ids!r}, which are not token ids.", where=str(path / name), fix=RESTORE)
         if ids:
             return tuple(ids)
     return ()
@@ -273,7 +275,7 @@ def end_ids(path: Path) -> tuple[int, ...]:
 def without_padding(
     config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Cuts the vocabulary's rows to those that the tokenizer has entries for, so that no other id can be produced.
+    """Removes vocabulary rows without a tokenizer entry, so that no other id can be generated.
 
     Raises:
         InputError: the tokenizer has more entries than the model.
@@ -292,9 +294,9 @@ def without_padding(
 def _generation_config(
     config: ModelConfig, special_ids: Mapping[str, Any], unsampled_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """What transformers' generate() does when it is not told otherwise.
+    """The defaults of transformers' generate() for this model.
 
-    `max_length` keeps its pipelines, which ask for more, within the positions that a learned table has.
+    `max_length` keeps the pipelines of transformers, which request more tokens, within a learned position table.
     """
     values: dict[str, Any] = {**special_ids, "do_sample": False, "use_cache": True}
     if config.architecture != "modern":
@@ -303,10 +305,10 @@ def _generation_config(
 
 
 def _weight_files(path: Path) -> list[str]:
-    """Names of the files that hold the weights.
+    """Names of the weights files.
 
     Raises:
-        DamageError: there are none that are safe to read.
+        DamageError: there are none, or only pickles, which are not safe to read.
     """
     if (path / WEIGHTS).is_file():
         return [WEIGHTS]
@@ -317,14 +319,14 @@ def _weight_files(path: Path) -> list[str]:
         raise DamageError(
             f"The weights are a pickle ({', '.join(pickles)}), which could run any code when opened; it was not read.",
             where=str(path),
-            fix="get it as safetensors; or, where you trust its source, in Python, with the folder's path as P: "
+            fix="download it as safetensors; or, if you trust its source, in Python, with the folder's path as P: "
             "transformers.AutoModelForCausalLM.from_pretrained(P).save_pretrained(P)",
         )
     raise DamageError(f"The folder has no weights: no {WEIGHTS} or {WEIGHTS_INDEX}.", where=str(path), fix=RESTORE)
 
 
 def _sharded(index: Path) -> list[str]:
-    """Names of the files that the index of a large model lists, each one beside it."""
+    """Names of the weights files in the index of a large model; all are in the same folder."""
     content = read_json(index, RESTORE)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places:
@@ -332,24 +334,24 @@ def _sharded(index: Path) -> list[str]:
     for tensor, name in places.items():
         if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:"):
             raise DamageError(
-                f"{index.name} names {name!r} for {tensor}: not a safetensors file of this folder; it was not read.",
+                f"{index.name} names {name!r} for {tensor}: not a safetensors file in this folder; it was not read.",
                 where=str(index),
-                fix="do not use this model unless you know who changed it; get it anew from its source",
+                fix="do not use this model unless you know who changed it; download it again from its source",
             )
     return sorted(set(places.values()))
 
 
 def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """GPT-2's first releases left the outer `transformer.` out of the names."""
+    """Adds the prefix `transformer.`, which the names in GPT-2's first releases lack."""
     outer = ("transformer.", "lm_head.")
     return {name if name.startswith(outer) else f"transformer.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _tied_once(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """A tied matrix under the embedding's name alone, where a file has the head's name for it, or both.
+    """Keeps a tied matrix only under the name of the embedding, even if the file has it as the head or as both.
 
     Raises:
-        DamageError: there are two, and they differ.
+        DamageError: there are two matrices, and they differ.
     """
     outer = layout_of(config).outer
     embedding, head = (f"{outer[module]}.weight" for module in ("token_embedding", "head"))
@@ -358,7 +360,7 @@ def _tied_once(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -
         return others
     if embedding in others and not torch.equal(others[embedding], tensors[head]):
         raise DamageError(
-            f"{MODEL_CONFIG} says that one matrix is embedding and head, but {embedding} and {head} differ.",
+            f"{MODEL_CONFIG} says that embedding and head are tied, but {embedding} and {head} differ.",
             where=str(path),
             fix=f'set "tie_word_embeddings" to false in {MODEL_CONFIG}, if that is how the model was trained',
         )

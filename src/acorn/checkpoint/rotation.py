@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Removes old checkpoints."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ REMOVED_PREFIX = "removed-"
 
 
 def rotate_checkpoints(run: RunFolder, newest: int, *, keep: int, also: Collection[int | None] = ()) -> list[int]:
-    """Removes all but the newest `keep` checkpoints up to `newest`, once that one has passed its check.
+    """Removes all but the newest `keep` checkpoints up to `newest`, if `newest` passes its check.
 
-    One that a signal or a full disk put between those of the schedule stays only while it is the newest, or while there
-    are too few others: a run that was stopped comes to keep the same checkpoints as one that was not.
+    A checkpoint outside the schedule (saved because of a signal or a full disk) is kept only while it is the newest or
+    while there are fewer than `keep` others, so that an interrupted run ends with the same checkpoints as an
+    uninterrupted one.
 
-    A folder is renamed before it is emptied, so that what a kill leaves behind does not look like a checkpoint.
+    A folder is renamed before its files are removed, so that after a kill no incomplete checkpoint is left.
 
     Args:
-        newest: the step that was just saved, or gone on from; what claims to be later is left alone.
-        also: steps that stay beside them, such as the best one.
+        newest: the step that was just saved or resumed from; later checkpoints are not touched.
+        also: more steps to keep, such as the best one.
 
     Returns:
-        the steps removed; none if `newest` is not whole.
+        the removed steps; empty if `newest` is damaged.
 
     Raises:
-        ResourceError: a folder cannot be renamed or removed. Those to be kept still stand.
+        ResourceError: a folder cannot be renamed or removed. Kept checkpoints are intact.
     """
     with disk_errors(run.checkpoints):
         steps = [step for step in run.checkpoint_steps() if step <= newest]
@@ -44,10 +45,10 @@ def rotate_checkpoints(run: RunFolder, newest: int, *, keep: int, also: Collecti
 
 
 def remove_checkpoints(run: RunFolder, steps: Collection[int]) -> None:
-    """Removes the checkpoints of `steps`, and what an interrupted removal left.
+    """Removes the checkpoints of `steps`, and leftovers of an interrupted removal.
 
     Raises:
-        ResourceError: as `rotate_checkpoints`.
+        ResourceError: a folder cannot be renamed or removed.
     """
     with disk_errors(run.checkpoints):
         _remove_leftovers(run)
@@ -61,7 +62,7 @@ def _remove_leftovers(run: RunFolder) -> None:
     entries = run.checkpoints.iterdir() if run.checkpoints.is_dir() else ()
     leftovers = [entry for entry in entries if _is_leftover(entry.name)]
     if leftovers:
-        sync_folder(run.checkpoints)  # else a power loss might bring back the names of emptied folders
+        sync_folder(run.checkpoints)  # otherwise a power loss might restore the names of emptied folders
     for leftover in leftovers:
         remove_folder(leftover)
 
@@ -71,7 +72,7 @@ def _is_leftover(name: str) -> bool:
 
 
 def _is_scheduled(checkpoint: Path) -> bool:
-    """What its state says; a damaged one counts, so that nothing is removed on its account."""
+    """Whether the schedule caused this checkpoint; a damaged one counts as scheduled, so that it replaces no other."""
     try:
         return read_json(checkpoint / STATE)["counters"]["scheduled"] is not False
     except (DamageError, KeyError, TypeError):

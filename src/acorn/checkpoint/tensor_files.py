@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: written with the one metadata that keeps bytes equal, and checked once read."""
+"""Tensors in safetensors files: written reproducibly, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from acorn.errors import DamageError
 from acorn.files import check_unicode
 
 METADATA = {"format": "pt"}
-"""With a second key the file's bytes would change from process to process."""
+"""With a second key, the order of keys, and so the bytes of the file, would vary between processes."""
 
-DTYPES = {torch.float32, torch.float16, torch.bfloat16}
+READABLE_DTYPES = {torch.float32, torch.float16, torch.bfloat16}
 RESTORE = "restore the folder from a copy, or download it again (with git: git lfs pull)"
-"""What helps a folder that is not whole, whoever made it."""
+"""Advice for an incomplete folder, whoever made it."""
 
-LISTED = 8
-"""Faults that a message names one by one."""
+MAX_LISTED = 8
+"""Number of faults that a message lists."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes `tensors` to `path`; flushing it is the business of whoever makes the folder.
+    """Writes `tensors` to `path`. The caller, who creates the folder, flushes the file to the disk.
 
     Raises:
-        OSError: the disk is full or cannot be written; the library's own error does not say so by its type.
-        UsageError: the path is not Unicode text, which the library needs.
+        OSError: the disk is full or cannot be written.
+        UsageError: the path is not Unicode text, which the library requires.
     """
     check_unicode(path, "the model's folder")
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, METADATA)
-        path.chmod(0o644)  # the library makes files for the owner alone; models are there to be handed on
+        path.chmod(0o644)  # the library makes files readable for the owner only; models are meant to be shared
     except SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
@@ -47,14 +47,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one file, on the CPU.
 
     Raises:
-        DamageError: it is not there, or not a safetensors file.
-        UsageError: the path is not Unicode text, which the library needs.
-        MemoryError: there is no memory to read it into.
+        DamageError: it does not exist, or is not a safetensors file.
+        UsageError: the path is not Unicode text, which the library requires.
+        MemoryError: there is not enough memory.
     """
     check_unicode(path, "the model's folder")
     try:
         return load_file(path)
-    # ValueError: a name that no file can have. RuntimeError: PyTorch's, which maps the file into memory.
+    # ValueError: an invalid name. RuntimeError: raised by PyTorch, which maps the file into memory.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if f"({errno.ENOMEM})" in str(error):
             raise MemoryError(str(error)) from error
@@ -66,25 +66,25 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_layers(config: ModelConfig, found: Mapping[str, Tensor], where: Path) -> None:
-    """Refuses more layers than there are tensors, before a network of that many is built to learn their names.
+    """Refuses a config with more layers than tensors, before a network of that size is built for their names.
 
     Raises:
-        DamageError: as in `check_tensors`.
+        DamageError: the config has more layers than there are tensors, or no vocabulary.
     """
     if config.vocab_size < 1 or config.n_layer > len(found):
         raise DamageError(
-            f"The config has {config.n_layer:,} layers and {config.vocab_size:,} entries; there are "
-            f"{len(found):,} tensors in all.",
+            f"The config has {config.n_layer:,} layers and {config.vocab_size:,} vocabulary entries, but the file "
+            f"has only {len(found):,} tensors.",
             where=str(where),
             fix=RESTORE,
         )
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], where: Path) -> None:
-    """Compares names, shapes and types with what a model's config asks for.
+    """Compares names, shapes and data types with those that a model's config requires.
 
     Raises:
-        DamageError: with every tensor that is missing, unknown or of another shape or type (the first few by name).
+        DamageError: tensors are missing, unknown, or of another shape or data type; the first few are named.
     """
     faults = [f"{name} is missing" for name in wanted if name not in found]
     for name, tensor in found.items():
@@ -92,10 +92,10 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size],
             faults.append(f"{name} is not part of this architecture")
         elif tensor.shape != wanted[name]:
             faults.append(f"{name} has the shape {list(tensor.shape)}, not {list(wanted[name])}")
-        elif tensor.dtype not in DTYPES:
-            faults.append(f"{name} has the type {tensor.dtype}; only fp32, fp16 and bf16 are read")
+        elif tensor.dtype not in READABLE_DTYPES:
+            faults.append(f"{name} has the data type {tensor.dtype}; acorn reads fp32, fp16 and bf16")
     if faults:
-        shown = faults[:LISTED] + ([f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else [])
+        shown = faults[:MAX_LISTED] + ([f"and {len(faults) - MAX_LISTED} more"] if len(faults) > MAX_LISTED else [])
         raise DamageError(
             "The weights do not fit the model's config:\n" + "\n".join(f"  - {fault}" for fault in shown),
             where=str(where),

@@ -1,7 +1,7 @@
-"""A resumable checkpoint: everything the next step depends on, in safetensors and JSON.
+"""Resumable checkpoints: everything that the next step depends on, in safetensors and JSON.
 
-Random numbers and the data order are pure functions (of seed, step, sample number), so beside weights and optimizer
-state a few counters are all there is to keep. Nothing here is a pickle, and nothing is read that was not verified.
+Random numbers and the data order are pure functions of seed, step and sample number, so only weights, optimizer state
+and a few counters have to be saved. No pickles are used, and files are verified before they are read.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 
 
 class OptimizerState(Protocol):
-    """What of an optimizer is kept and restored.
+    """The part of an optimizer that is saved and restored.
 
     Attributes:
-        param_groups: each a dict with its `params`.
+        param_groups: dicts with the key `params`.
         state: parameter -> name -> tensor.
     """
 
@@ -41,25 +41,25 @@ class OptimizerState(Protocol):
 
 @dataclass
 class Counters:
-    """The counters of a run, as state.json keeps them.
+    """The counters of a run, stored in state.json.
 
     Attributes:
-        step: optimizer steps done, skipped ones included.
-        samples: windows consumed.
-        tokens: target tokens consumed.
-        rollbacks: times the run went back after a divergence.
-        skips: steps skipped in a row, up to now.
-        seconds: wall seconds of training, over all sittings.
-        train_seconds: of these, without validation, samples and saves.
-        loss_scale: multiplier of the loss where activations are in fp16; of no meaning otherwise.
-        good_steps: steps since the loss scale last changed.
+        step: optimizer steps so far, including skipped ones.
+        samples: windows trained on.
+        tokens: target tokens trained on.
+        rollbacks: number of rollbacks after divergence.
+        skips: consecutive steps skipped up to now.
+        seconds: wall time of training in seconds, over all resumes.
+        train_seconds: the same without validation, samples and saves.
+        loss_scale: multiplier of the loss, used when activations are in fp16.
+        good_steps: steps since the last change of the loss scale.
         best_loss, best_step: lowest validation loss so far, in nats per token.
-        valid_loss, valid_step: the latest one.
-        sample_step: when samples were last drawn.
-        metrics_bytes, samples_bytes: lengths of metrics.jsonl and samples.jsonl at this point.
-        schedule_steps: the length that the schedule was computed for (0: by the clock).
-        scheduled: false in a checkpoint that only a signal, or a full disk before it, caused.
-        undisturbed: false once anything happened that an undisturbed run would not have seen.
+        valid_loss, valid_step: latest validation loss.
+        sample_step: step of the latest text samples.
+        metrics_bytes, samples_bytes: lengths of metrics.jsonl and samples.jsonl at this step.
+        schedule_steps: length of the schedule in steps (0: by the clock).
+        scheduled: false in a checkpoint saved only because of a signal or an earlier full disk.
+        undisturbed: false after anything that makes the run differ from an uninterrupted one.
     """
 
     step: int = 0
@@ -85,7 +85,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: nothing is applied to a model yet."""
+    """The content of a checkpoint, not yet applied to a model."""
 
     path: Path
     config: Config
@@ -105,10 +105,10 @@ def save_checkpoint(
     counters: Counters,
     resolved: dict[str, Any],
 ) -> None:
-    """Writes the checkpoint folder `path`, whole or not at all.
+    """Writes the checkpoint folder `path`, completely or not at all.
 
     Args:
-        resolved: what `auto` settings came to on this machine, and what bit-for-bit equality rests on.
+        resolved: the values that `auto` settings got on this machine, and everything else that bit-identity depends on.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
@@ -126,14 +126,14 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
     """Reads and verifies the checkpoint folder `path`.
 
     Args:
-        weights_only: leave the optimizer's tensors out.
+        weights_only: do not read the optimizer's tensors.
 
     Raises:
-        DamageError: anything in it is missing, changed, or not what acorn writes.
+        DamageError: something is missing, changed, or was not written by acorn.
     """
     faults = verify_folder(path)
     if faults:
-        raise DamageError("The checkpoint fails its check:\n  - " + "\n  - ".join(faults), where=str(path), fix=_MEND)
+        raise DamageError("The checkpoint fails its check:\n  - " + "\n  - ".join(faults), where=str(path), fix=_FIX)
     try:
         state = read_json(path / STATE)
         return Checkpoint(
@@ -146,31 +146,31 @@ def read_checkpoint(path: Path, *, weights_only: bool = False) -> Checkpoint:
             dict(state["resolved"]),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), fix=_MEND) from None
+        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), fix=_FIX) from None
     except AcornError as error:
-        raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path), fix=_MEND) from None
+        raise DamageError(f"The checkpoint cannot be read: {error.what}", where=str(path), fix=_FIX) from None
 
 
 def read_counters(path: Path) -> Counters:
-    """The counters of the checkpoint folder `path`, without its tensors.
+    """Reads only the counters of the checkpoint folder `path`.
 
     Raises:
-        DamageError: its state.json cannot be read, or does not hold them.
+        DamageError: state.json cannot be read or has no counters.
     """
     try:
         return _counters(read_json(path / STATE)["counters"])
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), fix=_MEND) from None
+        raise DamageError(f"The checkpoint cannot be read: {error}", where=str(path), fix=_FIX) from None
 
 
-_MEND = "name the run folder, whose newest whole checkpoint is used, or restore it from a copy"
+_FIX = "name the run folder, whose newest intact checkpoint is used, or restore this one from a copy"
 
 
 def restore(model: nn.Module, optimizers: Sequence[OptimizerState], checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights and optimizer state into `model` and `optimizers`, in place.
+    """Copies a checkpoint's weights and optimizer state into `model` and `optimizers`.
 
     Raises:
-        DamageError: its tensors do not fit them.
+        DamageError: the tensors do not match.
     """
     shapes = {name: weight.shape for name, weight in model.named_parameters()}
     check_tensors(checkpoint.weights, shapes, checkpoint.path)
@@ -185,9 +185,9 @@ def restore(model: nn.Module, optimizers: Sequence[OptimizerState], checkpoint: 
     known = {names[id(parameter)] for optimizer in optimizers for parameter in _parameters(optimizer)}
     if optimizers and not stored.keys() <= known:
         raise DamageError(
-            f"The optimizer's state is of parameters that the model has not: {', '.join(stored.keys() - known)}.",
+            f"The optimizer state has parameters that the model does not have: {', '.join(stored.keys() - known)}.",
             where=str(checkpoint.path / OPTIMIZER_FILE),
-            fix=_MEND,
+            fix=_FIX,
         )
     for optimizer in optimizers:
         _check_optimizer_state(
@@ -196,12 +196,12 @@ def restore(model: nn.Module, optimizers: Sequence[OptimizerState], checkpoint: 
         for parameter in _parameters(optimizer):
             optimizer.state[parameter].clear()
             for key, value in stored[names[id(parameter)]].items():
-                # AdamW counts its steps on the CPU unless it is fused, then beside the parameter.
+                # AdamW counts its steps on the CPU, or, if it is fused, on the device of the parameter.
                 optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
 def optimizer_tensors(model: nn.Module, optimizers: Sequence[OptimizerState]) -> dict[str, Tensor]:
-    """Every optimizer tensor under the name <parameter>.<state>."""
+    """All optimizer tensors, named <parameter>.<state>."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         f"{names[id(parameter)]}.{key}": value
@@ -214,7 +214,7 @@ def optimizer_tensors(model: nn.Module, optimizers: Sequence[OptimizerState]) ->
 def _check_optimizer_state(
     shapes: Mapping[str, torch.Size], stored: Mapping[str, Mapping[str, Tensor]], where: Path
 ) -> None:
-    """Every parameter of an optimizer has the same kinds of state, each a number or of the parameter's shape."""
+    """Refuses a state whose parameters have different kinds of state, or values of a wrong shape."""
     kinds = {name: set(stored.get(name, ())) for name in shapes}
     faults = [name for name in shapes if kinds[name] != next(iter(kinds.values()))]
     faults += [
@@ -225,17 +225,17 @@ def _check_optimizer_state(
     ]
     if faults:
         raise DamageError(
-            f"The optimizer's state does not fit the model: {', '.join(faults[:8])}.",
+            f"The optimizer state does not match the model: {', '.join(faults[:8])}.",
             where=str(where / OPTIMIZER_FILE),
-            fix=_MEND,
+            fix=_FIX,
         )
 
 
 def _counters(values: Mapping[str, Any]) -> Counters:
-    """Counters from what state.json says.
+    """The counters in state.json.
 
     Raises:
-        ValueError: a counter is unknown, negative or of another type, or one without which there is no run is missing.
+        ValueError: a counter is unknown, negative or of another type, or a required one is missing.
     """
     kinds = {field.name: _COUNTER_TYPES[str(field.type)] for field in dataclasses.fields(Counters)}
     if not {"step", "samples", "tokens"} <= values.keys() <= kinds.keys():

@@ -1,4 +1,4 @@
-"""`acorn evaluate`: how well a model predicts a text."""
+"""`acorn evaluate`: scores a model on a text or on tasks."""
 
 from __future__ import annotations
 
@@ -32,27 +32,31 @@ def evaluate(
     more: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar=METAVAR, help="With --input: more text; settings of data, such as data.text_field=body."
+            metavar=METAVAR, help="With --input: more text, and data settings such as data.text_field=body."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="valid, test or train: a split of the run's own text.")] = "valid",
+    split: Annotated[str, typer.Option(help="The split of the run's own text: valid, test or train.")] = "valid",
     input: Annotated[
-        list[str] | None, typer.Option("--input", metavar="FILE", help="Other text to score instead.")
+        list[str] | None, typer.Option("--input", metavar="FILE", help="Score this text instead of a split.")
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Tasks of the lm-evaluation-harness instead of a text.")
+        str | None, typer.Option(metavar="A,B", help="Score tasks of the lm-evaluation-harness instead of a text.")
     ] = None,
     tasks_path: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=path_from("--tasks-path"), help="A folder with further task files."),
+        typer.Option(metavar="DIR", parser=path_from("--tasks-path"), help="A folder with more task files."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many examples of each task.")] = None,
-    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Solved examples before each question.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens of a window; by default the model's block_size.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Tokens between windows; by default the context.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N examples of each task.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="Number of solved examples before each question.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens per window; by default the model's block_size.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens between the beginnings of windows; by default the context.")
+    ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
+        typer.Option(metavar="last|best|STEP", help="The checkpoint of a run to use; by default the final model."),
     ] = None,
     precision: Annotated[
         str, typer.Option(help="auto (fp32 on a CPU), fp32, bf16, fp16 or int8 (weights in 8 bits).")
@@ -62,7 +66,7 @@ def evaluate(
 ) -> None:
     """Score a model on a split, on your own text or on tasks.
 
-    On text: loss, bits per byte and word perplexity.
+    For text it prints loss, bits per byte and word perplexity.
     """
     _check_options(tasks, tasks_path, limit, num_fewshot, input, context, stride)
     names = None if tasks is None else _names(tasks)
@@ -123,15 +127,15 @@ def evaluate(
 
 
 def _check_options(tasks: str | None, *others: object) -> None:
-    """Tasks have settings of their own, and a text has others."""
+    """Refuses options for tasks without --tasks, and options for text with it."""
     names = ("--tasks-path", "--limit", "--num-fewshot", "--input", "--context", "--stride")
     given = [name for name, value in zip(names, others, strict=True) if value not in (None, [])]
     wrong = [name for name in given if (name in names[:3]) != (tasks is not None)]
     if wrong:
         raise UsageError(
-            f"{', '.join(wrong)} {'does not go with' if tasks else 'goes with'} --tasks{'' if tasks else ' alone'}.",
+            f"{', '.join(wrong)} cannot be used {'with' if tasks else 'without'} --tasks.",
             where="acorn evaluate",
-            fix="leave it out" if tasks else "name tasks with --tasks",
+            fix="omit it" if tasks else "name tasks with --tasks",
         )
 
 
@@ -143,27 +147,31 @@ def _names(tasks: str) -> list[str]:
     """
     names = [name.strip() for name in tasks.split(",")]
     if "" in names:
-        raise UsageError(f"{tasks!r} holds an empty name.", where="--tasks", fix="name tasks, parted by commas: A,B")
+        raise UsageError(
+            f"{tasks!r} contains an empty name.", where="--tasks", fix="name tasks, separated by commas: A,B"
+        )
     return names
 
 
 def _text_of(input: list[str] | None, more: list[str]) -> tuple[list[str], list[str]]:
-    """Sources to score instead of a split, and settings that say how they are read.
+    """The sources to score instead of a split, and the settings for reading them.
 
     Raises:
-        UsageError: a source is empty, a setting does nothing here, or either stands there without --input.
+        UsageError: a source is empty, a setting has no effect here, or --input is missing.
     """
     sources, overrides = split_settings(more)
     if not input and more:
         raise UsageError(
-            f"{more[0]!r} goes with --input alone: a split is scored as it was prepared.",
+            f"{more[0]!r} needs --input: a split is scored as it was prepared.",
             where="acorn evaluate",
             fix="name the text to score with --input SRC, then settings such as data.text_field=body",
         )
     sources = [*(input or []), *sources]
     if "" in sources:
         raise UsageError(
-            "An empty string names no text.", where="--input", fix='leave it out, or write "." for the current folder'
+            "An empty string is not a source of text.",
+            where="--input",
+            fix='omit it, or write "." for the current folder',
         )
     if overrides:
         from acorn.config import DataConfig
@@ -173,10 +181,10 @@ def _text_of(input: list[str] | None, more: list[str]) -> tuple[list[str], list[
 
 
 def read_with(data: DataConfig, overrides: list[str]) -> DataConfig:
-    """How a run read its text, and what is to be different now.
+    """The data settings of a run, with overrides.
 
     Raises:
-        UsageError: a setting does nothing here, or has a wrong value.
+        UsageError: a setting has no effect here, or an invalid value.
     """
     from acorn.config import Config
     from acorn.config_files import with_overrides
@@ -204,7 +212,7 @@ def _score_tasks(
     def write(prompts: Any, new_tokens: int, stop: tuple[str, ...], sampling: dict[str, Any]) -> list[list[int]]:
         settings = SamplingSettings(new_tokens, **{"temperature": 1.0, "top_k": 0, "seed": 0, **sampling}, stop=stop)
         nonlocal told
-        if not told and (line := c_code_note(c_library("decode"))):  # only where a task asks for text
+        if not told and (line := c_code_note(c_library("decode"))):  # only if a task generates text
             progress.note(line)
         told = True
         with runtime.autocast():

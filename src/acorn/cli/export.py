@@ -1,4 +1,4 @@
-"""`acorn export`: a trained model for other runtimes."""
+"""`acorn export`: writes a trained model for other runtimes."""
 
 from __future__ import annotations
 
@@ -25,34 +25,36 @@ def export(
         str, typer.Option(metavar="hf|gguf", help="hf: a Hugging Face model folder; gguf: for llama.cpp.")
     ],
     dtype: Annotated[
-        str, typer.Option(metavar="f32|bf16|f16|q8_0", help="Type of the weights; q8_0 in gguf only.")
+        str, typer.Option(metavar="f32|bf16|f16|q8_0", help="Data type of the weights; q8_0 for gguf only.")
     ] = "f32",
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
+        typer.Option(metavar="last|best|STEP", help="The checkpoint of a run to use; by default the final model."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", parser=path_from("--out"), help="The folder to write.")
     ] = None,
     push: Annotated[
         str | None,
-        typer.Option(metavar="OWNER/NAME", help="Publish it on the Hub; --out may be left out."),
+        typer.Option(metavar="OWNER/NAME", help="Publish on the Hub; --out is then optional."),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="What --push makes is seen by you only.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="A repository that --push creates is visible to you only.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a model for other runtimes, and check it in one of them."""
+    """Export a model for other runtimes, and check it in one of them."""
     from acorn.errors import UsageError
     from acorn.export.export import export as export_model
     from acorn.export.publish import check_login, publish
     from acorn.report.terminal import TaskProgress
 
     if out is None and push is None:
-        raise UsageError("There is no place to write to.", where="--out", fix="name a folder: --out DIR")
+        raise UsageError("No folder to write to is named.", where="--out", fix="name a folder: --out DIR")
     if push is not None:
         if format != "hf":
-            raise UsageError("Only a Hugging Face folder is published.", where="--push", fix="use --format hf")
+            raise UsageError("Only a Hugging Face folder can be published.", where="--push", fix="use --format hf")
         check_login(push)
     progress = TaskProgress()
     places: dict[str, str] = {}
@@ -62,7 +64,7 @@ def export(
         if out:
             places["folder"] = str(out)
         if push:
-            progress.note(f"Uploading it to {push}.")
+            progress.note(f"Uploading to {push}.")
             places["published"] = publish(folder, push, private=private)
     progress.close()
     if as_json:
@@ -72,11 +74,11 @@ def export(
 
 
 def _table(parity: Parity) -> dict[str, str]:
-    """The report for a reader: what was compared -> how it came out."""
+    """The report as a table for the terminal: comparison -> result."""
     rows = {
         "format": f"{parity.format}, {parity.dtype}",
         "runtime": f"{parity.runtime} {parity.runtime_version or parity.runtime_note}",
-        "weights": f"read back, off by {parity.weight_difference:.2g} at most",
+        "weights": f"read back, largest difference {parity.weight_difference:.2g}",
         "tokens": f"{parity.lines_equal:,} of {parity.lines:,} held-out lines and {parity.strings_equal:,} of "
         f"{parity.strings:,} hard strings equal (by {parity.tokens_by})",
         "lines from": ", ".join(f"{place} ({n:,})" for place, n in parity.lines_from.items()),
@@ -85,9 +87,9 @@ def _table(parity: Parity) -> dict[str, str]:
         return {**rows, "logits": "not checked", "greedy tokens": "not checked"}
     return {
         **rows,
-        "logits": f"off by {parity.logit_difference:.2g} at most, {parity.logit_difference_in_deviations:.2g} standard "
-        f"deviations; {parity.logit_tolerance_in_deviations} allowed",
-        "likeliest token": f"equal at {parity.likeliest_agreement:.2%} of {parity.logit_positions:,} positions, "
+        "logits": f"largest difference {parity.logit_difference:.2g}, {parity.logit_difference_in_deviations:.2g} "
+        f"standard deviations; {parity.logit_tolerance_in_deviations} allowed",
+        "most likely token": f"equal at {parity.likeliest_agreement:.2%} of {parity.logit_positions:,} positions, "
         f"KL divergence {parity.kl_divergence:.2g} nats",
         "greedy tokens": f"{parity.greedy_equal} of {parity.greedy_tokens} equal, {parity.greedy_near_ties} near ties"
         f"{'' if parity.greedy_required else ' (not required)'}",

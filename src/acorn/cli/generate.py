@@ -1,4 +1,4 @@
-"""`acorn generate`: text from a trained model."""
+"""`acorn generate`: generates text with a trained model."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ def generate(
     ],
     more: Annotated[list[str] | None, typer.Argument(metavar="[P]...", help="More prompts.")] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(metavar="P", help="What the text begins with (repeat for several).")
+        list[str] | None, typer.Option(metavar="P", help="Beginning of the text (repeat for several texts).")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most.")] = SamplingSettings.max_new_tokens,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Largest number of new tokens.")
+    ] = SamplingSettings.max_new_tokens,
     temperature: Annotated[
-        float, typer.Option(help="Below 1: safer; above 1: wilder; 0: greedy.")
+        float, typer.Option(help="Below 1: more predictable; above 1: more random; 0: greedy.")
     ] = SamplingSettings.temperature,
-    top_k: Annotated[int, typer.Option(help="Only the K likeliest tokens; 0: all.")] = SamplingSettings.top_k,
+    top_k: Annotated[int, typer.Option(help="Use only the K most likely tokens; 0: all.")] = SamplingSettings.top_k,
     top_p: Annotated[
-        float, typer.Option(help="Only the likeliest tokens that reach this probability; 1: all.")
+        float, typer.Option(help="Use only the most likely tokens whose probabilities sum to P; 1: all.")
     ] = SamplingSettings.top_p,
     min_p: Annotated[
-        float, typer.Option(help="Only tokens this share as likely as the likeliest; 0: all.")
+        float, typer.Option(help="Use only tokens with this share of the highest probability; 0: all.")
     ] = SamplingSettings.min_p,
     repetition_penalty: Annotated[
         float, typer.Option(help="Above 1: repeat less.")
@@ -47,28 +49,28 @@ def generate(
         list[str] | None, typer.Option(metavar="S", help="End before this string (repeat for several).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Equal seeds give equal text.")] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the end of a document.")] = False,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always choose the most likely token.")] = False,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Continue after the end of a document.")] = False,
     allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="May draw [UNK], which stands for no text (WordPiece).")
+        bool, typer.Option("--allow-unknown", help="Allow [UNK], which is not shown as text (WordPiece).")
     ] = False,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="last|best|STEP", help="Which checkpoint of a run; by default the final model."),
+        typer.Option(metavar="last|best|STEP", help="The checkpoint of a run to use; by default the final model."),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="auto (fp32 on a CPU), fp32, bf16, fp16, or int8: the weights in 8 bits, the fastest.")
+        str, typer.Option(help="auto (fp32 on a CPU), fp32, bf16, fp16, or int8 (weights in 8 bits; the fastest).")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     decoder: Annotated[
-        str, typer.Option(help="auto, torch, or native: C compiled for this CPU, which auto takes where it can.")
+        str, typer.Option(help="auto, torch, or native (C compiled for this CPU; auto uses it if available).")
     ] = "auto",
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a prompt longer than the context instead of cutting it.")
+        bool, typer.Option("--strict", help="Refuse a prompt that is longer than the context instead of cutting it.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write text that goes on from a prompt, as it is drawn."""
+    """Generate text that continues a prompt."""
     from acorn.checkpoint.load import load
     from acorn.generate.engine import check_decoder
     from acorn.generate.engine import generate as generate_text
@@ -102,7 +104,7 @@ def generate(
 
     def show(_: int, piece: str) -> None:
         nonlocal written
-        # The prompt comes with the first piece: a prompt that is refused leaves stdout empty.
+        # The prompt is printed with the first piece, so that stdout stays empty if the prompt is refused.
         sys.stdout.write(piece if written else prompts[0] + piece)
         sys.stdout.flush()
         written += piece
@@ -132,8 +134,8 @@ def generate(
 
 
 def _print_all(results: Sequence[Generation]) -> None:
-    """Several texts, parted by an empty line. Before each on a terminal, and there only, a line on stderr names it:
-    a text may hold empty lines itself."""
+    """Prints several texts, separated by an empty line. On a terminal, a line on stderr precedes each text, because
+    texts may contain empty lines."""
     for number, result in enumerate(results):
         print(end="\n" if number else "", flush=True)
         if sys.stdout.isatty():
@@ -142,7 +144,7 @@ def _print_all(results: Sequence[Generation]) -> None:
 
 
 def _notes_on_empty(results: Sequence[Generation]) -> list[str]:
-    """Why nothing was written, for texts that ended before their first character."""
+    """Reasons why texts are empty."""
     ended = sum(result.finish_reason == "eos" and len(result.new_ids) == 1 for result in results)
     stopped = sum(result.finish_reason == "stop" and not result.completion for result in results)
 
@@ -151,7 +153,7 @@ def _notes_on_empty(results: Sequence[Generation]) -> list[str]:
 
     notes = []
     if ended:
-        notes.append(f"The model ended the text{of(ended)} at once. Try another --seed, a prompt, or --ignore-eos.")
+        notes.append(f"The model ended the text{of(ended)} immediately. Try another --seed, a prompt, or --ignore-eos.")
     if stopped:
-        notes.append(f"The text{of(stopped)} begins with a string of --stop, so nothing is left of it.")
+        notes.append(f"The text{of(stopped)} begins with a --stop string, so it is empty.")
     return notes

@@ -1,4 +1,4 @@
-"""`acorn verify`: is everything in a run as it was written?"""
+"""`acorn verify`: checks that a run is as it was written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def verify(
 ) -> None:
     """Check everything in a run against its checksums.
 
-    That is its own files, checkpoints, final model and shards.
+    Checks the run's own files, checkpoints, final model and token shards.
     """
     from acorn.checkpoint.integrity import verify_run
 
@@ -35,7 +35,7 @@ def verify(
     if faults:
         good = [str(check.folder) for check in checks if check.whole and check.kind != "run"]
         raise DamageError(
-            "Not everything is as it was written:\n  - " + "\n  - ".join(faults),
+            "Some files are not as they were written:\n  - " + "\n  - ".join(faults),
             where=str(run),
-            fix=f"still good: {', '.join(good)}" if good else "nothing here is whole; restore it from a copy",
+            fix=f"still good: {', '.join(good)}" if good else "nothing here is intact; restore it from a copy",
         )

@@ -1,4 +1,4 @@
-"""Bits per byte, where they are a figure of the whole text; else the reason why not."""
+"""Bits per byte, or the reason why they are not given."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 MAX_UNKNOWN_RATE = 0.01
-"""Share of tokens that stand for text which the vocabulary cannot spell, up to which bits per byte are given. Such a
-token is easy to predict whatever it stands for, and its text counts in the bytes: in a language that the vocabulary
-cannot spell, a model that predicts nothing but unknown tokens would seem excellent."""
+"""Largest share of unknown tokens for which bits per byte are given. An unknown token is easy to predict, and the bytes
+of the text that it replaces are counted: in a language that the vocabulary lacks, a model that predicts only unknown
+tokens would have an excellent score."""
 
 UNPREDICTED = "the model predicts that there is unknown text, not which text"
 
@@ -16,16 +16,16 @@ UNPREDICTED = "the model predicts that there is unknown text, not which text"
 def bits_per_byte_of(
     loss: float, n_bytes: int, unknown_rate: float | None, notes: Sequence[str] = ()
 ) -> tuple[float | None, str | None]:
-    """Bits of loss per byte of original text, and a note on what a reader has to know about the figure.
+    """Bits of loss per byte of original text, and a note that a reader of the figure needs.
 
     Args:
-        loss: of the whole text, in nats.
-        n_bytes: UTF-8 bytes of the original text; at least 1.
-        unknown_rate: share of the tokens that stand for text the vocabulary cannot spell; None: not known.
-        notes: what else there is to say.
+        loss: sum over the whole text, in nats.
+        n_bytes: number of UTF-8 bytes of the original text; at least 1.
+        unknown_rate: share of unknown tokens; None: unknown.
+        notes: further notes.
 
     Returns:
-        the figure, None where the note says why it is not given; the note, None where there is nothing to say.
+        the figure, or None if the note says why it is not given; the note, or None.
     """
     if not unknown_rate:
         return loss / math.log(2) / n_bytes, "; ".join(notes) or None

@@ -1,4 +1,4 @@
-"""Tasks of EleutherAI's lm-evaluation-harness, with the scores that its own `hf` model gives for the same weights."""
+"""Tasks of EleutherAI's lm-evaluation-harness; scores equal those of its own `hf` model for the same weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from acorn.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from acorn.evaluate.harness_model import Write
 
-CLOSE = 0.75
-"""Likeness (of 1) from which a task's name may be what was meant; below, 14,000 names always have some alike."""
+MIN_SIMILARITY = 0.75
+"""Smallest similarity (0 to 1) of a suggested task name; the harness has 14,000 names, so a lower limit always finds
+some."""
 
 
 def evaluate_tasks(
@@ -39,18 +40,18 @@ def evaluate_tasks(
     """Scores a model on tasks of the harness.
 
     Args:
-        tasks: their names, or names of groups and tags.
-        write: continues prompts; needed by tasks that generate.
-        tasks_path: a folder with further task files (YAML).
-        limit: only so many examples of each task, the first ones.
-        num_fewshot: solved examples before each question; None: what the task says.
+        tasks: names of tasks, groups or tags.
+        write: continues prompts, for tasks that generate text.
+        tasks_path: folder with more task files (YAML).
+        limit: use only the first `limit` examples of each task.
+        num_fewshot: number of solved examples before each question; None: as the task defines.
 
     Returns:
-        task -> {metric -> value}, as the harness names them.
+        task -> {metric -> value}, with the names of the harness.
 
     Raises:
-        UsageError: there is no such task, or it asks for what the model cannot do.
-        InputError: a task's data cannot be read.
+        UsageError: there is no such task, or it requires what the model cannot do.
+        InputError: the data of a task cannot be read.
         MissingPackageError: the extra `eval` is not installed.
     """
     try:
@@ -60,24 +61,24 @@ def evaluate_tasks(
         raise MissingPackageError("lm-eval", "eval", purpose="Scoring tasks") from None
     from acorn.evaluate.harness_model import HarnessModel
 
-    # Standard errors it would find in forked processes, which take our handling of signals along: the one that is to
-    # end them was now and then lost, and the command never ended.
+    # The harness computes standard errors in forked processes. They inherit acorn's signal handlers and sometimes
+    # missed the signal that should end them, so that the command never ended.
     os.environ["DISABLE_MULTIPROC"] = "1"
-    # It would ask git about the user's folder, and git's complaint would stand in the terminal.
+    # The harness calls git in the user's folder; git's error message would appear in the terminal.
     evaluator.get_git_commit_hash = lambda: None
-    progress.note("The harness looks through its tasks.")
+    progress.note("The harness is listing its tasks.")
     manager = TaskManager(include_path=str(tasks_path) if tasks_path else None)
     for name in tasks:
         if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=CLOSE)
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=MIN_SIMILARITY)
             raise UsageError(
                 f"The harness has no task {name!r}.",
                 where="--tasks",
                 fix=(f"did you mean {', '.join(near)}? " if near else "")
-                + "`lm-eval ls tasks` lists its tasks; your own are found with --tasks-path FOLDER",
+                + "`lm-eval ls tasks` lists its tasks; use --tasks-path FOLDER for your own",
             )
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where its own messages belong
+        with contextlib.redirect_stdout(sys.stderr):  # for the messages of the harness
             found = evaluator.simple_evaluate(
                 HarnessModel(model, tokenizer, runtime, write),
                 tasks=list(tasks),
@@ -89,18 +90,18 @@ def evaluate_tasks(
             )
     except (AcornError, MemoryError):
         raise
-    except (OSError, ValueError, KeyError) as error:  # of `datasets` and what it stands on, or a task file's own
+    except (OSError, ValueError, KeyError) as error:  # raised by `datasets`, its dependencies or a task file
         raise InputError(
             f"The harness could not score these tasks: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
             where=", ".join(tasks),
-            fix="check the tasks' data: most are fetched from the Hub, once",
+            fix="check the data of the tasks: most are downloaded from the Hub once",
         ) from error
     results = found["results"] if found else {}
     return {name: {metric: _number(value) for metric, value in values.items()} for name, values in results.items()}
 
 
 def _number(value: Any) -> Any:
-    """A figure as JSON has it: what is no number is null, and NumPy's numbers are Python's."""
+    """A metric as a JSON value: NaN and infinity become null, NumPy scalars become Python numbers."""
     if isinstance(value, str | int):
         return None if value == "N/A" else value
     return float(value) if math.isfinite(value) else None

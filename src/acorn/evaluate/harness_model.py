@@ -1,6 +1,6 @@
-"""What the lm-evaluation-harness asks of a model. Only `harness.py` imports this, once the package is there.
+"""The model interface of the lm-evaluation-harness. Imported only by `harness.py`, after a check for the package.
 
-Cut-offs and the token that stands before a text follow the harness's `hf` model, so that both give equal scores.
+Truncation and the token before a text follow the `hf` model of the harness, so that both give equal scores.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 
 Write = Callable[[Sequence[list[int]], int, tuple[str, ...], dict[str, Any]], list[list[int]]]
-"""(ids of prompts, tokens at most, strings to end at, sampling settings) -> the new ids of each."""
+"""(ids of prompts, largest number of new tokens, stop strings, sampling settings) -> new ids of each prompt."""
 
-BATCH = 8
-NEW_TOKENS = 256
-"""Tokens written at most where a task does not say."""
+BATCH_SIZE = 8
+DEFAULT_NEW_TOKENS = 256
+"""Largest number of new tokens where a task does not define it."""
 
 SAMPLING = ("temperature", "top_k", "top_p")
 
 
 class HarnessModel(TemplateLM):  # type: ignore[misc]
-    """A GPT and its tokenizer as the harness sees a model."""
+    """A GPT and its tokenizer, with the interface that the harness needs."""
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, runtime: Runtime, write: Write) -> None:
         super().__init__()
         self.model, self.text, self.runtime, self.write = model, tokenizer, runtime, write
         self.max_length = model.config.block_size
-        self.start = len(tokenizer.encode_prompt(""))  # tokens that prompts begin with
+        self.start = len(tokenizer.encode_prompt(""))  # number of tokens that every prompt begins with
 
     @property
     def eot_token_id(self) -> int:
@@ -45,7 +45,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     @property
     def prefix_token_id(self) -> int:
-        """What an empty context is: the beginning of a text, where there is a token for it."""
+        """The token used for an empty context: beginning of text, or the separator."""
         return self.text.document_start[-1]
 
     @property
@@ -53,13 +53,13 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         return self.text.fingerprint
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Ids as of a prompt; its beginning is left out where the text has it already or it is not wanted."""
+        """Ids of a prompt, without the beginning-of-text token if the text already has it or it is not wanted."""
         ids = self.text.encode_prompt(string)
         begun = has_bos_prefix(string, self.text.piece(self.prefix_token_id))
         return ids[self.start :] if add_special_tokens is False or (add_special_tokens is None and begun) else ids
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood (nats) of whole texts, in windows of the context that score each token once."""
+        """Log-likelihood (nats) of whole texts, in windows that score each token once."""
         windows = [
             (number, make_disjoint_window(window))
             for number, request in enumerate(requests)
@@ -76,7 +76,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        """Log-likelihood (nats) of each continuation after its context, and whether it is the greedy one."""
+        """Log-likelihood (nats) of each continuation given its context, and whether it is the greedy one."""
         for (_context, continuation), _ids, ids in requests:
             if not 0 < len(ids) <= self.max_length:
                 raise InputError(
@@ -86,9 +86,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
                 )
         order = sorted(range(len(requests)), key=lambda n: -len(requests[n][1] + requests[n][2]))
         scores: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        for first in range(0, len(order), BATCH):
-            numbers = order[first : first + BATCH]
-            # The last token is only predicted; what is too long is cut on the left.
+        for first in range(0, len(order), BATCH_SIZE):
+            numbers = order[first : first + BATCH_SIZE]
+            # The last token is only a target; rows that are too long are cut on the left.
             rows = [(requests[n][1] + requests[n][2])[-(self.max_length + 1) :] for n in numbers]
             for n, score in zip(numbers, self._scores(rows, [len(requests[n][2]) for n in numbers]), strict=True):
                 scores[n] = score
@@ -96,7 +96,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     @torch.inference_mode()
     def _scores(self, rows: list[list[int]], lengths: list[int]) -> list[tuple[float, bool]]:
-        """Scores of the last `lengths` tokens of each row. Padding on the right is seen by no scored token."""
+        """Scores of the last `lengths` tokens of each row. Rows are padded on the right, which no scored token sees."""
         device = self.model.head.weight.device
         ids = pad_sequence([torch.tensor(row[:-1]) for row in rows], batch_first=True)  # (B, T)
         scores = []
@@ -110,28 +110,28 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         return scores
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Continuations, each up to the first of its task's strings or the end of the text."""
+        """Continuations, each up to the first stop string of its task or the end of the text."""
         texts: list[str] = []
         for settings, group in groupby(requests, key=lambda request: request.args[1]):
-            wanted = normalize_gen_kwargs(settings, NEW_TOKENS)
+            wanted = normalize_gen_kwargs(settings, DEFAULT_NEW_TOKENS)
             stop, new_tokens = wanted.pop("until"), wanted.pop("max_gen_toks")
             sampling = {name: wanted.pop(name) for name in SAMPLING if name in wanted}
             if not wanted.pop("do_sample", True):
                 sampling = {"temperature": 0.0}
             if unknown := {name for name, value in wanted.items() if value is not None}:
                 raise UsageError(
-                    f"The task asks for {', '.join(sorted(unknown))}, which acorn does not have.",
+                    f"The task requires {', '.join(sorted(unknown))}, which acorn does not have.",
                     where="generation_kwargs of the task",
-                    fix=f"choose a task that samples by {', '.join(SAMPLING)} alone",
+                    fix=f"choose a task that uses no sampling settings other than {', '.join(SAMPLING)}",
                 )
             kept = self.max_length - new_tokens
             if kept < 1:
                 raise UsageError(
-                    f"The task wants {new_tokens:,} new tokens; the model's context is {self.max_length:,}.",
+                    f"The task requires {new_tokens:,} new tokens, but the model's context is {self.max_length:,}.",
                     where="max_gen_toks of the task",
                     fix="choose a task with shorter answers, or a model with a longer context",
                 )
-            # The end of the text, spelled out, ends a continuation too.
+            # The separator as a string ends a continuation too.
             ends = tuple(end for end in [*stop, self.text.separator] if end)
             prompts = [self.tok_encode(request.args[0])[-kept:] or [self.prefix_token_id] for request in group]
             for new in self.write(prompts, new_tokens, ends, sampling):

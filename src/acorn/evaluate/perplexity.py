@@ -1,31 +1,31 @@
-"""Perplexities, where they are figures that a person can use; else the reason why not."""
+"""Word perplexity, or the reason why it is not given."""
 
 from __future__ import annotations
 
 import math
 
 MAX_WORD_PERPLEXITY = 1e9
-"""Guessing among a billion words, more than any language has. Beyond it the figure says only, in ever more digits, that
-the model cannot predict the text, or that its "words" are whole sentences."""
+"""Perplexity of guessing among a billion words, more than any language has. A larger value only says that the model
+cannot predict the text, or that its "words" are whole sentences."""
 
 LONG_WORDS_BYTES = 40
-"""Mean bytes from one white space to the next beyond which white space is taken not to separate words: Chinese,
-Japanese, Thai and Khmer have more. English has 6; Malayalam, with long words and three bytes a letter, about 30."""
+"""Mean number of bytes between white space above which white space is assumed not to separate words: Chinese, Japanese,
+Thai and Khmer have more. English has 6; Malayalam, with long words and three bytes per letter, about 30."""
 
 
 def word_perplexity_of(
     loss: float, n_words: int, n_bytes: int, changed_by: str = ""
 ) -> tuple[float | None, str | None]:
-    """exp(loss per word), and a note on what a reader has to know about it.
+    """exp(loss per word), and a note that a reader of the figure needs.
 
     Args:
-        loss: of the whole text, in nats.
-        n_words: words of the original text, ends of line counted; at least 1.
-        n_bytes: UTF-8 bytes of the original text.
-        changed_by: what changed the words before the model saw them; empty: nothing.
+        loss: sum over the whole text, in nats.
+        n_words: number of words of the original text, where each end of line counts as a word; at least 1.
+        n_bytes: number of UTF-8 bytes of the original text.
+        changed_by: what changed the words before tokenization; empty: nothing.
 
     Returns:
-        the perplexity, None where the note says why it is not given; the note, None where there is nothing to say.
+        the perplexity, or None if the note says why it is not given; the note, or None.
     """
     if changed_by:
         return None, f"not given: {changed_by} changed the words"
@@ -47,7 +47,7 @@ def word_perplexity_of(
 
 
 def exp_or_none(x: float) -> float | None:
-    """exp(x); None where that is beyond a float."""
+    """exp(x); None if it overflows."""
     try:
         return math.exp(x)
     except OverflowError:

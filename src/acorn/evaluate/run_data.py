@@ -1,4 +1,4 @@
-"""The text that a finished model was trained on, found from its folder."""
+"""Finds the training text of a model from its folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 
 def data_config_of(folder: Path) -> DataConfig:
-    """How the run of a model read its text; the defaults for a folder on its own."""
+    """The data settings of a model's run; the defaults for a folder outside a run."""
     run = run_of(folder)
     return load_run_config(run.config).data if run else DataConfig()
 
@@ -23,9 +23,9 @@ def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
     """The token shards of a model's run.
 
     Raises:
-        UsageError: the model stands on its own, so there are none.
-        InputError, DamageError: they are not there, belong to another tokenizer, are damaged, or are not those that the
-            run was started with.
+        UsageError: the model is not inside a run, so there are none.
+        InputError, DamageError: they are missing, damaged, belong to another tokenizer, or are not those that the run
+            was started with.
     """
     run = run_of(folder)
     if run is None:

@@ -1,8 +1,8 @@
 """Loss, bits per byte and word perplexity of a model on a split or on any documents.
 
-Every token but the first is predicted exactly once; the first is the separator before the first document. With a
-stride below the context, windows overlap and each scores only the tokens that the one before did not reach, so that
-every prediction but the first ones sees at least context - stride tokens.
+Every token except the first is predicted exactly once; the first is the separator before the first document. With a
+stride shorter than the context, windows overlap and each one scores only tokens after the end of the previous window,
+so that every prediction after the first window sees at least context - stride tokens.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from acorn.text.corpus import Document
 from acorn.tokenizer.measuring import measure, unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
 
-MEASURED = 1 << 20
-"""Characters from the beginning of a text on which the round trip through the tokenizer is measured."""
+ROUND_TRIP_CHARACTERS = 1 << 20
+"""Length of the beginning of a text on which the tokenizer's round trip is measured, in characters."""
 
 
 class Tokens(Protocol):
@@ -48,19 +48,20 @@ class Tokens(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of a model on a text; the fields are those of `acorn evaluate --json`.
+    """The scores of a model on a text; the fields of `acorn evaluate --json`.
 
     Attributes:
         loss_per_token: nats.
-        perplexity_per_token: exp(loss_per_token); None where that is beyond a float.
-        bits_per_byte: bits of loss per byte of original text; None where the note says why.
-        word_perplexity: exp(loss per word of the original text, ends of line counted); None where the note says why.
-        tokens: predicted tokens, separators included.
-        context: tokens of a window.
-        stride: tokens between the beginnings of two windows.
-        lossless: whether the tokenizer gives every text back as it was.
-        round_trip_rate: share of words that the tokenizer gives back unchanged, where that was measured.
-        unknown_rate: share of tokens that stand for text the vocabulary cannot spell, where that was measured.
+        perplexity_per_token: exp(loss_per_token); None if it overflows.
+        bits_per_byte: bits of loss per byte of original text; None if the note says why it is not given.
+        word_perplexity: exp(loss per word of the original text, where each end of line counts as a word); None if the
+            note says why it is not given.
+        tokens: number of predicted tokens, including separators.
+        context: tokens per window.
+        stride: tokens between the beginnings of consecutive windows.
+        lossless: whether the tokenizer reproduces every text exactly.
+        round_trip_rate: share of words that the tokenizer reproduces unchanged; None: not measured.
+        unknown_rate: share of unknown tokens; None: not measured.
     """
 
     split: str
@@ -95,17 +96,17 @@ def evaluate_split(
     limit: int | None = None,
     progress: Progress = QUIET,
 ) -> Evaluation:
-    """Scores a split of prepared shards.
+    """Scores a split of prepared token shards.
 
     Args:
-        context, stride: in tokens; None: the model's block_size, and the context.
-        batch_size: windows side by side.
-        limit: score only so many tokens, the first ones; None: all. Bytes, words and documents are then the same share
-            of the split's, and `bits_per_byte_note` says so.
+        context, stride: in tokens; None: the model's block_size for the context, and the context for the stride.
+        batch_size: windows per batch.
+        limit: score only the first `limit` tokens; None: all. Bytes, words and documents are then estimated as the same
+            share of the split's counts, and `bits_per_byte_note` says so.
 
     Raises:
-        UsageError: context or stride does not fit, or there is no such split.
-        DamageError: the model's loss is not a number, or the shards hold what their manifest cannot mean.
+        UsageError: context or stride is out of range, or there is no such split.
+        DamageError: the model's loss is not finite, or the shards contradict their manifest.
     """
     if split not in shards.splits:
         raise UsageError(
@@ -114,7 +115,7 @@ def evaluate_split(
     count = shards.count(split)
     if min(count.documents, count.bytes, count.words, count.tokens - 1) < 1:
         raise DamageError(
-            f"The manifest says that split {split} holds nothing to score: {count}.",
+            f"According to the manifest, the split {split} contains nothing to score: {count}.",
             where=str(shards.folder),
             fix="make the shards again from the text",
         )
@@ -125,7 +126,7 @@ def evaluate_split(
 
 
 def _table(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object inside a manifest; empty where there is none, or something else."""
+    """An object inside a manifest; empty if it is missing or not an object."""
     found = outer.get(name)
     return found if isinstance(found, Mapping) else {}
 
@@ -143,22 +144,23 @@ def evaluate_documents(
     batch_size: int = 8,
     progress: Progress = QUIET,
 ) -> Evaluation:
-    """Scores documents that are no split of a run; their tokens are held in memory, 4 bytes each.
+    """Scores documents that are not a split of a run; their tokens are in memory, 4 bytes each.
 
     Args:
-        name: what stands in the field `split`.
-        clean: how the documents were cleaned, in the terms of `data.clean`.
-        context, stride, batch_size: as in `evaluate_split`.
+        name: value of the field `split`.
+        clean: how the documents were cleaned: a value of `data.clean`.
+        context, stride: in tokens; None: the model's block_size for the context, and the context for the stride.
+        batch_size: windows per batch.
 
     Raises:
-        UsageError: context or stride does not fit.
+        UsageError: context or stride is out of range.
         InputError: there is no document.
-        DamageError: the model's loss is not a number.
+        DamageError: the model's loss is not finite.
     """
     scoring = _Scoring(model, tokenizer, runtime, clean, context, stride, batch_size, progress)
     tokens, count, unknown_rate, sample = _encode(tokenizer, documents)
     if not count.documents:
-        raise InputError("There is no text to score (0 documents).", where=name, fix="name a file that holds text")
+        raise InputError("There is no text to score (0 documents).", where=name, fix="name a file that contains text")
     return scoring.evaluate(name, tokens, count, measure(tokenizer, sample).round_trip_rate, unknown_rate)
 
 
@@ -174,22 +176,22 @@ def score(
     progress: Progress = QUIET,
     task: str = "Scoring",
 ) -> tuple[float, int]:
-    """The loss of every token but the first, each predicted once.
+    """The loss of every token except the first, each predicted once.
 
-    Draws no random numbers and leaves the model as it was.
+    Uses no random numbers and does not change the model.
 
     Args:
-        context: tokens of a window.
-        stride: tokens between the beginnings of two windows; None: the context.
-        autocast: a context for the model's computing.
-        limit: score only so many tokens, the first ones; None: all.
-        task: what `progress` calls it.
+        context: tokens per window.
+        stride: tokens between the beginnings of consecutive windows; None: the context.
+        autocast: context manager for the model's forward.
+        limit: score only the first `limit` tokens; None: all.
+        task: the name of the task for `progress`.
 
     Returns:
         the loss summed over those tokens, in nats, and their number.
 
     Raises:
-        UsageError: context or stride does not fit the model.
+        UsageError: context or stride is out of range.
     """
     stride = context if stride is None else stride
     _check(model, context, stride)
@@ -207,7 +209,7 @@ def score(
             _check_ids(ids, targets, model)
             with torch.no_grad(), autocast():
                 loss, _ = model(ids.to(device), targets.to(device))
-            total += float(loss)  # a double: batches are many
+            total += float(loss)  # summed in double precision
             done += sum(window.scored for window in batch)
             progress.at(task, done, n_targets, "tokens")
     finally:
@@ -218,7 +220,7 @@ def score(
 
 @dataclass(frozen=True)
 class Window:
-    """Predictions of the tokens begin + 1 to begin + length, of which the last `scored` count."""
+    """Predicts the tokens begin + 1 to begin + length; the last `scored` of them count."""
 
     begin: int
     length: int
@@ -237,7 +239,7 @@ def windows(n_targets: int, context: int, stride: int) -> Iterator[Window]:
 
 
 def _read(tokens: Tokens, batch: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets (B, T). A shorter window is padded on the right, where no scored token sees it."""
+    """Inputs and targets (B, T). Shorter windows are padded on the right, which no scored token sees."""
     longest = max(window.length for window in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     targets = torch.full((len(batch), longest), IGNORE)
@@ -249,11 +251,11 @@ def _read(tokens: Tokens, batch: list[Window]) -> tuple[torch.Tensor, torch.Tens
 
 
 def _check_ids(ids: torch.Tensor, targets: torch.Tensor, model: GPT) -> None:
-    """A checksum vouches for the bytes of a shard, not for ids that the vocabulary has."""
+    """Refuses ids that are not in the vocabulary: checksums of shards do not exclude them."""
     largest = max(int(ids.max()), int(targets.max()))
     if largest >= model.config.vocab_size:
         raise DamageError(
-            f"The text holds the token id {largest:,}; the model has {model.config.vocab_size:,} entries.",
+            f"The text contains the token id {largest:,}, but the model has {model.config.vocab_size:,} entries.",
             where="the token shards",
             fix="make them again from the text, with the model's own tokenizer",
         )
@@ -269,13 +271,17 @@ def _check(model: GPT, context: int, stride: int) -> None:
         raise UsageError(
             f"A stride of {stride:,} tokens does not fit a context of {context:,}.",
             where="stride",
-            fix=f"choose 1 to {context:,}; a longer one would leave tokens out",
+            fix=f"choose 1 to {context:,}; a longer stride would skip tokens",
         )
 
 
 def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens, SplitCount, float, list[str]]:
-    """Ids with a separator before each document and one after the last, as in shards; their count; the share of the
-    documents' tokens that stand for text the vocabulary cannot spell; the first texts."""
+    """Encodes documents as in token shards.
+
+    Returns:
+        ids, with a separator before each document and one after the last; counts; the share of unknown tokens in the
+        documents; the first texts.
+    """
     ids = array("I")
     n_documents = n_bytes = n_words = n_text_tokens = n_unspelled = 0
     sample: list[str] = []
@@ -289,8 +295,8 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens
             n_words += document.n_words
             n_text_tokens += len(encoded)
             n_unspelled += unspelled_tokens(tokenizer, document.text, encoded)
-            if measured < MEASURED:
-                sample.append(document.text[: MEASURED - measured])
+            if measured < ROUND_TRIP_CHARACTERS:
+                sample.append(document.text[: ROUND_TRIP_CHARACTERS - measured])
                 measured += len(sample[-1])
     ids.append(tokenizer.separator_id)
     count = SplitCount(documents=n_documents, tokens=len(ids), bytes=n_bytes, words=n_words)
@@ -299,7 +305,7 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> tuple[Tokens
 
 @dataclass(frozen=True)
 class _Scoring:
-    """What scores any text in the same way."""
+    """The settings and the model that score a text."""
 
     model: GPT
     tokenizer: Tokenizer
@@ -334,7 +340,7 @@ class _Scoring:
         )
         if not math.isfinite(loss):
             raise DamageError(
-                f"The model's loss on {name} is {loss}, not a number to report.",
+                f"The model's loss on {name} is not finite: {loss}.",
                 where=f"precision {self.runtime.precision}",
                 fix="use another checkpoint; with fp16, try --precision fp32",
             )
@@ -369,7 +375,7 @@ class _Scoring:
         )
 
     def _what_changed_the_text(self) -> str:
-        """What stands between the original text and the tokens; empty: nothing."""
+        """What changed the original text before tokenization; empty: nothing."""
         changes = []
         if self.clean != "none":
             changes.append(f"cleaning (data.clean={self.clean})")
@@ -379,5 +385,5 @@ class _Scoring:
 
 
 def _share_of(count: SplitCount, share: float) -> SplitCount:
-    """So much of a split, in whole numbers of at least 1."""
+    """The counts of a share of a split, each at least 1."""
     return SplitCount(**{name: max(1, round(share * n)) for name, n in dataclasses.asdict(count).items()})

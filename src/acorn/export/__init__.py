@@ -1,1 +1,1 @@
-"""What acorn trained, in the forms of other runtimes."""
+"""Exports of trained models for other runtimes."""

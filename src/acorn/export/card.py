@@ -1,4 +1,4 @@
-"""README.md of an export: the model card that is there already, or one from what the model's run knows."""
+"""README.md of an export: the existing model card, or one written from the facts of the model's run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acorn.files import read_sealed_json
 from acorn.report.rise import rise_of
 from acorn.run_folder import run_of
 
-UNKNOWN = """\
+CARD_OF_UNKNOWN_RUN = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
@@ -24,31 +24,31 @@ tags:
 
 # {name}
 
-A language model, exported with acorn from {origin} that had no model card. {text}
+A language model that acorn exported from {origin} without a model card. {text}
 """
-NO_TEXT = """What text it was trained on, and under which
-license that text may be used, is not known here."""
+UNKNOWN_TEXT = """Its training text and the
+license of that text are unknown."""
 
 
 def card_of(loaded: LoadedModel) -> str:
-    """The text of README.md. Where the weights and the training text came from goes along with every export.
+    """The text of README.md. Every export tells the origin of its weights and training text.
 
     Raises:
-        InputError, DamageError: a checkpoint's run has lost its shards or figures.
+        InputError, DamageError: the shards or figures of a checkpoint's run are missing or damaged.
     """
     card, run = loaded.folder / CARD, run_of(loaded.folder)
     repository, revision = repository_of(loaded.folder)
     if card.is_file():
         text = card.read_bytes().decode("utf-8", "replace")
-        # The card that was published does not say where: its own address.
+        # A published card does not contain the address of its own repository.
         return with_provenance(text, "", bases_of(loaded)) if repository else text
     if run is None or loaded.step is None:
         own, *earlier = bases_of(loaded)
-        text = UNKNOWN.format(
+        text = CARD_OF_UNKNOWN_RUN.format(
             name=name_of(loaded),
             base_model=f"base_model: {repository}\n" if repository else "",
-            origin=f"`{repository}` of the Hugging Face Hub (revision {revision})" if repository else "a folder",
-            text=f"It was trained on {own.text}." if own.text else NO_TEXT,
+            origin=f"`{repository}` on the Hugging Face Hub (revision {revision})" if repository else "a folder",
+            text=f"It was trained on {own.text}." if own.text else UNKNOWN_TEXT,
         )
         return with_provenance(text, own.text, [own, *earlier] if repository else earlier)
     config = load_run_config(run.config)
@@ -76,7 +76,7 @@ def card_of(loaded: LoadedModel) -> str:
 
 
 def name_of(loaded: LoadedModel) -> str:
-    """What to call the model: the run's name, else the repository's or the folder's."""
+    """The model's name: that of the run, otherwise of the repository or the folder."""
     run = run_of(loaded.folder)
     if run:
         return load_run_config(run.config).name

@@ -1,4 +1,4 @@
-"""A RUN -> a folder for another runtime: checked there, and written whole or not at all."""
+"""Exports a RUN as a folder for another runtime: checked in that runtime, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.checkpoint.model_folder import CARD, CHAT_TEMPLATE, SHARD_BYTES, TOKENIZER_CONFIG, fill_model_folder
-from acorn.checkpoint.tensor_files import LISTED
+from acorn.checkpoint.tensor_files import MAX_LISTED
 from acorn.errors import UsageError
 from acorn.export.card import card_of, name_of
 from acorn.export.gguf import GGUFType, check_expressible, check_weights, gguf_package, tokenizer_of, write_gguf
@@ -29,19 +29,19 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 HF_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 DTYPES: dict[str, Sequence[str]] = {"hf": tuple(HF_DTYPES), "gguf": get_args(GGUFType)}
-"""Format -> types that its weights may have."""
+"""Format -> data types that its weights may have."""
 
 PARITY, GGUF_FILE = "parity.json", "model.gguf"
 WEIGHT_ENDINGS = (".safetensors", ".gguf")
-LEFT_BY_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""Files that file managers put into any folder they show, and nobody misses."""
+FILE_MANAGER_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers create in the folders they show; they may be removed."""
 
 Encode = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
 class Export:
-    """A folder that was written, and what was checked of it."""
+    """A folder that was written, and the results of its checks."""
 
     folder: Path
     parity: Parity
@@ -58,20 +58,20 @@ def export(
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = QUIET,
 ) -> Export:
-    """Writes the model of `run` as the folder `out`, after it passed every gate of parity.py.
+    """Writes the model of `run` to the folder `out` if it passes every check in parity.py.
 
     Args:
         format: "hf", a Hugging Face model folder; "gguf", a folder with a GGUF file.
-        dtype: of the weights, one of DTYPES[format].
-        checkpoint: as in `load`.
-        force: an earlier export of the name `out` is replaced.
-        shard_bytes: the largest file of weights of a Hugging Face folder.
+        dtype: data type of the weights, one of DTYPES[format].
+        checkpoint: which checkpoint of a run to export; see `load`.
+        force: replace an earlier export in `out`.
+        shard_bytes: largest size of a weights file in a Hugging Face folder, in bytes.
 
     Raises:
-        UsageError: `out` or `dtype` cannot be used, or the format has no such network.
-        InputError: the format has no such tokenizer.
-        DamageError: `run` fails its check, or what was written is not the same model. Nothing is kept of it.
-        MissingPackageError: GGUF is written with the package gguf.
+        UsageError: `out` or `dtype` cannot be used, or the format does not support the network.
+        InputError: the format does not support the tokenizer.
+        DamageError: `run` fails its check, or the export is not the same model; it is then removed.
+        MissingPackageError: the package gguf, which writes GGUF files, is not installed.
         ResourceError: the disk is full or cannot be written.
     """
     _check_format(format, dtype)
@@ -79,7 +79,7 @@ def export(
     loaded = load(run, checkpoint, progress=progress)
     if loaded.folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(
-            f"{out} is, or is in, the folder of the model itself.", where="--out", fix="name a folder beside it"
+            f"{out} is the folder of the model itself, or inside it.", where="--out", fix="name a folder outside it"
         )
     if format == "gguf":
         check_expressible(loaded.config, loaded.tokenizer, cast(GGUFType, dtype), loaded.end_ids)
@@ -96,7 +96,7 @@ def export(
         asked = probe(loaded.model, loaded.tokenizer, loaded.folder)
         answer = None
         if runtime.installed:
-            progress.note(f"Checking it in {runtime.name}.")
+            progress.note(f"Checking the export in {runtime.name}.")
             answer = ask(runtime, folder / GGUF_FILE if format == "gguf" else folder, asked.question)
         parity = compare(
             asked,
@@ -113,22 +113,22 @@ def export(
 
 def _check_format(format: str, dtype: str) -> None:
     if format not in DTYPES:
-        raise UsageError(f"There is no format {format!r}.", where="--format", fix=f"choose one of {', '.join(DTYPES)}")
+        raise UsageError(f"Unknown format {format!r}.", where="--format", fix=f"choose one of {', '.join(DTYPES)}")
     if dtype not in DTYPES[format]:
         others = [name for name, types in DTYPES.items() if dtype in types]
         or_format = f", or --format {others[0]}" if others else ""
         raise UsageError(
-            f"The format {format} has no type {dtype!r}.",
+            f"The format {format} has no data type {dtype!r}.",
             where="--dtype",
             fix=f"choose one of {', '.join(DTYPES[format])}{or_format}",
         )
 
 
 def _check_target(out: Path, force: bool) -> None:
-    """Refuses a place where something would be lost: only an earlier export may be replaced, as acorn wrote it.
+    """Refuses a target where something would be lost: only an unmodified earlier export may be replaced.
 
     Raises:
-        UsageError: as said; what is not of the export is named.
+        UsageError: the target may not be replaced; files that do not belong to an export are named.
     """
     place = out.absolute()
     check_no_old(place)
@@ -137,27 +137,27 @@ def _check_target(out: Path, force: bool) -> None:
     replaceable = force and not place.is_symlink() and (place / PARITY).is_file() and (place / MANIFEST).is_file()
     if not replaceable:
         raise UsageError(
-            f"{place} exists already{', and is no export that --force could replace' if force else ''}.",
+            f"{place} already exists{' and is not an export that --force could replace' if force else ''}.",
             where=f"--out {out}",
             fix="name another folder" if force else "name another folder, or replace an earlier export with --force",
         )
     if theirs := _not_of_export(place):
-        more = f" and {len(theirs) - LISTED:,} more" if len(theirs) > LISTED else ""
+        more = f" and {len(theirs) - MAX_LISTED:,} more" if len(theirs) > MAX_LISTED else ""
         raise UsageError(
-            f"{place} holds what acorn export did not write: {', '.join(theirs[:LISTED])}{more}.",
+            f"{place} contains files that acorn export did not write: {', '.join(theirs[:MAX_LISTED])}{more}.",
             where=f"--out {out}",
-            fix="move it elsewhere, or name another folder",
+            fix="move them elsewhere, or name another folder",
         )
 
 
 def _not_of_export(folder: Path) -> list[str]:
-    """Names of what was added to an export, or edited in it: its model card, for instance. Weights are not read."""
+    """Names of files that were added to an export or edited, such as the model card. Weights are not read."""
     manifest = read_json(folder / MANIFEST)
     listed = manifest.get("files") if is_sealed(manifest) else None
     files = listed if isinstance(listed, dict) else {}
     theirs = []
     for entry in sorted(folder.iterdir()):
-        if entry.name == MANIFEST or entry.name in LEFT_BY_DESKTOPS:
+        if entry.name == MANIFEST or entry.name in FILE_MANAGER_FILES:
             continue
         known = files.get(entry.name)
         if not isinstance(known, dict) or entry.is_symlink() or not entry.is_file():
@@ -172,12 +172,14 @@ def _check_range(loaded: LoadedModel) -> None:
     for name, weight in loaded.model.named_parameters():
         if (largest := float(weight.detach().abs().max())) > most:
             raise UsageError(
-                f"f16 ends at {most:,.0f}, and {name} has {largest:,.0f}.", where="--dtype f16", fix="use --dtype bf16"
+                f"The largest f16 value is {most:,.0f}, but {name} has {largest:,.0f}.",
+                where="--dtype f16",
+                fix="use --dtype bf16",
             )
 
 
 def _write_hf(folder: Path, loaded: LoadedModel, dtype: str, shard_bytes: int) -> tuple[float, Encode]:
-    """Fills `folder`; returns the largest difference of a weight, and how the tokenizer in there encodes a prompt."""
+    """Fills `folder`; returns the largest difference of a weight, and how the written tokenizer encodes a prompt."""
     stored = HF_DTYPES[dtype]
     fill_model_folder(
         folder,
@@ -189,14 +191,14 @@ def _write_hf(folder: Path, loaded: LoadedModel, dtype: str, shard_bytes: int) -
         end_ids=loaded.end_ids,
         shard_bytes=shard_bytes,
     )
-    # What was written has been read back and is the weights in that type, bit for bit.
+    # fill_model_folder has read the file back and compared it with the weights in that type, bit for bit.
     weights = [weight.detach() for weight in loaded.model.parameters()]
     largest = max(float((weight - weight.to(stored)).abs().max()) for weight in weights)
     return largest, Tokenizer.from_file(folder / TOKENIZER, as_it_is=True).encode_prompt
 
 
 def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[float, Encode]:
-    """As `_write_hf`."""
+    """Fills `folder` with a GGUF file and a card; returns the same two values as `_write_hf`."""
     path = folder / GGUF_FILE
     weights: dict[str, Tensor] = dict(loaded.model.named_parameters())
     write_gguf(
@@ -217,7 +219,7 @@ def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[flo
 
 
 def _chat_template(folder: Path) -> str:
-    """How a conversation becomes text, where the model that is exported says so; else empty."""
+    """The Jinja template that turns a conversation into text; empty if the exported model has none."""
     if (folder / CHAT_TEMPLATE).is_file():
         return (folder / CHAT_TEMPLATE).read_text("utf-8")
     if not (folder / TOKENIZER_CONFIG).is_file():

@@ -1,7 +1,7 @@
-"""GGUF, the file of llama.cpp and of what is built on it (Ollama, LM Studio): weights and tokenizer in one.
+"""GGUF, the file format of llama.cpp and programs built on it (Ollama, LM Studio): weights and tokenizer in one file.
 
-llama.cpp calls the networks as Hugging Face does: `gpt2`, and for `modern` qwen3 or llama, tensor for tensor, but for a
-Llama's queries and keys (`_interleaved`). Its gpt2 has GELU only, so `original` cannot go there.
+llama.cpp uses the networks of Hugging Face, tensor by tensor: `gpt2`, and for `modern` qwen3 or llama. Only the queries
+and keys of a Llama have another order (`_interleaved`). Its gpt2 supports GELU only, so `original` cannot be exported.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import gguf
 
 GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
-BLOCK_OF_Q8_0 = 32
-"""Numbers that share a scale in q8_0; rows must be a multiple of it."""
+Q8_0_BLOCK = 32
+"""Elements that share a scale in q8_0; the length of a row must be a multiple of it."""
 
-EXPRESSED = frozenset(
+EXPRESSIBLE_SETTINGS = frozenset(
     {
         *(
             "architecture",
@@ -48,13 +48,13 @@ EXPRESSED = frozenset(
         *("dropout", "tied", "qk_norm", "norm_eps", "rope_theta"),
     }
 )
-"""Switches of the network that this file knows: what they change is written, or changes nothing in a trained model."""
+"""Settings of the network that this file can express, or that change nothing in a trained model."""
 
-ENDS = ("eos", "eot", "eom")
-"""What a file can name: the ends of a text, of a turn, of a message. llama.cpp stops at each of them alike."""
+END_TOKEN_KINDS = ("eos", "eot", "eom")
+"""End tokens that a file can name: end of sequence, of turn, of message. llama.cpp stops at any of them."""
 
-ALWAYS_FP32 = ("position_embd.weight",)
-"""Small tables that llama.cpp keeps in fp32, as it does everything of one dimension."""
+FP32_TENSORS = ("position_embd.weight",)
+"""Small matrices that llama.cpp keeps in fp32, as it does all vectors."""
 
 
 def write_gguf(
@@ -69,19 +69,19 @@ def write_gguf(
     end_ids: Sequence[int] = (),
     bases: Sequence[Base] = (),
 ) -> None:
-    """Writes model and tokenizer as the file `path`.
+    """Writes model and tokenizer to the file `path`.
 
     Args:
-        weights: under the names of `GPT.named_parameters()`, without padded rows of the vocabulary.
-        dtype: of the matrices; vectors stay fp32.
-        name: what runtimes show as the model's name.
-        chat_template: Jinja source of how a conversation becomes text; empty: there is none.
-        end_ids: tokens that end a text, three at most; none: the separator does.
-        bases: the models that this one was trained further from, nearest first.
+        weights: with the names of `GPT.named_parameters()`, without padding rows of the vocabulary.
+        dtype: data type of the matrices; vectors stay fp32.
+        name: the model's name, as runtimes show it.
+        chat_template: Jinja template that turns a conversation into text; empty: none.
+        end_ids: tokens that end a text, at most three; empty: the separator.
+        bases: the models that this one was trained from, nearest first.
 
     Raises:
-        UsageError: llama.cpp has no such network, or `dtype` does not fit its sizes.
-        InputError: llama.cpp has no such tokenizer.
+        UsageError: llama.cpp does not support the network, or `dtype` does not fit its sizes.
+        InputError: llama.cpp does not support the tokenizer.
         MissingPackageError: the extra `gguf` is not installed.
     """
     check_expressible(config, tokenizer, dtype, end_ids)
@@ -93,7 +93,7 @@ def write_gguf(
         writer.add_chat_template(chat_template)
     _add_shape(writer, config)
     _add_tokenizer(writer, tokenizer)
-    for name_of_end, end in zip(ENDS, end_ids or (tokenizer.separator_id,), strict=False):
+    for name_of_end, end in zip(END_TOKEN_KINDS, end_ids or (tokenizer.separator_id,), strict=False):
         getattr(writer, f"add_{name_of_end}_token_id")(end)
     writer.add_file_type(getattr(library.LlamaFileType, _FILE_TYPES[dtype]))
     kind = getattr(library.GGMLQuantizationType, dtype.upper())
@@ -111,13 +111,13 @@ def write_gguf(
 
 
 def check_weights(path: Path, config: ModelConfig, weights: Mapping[str, Tensor], dtype: GGUFType) -> float:
-    """Reads a file that `write_gguf` wrote, and compares each number with the one it stands for.
+    """Reads a file that `write_gguf` wrote and compares each element with the original weight.
 
     Returns:
-        the largest difference, which is that of rounding to `dtype`.
+        the largest difference, which is the rounding error of `dtype`.
 
     Raises:
-        DamageError: a tensor is missing, was not asked for, or differs by more than rounding explains.
+        DamageError: a tensor is missing, unexpected, or differs by more than the rounding error.
     """
     library = gguf_package()
     stored = {tensor.name: tensor for tensor in library.GGUFReader(path).tensors}
@@ -129,66 +129,66 @@ def check_weights(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]
         tensor = stored.pop(place)
         read = library.quants.dequantize(tensor.data, tensor.tensor_type).reshape(values.shape)
         difference = np.abs(read - values)
-        # Written as "not within", since no comparison holds for NaN.
+        # "not ... <=" instead of ">": comparisons with NaN are false, and NaN must be a fault.
         if not np.all(difference <= _rounding(values, dtype if is_matrix else "f32")):
             faults.append(f"{place} differs by {difference.max():.3g}")
         largest = max(largest, float(difference.max()))
-    faults += [f"{place} was not asked for" for place in stored]
+    faults += [f"{place} is unexpected" for place in stored]
     if faults:
         raise DamageError(
-            f"The file does not hold the weights that were written: {', '.join(faults[:8])}.",
+            f"The file does not contain the weights that were written: {', '.join(faults[:8])}.",
             where=str(path),
-            fix="check the disk; nothing was kept. Weights too large for f16 fit into bf16",
+            fix="check the disk; for weights too large for f16 use bf16. The export was removed",
         )
     return largest
 
 
 def _rounding(values: NDArray[np.float32], dtype: GGUFType) -> NDArray[Any]:
-    """How far each number may move when it is stored as `dtype`."""
+    """Largest rounding error of each element when it is stored as `dtype`."""
     size = np.abs(values)
-    if dtype == "q8_0":  # in steps of 1/127 of the block's largest number, and those are stored as f16
-        blocks = size.reshape(-1, BLOCK_OF_Q8_0)
+    if dtype == "q8_0":  # steps are 1/127 of the largest value of the block, and are stored as f16
+        blocks = size.reshape(-1, Q8_0_BLOCK)
         size = np.broadcast_to(blocks.max(axis=1, keepdims=True), blocks.shape).reshape(values.shape)
-    return ROUNDING[dtype] * size + (SMALLEST_F16 if dtype in ("f16", "q8_0") else 0)
+    return ROUNDING[dtype] * size + (F16_SUBNORMAL_ERROR if dtype in ("f16", "q8_0") else 0)
 
 
 ROUNDING = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.57 / 127}
-"""Largest error of each type, as a share of the number (q8_0: of the largest in its block)."""
+"""Largest relative error of each data type (q8_0: relative to the largest value in the block)."""
 
-SMALLEST_F16 = 127 * 2**-25
-"""What numbers and q8_0's steps too small for f16's full precision are off by at most."""
+F16_SUBNORMAL_ERROR = 127 * 2**-25
+"""Largest absolute error of values, or of steps of q8_0, that are subnormal in f16."""
 
 
 def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType, end_ids: Sequence[int] = ()) -> None:
-    """Refuses what a GGUF file cannot say exactly.
+    """Refuses what a GGUF file cannot express exactly.
 
     Raises:
-        UsageError: the network, or the type for its sizes.
-        InputError: the tokenizer, or what ends a text.
+        UsageError: the network cannot be expressed, or its sizes do not fit the data type.
+        InputError: the tokenizer or the tokens that end a text cannot be expressed.
     """
     if config.architecture == "original":
         raise UsageError(
-            "llama.cpp has no network like the original: its GPT-2 has GELU where the original has ReLU.",
+            "llama.cpp does not support the architecture original: its GPT-2 uses GELU, original uses ReLU.",
             where="--format gguf",
             fix="use --format hf, or train with model.architecture=gpt2 or modern",
         )
     spelled_out = config.spelled_out()
     for name, field in ModelConfig.model_fields.items():
-        if name not in EXPRESSED and getattr(spelled_out, name) != field.default:
+        if name not in EXPRESSIBLE_SETTINGS and getattr(spelled_out, name) != field.default:
             raise UsageError(
-                f"acorn cannot write a network with model.{name}={getattr(config, name)} for llama.cpp.",
+                f"acorn cannot export a network with model.{name}={getattr(config, name)} to llama.cpp.",
                 where="--format gguf",
                 fix="use --format hf",
             )
     if tokenizer.kind != "bpe" or not _is_gpt2_bpe(tokenizer):
         raise InputError(
-            f"llama.cpp has no tokenizer that gives the tokens of this {tokenizer.kind} tokenizer.",
+            f"llama.cpp has no equivalent of this {tokenizer.kind} tokenizer.",
             where="tokenizer.json",
             fix="use --format hf, or train with tokenizer.kind=bpe",
         )
-    if len(end_ids) > len(ENDS):
+    if len(end_ids) > len(END_TOKEN_KINDS):
         raise InputError(
-            f"{len(end_ids)} tokens end this model's texts; a GGUF file can name {len(ENDS)}.",
+            f"This model has {len(end_ids)} tokens that end a text; a GGUF file can name only {len(END_TOKEN_KINDS)}.",
             where=f"eos_token_id {list(end_ids)}",
             fix="use --format hf",
         )
@@ -197,17 +197,17 @@ def check_expressible(config: ModelConfig, tokenizer: Tokenizer, dtype: GGUFType
         "the MLP's hidden width": config.mlp_hidden,
         "the width of all heads": config.heads * config.head_dim,
     }
-    odd = [name for name, width in widths.items() if width % BLOCK_OF_Q8_0]
+    odd = [name for name, width in widths.items() if width % Q8_0_BLOCK]
     if dtype == "q8_0" and odd:
         raise UsageError(
-            f"q8_0 takes {BLOCK_OF_Q8_0} numbers together, and {odd[0]} is {widths[odd[0]]}.",
+            f"q8_0 needs widths that are multiples of {Q8_0_BLOCK}, but {odd[0]} is {widths[odd[0]]}.",
             where="--dtype q8_0",
             fix="use --dtype f16",
         )
 
 
 def tokenizer_of(path: Path) -> tokenizers.Tokenizer:
-    """The tokenizer that a file of ours describes, built from its entries by GPT-2's rules, as llama.cpp does."""
+    """The tokenizer of a file that acorn wrote, rebuilt from its entries by GPT-2's rules, as llama.cpp does."""
     fields = gguf_package().GGUFReader(path).fields
     pieces, kinds, merges, first, begins = (
         fields[f"tokenizer.ggml.{name}"].contents()
@@ -226,7 +226,7 @@ def tokenizer_of(path: Path) -> tokenizers.Tokenizer:
 
 
 def _is_gpt2_bpe(tokenizer: Tokenizer) -> bool:
-    """Byte-level BPE that splits text with GPT-2's own pattern and changes nothing before that."""
+    """Whether it is byte-level BPE that splits text with GPT-2's pattern and does not normalize it."""
     spec = json.loads(tokenizer.to_json())
     pre_tokenizer = spec["pre_tokenizer"] or {}
     return (
@@ -244,15 +244,17 @@ _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8
 
 
 def _tensors(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, NDArray[np.float32], bool]]:
-    """Name in the file, numbers as they lie there, and whether they take the file's type instead of f32."""
+    """Name in the file, values in the file's layout, and whether they have the file's data type instead of f32."""
     library = gguf_package()
     layout = layout_of(config)
     names = library.get_tensor_name_map(library.MODEL_ARCH[layout.model_type.upper()], config.n_layer)
     for theirs, tensor in to_hugging_face(config, weights).items():
         place = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
         assert place is not None, f"GGUF has no name for {theirs}"
-        is_matrix = tensor.ndim == 2 and place not in ALWAYS_FP32
-        if is_matrix and theirs.startswith("transformer.h."):  # GPT-2's layout keeps a block's matrices as (in, out)
+        is_matrix = tensor.ndim == 2 and place not in FP32_TENSORS
+        if is_matrix and theirs.startswith(
+            "transformer.h."
+        ):  # GPT-2's layout stores the matrices of a block as (in, out)
             tensor = tensor.T
         if layout is LLAMA and theirs.endswith(("q_proj.weight", "k_proj.weight")):
             tensor = _interleaved(tensor, config.head_dim)
@@ -260,10 +262,10 @@ def _tensors(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tup
 
 
 def _interleaved(matrix: Tensor, head_dim: int) -> Tensor:
-    """Rows (heads * head_dim, C) of queries or keys in the order in which llama.cpp rotates a Llama's.
+    """The weight matrix (heads * head_dim, C) of queries or keys, its rows in llama.cpp's order for Llama.
 
-    The pairs that turn together are (0, D/2), (1, D/2 + 1), ... with us and in Hugging Face's files, neighbours there
-    and in Meta's own. The products of queries and keys are the same.
+    Rotary embeddings rotate pairs of rows: (0, D/2), (1, D/2 + 1), ... here and in Hugging Face's files, adjacent rows
+    in llama.cpp and in Meta's files. The attention scores are the same.
     """
     halves = matrix.unflatten(0, (-1, 2, head_dim // 2))  # (H, 2, D/2, C)
     return halves.transpose(1, 2).flatten(0, 2)
@@ -288,7 +290,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 
 def _add_bases(writer: gguf.GGUFWriter, bases: Sequence[Base]) -> None:
-    """`general.base_model.*`: by name, and by address where a base is on the Hub."""
+    """`general.base_model.*`: the name of each base, and the address of those on the Hub."""
     if bases:
         writer.add_base_model_count(len(bases))
     for number, base in enumerate(bases):
@@ -302,7 +304,7 @@ def _add_bases(writer: gguf.GGUFWriter, bases: Sequence[Base]) -> None:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Pieces, kinds and merges. A prompt begins with what `Tokenizer.encode_prompt` puts there, if anything."""
+    """Pieces, token types and merges. Prompts begin with the same token as in `Tokenizer.encode_prompt`, if any."""
     kinds = gguf_package().TokenType
     spec: dict[str, Any] = json.loads(tokenizer.to_json())
     pieces = {identifier: piece for piece, identifier in spec["model"]["vocab"].items()}
@@ -325,7 +327,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
 
 
 def gguf_package() -> Any:
-    """The package gguf, kept by llama.cpp itself."""
+    """The package gguf, maintained by the llama.cpp project."""
     try:
         import gguf
         import gguf.quants

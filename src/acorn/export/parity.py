@@ -1,4 +1,4 @@
-"""Whether an exported model is the one that was trained: gates that every export has to pass, and their report."""
+"""Checks that an exported model is the trained model: tokens, logits and greedy text, and a report of the results."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from acorn.export.probe import Probe
 from acorn.export.runtimes import Answer, Runtime
 
 LOGIT_TOLERANCE = {"f32": 0.01, "f16": 0.05, "bf16": 0.25, "q8_0": 0.5}
-"""How far a logit may be off, in standard deviations of its position's logits.
+"""Largest allowed difference of a logit, in standard deviations of the logits at its position.
 
-About ten times what was measured (docs/export.md), and far below what any mistake in a network makes, which is of the
-order of 1. f32 leaves room for the table of f16 numbers in which llama.cpp looks up GPT-2's activation.
+About ten times the measured differences (docs/export.md), and far below those of a wrong network, which are about 1.
+The tolerance of f32 allows for llama.cpp's lookup table of GPT-2's activation, which has f16 values.
 """
 
-NEAR_TIE = 0.02
-"""Two tokens whose logits are closer, so that one is at most 2 % likelier, may change places."""
+NEAR_TIE_GAP = 0.02
+"""Two tokens with a smaller difference of logits (one at most 2 % more likely) may be swapped."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What was compared, and how it came out; its fields are those of parity.json.
+    """What was compared, and the results; the fields of parity.json.
 
     Attributes:
-        runtime_version: None: it is not installed, so nothing that needs it was checked; `runtime_note` says so.
-        weight_difference: the largest between the weights and what the written file holds: that of rounding to dtype.
-        tokens_by: what encoded the texts that acorn's tokenizer was compared on.
-        lines, lines_equal: held-out lines, and those with the same tokens; `lines_from`: place -> number of them.
-        strings, strings_equal: the same for strings that were made to differ.
-        logit_difference: the largest; `logit_difference_in_deviations`, of its position's logits, has a tolerance.
-        logit_positions: how many were compared.
-        likeliest_agreement: share of these positions with the same likeliest token.
-        kl_divergence: of the runtime's predictions from acorn's, mean over these positions, in nats.
-        greedy_tokens: tokens chosen greedily by acorn, given those before; `greedy_equal`: by the runtime as well.
-        greedy_near_ties: of those that are not equal, the ones with two logits less than NEAR_TIE apart.
-        greedy_required: all must be equal, but for near ties; so in f32 only.
+        runtime_version: None: the runtime is not installed, and checks that need it were skipped; see `runtime_note`.
+        weight_difference: largest difference between the weights and the written file: the rounding error of dtype.
+        tokens_by: the program whose tokens were compared with acorn's.
+        lines, lines_equal: held-out lines, and those with equal tokens; `lines_from`: source -> number of lines.
+        strings, strings_equal: the same for strings that are hard for tokenizers.
+        logit_difference: largest difference; `logit_difference_in_deviations`, which has the tolerance: in standard
+            deviations of the logits at its position.
+        logit_positions: number of positions compared.
+        likeliest_agreement: share of these positions with the same most likely token.
+        kl_divergence: KL divergence of the runtime's predictions from acorn's, mean over these positions, in nats.
+        greedy_tokens: tokens that acorn chose greedily; `greedy_equal`: those that the runtime chose too, after the
+            same tokens.
+        greedy_near_ties: unequal ones where the two highest logits differ by less than NEAR_TIE_GAP.
+        greedy_required: whether all must be equal except near ties; true for f32 only.
     """
 
     format: str
@@ -76,14 +78,14 @@ def compare(
     runtime: Runtime,
     weight_difference: float,
 ) -> Parity:
-    """Compares what acorn and the runtime answered.
+    """Compares the answers of acorn and of the runtime.
 
     Args:
-        answer: None: the runtime is not installed.
-        read_back: the tokens of each text, from the tokenizer in the written file.
+        answer: the runtime's answer; None: it is not installed.
+        read_back: tokens of each text by the tokenizer in the written file.
 
     Raises:
-        DamageError: a gate is not passed.
+        DamageError: a check fails.
     """
     by = f"{runtime.name} {answer.version}" if answer else "the written file, read back"
     for encoder, found in [("the written file, read back", read_back), (by, answer.tokens if answer else read_back)]:
@@ -94,7 +96,7 @@ def compare(
         "dtype": dtype,
         "runtime": runtime.name,
         "runtime_version": answer.version if answer else None,
-        "runtime_note": None if answer else f"not installed; pip install 'acorn-lm[{runtime.extra}]' brings it",
+        "runtime_note": None if answer else f"not installed; install it with: pip install 'acorn-lm[{runtime.extra}]'",
         "weight_difference": weight_difference,
         "tokens_by": by,
         "lines": lines,
@@ -113,10 +115,10 @@ def _check_tokens(probe: Probe, found: Sequence[Sequence[int]], by: str) -> None
     different = [text for text, ours, theirs in texts if list(theirs) != ours]
     if different:
         raise DamageError(
-            f"{len(different):,} of {len(probe.tokens):,} texts have other tokens in {by} than in acorn; "
+            f"{len(different):,} of {len(probe.tokens):,} texts have different tokens in {by} than in acorn; "
             f"the first is {different[0][:200]!r}.",
-            where="the tokenizer's gate",
-            fix=_KEPT,
+            where="the check of tokens",
+            fix=_TRY_ANOTHER,
         )
 
 
@@ -124,12 +126,12 @@ def _logit_facts(probe: Probe, answer: Answer, tolerance: float, by: str) -> dic
     ours, theirs = torch.cat(probe.logits).double(), torch.cat(answer.logits).double()
     difference = (ours - theirs).abs()
     shares = difference.amax(-1) / ours.std(-1)
-    if not bool((shares <= tolerance).all()):  # so written that NaN does not pass
+    if not bool((shares <= tolerance).all()):  # in this form NaN fails the check
         raise DamageError(
-            f"The logits of {by} are off by up to {float(shares.max()):.3g} standard deviations; at most {tolerance} "
+            f"The logits of {by} differ by up to {float(shares.max()):.3g} standard deviations; at most {tolerance} "
             "is allowed.",
-            where="the logits' gate",
-            fix=_KEPT,
+            where="the check of logits",
+            fix=_TRY_ANOTHER,
         )
     ours_log, theirs_log = ours.log_softmax(-1), theirs.log_softmax(-1)
     return {
@@ -147,13 +149,13 @@ def _greedy_facts(probe: Probe, answer: Answer, dtype: str, by: str) -> dict[str
     theirs = [id_ for ids in answer.likeliest for id_ in ids]
     gaps = [gap for each in probe.gaps for gap in each]
     apart = [gap for one, other, gap in zip(ours, theirs, gaps, strict=True) if one != other]
-    near_ties = sum(gap < NEAR_TIE for gap in apart)
+    near_ties = sum(gap < NEAR_TIE_GAP for gap in apart)
     if dtype == "f32" and near_ties < len(apart):
         raise DamageError(
-            f"{len(apart) - near_ties} of {len(ours)} greedy tokens are others in {by}; acorn's logit for its own is "
-            f"up to {max(apart):.3g} above the second, and only {NEAR_TIE} counts as a near tie.",
-            where="the gate of greedy tokens",
-            fix=_KEPT,
+            f"{len(apart) - near_ties} of {len(ours)} greedy tokens differ in {by}; acorn's highest logit is up to "
+            f"{max(apart):.3g} above the second there, and only less than {NEAR_TIE_GAP} counts as a near tie.",
+            where="the check of greedy tokens",
+            fix=_TRY_ANOTHER,
         )
     return {
         "greedy_tokens": len(ours),
@@ -163,4 +165,6 @@ def _greedy_facts(probe: Probe, answer: Answer, dtype: str, by: str) -> dict[str
     }
 
 
-_KEPT = "nothing was kept; use another --format or --dtype, or another version of the runtime, and report it"
+_TRY_ANOTHER = (
+    "use another --format or --dtype, or another version of the runtime, and report the problem; the export was removed"
+)

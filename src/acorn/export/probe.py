@@ -1,4 +1,4 @@
-"""What an exported model is asked, and what the model that was trained answers."""
+"""The questions that an exported model is checked with, and the answers of the trained model."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from acorn.model.kv_cache import KVCache
 from acorn.tokenizer.tokenizer import Tokenizer
 
 WINDOWS, LONGEST_WINDOW = 4, 256
-"""Windows whose logits are compared, and their tokens at most: with more, the file of logits grows large."""
+"""Number of windows whose logits are compared, and their largest length in tokens; more would make large files."""
 
 GREEDY_TOKENS, PROMPT_TOKENS = 200, 16
-"""Tokens that are chosen greedily, over as many continuations as the context asks for."""
+"""Number of tokens chosen greedily, over as many continuations as the context requires; length of each prompt."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A question with acorn's own answers, in fp32.
+    """A question with the answers of acorn in fp32.
 
     Attributes:
-        n_lines: how many of the question's texts, the first ones, are held-out lines.
-        origins: where these lines are from, with their number.
-        tokens: of each text.
-        logits: of each window (T, V).
-        gaps: for each continuation, at each token, how far the likeliest logit is above the second.
+        n_lines: number of held-out lines; they are the first of the question's texts.
+        origins: source of these lines -> their number.
+        tokens: token ids of each text.
+        logits: logits of each window (T, V).
+        gaps: for each token of each continuation, the difference of the two highest logits.
     """
 
     question: Question
@@ -54,7 +54,7 @@ def probe(model: GPT, tokenizer: Tokenizer, folder: Path) -> Probe:
     gaps: list[list[float]] = []
     missing = GREEDY_TOKENS
     n_prompt = max(1, min(PROMPT_TOKENS, most // 2))
-    n_new = max(1, most - n_prompt)  # the last token that is chosen need not be read
+    n_new = max(1, most - n_prompt)  # the last chosen token is not fed back
     while missing:
         begin = n_prompt * len(continuations)
         prompt = stream[begin : begin + n_prompt]
@@ -70,7 +70,7 @@ def probe(model: GPT, tokenizer: Tokenizer, folder: Path) -> Probe:
 
 @torch.inference_mode()
 def _greedy(model: GPT, prompt: Sequence[int], n: int) -> tuple[list[int], list[float]]:
-    """`n` tokens after the prompt, each the likeliest, and the distance of its logit to the second."""
+    """`n` greedy tokens after the prompt, and for each the difference of the two highest logits."""
     cache = KVCache(model.config, 1, len(prompt) + n)
     ids: list[int] = []
     gaps: list[float] = []

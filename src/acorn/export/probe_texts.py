@@ -1,4 +1,4 @@
-"""The texts that two tokenizers are compared on: lines it did not learn from, and strings made to differ."""
+"""The texts for comparing two tokenizers: held-out lines, and strings that are hard for tokenizers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 LINES = 2_000
 LONGEST_LINE = 1_000
-"""Characters of a line that are compared."""
+"""Compared part of a line, in characters."""
 
 SHARD_TOKENS = 1 << 18
-"""Tokens of a split that are decoded: more than enough for LINES."""
+"""Decoded part of a split, in tokens; more than enough for LINES."""
 
 ADVERSARIAL = 200
 
 
 def held_out_lines(folder: Path, tokenizer: Tokenizer) -> tuple[list[str], dict[str, int]]:
-    """LINES different lines for the model in `folder`, and how many are from where. Nothing comes from the network.
+    """LINES different lines for the model in `folder`, and the number of lines from each source. No network is used.
 
-    The run's held-out text comes first; where it has moved or has fewer lines, its held-out token shards; for what is
-    missing then, and for a model without a run, the bundled WikiText-2.
+    Sources, in this order until there are enough lines: the run's held-out text, its held-out token shards, the bundled
+    WikiText-2.
     """
     places = {
         "the run's held-out text": _text_of_run(folder),
@@ -46,7 +46,7 @@ def held_out_lines(folder: Path, tokenizer: Tokenizer) -> tuple[list[str], dict[
                     lines.setdefault(line, place)
                 else:
                     break
-        except AcornError:  # it has moved, or was changed or damaged since; the next place serves as well
+        except AcornError:  # missing, changed or damaged; the next source is used
             continue
     origins = list(lines.values())
     return list(lines), {place: origins.count(place) for place in places if place in origins}
@@ -156,7 +156,7 @@ BASES = (
 
 
 def adversarial_strings(tokenizer: Tokenizer) -> list[str]:
-    """ADVERSARIAL strings, always the same for a vocabulary: BASES, its special tokens, and mixtures of all these."""
+    """ADVERSARIAL strings, always equal for one vocabulary: BASES, special tokens, and random mixtures of both."""
     controls = [tokenizer.separator_id, tokenizer.pad_id, *tokenizer.reserved_ids[:16]]
     specials = [tokenizer.piece(id_) or "" for id_ in controls]
     strings = dict.fromkeys(BASES)

@@ -1,4 +1,4 @@
-"""The programs that exported models are for, each asked in a process of its own (worker.py)."""
+"""The programs that exports are made for; each one runs in a separate process (worker.py)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Runtime:
     """A program that loads exported models.
 
     Attributes:
-        module: what Python imports it as.
-        extra: brings it.
+        module: name for `import`.
+        extra: the extra of acorn-lm that installs it.
     """
 
     name: str
@@ -43,17 +43,18 @@ RUNTIMES = {
     "hf": Runtime("transformers", "transformers", "transformers"),
     "gguf": Runtime("llama.cpp", "llama_cpp", "llama"),
 }
-"""Format -> the program that its files are checked in."""
+"""Format -> the program that checks its files."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a runtime is asked.
+    """What a runtime has to compute.
 
     Attributes:
-        texts: to encode as prompts.
-        windows: ids whose logits are wanted at every position.
-        continuations: (prompt, the ids that acorn goes on with); the likeliest token in the place of each is wanted.
+        texts: texts to encode as prompts.
+        windows: token ids; the logits of every position are wanted.
+        continuations: (prompt, acorn's continuation), both token ids; the most likely token at each position of the
+            continuation is wanted.
     """
 
     texts: Sequence[str]
@@ -62,7 +63,7 @@ class Question:
 
     @property
     def longest(self) -> int:
-        """Positions that the longest of these needs."""
+        """Number of positions that the longest window or continuation needs."""
         return max(
             *(len(window) for window in self.windows), *(len(prompt) + len(ids) for prompt, ids in self.continuations)
         )
@@ -70,7 +71,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What it answered, in the same order; logits (T, V) a window."""
+    """The answer of a runtime, in the order of the question; one tensor of logits (T, V) per window."""
 
     version: str
     tokens: list[list[int]]
@@ -79,10 +80,10 @@ class Answer:
 
 
 def ask(runtime: Runtime, model: Path, question: Question) -> Answer:
-    """Has `runtime` load the file or folder `model` and answer `question`. It gets nothing from the network.
+    """Makes `runtime` load the file or folder `model` and answer `question`, without the network.
 
     Raises:
-        DamageError: it could not, or crashed.
+        DamageError: the runtime fails or crashes.
     """
     with tempfile.TemporaryDirectory(prefix="acorn-") as name:
         folder = Path(name)
@@ -93,7 +94,7 @@ def ask(runtime: Runtime, model: Path, question: Question) -> Answer:
             **dataclasses.asdict(question),
         }
         (folder / QUESTION).write_text(json.dumps(asked), "utf-8")
-        # -P: no file of the folder we happen to be in takes the place of a package.
+        # -P: files in the current folder are not imported instead of packages.
         done = subprocess.run(
             [sys.executable, "-P", "-m", "acorn.export.worker", str(folder)],
             stdin=subprocess.DEVNULL,
@@ -104,8 +105,8 @@ def ask(runtime: Runtime, model: Path, question: Question) -> Answer:
         if done.returncode:
             raise DamageError(
                 f"{runtime.name} cannot use the exported model: {_ending(done)}.",
-                where=f"its check in {runtime.name}",
-                fix=f"nothing was kept; try another --dtype, or another version of {runtime.name}",
+                where=f"the check in {runtime.name}",
+                fix=f"try another --dtype, or another version of {runtime.name}; the export was removed",
             )
         answer = json.loads((folder / ANSWER).read_bytes())
         logits = {place: tensor.clone() for place, tensor in load_file(folder / LOGITS).items()}
@@ -114,7 +115,7 @@ def ask(runtime: Runtime, model: Path, question: Question) -> Answer:
 
 
 def _ending(done: subprocess.CompletedProcess[bytes]) -> str:
-    """How a process that failed ended: the name of its signal, else the last line that it said."""
+    """Why a process failed: the name of the signal, otherwise the last line of its output."""
     if done.returncode < 0:
         return f"it crashed ({signal.Signals(-done.returncode).name})"
     said = done.stderr.decode(errors="replace").strip().splitlines()

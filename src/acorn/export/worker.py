@@ -1,8 +1,8 @@
-"""Another runtime, asked in a process of its own: when it crashes there, that is an answer too.
+"""Runs another runtime in a separate process, so that a crash there does not end acorn.
 
     python -m acorn.export.worker FOLDER
 
-FOLDER holds question.json (see `Question` in runtimes.py); answer.json and logits.safetensors come to lie beside it.
+FOLDER contains question.json (see `Question` in runtimes.py); answer.json and logits.safetensors are written there.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ Logits = NDArray[np.float32]
 
 
 class Model(Protocol):
-    """A loaded model, as far as it is asked."""
+    """The operations of a loaded model that the check needs."""
 
     def tokens(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text as a prompt."""
+        """Token ids of each text, encoded as a prompt."""
 
     def logits(self, ids: list[int]) -> Logits:
-        """Of every position of one window: (T, V)."""
+        """Logits (T, V) of every position of one window."""
 
     def likeliest(self, prompt: list[int], ids: list[int]) -> list[int]:
-        """The likeliest token in the place of each of `ids`, which follow `prompt`, read one by one into a cache."""
+        """The most likely token at the position of each of `ids`, which follow `prompt` and are read one by one into a
+        cache."""
 
 
 class Transformers:
-    """A Hugging Face folder in transformers, the stored weights computed with in fp32."""
+    """A Hugging Face folder in transformers; it computes in fp32 with the stored weights."""
 
     package = "transformers"
 
@@ -69,7 +70,7 @@ class Transformers:
 
 
 class LlamaCpp:
-    """A GGUF file in llama.cpp through its Python binding, keys and values kept in fp32."""
+    """A GGUF file in llama.cpp through its Python binding, with keys and values in fp32."""
 
     package = "llama-cpp-python"
 
@@ -80,10 +81,10 @@ class LlamaCpp:
         defaults = library.llama_model_default_params
 
         def plain_weights() -> Any:
-            """Without weights repacked for the processor's own instructions.
+            """Parameters that do not repack the weights for instructions of this CPU.
 
-            Those for AMX crash in builds of 2026: the compiler drops most of the tiles' configuration (llama.cpp's
-            issue 20824). That would say nothing about the file.
+            Repacking for AMX crashes in builds of 2026: the compiler drops most of the tile configuration (llama.cpp
+            issue 20824). Such a crash would say nothing about the file.
             """
             settings = defaults()
             settings.use_extra_bufts = False
@@ -111,7 +112,7 @@ class LlamaCpp:
 
 
 FP32 = 0
-"""GGML's number for it; keys and values are in fp16 by default."""
+"""GGML's code for the type; the default type of keys and values is fp16."""
 
 MODELS: dict[str, type[Transformers] | type[LlamaCpp]] = {"transformers": Transformers, "llama.cpp": LlamaCpp}
 

@@ -1,1 +1,1 @@
-"""Text out of a model: which token comes next, and how it becomes text."""
+"""Text generation: choosing the next token, and turning tokens into text."""

@@ -1,8 +1,8 @@
-"""Prompts -> text: one pass over each prompt, then one position per token, several prompts side by side.
+"""Continues prompts: one forward over each prompt (prefill), then one token at a time (decoding), in batches.
 
-Prompts of unequal length share a batch by padding on the left. Padding, neighbours and random numbers are kept
-apart, so that a prompt gets the text it would get alone, as far as rounding lets it: many are multiplied in other
-ways than one, and where two tokens are nearly as likely, texts can part.
+Prompts of unequal length are padded on the left. Padding is masked and each prompt has its own random numbers, so a
+prompt gets the same text alone and in a batch, up to rounding: matmuls of another size round differently, and where two
+tokens are almost equally likely, another one may be chosen.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from acorn.tokenizer.tokenizer import Tokenizer
 FinishReason = Literal["eos", "stop", "length"]
 DECODERS = ("auto", "torch", "native")
 
-KEPT = 0.75
-"""Share of the context that is kept when it is full. More would be read anew more often; less forgets more."""
+KEPT_SHARE = 0.75
+"""Share of a full context that is kept. A larger share means more frequent prefills, a smaller one forgets more."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What became of one prompt; its fields are those of `acorn generate --json`.
+    """The result for one prompt; the fields of `acorn generate --json`.
 
     Attributes:
-        prompt: as it was given.
-        text: prompt_ids and new_ids decoded without special tokens, and cut before a stop string.
-        completion: the part of `text` that is new.
-        prompt_ids: the ids the model was given: the whole prompt, or the end of one longer than the context.
-        new_ids: every id drawn, the closing separator and the tokens of a stop string included.
-        finish_reason: `eos`: the document ended; `stop`: a stop string came; `length`: max_new_tokens were drawn.
-        prefill_seconds: from the start to the first new token. Prompts of one batch share this time.
-        decode_seconds: from there to the last token.
-        tokens_per_second: new tokens over both times.
-        seed: gives the same text again, for the same prompt at the same place in the list.
+        prompt: the prompt as given.
+        text: prompt_ids and new_ids, decoded without special tokens and cut before a stop string.
+        completion: the new part of `text`.
+        prompt_ids: ids given to the model: the whole prompt, or its end if it is longer than the context.
+        new_ids: all sampled ids, including the final separator and the tokens of a stop string.
+        finish_reason: `eos`: the document ended; `stop`: a stop string occurred; `length`: max_new_tokens was reached.
+        prefill_seconds: time from the start to the first new token; the same for all prompts of a batch.
+        decode_seconds: time from the first to the last new token.
+        tokens_per_second: new tokens divided by the sum of both times.
+        seed: reproduces the text, for the same prompt at the same position in the list.
     """
 
     prompt: str
@@ -82,33 +82,33 @@ def generate(
 ) -> list[Generation]:
     """Continues each prompt; an empty one starts a new document.
 
-    The model computes where its weights are and in their precision (or that of an enclosing autocast), as in
-    evaluation, and is left as it was.
+    The model computes on the device of its weights, in their precision or that of an enclosing autocast. It runs in
+    eval mode and is then put back into its previous mode.
 
     Args:
-        prompts: texts, or ids that are given to the model as they are; a lone text stands for a list of one.
-        end_ids: tokens beside the separator with which a text ends.
-        batch_size: prompts side by side.
-        strict: refuse a prompt longer than the context instead of keeping its end.
-        decoder: computes what follows the prompt: `native` is compiled C for CPUs, `auto` takes it where it can be had.
-        int8: the model's matrices hold what int8 keeps of them (`round_to_int8`): the native decoder reads them so,
-            and the cache is kept in bf16.
-        on_text: gets (number of the prompt, next piece of its completion) as text becomes certain. The pieces of a
-            prompt, joined, are its completion.
-        note: gets what a reader should know: a prompt that was cut or that the vocabulary cannot spell, a context that
-            slid, why no C code is used.
-        before_token: called before each token is drawn; what it raises ends the work.
+        prompts: texts, or token ids that are used unchanged; a single text is the same as a list of one.
+        end_ids: tokens that end a text, in addition to the separator.
+        batch_size: number of prompts per batch.
+        strict: refuse a prompt that is longer than the context; otherwise only its end is used.
+        decoder: implementation of decoding: `native` is compiled C for CPUs; `auto` uses it where it is available.
+        int8: the model's matrices were rounded to int8 (`round_to_int8`): the native decoder stores them as int8, and
+            the cache is in bf16.
+        on_text: called with (index of the prompt, next piece of its completion) as soon as a piece is final. The
+            joined pieces of a prompt are its completion.
+        note: called with messages for the user: a prompt was cut or contains unknown tokens, the context was full, no
+            C code is used.
+        before_token: called before each token is sampled; an exception from it ends generation.
 
     Raises:
         UsageError: a prompt is neither text nor ids of the model's vocabulary, or is too long and `strict` is set; the
             native decoder is asked for and unavailable.
         InputError: model and tokenizer do not belong together, or a prompt cannot be encoded.
-        DamageError: the model gives numbers that are not finite.
+        DamageError: the model's logits are not finite.
     """
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(
-            f"The tokenizer has {tokenizer.vocab_size:,} entries, the model only {model.config.vocab_size:,}.",
-            where="the tokenizer beside the model",
+            f"The tokenizer has {tokenizer.vocab_size:,} entries, but the model only {model.config.vocab_size:,}.",
+            where="the model's tokenizer",
             fix="use the tokenizer that the model was trained with",
         )
     check_decoder(decoder)
@@ -128,7 +128,7 @@ def generate(
     _note_unspelled(tokenizer, prompts, note)
     ends = frozenset({tokenizer.separator_id, *end_ids})
     unsampled = tokenizer.reserved_ids if settings.allow_unknown else tokenizer.unsampled_ids(ends)
-    banned = [*unsampled, *range(tokenizer.vocab_size, model.config.vocab_size)]  # rows that no token stands for
+    banned = [*unsampled, *range(tokenizer.vocab_size, model.config.vocab_size)]  # padding rows of the head
     run = _Run(model, settings, ends, banned, on_text or (lambda index, piece: None), note, before_token, decoder, int8)
     was_training = model.training
     model.eval()
@@ -142,20 +142,20 @@ def generate(
 
 
 def check_decoder(decoder: str) -> None:
-    """Refuses a name that is none of DECODERS; a command asks before it loads a model.
+    """Refuses unknown decoders; commands call this before they load a model.
 
     Raises:
-        UsageError: as said.
+        UsageError: the name is not one of DECODERS.
     """
     if decoder not in DECODERS:
-        raise UsageError(f"{decoder!r} is not known.", where="--decoder", fix=f"choose one of {', '.join(DECODERS)}")
+        raise UsageError(f"Unknown decoder {decoder!r}.", where="--decoder", fix=f"choose one of {', '.join(DECODERS)}")
 
 
 def _checked(prompts: object, vocab_size: int) -> list[str | list[int]]:
-    """The prompts as a list, a lone text as a list of one.
+    """The prompts as a list; a single text becomes a list of one.
 
     Raises:
-        UsageError: they are something else, or an id is not in the vocabulary.
+        UsageError: something is neither a text nor token ids of the vocabulary.
     """
     listed = [prompts] if isinstance(prompts, str) else prompts
     if not isinstance(listed, Iterable) or isinstance(listed, bytes | Mapping):
@@ -178,20 +178,20 @@ def _checked(prompts: object, vocab_size: int) -> list[str | list[int]]:
 
 
 def _fit(ids: list[int], index: int, model: GPT, strict: bool, note: Callable[[str], None]) -> list[int]:
-    """The end of a prompt that fits the context."""
+    """The prompt, or its end if it is longer than the context."""
     most = model.config.block_size
     if len(ids) <= most:
         return ids
     too_long = f"Prompt {index + 1} has {len(ids):,} tokens, more than the model's context of {most:,}"
     if strict:
-        fix = "shorten it, or leave out --strict to keep its end"
+        fix = "shorten it, or omit --strict to use only its end"
         raise UsageError(f"{too_long}.", where=f"prompt {index + 1}", fix=fix)
-    note(f"{too_long}: its last {most:,} tokens are kept.")
+    note(f"{too_long}: only its last {most:,} tokens are used.")
     return ids[-most:]
 
 
 def _note_unspelled(tokenizer: Tokenizer, prompts: Sequence[str | list[int]], note: Callable[[str], None]) -> None:
-    """Says once that the model does not see a part of the prompts, which the vocabulary cannot spell."""
+    """Notes once how many tokens of the prompts are unknown tokens, whose text the model does not see."""
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     if tokenizer.unknown is None or not texts:
         return
@@ -200,14 +200,14 @@ def _note_unspelled(tokenizer: Tokenizer, prompts: Sequence[str | list[int]], no
     if unspelled:
         of = "the prompt" if len(texts) == 1 else f"the {len(texts)} prompts"
         note(
-            f"The vocabulary cannot spell a part of {of}: {unspelled:,} of {sum(map(len, encoded)):,} tokens are "
-            f"{tokenizer.unknown}, and the model sees nothing of the text behind them."
+            f"The vocabulary lacks a part of {of}: {unspelled:,} of {sum(map(len, encoded)):,} tokens are "
+            f"{tokenizer.unknown}, and the model does not see the text that they replace."
         )
 
 
 @dataclass
 class _Sequence:
-    """One prompt on its way. The model is shown `ids[begin:]`."""
+    """The state of one prompt. The model sees `ids[begin:]`."""
 
     index: int
     prompt: str
@@ -232,7 +232,7 @@ class _Sequence:
         return len(self.ids) - len(self.prompt_ids)
 
     def add(self, token: int, ends: frozenset[int], settings: SamplingSettings) -> str:
-        """Takes a new token, ends the sequence if it is the last; returns the text that became certain."""
+        """Appends a new token and ends the sequence if it is the last; returns the text that is now final."""
         self.ids.append(token)
         piece = self.stream.add(token)
         if token in ends and not settings.ignore_eos:
@@ -263,7 +263,7 @@ class _Sequence:
 
 
 class _Run:
-    """What all batches of one call share."""
+    """The state that all batches of one call share."""
 
     def __init__(
         self,
@@ -282,16 +282,16 @@ class _Run:
         self.on_text, self.note, self.before_token = on_text, note, before_token
         self.block_size = model.config.block_size
         self.device = model.head.weight.device
-        # Keys and values as the layers make them, so that the cache is not converted at every token.
+        # The type in which the layers compute keys and values, so that the cache is never converted.
         self.dtype = matmul_dtype(self.device.type, model.head.weight.dtype)
         self.banned = torch.tensor(banned, dtype=torch.long, device=self.device)
         self.has_slid = False
         self.native = self._native(decoder, int8)
-        if int8:  # it rounds more than this does, and memory sets the pace
+        if int8:  # int8 weights have larger rounding errors, and memory bandwidth is the limit
             self.dtype = torch.bfloat16
 
     def _native(self, decoder: str, int8: bool) -> NativeDecoder | None:
-        """The compiled decoding step, unless PyTorch is asked for or has to do."""
+        """The compiled decoder; None where PyTorch is requested or nothing else is available."""
         if decoder == "torch":
             return None
         native = native_decoder(self.model, self.dtype, int8=int8)
@@ -305,7 +305,7 @@ class _Run:
         return None if isinstance(native, Unavailable) else native
 
     def batch(self, sequences: Sequence[_Sequence]) -> None:
-        """Continues every sequence to its end."""
+        """Generates until every sequence has ended."""
         start = time.perf_counter()
         rows = list(sequences)
         while rows:
@@ -316,23 +316,23 @@ class _Run:
                     logits, [row.ids for row in rows], self.settings, [row.generator for row in rows], self.banned
                 )
                 self._hand_out(rows, tokens.tolist(), start)
-                going = [row for row in rows if not row.finish_reason]
-                # Ended rows cost as much as others, so the batch starts over when half of them, or more, have ended;
-                # and when the context is full.
-                if 2 * len(going) <= len(rows) or cache.position == self.block_size:
+                unfinished = [row for row in rows if not row.finish_reason]
+                # Ended rows cost as much as others, so a new, smaller batch begins when at least half of them have
+                # ended, and when the context is full.
+                if 2 * len(unfinished) <= len(rows) or cache.position == self.block_size:
                     break
                 logits = self._step(tokens, cache)
-            rows = going
+            rows = unfinished
 
     def _step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Reads the next token of each row (B,), and gives the logits that follow it (B, V)."""
+        """Feeds one token of each row (B,) to the model; returns the next logits (B, V)."""
         if self.native:
             return self.native(tokens, cache)
         x = self.model.hidden(tokens[:, None].to(self.device), cache)  # (B, 1, C)
         return self.model.head(x[:, -1])
 
     def _prefill(self, rows: Sequence[_Sequence]) -> tuple[KVCache, Tensor]:
-        """Reads what each row is shown into a fresh cache, and gives the logits that follow it (B, V)."""
+        """Feeds the visible ids of each row into a new cache; returns it and the next logits (B, V)."""
         for row in rows:
             if len(row.shown) > self.block_size:
                 self._slide(row)
@@ -355,13 +355,13 @@ class _Run:
         return cache, self.model.head(x[:, -1])
 
     def _slide(self, row: _Sequence) -> None:
-        """Moves what a row is shown on: the model knows no positions beyond its context."""
-        kept = max(1, int(KEPT * self.block_size))
+        """Moves the visible part of a row forward: the model has no positions beyond its context."""
+        kept = max(1, int(KEPT_SHARE * self.block_size))
         row.begin = len(row.ids) - kept
         if not self.has_slid:
             self.note(
-                f"The text outgrew the model's context of {self.block_size:,} tokens: whenever that is full, it goes "
-                f"on from its last {kept:,} tokens."
+                f"The text is longer than the model's context of {self.block_size:,} tokens: whenever the context is "
+                f"full, generation continues from the last {kept:,} tokens."
             )
         self.has_slid = True
 

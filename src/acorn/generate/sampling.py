@@ -1,6 +1,6 @@
-"""Logits -> the next token.
+"""Samples the next token from logits.
 
-The filters mean what they mean in transformers, and come in its order: repetition penalty, temperature, top-k, top-p,
+The filters have the same meaning and order as in transformers: repetition penalty, temperature, top-k, top-p,
 min-p. Sources: Keskar et al. 2019 (repetition penalty), Fan et al. 2018 (top-k), Holtzman et al. 2019 (top-p),
 Nguyen et al. 2024 (min-p).
 """
@@ -18,12 +18,12 @@ from acorn.errors import DamageError
 from acorn.generate.settings import SamplingSettings
 
 NUCLEUS_FLOORS = (1e-3, 1e-5, 0.0)
-"""Least probabilities of the entries among which top-p looks, one after the other: sorting a whole vocabulary takes
-longer than all other filters together."""
+"""Probability thresholds above which top-p sorts entries, tried in this order: sorting a whole vocabulary takes longer
+than all other filters together."""
 
 
 def generator_for(seed: int, index: int) -> torch.Generator:
-    """The random numbers of prompt number `index`: a function of both numbers alone, on the CPU for every device."""
+    """The random number generator of prompt `index`: depends on seed and index only; on the CPU for all devices."""
     digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -35,19 +35,19 @@ def next_token(
     generators: Sequence[torch.Generator],
     banned: Tensor | None = None,
 ) -> Tensor:
-    """Chooses the next token of each sequence, by itself: no sequence's choice depends on another.
+    """Chooses the next token of each sequence, independently of the other sequences.
 
     Args:
         logits: (B, V).
-        seen: ids of each sequence so far, prompt included.
-        generators: one for each sequence; one number is drawn from each, unless the choice is greedy.
-        banned: ids never to be chosen.
+        seen: ids of each sequence so far, including the prompt.
+        generators: one for each sequence; one random number is taken from each unless the choice is greedy.
+        banned: ids that are never chosen.
 
     Returns:
         ids (B,), on the CPU.
 
     Raises:
-        DamageError: logits, or scores after the repetition penalty, are not finite.
+        DamageError: logits, or logits after the repetition penalty, are not finite.
     """
     scores = allowed_scores(logits, seen, settings, banned)
     if settings.is_greedy:
@@ -57,12 +57,12 @@ def next_token(
 
 
 def _draw(ids: Tensor, log_weights: Tensor, generator: torch.Generator) -> Tensor:
-    """One of the ids (N,), each as likely as its weight says; a scalar."""
-    weights = log_weights.exp().double()  # exact sums keep the draw equal on every device
+    """Samples one of the ids (N,) with the given log-weights; returns a scalar."""
+    weights = log_weights.exp().double()  # sums in double precision make the result equal on all devices
     reached = weights.cumsum(-1)
     draw = torch.rand(1, generator=generator, dtype=torch.float64)
     place = torch.searchsorted(reached, draw * reached[-1], right=True)
-    # Rounding may put a draw at the very end of the scale, behind the last token of any weight.
+    # Rounding may put the random number beyond the last token with a nonzero weight.
     return ids[torch.minimum(place, torch.searchsorted(reached, reached[-1]))[0]]
 
 
@@ -72,8 +72,8 @@ def allowed_scores(
     """Logits (B, V) in fp32 after the repetition penalty, with -inf for banned ids."""
     if not _are_finite(logits):
         raise DamageError(
-            "The model's logits are not finite numbers.",
-            where="the weights of the model, or the precision it computes in",
+            "The model's logits are not finite.",
+            where="the model's weights, or its precision",
             fix="use another checkpoint; with fp16, try --precision fp32",
         )
     scores = logits.float()
@@ -87,26 +87,26 @@ def allowed_scores(
             row[index] = torch.where(old < 0, old * settings.repetition_penalty, old / settings.repetition_penalty)
         if not _are_finite(scores):
             raise DamageError(
-                f"With repetition_penalty {settings.repetition_penalty}, the scores are not finite numbers.",
+                f"With repetition_penalty {settings.repetition_penalty}, the logits are not finite.",
                 where="repetition_penalty",
-                fix="give a value nearer to 1 (no penalty)",
+                fix="use a value closer to 1 (no penalty)",
             )
     return scores
 
 
 def _are_finite(scores: Tensor) -> bool:
-    """Whether the largest of each row (B, V) is a finite number; it is NaN where any of its row is."""
+    """Whether the maximum of each row (B, V) is finite; the maximum is NaN if any element is NaN."""
     return all(map(math.isfinite, scores.amax(-1).tolist()))
 
 
 def candidates(scores: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
-    """Temperature, top-k, top-p, min-p: the tokens left of a vocabulary.
+    """The tokens that remain after temperature, top-k, top-p and min-p.
 
     Args:
         scores: (V,).
 
     Returns:
-        their ids, in order, and their log-weights, 0 for the likeliest; both (N,).
+        their ids, ascending, and their log-weights, 0 for the most likely token; both (N,).
     """
     ids = torch.arange(len(scores))
     scores = (scores - scores.amax()) / settings.temperature
@@ -127,7 +127,7 @@ def candidates(scores: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tens
 
 
 def _least_of_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """The smallest probability within top-p: a token is in while those above it have not reached `top_p`."""
+    """The smallest probability within top-p: tokens are kept until the more likely ones sum to `top_p`."""
     for floor in NUCLEUS_FLOORS:
         largest = probabilities[probabilities >= floor]
         if largest.sum() >= top_p:

@@ -1,4 +1,4 @@
-"""How text is drawn, as a value that checks itself. Without torch, so that the command line can show the defaults."""
+"""Sampling settings, validated. Does not import torch, so that the command line can show the defaults quickly."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from acorn.errors import UsageError, shown
 
 GREEDY_TEMPERATURE = 1e-5
-"""Temperatures below this are greedy: logits divided by them leave fp32's range."""
+"""Lower temperatures mean greedy decoding: logits divided by them would overflow fp32."""
 
 LARGEST_SEED = 10**4000
-"""Seeds are smaller, by absolute value: Python writes integers of at most 4,300 digits."""
+"""Limit of the absolute value of a seed: Python prints integers of at most 4,300 digits."""
 
-_SMALLEST_NORMAL = 2.0**-126
-"""Of fp32. What is smaller has fewer digits, and its reciprocal may be infinite."""
+SMALLEST_NORMAL_FP32 = 2.0**-126
+"""Smallest normal value of fp32. Smaller values are less precise, and their reciprocals may be infinite."""
 
 
 class _Kind(NamedTuple):
@@ -27,35 +27,34 @@ class _Kind(NamedTuple):
     meaning: str
 
 
-_WHOLE, _REAL, _TRUTH = _Kind(Integral, "a whole number"), _Kind(Real, "a number"), _Kind(bool, "True or False")
+_WHOLE, _REAL, _BOOL = _Kind(Integral, "a whole number"), _Kind(Real, "a number"), _Kind(bool, "True or False")
 _KINDS = {
     **dict.fromkeys(("max_new_tokens", "top_k", "seed"), _WHOLE),
     **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _REAL),
-    **dict.fromkeys(("greedy", "ignore_eos", "allow_unknown"), _TRUTH),
+    **dict.fromkeys(("greedy", "ignore_eos", "allow_unknown"), _BOOL),
 }
-"""What the value of each setting must be; NumPy's numbers are numbers too."""
+"""Required type of each setting; NumPy scalars are accepted too."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How text is drawn. `acorn generate` and `LanguageModel.generate` have these names and these defaults.
+    """How tokens are sampled. `acorn generate` and `LanguageModel.generate` use these names and defaults.
 
     Attributes:
-        max_new_tokens: tokens to draw at most.
-        temperature: logits are divided by it; 0: greedy.
-        top_k: only the k most likely tokens; 0, or more than the vocabulary: all.
-        top_p: only the most likely tokens that together reach this probability; 1: all.
-        min_p: only tokens at least this share as likely as the most likely one; 0: all.
-        repetition_penalty: makes tokens that were already there less likely; 1: no penalty.
-        seed: equal seeds give equal text; None: another one each time.
-        greedy: always the most likely token.
-        stop: the text ends before the first of these strings; a lone string stands for a list of one.
-        ignore_eos: go on after the document separator.
-        allow_unknown: the unknown token, which stands for what the vocabulary cannot spell and is shown as nothing,
-            may be drawn.
+        max_new_tokens: largest number of new tokens.
+        temperature: divides the logits; 0: greedy.
+        top_k: use only the k most likely tokens; 0, or more than the vocabulary size: all.
+        top_p: use only the most likely tokens whose probabilities sum to this value; 1: all.
+        min_p: use only tokens with at least this share of the highest probability; 0: all.
+        repetition_penalty: makes tokens that already occurred less likely; 1: no penalty.
+        seed: equal seeds give equal text; None: a random seed.
+        greedy: always choose the most likely token.
+        stop: the text ends before the first of these strings; a single string is the same as a list of one.
+        ignore_eos: continue after the document separator.
+        allow_unknown: allow the unknown token, which represents text that the vocabulary lacks and is not shown.
 
     Raises:
-        UsageError: a name that is not one of these, or a value without meaning.
+        UsageError: an unknown setting, or an invalid value.
     """
 
     max_new_tokens: int = 200
@@ -71,7 +70,7 @@ class SamplingSettings:
     allow_unknown: bool = False
 
     def __new__(cls, *values: Any, **named: Any) -> SamplingSettings:
-        """Refuses unknown names before `__init__`, whose TypeError would not say what was meant."""
+        """Refuses unknown names before `__init__`, whose TypeError would not suggest the right name."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [name for name in named if name not in known]
         if unknown:
@@ -89,26 +88,32 @@ class SamplingSettings:
             value = getattr(self, name)
             fits = isinstance(value, kind.type) and (kind.type is bool or not isinstance(value, bool))
             _require(fits or (name == "seed" and value is None), name, value, kind.meaning)
-        # Each test is written so that NaN fails it.
+        # Each condition is false for NaN.
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
         _require(
-            0 <= in_fp32(self.temperature) < math.inf, "temperature", self.temperature, "0 (greedy) or more, and finite"
+            0 <= in_fp32(self.temperature) < math.inf,
+            "temperature",
+            self.temperature,
+            "a finite number of 0 (greedy) or more",
         )
         _require(self.top_k >= 0, "top_k", self.top_k, "0 (all tokens) or more")
         _require(
-            in_fp32(self.top_p) > 0 and self.top_p <= 1, "top_p", self.top_p, "above 0, and 1 (all tokens) or less"
+            in_fp32(self.top_p) > 0 and self.top_p <= 1,
+            "top_p",
+            self.top_p,
+            "a number above 0 and up to 1 (all tokens)",
         )
-        _require(0 <= self.min_p < 1, "min_p", self.min_p, "0 (all tokens) or more, and below 1")
-        penalty = in_fp32(self.repetition_penalty)  # scores are multiplied with it or divided by it
+        _require(0 <= self.min_p < 1, "min_p", self.min_p, "a number from 0 (all tokens) to below 1")
+        penalty = in_fp32(self.repetition_penalty)  # logits are multiplied or divided by it
         _require(
-            _SMALLEST_NORMAL <= penalty <= 1 / _SMALLEST_NORMAL,
+            SMALLEST_NORMAL_FP32 <= penalty <= 1 / SMALLEST_NORMAL_FP32,
             "repetition_penalty",
             self.repetition_penalty,
-            "a number above 0 (1: no penalty) that fp32 can divide by, such as 0.5 or 1.2",
+            "a number above 0 (1: no penalty) that is not too small or large for fp32, such as 0.5 or 1.2",
         )
         _require("" not in self.stop, "stop", "", "a string of at least one character")
         _require(
-            self.seed is None or -LARGEST_SEED < self.seed < LARGEST_SEED, "seed", self.seed, "one of fewer digits"
+            self.seed is None or -LARGEST_SEED < self.seed < LARGEST_SEED, "seed", self.seed, "a seed of fewer digits"
         )
 
     @property
@@ -117,7 +122,7 @@ class SamplingSettings:
 
 
 def in_fp32(value: float) -> float:
-    """`value` rounded to single precision, in which tensors hold scores; infinite where that is too small for it."""
+    """`value` rounded to fp32, the precision of logits; infinite if it overflows."""
     try:
         return float(struct.unpack("f", struct.pack("f", float(value)))[0])
     except OverflowError:
@@ -125,7 +130,7 @@ def in_fp32(value: float) -> float:
 
 
 def _strings(value: object) -> tuple[str, ...]:
-    """A lone string as a tuple of one. Anything but strings is refused."""
+    """The strings as a tuple, a single string as a tuple of one. Other types are refused."""
     strings = tuple(value) if isinstance(value, list | tuple) else (value,)
     for string in strings:
         _require(isinstance(string, str), "stop", string, "a string, or a list of strings")

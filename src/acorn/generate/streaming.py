@@ -1,4 +1,4 @@
-"""Token ids -> text, piece by piece, so that what was handed out never has to be taken back."""
+"""Decodes token ids to text piece by piece; a piece that was returned never changes."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 from acorn.tokenizer.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
-"""What a decoder gives for bytes that are no whole character: those of one that is still coming, too."""
+"""Decoded from bytes that are not a complete character, including a character whose last bytes are still missing."""
 
-SETTLE = 32
-"""Tokens after which the window that is decoded moves on; decoding everything at each token would cost n^2."""
+WINDOW_TOKENS = 32
+"""New tokens after which the decoded window moves forward; decoding all tokens each time would take O(n^2)."""
 
 
 class TextStream:
     """The completion of one prompt as it grows.
 
-    Decoders join tokens to the left only: once a character is whole it stays. Held back is what may still change:
-    a U+FFFD at the end (the next token may complete the character; if not, it is let out then), a row of tokens that
-    are one byte each (they become characters all together, or none), and any beginning of a stop string.
+    A token can change the text before it only by completing a character. Text that may still change is held back: a
+    U+FFFD at the end (the next token may complete the character), a sequence of single-byte tokens (they are decoded
+    together), and any beginning of a stop string.
 
     Args:
-        prompt_ids: ids before the completion.
-        stop: strings before the first of which the completion ends.
+        prompt_ids: ids of the prompt.
+        stop: the completion ends before the first of these strings.
 
     Attributes:
-        prompt_text: the prompt as it decodes.
-        completion: what was let out so far.
-        stopped: a stop string was met; the stream must not be added to any more.
+        prompt_text: the decoded prompt.
+        completion: the text returned so far.
+        stopped: a stop string was found; no more tokens may be added.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._ids = list(prompt_ids)
-        # ids[:_settled] decode to prompt and _settled_text. Only ids[_window:] are decoded again, where the text of
-        # ids[_window:_settled] is known: the first token of all decodes in its own way (no space before it).
+        # ids[:_settled] decode to the prompt and _settled_text. Only ids[_window:] are decoded again. The window begins
+        # before _settled because the first token of a sequence decodes differently (without a space before it).
         self._window, self._settled = 0, len(self._ids)
         self._window_text = self.prompt_text = tokenizer.decode(self._ids)
         self._settled_text = ""
@@ -43,29 +43,29 @@ class TextStream:
         self.stopped = False
 
     def add(self, token: int) -> str:
-        """The text that is certain once `token` has come, beyond what was let out before."""
+        """Adds a token; returns the new text that is final."""
         self._ids.append(token)
         if self._tokenizer.is_byte(token):
             return ""
         text = self._text()
-        piece = self._let_out(text.rstrip(REPLACEMENT), final=False)
+        piece = self._release(text.rstrip(REPLACEMENT), final=False)
         fresh = len(text) - len(self._settled_text)
-        if len(self._ids) - self._settled >= SETTLE and fresh and not text.endswith(REPLACEMENT):
+        if len(self._ids) - self._settled >= WINDOW_TOKENS and fresh and not text.endswith(REPLACEMENT):
             self._settled_text = text
             self._window, self._settled = self._settled, len(self._ids)
             self._window_text = self._tokenizer.decode(self._ids[self._window :])
         return piece
 
     def finish(self) -> str:
-        """What is left when no more tokens come."""
-        return "" if self.stopped else self._let_out(self._text(), final=True)
+        """The remaining text after the last token."""
+        return "" if self.stopped else self._release(self._text(), final=True)
 
     def _text(self) -> str:
-        """The completion as all tokens so far decode."""
+        """The decoded completion of all tokens so far."""
         window = self._tokenizer.decode(self._ids[self._window :])
         return self._settled_text + window[len(self._window_text) :]
 
-    def _let_out(self, text: str, *, final: bool) -> str:
+    def _release(self, text: str, *, final: bool) -> str:
         begin = len(self.completion)
         fresh = text[begin:]
         found = [place for stop in self._stop if (place := fresh.find(stop)) >= 0]
@@ -78,6 +78,6 @@ class TextStream:
         return fresh
 
     def _held_back(self, text: str) -> int:
-        """Characters at the end of `text` that may be the beginning of a stop string."""
+        """Number of characters at the end of `text` that may be the beginning of a stop string."""
         lengths = (n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n]))
         return max(lengths, default=0)

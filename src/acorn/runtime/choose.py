@@ -39,14 +39,14 @@ def choose_device(wanted: str, where: str = "train.device") -> Choice[str]:
 
 
 def device_for(name: object) -> torch.device:
-    """The device that a Python caller names: `auto`, one of DEVICES, one of several such as `cuda:1`, or PyTorch's own.
+    """The device that a Python caller names: one of DEVICES, one of several such as `cuda:1`, or a torch.device.
 
     Raises:
-        UsageError: PyTorch has no such device here, or acorn cannot use it.
+        UsageError: the device is unknown or unavailable.
     """
     try:
         device = torch.device(name) if isinstance(name, str) and name != "auto" else name
-    except RuntimeError:  # no device of PyTorch's
+    except RuntimeError:  # not a name that PyTorch knows
         device = None
     if name == "auto":
         return torch.device(choose_device("auto").value)
