@@ -1,4 +1,4 @@
-"""The public Python names, used as the tutorial uses them."""
+"""The public Python API, used as in the tutorial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_tutorials_path(corpus: Path, tmp_path: Path) -> None:
+def test_the_steps_of_the_tutorial(corpus: Path, tmp_path: Path) -> None:
     tokenizer = acorn.Tokenizer.train([str(corpus)], kind="bpe", vocab_size=290)
     assert isinstance(tokenizer, acorn.Tokenizer)
     assert tokenizer.decode(tokenizer.encode_prompt("Line 7 é")) == "Line 7 é"
@@ -62,8 +62,8 @@ def model(run: acorn.Run) -> acorn.LanguageModel:
     return acorn.load(run.folder)
 
 
-def test_python_and_the_command_have_one_set_of_defaults() -> None:
-    """Names and values of the command's options, of generate's parameters and of the settings are equal."""
+def test_python_and_the_command_have_the_same_defaults() -> None:
+    """Names and defaults of the command's options, of generate's parameters and of SamplingSettings are equal."""
     fields = {field.name: field.default for field in dataclasses.fields(acorn.SamplingSettings)}
     assert (fields["temperature"], fields["top_k"], fields["max_new_tokens"]) == (0.8, 50, 200)
     signature = inspect.signature(acorn.LanguageModel.generate, eval_str=True)
@@ -74,13 +74,13 @@ def test_python_and_the_command_have_one_set_of_defaults() -> None:
     assert {name: command.parameters[name].default or value for name, value in fields.items()} == fields
 
 
-def test_text_is_drawn_alike_by_python_and_the_command(model: acorn.LanguageModel, run: acorn.Run) -> None:
+def test_python_and_the_command_generate_equal_text(model: acorn.LanguageModel, run: acorn.Run) -> None:
     done = run_acorn("generate", run.folder, "--prompt", "Line 1", "--seed", 3, "--max-new-tokens", 20)
     assert done.returncode == 0, done.stderr
     assert model.generate("Line 1", seed=3, max_new_tokens=20) + "\n" == done.stdout
 
 
-def test_a_wrong_setting_is_refused_with_the_nearest(model: acorn.LanguageModel) -> None:
+def test_an_unknown_setting_is_refused_with_a_suggestion(model: acorn.LanguageModel) -> None:
     with pytest.raises(acorn.AcornError, match="'temprature'; did you mean temperature") as caught:
         model.generate("Line", temprature=1.0)
     assert caught.value.exit_code == 2
@@ -92,7 +92,7 @@ def test_a_wrong_setting_is_refused_with_the_nearest(model: acorn.LanguageModel)
         model.generate("Line", stop=5)
 
 
-def test_settings_are_given_as_a_value_or_by_name(model: acorn.LanguageModel) -> None:
+def test_settings_are_given_as_an_object_or_by_name(model: acorn.LanguageModel) -> None:
     settings = acorn.SamplingSettings(max_new_tokens=9, seed=2, ignore_eos=True)
     whole = model.generate("Line", max_new_tokens=9, seed=2, ignore_eos=True)
     (given,) = model.generations("Line", settings)  # one prompt, not four
@@ -102,8 +102,8 @@ def test_settings_are_given_as_a_value_or_by_name(model: acorn.LanguageModel) ->
     assert changed.new_ids == given.new_ids[:4]
 
 
-def test_a_lone_string_is_a_list_of_one(corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not a source or an override a letter: `/` and `.` would be read as folders."""
+def test_a_single_string_is_a_list_of_one(corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not one source or override per character: `/` and `.` would be read as folders."""
     monkeypatch.chdir(tmp_path)
     wanted = acorn.Tokenizer.train([str(corpus)], vocab_size=290)
     for sources in (str(corpus), corpus, [corpus]):
@@ -119,7 +119,7 @@ def test_a_lone_string_is_a_list_of_one(corpus: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("sources", [[], "", [""], ["", "a.txt"]])
 def test_an_empty_source_is_refused(sources: list[str] | str, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not the current folder, which holds a text here."""
+    """It does not mean the current folder, which contains a text here."""
     monkeypatch.chdir(corpus.parent)
     with pytest.raises(acorn.AcornError, match=r"names no text|No text is named") as caught:
         acorn.Tokenizer.train(sources, vocab_size=290)
@@ -145,18 +145,18 @@ def test_errors_are_acorns_own(tmp_path: Path) -> None:
         _ = acorn.nothing
 
 
-def test_import_is_light_and_names_are_there() -> None:
+def test_import_does_not_load_torch_and_has_all_names() -> None:
     script = "import acorn, sys; print('torch' in sys.modules, set(acorn.__all__) <= set(dir(acorn)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False True\n"
 
 
-def test_python_dash_m_is_the_command() -> None:
+def test_python_dash_m_runs_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "acorn", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"acorn {acorn.__version__}\n"
 
 
-def test_what_is_shown_of_a_model_says_what_it_is(model: acorn.LanguageModel) -> None:
+def test_the_repr_of_a_model_describes_it(model: acorn.LanguageModel) -> None:
     parameters = sum(parameter.numel() for parameter in model.model.parameters())
     said = (
         f"<acorn.LanguageModel: modern, 1 layer of width 16, {parameters:,} parameters, context 16, bpe of 300, on cpu>"
@@ -165,20 +165,20 @@ def test_what_is_shown_of_a_model_says_what_it_is(model: acorn.LanguageModel) ->
     assert repr(model.tokenizer) == "<Tokenizer: bpe of 300 entries, lossless>"
 
 
-def test_dir_names_what_is_public_and_no_more() -> None:
+def test_dir_lists_only_public_names() -> None:
     assert dir(acorn) == sorted([*acorn.__all__, "__version__"])
     assert all(getattr(acorn, name) is not None for name in dir(acorn))
 
 
 @pytest.mark.parametrize("prompt", [None, 5, b"Line", ["Line", "Of"], []])
-def test_a_prompt_that_is_no_text_is_refused(model: acorn.LanguageModel, prompt: Any) -> None:
-    """Of several, `generate` would give the first one's text alone."""
+def test_a_prompt_that_is_not_a_string_is_refused(model: acorn.LanguageModel, prompt: Any) -> None:
+    """`generate` would return only the text of the first of several prompts."""
     with pytest.raises(acorn.AcornError, match="A prompt cannot be") as caught:
         model.generate(prompt, max_new_tokens=1)
     assert caught.value.exit_code == 2
 
 
-def test_what_is_no_setting_is_refused(model: acorn.LanguageModel) -> None:
+def test_invalid_settings_are_refused(model: acorn.LanguageModel) -> None:
     for prompts, settings in ((None, None), ("Line", 5), ("Line", {"top_k": 5})):
         with pytest.raises(acorn.AcornError, match="cannot be"):
             model.generations(prompts, settings)
@@ -187,7 +187,7 @@ def test_what_is_no_setting_is_refused(model: acorn.LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "", "tpu", None])
-def test_a_device_that_is_not_there_is_refused(run: acorn.Run, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_devices_are_refused(run: acorn.Run, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(acorn.AcornError) as caught:
@@ -197,10 +197,10 @@ def test_a_device_that_is_not_there_is_refused(run: acorn.Run, device: Any, monk
 
 
 @pytest.mark.parametrize("path", ["", "a\0", 5, b"x", ["x"]])
-def test_what_is_no_path_is_refused(
+def test_invalid_paths_are_refused(
     path: Any, run: acorn.Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a run's own folder, which an empty string would name, and nothing is written there."""
+    """Called in a run folder, which an empty string must not name; nothing is written there."""
     monkeypatch.chdir(run.folder)
     calls = [
         lambda: acorn.load(path),
@@ -219,7 +219,7 @@ def test_what_is_no_path_is_refused(
 
 
 @pytest.mark.parametrize("overrides", [None, 5, [None], b"train.steps=3", [b"train.steps=3"]])
-def test_overrides_that_are_no_strings_are_refused(overrides: Any, corpus: Path, tmp_path: Path) -> None:
+def test_overrides_that_are_not_strings_are_refused(overrides: Any, corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(acorn.AcornError, match="overrides cannot be"):
         acorn.pretrain("small", overrides, out=tmp_path / "new", quiet=True)
     with pytest.raises(acorn.AcornError, match="overrides cannot be"):
@@ -227,7 +227,7 @@ def test_overrides_that_are_no_strings_are_refused(overrides: Any, corpus: Path,
 
 
 @pytest.mark.parametrize("texts", [None, 5, b"x", [None], [5], {}])
-def test_sources_and_texts_that_are_no_strings_are_refused(texts: Any, model: acorn.LanguageModel) -> None:
+def test_sources_and_texts_that_are_not_strings_are_refused(texts: Any, model: acorn.LanguageModel) -> None:
     with pytest.raises(acorn.AcornError, match="cannot be"):
         acorn.Tokenizer.train(texts)
     tokenizer = acorn.Tokenizer.from_json(model.tokenizer.to_json())

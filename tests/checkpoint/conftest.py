@@ -29,7 +29,7 @@ def tokenizer() -> Tokenizer:
 
 
 def model_of_step(config: ModelConfig, step: int) -> GPT:
-    """Another model for each step, with no value left as it starts."""
+    """A different model for each step, with no parameter at its initial value."""
     model = GPT(config)
     model.init_weights(step)
     generator = torch.Generator().manual_seed(step)
@@ -40,7 +40,7 @@ def model_of_step(config: ModelConfig, step: int) -> GPT:
 
 
 def build_run(root: Path, tokenizer: Tokenizer) -> RunFolder:
-    """Checkpoints of steps 10 and 20 (10 is the better one), and the final model of step 20."""
+    """A run with checkpoints of steps 10 and 20 (10 is the best), and the final model of step 20."""
     run = RunFolder(root)
     model_config = ModelConfig(n_layer=1, n_embd=16, n_head=2, block_size=32, vocab_size=tokenizer.vocab_size)
     config = Config(model=model_config)
@@ -66,7 +66,7 @@ def build_run(root: Path, tokenizer: Tokenizer) -> RunFolder:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
-    """The run that every test gets a copy of."""
+    """The run that each test gets a copy of."""
     return build_run(tmp_path_factory.mktemp("runs") / "run", tokenizer).root
 
 

@@ -1,4 +1,4 @@
-"""What a model that training starts from is called, and what it goes back to."""
+"""Names of base models, and the chain of models that they were trained from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def loaded(tokenizer: Tokenizer):
-    """A model as if it had been loaded from `folder`, which is made."""
+    """A model as if it had been loaded from `folder`, which is created."""
 
     def build(folder: Path, card: str = "", step: int | None = None) -> LoadedModel:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def loaded(tokenizer: Tokenizer):
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """The files of a run that tell of it."""
+    """A run with the files that describe it."""
     run = RunFolder(tmp_path / "runs" / "mine")
     run.final.mkdir(parents=True)
     run.config.write_text(to_toml(load_config("small", ["data.source=/home/jane/2024.txt"])))
@@ -49,30 +49,30 @@ def run(tmp_path: Path) -> RunFolder:
     return run
 
 
-def test_a_run_is_called_by_its_folder_and_step(run: RunFolder, loaded) -> None:
+def test_a_run_is_named_by_its_folder_and_step(run: RunFolder, loaded) -> None:
     text = "`2024.txt` (license not stated)"
     assert bases_of(loaded(run.final)) == (Base("mine", "run", "step 30", text=text),)
     assert bases_of(loaded(run.checkpoint(40), step=40)) == (Base("mine", "run", "step 40", text=text),)
 
 
-def test_the_license_of_known_text_is_told(run: RunFolder, loaded) -> None:
+def test_the_license_of_known_text_is_named(run: RunFolder, loaded) -> None:
     run.config.write_text(to_toml(load_config("demo")))
     assert "CC BY-SA 3.0" in bases_of(loaded(run.final))[0].text
 
 
-def test_what_a_run_started_from_comes_after_it(run: RunFolder, loaded) -> None:
+def test_the_bases_of_a_run_follow_it(run: RunFolder, loaded) -> None:
     earlier = (Base("me/model", "hub", "revision abc", "mit"), Base("me/older", "hub"))
     write_json(run.environment, to_stored(earlier))
     assert bases_of(loaded(run.final))[1:] == earlier
 
 
 @pytest.mark.parametrize("broken", ["environment", "config", "evaluation"])
-def test_of_a_run_with_a_broken_file_the_rest_is_told(run: RunFolder, loaded, broken: str) -> None:
+def test_a_run_with_a_broken_file_is_still_named(run: RunFolder, loaded, broken: str) -> None:
     getattr(run, broken).write_text("{")
     assert bases_of(loaded(run.final))[0].name == "mine"
 
 
-def test_a_model_of_the_hub_has_its_name_revision_and_license(tmp_path: Path, loaded) -> None:
+def test_a_model_on_the_hub_has_its_name_revision_and_license(tmp_path: Path, loaded) -> None:
     folder = tmp_path / "models--me--my--model" / "snapshots" / "0123456789abcdef"
     card = "---\nlicense: apache-2.0\nbase_model: me/older\n---\n# Model\n"
     assert bases_of(loaded(folder, card)) == (
@@ -94,28 +94,28 @@ def test_a_model_of_the_hub_has_its_name_revision_and_license(tmp_path: Path, lo
         ("license: 'two\n\n  lines'", "two lines", ()),
     ],
 )
-def test_of_a_folder_what_its_card_says_is_told(
+def test_the_license_and_base_in_a_folders_card_are_read(
     metadata: str, license: str, earlier: tuple[Base, ...], tmp_path: Path, loaded
 ) -> None:
     model = loaded(tmp_path / "theirs", f"---\n{metadata}\n---\n# Model\n")
     assert bases_of(model) == (Base("theirs", "folder", license=license), *earlier)
 
 
-def test_a_folder_without_a_card_has_a_name_alone(tmp_path: Path, loaded) -> None:
+def test_a_folder_without_a_card_has_only_a_name(tmp_path: Path, loaded) -> None:
     assert bases_of(loaded(tmp_path / "the`irs\n2")) == (Base("the`irs 2", "folder"),)
 
 
 EARLIER = (Base("mine", "run", "step 20", text="`a.txt` (license not stated)"), Base("me/model", "hub", "", "mit"))
 
 
-def test_of_a_folder_out_of_its_run_the_chain_and_the_licenses_are_told(tmp_path: Path, loaded) -> None:
-    """A copy of final/, or an export: what its card tells in its metadata."""
+def test_a_folder_outside_its_run_keeps_the_chain_and_licenses(tmp_path: Path, loaded) -> None:
+    """In a copy of final/ or an export: from the metadata of its card."""
     card = with_provenance("---\nlicense: apache-2.0\n---\n# Model\n", "`b.txt` (CC0)", EARLIER)
     own = Base("copy", "folder", license="apache-2.0", text="`b.txt` (CC0)")
     assert bases_of(loaded(tmp_path / "copy", card)) == (own, *EARLIER)
 
 
-def test_of_a_checkpoint_out_of_its_run_the_chain_is_told(tmp_path: Path, loaded) -> None:
+def test_a_checkpoint_outside_its_run_keeps_the_chain(tmp_path: Path, loaded) -> None:
     model = loaded(tmp_path / "step-00000020", step=20)
     (model.folder / CONFIG).write_text(to_toml(load_config("small", ["data.source=/home/jane/2024.txt"])))
     write_json(model.folder / STATE, {"resolved": to_stored(EARLIER)})
@@ -136,15 +136,13 @@ def test_of_a_checkpoint_out_of_its_run_the_chain_is_told(tmp_path: Path, loaded
         ("{name: a}", ()),
     ],
 )
-def test_provenance_that_others_wrote_is_told_as_text_alone(
-    entry: str, told: tuple[Base, ...], tmp_path, loaded
-) -> None:
+def test_provenance_from_foreign_cards_is_cleaned(entry: str, told: tuple[Base, ...], tmp_path, loaded) -> None:
     model = loaded(tmp_path / "theirs", f"---\nacorn:\n  starts_from: [{entry}]\n  trained_on: [1]\n---\n")
     assert bases_of(model) == (Base("theirs", "folder"), *told)
 
 
 @pytest.mark.parametrize("metadata", ["acorn: 5", "acorn: [a]", "acorn: {starts_from: 5}", 'license: "\\ud800"'])
-def test_provenance_of_another_form_tells_nothing(metadata: str, tmp_path: Path, loaded) -> None:
+def test_invalid_provenance_is_ignored(metadata: str, tmp_path: Path, loaded) -> None:
     own, *earlier = bases_of(loaded(tmp_path / "theirs", f"---\n{metadata}\nbase_model: me/older\n---\n"))
     assert earlier == [Base("me/older", "hub")]
     assert own.license.isascii()

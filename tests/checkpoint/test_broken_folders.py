@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def damage_of(folder: Path) -> str:
-    """The message, whose way out must suit a folder that somebody else made."""
+    """The message; its advice must be right for a folder that somebody else made."""
     with pytest.raises(DamageError) as caught:
         load(folder)
     assert "download it again" in caught.value.fix
@@ -69,7 +69,7 @@ def _no_separator(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_other_network, _no_separator])
-def test_a_whole_folder_of_something_else_is_bad_input(folder: Path, change: Callable[[Path], None]) -> None:
+def test_an_intact_folder_of_an_unsupported_model_is_bad_input(folder: Path, change: Callable[[Path], None]) -> None:
     change(folder)
     with pytest.raises(InputError) as caught:
         load(folder)

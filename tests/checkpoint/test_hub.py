@@ -22,7 +22,7 @@ COMMIT = "0" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """The files of `folder` as the repositories me/model (all of them) and me/pickled (those that are no weights)."""
+    """The files of `folder` as the repositories me/model (all of them) and me/pickled (those that are not weights)."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
@@ -91,13 +91,13 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 def acorn(hub: Hub, home: Path, *arguments: str, offline: str = "0") -> subprocess.CompletedProcess[str]:
-    """In a process of its own: the library reads its settings when it is loaded."""
+    """In a separate process: the library reads its settings when it is imported."""
     settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": offline}
     command = [sys.executable, "-m", "acorn", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})
 
 
-def test_a_model_is_fetched_by_its_name_and_then_there_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+def test_a_model_is_downloaded_once_and_then_available_offline(hub: Hub, tmp_path: Path) -> None:
     wanted = ("generate", "hf:me/model", "--prompt", "The keeper", "--max-new-tokens", "5", "--greedy", "--json")
     done = acorn(hub, tmp_path / "home", *wanted)
     assert done.returncode == 0, done.stderr
@@ -117,7 +117,7 @@ def test_a_model_is_fetched_by_its_name_and_then_there_without_the_hub(hub: Hub,
     ("name", "said", "fix"),
     [("me/none", "does not provide", "auth login"), ("me/pickled", "no safetensors weights", "save_pretrained")],
 )
-def test_what_the_hub_does_not_have(name: str, said: str, fix: str, hub: Hub, tmp_path: Path) -> None:
+def test_models_that_the_hub_does_not_provide(name: str, said: str, fix: str, hub: Hub, tmp_path: Path) -> None:
     done = acorn(hub, tmp_path / "home", "generate", f"hf:{name}", "--prompt", "a")
     assert done.returncode == 3
     assert said in done.stderr
@@ -125,7 +125,7 @@ def test_what_the_hub_does_not_have(name: str, said: str, fix: str, hub: Hub, tm
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_network_the_way_round_is_named(hub: Hub, tmp_path: Path) -> None:
+def test_without_a_network_the_message_names_a_workaround(hub: Hub, tmp_path: Path) -> None:
     hub.server_close()
     done = acorn(hub, tmp_path / "home", "generate", "hf:me/model", "--prompt", "a")
     assert done.returncode == 3
@@ -133,7 +133,7 @@ def test_without_a_network_the_way_round_is_named(hub: Hub, tmp_path: Path) -> N
     assert "check the network; or run `hf download" in done.stderr
 
 
-def test_who_forbids_to_ask_the_hub_is_told_so() -> None:
+def test_offline_mode_is_named_in_the_message() -> None:
     """The tests run offline."""
     with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set, and this machine's cache has no copy\.") as caught:
         local_folder("hf:me/model")
@@ -142,13 +142,13 @@ def test_who_forbids_to_ask_the_hub_is_told_so() -> None:
     assert "hf download" in caught.value.fix
 
 
-def test_a_folder_of_the_hubs_cache_tells_its_repository(tmp_path: Path) -> None:
+def test_a_folder_in_the_hubs_cache_gives_its_repository(tmp_path: Path) -> None:
     assert repository_of(tmp_path / "models--me--a--b" / "snapshots" / "abc") == ("me/a--b", "abc")
     assert repository_of(tmp_path / "datasets--me--a" / "snapshots" / "abc") == ("", "")
     assert repository_of(tmp_path / "models--me--a" / "abc") == repository_of(tmp_path) == ("", "")
 
 
-def test_other_names(tmp_path: Path) -> None:
+def test_invalid_names_are_refused(tmp_path: Path) -> None:
     assert local_folder(f"hf:{tmp_path}") == local_folder(tmp_path) == tmp_path
     with pytest.raises(UsageError, match="neither a model on the Hub nor an existing folder"):
         local_folder("hf:one/two/three")

@@ -37,7 +37,7 @@ CHECKPOINT_FILES = [
 
 
 class Notes:
-    """A progress that keeps what it is told."""
+    """A progress that records its notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -61,13 +61,13 @@ def tear(folder: Path) -> None:
 
 
 def relist(folder: Path) -> None:
-    """Makes the manifest fit whatever the folder holds now, as someone who means harm would."""
+    """Makes the manifest match the current content of the folder, as an attacker would."""
     files = [path for path in folder.iterdir() if path.name != "manifest.json"]
     entries = {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files}
     (folder / "manifest.json").write_text(json.dumps(seal({"files": entries})))
 
 
-def test_a_whole_run(run: RunFolder) -> None:
+def test_an_intact_run_has_no_faults(run: RunFolder) -> None:
     checks = verify_run(run.root)
     assert [(check.kind, check.folder) for check in checks] == [
         ("run", run.root),
@@ -83,7 +83,7 @@ def test_a_whole_run(run: RunFolder) -> None:
 @pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "checkpoints/best.json", "data"])
 @pytest.mark.parametrize("how", ["gone", "changed"])
 def test_the_runs_own_files_are_checked(run: RunFolder, name: str, how: str) -> None:
-    """What a run or an evaluation would refuse later is not called whole now."""
+    """Faults that a run or an evaluation would refuse later are found now."""
     path = run.root / name
     if how == "gone":
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -113,8 +113,8 @@ def test_a_single_folder_is_checked_by_itself(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("file", CHECKPOINT_FILES)
-def test_a_flipped_bit_is_found_and_the_older_checkpoint_taken(run: RunFolder, file: str) -> None:
-    """Faults 37 and 38: the file is named; the newest whole checkpoint is another one, and that is said."""
+def test_a_flipped_bit_is_found_and_the_older_checkpoint_is_used(run: RunFolder, file: str) -> None:
+    """Faults 37 and 38: the file is named; an older checkpoint is the newest intact one, and a note says so."""
     flip_bit(run.checkpoint(20) / file, position=20)
     damaged = [check for check in verify_run(run.root) if not check.whole]
     assert [check.folder for check in damaged] == [run.checkpoint(20)]
@@ -130,7 +130,7 @@ def test_a_flipped_bit_is_found_and_the_older_checkpoint_taken(run: RunFolder, f
 @pytest.mark.parametrize("file", CHECKPOINT_FILES)
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_missing_file_is_found(run: RunFolder, file: str, listed: bool) -> None:
-    """Also where the manifest does not speak of it."""
+    """Even if the manifest does not list it."""
     (run.checkpoint(20) / file).unlink()
     if not listed and file != "manifest.json":
         relist(run.checkpoint(20))
@@ -149,14 +149,14 @@ def test_damage_of_data_and_final_model_is_found(run: RunFolder, folder: str, ki
     assert str(file) in damaged[0].faults[0]
 
 
-def test_a_file_cut_short_is_found(run: RunFolder) -> None:
+def test_a_truncated_file_is_found(run: RunFolder) -> None:
     file = run.checkpoint(20) / "optimizer.safetensors"
     os.truncate(file, file.stat().st_size - 100)
     assert str(file) in checkpoint_faults(run.checkpoint(20))[0]
 
 
-def test_all_torn_is_an_error(run: RunFolder) -> None:
-    """Fault 39: checkpoints exist and all are torn: never start over silently."""
+def test_if_all_checkpoints_are_damaged_it_is_an_error(run: RunFolder) -> None:
+    """Fault 39: checkpoints exist but all are damaged: never start over silently."""
     for step in (10, 20):
         tear(run.checkpoint(step))
     with pytest.raises(DamageError) as caught:
@@ -167,7 +167,7 @@ def test_all_torn_is_an_error(run: RunFolder) -> None:
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_checked(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that another process trains is whole, however often it removes its older checkpoints."""
+    """A run that another process is training is intact, even if that process removes older checkpoints."""
     real = integrity.verify_folder
 
     def verify(path: Path) -> list[str]:
@@ -181,7 +181,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_checked(run: RunFolder, monkey
     assert all(check.whole for check in checks)
 
 
-def test_no_checkpoint_at_all_is_none(run: RunFolder, tmp_path: Path) -> None:
+def test_without_checkpoints_the_result_is_none(run: RunFolder, tmp_path: Path) -> None:
     assert newest_whole_checkpoint(RunFolder(tmp_path / "absent")) is None
     shutil.rmtree(run.checkpoint(10))
     shutil.rmtree(run.checkpoint(20))
@@ -205,7 +205,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_unread(run: RunFolder, listed: bool
 
 
 @pytest.mark.parametrize("name", ["../../config.toml", "/etc/hostname"])
-def test_a_manifest_that_leads_out_of_its_folder_is_refused(run: RunFolder, name: str) -> None:
+def test_a_manifest_that_names_files_outside_its_folder_is_refused(run: RunFolder, name: str) -> None:
     """Fault 63: `../` or an absolute path in a manifest."""
     manifest = run.checkpoint(20) / "manifest.json"
     content = json.loads(manifest.read_text())
@@ -215,7 +215,7 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(run: RunFolder, name
 
 
 def test_a_manifest_that_was_changed_is_found(run: RunFolder) -> None:
-    """Also where it still fits the files, as one without its own digest does."""
+    """Even if it still matches the files, like a manifest without its own digest."""
     manifest = run.checkpoint(20) / "manifest.json"
     content = json.loads(manifest.read_text())
     for changed in ({**content, "note": "mine"}, {"files": content["files"]}):
@@ -224,14 +224,14 @@ def test_a_manifest_that_was_changed_is_found(run: RunFolder) -> None:
 
 
 def test_the_checkpoint_of_another_step_is_found(run: RunFolder) -> None:
-    """Whole, but under another one's name."""
+    """An intact checkpoint with the name of another one."""
     shutil.rmtree(run.checkpoint(20))
     shutil.copytree(run.checkpoint(10), run.checkpoint(20))
     assert "belongs to step 10" in checkpoint_faults(run.checkpoint(20))[0]
     assert newest_whole_checkpoint(run) == run.checkpoint(10)
 
 
-def test_files_that_desktops_add_do_not_count(run: RunFolder) -> None:
+def test_files_added_by_desktops_are_ignored(run: RunFolder) -> None:
     (run.checkpoint(20) / ".DS_Store").write_text("x")
     assert checkpoint_faults(run.checkpoint(20)) == []
 
@@ -248,7 +248,7 @@ def test_files_that_desktops_add_do_not_count(run: RunFolder) -> None:
     ],
 )
 def test_interrupted_replacements(run: RunFolder, state: dict[str, str], expected: str) -> None:
-    """Fault 33: every state between writing X.new and deleting X.old; and nothing is changed by looking."""
+    """Fault 33: every state between writing X.new and deleting X.old; checking changes nothing."""
     shutil.move(run.checkpoint(20), run.root / "kept")
     for name, condition in state.items():
         shutil.copytree(run.root / "kept", run.checkpoints / name)
@@ -265,7 +265,7 @@ def test_steps_are_ordered_as_numbers(run: RunFolder) -> None:
     assert list(readable_checkpoints(run)) == [10, 20, 123_456_789]
 
 
-def test_what_a_folder_is(run: RunFolder) -> None:
+def test_the_kind_of_a_folder(run: RunFolder) -> None:
     assert kind_of(run.root) == "run"
     assert kind_of(run.checkpoint(10)) == "checkpoint"
     assert kind_of(run.final) == "model"
@@ -274,7 +274,7 @@ def test_what_a_folder_is(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("what", ["absent", "a file", "empty", "other"])
-def test_what_is_no_run_is_refused(tmp_path: Path, what: str) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path, what: str) -> None:
     path = tmp_path / "place"
     if what == "a file":
         path.write_text("x")
@@ -290,7 +290,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("file", ["config.json", "model.gguf"])
 def test_a_model_without_a_manifest_cannot_be_checked(tmp_path: Path, file: str) -> None:
-    """Other programs write none; that is not damage."""
+    """Other programs do not write a manifest; that is not damage."""
     (tmp_path / file).write_text("{}")
     with pytest.raises(UsageError, match=r"no manifest\.json, so its files cannot be checked"):
         verify_run(tmp_path)

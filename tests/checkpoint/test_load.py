@@ -40,7 +40,7 @@ def is_from(model: GPT, checkpoint: Path) -> bool:
 
 
 class Notes:
-    """A progress that keeps what it is told."""
+    """A progress that records its notes."""
 
     def __init__(self, notes: list[str]) -> None:
         self.note = notes.append
@@ -50,7 +50,7 @@ class Notes:
     def end(self, task: str) -> None: ...
 
 
-def test_a_run_is_its_final_model(run: RunFolder, tokenizer: Tokenizer) -> None:
+def test_a_run_loads_its_final_model(run: RunFolder, tokenizer: Tokenizer) -> None:
     loaded = load(run.root)
     assert loaded.folder == run.final
     assert loaded.step is None
@@ -60,7 +60,7 @@ def test_a_run_is_its_final_model(run: RunFolder, tokenizer: Tokenizer) -> None:
     assert loaded.config == loaded.model.config
 
 
-def test_a_run_without_a_final_model_is_its_newest_checkpoint(run: RunFolder) -> None:
+def test_a_run_without_a_final_model_loads_its_newest_checkpoint(run: RunFolder) -> None:
     shutil.rmtree(run.final)
     loaded = load(str(run.root))
     assert (loaded.folder, loaded.step) == (run.checkpoint(20), 20)
@@ -74,7 +74,7 @@ def test_a_checkpoint_is_chosen(run: RunFolder, checkpoint: str, step: int) -> N
 
 
 def test_a_checkpoint_or_model_folder_by_itself(run: RunFolder, tmp_path: Path) -> None:
-    """They can be moved out of their run."""
+    """They also load outside their run."""
     shutil.move(run.checkpoint(10), tmp_path / "elsewhere")
     shutil.move(run.final, tmp_path / "model")
     assert load(tmp_path / "elsewhere").step == 10
@@ -85,7 +85,7 @@ def test_a_checkpoint_or_model_folder_by_itself(run: RunFolder, tmp_path: Path) 
 
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_loaded_model_is_complete_and_tied_as_it_was(architecture: str, tied: bool) -> None:
+def test_a_loaded_model_is_complete_and_tied(architecture: str, tied: bool) -> None:
     """Fault 62: tied weights survive."""
     config = ModelConfig(
         architecture=architecture, tied=tied, n_layer=2, n_embd=16, n_head=2, block_size=8, vocab_size=11
@@ -102,14 +102,14 @@ def test_a_loaded_model_is_complete_and_tied_as_it_was(architecture: str, tied: 
         assert torch.equal(built(ids), model(ids))
 
 
-def test_the_type_asked_for(run: RunFolder) -> None:
+def test_weights_have_the_requested_data_type(run: RunFolder) -> None:
     model = load(run.root, dtype=torch.bfloat16).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("checkpoint", [None, "last"])
-def test_a_torn_newest_checkpoint_is_passed_over_and_told(run: RunFolder, checkpoint: str | None) -> None:
-    """Fault 38: fall back to the newest whole one, and say so."""
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_note(run: RunFolder, checkpoint: str | None) -> None:
+    """Fault 38: the newest intact one is used, with a note."""
     shutil.rmtree(run.final)
     flip_bit(run.checkpoint(20) / "model.safetensors")
     notes: list[str] = []
@@ -118,8 +118,8 @@ def test_a_torn_newest_checkpoint_is_passed_over_and_told(run: RunFolder, checkp
     assert "step 10" in notes[0]
 
 
-def test_a_torn_checkpoint_that_was_asked_for_is_an_error(run: RunFolder) -> None:
-    """Fault 37: the file is named, and the other one offered."""
+def test_a_damaged_requested_checkpoint_is_an_error(run: RunFolder) -> None:
+    """Fault 37: the file is named, and the other checkpoint is suggested."""
     flip_bit(run.checkpoint(20) / "model.safetensors")
     with pytest.raises(DamageError) as caught:
         load(run.root, "20")
@@ -130,7 +130,7 @@ def test_a_torn_checkpoint_that_was_asked_for_is_an_error(run: RunFolder) -> Non
 
 
 def test_a_damaged_final_model_is_an_error(run: RunFolder) -> None:
-    """Fault 37: the file is named, and the checkpoints offered."""
+    """Fault 37: the file is named, and the checkpoints are suggested."""
     flip_bit(run.final / "model.safetensors")
     with pytest.raises(DamageError) as caught:
         load(run.root)
@@ -139,7 +139,7 @@ def test_a_damaged_final_model_is_an_error(run: RunFolder) -> None:
     assert load(run.root, "last").step == 20
 
 
-def test_all_checkpoints_torn(run: RunFolder) -> None:
+def test_all_checkpoints_damaged(run: RunFolder) -> None:
     """Fault 39."""
     shutil.rmtree(run.final)
     for step in (10, 20):
@@ -154,7 +154,7 @@ def test_while_the_final_model_is_being_replaced(run: RunFolder) -> None:
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], None]) -> None:
-    """Another process makes `change` just before the first call of `function` (module.name)."""
+    """Calls `change`, as another process would, just before the first call of `function` (module.name)."""
     module, _, name = function.rpartition(".")
     real = getattr(importlib.import_module(module), name)
     changes = [change]
@@ -178,7 +178,7 @@ READERS = [
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("checkpoint", [None, "best"])
-def test_a_run_that_saves_meanwhile_and_keeps_one(
+def test_a_run_that_saves_meanwhile_and_keeps_one_checkpoint(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, checkpoint: str | None
 ) -> None:
     shutil.rmtree(run.final)
@@ -208,15 +208,15 @@ def test_a_final_model_that_is_replaced_meanwhile(run: RunFolder, monkeypatch: p
 def test_a_checkpoint_folder_that_is_removed_meanwhile(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
-    """It was asked for by its own path: no other one takes its place."""
+    """It was requested by its own path, so no other one is loaded instead."""
     meanwhile(monkeypatch, reader, lambda: rotate_checkpoints(run, 20, keep=1) and None)
     with pytest.raises(UsageError, match="was removed while it was being read") as caught:
         load(run.checkpoint(10))
     assert "name the run folder" in caught.value.fix
 
 
-def test_damage_that_stays_is_not_looked_at_for_ever(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run goes on saving beside a final model that is damaged."""
+def test_permanent_damage_is_not_read_again_and_again(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run keeps saving while its final model is damaged."""
     flip_bit(run.final / "model.safetensors")
     real, looks = load_module.read_model_folder, []
 
@@ -232,7 +232,7 @@ def test_damage_that_stays_is_not_looked_at_for_ever(run: RunFolder, monkeypatch
 
 
 @pytest.mark.parametrize(("checkpoint", "said"), [("15", "10, 20"), ("newest", "last, best"), ("-1", "10, 20")])
-def test_a_checkpoint_that_is_not_there(run: RunFolder, checkpoint: str, said: str) -> None:
+def test_a_missing_checkpoint_is_refused(run: RunFolder, checkpoint: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(run.root, checkpoint)
     assert said in caught.value.fix
@@ -253,13 +253,13 @@ def test_a_damaged_best_is_an_error(run: RunFolder, content: str) -> None:
         load(run.root, "best")
 
 
-def test_choosing_a_checkpoint_where_there_is_none_to_choose(run: RunFolder) -> None:
+def test_choosing_a_checkpoint_of_a_model_folder_is_refused(run: RunFolder) -> None:
     for folder in (run.final, run.checkpoint(10)):
         with pytest.raises(UsageError, match="no checkpoints to choose"):
             load(folder, "last")
 
 
-def test_a_run_that_has_only_begun(run: RunFolder) -> None:
+def test_a_run_without_any_checkpoint(run: RunFolder) -> None:
     shutil.rmtree(run.final)
     shutil.rmtree(run.checkpoints)
     with pytest.raises(UsageError, match="no model yet"):
@@ -267,7 +267,7 @@ def test_a_run_that_has_only_begun(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("what", ["absent", "a file", "empty"])
-def test_what_is_no_run(tmp_path: Path, what: str) -> None:
+def test_what_is_not_a_run_is_refused(tmp_path: Path, what: str) -> None:
     path = tmp_path / "place"
     if what == "a file":
         path.write_text("x")
@@ -279,7 +279,7 @@ def test_what_is_no_run(tmp_path: Path, what: str) -> None:
 
 
 def test_weights_of_another_shape(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A checkpoint whose config was exchanged for another one, manifest and all."""
+    """A checkpoint whose config and manifest were replaced."""
     config = ModelConfig(n_layer=1, n_embd=16, n_head=2, block_size=32, vocab_size=tokenizer.vocab_size)
     model = GPT(config)
     model.init_weights(0)
@@ -289,7 +289,7 @@ def test_weights_of_another_shape(tmp_path: Path, tokenizer: Tokenizer) -> None:
         load(tmp_path / "step-00000001")
 
 
-def test_padded_rows_are_cut_and_missing_ones_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_padding_rows_are_removed_and_missing_rows_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Fault 57: padded vocabulary ids cannot be sampled."""
     for padding in (5, -5):
         shape = {"n_layer": 1, "n_embd": 16, "n_head": 2, "block_size": 32, "tied": False}
@@ -309,8 +309,8 @@ def test_a_model_folder_without_a_manifest_is_fine(run: RunFolder) -> None:
     assert load(run.final).config.n_embd == 16
 
 
-def test_a_state_that_names_unknown_counters(run: RunFolder) -> None:
-    """A checkpoint of some other version: an error of ours, not a TypeError."""
+def test_a_state_with_unknown_counters_is_refused(run: RunFolder) -> None:
+    """A checkpoint of another version gives an AcornError, not a TypeError."""
     folder = run.checkpoint(20)
     state = json.loads((folder / "state.json").read_text())
     state["counters"]["novel"] = 1

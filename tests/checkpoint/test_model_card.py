@@ -74,13 +74,13 @@ def test_the_hub_reads_the_metadata() -> None:
     assert results["loss"].dataset_type == "Salesforce/wikitext"
 
 
-def test_without_figures_there_is_no_index() -> None:
+def test_without_evaluations_there_is_no_model_index() -> None:
     card = write_card(changed(evaluations=()))
     assert "model-index" not in metadata(card)
     assert "No split was evaluated." in card
 
 
-def test_figures_stand_with_what_they_were_measured_on() -> None:
+def test_metrics_are_shown_with_their_conditions() -> None:
     card = write_card(FACTS)
     for cell in (
         "| Context (tokens) | 256 |",
@@ -102,7 +102,7 @@ def test_figures_stand_with_what_they_were_measured_on() -> None:
         ("wikitext", False, ": cleaned and normalized text, not comparable with published figures"),
     ],
 )
-def test_figures_of_an_altered_text_say_so_beside_each(clean: str, lossless: bool, beside: str) -> None:
+def test_metrics_of_altered_text_have_a_note_beside_each(clean: str, lossless: bool, beside: str) -> None:
     """In the table and in what the Hub shows, whose leaderboards compare figures by their names."""
     card = write_card(changed(clean=clean, lossless=lossless))
     assert f"| Bits per byte{beside} | 1.6123 |" in card
@@ -126,7 +126,7 @@ def test_a_rounded_figure_has_no_decimal_that_was_not_measured() -> None:
     assert [metric["value"] for metric in metrics] == [3, 1e20, 0.00001, 14312]
 
 
-def test_what_these_weights_lack_is_the_first_limit() -> None:
+def test_limits_of_these_weights_come_first() -> None:
     card = write_card(changed(limits=("Validation loss had risen.",)))
     assert card.split("## Limits\n\n")[1].startswith("- Validation loss had risen.\n- It knows only its")
 
@@ -135,7 +135,7 @@ def test_the_card_says_where_its_title_comes_from() -> None:
     assert "| config | `demo` (`name` in the config) |" in write_card(FACTS)
 
 
-def test_data_and_architecture_are_told() -> None:
+def test_data_and_architecture_are_described() -> None:
     card = write_card(FACTS)
     for cell in (
         "| parameters | 6,123,456 |",
@@ -151,7 +151,7 @@ def test_data_and_architecture_are_told() -> None:
     assert 'pipeline("text-generation"' in card
 
 
-def test_every_switch_of_the_network_is_told() -> None:
+def test_every_setting_of_the_network_is_described() -> None:
     for parameter in variants():
         cards = [write_card(changed(config=config)) for config in parameter.values]
         assert cards[0] != cards[1], f"checkpoint/model_card.py: _architecture does not tell {parameter.id}"
@@ -205,14 +205,14 @@ def test_a_model_trained_further_names_its_bases() -> None:
     assert "and that of its base" in card
 
 
-def test_a_base_that_is_not_on_the_hub_is_no_base_model_of_the_metadata() -> None:
+def test_only_bases_on_the_hub_become_base_model_in_the_metadata() -> None:
     card = write_card(changed(bases=(Base("theirs", "folder"),)))
     assert "base_model" not in metadata(card)
     assert "the model folder `theirs`, trained further" in card
     assert "from-scratch" not in metadata(card)["tags"]
 
 
-def test_no_path_of_this_machine_is_told() -> None:
+def test_cards_contain_no_path_of_this_machine() -> None:
     card = write_card(changed(sources=("/home/jane/2024.txt", "../jane/b.txt", "hf:/home/jane/c")))
     assert "jane" not in card
     assert "2024.txt" in card
@@ -241,8 +241,8 @@ def test_limits_follow_the_model(architecture: str) -> None:
     assert metadata(card)["tags"] == ["acorn", "gpt2", "from-scratch"]
 
 
-def test_the_metadata_tell_what_the_sentences_tell() -> None:
-    """A run that starts from the folder reads them: strings that YAML could take for something else come back too."""
+def test_the_metadata_contain_the_provenance() -> None:
+    """A run that starts from the folder reads them, including strings that YAML could read as another type."""
     run = Base("2024", "run", "step 20", "no", 'on "this": #1\n- and | that')
     hub = Base("me/model", "hub", "revision 0123", "apache-2.0")
     told = metadata(write_card(changed(bases=(run, hub))))["acorn"]
@@ -255,7 +255,7 @@ def test_the_metadata_tell_what_the_sentences_tell() -> None:
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("metadata_lines", ["license: mit\ntags:\n- a\n", ""])
-def test_a_foreign_card_gets_its_provenance_and_stays_as_it_is(metadata_lines: str, newline: str) -> None:
+def test_provenance_is_added_to_a_foreign_card_without_other_changes(metadata_lines: str, newline: str) -> None:
     base = Base("me/model", "hub", "revision 0123")
     card = f"---\n{metadata_lines}---\n# A card\n---\nacorn: no metadata\n".replace("\n", newline)
     once = with_provenance(card, "", [base])
@@ -269,7 +269,7 @@ def test_a_foreign_card_gets_its_provenance_and_stays_as_it_is(metadata_lines: s
     assert with_provenance(card, "", []) == card
 
 
-def test_a_card_without_metadata_gets_some() -> None:
+def test_provenance_is_added_to_a_card_without_metadata() -> None:
     card = with_provenance("# A card\n", "a text", [])
     assert metadata(card) == {"acorn": {"trained_on": "a text"}}
     assert card.endswith("\n# A card\n")

@@ -51,7 +51,7 @@ def a_tokenizer(kind: Kind) -> Tokenizer:
 
 
 def a_model(name: str, kind: Kind, padding: int = 0) -> GPT:
-    """Random values everywhere, so large that no logit is near another; the separator is quiet, so texts are long."""
+    """Random weights, large enough that no two logits are close; the separator is unlikely, so texts are long."""
     fields = {"n_layer": 2, "n_head": 4, "n_embd": 48, "block_size": 256, "dropout": 0.1, **SHAPES[name]}
     model = GPT(ModelConfig.model_validate({**fields, "vocab_size": a_tokenizer(kind).vocab_size + padding}))
     model.init_weights(3)
@@ -65,7 +65,7 @@ def a_model(name: str, kind: Kind, padding: int = 0) -> GPT:
 
 @torch.no_grad()
 def greedy_choices(model: GPT, tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """What greedy decoding puts after each prefix of `ids`: the best token that is neither reserved nor unknown."""
+    """The greedy token after each prefix of `ids`: the most likely one that is neither reserved nor unknown."""
     logits = model(torch.tensor([ids]))[0]
     logits[:, tokenizer.reserved_ids + ([] if tokenizer.unknown_id is None else [tokenizer.unknown_id])] = -torch.inf
     return logits.argmax(-1).tolist()
@@ -73,7 +73,7 @@ def greedy_choices(model: GPT, tokenizer: Tokenizer, ids: list[int]) -> list[int
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A gpt2 folder that transformers could load; without acorn's manifest, so that it may be changed."""
+    """A gpt2 folder that transformers can load, without acorn's manifest, so that it may be changed."""
     return plain_folder(tmp_path / "gpt2", "gpt2")
 
 
@@ -137,8 +137,8 @@ def test_the_pipeline_ends_at_the_separator(tmp_path: Path) -> None:
     assert pipeline(PROMPT, return_tensors=True)[0]["generated_token_ids"] == [*ids, tokenizer.separator_id]
 
 
-def test_transformers_does_not_write_the_unknown_token_either(tmp_path: Path) -> None:
-    """Where it is by far the likeliest, transformers writes what acorn writes: something else."""
+def test_transformers_does_not_generate_the_unknown_token(tmp_path: Path) -> None:
+    """Even if it is by far the most likely token, transformers generates another one, as acorn does."""
     model, tokenizer = a_model("gpt2", "wordpiece"), a_tokenizer("wordpiece")
     with torch.no_grad():
         model.final_norm.bias.fill_(1.0)
@@ -154,7 +154,7 @@ def test_transformers_does_not_write_the_unknown_token_either(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("name", "kind"), ALL)
-def test_what_was_written_is_read_back(name: str, kind: Kind, tmp_path: Path) -> None:
+def test_a_written_folder_reads_back_equal(name: str, kind: Kind, tmp_path: Path) -> None:
     model, tokenizer = a_model(name, kind), a_tokenizer(kind)
     write_model_folder(tmp_path / "final", model, tokenizer, "card")
     config, weights, read = read_model_folder(tmp_path / "final")
@@ -167,8 +167,8 @@ def test_what_was_written_is_read_back(name: str, kind: Kind, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_what_transformers_wrote_is_read(name: str, tmp_path: Path) -> None:
-    """A folder that went through transformers' own save_pretrained, in several shards."""
+def test_folders_written_by_transformers_are_read(name: str, tmp_path: Path) -> None:
+    """A folder written by transformers' save_pretrained, in several shards."""
     model = a_model(name, "bpe")
     first = plain_folder(tmp_path / "first", name)
     transformers.AutoModelForCausalLM.from_pretrained(first).save_pretrained(tmp_path / "second", max_shard_size="60KB")
@@ -221,7 +221,7 @@ def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_reserved_tokens_are_never_generated(tmp_path: Path) -> None:
-    """The model wants nothing but a reserved token; transformers must take its second choice all the same."""
+    """The most likely token is always a reserved one; transformers must choose the second."""
     model, tokenizer = a_model("modern-untied", "bpe"), a_tokenizer("bpe")
     wanted = tokenizer.reserved_ids[2]
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_reserved_tokens_are_never_generated(tmp_path: Path) -> None:
     assert set(made).isdisjoint(tokenizer.reserved_ids)
 
 
-def test_without_reserved_tokens_the_unknown_one_alone_is_suppressed(tmp_path: Path) -> None:
+def test_without_reserved_tokens_only_the_unknown_token_is_suppressed(tmp_path: Path) -> None:
     write_model_folder(tmp_path / "final", a_model("original", "wordpiece"), a_tokenizer("wordpiece"), "card")
     values = json.loads((tmp_path / "final" / "generation_config.json").read_text())
     assert values["suppress_tokens"] == [a_tokenizer("wordpiece").unknown_id]
@@ -247,8 +247,8 @@ def test_without_reserved_tokens_the_unknown_one_alone_is_suppressed(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["original", "gpt2", "modern-untied"])
-def test_padded_rows_are_cut(name: str, tmp_path: Path) -> None:
-    """Fault 57: padded vocabulary ids are never sampled: the folder does not have them."""
+def test_padding_rows_are_removed(name: str, tmp_path: Path) -> None:
+    """Fault 57: padding ids of the vocabulary are never sampled, because the folder does not have them."""
     padded, entries = a_model(name, "bpe", padding=7), a_tokenizer("bpe").vocab_size
     write_model_folder(tmp_path / "final", padded, a_tokenizer("bpe"), "card")
     auto_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "final")
@@ -258,7 +258,7 @@ def test_padded_rows_are_cut(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(auto_model(ids).logits, padded(ids)[..., :entries], rtol=0, atol=1e-4)
 
 
-def test_rows_that_another_program_padded_are_cut(tmp_path: Path) -> None:
+def test_padding_rows_of_another_program_are_removed(tmp_path: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(plain_folder(tmp_path / "first", "gpt2"))
     model.resize_token_embeddings(a_tokenizer("bpe").vocab_size + 24)
     model.save_pretrained(tmp_path / "second")
@@ -268,7 +268,7 @@ def test_rows_that_another_program_padded_are_cut(tmp_path: Path) -> None:
 
 
 def test_names_of_the_first_releases_of_gpt2(folder: Path) -> None:
-    """No outer `transformer.`, and the causal mask stored with the weights."""
+    """Names without `transformer.`, and the causal mask stored with the weights."""
     _, expected, _ = read_model_folder(folder)
     tensors = {k.removeprefix("transformer."): v for k, v in load_file(folder / "model.safetensors").items()}
     mask = torch.ones(1, 1, 256, 256).tril()
@@ -285,7 +285,7 @@ def test_half_precision_weights_are_read(folder: Path) -> None:
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
-def test_an_edited_card_or_an_added_file_does_not_hinder_reading(tmp_path: Path) -> None:
+def test_an_edited_card_or_an_added_file_does_not_prevent_loading(tmp_path: Path) -> None:
     write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "card")
     (tmp_path / "final" / "README.md").write_text("my own words")
     (tmp_path / "final" / ".gitattributes").write_text("*.safetensors filter=lfs")
@@ -295,7 +295,7 @@ def test_an_edited_card_or_an_added_file_does_not_hinder_reading(tmp_path: Path)
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_flipped_bit_is_found(file: str, tmp_path: Path) -> None:
-    """Fault 37: SHA-256 finds it, the file is named."""
+    """Fault 37: the SHA-256 differs, and the file is named."""
     write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "card")
     content = bytearray((tmp_path / "final" / file).read_bytes())
     content[-10] ^= 1
@@ -316,7 +316,7 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
-    """Faults 17 and 34: exit 6, the old one stands, nothing half-written remains."""
+    """Faults 17 and 34: exit code 6, the old folder is intact, and no incomplete one remains."""
     resource = pytest.importorskip("resource", reason="limits of a process are a thing of POSIX systems")
     model, tokenizer = a_model("gpt2", "bpe"), a_tokenizer("bpe")
     write_model_folder(tmp_path / "final", model, tokenizer, "first")
@@ -372,9 +372,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
         ("modern-tied", {"rope_theta": -1.0, "rope_parameters": "absent"}, "rope_theta"),
     ],
 )
-def test_a_network_that_acorn_does_not_have_is_refused(
-    name: str, changes: dict[str, Any], named: str, tmp_path: Path
-) -> None:
+def test_unsupported_networks_are_refused(name: str, changes: dict[str, Any], named: str, tmp_path: Path) -> None:
     folder = plain_folder(tmp_path / "folder", name)
     change_config(folder, **changes)
     with pytest.raises(InputError) as caught:
@@ -402,7 +400,7 @@ def test_a_query_bias_under_relu_is_refused(tmp_path: Path) -> None:
         ("transformer.ln_f.weight", torch.ones(48, dtype=torch.int8), "int8"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(folder: Path, name: str, value: Tensor | None, said: str) -> None:
+def test_tensors_that_do_not_match_are_named(folder: Path, name: str, value: Tensor | None, said: str) -> None:
     change_weights(folder, {name: value})
     with pytest.raises(DamageError) as caught:
         read_model_folder(folder)
@@ -413,7 +411,7 @@ def test_tensors_that_do_not_fit_are_named(folder: Path, name: str, value: Tenso
 @pytest.mark.parametrize(
     "place", ["../model-1.safetensors", "/tmp/model-1.safetensors", "C:\\a.safetensors", "a.bin", 7]
 )
-def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path, place: object) -> None:
+def test_an_index_that_names_files_outside_the_folder_is_refused(folder: Path, place: object) -> None:
     """Fault 63: `../` or an absolute path in an index."""
     shutil.move(folder / "model.safetensors", folder.parent / "model-1.safetensors")
     index = {"weight_map": {"transformer.wte.weight": place}}
@@ -433,7 +431,7 @@ def test_a_damaged_index_is_refused(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "weights.pkl"])
 def test_a_pickle_is_refused_unread(folder: Path, file: str) -> None:
-    """Fault 44: a pickle in the weights' place."""
+    """Fault 44: a pickle instead of the weights."""
 
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -446,8 +444,8 @@ def test_a_pickle_is_refused_unread(folder: Path, file: str) -> None:
     assert not (folder.parent / "sprung").exists()
 
 
-def test_a_pickle_under_another_name_is_refused_unread(folder: Path) -> None:
-    """Fault 44: its content is not safetensors, whatever it is called."""
+def test_a_pickle_with_another_name_is_refused_unread(folder: Path) -> None:
+    """Fault 44: its content is not safetensors, whatever its name."""
     torch.save({"a": torch.zeros(3)}, folder / "model.safetensors")
     with pytest.raises(DamageError, match="safetensors"):
         read_model_folder(folder)
@@ -469,8 +467,8 @@ def test_a_config_that_is_not_an_object_is_refused(folder: Path, text: str) -> N
 
 @pytest.mark.fault(62)
 @pytest.mark.parametrize("damaged", ["a weight", "a setting"])
-def test_a_folder_that_reads_back_otherwise_is_not_kept(tmp_path: Path, monkeypatch, damaged: str) -> None:
-    """Fault 62: the round trip is looked at before the folder gets its name; the old one stands."""
+def test_a_folder_that_does_not_read_back_equal_is_removed(tmp_path: Path, monkeypatch, damaged: str) -> None:
+    """Fault 62: the round trip is checked before the folder gets its name; the old folder is intact."""
     write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "old")
     if damaged == "a weight":
         save = model_folder.save_tensors

@@ -54,7 +54,7 @@ MODELS: dict[str, Any] = {
 
 
 def made_by_transformers(path: Path, config: Any, **settings: Any) -> Any:
-    """A model with random values everywhere, norms and biases included, saved as the folder `path`."""
+    """A model with random values in all parameters, including norms and biases, saved in the folder `path`."""
     torch.manual_seed(7)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -71,7 +71,7 @@ def some_ids() -> Tensor:
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
-def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
     theirs = made_by_transformers(tmp_path / "model", MODELS[name])
     config, weights, _ = read_model_folder(tmp_path / "model")
     ours, ids = build_model(config, weights, "cpu", torch.float32), some_ids()
@@ -85,8 +85,8 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_way_back_is_exact(name: str, tmp_path: Path) -> None:
-    """Loaded, written and loaded by transformers: the same class, sizes and bits."""
+def test_conversion_in_both_directions_is_exact(name: str, tmp_path: Path) -> None:
+    """Loaded by acorn, written, and loaded by transformers: the same class, sizes and bits."""
     theirs = made_by_transformers(tmp_path / "model", MODELS[name])
     config, weights, tokenizer = read_model_folder(tmp_path / "model")
     write_model_folder(tmp_path / "back", build_model(config, weights, "cpu", torch.float32), tokenizer, "card")
@@ -113,14 +113,14 @@ def test_shards_in_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs(some_ids()).logits, rtol=0, atol=1e-4)
 
 
-def test_equal_activations_are_equal() -> None:
+def test_names_of_equal_activations_are_accepted() -> None:
     x = torch.linspace(-6, 6, 1001)
     for name in (name for name, architecture in GPT2_ACTIVATIONS.items() if architecture == "gpt2"):
         torch.testing.assert_close(ACT2FN[name](x), torch.nn.functional.gelu(x, approximate="tanh"))
 
 
-def test_older_files_say_it_in_other_words(tmp_path: Path) -> None:
-    """rope_theta beside a null rope_scaling, angles stored with the weights, a tied matrix stored twice."""
+def test_older_spellings_in_config_json_are_read(tmp_path: Path) -> None:
+    """rope_theta with a null rope_scaling, rotary angles stored with the weights, and a tied matrix stored twice."""
     made_by_transformers(tmp_path / "model", MODELS["llama, tied"])
     path = tmp_path / "model" / "config.json"
     values = json.loads(path.read_text())

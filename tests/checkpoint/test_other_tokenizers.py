@@ -26,7 +26,7 @@ PROMPTS = ["The keeper 你好 12345 don't", "", "two  spaces\n\nx", "a<|endoftex
 
 
 @pytest.mark.parametrize("name", STYLES)
-def test_prompts_and_greedy_texts_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+def test_prompts_and_greedy_texts_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
     theirs = make_model(tmp_path / "model", name)
     auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
     loaded = load(tmp_path / "model")
@@ -53,7 +53,7 @@ def test_prompts_and_greedy_texts_are_those_of_transformers(name: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", STYLES)
-def test_documents_begin_as_the_models_own_training_had_it(name: str) -> None:
+def test_documents_begin_as_in_the_models_own_training(name: str) -> None:
     tokenizer = Tokenizer.from_json(style(name)[0], as_it_is=True)
     start = [tokenizer.piece(token_id) for token_id in tokenizer.document_start]
     assert (
@@ -73,8 +73,8 @@ def test_documents_begin_as_the_models_own_training_had_it(name: str) -> None:
 
 @given(st.text(alphabet="ab 你好界🙂🙃é\n", max_size=12), st.integers(0, 10))
 @settings(deadline=None)
-def test_a_stream_of_bytes_is_the_text_at_its_end(text: str, cut: int) -> None:
-    """A character that came in bytes is undone by a byte after it that is none; what was let out stays."""
+def test_streamed_single_byte_tokens_give_the_whole_text(text: str, cut: int) -> None:
+    """A single-byte token can change how the bytes before it decode; returned text never changes."""
     tokenizer = Tokenizer.from_json(style("llama-2")[0], as_it_is=True)
     ids = tokenizer.encode_prompt(text)
     new = ids[1:-cut] if cut else ids[1:]
@@ -84,7 +84,7 @@ def test_a_stream_of_bytes_is_the_text_at_its_end(text: str, cut: int) -> None:
     assert "".join(pieces) == stream.completion == tokenizer.decode([ids[0], *new])[len(tokenizer.decode(ids[:1])) :]
 
 
-def test_a_chat_model_ends_at_its_end_of_turn(tmp_path: Path) -> None:
+def test_a_chat_model_stops_at_its_end_of_turn(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "qwen3")
     turn, document = (
         model.config.eos_token_id,
@@ -109,14 +109,14 @@ def test_a_chat_model_ends_at_its_end_of_turn(tmp_path: Path) -> None:
             end_ids(tmp_path / "model")
 
 
-def test_padded_rows_are_cut(tmp_path: Path) -> None:
+def test_padding_rows_are_removed(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "qwen3", padding=9)
     config, weights, tokenizer = read_model_folder(tmp_path / "model")
     assert config.vocab_size == tokenizer.vocab_size == model.config.vocab_size - 9
     assert weights["head.weight"].size(0) == config.vocab_size
 
 
-def test_what_is_written_names_both_ends_of_a_text(tmp_path: Path) -> None:
+def test_a_written_folder_names_both_end_tokens(tmp_path: Path) -> None:
     make_model(tmp_path / "model", "llama-2")
     loaded = load(tmp_path / "model")
     write_model_folder(tmp_path / "back", loaded.model, loaded.tokenizer, "card")
@@ -127,7 +127,7 @@ def test_what_is_written_names_both_ends_of_a_text(tmp_path: Path) -> None:
         assert auto(text)["input_ids"] == loaded.tokenizer.encode_prompt(text)
 
 
-def test_gpt2s_first_files_are_read(tmp_path: Path) -> None:
+def test_vocab_and_merges_files_of_gpt2_are_read(tmp_path: Path) -> None:
     make_model(tmp_path / "model", "gpt2", padding=0)
     expected = load(tmp_path / "model").tokenizer
     spec = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
@@ -144,7 +144,7 @@ def test_gpt2s_first_files_are_read(tmp_path: Path) -> None:
         load(tmp_path / "model")
 
 
-def test_one_of_gpt2s_first_files_is_not_enough(tmp_path: Path) -> None:
+def test_a_vocabulary_without_merges_is_not_enough(tmp_path: Path) -> None:
     make_model(tmp_path / "model", "gpt2")
     (tmp_path / "model" / "tokenizer.json").rename(tmp_path / "model" / "vocab.json")
     with pytest.raises(DamageError, match=r"cannot use vocab\.json without") as caught:
@@ -152,7 +152,7 @@ def test_one_of_gpt2s_first_files_is_not_enough(tmp_path: Path) -> None:
     assert "download" in caught.value.fix
 
 
-def test_a_sentencepiece_model_is_not_read_and_the_way_out_is_named(tmp_path: Path) -> None:
+def test_a_sentencepiece_model_is_refused_with_a_workaround(tmp_path: Path) -> None:
     make_model(tmp_path / "model", "llama-2")
     (tmp_path / "model" / "tokenizer.json").rename(tmp_path / "model" / "tokenizer.model")
     with pytest.raises(DamageError, match=r"tokenizer\.model") as caught:
@@ -160,7 +160,7 @@ def test_a_sentencepiece_model_is_not_read_and_the_way_out_is_named(tmp_path: Pa
     assert "save_pretrained" in caught.value.fix
 
 
-def test_two_separators_are_not_guessed_between(tmp_path: Path) -> None:
+def test_an_ambiguous_separator_is_refused(tmp_path: Path) -> None:
     make_model(tmp_path / "model", "gpt2")
     path = tmp_path / "model" / "tokenizer.json"
     backend = tokenizers.Tokenizer.from_file(str(path))

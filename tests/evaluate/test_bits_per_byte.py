@@ -10,23 +10,23 @@ from acorn.evaluate.bits_per_byte import bits_per_byte_of
 
 
 @pytest.mark.parametrize("rate", [None, 0.0])
-def test_where_all_is_spelled_there_is_nothing_to_say(rate: float | None) -> None:
+def test_without_unknown_tokens_there_is_no_note(rate: float | None) -> None:
     assert bits_per_byte_of(10 * math.log(2), 5, rate) == (pytest.approx(2.0), None)
     assert bits_per_byte_of(10 * math.log(2), 5, rate, ["one", "two"]) == (pytest.approx(2.0), "one; two")
 
 
 @pytest.mark.parametrize(("rate", "said"), [(0.00123, "0.123 %"), (0.01, "1 %")])
-def test_a_small_share_is_said_beside_the_figure(rate: float, said: str) -> None:
+def test_a_small_share_of_unknown_tokens_is_noted(rate: float, said: str) -> None:
     value, note = bits_per_byte_of(10 * math.log(2), 5, rate, ["one"])
     assert value == pytest.approx(2.0)
     assert note is not None
-    assert note.startswith(f"one; {said} of the tokens are unknown tokens, whose text")
+    assert note.startswith(f"one; {said} of the tokens stand for text that the vocabulary cannot spell")
 
 
 @pytest.mark.parametrize(("rate", "said"), [(0.0101, "1.01 %"), (0.72, "72 %"), (1.0, "100 %")])
-def test_beyond_one_percent_there_is_no_figure(rate: float, said: str) -> None:
+def test_above_one_percent_of_unknown_tokens_there_is_no_figure(rate: float, said: str) -> None:
     value, note = bits_per_byte_of(10 * math.log(2), 5, rate)
     assert value is None
     assert note is not None
-    assert note.startswith(f"not given: {said} of the tokens (more than 1 %) are unknown tokens")
+    assert note.startswith(f"not given: {said} of the tokens stand for text")
     assert "more than 1 %" in note

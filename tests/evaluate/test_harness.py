@@ -41,7 +41,7 @@ KINDS = {
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> Callable[..., Path]:
-    """A folder of four small tasks; what is to be written is given."""
+    """A folder with four small tasks; the text to generate is given."""
 
     def make(written: list[str] | None = None) -> Path:
         folder = tmp_path / "tasks"
@@ -58,7 +58,7 @@ def tasks(tmp_path: Path) -> Callable[..., Path]:
 
 
 def a_model(path: Path, kind: str) -> None:
-    """A folder with random weights: acorn's own in both tokenizers, or another program's."""
+    """A folder with random weights: of acorn with either tokenizer, or of another program."""
     if kind in ("bpe", "wordpiece"):
         tokenizer = train(lambda: TEXTS, kind, 400)  # type: ignore[arg-type]
         shape = {"n_layer": 2, "n_head": 4, "n_embd": 48, "block_size": 64, "vocab_size": tokenizer.vocab_size}
@@ -88,7 +88,7 @@ def their_scores(folder: Path, tasks: Path, names: list[str], **settings: Any) -
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "gpt2", "llama-3", "llama-2"])
-def test_scores_are_those_of_the_harnesss_own_model(kind: str, tmp_path: Path, tasks: Callable[..., Path]) -> None:
+def test_scores_equal_those_of_the_harnesss_own_model(kind: str, tmp_path: Path, tasks: Callable[..., Path]) -> None:
     a_model(tmp_path / "model", kind)
     names = [f"acorn_{name}" for name in KINDS]
     theirs = their_scores(tmp_path / "model", tasks(), names)
@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_harnesss_own_model(kind: str, tmp_path: Path, t
 def test_fewer_examples_and_more_shots(
     tmp_path: Path, tasks: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And standard errors are found without other processes, which inherit what a signal does here."""
+    """Standard errors are computed without other processes, which would inherit the signal handlers."""
     a_model(tmp_path / "model", "bpe")
     with monkeypatch.context() as patch:
         patch.delenv("DISABLE_MULTIPROC", raising=False)
@@ -135,7 +135,7 @@ def test_fewer_examples_and_more_shots(
         (["--limit", "3"], 2, "--limit goes with --tasks alone"),
     ],
 )
-def test_wrong_use_is_told(
+def test_wrong_use_gives_a_clear_message(
     arguments: list[str], code: int, said: str, tmp_path: Path, tasks: Callable[..., Path]
 ) -> None:
     a_model(tmp_path / "model", "bpe")
@@ -145,10 +145,10 @@ def test_wrong_use_is_told(
     assert said in done.stderr
 
 
-def test_rolling_agrees_with_acorns_own_evaluation(
+def test_rolling_loglikelihood_equals_acorns_own_evaluation(
     tmp_path: Path, tasks: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The harness also predicts the separator that begins a text, from another one, and not the last one."""
+    """The harness also predicts the first separator of a text, from another separator, but not the last one."""
     a_model(tmp_path / "model", "bpe")
     loaded = load(tmp_path / "model")
     ids = loaded.tokenizer.encode_prompt(ROWS[0]["question"])

@@ -10,7 +10,7 @@ from acorn.evaluate.perplexity import MAX_WORD_PERPLEXITY, exp_or_none, word_per
 
 
 def test_an_ordinary_figure_has_no_note() -> None:
-    """100 words of 6 bytes, each guessed among 250."""
+    """100 words of 6 bytes, each with a perplexity of 250."""
     value, note = word_perplexity_of(100 * math.log(250), 100, 600)
     assert value == pytest.approx(250)
     assert note is None
@@ -21,15 +21,15 @@ def test_changed_words_have_no_figure() -> None:
 
 
 @pytest.mark.parametrize("bits", [30.0, 335.0, 5000.0])
-def test_an_absurd_figure_is_left_out_and_the_note_says_how_large_it_is(bits: float) -> None:
-    """2^30 is above a billion; 2^335 has 101 digits; 2^5000 is beyond a float."""
+def test_a_meaningless_perplexity_is_omitted_with_a_note(bits: float) -> None:
+    """2^30 is above a billion; 2^335 has 101 digits; 2^5000 overflows a float."""
     value, note = word_perplexity_of(7 * bits * math.log(2), 7, 42)
     assert value is None
     assert note is not None
     assert note.startswith(f"not given: at {bits:,.1f} bits per word it is above 1,000,000,000")
 
 
-def test_the_largest_figure_that_is_given() -> None:
+def test_the_largest_perplexity_that_is_given() -> None:
     assert word_perplexity_of(math.log(MAX_WORD_PERPLEXITY) - 1e-9, 1, 6)[0] is not None
 
 
@@ -44,13 +44,13 @@ def test_the_largest_figure_that_is_given() -> None:
         ("ต้นโอ๊กเก่าแก่ยืนอยู่ตรงที่ทางเดินมาบรรจบกันโดยไม่มีใครรู้ว่าทำไม\n", True),
     ],
 )
-def test_where_white_space_does_not_separate_words_the_note_says_so(text: str, is_noted: bool) -> None:
+def test_text_without_spaces_between_words_is_noted(text: str, is_noted: bool) -> None:
     n_words = len(text.split()) + text.count("\n")
     value, note = word_perplexity_of(n_words * math.log(50), n_words, len(text.encode()))
     assert value == pytest.approx(50)
-    assert (note is not None and "white space hardly separates its words" in note) == is_noted
+    assert (note is not None and "white space hardly separates words" in note) == is_noted
 
 
-def test_exp_beyond_a_float_is_none() -> None:
+def test_exp_that_overflows_is_none() -> None:
     assert exp_or_none(2.0) == math.exp(2.0)
     assert exp_or_none(1000.0) is None

@@ -66,7 +66,7 @@ def tokens_of(n: int) -> np.ndarray:
 
 @torch.no_grad()
 def slow_score(model: GPT, tokens: np.ndarray, context: int, stride: int) -> float:
-    """One token at a time: its window ends where a window of that stride that reaches it ends."""
+    """Scores one token at a time, in the first window with that stride that contains it."""
     model.eval()
     ids = torch.from_numpy(tokens.astype(np.int64))
     total = 0.0
@@ -121,7 +121,7 @@ def test_by_default_windows_do_not_overlap() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_without_a_token_to_predict_the_score_is_nothing(n: int) -> None:
+def test_without_a_token_to_predict_the_loss_is_zero(n: int) -> None:
     assert score(model_of(), tokens_of(n), context=4) == (0.0, 0)
 
 
@@ -132,7 +132,7 @@ def test_a_limit_scores_the_first_tokens(limit: int) -> None:
     assert score(model, tokens, context=8, stride=4, limit=limit) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity() -> None:
+def test_a_uniform_model_has_the_vocabulary_size_as_perplexity() -> None:
     model = model_of(architecture="modern")
     with torch.no_grad():
         model.head.weight.zero_()
@@ -140,7 +140,7 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity() -> None:
     assert math.exp(total / count) == pytest.approx(VOCABULARY, rel=1e-6)
 
 
-def test_tokens_may_lie_in_shards(tmp_path: Path) -> None:
+def test_tokens_may_be_in_shards(tmp_path: Path) -> None:
     tokens = tokens_of(50)
     files = []
     for number, part in enumerate(np.split(tokens, [7, 20, 21])):
@@ -151,8 +151,8 @@ def test_tokens_may_lie_in_shards(tmp_path: Path) -> None:
     assert score(model, shards, context=8, stride=3) == score(model, tokens, context=8, stride=3)
 
 
-def test_scoring_leaves_no_trace() -> None:
-    """Fault 51: no random number is drawn, no mode, weight or gradient changed; dropout is off meanwhile."""
+def test_scoring_changes_neither_the_model_nor_the_random_state() -> None:
+    """Fault 51: uses no random numbers and changes no mode, weight or gradient; dropout is off during scoring."""
     model = model_of(dropout=0.5).train()
     state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
     first = score(model, tokens_of(30), context=8)
@@ -164,7 +164,7 @@ def test_scoring_leaves_no_trace() -> None:
 
 
 def test_a_training_step_after_scoring_is_the_same_as_without() -> None:
-    """Fault 51: under autocast too, which keeps converted weights."""
+    """Fault 51: also under autocast, which caches converted weights."""
 
     def gradient(with_score: bool) -> torch.Tensor:
         model = model_of(dropout=0.5).train()
@@ -213,7 +213,7 @@ def test_autocast_wraps_every_forward_pass() -> None:
     ("context", "stride", "name"),
     [(BLOCK + 1, 1, "context"), (0, 1, "context"), (-3, 1, "context"), (4, 5, "stride"), (4, 0, "stride")],
 )
-def test_a_context_or_stride_that_does_not_fit_is_refused(context: int, stride: int, name: str) -> None:
+def test_a_context_or_stride_out_of_range_is_refused(context: int, stride: int, name: str) -> None:
     with pytest.raises(UsageError, match=name) as caught:
         score(model_of(), tokens_of(30), context=context, stride=stride)
     assert caught.value.fix
@@ -256,8 +256,8 @@ def documents() -> list[Document]:
     return [Document(line, len(line.encode()), len(line.split()) + 1, "here") for line in LINES[::-1]]
 
 
-def test_figures_of_a_uniform_model_in_closed_form(bpe: Tokenizer, runtime: Runtime) -> None:
-    """Fault 52: bytes and words are those that the documents bring, not those of decoded tokens."""
+def test_metrics_of_a_uniform_model_equal_the_closed_form(bpe: Tokenizer, runtime: Runtime) -> None:
+    """Fault 52: bytes and words are those of the original documents, not of decoded tokens."""
     model = model_of(bpe.vocab_size, "modern")
     with torch.no_grad():
         model.head.weight.zero_()
@@ -291,7 +291,7 @@ def test_the_fields_are_those_of_the_contract_and_json(bpe: Tokenizer, runtime: 
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_a_part_of_a_split_is_scored_and_said(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
+def test_a_partial_score_is_noted(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
     shards = prepare(TextSplits.open(text_files(tmp_path)), bpe, tmp_path / "shards")
     model = model_of(bpe.vocab_size, "modern")
     with torch.no_grad():
@@ -305,7 +305,7 @@ def test_a_part_of_a_split_is_scored_and_said(tmp_path: Path, bpe: Tokenizer, ru
     assert whole.bits_per_byte_note is None
 
 
-def test_rates_of_a_split_are_those_its_manifest_holds(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
+def test_rates_of_a_split_are_those_in_its_manifest(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
     shards = prepare(TextSplits.open(text_files(tmp_path)), bpe, tmp_path / "shards")
     model = model_of(bpe.vocab_size)
 
@@ -322,7 +322,7 @@ def test_rates_of_a_split_are_those_its_manifest_holds(tmp_path: Path, bpe: Toke
 def test_unknown_tokens_of_a_whole_text_are_counted(
     wordpiece: Tokenizer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not those of its first part alone; and a text that spells the token out has none."""
+    """Not only in its first part; and a text that contains the token's name as text has none."""
     monkeypatch.setattr(validation, "ROUND_TRIP_CHARACTERS", 10)
     model = model_of(wordpiece.vocab_size)
 
@@ -358,7 +358,7 @@ def test_cleaned_text_gives_no_word_perplexity(bpe: Tokenizer, runtime: Runtime)
     assert "wikitext" in result.bits_per_byte_note
 
 
-def test_a_perplexity_beyond_a_float_is_left_out(bpe: Tokenizer, runtime: Runtime) -> None:
+def test_a_perplexity_that_overflows_is_omitted(bpe: Tokenizer, runtime: Runtime) -> None:
     model = model_of(bpe.vocab_size, "modern")
     with torch.no_grad():
         model.head.weight.mul_(5000)
@@ -370,7 +370,7 @@ def test_a_perplexity_beyond_a_float_is_left_out(bpe: Tokenizer, runtime: Runtim
     json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
-def test_a_loss_that_is_no_number_is_an_error(bpe: Tokenizer, runtime: Runtime) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(bpe: Tokenizer, runtime: Runtime) -> None:
     model = model_of(bpe.vocab_size)
     with torch.no_grad():
         model.final_norm.weight[0] = math.nan
@@ -378,12 +378,12 @@ def test_a_loss_that_is_no_number_is_an_error(bpe: Tokenizer, runtime: Runtime) 
         evaluate_documents(model, bpe, documents(), runtime)
 
 
-def test_no_documents_are_an_error(bpe: Tokenizer, runtime: Runtime) -> None:
+def test_an_empty_text_is_an_error(bpe: Tokenizer, runtime: Runtime) -> None:
     with pytest.raises(InputError, match="0 documents"):
         evaluate_documents(model_of(bpe.vocab_size), bpe, [], runtime)
 
 
-def test_a_split_that_is_not_there_is_named(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
+def test_a_missing_split_is_named(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
     shards = prepare(TextSplits.open(text_files(tmp_path)), bpe, tmp_path / "shards")
     with pytest.raises(UsageError, match="'test'") as caught:
         evaluate_split(model_of(bpe.vocab_size), bpe, shards, "test", runtime)
@@ -399,7 +399,7 @@ def test_many_documents_are_encoded_in_batches(
     assert evaluate_documents(model, bpe, documents(), runtime) == whole
 
 
-def test_only_the_beginning_of_a_long_text_is_measured(
+def test_round_trips_are_measured_on_the_beginning_of_a_long_text(
     wordpiece: Tokenizer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("acorn.evaluate.validation.ROUND_TRIP_CHARACTERS", 16)

@@ -21,7 +21,7 @@ TEXTS = ["The quick brown fox jumps over the lazy dog. " * 20, *BASES] * 5
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """It has learned merges in every script of the hard strings, so that a text split elsewhere shows."""
+    """A tokenizer with merges in every script of the adversarial strings, so that different splits are noticed."""
     return train(lambda: iter(TEXTS), "bpe", 1200)
 
 
@@ -44,5 +44,5 @@ def folder(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither transformers nor llama.cpp is installed, as far as an export can tell."""
+    """Makes an export believe that neither transformers nor llama.cpp is installed."""
     monkeypatch.setattr(runtimes.Runtime, "installed", False)

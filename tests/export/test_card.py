@@ -33,7 +33,7 @@ def loaded(tokenizer: Tokenizer):
     return build
 
 
-def test_a_card_that_is_there_goes_along(tmp_path: Path, loaded) -> None:
+def test_an_existing_card_is_exported_unchanged(tmp_path: Path, loaded) -> None:
     model = loaded(tmp_path / "theirs")
     (model.folder / "README.md").write_text("# Their card\n")
     assert card_of(model) == "# Their card\n"
@@ -48,14 +48,14 @@ def test_a_model_of_the_hub_without_a_card_names_its_repository(tmp_path: Path, 
     assert name_of(model) == "mine"
 
 
-def test_a_folder_without_a_card_claims_nothing(tmp_path: Path, loaded) -> None:
+def test_a_card_of_an_unknown_folder_makes_no_claims(tmp_path: Path, loaded) -> None:
     card = card_of(loaded(tmp_path / "theirs"))
     assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
     assert "scratch" not in card
     assert str(tmp_path) not in card
 
 
-def test_the_card_of_a_checkpoint_tells_its_base_and_whether_validation_rose(
+def test_the_card_of_a_checkpoint_names_its_base_and_rising_validation_loss(
     tmp_path: Path, loaded, tokenizer: Tokenizer
 ) -> None:
     (tmp_path / "my.txt").write_text("\n\n".join(f"The line {number} of the text." for number in range(200)))
@@ -77,8 +77,8 @@ def test_the_card_of_a_checkpoint_tells_its_base_and_whether_validation_rose(
     assert "lowest at step" not in card_of(model)
 
 
-def test_an_export_of_a_model_of_the_hub_says_where_it_comes_from(tmp_path: Path, loaded) -> None:
-    """The card that was published there does not: what is next trained from the export names it."""
+def test_an_export_of_a_model_on_the_hub_names_its_repository(tmp_path: Path, loaded) -> None:
+    """The published card does not contain it, but a model trained from the export must name it."""
     model = loaded(tmp_path / "models--me--mine" / "snapshots" / "0123")
     published = "---\nlicense: mit\nbase_model: me/older\n---\n# Their card\n"
     (model.folder / "README.md").write_text(published)
@@ -91,7 +91,7 @@ def test_an_export_of_a_model_of_the_hub_says_where_it_comes_from(tmp_path: Path
     assert earlier == [Base("me/mine", "hub", "revision 0123", "mit"), Base("me/older", "hub")]
 
 
-def test_a_checkpoint_out_of_its_run_names_its_text_and_bases(tmp_path: Path, loaded) -> None:
+def test_a_checkpoint_outside_its_run_names_its_text_and_bases(tmp_path: Path, loaded) -> None:
     model = loaded(tmp_path / "step-00000004", step=4)
     (model.folder / CONFIG).write_text(to_toml(load_config("small", ["data.source=my.txt"])))
     base = Base("me/mine", "hub", "revision 0123", "mit")

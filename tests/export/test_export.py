@@ -1,4 +1,4 @@
-"""An export is the model that was trained, or is not there: in the runtimes themselves, where they are installed."""
+"""An export is equal to the trained model, or is removed; checked in the runtimes if they are installed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def parameters(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0"])
-def test_llama_cpp_runs_what_was_exported(folder: Folder, tmp_path: Path, architecture: str, dtype: str) -> None:
+def test_llama_cpp_loads_and_agrees_with_the_export(
+    folder: Folder, tmp_path: Path, architecture: str, dtype: str
+) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
     out = tmp_path / "out"
     parity = export(folder(architecture), out, "gguf", dtype).parity
@@ -52,7 +54,9 @@ def test_llama_cpp_runs_what_was_exported(folder: Folder, tmp_path: Path, archit
 
 
 @pytest.mark.parametrize(("architecture", "dtype"), [("original", "f32"), ("modern", "bf16")])
-def test_transformers_runs_what_was_exported(folder: Folder, tmp_path: Path, architecture: str, dtype: str) -> None:
+def test_transformers_loads_and_agrees_with_the_export(
+    folder: Folder, tmp_path: Path, architecture: str, dtype: str
+) -> None:
     parity = export(folder(architecture), tmp_path / "out", "hf", dtype).parity
     assert parity.runtime_version
     assert (parity.lines_equal, parity.strings_equal) == (2000, 200)
@@ -65,7 +69,7 @@ def test_transformers_runs_what_was_exported(folder: Folder, tmp_path: Path, arc
 
 @pytest.mark.usefixtures("no_runtime")
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
-def test_a_hugging_face_folder_comes_back_as_it_was(folder: Folder, tmp_path: Path, architecture: str) -> None:
+def test_a_hugging_face_export_reads_back_equal(folder: Folder, tmp_path: Path, architecture: str) -> None:
     source = folder(architecture)
     for dtype, kind in [("f32", torch.float32), ("bf16", torch.bfloat16), ("f16", torch.float16)]:
         out = tmp_path / dtype
@@ -83,7 +87,7 @@ def test_a_hugging_face_folder_comes_back_as_it_was(folder: Folder, tmp_path: Pa
 
 @pytest.mark.usefixtures("no_runtime")
 @pytest.mark.parametrize("format", ["hf", "gguf"])
-def test_nothing_is_claimed_for_a_runtime_that_is_not_there(folder: Folder, tmp_path: Path, format: str) -> None:
+def test_nothing_is_claimed_for_a_runtime_that_is_not_installed(folder: Folder, tmp_path: Path, format: str) -> None:
     parity = export(folder("modern"), tmp_path / "out", format).parity
     assert parity.runtime_version is None
     assert f"acorn-lm[{'transformers' if format == 'hf' else 'llama'}]" in (parity.runtime_note or "")
@@ -93,7 +97,7 @@ def test_nothing_is_claimed_for_a_runtime_that_is_not_there(folder: Folder, tmp_
 
 
 @pytest.mark.parametrize("wrong", ["tokens", "logits", "crash"])
-def test_what_fails_a_gate_is_not_kept(
+def test_an_export_that_fails_a_check_is_removed(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     source = folder("modern")
@@ -122,7 +126,7 @@ def test_what_fails_a_gate_is_not_kept(
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_large_weights_are_spread_over_files(
+def test_large_weights_are_split_into_several_files(
     folder: Folder, tmp_path: Path, tokenizer: Tokenizer, build: Callable[..., GPT]
 ) -> None:
     source, out = folder("gpt2"), tmp_path / "out"
@@ -142,7 +146,7 @@ def test_large_weights_are_spread_over_files(
 
 @pytest.mark.usefixtures("no_runtime")
 @pytest.mark.parametrize("form", ["file", "config"])
-def test_a_chat_template_goes_along(folder: Folder, tmp_path: Path, form: str) -> None:
+def test_a_chat_template_is_exported(folder: Folder, tmp_path: Path, form: str) -> None:
     from transformers import AutoTokenizer
 
     source = folder("modern")
@@ -184,7 +188,7 @@ def test_only_an_earlier_export_is_replaced(folder: Folder, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_types_that_do_not_fit_are_refused(folder: Folder, tmp_path: Path) -> None:
+def test_unsuitable_formats_and_data_types_are_refused(folder: Folder, tmp_path: Path) -> None:
     source, out = folder("gpt2"), tmp_path / "out"
     with pytest.raises(UsageError, match="format hf has no data type 'q8_0'") as caught:
         export(source, out, "hf", "q8_0")
@@ -203,7 +207,7 @@ def test_types_that_do_not_fit_are_refused(folder: Folder, tmp_path: Path) -> No
     assert not out.exists()
 
 
-def test_a_folder_that_reads_back_otherwise_is_refused(
+def test_a_folder_that_does_not_read_back_equal_is_refused(
     tokenizer: Tokenizer, build: Callable[..., GPT], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from acorn.checkpoint import model_folder
@@ -220,10 +224,8 @@ def test_a_folder_that_reads_back_otherwise_is_refused(
 
 @pytest.mark.usefixtures("no_runtime")
 @pytest.mark.parametrize("style", ["gpt2", "llama-2", "llama-3", "qwen3"])
-def test_other_peoples_models_are_exported_with_the_beginning_that_their_prompts_have(
-    tmp_path: Path, style: str
-) -> None:
-    """GPT-2's and Qwen's prompts begin with nothing, Llama's with a token that is not the separator."""
+def test_foreign_models_keep_the_first_token_of_their_prompts(tmp_path: Path, style: str) -> None:
+    """Prompts of GPT-2 and Qwen have no first token; those of Llama begin with a token other than the separator."""
     make_model(tmp_path / "theirs", style)
     result = export(tmp_path / "theirs", tmp_path / "ours", "hf")
     assert result.parity.strings_equal == 200
@@ -232,8 +234,8 @@ def test_other_peoples_models_are_exported_with_the_beginning_that_their_prompts
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_llama_of_others_becomes_gguf(tmp_path: Path, tokenizer: Tokenizer, tied: bool) -> None:
-    """Queries and keys lie otherwise in there. Its gates are passed in llama.cpp where that is installed."""
+def test_a_foreign_llama_is_exported_to_gguf(tmp_path: Path, tokenizer: Tokenizer, tied: bool) -> None:
+    """GGUF stores queries and keys in another order. Checked in llama.cpp if that is installed."""
     config = transformers.LlamaConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=64,
@@ -261,7 +263,7 @@ def test_a_llama_of_others_becomes_gguf(tmp_path: Path, tokenizer: Tokenizer, ti
 
 @pytest.mark.usefixtures("no_runtime")
 @pytest.mark.parametrize("end", ["<|im_end|>", "<|endoftext|>"])
-def test_every_end_of_a_chat_model_is_still_one(tmp_path: Path, end: str) -> None:
+def test_all_end_tokens_of_a_chat_model_are_kept(tmp_path: Path, end: str) -> None:
     model = make_model(tmp_path / "theirs", "qwen3")
     auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
     prompt = auto("The keeper", return_tensors="pt")
@@ -282,7 +284,7 @@ def test_every_end_of_a_chat_model_is_still_one(tmp_path: Path, end: str) -> Non
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_llama_cpp_ends_where_the_model_does(tmp_path: Path) -> None:
+def test_llama_cpp_stops_at_the_models_end_tokens(tmp_path: Path) -> None:
     make_model(tmp_path / "theirs", "gpt2", n_embd=64)
     path, out = tmp_path / "theirs" / "generation_config.json", tmp_path / "ours"
     path.write_text(json.dumps({"eos_token_id": [7, 300, 9]}))
@@ -301,8 +303,8 @@ def test_llama_cpp_ends_where_the_model_does(tmp_path: Path) -> None:
     llama.close()
 
 
-def test_gpt2_of_others_becomes_gguf_without_a_beginning(tmp_path: Path) -> None:
-    """Checked in llama.cpp where that is installed."""
+def test_a_foreign_gpt2_is_exported_to_gguf_without_a_bos_token(tmp_path: Path) -> None:
+    """Checked in llama.cpp if that is installed."""
     make_model(tmp_path / "theirs", "gpt2", n_embd=64)
     result = export(tmp_path / "theirs", tmp_path / "ours", "gguf")
     assert result.parity.lines_equal == 2_000
@@ -310,8 +312,8 @@ def test_gpt2_of_others_becomes_gguf_without_a_beginning(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_what_a_user_put_into_an_export_is_not_replaced(folder: Folder, tmp_path: Path) -> None:
-    """Nor a file of it that was edited, nor an earlier export beside it: each is named, and nothing is written."""
+def test_files_that_a_user_added_to_an_export_are_not_removed(folder: Folder, tmp_path: Path) -> None:
+    """Edited files and an earlier export put aside are kept too; the message names them, and nothing is written."""
     source, out = folder("gpt2"), tmp_path / "out"
     export(source, out, "gguf", "f16")
     (out / ".DS_Store").touch()  # what a file manager leaves is nobody's work

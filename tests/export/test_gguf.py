@@ -37,7 +37,9 @@ def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str = "f32") -> P
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
-def test_weights_and_pieces_are_those_of_the_model(tmp_path: Path, tokenizer: Tokenizer, architecture: str) -> None:
+def test_weights_and_vocabulary_equal_those_of_the_model(
+    tmp_path: Path, tokenizer: Tokenizer, architecture: str
+) -> None:
     model = model_for(tokenizer, architecture)
     reader = gguf.GGUFReader(write(tmp_path / "model.gguf", model, tokenizer))
     tensors = {tensor.name: torch.from_numpy(np.array(tensor.data)) for tensor in reader.tensors}
@@ -50,7 +52,7 @@ def test_weights_and_pieces_are_those_of_the_model(tmp_path: Path, tokenizer: To
     assert pieces[tokenizer.separator_id] == tokenizer.separator
 
 
-def test_bases_are_named_in_the_keys_that_llama_cpp_has_for_them(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_bases_are_named_in_llama_cpps_keys(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model, bases = model_for(tokenizer, "modern"), (Base("mine", "run", "step 5"), Base("me/model", "hub"))
     weights = dict(model.named_parameters())
     write_gguf(tmp_path / "model.gguf", model.config, weights, tokenizer, "f32", "test", bases=bases)
@@ -83,10 +85,10 @@ def test_what_llama_cpp_cannot_express_is_refused_by_name(tmp_path: Path, tokeni
     assert not path.exists()
 
 
-def test_a_switch_that_the_file_knows_nothing_of_is_refused(
+def test_a_setting_that_gguf_cannot_express_is_refused(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that was added to the network later. Left at its default it changes nothing, and is no hindrance."""
+    """Like a setting that is added to the network later. At its default value it does not prevent the export."""
     monkeypatch.setattr(acorn.export.gguf, "EXPRESSIBLE_SETTINGS", EXPRESSIBLE_SETTINGS - {"rope_theta"})
     write(tmp_path / "model.gguf", model_for(tokenizer, "modern"), tokenizer)
     with pytest.raises(UsageError, match=r"model\.rope_theta=500000.0 to llama.cpp"):
@@ -107,7 +109,7 @@ def test_a_switch_that_the_file_knows_nothing_of_is_refused(
 def test_llama_cpp_gives_the_same_tokens_and_logits(
     tmp_path: Path, tokenizer: Tokenizer, architecture: str, more: dict[str, Any], tolerance: float
 ) -> None:
-    """llama.cpp looks its GELU up in a table of fp16, hence the wider tolerance of gpt2."""
+    """llama.cpp computes GELU with an fp16 lookup table, so gpt2 has a wider tolerance."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
     model = model_for(tokenizer, architecture, **more)
     path = write(tmp_path / "model.gguf", model, tokenizer)
@@ -121,8 +123,8 @@ def test_llama_cpp_gives_the_same_tokens_and_logits(
     torch.testing.assert_close(theirs, model(torch.tensor([ids]))[0].detach(), rtol=0, atol=tolerance)
 
 
-def test_a_llamas_queries_and_keys_turn_as_neighbours(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Turned as Meta wrote it, as complex numbers, their products are those of our own halves."""
+def test_rows_of_a_llamas_queries_and_keys_are_interleaved(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Rotated as complex numbers, as in Meta's code, their dot products equal those of the layout of halves."""
     model = model_for(tokenizer, "modern", n_kv_head=4, **LLAMA)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(write(tmp_path / "m.gguf", model, tokenizer)).tensors}
     cos, sin = rotary_tables(torch.arange(9), 16, 10_000.0)
@@ -143,7 +145,7 @@ def test_a_llamas_queries_and_keys_turn_as_neighbours(tmp_path: Path, tokenizer:
 
 
 @pytest.mark.parametrize(("dtype", "share"), [("f32", 0), ("f16", 2**-11), ("bf16", 2**-8), ("q8_0", 1 / 254)])
-def test_weights_read_back_as_far_off_as_their_type_rounds(
+def test_weights_read_back_within_the_rounding_error(
     tmp_path: Path, tokenizer: Tokenizer, dtype: str, share: float
 ) -> None:
     model = model_for(tokenizer, "modern")
@@ -154,7 +156,7 @@ def test_weights_read_back_as_far_off_as_their_type_rounds(
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0"])
-def test_other_weights_than_were_asked_for_are_found(tmp_path: Path, tokenizer: Tokenizer, dtype: str) -> None:
+def test_missing_and_unexpected_weights_are_found(tmp_path: Path, tokenizer: Tokenizer, dtype: str) -> None:
     model = model_for(tokenizer, "gpt2")
     path = write(tmp_path / "model.gguf", model, tokenizer, dtype)
     for name, place in [("blocks.1.mlp.down_proj.weight", (3, 5)), ("blocks.0.attention.q_proj.bias", (7,))]:
@@ -168,7 +170,7 @@ def test_other_weights_than_were_asked_for_are_found(tmp_path: Path, tokenizer: 
         check_weights(path, one_block, first, dtype)
 
 
-def test_numbers_beyond_f16_are_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_values_that_overflow_f16_are_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = model_for(tokenizer, "gpt2")
     with torch.no_grad():
         model.blocks[0].mlp.up_proj.weight[0, 0] = 70_000
@@ -183,8 +185,8 @@ def test_the_tokenizer_reads_back(tmp_path: Path, tokenizer: Tokenizer) -> None:
         assert read.encode(text).ids == tokenizer.encode_prompt(text), text
 
 
-def test_llama_cpp_reads_wordpiece_otherwise(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Why a WordPiece is refused: even with its case kept, runs of marks are cut and a separator closes each text."""
+def test_llama_cpp_tokenizes_wordpiece_differently(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """WordPiece is refused because llama.cpp splits runs of punctuation and appends a separator to each text."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python takes minutes to build; extra `llama`")
     words = train(lambda: iter(TEXTS), "wordpiece", 320)
     vocabulary = [words.piece(id_) or "" for id_ in range(words.vocab_size)]

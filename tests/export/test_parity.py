@@ -48,7 +48,7 @@ def test_equal_answers_pass() -> None:
     assert parity.greedy_required
 
 
-def test_figures_are_those_of_their_definitions() -> None:
+def test_metrics_follow_their_definitions() -> None:
     theirs = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, -2.9]])
     parity = run(changed(logits=[theirs]), "bf16")
     assert parity.logit_difference == pytest.approx(0.1, rel=1e-5)
@@ -70,12 +70,12 @@ def test_logits_have_a_tolerance_for_each_type(off: float, dtype: str, passes: b
             run(answer, dtype)
 
 
-def test_logits_that_are_no_numbers_do_not_pass() -> None:
+def test_nan_logits_fail() -> None:
     with pytest.raises(DamageError, match="differ by up to nan"):
         run(changed(logits=[LOGITS.clone().fill_(math.nan)]), "q8_0")
 
 
-def test_one_other_token_fails() -> None:
+def test_one_different_token_fails() -> None:
     with pytest.raises(DamageError, match=r"1 of 2 texts have different tokens in llama.cpp 1.2.*'a string'"):
         run(changed(tokens=[[0, 1], [0, 3]]))
     with pytest.raises(DamageError, match=r"the written file, read back.*'a line'"):
@@ -91,7 +91,7 @@ def test_greedy_tokens_may_differ_in_near_ties_and_in_low_precision() -> None:
     assert (parity.greedy_equal, parity.greedy_near_ties, parity.greedy_required) == (0, 1, False)
 
 
-def test_without_a_runtime_only_the_file_is_vouched_for() -> None:
+def test_without_a_runtime_only_the_file_is_checked() -> None:
     parity = run(None)
     assert parity.tokens_by == "the written file, read back"
     assert parity.runtime_note == "not installed; install it with: pip install 'acorn-lm[llama]'"

@@ -15,10 +15,10 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("block_size", [1, 2, 3, 33])
-def test_a_short_context_is_asked_as_much(
+def test_a_short_context_gets_as_many_greedy_tokens(
     monkeypatch: pytest.MonkeyPatch, build: Callable[..., GPT], tokenizer: Tokenizer, architecture: str, block_size: int
 ) -> None:
-    """As many tokens chosen greedily as of any model, each the likeliest after what stands before it."""
+    """The number of greedy tokens is equal for all models; each is the most likely after the preceding tokens."""
     lines = [f"The fox {n} jumps over {n * n} dogs." for n in range(300)]
     monkeypatch.setattr(module, "held_out_lines", lambda folder, tokenizer: (lines, {"here": len(lines)}))
     monkeypatch.setattr(module, "adversarial_strings", lambda tokenizer: [])

@@ -32,8 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("text_is_there", [True, False])
-def test_lines_are_held_out_ones(trained: Path, tmp_path: Path, text_is_there: bool) -> None:
-    """From the text itself; once that is gone, from the token shards, which hold the same of it."""
+def test_lines_are_from_held_out_text(trained: Path, tmp_path: Path, text_is_there: bool) -> None:
+    """They come from the text itself or, if that is missing, from the token shards, which contain the same lines."""
     folder = Path(shutil.copytree(trained, tmp_path / "copy"))
     if not text_is_there:
         shutil.move(trained / "test.txt", tmp_path / "test.txt")
@@ -48,13 +48,13 @@ def test_lines_are_held_out_ones(trained: Path, tmp_path: Path, text_is_there: b
     assert len(set(lines)) == 2000
 
 
-def test_a_model_on_its_own_is_checked_on_the_bundled_text(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_model_outside_a_run_is_checked_on_the_bundled_text(tmp_path: Path, tokenizer: Tokenizer) -> None:
     lines, origins = held_out_lines(tmp_path, tokenizer)
     assert origins == {"the bundled WikiText-2": 2000}
     assert len(set(lines)) == 2000
 
 
-def test_hard_strings_are_many_and_always_the_same(tokenizer: Tokenizer) -> None:
+def test_there_are_200_adversarial_strings_and_always_the_same(tokenizer: Tokenizer) -> None:
     strings = adversarial_strings(tokenizer)
     assert len(set(strings)) == len(strings) == 200
     assert strings == adversarial_strings(Tokenizer.from_json(tokenizer.to_json()))

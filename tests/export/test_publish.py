@@ -19,7 +19,7 @@ from acorn.export.publish import check_login, publish
 
 
 class Hub(ThreadingHTTPServer):
-    """As much of the Hub as an upload needs.
+    """The part of the Hub's API that an upload needs.
 
     Attributes:
         token: the one that it knows.
@@ -117,7 +117,7 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("private", [False, True])
-def test_the_files_arrive_as_they_are(hub: Hub, model: Path, private: bool) -> None:
+def test_the_uploaded_files_equal_the_local_ones(hub: Hub, model: Path, private: bool) -> None:
     check_login("owner/name")
     assert not hub.repositories
     assert publish(model, "owner/name", private=private) == f"{hub.address}/owner/name"
@@ -131,7 +131,7 @@ def test_the_files_arrive_as_they_are(hub: Hub, model: Path, private: bool) -> N
 def test_a_card_with_a_path_of_this_machine_is_not_published(
     hub: Hub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """As the cards of other programs have them."""
+    """Cards of some other programs contain such paths."""
     (tmp_path / "jane").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "jane") if place == "home" else "/")
     if place == "current":
@@ -144,7 +144,7 @@ def test_a_card_with_a_path_of_this_machine_is_not_published(
     assert not hub.files
 
 
-def test_who_is_not_logged_in_hears_so_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_login_is_reported_before_the_export(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert not huggingface_hub.get_token()
     with pytest.raises(UsageError, match="not logged in") as caught:
@@ -155,7 +155,7 @@ def test_who_is_not_logged_in_hears_so_first(hub: Hub, monkeypatch: pytest.Monke
         check_login("owner/name")
 
 
-def test_a_refusal_of_the_hub_is_a_message(hub: Hub, model: Path) -> None:
+def test_a_refusal_by_the_hub_gives_a_clear_message(hub: Hub, model: Path) -> None:
     hub.may_write = False
     with pytest.raises(UsageError, match=r"has no permission to write to owner/name \(403\)"):
         publish(model, "owner/name")
@@ -165,7 +165,7 @@ def test_a_refusal_of_the_hub_is_a_message(hub: Hub, model: Path) -> None:
     assert not hub.files
 
 
-def test_no_network_is_a_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_gives_a_clear_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(ResourceError, match="cannot be reached"):
         check_login("owner/name")
@@ -175,6 +175,6 @@ def test_no_network_is_a_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "owner/", "own er/name"])
-def test_other_names_are_refused_before_anything_is_asked(name: str) -> None:
+def test_invalid_repository_names_are_refused_before_any_request(name: str) -> None:
     with pytest.raises(UsageError, match="is not the name of a repository"):
         check_login(name)

@@ -28,7 +28,7 @@ NEW_TOKENS = 12
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chat model's export: two ends, a template, and no row of the vocabulary without an entry."""
+    """The export of a chat model: two end tokens, a template, and no padding rows in the vocabulary."""
     place = tmp_path_factory.mktemp("serving")
     make_model(place / "theirs", "qwen3", padding=0)
     (place / "theirs" / "chat_template.jinja").write_text(TEMPLATE)
@@ -47,7 +47,7 @@ def ours(folder: Path, prompts: list[str]) -> list[list[int]]:
     return [list(result.new_ids) for result in results]
 
 
-def test_everything_is_of_transformers_own_classes(folder: Path) -> None:
+def test_only_classes_of_transformers_are_used(folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     assert not hasattr(config, "auto_map")
     assert type(config) is transformers.Qwen3Config
@@ -59,7 +59,7 @@ def test_everything_is_of_transformers_own_classes(folder: Path) -> None:
 
 
 def test_requests_of_different_lengths_go_through_one_paged_cache(folder: Path) -> None:
-    """What `transformers serve` does with continuous batching, on a CPU."""
+    """The continuous batching of `transformers serve`, on a CPU."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     settings = GenerationConfig.from_pretrained(folder)
     settings.max_new_tokens = NEW_TOKENS
@@ -71,7 +71,7 @@ def test_requests_of_different_lengths_go_through_one_paged_cache(folder: Path) 
     assert [made[tuple(ids)] for ids in inputs] == ours(folder, PROMPTS)
 
 
-def test_a_chat_goes_through_its_template_and_ends_with_its_turn(folder: Path, tmp_path: Path) -> None:
+def test_a_chat_uses_its_template_and_stops_at_the_end_of_turn(folder: Path, tmp_path: Path) -> None:
     pipeline = transformers.pipeline("text-generation", model=str(folder))
     prompt = pipeline.tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
     assert prompt == "<|im_start|>user\nThe keeper?<|im_end|>\n<|im_start|>assistant\n"

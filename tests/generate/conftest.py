@@ -30,7 +30,7 @@ def wordpiece() -> Tokenizer:
 
 
 def _chain_model(vocab_size: int, successors: Mapping[int, int], block_size: int = 64) -> GPT:
-    """A network that says `successors[t]` after token t, whatever came before (t itself where none is named).
+    """A network whose most likely token after t is `successors[t]` (t itself by default), whatever came before.
 
     Its blocks add nothing, embeddings are one-hot, and the head's row of each token lights up at its predecessors.
     """

@@ -32,7 +32,7 @@ def greedy(n: int, **more: object) -> SamplingSettings:
 
 
 def slow_greedy(model: GPT, tokenizer: Tokenizer, prompt_ids: list[int], n: int) -> list[int]:
-    """Reads the whole context anew for each token; a full context goes on from its last three quarters."""
+    """Computes the whole context for each token; a full context continues from its last three quarters."""
     model.eval()
     block_size = model.config.block_size
     ids, begin = list(prompt_ids), 0
@@ -55,7 +55,7 @@ def without_times(results: list[Generation]) -> list[dict[str, object]]:
 def test_greedy_text_equals_a_loop_without_cache_or_batch(
     random_model: Build, bpe: Tokenizer, architecture: str, block_size: int
 ) -> None:
-    """Fault 58: also where the text slides past the context, several times, each prompt at its own moment."""
+    """Fault 58: even if the text exceeds the context several times, for each prompt at another token."""
     model = random_model(architecture, bpe.vocab_size, block_size)
     notes: list[str] = []
     results = generate(model, bpe, PROMPTS, greedy(40), note=notes.append)
@@ -66,7 +66,7 @@ def test_greedy_text_equals_a_loop_without_cache_or_batch(
 
 
 def test_text_that_just_fills_the_context_does_not_slide(random_model: Build, bpe: Tokenizer) -> None:
-    """Fault 58: the last token drawn need not be read, so block_size + 1 tokens come without sliding."""
+    """Fault 58: the last token is not fed back, so block_size + 1 tokens fit without sliding."""
     model = random_model("gpt2", bpe.vocab_size, block_size=12)
     notes: list[str] = []
     generate(model, bpe, [""], greedy(12), note=notes.append)
@@ -138,8 +138,10 @@ def test_greedy_text_equals_that_of_transformers(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_prompt_gets_the_text_it_gets_alone(random_model: Build, bpe: Tokenizer, architecture: str) -> None:
-    """The first of several: equal seed and place, other neighbours, other batch sizes; texts end at different times."""
+def test_a_prompt_gets_the_same_text_alone_and_in_a_batch(
+    random_model: Build, bpe: Tokenizer, architecture: str
+) -> None:
+    """For the first of several prompts: equal seed and position, other prompts, other batch sizes, other lengths."""
     model = random_model(architecture, bpe.vocab_size, block_size=16)
     settings = SamplingSettings(max_new_tokens=40, temperature=1.5, seed=3, stop=("e", "橡", " t"))
     (alone,) = without_times(generate(model, bpe, PROMPTS[:1], settings))
@@ -150,7 +152,7 @@ def test_a_prompt_gets_the_text_it_gets_alone(random_model: Build, bpe: Tokenize
         assert without_times(generate(model, bpe, PROMPTS * 2, settings, batch_size=batch_size)) == together
 
 
-def test_the_seed_decides_the_text(random_model: Build, bpe: Tokenizer) -> None:
+def test_the_seed_determines_the_text(random_model: Build, bpe: Tokenizer) -> None:
     model = random_model("modern", bpe.vocab_size)
     texts = {
         seed: generate(model, bpe, ["The"], SamplingSettings(seed=seed, max_new_tokens=20, ignore_eos=True))[0].new_ids
@@ -162,7 +164,7 @@ def test_the_seed_decides_the_text(random_model: Build, bpe: Tokenizer) -> None:
     assert again[1].new_ids != texts[1]  # equal prompts of one call are drawn apart
 
 
-def test_without_a_seed_a_fresh_one_is_used_and_told(random_model: Build, bpe: Tokenizer) -> None:
+def test_without_a_seed_a_random_one_is_used_and_returned(random_model: Build, bpe: Tokenizer) -> None:
     model = random_model("modern", bpe.vocab_size)
     settings = SamplingSettings(max_new_tokens=20, ignore_eos=True)
     first, second = (generate(model, bpe, ["The"], settings)[0] for _ in range(2))
@@ -172,7 +174,7 @@ def test_without_a_seed_a_fresh_one_is_used_and_told(random_model: Build, bpe: T
     assert again.new_ids == first.new_ids
 
 
-def test_generating_disturbs_neither_the_model_nor_random_numbers(random_model: Build, bpe: Tokenizer) -> None:
+def test_generation_changes_neither_the_model_nor_the_global_random_state(random_model: Build, bpe: Tokenizer) -> None:
     model = random_model("original", bpe.vocab_size, dropout=0.5)
     model.train()
     state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
@@ -205,7 +207,7 @@ def test_no_prompts_give_no_results(random_model: Build, bpe: Tokenizer) -> None
 
 
 def test_a_prompt_longer_than_the_context_keeps_its_end(random_model: Build, bpe: Tokenizer) -> None:
-    """Fault 53: and says which, how long it is and how long it may be."""
+    """Fault 53: the note says which prompt, its length and the limit."""
     model = random_model("gpt2", bpe.vocab_size, block_size=10)
     long = "the old oak stood where the paths met"
     whole = bpe.encode_prompt(long)
@@ -219,7 +221,7 @@ def test_a_prompt_longer_than_the_context_keeps_its_end(random_model: Build, bpe
 
 
 def test_strict_refuses_a_prompt_longer_than_the_context(random_model: Build, bpe: Tokenizer) -> None:
-    """Fault 53: a prompt that just fits is no offence."""
+    """Fault 53: a prompt of exactly the context is accepted."""
     ids = bpe.encode_prompt("the old oak")
     fits = random_model("gpt2", bpe.vocab_size, block_size=len(ids))
     assert generate(fits, bpe, ["the old oak"], greedy(1), strict=True)[0].prompt_ids == ids
@@ -229,9 +231,7 @@ def test_strict_refuses_a_prompt_longer_than_the_context(random_model: Build, bp
     assert caught.value.fix
 
 
-def test_a_prompt_that_the_vocabulary_cannot_spell_is_said_once(
-    random_model: Build, bpe: Tokenizer, wordpiece: Tokenizer
-) -> None:
+def test_unknown_tokens_in_prompts_are_noted_once(random_model: Build, bpe: Tokenizer, wordpiece: Tokenizer) -> None:
     notes: list[str] = []
     model = random_model("gpt2", wordpiece.vocab_size)
     generate(model, wordpiece, ["oak ж", "ж ж", "oak [UNK]", [1, 2]], greedy(2), note=notes.append)
@@ -246,10 +246,10 @@ def test_a_prompt_that_the_vocabulary_cannot_spell_is_said_once(
 @pytest.mark.parametrize(
     "settings", [greedy(30), SamplingSettings(max_new_tokens=200, temperature=20.0, seed=0)], ids=str
 )
-def test_reserved_and_padded_ids_are_never_drawn(
+def test_reserved_and_padding_ids_are_never_sampled(
     random_model: Build, bpe: Tokenizer, settings: SamplingSettings
 ) -> None:
-    """Fault 57: not even by a model that wants nothing else."""
+    """Fault 57: not even if they are by far the most likely."""
     model = random_model("gpt2", bpe.vocab_size + 9)
     forbidden = {*bpe.reserved_ids, *range(bpe.vocab_size, bpe.vocab_size + 9)}
     with torch.no_grad():  # the last activations are all ones, so a row's sum is its logit
@@ -265,10 +265,10 @@ def test_reserved_and_padded_ids_are_never_drawn(
 @pytest.mark.parametrize(
     "settings", [greedy(30), SamplingSettings(max_new_tokens=60, seed=0, temperature=3.0)], ids=str
 )
-def test_the_unknown_token_is_drawn_only_when_asked_for(
+def test_the_unknown_token_is_sampled_only_on_request(
     random_model: Build, wordpiece: Tokenizer, settings: SamplingSettings, decoder: str
 ) -> None:
-    """Even by a model that wants nothing else, as one that learned from much text that it cannot spell."""
+    """Even if it is always the most likely token, as after training on text with many unknown tokens."""
     assert wordpiece.unknown_id is not None
     assert wordpiece.decode([wordpiece.unknown_id]) == ""
     model = random_model("gpt2", wordpiece.vocab_size)
@@ -283,8 +283,8 @@ def test_the_unknown_token_is_drawn_only_when_asked_for(
     assert set(result.new_ids) == {wordpiece.unknown_id}
 
 
-def test_an_unknown_token_that_ends_texts_too_may_be_drawn(chain_model: Build) -> None:
-    """As in GPT-2's vocabulary by some accounts: without it no text would ever end."""
+def test_an_unknown_token_that_also_ends_texts_may_be_sampled(chain_model: Build) -> None:
+    """Some GPT-2 vocabularies have one: without it no text would ever end."""
     backend = tokenizers.Tokenizer(models.WordLevel({"</s>": 0, "a": 1, "b": 2}, unk_token="</s>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = Tokenizer(backend)
@@ -294,8 +294,8 @@ def test_an_unknown_token_that_ends_texts_too_may_be_drawn(chain_model: Build) -
     assert (result.new_ids, result.finish_reason) == ([2, 0], "eos")
 
 
-def test_a_lone_prompt_is_one_prompt(random_model: Build, bpe: Tokenizer) -> None:
-    """Not one prompt a letter."""
+def test_a_single_prompt_is_a_list_of_one(random_model: Build, bpe: Tokenizer) -> None:
+    """Not one prompt per character."""
     model = random_model("gpt2", bpe.vocab_size)
     assert without_times(generate(model, bpe, "abc", greedy(4, seed=1))) == without_times(
         generate(model, bpe, ["abc"], greedy(4, seed=1))
@@ -307,7 +307,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(random_model: Build, bpe: 
         generate(random_model("gpt2", bpe.vocab_size - 1), bpe, ["x"], greedy(3))
 
 
-def test_a_model_of_nan_is_an_error(random_model: Build, bpe: Tokenizer) -> None:
+def test_a_model_with_nan_weights_is_an_error(random_model: Build, bpe: Tokenizer) -> None:
     model = random_model("gpt2", bpe.vocab_size)
     with torch.no_grad():
         model.final_norm.weight[0] = math.nan
@@ -316,7 +316,7 @@ def test_a_model_of_nan_is_an_error(random_model: Build, bpe: Tokenizer) -> None
 
 
 def chain(tokenizer: Tokenizer, text: str, then: int | None = None) -> dict[int, int]:
-    """Successors that make a model say `text` after its first token, and `then` at its end."""
+    """Successors that make a model generate `text` after its first token, and then `then`."""
     (ids,) = tokenizer.encode_documents([text])
     assert len(set(ids)) == len(ids), "each token can have one successor only"
     path = [*ids] if then is None else [*ids, then]
@@ -339,7 +339,7 @@ def test_text_ends_with_the_document(chain_model: Build, bpe: Tokenizer) -> None
 
 
 def test_text_ends_before_a_stop_string(chain_model: Build, bpe: Tokenizer) -> None:
-    """Cut in `text` and `completion`; its tokens stay among the new ids."""
+    """It is removed from `text` and `completion`; its tokens stay in `new_ids`."""
     model = chain_model(bpe.vocab_size, chain(bpe, "wolf-pack", then=bpe.separator_id))
     pieces: list[str] = []
     settings = SamplingSettings(greedy=True, max_new_tokens=50, stop=("f-p", "zzz"))
@@ -349,8 +349,8 @@ def test_text_ends_before_a_stop_string(chain_model: Build, bpe: Tokenizer) -> N
     assert "f-p" in bpe.decode(result.new_ids)
 
 
-def test_a_stop_string_that_ends_with_the_text_counts(chain_model: Build, bpe: Tokenizer) -> None:
-    """Even one that ends in U+FFFD, which is held back until the text is over."""
+def test_a_stop_string_at_the_very_end_is_found(chain_model: Build, bpe: Tokenizer) -> None:
+    """Even one that ends with U+FFFD, which is held back until the end of the text."""
     model = chain_model(bpe.vocab_size, chain(bpe, "wo\ufffd"))
     n = len(bpe.encode_documents(["o\ufffd"])[0])
     (result,) = generate(model, bpe, ["w"], SamplingSettings(greedy=True, max_new_tokens=n, stop=("\ufffd",)))
@@ -358,10 +358,10 @@ def test_a_stop_string_that_ends_with_the_text_counts(chain_model: Build, bpe: T
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
-def test_streamed_pieces_joined_are_the_completions(
+def test_joined_streamed_pieces_equal_the_completions(
     random_model: Build, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    """Fault 56: with several prompts at once, and random tokens, most of which are torn characters."""
+    """Fault 56: with several prompts at once and random tokens, most of which are incomplete characters."""
     tokenizer: Tokenizer = request.getfixturevalue(kind)
     model = random_model("modern", tokenizer.vocab_size)
     pieces: dict[int, list[str]] = {index: [] for index in range(4)}
@@ -398,14 +398,14 @@ def test_half_precision_weights_and_autocast_generate_too(
 @pytest.mark.parametrize(
     "prompts", [None, 5, b"text", {"a": 1}, [None], [5], [[-1]], [[320]], [[1.0]], [["a"]], [b"a"]]
 )
-def test_what_is_no_prompt_is_refused(prompts: Any, bpe: Tokenizer, random_model: Callable[..., GPT]) -> None:
-    """Before anything is computed: not with an error of PyTorch's, and not as another prompt."""
+def test_invalid_prompts_are_refused(prompts: Any, bpe: Tokenizer, random_model: Callable[..., GPT]) -> None:
+    """Before anything is computed, with an AcornError."""
     with pytest.raises(UsageError, match="A prompt cannot be") as caught:
         generate(random_model("modern", bpe.vocab_size), bpe, prompts, SamplingSettings(max_new_tokens=1))
     assert caught.value.where.startswith("prompt")
 
 
-def test_prompts_may_be_texts_and_ids_of_any_sequence(bpe: Tokenizer, random_model: Callable[..., GPT]) -> None:
+def test_prompts_may_be_texts_and_ids_in_any_iterable(bpe: Tokenizer, random_model: Callable[..., GPT]) -> None:
     model, settings = random_model("modern", bpe.vocab_size), SamplingSettings(max_new_tokens=2, seed=0)
     listed = generate(model, bpe, ["a", [1, 2]], settings)
     for prompts in (("a", (1, 2)), (prompt for prompt in ("a", [1, 2]))):

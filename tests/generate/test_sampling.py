@@ -69,7 +69,7 @@ def test_filters_equal_those_of_transformers(settings: dict[str, Any], vocabular
     torch.testing.assert_close(probabilities, wanted, rtol=1e-4, atol=1e-7)
 
 
-def test_draws_follow_the_probabilities() -> None:
+def test_samples_follow_the_probabilities() -> None:
     logits = torch.tensor([0.5, 0.25, 0.125, 0.125, 0.0]).log().clamp(min=-1e30)
     n = 8000
     generators = [generator_for(0, index) for index in range(n)]
@@ -80,7 +80,7 @@ def test_draws_follow_the_probabilities() -> None:
     assert shares[4] == 0
 
 
-def test_a_sequence_draws_the_same_token_whatever_its_neighbours() -> None:
+def test_a_sequence_samples_the_same_token_in_any_batch() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
     settings = SamplingSettings(temperature=2.0, top_k=30, top_p=0.9, min_p=0.01, repetition_penalty=1.1)
     seen = [[1], [2, 3], [4]]
@@ -110,14 +110,14 @@ def test_streams_of_random_numbers_differ_by_seed_and_by_prompt() -> None:
     ],
     ids=str,
 )
-def test_greedy_settings_choose_the_likeliest(settings: SamplingSettings) -> None:
+def test_greedy_settings_choose_the_most_likely_token(settings: SamplingSettings) -> None:
     """Fault 55: temperature 0 means greedy."""
     logits = torch.randn(6, 30, generator=torch.Generator().manual_seed(3))
     tokens = next_token(logits, [[]] * 6, settings, [generator_for(0, index) for index in range(6)])
     assert tokens.tolist() == logits.argmax(-1).tolist()
 
 
-def test_more_than_the_vocabulary_for_top_k_means_all() -> None:
+def test_top_k_above_the_vocabulary_size_means_all() -> None:
     """Fault 55: top_k above the vocabulary."""
     scores = torch.randn(5)
     assert torch.equal(candidates(scores, SamplingSettings(top_k=1000))[0], torch.arange(len(scores)))
@@ -126,7 +126,7 @@ def test_more_than_the_vocabulary_for_top_k_means_all() -> None:
 @pytest.mark.parametrize("settings", [SamplingSettings(greedy=True), SamplingSettings(temperature=5.0)], ids=str)
 @pytest.mark.parametrize("penalty", [1.0, 1.5])
 def test_banned_tokens_are_never_chosen(settings: SamplingSettings, penalty: float) -> None:
-    """Fault 57: not even where they are by far the likeliest."""
+    """Fault 57: not even if they are by far the most likely."""
     logits = torch.zeros(200, 10)
     logits[:, [2, 9]] = 50.0
     settings = SamplingSettings(greedy=settings.greedy, temperature=settings.temperature, repetition_penalty=penalty)
@@ -138,7 +138,7 @@ def test_banned_tokens_are_never_chosen(settings: SamplingSettings, penalty: flo
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("greedy", [True, False])
-def test_logits_that_are_no_numbers_are_an_error(value: float, greedy: bool) -> None:
+def test_logits_that_are_not_finite_are_an_error(value: float, greedy: bool) -> None:
     logits = torch.zeros(2, 4)
     logits[1, 2] = value
     with pytest.raises(DamageError, match="finite"):
@@ -147,8 +147,8 @@ def test_logits_that_are_no_numbers_are_an_error(value: float, greedy: bool) -> 
 
 @pytest.mark.parametrize("penalty", [1e-37, 1e37])
 @pytest.mark.parametrize("greedy", [True, False])
-def test_a_penalty_that_leaves_the_range_of_fp32_is_an_error(penalty: float, greedy: bool) -> None:
-    """Not one token drawn for ever. The same penalty does no harm where no token was there before."""
+def test_a_penalty_that_overflows_fp32_is_an_error(penalty: float, greedy: bool) -> None:
+    """Otherwise one token would be sampled forever. Without earlier tokens the same penalty has no effect."""
     logits = torch.tensor([[50.0, 60.0, 70.0]]) * (1 if penalty < 1 else -1)  # divided by it, or multiplied
     settings = SamplingSettings(repetition_penalty=penalty, greedy=greedy)
     seen = [0, 1, 2]
@@ -162,7 +162,7 @@ def test_a_penalty_that_leaves_the_range_of_fp32_is_an_error(penalty: float, gre
 @pytest.mark.parametrize("penalty", [1e-30, 1e-3, 1e3, 1e30])
 @pytest.mark.parametrize("greedy", [True, False])
 def test_a_banned_token_stays_banned_under_every_penalty(penalty: float, greedy: bool) -> None:
-    """Fault 57: minus infinity times the penalty is minus infinity, not a number that is none."""
+    """Fault 57: minus infinity times the penalty stays minus infinity and does not become NaN."""
     settings = SamplingSettings(repetition_penalty=penalty, greedy=greedy)
     logits = torch.tensor([[2.0, 1.0, 9.0]]).expand(50, 3)
     generators = [generator_for(0, index) for index in range(50)]
@@ -170,9 +170,7 @@ def test_a_banned_token_stays_banned_under_every_penalty(penalty: float, greedy:
 
 
 @pytest.mark.parametrize(("draw", "token"), [(0.0, 1), (1.0, 2)])
-def test_a_draw_at_either_end_of_the_scale_stays_within_the_allowed_tokens(
-    monkeypatch: pytest.MonkeyPatch, draw: float, token: int
-) -> None:
+def test_extreme_random_numbers_sample_allowed_tokens(monkeypatch: pytest.MonkeyPatch, draw: float, token: int) -> None:
     monkeypatch.setattr(torch, "rand", lambda n, generator, dtype: torch.full((n,), draw, dtype=dtype))
     logits = torch.tensor([[-math.inf, 0.0, 1.0, -math.inf]])
     assert next_token(logits, [[]], SamplingSettings(), [generator_for(0, 0)]).tolist() == [token]

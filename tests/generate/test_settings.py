@@ -56,29 +56,29 @@ from acorn.generate.settings import SamplingSettings, in_fp32
         ("stop", 1),
     ],
 )
-def test_values_without_meaning_are_refused(name: str, value: Any) -> None:
-    """Fault 55: the message names the setting and what it may be."""
+def test_invalid_values_are_refused(name: str, value: Any) -> None:
+    """Fault 55: the message names the setting and its valid values."""
     with pytest.raises(UsageError, match=f"^{name} cannot be ") as caught:
         SamplingSettings(**{name: value})
     assert caught.value.fix.startswith("give ")
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.2e-38, 1e-45, 1e-46, 3.4e38, 0.1, 1 / 3])
-def test_single_precision_is_that_of_numpy(value: float) -> None:
+def test_rounding_to_fp32_equals_numpys(value: float) -> None:
     assert in_fp32(value) == float(np.float32(value))
     assert in_fp32(-1e300) == -math.inf
 
 
-def test_a_lone_stop_string_is_one_string() -> None:
+def test_a_single_stop_string_is_a_list_of_one() -> None:
     assert SamplingSettings(stop="end").stop == SamplingSettings(stop=["end"]).stop == ("end",)  # type: ignore[arg-type]
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_scalars_are_accepted() -> None:
     settings = SamplingSettings(max_new_tokens=np.int64(3), temperature=np.float32(0.5), seed=np.int32(1))  # type: ignore[arg-type]
     assert (settings.max_new_tokens, settings.temperature, settings.seed) == (3, 0.5, 1)
 
 
-def test_a_wrong_name_is_refused_with_the_nearest() -> None:
+def test_an_unknown_setting_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"'temprature'; did you mean temperature\?") as caught:
         SamplingSettings(temprature=1.0)  # type: ignore[call-arg]
     assert "max_new_tokens" in caught.value.fix
@@ -91,14 +91,14 @@ def test_settings_can_be_copied() -> None:
     assert copy.deepcopy(settings) == copy.copy(settings) == settings
 
 
-def test_what_python_cannot_write_is_refused() -> None:
-    """It writes integers of 4,300 digits at most, in messages as well."""
+def test_integers_too_long_to_print_are_refused() -> None:
+    """Python prints integers of at most 4,300 digits, also in messages."""
     for name in ("max_new_tokens", "top_k", "temperature", "seed"):
         with pytest.raises(UsageError, match=f"{name} cannot be <int too long to show>"):
             SamplingSettings(**{name: -(10**5000)})
 
 
-def test_large_whole_numbers_have_a_meaning_where_they_bound_something() -> None:
+def test_very_large_top_k_and_seed_are_accepted() -> None:
     assert SamplingSettings(top_k=10**5000, seed=-(10**400)).top_k == 10**5000
     assert in_fp32(10**400) == math.inf
     assert in_fp32(-(10**400)) == -math.inf

@@ -18,7 +18,7 @@ def _tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def stream(tokenizer: Tokenizer, prompt_ids: Sequence[int], ids: Sequence[int], stop: Sequence[str] = ()) -> list[str]:
-    """The pieces let out for each token, and at the end."""
+    """The pieces returned for each token and at the end."""
     running = TextStream(tokenizer, prompt_ids, stop)
     pieces = []
     for token in ids:
@@ -31,15 +31,15 @@ def stream(tokenizer: Tokenizer, prompt_ids: Sequence[int], ids: Sequence[int], 
 
 
 def completion(tokenizer: Tokenizer, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
-    """What decoding everything at once gives, less the prompt."""
+    """The decoded text of all ids, without the prompt."""
     prompt, whole = tokenizer.decode([*prompt_ids]), tokenizer.decode([*prompt_ids, *ids])
     assert whole.startswith(prompt)
     return whole[len(prompt) :]
 
 
 @pytest.mark.parametrize("prompt", ["", "The old oak", "Việt 橡", "don't"])
-def test_pieces_joined_are_the_decoded_text(tokenizer: Tokenizer, prompt: str) -> None:
-    """Drawn ids are more hostile than any model: torn characters, special tokens, pieces of words without words."""
+def test_joined_pieces_equal_the_decoded_text(tokenizer: Tokenizer, prompt: str) -> None:
+    """Random ids are harder than those of a model: incomplete characters, special tokens, word pieces without words."""
     prompt_ids = tokenizer.encode_prompt(prompt)
 
     @given(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=3 * WINDOW_TOKENS))
@@ -50,8 +50,8 @@ def test_pieces_joined_are_the_decoded_text(tokenizer: Tokenizer, prompt: str) -
     check()
 
 
-def test_every_piece_comes_as_soon_as_it_is_certain(tokenizer: Tokenizer, lines: list[str]) -> None:
-    """Fault 56: text goes out with its token; only torn characters wait, and none for longer than itself."""
+def test_every_piece_is_returned_as_soon_as_it_is_final(tokenizer: Tokenizer, lines: list[str]) -> None:
+    """Fault 56: text is returned with its token; only incomplete characters are held back, no longer than necessary."""
     ids = tokenizer.encode_documents(lines[:8])
     flat = [token for document in ids for token in document]
     prompt_ids = tokenizer.encode_prompt("An")
@@ -63,8 +63,8 @@ def test_every_piece_comes_as_soon_as_it_is_certain(tokenizer: Tokenizer, lines:
     assert len(flat) > 3 * WINDOW_TOKENS
 
 
-def test_no_piece_holds_half_a_character(bpe: Tokenizer) -> None:
-    """Fault 56: four-, three- and two-byte characters, one byte a token."""
+def test_no_piece_contains_an_incomplete_character(bpe: Tokenizer) -> None:
+    """Fault 56: four-, three- and two-byte characters, one byte per token."""
     text = "a🌳b橡c𝄞éß🏳️‍🌈" * 8
     (ids,) = bpe.encode_documents([text])
     assert len(ids) > len(text)
@@ -73,7 +73,7 @@ def test_no_piece_holds_half_a_character(bpe: Tokenizer) -> None:
     assert "\ufffd" not in "".join(pieces)
 
 
-def test_a_replacement_character_of_the_text_itself_comes_out(bpe: Tokenizer) -> None:
+def test_a_replacement_character_in_the_text_itself_is_returned(bpe: Tokenizer) -> None:
     """Fault 56: with the next token, or at the end."""
     (ids,) = bpe.encode_documents(["a\ufffdb\ufffd\ufffd"])
     pieces = stream(bpe, bpe.encode_prompt(""), ids)
@@ -81,7 +81,7 @@ def test_a_replacement_character_of_the_text_itself_comes_out(bpe: Tokenizer) ->
     assert pieces[-1] == "\ufffd\ufffd"
 
 
-def test_a_character_that_never_becomes_whole_comes_out_as_decoded(bpe: Tokenizer) -> None:
+def test_a_character_that_stays_incomplete_is_returned_as_decoded(bpe: Tokenizer) -> None:
     first, *_, last = bpe.encode_documents(["🌳"])[0]
     letter = bpe.encode_documents(["z"])[0]
     assert "".join(stream(bpe, bpe.encode_prompt(""), [first, *letter, last])) == "\ufffdz\ufffd"
@@ -95,7 +95,7 @@ def test_pieces_of_words_join_without_a_space(wordpiece: Tokenizer) -> None:
 
 @pytest.mark.parametrize("n", range(WINDOW_TOKENS - 2, WINDOW_TOKENS + 3))
 def test_a_piece_joins_its_word_across_a_special_token(wordpiece: Tokenizer, n: int) -> None:
-    """Wherever the window that is decoded moves on, for the first token in it decodes in another way."""
+    """At any position of the decoded window, although its first token decodes differently."""
     (word,) = wordpiece.encode_documents(["oak"])
     vocabulary = {wordpiece.piece(token): token for token in range(wordpiece.vocab_size)}
     ids = [*(word * n)[:n], wordpiece.separator_id, vocabulary["##s"], *word]
@@ -138,7 +138,7 @@ def test_text_ends_before_a_stop_string(bpe: Tokenizer, text: str, stop: list[st
     assert "".join(pieces) == wanted
 
 
-def test_a_stop_string_in_the_prompt_or_across_its_end_does_not_count(bpe: Tokenizer) -> None:
+def test_stop_strings_in_the_prompt_or_across_its_end_are_ignored(bpe: Tokenizer) -> None:
     prompt_ids = bpe.encode_prompt("stop st")
     (ids,) = bpe.encode_documents(["op it"])
     assert "".join(stream(bpe, prompt_ids, ids, ["stop"])) == "op it"
@@ -148,8 +148,8 @@ def test_a_stop_string_in_the_prompt_or_across_its_end_does_not_count(bpe: Token
     st.text("ab", max_size=2 * WINDOW_TOKENS),
     st.lists(st.text("ab", min_size=2, max_size=6), min_size=1, max_size=3),
 )
-def test_stop_strings_against_a_plain_search(bpe_letters: Tokenizer, text: str, stop: list[str]) -> None:
-    """One letter a token: the text ends at the first letter that completes a stop string, before that string."""
+def test_stop_strings_equal_a_plain_search(bpe_letters: Tokenizer, text: str, stop: list[str]) -> None:
+    """With one letter per token, the text ends before the first stop string that is complete."""
     wanted = text
     for end in range(1, len(text) + 1):
         found = [place for s in stop if (place := text[:end].find(s)) >= 0]
