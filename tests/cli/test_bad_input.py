@@ -128,7 +128,7 @@ def test_debug_shows_the_traceback(acorn) -> None:
 
 def test_a_text_in_the_configs_place(acorn, text_file: Path, tmp_path: Path) -> None:
     refused(
-        acorn("pretrain", text_file, cwd=tmp_path), 2, "not a config", f"acorn pretrain small 'data.source={text_file}'"
+        acorn("pretrain", text_file, cwd=tmp_path), 2, "not a config", f"acorn pretrain small data.source={text_file}"
     )
 
 

@@ -112,10 +112,10 @@ def test_a_file_of_that_name_is_scored(acorn, run: Path, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (("--input", ""), ("An empty string names no text", "--input")),
-        (("--input", "a.txt", ""), ("An empty string names no text",)),
-        (("--tasks", ""), ("'' holds an empty name",)),
-        (("--tasks", "a,,b"), ("'a,,b' holds an empty name",)),
+        (("--input", ""), ("An empty string is not a source of text", "--input")),
+        (("--input", "a.txt", ""), ("An empty string is not a source of text",)),
+        (("--tasks", ""), ("'' contains an empty name",)),
+        (("--tasks", "a,,b"), ("'a,,b' contains an empty name",)),
         (("data.errors=skip",), ("needs --input",)),
         (("other.txt",), ("'other.txt' needs --input", "name the text to score with --input")),
         (("--input", "a.txt", "data.valid_fraction=0.5"), ("data.valid_fraction has no effect here",)),

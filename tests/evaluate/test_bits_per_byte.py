@@ -20,7 +20,7 @@ def test_a_small_share_of_unknown_tokens_is_noted(rate: float, said: str) -> Non
     value, note = bits_per_byte_of(10 * math.log(2), 5, rate, ["one"])
     assert value == pytest.approx(2.0)
     assert note is not None
-    assert note.startswith(f"one; {said} of the tokens stand for text that the vocabulary cannot spell")
+    assert note.startswith(f"one; {said} of the tokens are unknown tokens")
 
 
 @pytest.mark.parametrize(("rate", "said"), [(0.0101, "1.01 %"), (0.72, "72 %"), (1.0, "100 %")])
@@ -28,5 +28,5 @@ def test_above_one_percent_of_unknown_tokens_there_is_no_figure(rate: float, sai
     value, note = bits_per_byte_of(10 * math.log(2), 5, rate)
     assert value is None
     assert note is not None
-    assert note.startswith(f"not given: {said} of the tokens stand for text")
-    assert "more than 1 %" in note
+    assert note.startswith(f"not given: {said} of the tokens are unknown tokens")
+    assert "at most 1 %" in note
