@@ -16,7 +16,7 @@ from acorn.kernels.matmul import fp16_matmul
 from acorn.runtime.device import Runtime, usable_cores
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-LARGE = {"cpu": 2048, "cuda": 8192}
+PEAK_MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 """Device -> side of the square product that serves as the machine's peak."""
 
 
@@ -25,7 +25,7 @@ class Ceiling:
     """Matrix products of a training step, each alone.
 
     Attributes:
-        peak: FLOP/s of a square product with sides of LARGE.
+        peak: FLOP/s of a square product with sides of PEAK_MATMUL_SIZE.
         at_shapes: FLOP/s of the model's own products, forward and backward, done one after another.
     """
 
@@ -75,9 +75,9 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
     dtype = DTYPES.get(precision, torch.float32)
     own = precision == "fp16"
     multiply = fp16_matmul(Runtime(device, "fp16", False, usable_cores(), True, fp16_products=own)) or torch.mm
-    square = torch.randn(LARGE[device], LARGE[device], device=device).to(dtype)
-    peak = 2 * LARGE[device] ** 3 / shortest(lambda: multiply(square, square), seconds / 2, device)
-    shapes = products_of(model)
+    square = torch.randn(PEAK_MATMUL_SIZE[device], PEAK_MATMUL_SIZE[device], device=device).to(dtype)
+    peak = 2 * PEAK_MATMUL_SIZE[device] ** 3 / shortest(lambda: multiply(square, square), seconds / 2, device)
+    shapes = matmul_shapes(model)
     flops = spent = 0.0
     for (rows, columns), count in shapes.items():
         x = torch.randn(tokens, columns, device=device).to(dtype)
@@ -94,7 +94,7 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
     return Ceiling(peak, flops / spent)
 
 
-def products_of(model: ModelConfig) -> dict[tuple[int, int], int]:
+def matmul_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:
     """Shape (rows, columns) of each weight that multiplies activations -> how many have it."""
     width, hidden = model.n_embd, model.mlp_hidden
     kv = model.kv_heads * model.head_dim

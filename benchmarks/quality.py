@@ -28,7 +28,7 @@ from acorn.train.network import build_network
 from benchmarks.turns import Contender, take_turns
 
 ORIGINAL_SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
-EVERY = {"cpu": 60.0, "cuda": 2.0}
+VALIDATION_INTERVAL_SECONDS = {"cpu": 60.0, "cuda": 2.0}
 """Device -> seconds between two validations of the original's run."""
 
 
@@ -88,7 +88,7 @@ def _original_run(
         tokens = shards.tokens(split)
         paths[split] = str(folder / f"{split}.npy")
         np.save(paths[split], tokens[0 : len(tokens)])
-    every = EVERY[device]
+    every = VALIDATION_INTERVAL_SECONDS[device]
     specification = paths | {
         "every": every,
         "device": device,

@@ -9,9 +9,9 @@ import torch
 from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.run.resolve import choose_runtime
+from acorn.train.forward_backward import training_forward_backward
 from acorn.train.network import build_network
 from acorn.train.optimizer import NEWTON_SCHULZ_STEPS, Muon, Optimizer, set_rates
-from acorn.train.passes import training_pass
 from acorn.train.step import initial_counters, train_step
 from benchmarks.contenders.answering import answer, specification
 
@@ -25,14 +25,14 @@ def main() -> None:
         model.init_weights(0)
         set_rates(optimizers, 0.1)
         counters = initial_counters(1, runtime.precision)
-        run_pass = training_pass(model, runtime)
+        forward_backward = training_forward_backward(model, runtime)
         batch_size, length = config.train.batch_size, config.model.block_size
         text = torch.randint(config.model.vocab_size, (batch_size, length + 1))
 
         def work() -> dict[str, float]:
             result = train_step(
                 model,
-                run_pass,
+                forward_backward,
                 optimizers,
                 text[:, :-1],
                 text[:, 1:],

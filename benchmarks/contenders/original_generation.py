@@ -9,7 +9,7 @@ import torch
 from benchmarks.contenders.answering import answer, specification
 from benchmarks.contenders.original_model import OriginalModel
 
-EVERY = 16
+TIMED_LENGTH_INTERVAL = 16
 """Lengths of the text of which one is timed, for all of them: what a token costs depends on the length alone."""
 
 
@@ -25,7 +25,7 @@ def main() -> None:
         return time.perf_counter() - begin
 
     def work() -> dict[str, float]:
-        lengths = range(prompt + EVERY // 2, prompt + new_tokens, EVERY)
+        lengths = range(prompt + TIMED_LENGTH_INTERVAL // 2, prompt + new_tokens, TIMED_LENGTH_INTERVAL)
         mean = sum(map(one_token, lengths)) / len(lengths)
         return {
             "tokens": batch_size * (1 + len(lengths)),  # what the turn has time for

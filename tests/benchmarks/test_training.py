@@ -16,7 +16,7 @@ from acorn.train.optimizer import build_optimizers
 from benchmarks import training
 from benchmarks.contenders.acorn_training import iteration_flops
 from benchmarks.contenders.original_model import OriginalModel
-from benchmarks.machine import Ceiling, products_of
+from benchmarks.machine import Ceiling, matmul_shapes
 from benchmarks.turns import Contender, take_turns
 
 SIZES = {"vocab_size": 50, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}
@@ -86,7 +86,7 @@ def test_the_others_train_in_the_precision_that_is_faster_here(
 @pytest.mark.parametrize("name", training.TASKS)
 def test_the_ceiling_counts_every_product(name: str) -> None:
     model = training.TASKS[name].config.model
-    products = sum(rows * columns * count for (rows, columns), count in products_of(model).items())
+    products = sum(rows * columns * count for (rows, columns), count in matmul_shapes(model).items())
     assert products == size_of(model).matrix_parameters
 
 

@@ -304,7 +304,7 @@ def stop_after(after_step: Callable[[int, Callable[[], None]], None]) -> Callabl
 def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], Any]], None]:
     """Has each training step's loss (a tensor) replaced by `change(step, loss)`, before gradients are taken."""
     from acorn.train import loop
-    from acorn.train.passes import eager_pass
+    from acorn.train.forward_backward import eager_forward_backward
 
     real = loop.train_step
 
@@ -314,8 +314,8 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], An
                 loss, count = model(*batch)
                 return change(counters.step + 1, loss), count
 
-            run_pass = eager_pass(other, runtime)
-            return real(model, run_pass, *arguments, counters=counters, runtime=runtime, **options)
+            forward_backward = eager_forward_backward(other, runtime)
+            return real(model, forward_backward, *arguments, counters=counters, runtime=runtime, **options)
 
         monkeypatch.setattr(loop, "train_step", changed)
 

@@ -37,7 +37,7 @@ def test_without_a_compiler(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     done = pretrain(tmp_path / "run", "train.steps=2")
-    fine(done, "Steps are slower than they could be: no C compiler was found (install gcc or clang, or name one")
+    fine(done, "Training steps are slower than they could be: no C compiler was found (install gcc or clang, or set")
     assert done.stderr.count("no C compiler") == 1
     done = acorn("generate", tmp_path / "run", "--prompt", "the", "--max-new-tokens", 2)
     fine(done, "Generation is slower than it could be: no C compiler was found")
@@ -67,7 +67,7 @@ def test_a_cache_that_cannot_be_written(
     (tmp_path / "acorn").write_text("in the folder's place")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     done = acorn("generate", finished, "--prompt", "the", "--max-new-tokens", 2, "--decoder", "native")
-    fine(done, "Each command compiles acorn's C code anew, since the cache cannot be used", "XDG_CACHE_HOME")
+    fine(done, "Each command compiles acorn's C code again, because the cache folder cannot be used", "XDG_CACHE_HOME")
 
 
 @pytest.mark.fault(101)

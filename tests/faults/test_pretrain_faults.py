@@ -81,7 +81,7 @@ def test_what_cannot_fit_into_memory(pretrain, refused, monkeypatch, tmp_path: P
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text("0\n")
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(control_groups, "SELF", proc)
+    monkeypatch.setattr(control_groups, "PROC_SELF", proc)
     done = pretrain(tmp_path / "run", "train.batch_size=512", "train.micro_batch_size=512")
     refused(done, 6, "A training step would need about", "GB are there", "train.micro_batch_size = 512 on cpu")
     assert "set train.micro_batch_size=" in done.stderr
@@ -208,7 +208,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_initial_weights(pretrain, fine
 @pytest.mark.fault(27)
 def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, monkeypatch, tmp_path: Path) -> None:
     """Fault 27: above its least, the loss scale is halved and nothing is counted; the scale is in the checkpoint."""
-    monkeypatch.setattr(resolve, "fp16_library", lambda: Unavailable("this CPU does not multiply fp16"))
+    monkeypatch.setattr(resolve, "fp16_library", lambda: Unavailable("this CPU has no fp16 instructions"))
     losses(lambda step, loss: loss * math.inf if step <= 3 else loss)
     done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=0", "train.max_rollbacks=0", *QUIET)
     fine(done, "step 1 was skipped for an overflow of fp16", "step 3 was skipped for an overflow of fp16")
@@ -274,7 +274,7 @@ def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("train.device=cuda", "The device cuda is not available here"),
+        ("train.device=cuda", "The device cuda is unavailable on this machine"),
         ("model.vocab_size=1000", "the tokenizer is to have 300 at the most"),
         ("report.trackers=wandb", "needs the package wandb"),
     ],

@@ -396,7 +396,7 @@ def test_the_device_is_gone_that_a_run_without_a_checkpoint_was_to_have(
     for path in (out / "checkpoints", out / "metrics.jsonl", out / "samples.jsonl"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = pretrain(out, "train.device=cuda", "--resume")
-    refused(done, 2, "cuda is not available here", "choose one of cpu, or auto")
+    refused(done, 2, "cuda is unavailable on this machine", "choose one of cpu, or auto")
     fine(pretrain(out, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", out))
     assert load_run_config(out / "config.toml").train.device == "cpu"
 

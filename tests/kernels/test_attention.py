@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from acorn.config import ModelConfig
-from acorn.kernels.attention import BLOCK, LONGEST, attention_weights, causal_attention
+from acorn.kernels.attention import MAX_UNFUSED_TOKENS, QUERY_BLOCK, attention_weights, causal_attention
 from acorn.kernels.choose import training_ops
 from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
 
 
-@pytest.mark.parametrize("length", [1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
+@pytest.mark.parametrize("length", [1, 5, QUERY_BLOCK - 1, QUERY_BLOCK, QUERY_BLOCK + 1, 2 * QUERY_BLOCK + 3])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_outputs_and_gradients_equal_the_fused_kernel(length: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(length)
@@ -33,9 +33,9 @@ def test_outputs_and_gradients_equal_the_fused_kernel(length: int, kv_heads: int
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("length", [16, LONGEST + 1])
+@pytest.mark.parametrize("length", [16, MAX_UNFUSED_TOKENS + 1])
 def test_training_and_evaluating_give_the_same_logits(length: int) -> None:
-    """The one goes through the written-out form up to LONGEST tokens, the other through the fused kernel."""
+    """The one goes through the written-out form up to MAX_UNFUSED_TOKENS tokens, the other through the fused kernel."""
     ops = training_ops(Runtime("cpu", "fp32", False, 1, True), in_place_gradients=True)
     model = GPT(ModelConfig(n_layer=1, n_embd=16, n_head=2, vocab_size=11, block_size=length), ops)
     model.init_weights(0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acorn.kernels import attention_fp16
 from acorn.kernels.attention_fp16 import attention_workspace
-from acorn.kernels.block import InC
+from acorn.kernels.block import CKernels
 from acorn.kernels.build import Unavailable
 from acorn.kernels.matmul import fp16_library
 from acorn.model import ops
@@ -20,14 +20,14 @@ from acorn.model import ops
 pytestmark = needs_fp16
 
 
-def in_c(threads: int = 2) -> InC:
+def c_kernels(threads: int = 2) -> CKernels:
     library = fp16_library()
     assert not isinstance(library, Unavailable)
-    return InC(library, threads)
+    return CKernels(library, threads)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, threads: int = 2) -> Tensor:
-    return attention_fp16.attention(in_c(threads), q, k, v, None, dropout_p)
+    return attention_fp16.attention(c_kernels(threads), q, k, v, None, dropout_p)
 
 
 def some(B: int, H: int, T: int, D: int, seed: int, in_place: bool = False) -> Tensor:
@@ -152,7 +152,7 @@ def test_what_the_c_does_not_know_goes_the_original_way() -> None:
     with torch.no_grad():
         assert torch.equal(attention(q, k, v), ops.attention(q, k, v, None, 0.0))
     mask = torch.ones(9, 9).tril() > 0
-    assert torch.equal(attention_fp16.attention(in_c(), q, k, v, mask, 0.0), ops.attention(q, k, v, mask, 0.0))
+    assert torch.equal(attention_fp16.attention(c_kernels(), q, k, v, mask, 0.0), ops.attention(q, k, v, mask, 0.0))
     turned = [x.detach().mT.contiguous().mT for x in (q, k, v)]  # whose heads do not lie in one piece
     assert torch.equal(attention(*turned), attention(q, k, v))
 
@@ -165,7 +165,9 @@ def test_numbers_that_are_not_finite_are_seen() -> None:
 
 @pytest.mark.parametrize(("T", "D"), [(1, 64), (64, 16), (200, 33), (512, 64), (4096, 64), (1024, 256)])
 def test_the_workspace_it_takes_is_told(T: int, D: int) -> None:
-    assert attention_workspace(T, D, 3) == pytest.approx(3 * in_c().library.attention_workspace_bytes(T, D), rel=0.1)
+    assert attention_workspace(T, D, 3) == pytest.approx(
+        3 * c_kernels().library.attention_workspace_bytes(T, D), rel=0.1
+    )
 
 
 def test_without_memory() -> None:
@@ -176,4 +178,4 @@ def test_without_memory() -> None:
 
     q, k, v = (some(1, 1, 9, 8, seed) for seed in (1, 2, 3))
     with pytest.raises(MemoryError):
-        attention_fp16.attention(InC(Full(), 1), q, k, v, None, 0.0)  # type: ignore[arg-type]
+        attention_fp16.attention(CKernels(Full(), 1), q, k, v, None, 0.0)  # type: ignore[arg-type]

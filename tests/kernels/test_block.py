@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from acorn.config import ModelConfig
 from acorn.kernels import attention, block
-from acorn.kernels.block import InC
+from acorn.kernels.block import CKernels
 from acorn.kernels.build import Unavailable, c_library
 from acorn.kernels.choose import training_ops
 from acorn.model import ops
@@ -25,10 +25,10 @@ TYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
 """What is computed in, and by what share of the largest number a result may be off."""
 
 
-def in_c(threads: int = 2) -> InC:
+def c_kernels(threads: int = 2) -> CKernels:
     library = c_library("training")
     assert not isinstance(library, Unavailable)
-    return InC(library, threads)
+    return CKernels(library, threads)
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:
@@ -52,7 +52,7 @@ def test_rms_norm(C: int, dtype: torch.dtype, tolerance: float, autocast: bool) 
     weight = exact.weight.detach().float().requires_grad_()
     x = (3 * some(5, 7, C)).to(dtype).requires_grad_()
     exact_x = x.detach().double().requires_grad_()
-    y = block.rmsnorm(in_c(), torch.bfloat16 if autocast else None, x, weight, 1e-5)
+    y = block.rmsnorm(c_kernels(), torch.bfloat16 if autocast else None, x, weight, 1e-5)
     assert y.dtype == (torch.bfloat16 if autocast else dtype)
     wanted, grad = exact(exact_x), some(5, 7, C, seed=2).to(y.dtype)
     y.backward(grad)
@@ -72,7 +72,7 @@ def test_norm_and_rotation_of_heads(D: int, normed: bool, dtype: torch.dtype, to
     rotation = rotary_tables(torch.arange(T), D, 100.0)
     x = some(B, T, H, D).to(dtype).requires_grad_()
     exact_x = x.detach().double().requires_grad_()
-    y = block.qk_norm_rope(in_c(), x, weight, 1e-6, rotation)
+    y = block.qk_norm_rope(c_kernels(), x, weight, 1e-6, rotation)
     wanted = ops.qk_norm_rope(exact_x, exact_weight, 1e-6, (rotation[0].double(), rotation[1].double()))
     assert y.dtype == dtype
     assert wanted.shape == (B, H, T, D)
@@ -90,7 +90,7 @@ def test_norm_and_rotation_of_heads(D: int, normed: bool, dtype: torch.dtype, to
 def test_swiglu(F: int, dtype: torch.dtype, tolerance: float) -> None:
     gate, up = ((30 * some(3, 5, F, seed=seed)).to(dtype).requires_grad_() for seed in (1, 2))
     exact_gate, exact_up = (x.detach().double().requires_grad_() for x in (gate, up))
-    y, wanted = block.swiglu(in_c(), gate, up), ops.swiglu(exact_gate, exact_up)
+    y, wanted = block.swiglu(c_kernels(), gate, up), ops.swiglu(exact_gate, exact_up)
     grad = some(3, 5, F, seed=3).to(dtype)
     y.backward(grad)
     wanted.backward(grad.double())
@@ -104,7 +104,7 @@ def test_swiglu(F: int, dtype: torch.dtype, tolerance: float) -> None:
 def test_gelu(F: int, dtype: torch.dtype, tolerance: float) -> None:
     x = (3 * some(3, 5, F, seed=1)).to(dtype).requires_grad_()
     exact_x = x.detach().double().requires_grad_()
-    y, wanted = block.gelu(in_c(), x), ops.gelu(exact_x)
+    y, wanted = block.gelu(c_kernels(), x), ops.gelu(exact_x)
     grad = some(3, 5, F, seed=2).to(dtype)
     y.backward(grad)
     wanted.backward(grad.double())
@@ -115,7 +115,7 @@ def test_gelu(F: int, dtype: torch.dtype, tolerance: float) -> None:
 
 def test_gelu_of_very_large_numbers() -> None:
     x = torch.tensor([-1e38, -1e5, -20.0, 0.0, 20.0, 1e5, 1e38]).requires_grad_()
-    y = block.gelu(in_c(1), x)
+    y = block.gelu(c_kernels(1), x)
     y.sum().backward()
     torch.testing.assert_close(y.detach(), x.detach().clamp(min=0))
     torch.testing.assert_close(x.grad, torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0]))
@@ -127,7 +127,7 @@ def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tole
     N, D, keys = 3, 8, begin + queries
     q, k = some(N, queries, D, seed=1).to(dtype).requires_grad_(), some(N, keys, D, seed=2).to(dtype).requires_grad_()
     exact_q, exact_k = (x.detach().double().requires_grad_() for x in (q, k))
-    weights = block.attention_weights(in_c(), q, k, begin)
+    weights = block.attention_weights(c_kernels(), q, k, begin)
     wanted = (exact_q @ exact_k.mT / D**0.5).masked_fill(torch.ones(queries, keys).triu(begin + 1) > 0, -torch.inf)
     wanted = wanted.softmax(-1)
     grad = some(N, queries, keys, seed=3).to(dtype)
@@ -141,16 +141,16 @@ def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tole
 
 def test_numbers_that_are_not_finite_stay_so() -> None:
     nan = torch.full((1, 3, 4), float("nan"))
-    assert block.attention_weights(in_c(1), nan, nan, 0).isnan().sum() == 6
+    assert block.attention_weights(c_kernels(1), nan, nan, 0).isnan().sum() == 6
     x = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
-    assert block.rmsnorm(in_c(1), None, x, torch.ones(2), 1e-6).isnan().any(1).all()
-    assert block.gelu(in_c(1), x).isfinite().tolist() == [[False, True], [False, True]]
-    assert torch.autograd.grad(block.gelu(in_c(1), x.requires_grad_()).sum(), x)[0].isnan().tolist() == [
+    assert block.rmsnorm(c_kernels(1), None, x, torch.ones(2), 1e-6).isnan().any(1).all()
+    assert block.gelu(c_kernels(1), x).isfinite().tolist() == [[False, True], [False, True]]
+    assert torch.autograd.grad(block.gelu(c_kernels(1), x.requires_grad_()).sum(), x)[0].isnan().tolist() == [
         [True, False],
         [False, False],
     ]
     x.requires_grad_(False)
-    assert block.swiglu(in_c(1), x, torch.ones(2, 2)).isfinite().tolist() == [
+    assert block.swiglu(c_kernels(1), x, torch.ones(2, 2)).isfinite().tolist() == [
         [False, True],
         [False, True],
     ]
@@ -159,7 +159,7 @@ def test_numbers_that_are_not_finite_stay_so() -> None:
 def test_a_gpus_nan_is_rounded_to_nan() -> None:
     """All its bits are ones, so that adding to them for the rounding makes it -0."""
     x = torch.tensor([[0x7FFFFFFF] * 20], dtype=torch.int32).view(torch.float32)
-    y = block.rmsnorm(in_c(1), torch.bfloat16, x, torch.ones(20), 1e-6)
+    y = block.rmsnorm(c_kernels(1), torch.bfloat16, x, torch.ones(20), 1e-6)
     assert y.dtype == torch.bfloat16
     assert y.isnan().all()
 
@@ -219,12 +219,12 @@ def test_rows_that_begin_at_different_places() -> None:
 
 def test_what_the_c_does_not_know_goes_pytorchs_way() -> None:
     values, weight = some(3, 5).double(), torch.ones(8)
-    assert torch.equal(block.gelu(in_c(1), values), ops.gelu(values))
-    assert torch.equal(block.swiglu(in_c(1), values, values), ops.swiglu(values, values))
+    assert torch.equal(block.gelu(c_kernels(1), values), ops.gelu(values))
+    assert torch.equal(block.swiglu(c_kernels(1), values, values), ops.swiglu(values, values))
     x, rotation = some(1, 3, 2, 8), rotary_tables(torch.arange(3), 8, 100.0)
-    assert torch.equal(block.rmsnorm(in_c(1), torch.float16, x, weight, 1e-6), ops.rmsnorm(x, weight, 1e-6))
+    assert torch.equal(block.rmsnorm(c_kernels(1), torch.float16, x, weight, 1e-6), ops.rmsnorm(x, weight, 1e-6))
     narrow = x.bfloat16(), weight.bfloat16(), 1e-6, rotation
-    assert torch.equal(block.qk_norm_rope(in_c(1), *narrow), ops.qk_norm_rope(*narrow))
+    assert torch.equal(block.qk_norm_rope(c_kernels(1), *narrow), ops.qk_norm_rope(*narrow))
     wide = x.double(), None, 0.0, rotation
-    assert torch.equal(block.qk_norm_rope(in_c(1), *wide), ops.qk_norm_rope(*wide))
-    assert torch.equal(block.qk_norm_rope(in_c(1), x, weight, 1e-6, None), ops.qk_norm_rope(x, weight, 1e-6, None))
+    assert torch.equal(block.qk_norm_rope(c_kernels(1), *wide), ops.qk_norm_rope(*wide))
+    assert torch.equal(block.qk_norm_rope(c_kernels(1), x, weight, 1e-6, None), ops.qk_norm_rope(x, weight, 1e-6, None))

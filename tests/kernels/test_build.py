@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from acorn.kernels import build as module
-from acorn.kernels.build import SOURCES, Unavailable, c_library, find_compiler, what_to_tell
+from acorn.kernels.build import SOURCES, Unavailable, c_library, find_compiler, unavailability_note
 
 needs_compiler = pytest.mark.skipif(
     isinstance(c_library("decode"), Unavailable), reason="needs a C compiler with OpenMP"
@@ -64,8 +64,8 @@ def test_without_a_compiler_that_is_the_reason(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     found = c_library("training")
-    assert found == Unavailable("no C compiler was found (install gcc or clang, or name one in the variable CC)")
-    assert what_to_tell([found, found], "Slower") == f"Slower: {found.reason}."
+    assert found == Unavailable("no C compiler was found (install gcc or clang, or set the variable CC)")
+    assert unavailability_note([found, found], "Slower") == f"Slower: {found.reason}."
 
 
 @needs_compiler
@@ -84,7 +84,7 @@ def test_a_compiler_may_be_named_with_options(monkeypatch: pytest.MonkeyPatch, t
 def test_it_is_compiled_once_for_a_machine_and_a_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     library = c_library("training")
-    assert what_to_tell([library], "Slower") is None
+    assert unavailability_note([library], "Slower") is None
     (path,) = (tmp_path / "acorn").iterdir()
     assert path.name.startswith("training-")
     assert path.name.endswith(f"-{hashlib.sha256(path.read_bytes()).hexdigest()}.so")
@@ -141,8 +141,8 @@ def test_a_cache_that_cannot_be_written_is_told_and_the_library_is_there(
     library = c_library("training")
     assert not isinstance(library, Unavailable)
     assert library.swiglu_forward
-    line = str(what_to_tell([library, library], "Slower"))
-    assert line.startswith("Each command compiles acorn's C code anew, since the cache cannot be used (")
+    line = str(unavailability_note([library, library], "Slower"))
+    assert line.startswith("Each command compiles acorn's C code again, because the cache folder cannot be used (")
     assert str(tmp_path / "acorn") in line
     assert "XDG_CACHE_HOME" in line
     assert list(temporary.iterdir()) == []
@@ -169,7 +169,7 @@ def test_a_cache_that_must_not_be_run_from(monkeypatch: pytest.MonkeyPatch, tmp_
         patch.setattr(module, "_compile", lambda *arguments: pytest.fail("compiled"))
         library = c_library("training")
     assert not isinstance(library, Unavailable)
-    assert what_to_tell([library], "Slower") is None  # a copy for each process costs nothing to speak of
+    assert unavailability_note([library], "Slower") is None  # a copy for each process costs nothing to speak of
     assert places[0] == tmp_path / "acorn"
     assert not places[1].exists()
     c_library.cache_clear()

@@ -16,7 +16,7 @@ from acorn.kernels.choose import inference_ops, training_ops
 from acorn.kernels.cpu import is_fused, parts_in_c
 from acorn.kernels.dropout import dropout
 from acorn.model import loss, ops
-from acorn.model.ops import PYTORCH, Ops
+from acorn.model.ops import PYTORCH_OPS, Ops
 from acorn.runtime.device import Runtime
 
 needs_compiler = pytest.mark.skipif(
@@ -33,7 +33,7 @@ def used(ops: Ops) -> dict[str, Callable[..., Any]]:
     return {name: function_of(getattr(ops, name)) for name in Ops.__dataclass_fields__ if name != "matmul_dtype"}
 
 
-REFERENCE = used(PYTORCH)
+REFERENCE = used(PYTORCH_OPS)
 IN_C = {
     "rmsnorm": block.rmsnorm,
     "qk_norm_rope": block.qk_norm_rope,
@@ -95,7 +95,7 @@ def test_a_gpu_has_pytorchs_with_a_loss_of_its_own(device: str, sizes: tuple[int
 
 
 def test_a_model_that_is_only_read_has_pytorchs() -> None:
-    assert inference_ops("cpu") is inference_ops("mps") is PYTORCH
+    assert inference_ops("cpu") is inference_ops("mps") is PYTORCH_OPS
     assert used(inference_ops("cuda")) == REFERENCE
     assert inference_ops("cuda").cross_entropy.keywords["parts"].chunk == 2048
 

@@ -11,31 +11,31 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acorn.kernels import cross_entropy
-from acorn.kernels.block import InC
+from acorn.kernels.block import CKernels
 from acorn.kernels.build import Unavailable, c_library
 from acorn.model import loss as reference
-from acorn.model.loss import IGNORE, PLAIN, Workspace
+from acorn.model.loss import DEFAULT_PARTS, IGNORE, Workspace
 from acorn.model.ops import CrossEntropy
 
 pytestmark = pytest.mark.usefixtures("cpu")
 WIDTHS = [1, 2, 15, 16, 17, 64, 65, 131, 1000]  # rests only, vectors only, both
 
 
-GROUP = PLAIN.group
+GROUP = DEFAULT_PARTS.group
 
 
-def in_c() -> InC:
+def c_kernels() -> CKernels:
     library = c_library("training")
     assert not isinstance(library, Unavailable)
-    return InC(library, 2)
+    return CKernels(library, 2)
 
 
 def softmax_gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return cross_entropy.softmax_gradient(in_c(), logits, targets)
+    return cross_entropy.softmax_gradient(c_kernels(), logits, targets)
 
 
 def loss_in_c(in_place: bool = True) -> CrossEntropy:
-    return functools.partial(cross_entropy.cross_entropy, cross_entropy.parts_in_c(in_c(), None), in_place)
+    return functools.partial(cross_entropy.cross_entropy, cross_entropy.parts_in_c(c_kernels(), None), in_place)
 
 
 def some(n: int, V: int, spread: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,9 +103,9 @@ def test_a_transposed_matrix(shape: tuple[int, int]) -> None:
     rows, columns = shape
     x = torch.randn(shape, generator=torch.Generator().manual_seed(columns)).bfloat16()
     total = torch.full((columns, rows), float("nan"))
-    assert torch.equal(cross_entropy.transpose(in_c(), x), x.T)
+    assert torch.equal(cross_entropy.transpose(c_kernels(), x), x.T)
     for is_first, wanted in ((1, x.T.float()), (0, 2 * x.T.float()), (1, x.T.float())):
-        in_c().library.add_transposed(x.data_ptr(), rows, columns, total.data_ptr(), is_first, 2)
+        c_kernels().library.add_transposed(x.data_ptr(), rows, columns, total.data_ptr(), is_first, 2)
         assert torch.equal(total, wanted)
 
 
@@ -215,7 +215,7 @@ def test_a_forward_pass_in_between_is_refused(n: int) -> None:
     loss, workspace = loss_in_c(), Workspace()
     weight = torch.randn(7, 4, requires_grad=True)
     first, second = (loss(torch.randn(rows, 4), weight, torch.arange(rows) % 7, workspace)[0] for rows in (5, n))
-    with pytest.raises(RuntimeError, match="another forward pass took the logits' place"):
+    with pytest.raises(RuntimeError, match="another forward overwrote these logits"):
         first.backward()
     second.backward()
     assert weight.grad is not None

@@ -234,7 +234,7 @@ def test_without_a_compiler_pytorch_decodes(bpe: Tokenizer, monkeypatch: pytest.
 
 def test_where_it_cannot_compute_pytorch_does(bpe: Tokenizer) -> None:
     model = random_model_of("modern", bpe.vocab_size)
-    assert native_decoder(model, torch.float16) == Unavailable("acorn's C code does not compute in float16")
+    assert native_decoder(model, torch.float16) == Unavailable("acorn's C code does not support float16")
     with torch.device("meta"):
         assert native_decoder(GPT(model.config), torch.float32) == Unavailable("the model is on meta, not on the CPU")
     with torch.autocast("cpu", dtype=torch.float16):
@@ -251,14 +251,14 @@ def test_a_setting_of_the_network_that_it_does_not_know_is_refused(bpe: Tokenize
     model = random_model_of("modern", bpe.vocab_size)
     assert isinstance(native_decoder(model, torch.float32), NativeDecoder)
     model.config = LaterConfig(**model.config.model_dump())
-    assert native_decoder(model, torch.float32) == Unavailable("acorn's C code does not know model.window")
-    with pytest.raises(UsageError, match=r"does not know model\.window"):
+    assert native_decoder(model, torch.float32) == Unavailable("acorn's C code does not support model.window")
+    with pytest.raises(UsageError, match=r"does not support model\.window"):
         generate(model, bpe, ["x"], SamplingSettings(max_new_tokens=2), decoder="native")
     model.config = model.config.model_copy(update={"architecture": "mamba"})
     assert native_decoder(model, torch.float32) == Unavailable(
-        "acorn's C code does not know model.window, model.architecture"
+        "acorn's C code does not support model.window, model.architecture"
     )
 
 
 def test_what_it_knows_are_settings_of_the_network() -> None:
-    assert set(ModelConfig.model_fields) == decode.KNOWN
+    assert set(ModelConfig.model_fields) == decode.SUPPORTED_SETTINGS

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from acorn.kernels import matmul as module
 from acorn.kernels.build import FLAGS, SOURCES, Unavailable, find_compiler
-from acorn.kernels.matmul import Fp16Matmul, fp16_library, multiplies_fp16
+from acorn.kernels.matmul import Fp16Matmul, fp16_library, has_fp16_instructions
 from acorn.kernels.prototypes import declare
 
 library = fp16_library()
@@ -138,7 +138,7 @@ def test_writing_where_it_is_asked_to_and_adding_to_it() -> None:
     assert (out - (before + ours + bias).relu()).abs().max() < 1e-4
     assert room[50:].isnan().all()
     assert room[:, 80:].isnan().all()
-    with pytest.raises(ValueError, match="row by row"):
+    with pytest.raises(ValueError, match="contiguous rows"):
         product()(a, b, torch.empty(80, 50).T)
 
 
@@ -219,7 +219,7 @@ def test_without_memory() -> None:
 def test_a_cpu_that_does_not_multiply_fp16_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     monkeypatch.setattr(module, "c_library", lambda *names: pytest.fail("compiled"))
-    assert fp16_library() == Unavailable("this CPU does not multiply fp16")
+    assert fp16_library() == Unavailable("this CPU has no fp16 instructions")
 
 
 def test_narrower_vectors_give_the_same(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_narrower_vectors_give_the_same(tmp_path: Path) -> None:
         pytest.skip("needs a C compiler that knows _Float16")
     plain = ctypes.CDLL(str(tmp_path / "plain.so"))
     declare(plain, "fp16")
-    assert not multiplies_fp16(plain)
+    assert not has_fp16_instructions(plain)
     for a_turned in (False, True):
         for b_turned in (False, True):
             a, b = some(50, 300, turned=a_turned), some(300, 90, turned=b_turned, seed=1)

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acorn.model.loss import IGNORE, PLAIN, Workspace, cross_entropy
+from acorn.model.loss import DEFAULT_PARTS, IGNORE, Workspace, cross_entropy
 
 VOCABULARY, WIDTH = 13, 8
-CHUNK, GROUP = PLAIN.chunk, PLAIN.group
+CHUNK, GROUP = DEFAULT_PARTS.chunk, DEFAULT_PARTS.group
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 3, GROUP + 1, 2 * GROUP + CHUNK + 3]
 
 

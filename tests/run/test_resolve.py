@@ -42,7 +42,7 @@ def choice_of(runtime: Runtime, setting: str) -> Choice[object]:
             {"avx2": True},
             {},
             "fp32",
-            "no bf16 products in this hardware, fp16: this CPU does not multiply fp16",
+            "no bf16 products in this hardware, fp16: this CPU has no fp16 instructions",
         ),  # emulated: not even tried
         ({"avx512_bf16": True}, {"bf16": 1.9}, "bf16", "bf16 products are 1.9 times as fast as fp32 ones here"),
         ({"avx512_bf16": True}, {"bf16": 0.5}, "fp32", "bf16 products are 0.5 times as fast as fp32 ones here"),
@@ -59,7 +59,7 @@ def choice_of(runtime: Runtime, setting: str) -> Choice[object]:
 def test_a_cpu_multiplies_in_what_it_is_faster_at(
     no_gpu, monkeypatch, capabilities: dict, speedups: dict[str, float], precision: str, reason: str
 ) -> None:
-    library = None if capabilities.get("avx512_fp16") else Unavailable("this CPU does not multiply fp16")
+    library = None if capabilities.get("avx512_fp16") else Unavailable("this CPU has no fp16 instructions")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(choosing, "fp16_library", lambda: library)
     monkeypatch.setattr(choosing, "speedup_of", lambda precision, threads: speedups[precision])
@@ -89,7 +89,9 @@ def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | 
     if own:
         assert told == "precision fp16: as asked"
     else:
-        assert told.startswith("precision fp16: as asked, and PyTorch's own, which is no faster than fp32 on a CPU: ")
+        assert told.startswith(
+            "precision fp16: as asked, with PyTorch's matmuls, which are no faster than fp32 on a CPU: "
+        )
         assert told.endswith("compiled has PyTorch's products" if compiled else "no C compiler was found")
     # Commands that only read a model have no network of their own to tell.
     assert not runtime_for_inference("cpu", "fp16").fp16_products

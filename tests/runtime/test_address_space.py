@@ -10,7 +10,7 @@ import torch
 
 from acorn.errors import ResourceError
 from acorn.runtime import address_space
-from acorn.runtime.address_space import THREAD, address_space_left, check_address_space, is_out_of_memory
+from acorn.runtime.address_space import THREAD_BYTES, address_space_left, check_address_space, is_out_of_memory
 
 resource = pytest.importorskip("resource", reason="needs POSIX")
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux, which keeps such limits")
@@ -34,11 +34,11 @@ def limited(monkeypatch: pytest.MonkeyPatch):
 def test_what_training_takes_has_to_be_left(limited: dict, which: str, entry: str, command: str) -> None:
     check_address_space("training", threads=2)
     assert address_space_left() is None
-    limited[getattr(resource, f"RLIMIT_{which}")] = used(entry) + address_space.TRAINING + 10**7
+    limited[getattr(resource, f"RLIMIT_{which}")] = used(entry) + address_space.TRAINING_BYTES + 10**7
     check_address_space("training", threads=2)
-    assert 10**7 < address_space_left() < address_space.TRAINING + 10**7  # type: ignore[operator]
+    assert 10**7 < address_space_left() < address_space.TRAINING_BYTES + 10**7  # type: ignore[operator]
     with pytest.raises(ResourceError, match=r"This process may take [\d,]+ MB") as caught:
-        check_address_space("training", threads=2 + 10**8 // THREAD)
+        check_address_space("training", threads=2 + 10**8 // THREAD_BYTES)
     assert caught.value.where.startswith(f"ulimit {command} ")
     assert f"ulimit {command} unlimited" in caught.value.fix
     limited[getattr(resource, f"RLIMIT_{which}")] = used(entry) + 10**7

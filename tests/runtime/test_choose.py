@@ -16,10 +16,10 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_not_there_is_refused(no_gpu) -> None:
-    with pytest.raises(UsageError, match="cuda is not available") as caught:
+    with pytest.raises(UsageError, match="cuda is unavailable") as caught:
         choose_device("cuda")
     assert "cpu" in caught.value.fix
-    with pytest.raises(UsageError, match="'tpu' is not known"):
+    with pytest.raises(UsageError, match="'tpu' is unknown"):
         runtime_for_inference("tpu", "auto")
 
 
@@ -38,9 +38,9 @@ def test_a_device_left_open_is_the_best_there_is(monkeypatch: pytest.MonkeyPatch
     [
         ("fp32", False, "no compiler", ""),
         ("bf16", True, "no compiler", ""),
-        ("bf16", False, "no compiler", "though this hardware only emulates it: expect it to be slow"),
+        ("bf16", False, "no compiler", "but the hardware only emulates it, which is slow"),
         ("fp16", True, None, ""),
-        ("fp16", True, "no compiler", "and PyTorch's own, which is no faster than fp32 on a CPU: no compiler"),
+        ("fp16", True, "no compiler", "with PyTorch's matmuls, which are no faster than fp32 on a CPU: no compiler"),
     ],
 )
 def test_a_precision_that_is_asked_for_is_taken_and_told_of_where_it_is_slow(

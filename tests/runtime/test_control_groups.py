@@ -46,7 +46,7 @@ def group(folder: Path, files: tuple[str, str, str], limit: str, used: int, cach
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(tmp_path)
-    monkeypatch.setattr(control_groups, "SELF", machine.self)
+    monkeypatch.setattr(control_groups, "PROC_SELF", machine.self)
     return machine
 
 

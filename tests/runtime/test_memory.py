@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from acorn.runtime import control_groups, memory
-from acorn.runtime.memory import available_memory, kept_for_reuse
+from acorn.runtime.memory import available_memory, freed_memory_reused
 
 HAS_GLIBC = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
 # In a process of its own: in one that has run for a while, other tests' memory comes and goes.
 SCRIPT = """
 import torch
-from acorn.runtime.memory import kept_for_reuse, resident_memory
+from acorn.runtime.memory import freed_memory_reused, resident_memory
 
 def grown():
     torch.ones(2**26)  # 256 MiB, freed at once
@@ -27,7 +27,7 @@ def grown():
 torch.ones(2**20)
 before = resident_memory()
 first = grown()
-with kept_for_reuse():
+with freed_memory_reused():
     inside = grown()
 after = (resident_memory() - before) >> 20
 print(first, inside, after)
@@ -65,5 +65,5 @@ def test_available_memory_is_the_least_of_kernel_groups_and_limits(
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with kept_for_reuse():
+    with freed_memory_reused():
         assert torch.ones(3).sum() == 3

@@ -227,18 +227,20 @@ def _poison_gradients() -> None:
 
     train_step = loop.train_step
 
-    def poisoned(model: Any, run_pass: Any, *arguments: Any, counters: Any, **options: Any) -> Any:
+    def poisoned(model: Any, forward_backward: Any, *arguments: Any, counters: Any, **options: Any) -> Any:
         step, rollbacks = counters.step, counters.rollbacks
         bad = step == 36 or (rollbacks == 0 and 63 <= step < 66)
         bad = bad or (rollbacks == 1 and (step == 90 or 120 <= step < 124))
 
-        def bad_pass(ids: Any, targets: Any, factor: float) -> Any:
-            loss = run_pass(ids, targets, factor)
+        def bad_forward_backward(ids: Any, targets: Any, factor: float) -> Any:
+            loss = forward_backward(ids, targets, factor)
             parameter = list(model.parameters())[step % len(list(model.parameters()))]
             parameter.grad.mul_(float("nan" if step % 2 else "inf"))
             return loss
 
-        return train_step(model, bad_pass if bad else run_pass, *arguments, counters=counters, **options)
+        return train_step(
+            model, bad_forward_backward if bad else forward_backward, *arguments, counters=counters, **options
+        )
 
     loop.train_step = poisoned
 

@@ -63,8 +63,8 @@ def test_pairs_are_counted_across_shards(tmp_path: Path) -> None:
 
 def test_of_a_long_text_blocks_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From its beginning to its end, and no pair across the gap between two of them."""
-    monkeypatch.setattr(bigrams, "MOST_TOKENS", 30)
-    monkeypatch.setattr(bigrams, "BLOCK", 10)
+    monkeypatch.setattr(bigrams, "MAX_TOKENS", 30)
+    monkeypatch.setattr(bigrams, "BLOCK_TOKENS", 10)
     last, following, count = count_pairs(sequence(tmp_path, np.arange(101)), 101)
     assert sorted(last.tolist()) == [*range(9), *range(45, 54), *range(91, 100)]
     assert np.array_equal(following, last + 1)

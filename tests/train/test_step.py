@@ -12,8 +12,8 @@ from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
+from acorn.train.forward_backward import eager_forward_backward
 from acorn.train.optimizer import AdamW, build_optimizers, set_rates
-from acorn.train.passes import eager_pass
 from acorn.train.step import GROWTH_INTERVAL, StepResult, train_step
 
 RUNTIME = Runtime("cpu", "fp32", False, 1, True)
@@ -39,7 +39,7 @@ def take_step(
     targets[:2, :ignored] = IGNORE
     result = train_step(
         model,
-        eager_pass(model, runtime),
+        eager_forward_backward(model, runtime),
         optimizers,
         windows[:, :-1],
         targets,
@@ -71,11 +71,17 @@ def test_gradients_stay_in_their_place_where_passes_add_up() -> None:
     (optimizer,) = build_optimizers(model, OptimizerConfig(name="adamw"), muon_dtype=torch.float32)
     windows = torch.randint(0, 40, (6, 17), generator=torch.Generator().manual_seed(1))
     more = {"clip": 0.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
-    run_pass, places, norms = eager_pass(model, RUNTIME), [], []
+    forward_backward, places, norms = eager_forward_backward(model, RUNTIME), [], []
     set_rates([optimizer], 0.0)
     for micro_batch_size in (4, 3, 6, 4):
         result = train_step(
-            model, run_pass, [optimizer], windows[:, :-1], windows[:, 1:], micro_batch_size=micro_batch_size, **more
+            model,
+            forward_backward,
+            [optimizer],
+            windows[:, :-1],
+            windows[:, 1:],
+            micro_batch_size=micro_batch_size,
+            **more,
         )
         places.append([None if p.grad is None else p.grad.data_ptr() for p in model.parameters()])
         norms.append(result.grad_norm)
@@ -169,7 +175,9 @@ def test_one_bad_gradient_anywhere_touches_nothing(value: float) -> None:
 
     def step() -> StepResult:
         options = {"micro_batch_size": 2, "clip": 1.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
-        return train_step(model, eager_pass(model, RUNTIME), optimizers, windows[:, :-1], windows[:, 1:], **options)
+        return train_step(
+            model, eager_forward_backward(model, RUNTIME), optimizers, windows[:, :-1], windows[:, 1:], **options
+        )
 
     def everything() -> list[torch.Tensor]:
         states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
@@ -208,7 +216,9 @@ def test_a_bad_loss_touches_nothing(value: float) -> None:
         return (loss + value if len(calls) == 2 else loss), count
 
     options = {"micro_batch_size": 2, "clip": 1.0, "seed": 0, "counters": Counters(), "runtime": RUNTIME}
-    result = train_step(model, eager_pass(spoiled, RUNTIME), optimizers, windows[:, :-1], windows[:, 1:], **options)
+    result = train_step(
+        model, eager_forward_backward(spoiled, RUNTIME), optimizers, windows[:, :-1], windows[:, 1:], **options
+    )
     fresh = GPT(SHAPE)
     fresh.init_weights(0)
     assert (result.updated, result.diverged) == (False, True)

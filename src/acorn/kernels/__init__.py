@@ -1,1 +1,1 @@
-"""The operations of a network and of a decoding step, faster than PyTorch's: in C for CPUs, and what suits a GPU."""
+"""Faster implementations of the network's operations: C kernels for training and decoding on CPUs, and a GPU loss."""

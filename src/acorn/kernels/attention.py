@@ -1,9 +1,9 @@
-"""Causal attention for training on CPUs, where PyTorch's fused kernel is slow backwards.
+"""Causal attention for training on CPUs, where the backward of PyTorch's fused kernel is slow.
 
-Written out as batched matmuls, a block of queries at a time against the keys up to its end, so that nothing is
-computed far above the diagonal. For 16 x 256 tokens with 4 heads of 64, forward and backward take half the time of
-`scaled_dot_product_attention` (docs/performance.md); past LONGEST tokens the fused kernel, which keeps no weights for
-the backward pass, is as fast. That kernel knows no dropout.
+Written out as batched matmuls: a block of queries at a time, with the keys up to the block's end, so that little is
+computed above the diagonal. This is faster than `scaled_dot_product_attention` up to MAX_UNFUSED_TOKENS tokens
+(docs/performance.md); beyond that the fused kernel, which stores no weights for the backward, is as fast. The fused
+kernel does not support dropout on a CPU.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from torch import Tensor
 from acorn.kernels.dropout import dropout
 from acorn.model import ops
 
-BLOCK = 256
-"""Queries at a time."""
+QUERY_BLOCK = 256
+"""Queries of a block."""
 
-LONGEST = 768
-"""Tokens up to which this way pays where no weight is dropped."""
+MAX_UNFUSED_TOKENS = 768
+"""Sequence length up to which attention without dropout is written out instead of fused."""
 
 Weights = Callable[[Tensor, Tensor, int], Tensor]
-"""As `attention_weights`."""
+"""(queries, keys, begin) -> weights; `attention_weights` is the reference."""
 
 
 def is_training(q: Tensor, k: Tensor, mask: Tensor | None) -> bool:
-    """Whether a backward pass may follow, and all keys are those of the queries' own tokens."""
+    """Whether a backward may follow, and queries and keys are of the same tokens (no key/value cache)."""
     return torch.is_grad_enabled() and mask is None and q.size(2) == k.size(2)
 
 
 def attention(weights: Weights, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
-    """As `ops.attention`, for training written out.
+    """`ops.attention`, written out as matmuls during training.
 
     Args:
-        weights: attention's.
+        weights: computes the attention weights of a block of queries.
     """
-    if is_training(q, k, mask) and (q.size(2) <= LONGEST or dropout_p):
+    if is_training(q, k, mask) and (q.size(2) <= MAX_UNFUSED_TOKENS or dropout_p):
         return causal_attention(weights, q, k, v, dropout_p)
     return ops.attention(q, k, v, mask, dropout_p)
 
@@ -59,10 +59,10 @@ def causal_attention(weights: Weights, q: Tensor, k: Tensor, v: Tensor, dropout_
         k, v = (x.repeat_interleave(H // k.size(1), dim=1) for x in (k, v))
     q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
     parts = []
-    for begin in range(0, T, BLOCK):
-        end = min(begin + BLOCK, T)
-        kept = dropout(weights(q[:, begin:end], k[:, :end], begin), dropout_p)
-        parts.append(kept @ v[:, :end])
+    for begin in range(0, T, QUERY_BLOCK):
+        end = min(begin + QUERY_BLOCK, T)
+        dropped = dropout(weights(q[:, begin:end], k[:, :end], begin), dropout_p)
+        parts.append(dropped @ v[:, :end])
     return torch.cat(parts, dim=1).view(B, H, T, D)
 
 
@@ -70,7 +70,7 @@ def attention_weights(q: Tensor, k: Tensor, begin: int) -> Tensor:
     """softmax(q k^T / sqrt(D), causal).
 
     Args:
-        q: queries (N, Q, D), of the tokens from `begin` on.
+        q: queries (N, Q, D) of the tokens from `begin` on.
         k: keys (N, begin + Q, D).
 
     Returns:

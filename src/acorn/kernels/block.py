@@ -1,7 +1,8 @@
-"""What a block does beside its matmuls, in C: RMSNorm, norm and rotation of heads, attention's softmax, SwiGLU, GELU.
+"""A block's operations other than matmuls, in C: RMSNorm, QK-norm with rotary positions, causal softmax, SwiGLU, GELU.
 
-PyTorch's own operations for these take as long as all matmuls do (docs/lab-notebook.md). Each function here is the one
-of `model.ops` with its name, up to rounding; where an input is not what the C takes, it is that one.
+Without them these operations take a large part of a training step (docs/lab-notebook.md). Each function computes what
+the function of the same name in `model.ops` computes, up to rounding, and calls it for inputs that the C code does not
+support.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from acorn.model import ops
 
 
 @dataclass(frozen=True)
-class InC:
-    """A library of csrc/, loaded, and the threads that share its work."""
+class CKernels:
+    """A loaded library of csrc/, and the number of threads its functions use."""
 
     library: ctypes.CDLL
     threads: int
 
 
-def rmsnorm(c: InC, matmul_dtype: torch.dtype | None, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As `ops.rmsnorm`, its result in the type of matmuls."""
+def rmsnorm(c: CKernels, matmul_dtype: torch.dtype | None, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`ops.rmsnorm`, with the result in the type of matmuls."""
     dtype = matmul_dtype or x.dtype
     if not {x.dtype, dtype} <= TYPES.keys() or weight.dtype != torch.float32:
         return ops.rmsnorm(x, weight, eps)
@@ -37,7 +38,7 @@ def rmsnorm(c: InC, matmul_dtype: torch.dtype | None, x: Tensor, weight: Tensor,
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype, c: InC) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype, c: CKernels) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.rest = eps, c
         y = torch.empty_like(x, dtype=dtype)
@@ -61,10 +62,10 @@ class _RMSNorm(torch.autograd.Function):
         return grad_x, grad_weights.sum(0), None, None, None
 
 
-def qk_norm_rope(c: InC, x: Tensor, weight: Tensor | None, eps: float, rotation: ops.Rotation | None) -> Tensor:
-    """As `ops.qk_norm_rope`."""
-    known = x.dtype in TYPES and (weight is None or weight.dtype == torch.float32)
-    if not known or rotation is None or rotation[0].dim() != 2:
+def qk_norm_rope(c: CKernels, x: Tensor, weight: Tensor | None, eps: float, rotation: ops.Rotation | None) -> Tensor:
+    """RMSNorm and rotary positions of query or key heads; see `ops.qk_norm_rope`."""
+    supported = x.dtype in TYPES and (weight is None or weight.dtype == torch.float32)
+    if not supported or rotation is None or rotation[0].dim() != 2:
         return ops.qk_norm_rope(x, weight, eps, rotation)
     y: Tensor = _QKNormRope.apply(x.contiguous(), weight, eps, *rotation, c)
     return y
@@ -73,7 +74,7 @@ def qk_norm_rope(c: InC, x: Tensor, weight: Tensor | None, eps: float, rotation:
 class _QKNormRope(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, eps: float, cosines: Tensor, sines: Tensor, c: InC
+        ctx: Any, x: Tensor, weight: Tensor | None, eps: float, cosines: Tensor, sines: Tensor, c: CKernels
     ) -> Tensor:
         B, T, H, D = x.shape
         ctx.save_for_backward(x, weight, cosines, sines)
@@ -99,8 +100,8 @@ class _QKNormRope(torch.autograd.Function):
         return grad_x, None if weight is None else grad_weights.sum(0), None, None, None, None
 
 
-def attention_weights(c: InC, q: Tensor, k: Tensor, begin: int) -> Tensor:
-    """As `attention.attention_weights`."""
+def attention_weights(c: CKernels, q: Tensor, k: Tensor, begin: int) -> Tensor:
+    """softmax(q k^T / sqrt(D), causal) of a block of queries; see `attention.attention_weights`."""
     if q.dtype not in TYPES:
         return attention.attention_weights(q, k, begin)
     weights: Tensor = _CausalSoftmax.apply(q @ k.mT, q.size(-1) ** -0.5, c)
@@ -108,10 +109,10 @@ def attention_weights(c: InC, q: Tensor, k: Tensor, begin: int) -> Tensor:
 
 
 class _CausalSoftmax(torch.autograd.Function):
-    """In place."""
+    """Softmax of attention scores, in place."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, scale: float, c: InC) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, scale: float, c: CKernels) -> Tensor:
         c.library.causal_softmax_forward(scores.data_ptr(), TYPES[scores.dtype], *scores.shape, scale, c.threads)
         ctx.mark_dirty(scores)
         ctx.save_for_backward(scores)
@@ -130,8 +131,8 @@ class _CausalSoftmax(torch.autograd.Function):
         return grad_scores, None, None
 
 
-def swiglu(c: InC, gate: Tensor, up: Tensor) -> Tensor:
-    """As `ops.swiglu`."""
+def swiglu(c: CKernels, gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up."""
     if gate.dtype not in TYPES:
         return ops.swiglu(gate, up)
     y: Tensor = _SwiGLU.apply(gate.contiguous(), up.contiguous(), c)
@@ -140,7 +141,7 @@ def swiglu(c: InC, gate: Tensor, up: Tensor) -> Tensor:
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, c: InC) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, c: CKernels) -> Tensor:
         ctx.save_for_backward(gate, up)
         ctx.c = c
         y = torch.empty_like(gate)
@@ -161,8 +162,8 @@ class _SwiGLU(torch.autograd.Function):
         return grad_gate, grad_up, None
 
 
-def gelu(c: InC, x: Tensor) -> Tensor:
-    """As `ops.gelu`."""
+def gelu(c: CKernels, x: Tensor) -> Tensor:
+    """GPT-2's GELU, approximated with tanh."""
     if x.dtype not in TYPES:
         return ops.gelu(x)
     y: Tensor = _GELU.apply(x.contiguous(), c)
@@ -171,7 +172,7 @@ def gelu(c: InC, x: Tensor) -> Tensor:
 
 class _GELU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, c: InC) -> Tensor:
+    def forward(ctx: Any, x: Tensor, c: CKernels) -> Tensor:
         ctx.save_for_backward(x)
         ctx.c = c
         y = torch.empty_like(x)

@@ -1,4 +1,4 @@
-"""The operations that a network is built with, chosen once for where it is to compute."""
+"""Chooses the operations that a network is built with, for the device that it runs on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from acorn.kernels.cpu import cpu_ops
 from acorn.kernels.gpu import cuda_parts, mps_parts
 from acorn.model.loss import cross_entropy
-from acorn.model.ops import PYTORCH, Ops
+from acorn.model.ops import PYTORCH_OPS, Ops
 from acorn.runtime.device import Runtime
 
 
@@ -17,9 +17,9 @@ def training_ops(runtime: Runtime, *, in_place_gradients: bool) -> Ops:
     """The operations of a network that is trained on `runtime`.
 
     Args:
-        in_place_gradients: on a CPU, embeddings, linear layers in fp16 and the head add to `weight.grad` themselves in
-            the backward pass and hand autograd nothing. For networks whose gradients one process accumulates; whoever
-            wants them from autograd (hooks, gradients that processes exchange) says no.
+        in_place_gradients: in-place gradient accumulation: on a CPU, the backward of embeddings, fp16 linear layers
+            and the head adds to `weight.grad` directly and returns no gradient to autograd. False if gradients are
+            needed from autograd, for hooks or to exchange them between processes.
     """
     matmul_dtype = None if runtime.dtype == torch.float32 else runtime.dtype
     if runtime.device == "cpu":
@@ -29,7 +29,7 @@ def training_ops(runtime: Runtime, *, in_place_gradients: bool) -> Ops:
 
 
 def inference_ops(device: str) -> Ops:
-    """The operations of a network that is only read, on a device of this kind: PyTorch's."""
+    """The operations of a network for inference on a device of this kind: PyTorch's."""
     if device == "cuda":
         return Ops(cross_entropy=functools.partial(cross_entropy, parts=cuda_parts(compiled=False)))
-    return PYTORCH
+    return PYTORCH_OPS

@@ -1,4 +1,4 @@
-"""Which operations a network on a CPU gets: in C where they can be had, else of PyTorch's what is fast there."""
+"""Chooses the operations of a network on a CPU: in C if a compiler is available, else the fastest in PyTorch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import functools
 import torch
 
 from acorn.kernels import attention, attention_fp16, block, cross_entropy, linear
-from acorn.kernels.block import InC
-from acorn.kernels.build import TYPES, Unavailable, c_library, what_to_tell
+from acorn.kernels.block import CKernels
+from acorn.kernels.build import TYPES, Unavailable, c_library, unavailability_note
 from acorn.kernels.dropout import dropout
 from acorn.kernels.embedding import embedding
 from acorn.kernels.matmul import fp16_matmul
@@ -18,14 +18,14 @@ from acorn.runtime.device import Runtime
 
 
 def cpu_ops(runtime: Runtime, matmul_dtype: torch.dtype | None, in_place_gradients: bool) -> Ops:
-    """The operations of a network that is trained on a CPU. Where it is compiled, only the loss is in C.
+    """The operations of a network that is trained on a CPU. With torch.compile, only the loss is in C.
 
     Args:
-        matmul_dtype: as `Ops.matmul_dtype`.
-        in_place_gradients: as `choose.training_ops`.
+        matmul_dtype: type that matmuls round their inputs to; None: no rounding.
+        in_place_gradients: whether the backward adds to `weight.grad` directly; see `choose.training_ops`.
     """
     library, fp16 = c_library("training"), fp16_matmul(runtime)
-    c = None if isinstance(library, Unavailable) else InC(library, runtime.threads)
+    c = None if isinstance(library, Unavailable) else CKernels(library, runtime.threads)
     parts = cross_entropy.pytorch_parts(runtime.compile) if c is None else cross_entropy.parts_in_c(c, fp16)
     ops = Ops(
         matmul_dtype=matmul_dtype,
@@ -48,26 +48,26 @@ def cpu_ops(runtime: Runtime, matmul_dtype: torch.dtype | None, in_place_gradien
         ops = dataclasses.replace(
             ops,
             linear=functools.partial(linear.linear, fp16, in_place_gradients),
-            attention=functools.partial(attention_fp16.attention, InC(fp16.library, fp16.threads)),
+            attention=functools.partial(attention_fp16.attention, CKernels(fp16.library, fp16.threads)),
         )
     return ops
 
 
 def is_fused(runtime: Runtime) -> bool:
-    """Whether what stands between the matmuls of a block is one operation each: compiled, or in C."""
+    """Whether the operations between a block's matmuls are fused: by torch.compile, or in C."""
     return runtime.compile or (runtime.dtype in TYPES and "blocks" in parts_in_c(runtime))
 
 
 def parts_in_c(runtime: Runtime) -> list[str]:
-    """What of a training step on `runtime` is acorn's own C, by the names that environment.json has for it."""
+    """The parts of a training step on `runtime` that are acorn's C code, by their names in environment.json."""
     if runtime.device != "cpu" or isinstance(c_library("training"), Unavailable):
         return []
     return ["loss", "blocks", *(["products", "attention"] if runtime.fp16_products else [])]
 
 
 def c_code_note(runtime: Runtime) -> str | None:
-    """What a user should know about the C code of training steps: why it is not used, or slow to start, if so."""
+    """A line for the user if the C code of training steps is unavailable or could not be cached; else None."""
     if runtime.device != "cpu":
         return None
     names = ("training", "fp16") if runtime.fp16_products else ("training",)
-    return what_to_tell(map(c_library, names), "Steps are slower than they could be")
+    return unavailability_note(map(c_library, names), "Training steps are slower than they could be")

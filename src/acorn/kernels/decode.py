@@ -1,7 +1,7 @@
-"""The decoding step of csrc/decode.c, called instead of PyTorch's.
+"""Native decoding: calls csrc/decode.c, which computes one token per sequence through the whole network.
 
-It takes what is there: a C compiler (build.py), a CPU, weights of fp32 or bf16. Where something is missing PyTorch
-decodes, with the same results up to rounding.
+Needs a CPU, a C compiler (build.py) and a model whose settings decode.c supports. Otherwise PyTorch decodes, with the
+same results up to rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from acorn.config import ModelConfig
-from acorn.kernels.build import TYPES, Unavailable, c_library, what_to_tell
+from acorn.kernels.build import TYPES, Unavailable, c_library, unavailability_note
 from acorn.kernels.prototypes import DecodeBlock, DecodeCache, DecodeModel, DecodeNorm, Weights
 from acorn.model.gpt import GPT
 from acorn.model.int8 import quantize_rows
@@ -23,12 +23,12 @@ from acorn.model.ops import rotary_tables
 WeightType = Literal["fp32", "bf16", "int8"]
 
 WEIGHT_TYPES = {"fp32": 0, "bf16": 1, "int8": 2}
-"""simd.h's `enum type`."""
+"""Type of weights -> value in simd.h's `enum type`."""
 
 ACTIVATIONS = {"original": 0, "gpt2": 1, "modern": 2}
-"""decode.c's `enum activation`."""
+"""Architecture -> value in decode.c's `enum activation`."""
 
-KNOWN = frozenset(
+SUPPORTED_SETTINGS = frozenset(
     {
         *(
             "architecture",
@@ -42,28 +42,28 @@ KNOWN = frozenset(
             "vocab_size",
         ),
         *("tied", "qk_norm", "norm_eps", "rope_theta"),
-        "dropout",  # which only training knows
+        "dropout",  # used in training only
     }
 )
-"""Settings of the network that decode.c does as `model.gpt` does, or that mean nothing for it."""
+"""Settings of the network that decode.c supports as `model.gpt` does, or that do not concern decoding."""
 
 
 class NativeDecoder:
-    """A model's weights as decode.c takes them.
+    """Decodes with a model's weights in C.
 
-    Weights that have `weight_type` already stay where they are; others are copied, so that a change of the model
-    afterwards does not reach the decoder.
+    Weights that have `weight_type` already are shared with the model; others are copied, so later changes of the model
+    do not affect them.
 
     Args:
         model: on the CPU.
-        weight_type: of the matrices. Everything else is fp32, but for the inputs of products where tiles multiply bf16,
-            or int8 is multiplied with integers of 16 bits.
+        weight_type: type of the matrices. Everything else is fp32, except that the inputs of matmuls are rounded to
+            bf16 for AMX, and to int16 for int8 weights.
     """
 
     def __init__(self, model: GPT, weight_type: WeightType, library: ctypes.CDLL) -> None:
         self.library = library
         self._weight_type = weight_type
-        self._kept: list[Any] = []  # what the C side points to
+        self._tensors: list[Any] = []  # keeps alive what the C structures point to
         config = model.config
         self.vocab_size = config.vocab_size
         blocks = (DecodeBlock * config.n_layer)(*(self._block(block) for block in model.blocks))
@@ -91,7 +91,7 @@ class NativeDecoder:
         self._workspace = torch.empty(0)
 
     def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """Reads one token of each sequence (B,), adds it to the cache, and gives the logits after it (B, V)."""
+        """The forward of one token per sequence, ids (B,): adds it to the cache and returns logits (B, V)."""
         batch = ids.numel()
         starts = torch.zeros(batch, dtype=torch.long) if cache.starts is None else cache.starts
         kv = DecodeCache(
@@ -151,35 +151,35 @@ class NativeDecoder:
 
     def _pointer(self, tensor: Tensor) -> int:
         tensor = tensor.detach().contiguous()
-        self._kept.append(tensor)
+        self._tensors.append(tensor)
         return tensor.data_ptr()
 
 
 def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> NativeDecoder | Unavailable:
-    """The compiled decoding step for `model`, or why it cannot be had.
+    """The native decoder for `model`, or why it is unavailable.
 
     Args:
-        dtype: of matmuls, and so of keys and values.
-        int8: the weights are read as int8 instead.
+        dtype: type of matmuls, and so of keys and values.
+        int8: whether weights are read as int8 instead.
     """
-    place = model.head.weight.device.type
-    if place != "cpu":
-        return Unavailable(f"the model is on {place}, not on the CPU")
+    device = model.head.weight.device.type
+    if device != "cpu":
+        return Unavailable(f"the model is on {device}, not on the CPU")
     if dtype not in TYPES:
-        return Unavailable(f"acorn's C code does not compute in {str(dtype).removeprefix('torch.')}")
-    if unknown := unknown_settings(model.config):
-        return Unavailable(f"acorn's C code does not know {', '.join(f'model.{name}' for name in unknown)}")
+        return Unavailable(f"acorn's C code does not support {str(dtype).removeprefix('torch.')}")
+    if unsupported := unsupported_settings(model.config):
+        return Unavailable(f"acorn's C code does not support {', '.join(f'model.{name}' for name in unsupported)}")
     library = c_library("decode")
     weight_type: WeightType = "int8" if int8 else "bf16" if dtype == torch.bfloat16 else "fp32"
     return library if isinstance(library, Unavailable) else NativeDecoder(model, weight_type, library)
 
 
 def c_code_note(library: ctypes.CDLL | Unavailable) -> str | None:
-    """What a user should know about the C code of decoding on a CPU: why it is not used, or slow to start, if so."""
-    return what_to_tell([library], "Generation is slower than it could be")
+    """A line for the user if the C code of decoding is unavailable or could not be cached; else None."""
+    return unavailability_note([library], "Generation is slower than it could be")
 
 
-def unknown_settings(config: ModelConfig) -> list[str]:
-    """Settings of the network that decode.c was not written for: they came after it, or have a new value."""
-    unknown = [name for name in type(config).model_fields if name not in KNOWN]
-    return unknown + (["architecture"] if config.architecture not in ACTIVATIONS else [])
+def unsupported_settings(config: ModelConfig) -> list[str]:
+    """Settings of the network that decode.c does not support: fields added later, or a new architecture."""
+    unsupported = [name for name in type(config).model_fields if name not in SUPPORTED_SETTINGS]
+    return unsupported + (["architecture"] if config.architecture not in ACTIVATIONS else [])

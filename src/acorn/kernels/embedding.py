@@ -1,4 +1,4 @@
-"""Embeddings whose gradient is added row by row to that which they have."""
+"""Embeddings with in-place gradient accumulation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
-    """Rows of weight (n, C) for ids (...): (..., C). Its gradient is added to `weight.grad` in the backward pass.
+    """Rows of weight (n, C) for ids (...): (..., C). The backward adds to the rows of `weight.grad` that were read.
 
-    PyTorch's makes a gradient of the whole table's size, zero but for the rows of the tokens, in every pass and adds it
-    up: 20 ms for 512 tokens and a table of 28,144 x 512, and 55 MiB. Adding the rows takes 0.05 ms.
+    PyTorch's backward creates a gradient of the whole table's size, mostly zero, for every micro-batch, which takes
+    far more time and memory (docs/lab-notebook.md).
     """
     vectors: Tensor = _Rows.apply(ids, weight)
     return vectors

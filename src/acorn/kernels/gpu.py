@@ -1,4 +1,4 @@
-"""The loss as it suits a GPU. Everything else is PyTorch's there, compiled and captured where that pays."""
+"""Cross-entropy for GPUs. All other operations there are PyTorch's, compiled and captured where that is faster."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from acorn.model import loss
 from acorn.model.loss import IGNORE, Parts, fresh_memory
-from acorn.model.ops import counted
+from acorn.model.ops import arange_like
 
 
 def cuda_parts(compiled: bool) -> Parts:
-    """The parts of `loss.cross_entropy` on CUDA, which needs more tokens at a time to be busy."""
+    """The parts of `loss.cross_entropy` on CUDA, with larger groups of tokens, so that the GPU is busy."""
     return Parts(
         group=8192,
         chunk=2048,
@@ -29,10 +29,10 @@ def mps_parts(compiled: bool) -> Parts:
 
 
 def softmax_gradient(logits: Tensor, targets: Tensor) -> Tensor:
-    """As `loss.softmax_gradient`. Writing to places, repeatably, sorts them first: it took longer than all the rest."""
+    """`loss.softmax_gradient` without a scatter, whose deterministic version on CUDA sorts indices and is slow."""
     index = targets.clamp(min=0)[:, None]  # (n, 1)
     log_probabilities = F.log_softmax(logits.float(), -1)
     of_target = log_probabilities.gather(1, index).squeeze(1)  # (n,)
-    one_hot = counted(0, logits.size(1), like=index) == index
+    one_hot = arange_like(0, logits.size(1), like=index) == index
     logits.copy_(log_probabilities.exp() - one_hot.float())
     return -(of_target * (targets != IGNORE)).sum()

@@ -1,4 +1,4 @@
-"""Linear layers whose matmuls are in fp16 where the CPU is faster at them, with everything between them in fp32."""
+"""Linear layers with fp16 matmuls, for CPUs on which these are faster. Inputs and results are fp32."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from acorn.model import ops
 def linear(
     matmul: Fp16Matmul, in_place: bool, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False
 ) -> Tensor:
-    """As `ops.linear`, up to fp16's rounding. The matmul adds the bias and does the ReLU where its result lies.
+    """x weight^T + bias, equal to `ops.linear` up to fp16 rounding. Bias and ReLU are fused into the matmul.
 
-    As operations of their own they would take a good part of an MLP's time: each goes over (B, T, F).
+    As separate operations each would read and write a tensor (B, T, F) in memory.
 
     Args:
-        in_place: the weight's gradient is added to `weight.grad` in the backward pass, which the matmul itself does.
+        in_place: whether the backward's matmul adds the weight's gradient to `weight.grad` directly.
     """
     if x.dtype != torch.float32:
         return ops.linear(x, weight, bias, relu)

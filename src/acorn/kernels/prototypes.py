@@ -1,6 +1,6 @@
-"""What ctypes has to know of csrc/: the functions of each library and the structures they take.
+"""The functions of csrc/ and the structures they take, as ctypes types.
 
-A test reads the C files and compares, so that neither side can change alone.
+A test compares them with the C files.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ POINTER, INT32, INT64, FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, 
 
 
 class Heads(ctypes.Structure):
-    """attention_fp16.c's `heads`."""
+    """`heads` of attention_fp16.c: strides of a (B, H, T, D) tensor, in elements."""
 
     _fields_ = (("values", POINTER), ("sequence", INT64), ("head", INT64), ("token", INT64))
 
 
 class Dropout(ctypes.Structure):
-    """attention_fp16.c's `dropout`."""
+    """`dropout` of attention_fp16.c."""
 
-    _fields_ = (("seed", ctypes.c_uint64), ("under", ctypes.c_uint32), ("scale", FLOAT))
+    _fields_ = (("seed", ctypes.c_uint64), ("threshold", ctypes.c_uint32), ("scale", FLOAT))
 
 
 class Weights(ctypes.Structure):
-    """decode_weights.h's `weights`."""
+    """`weights` of decode_weights.h: a matrix with its scales and bias."""
 
     _fields_ = (("weight", POINTER), ("scale", POINTER), ("bias", POINTER), ("rows", INT32), ("columns", INT32))
 
 
 class DecodeNorm(ctypes.Structure):
-    """decode.c's `decode_norm`."""
+    """`decode_norm` of decode.c."""
 
     _fields_ = (("weight", POINTER), ("bias", POINTER), ("eps", FLOAT))
 
 
 class DecodeBlock(ctypes.Structure):
-    """decode.c's `decode_block`."""
+    """`decode_block` of decode.c."""
 
     _fields_ = (
         *((name, DecodeNorm) for name in ("attention_norm", "q_norm", "k_norm", "mlp_norm")),
@@ -45,7 +45,7 @@ class DecodeBlock(ctypes.Structure):
 
 
 class DecodeModel(ctypes.Structure):
-    """decode.c's `decode_model`."""
+    """`decode_model` of decode.c."""
 
     _fields_ = (
         *((name, INT32) for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "mlp_hidden")),
@@ -58,7 +58,7 @@ class DecodeModel(ctypes.Structure):
 
 
 class DecodeCache(ctypes.Structure):
-    """decode.c's `decode_cache`."""
+    """`decode_cache` of decode.c."""
 
     _fields_ = (
         *((name, POINTER) for name in ("keys", "values", "starts")),
@@ -75,7 +75,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "decode_model": DecodeModel,
     "decode_cache": DecodeCache,
 }
-"""Name in C -> the same for ctypes."""
+"""Name of a C structure -> its ctypes type."""
 
 _NORM: list[Any] = [POINTER, INT32, POINTER, FLOAT, INT64, INT64]
 _HEADS: list[Any] = [POINTER, INT32, POINTER, FLOAT, POINTER, POINTER, *[INT64] * 4]
@@ -94,13 +94,13 @@ PROTOTYPES: dict[str, dict[str, tuple[Any, list[Any]]]] = {
         "swiglu_backward": (None, [POINTER, POINTER, INT32, INT64, POINTER, POINTER, POINTER, INT32]),
         "gelu_forward": (None, [POINTER, INT32, INT64, POINTER, INT32]),
         "gelu_backward": (None, [POINTER, INT32, INT64, POINTER, POINTER, INT32]),
-        "cross_entropy_gradient": (None, [POINTER, INT64, INT64, INT32, POINTER, POINTER, POINTER, INT32]),
+        "cross_entropy_forward_backward": (None, [POINTER, INT64, INT64, INT32, POINTER, POINTER, POINTER, INT32]),
         "transpose": (None, [POINTER, INT64, INT64, POINTER, INT32]),
         "add_transposed": (None, [POINTER, INT64, INT64, POINTER, INT32, INT32]),
     },
     "fp16": {
         "matmul_fp16": (INT32, [*_STRIDED, *_STRIDED, POINTER, *[INT64] * 6, INT32, POINTER, INT32, INT32]),
-        "multiplies_fp16": (INT32, []),
+        "has_fp16_instructions": (INT32, []),
         "attention_forward": (INT32, [*[Heads] * 4, *_SIZES]),
         "attention_backward": (INT32, [*[Heads] * 7, *_SIZES]),
         "attention_workspace_bytes": (INT64, [INT64, INT64]),
@@ -110,11 +110,11 @@ PROTOTYPES: dict[str, dict[str, tuple[Any, list[Any]]]] = {
         "decode_workspace_floats": (INT64, [POINTER] * 2),
     },
 }
-"""Library -> function -> what it returns, and its arguments."""
+"""Library -> function -> type of the result, and types of the arguments."""
 
 
 def declare(library: ctypes.CDLL, name: str) -> ctypes.CDLL:
-    """Tells ctypes the types of `library`, which is the one called `name`."""
+    """Declares the functions of `library`, which is the one called `name`, to ctypes."""
     for function, (result, arguments) in PROTOTYPES[name].items():
         found = getattr(library, function)
         found.restype, found.argtypes = result, arguments

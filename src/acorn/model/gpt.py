@@ -29,19 +29,19 @@ from acorn.config import ModelConfig
 from acorn.model.kv_cache import KVCache, LayerCache
 from acorn.model.layers import Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from acorn.model.loss import Workspace
-from acorn.model.ops import PYTORCH, Ops, Rotation, counted, rotary_tables
+from acorn.model.ops import PYTORCH_OPS, Ops, Rotation, arange_like, rotary_tables
 
 
 class GPT(nn.Module):
     """A language model: token ids in, logits of the next token out.
 
     Args:
-        config: the shape; `vocab_size` must be set.
-        ops: what it computes with.
-        workspace: where the head writes logits; None: memory of its own.
+        config: the network's settings; `vocab_size` must be set.
+        ops: the operations it computes with.
+        workspace: memory for the head's logits; None: the head allocates its own.
     """
 
-    def __init__(self, config: ModelConfig, ops: Ops = PYTORCH, workspace: Workspace | None = None) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops = PYTORCH_OPS, workspace: Workspace | None = None) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size must be set before the network is built")
@@ -60,11 +60,11 @@ class GPT(nn.Module):
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits, or the loss when `targets` are given.
+        """Logits, or the loss if `targets` are given.
 
         Args:
-            ids: token ids (B, T), T at most block_size (with a cache: together with what it holds).
-            targets: the id that follows each token (B, T); positions of IGNORE do not count.
+            ids: token ids (B, T). T is at most block_size, including the tokens in the cache.
+            targets: the id that follows each token (B, T); positions of IGNORE are ignored.
             cache: keys and values of earlier tokens; those of `ids` are added to it.
 
         Returns:
@@ -73,12 +73,12 @@ class GPT(nn.Module):
         return self.head(self.hidden(ids, cache), targets)
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Activations before the head (B, T, C)."""
+        """Activations after the final norm (B, T, C)."""
         start = cache.position if cache else 0
         T = ids.size(1)
         if start + T > self.config.block_size:
             raise ValueError(f"{start + T} tokens are more than block_size ({self.config.block_size})")
-        positions = counted(start, start + T, like=ids)  # (T,)
+        positions = arange_like(start, start + T, like=ids)  # (T,)
         if cache is not None:
             positions = cache.positions(positions)  # (T,) or, with left padding, (B, T)
         x = self.token_embedding(ids)  # (B, T, C)
@@ -97,9 +97,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draws every parameter anew, each as a function of (seed, its name) alone."""
+        """Sets every parameter to its initial value, a function of the seed and the parameter's name only."""
         for name, parameter in self.named_parameters():
-            generator = torch.Generator().manual_seed(_stream(seed, name))
+            generator = torch.Generator().manual_seed(_parameter_seed(seed, name))
             value = self._initial_value(name, parameter.shape, generator)
             parameter.copy_(value)
 
@@ -107,9 +107,9 @@ class GPT(nn.Module):
         """The initial value of one parameter (fp32, on the CPU).
 
         original: PyTorch's defaults (linear: uniform within 1/sqrt(fan in); embeddings: N(0, 1)).
-        gpt2: normal of deviation 0.02, projections into the residual stream narrower by sqrt(2 n_layer); biases zero.
-        modern: normal of deviation 1/sqrt(fan in) in the blocks, but output projections zero, so that each block starts
-        as the identity; embedding and head of deviation 0.02.
+        gpt2: N(0, 0.02), divided by sqrt(2 n_layer) for projections into the residual stream; biases zero.
+        modern: N(0, 1/sqrt(fan in)) in the blocks, but output projections zero, so that each block starts as the
+        identity; embedding and head N(0, 0.02). The second argument of N is the standard deviation.
         """
         architecture = self.config.architecture
         module, kind = name.split(".")[-2:]
@@ -132,7 +132,7 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on the normed stream and added back to it."""
+    """Attention, then MLP, each on the normalized residual stream and added to it (pre-norm)."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -143,11 +143,11 @@ class Block(nn.Module):
         self.mlp = MLPS[config.architecture](config, ops)
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: LayerCache | None, mask: Tensor | None) -> Tensor:
-        x = x + self.attention(self.for_matmuls(self.attention_norm(x)), rotation, cache, mask)
-        return x + self.mlp(self.for_matmuls(self.mlp_norm(x)))
+        x = x + self.attention(self.to_matmul_dtype(self.attention_norm(x)), rotation, cache, mask)
+        return x + self.mlp(self.to_matmul_dtype(self.mlp_norm(x)))
 
-    def for_matmuls(self, x: Tensor) -> Tensor:
-        """x in the type of matmuls: several read it, and each would convert it by itself."""
+    def to_matmul_dtype(self, x: Tensor) -> Tensor:
+        """x in the type of matmuls, converted once for the several matmuls that read it."""
         return x if self.matmul_dtype is None else x.to(self.matmul_dtype)
 
 
@@ -175,21 +175,21 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(B, T, self.n_head, self.head_dim)  # (B, T, H, D)
         k = self.k_proj(x).view(B, T, self.n_kv_head, self.head_dim)  # (B, T, K, D)
         v = self.v_proj(x).view(B, T, self.n_kv_head, self.head_dim).transpose(1, 2)  # (B, K, T, D)
-        q = self.norm_and_rotate(q, self.q_norm, rotation)  # (B, H, T, D)
-        k = self.norm_and_rotate(k, self.k_norm, rotation)  # (B, K, T, D)
+        q = self.qk_norm_rope(q, self.q_norm, rotation)  # (B, H, T, D)
+        k = self.qk_norm_rope(k, self.k_norm, rotation)  # (B, K, T, D)
         if cache is not None:
-            k, v = cache.add(k, v)  # (B, K, all tokens so far, D)
+            k, v = cache.append(k, v)  # (B, K, all tokens so far, D)
         y = self.ops.attention(q, k, v, mask, self.weight_dropout if self.training else 0.0)  # (B, H, T, D)
         return self.output_dropout(self.o_proj(y.transpose(1, 2).reshape(B, T, -1)))  # (B, T, C)
 
-    def norm_and_rotate(self, x: Tensor, norm: RMSNorm | None, rotation: Rotation | None) -> Tensor:
-        """Queries or keys (B, T, heads, D) as attention takes them, (B, heads, T, D)."""
+    def qk_norm_rope(self, x: Tensor, norm: RMSNorm | None, rotation: Rotation | None) -> Tensor:
+        """Queries or keys (B, T, heads, D), normalized, rotated and transposed to (B, heads, T, D)."""
         weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
         return self.ops.qk_norm_rope(x, weight, eps, rotation)
 
 
 class ReluMLP(nn.Module):
-    """Of the original: two matrices around ReLU, dropout between them."""
+    """The MLP of `original`: two matrices with ReLU and dropout between them."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class ReluMLP(nn.Module):
 
 
 class GeluMLP(nn.Module):
-    """Of gpt2: two matrices around GELU."""
+    """The MLP of `gpt2`: two matrices with GELU between them."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class GeluMLP(nn.Module):
 
 
 class SwigluMLP(nn.Module):
-    """Of modern: three matrices, one of them a gate."""
+    """The MLP of `modern`: three matrices, one of them a gate."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ MLPS: dict[str, type[ReluMLP | GeluMLP | SwigluMLP]] = {"original": ReluMLP, "gp
 
 
 class Head(nn.Module):
-    """Maps the stream to logits, or straight to the loss, without ever holding the logits of a whole batch."""
+    """Maps activations to logits, or to the loss without storing the logits of a whole batch."""
 
     def __init__(self, config: ModelConfig, ops: Ops, workspace: Workspace | None) -> None:
         super().__init__()
@@ -254,11 +254,11 @@ class Head(nn.Module):
 
 
 def norm(config: ModelConfig, ops: Ops) -> RMSNorm | LayerNorm:
-    """The architecture's norm over the stream."""
+    """The architecture's norm of the residual stream."""
     kind = RMSNorm if config.architecture == "modern" else LayerNorm
     return kind(config.n_embd, config.epsilon, ops)
 
 
-def _stream(seed: int, name: str) -> int:
-    """A 63-bit seed for one parameter's random numbers."""
+def _parameter_seed(seed: int, name: str) -> int:
+    """The 63-bit seed of one parameter's random numbers."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little") >> 1

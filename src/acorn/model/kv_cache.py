@@ -1,4 +1,4 @@
-"""Keys and values of the tokens a model has already read, so that each new token costs one position, not all."""
+"""The key/value cache: keys and values of earlier tokens, so that decoding computes only the new token."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from acorn.config import ModelConfig
 
 
 class KVCache:
-    """Room for `length` tokens of `batch` sequences.
+    """Keys and values of up to `length` tokens of `batch` sequences.
 
-    Sequences of unequal length share a batch by padding on the left: `starts` says where each begins, and what lies
-    before is never attended to.
+    Sequences of unequal length share a batch by padding on the left: `starts` says where each begins, and the padding
+    before it is never attended to.
 
     Args:
-        starts: first real token of each sequence (B,); none: all begin at 0.
+        starts: position of each sequence's first token (B,); None: all begin at 0.
     """
 
     def __init__(
@@ -33,15 +33,15 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.starts = None if starts is None else starts.to(device)
-        self.places = torch.arange(length, device=device)  # (length,)
+        self._indices = torch.arange(length, device=device)  # (length,)
         self.position = 0
 
     def layer(self, number: int) -> LayerCache:
-        """What one block sees of it."""
+        """The cache of one layer."""
         return LayerCache(self.keys[number], self.values[number], self.position)
 
     def advance(self, tokens: int) -> None:
-        """Counts `tokens` as read, after every layer has added them."""
+        """Moves the position forward by `tokens`, after every layer has appended them."""
         self.position += tokens
 
     def positions(self, positions: Tensor) -> Tensor:
@@ -51,27 +51,27 @@ class KVCache:
         return (positions[None, :] - self.starts[:, None]).clamp(min=0)
 
     def mask(self, tokens: int) -> Tensor | None:
-        """Which keys the next `tokens` queries may attend to: bool, broadcastable to (B, H, T, S); none: causal."""
+        """Which keys the next `tokens` queries may attend to: bool, broadcastable to (B, H, T, S); None: causal."""
         if self.starts is None and (self.position == 0 or tokens == 1):
             return None
-        key = self.places[: self.position + tokens]  # (S,)
+        key = self._indices[: self.position + tokens]  # (S,)
         query = key[self.position :, None]  # (T, 1)
         if self.starts is None:
             return key <= query
-        # A padding query attends to itself: a row without any key would turn into NaN.
+        # A padding query attends to itself: softmax over no key at all would give NaN.
         begun = (key >= self.starts[:, None, None]) | (key == query)  # (B, T, S)
         return ((key <= query) & begun)[:, None]
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, each (B, K, length, D); those before `position` are there."""
+    """Keys and values of one layer, each (B, K, length, D); those before `position` are filled."""
 
     keys: Tensor
     values: Tensor
     position: int
 
-    def add(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores keys and values (B, K, T, D) behind those of earlier calls; returns all of the layer's so far."""
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores keys and values (B, K, T, D) of the next T tokens; returns those of all tokens so far."""
         end = self.position + keys.size(2)
         self.keys[:, :, self.position : end] = keys
         self.values[:, :, self.position : end] = values

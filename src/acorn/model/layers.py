@@ -1,4 +1,4 @@
-"""Layers that own parameters and call the operation that they were built with."""
+"""Layers: they own the parameters, and call the operations that they were built with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from acorn.model.ops import Ops
 
 
 class Linear(nn.Module):
-    """A matrix, and a bias where asked for; without values until `GPT.init_weights`."""
+    """A matrix and an optional bias; uninitialized until `GPT.init_weights`."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool, ops: Ops) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """x (..., inputs) as (..., outputs), with ReLU where asked for."""
+        """x (..., inputs) -> (..., outputs), optionally with ReLU."""
         return self.ops.linear(x, self.weight, self.bias, relu)
 
 
@@ -31,12 +31,12 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(n, width))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (...) as (..., width)."""
+        """ids (...) -> (..., width)."""
         return self.ops.embedding(ids, self.weight)
 
 
 class LayerNorm(nn.Module):
-    """Norm by mean and variance, with weight and bias."""
+    """Normalization by mean and variance, with weight and bias."""
 
     def __init__(self, width: int, eps: float, ops: Ops) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., width) in its shape."""
+        """x (..., width), normalized over the last dimension."""
         return self.ops.layernorm(x, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(nn.Module):
-    """Norm by the root of the mean square, with a weight."""
+    """Normalization by the root mean square, with a weight."""
 
     def __init__(self, width: int, eps: float, ops: Ops) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., width) in its shape."""
+        """x (..., width), normalized over the last dimension."""
         return self.ops.rmsnorm(x, self.weight, self.eps)
 
 
@@ -70,5 +70,5 @@ class Dropout(nn.Module):
         self.ops, self.p = ops, p
 
     def forward(self, x: Tensor) -> Tensor:
-        """x in its shape."""
+        """x with dropout while training, else x."""
         return self.ops.dropout(x, self.p) if self.training and self.p else x

@@ -1,9 +1,9 @@
-"""Cross-entropy straight from the last activations, a group of tokens at a time.
+"""Fused head and cross-entropy, computed for a group of tokens at a time.
 
 Logits are the largest tensor of training: 8 sequences of 512 tokens times 28,144 entries are 461 MB in fp32, and
-their gradient as much again. Here each group's logits live only until its loss and gradients are taken, which is
-possible because the loss is a plain sum: the backward pass only scales what the forward pass already found. Logits
-turn into their own gradient in place, and are never whole in fp32.
+their gradient as much again. Here the logits of a group exist only until its loss and gradients are computed, both in
+the forward. This is possible because the loss is a plain sum: the backward only scales these gradients. Logits are
+replaced by their own gradient in place, and never exist in fp32 for a whole group, unless matmuls are in fp32.
 """
 
 from __future__ import annotations
@@ -17,53 +17,53 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -1
-"""Target of positions that do not count."""
+"""Target of positions that are ignored by the loss."""
 
 
 class Workspace:
-    """Memory for a group's logits, which a head keeps for as long as it lives.
+    """Memory for a group's logits, which a head allocates once and reuses.
 
-    If it were given back, smaller blocks would be put there before the next step wants it, and the process would take
-    more and more: 1,747 MiB instead of 1,280 at 28,144 entries in fp32 (docs/lab-notebook.md).
+    If it were freed, smaller blocks would be allocated there before the next step, and the heap would grow by
+    fragmentation (docs/lab-notebook.md).
     """
 
     def __init__(self) -> None:
-        self._kept: Tensor | None = None
+        self._buffer: Tensor | None = None
         self.newest: Tensor | None = None
-        """What was taken last: who took memory before finds these logits in the place of its own."""
+        """The logits of the last call of `take`, which have overwritten those of earlier calls."""
 
     def take(self, n: int, weight: Tensor) -> Tensor:
-        """Memory for logits (n, V) of the type of weight (V, C): the same place each time, unless it is too small."""
+        """Memory for logits (n, V) in the type of weight (V, C): the same each time, unless it is too small."""
         V = weight.size(0)
-        self.newest = None  # or the old place would still be held
-        if self._kept is None or self._kept.dtype != weight.dtype or self._kept.numel() < n * V:
-            self._kept = None  # the old one goes before the new one is made
-            self._kept = weight.new_empty(n * V)
-        self.newest = self._kept[: n * V].view(n, V)
+        self.newest = None  # else it would keep the old buffer alive
+        if self._buffer is None or self._buffer.dtype != weight.dtype or self._buffer.numel() < n * V:
+            self._buffer = None  # frees the old buffer before the new one is allocated
+            self._buffer = weight.new_empty(n * V)
+        self.newest = self._buffer[: n * V].view(n, V)
         return self.newest
 
 
 def fresh_memory(workspace: Workspace, n: int, weight: Tensor) -> Tensor:
-    """As Workspace.take, where PyTorch gives memory out again by itself."""
+    """New memory for logits (n, V), for devices on which PyTorch's allocator reuses freed memory."""
     return weight.new_empty(n, weight.size(0))
 
 
 class Matmul(Protocol):
-    """a @ b, written to `out` if that is given, or added to what is there."""
+    """The signature of `matmul`."""
 
     def __call__(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor: ...
 
 
 def matmul(a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
-    """a (M, K) @ b (K, N), written to `out` if that is given, or added to what is there."""
+    """a (M, K) @ b (K, N), written to `out` if it is given; with `add`, added to `out`."""
     return out.addmm_(a, b) if add and out is not None else torch.mm(a, b, out=out)
 
 
 def softmax_gradient(logits: Tensor, targets: Tensor) -> Tensor:
-    """Turns logits (n, V) into the gradient of the loss by them, in place: probabilities - one-hot(targets).
+    """Replaces logits (n, V) by their gradient, probabilities - one-hot(targets), in place.
 
     Returns:
-        the losses' sum in fp32. A row whose target is IGNORE counts nothing in it; its gradient means nothing.
+        the sum of the losses in fp32. Rows whose target is IGNORE add nothing to it; their gradient is undefined.
     """
     index = targets.clamp(min=0)[:, None]  # (n, 1)
     log_probabilities = F.log_softmax(logits.float(), -1)
@@ -74,13 +74,13 @@ def softmax_gradient(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def transposed(weight: Tensor) -> Tensor:
-    """The weight (V, C) as (C, V), as a matmul takes it."""
+    """The weight (V, C) as (C, V), for the matmul of the forward."""
     return weight.T
 
 
 def add_weight_gradient(sums: Tensor | None, grad_logits: Tensor, x: Tensor, multiply: Matmul) -> Tensor:
-    """grad_logits (n, V)^T x (n, C), which is (V, C), in fp32; added to `sums`, in place, where there are some."""
-    if x.dtype == torch.float32:  # the matmul itself adds, without a place of its own
+    """grad_logits (n, V)^T x (n, C) -> (V, C), in fp32; added to `sums` in place, unless that is None."""
+    if x.dtype == torch.float32:  # the matmul itself adds, without a temporary tensor
         return multiply(grad_logits.T, x, out=sums, add=sums is not None)
     gradient = grad_logits.T @ x
     return gradient.float() if sums is None else sums.add_(gradient)
@@ -88,13 +88,13 @@ def add_weight_gradient(sums: Tensor | None, grad_logits: Tensor, x: Tensor, mul
 
 @dataclass(frozen=True)
 class Parts:
-    """What `cross_entropy` is made of.
+    """The functions and sizes that `cross_entropy` uses, chosen for the device.
 
     Attributes:
-        group: tokens whose logits exist at once, in the type of the matmuls.
-        chunk: tokens whose logits are in fp32 at once where no gradient is wanted. At 8,192 entries 256 of them are
-            8 MB, which a processor's cache can hold.
-        gradient_chunk: tokens that `softmax_gradient` is given at once.
+        group: tokens whose logits exist at the same time, in the type of the matmuls.
+        chunk: tokens whose fp32 logits exist at the same time if no gradient is needed. With 8,192 entries, 256 of
+            them are 8 MB, which fits in a CPU's cache.
+        gradient_chunk: tokens per call of `softmax_gradient`.
     """
 
     group: int = 2048
@@ -107,7 +107,7 @@ class Parts:
     memory: Callable[[Workspace, int, Tensor], Tensor] = Workspace.take
 
 
-PLAIN = Parts()
+DEFAULT_PARTS = Parts()
 
 
 def cross_entropy(
@@ -116,17 +116,17 @@ def cross_entropy(
     targets: Tensor,
     workspace: Workspace,
     matmul_dtype: torch.dtype | None = None,
-    parts: Parts = PLAIN,
+    parts: Parts = DEFAULT_PARTS,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of the logits `x @ weight.T`.
+    """Cross-entropy of the logits `x @ weight.T`.
 
     Args:
         x: activations (N, C).
         weight: (V, C).
-        targets: ids (N,); IGNORE does not count.
-        workspace: where logits are written.
-        matmul_dtype: type of the matmuls; None: that of the activations. Without gradients it is autocast's.
-        parts: what it is made of.
+        targets: ids (N,); IGNORE is ignored.
+        workspace: memory for the logits.
+        matmul_dtype: type of the matmuls; None: that of the activations. Without gradients, autocast decides.
+        parts: the functions and sizes to use.
 
     Returns:
         the sum of the losses in fp32, in nats, and the count of targets, both scalars.
@@ -143,7 +143,7 @@ def cross_entropy(
 
 
 class _WithGradients(torch.autograd.Function):
-    """The gradients are taken in the forward pass, while the logits are there; the backward pass scales them."""
+    """Computes the gradients in the forward, while the logits exist; the backward scales them."""
 
     @staticmethod
     def forward(
@@ -177,13 +177,13 @@ class _WithGradients(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        grad_weight.mul_(scale)  # in place: PyTorch refuses a second backward pass, which would scale it twice
-        # A scalar of fp32 stays one: rounded to grad_x's bf16, 1 / 3,072 would be 0.2 % too large.
+        grad_weight.mul_(scale)  # in place is safe: PyTorch refuses a second backward, which would scale it twice
+        # The scale stays fp32: rounded to grad_x's bf16, 1 / 3,072 would be 0.2 % too large.
         return grad_x * scale, grad_weight.to(ctx.weight_dtype).contiguous(), None, None, None, None
 
 
 def _to_gradient(logits: Tensor, targets: Tensor, parts: Parts) -> Tensor:
-    """`parts.softmax_gradient` for a group's logits, a chunk of them at a time."""
+    """Calls `parts.softmax_gradient` for the logits of a group, a chunk at a time; returns the sum of the losses."""
     size = parts.gradient_chunk
     chunks = zip(logits.split(size), targets.split(size), strict=True)
     return torch.stack([parts.softmax_gradient(rows, wanted) for rows, wanted in chunks]).sum()

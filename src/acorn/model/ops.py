@@ -1,8 +1,8 @@
-"""The operations that a network is made of, in PyTorch: the readable reference, used where there is nothing faster.
+"""The operations of a network in PyTorch: the readable reference, and the fallback where no kernel is available.
 
-A network is built with one `Ops`, a frozen value of plain functions. Layers own the parameters and call the operation
-with their weights. `acorn.kernels` has the same functions for CPUs and GPUs; each is tested against the one here.
-Letters for sizes are those of gpt.py.
+A network is built with one `Ops`, a frozen dataclass of plain functions. Layers own the parameters and call the
+operation with their weights. `acorn.kernels` has the same functions for CPUs and GPUs; each is tested against the one
+here. Letters for sizes are those of gpt.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from acorn.model.loss import Workspace, cross_entropy
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosine and sine of the positions' angles, as `rotary_tables` makes them."""
+"""Cosines and sines of the positions' angles; see `rotary_tables`."""
 
 
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
@@ -37,25 +37,25 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
-    """x (..., in) weight (out, in)^T + bias, and ReLU of that where asked for: (..., out)."""
+    """x (..., in) weight (out, in)^T + bias, optionally followed by ReLU: (..., out)."""
     y = F.linear(x, weight, bias)
     return F.relu(y) if relu else y
 
 
 def qk_norm_rope(x: Tensor, weight: Tensor | None, eps: float, rotation: Rotation | None) -> Tensor:
-    """RMSNorm of each query or key head (Henry et al. 2020), then rotation by its position (Su et al. 2021).
+    """RMSNorm of each query or key head (Henry et al. 2020), then rotary positions (Su et al. 2021).
 
     Args:
         x: (B, T, heads, D).
         weight: of the norm (D,); None: no norm.
-        rotation: None: none.
+        rotation: cosines and sines; None: no rotation.
 
     Returns:
         (B, heads, T, D), in the type of x.
     """
     dtype = x.dtype
     if weight is not None:
-        x = rmsnorm(x.to(weight.dtype), weight, eps)  # whatever the matmuls' type: norms over mixed types are not fused
+        x = rmsnorm(x.to(weight.dtype), weight, eps)  # in one type: PyTorch does not fuse norms of mixed types
     x = x.transpose(1, 2)  # (B, heads, T, D)
     return x if rotation is None else rotate(x, *rotation).to(dtype)
 
@@ -94,12 +94,12 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Zero with probability p, else x / (1 - p), for each element by itself (Srivastava et al. 2014)."""
+    """Zero with probability p, else x / (1 - p), for each element independently (Srivastava et al. 2014)."""
     return F.dropout(x, p)
 
 
 class CrossEntropy(Protocol):
-    """As `loss.cross_entropy`: activations (N, C), the head's weight (V, C), targets (N,) -> (loss sum, count)."""
+    """Activations (N, C), the head's weight (V, C), targets (N,) -> (loss sum, count); see `loss.cross_entropy`."""
 
     def __call__(
         self,
@@ -114,11 +114,11 @@ class CrossEntropy(Protocol):
 
 @dataclass(frozen=True)
 class Ops:
-    """What a network computes with, chosen once, before it is built.
+    """The operations that a network computes with, chosen before it is built.
 
     Attributes:
-        matmul_dtype: that matmuls round their inputs to, where autocast does; None: that of the activations. Norms
-            before several matmuls give their result in it, so that it is converted once.
+        matmul_dtype: the type that autocast rounds the inputs of matmuls to; None: that of the activations. Norms
+            return this type, so that their result is converted once for several matmuls.
     """
 
     embedding: Callable[[Tensor, Tensor], Tensor] = embedding
@@ -134,21 +134,21 @@ class Ops:
     matmul_dtype: torch.dtype | None = None
 
 
-PYTORCH = Ops()
-"""Everything as it is written here."""
+PYTORCH_OPS = Ops()
+"""All operations in PyTorch, as defined in this file."""
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotation:
-    """Cosine and sine of every position's angles.
+    """Cosines and sines of every position's angles.
 
     Args:
         positions: (T,) or (B, T).
-        theta: base of the angles, which fall from 1 to 1 / theta (nearly) radians a position.
+        theta: base of the frequencies, which fall from 1 to almost 1 / theta radians per position.
 
     Returns:
-        two tables (T, D) or (B, 1, T, D) in fp32; the two halves of D are equal.
+        two tables (T, D) or (B, 1, T, D) in fp32; both halves of D are equal.
     """
-    frequencies = 1.0 / theta ** (counted(0, head_dim, 2, like=positions).float() / head_dim)
+    frequencies = 1.0 / theta ** (arange_like(0, head_dim, 2, like=positions).float() / head_dim)
     angles = positions.float()[..., None] * frequencies  # (..., T, D / 2)
     angles = torch.cat((angles, angles), dim=-1)  # (..., T, D)
     if positions.dim() == 2:
@@ -157,12 +157,12 @@ def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotation:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns each pair (first half, second half) of a head by its position's angle. x: (B, H, T, D)."""
+    """Rotates each pair (i, i + D / 2) of a head's elements by its position's angle. x: (B, H, T, D)."""
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return x * cos + turned * sin
+    rotated_half = torch.cat((-second, first), dim=-1)
+    return x * cos + rotated_half * sin
 
 
-def counted(start: int, end: int, step: int = 1, *, like: Tensor) -> Tensor:
-    """start, start + step, ... below end: where `like` is, and in its type."""
+def arange_like(start: int, end: int, step: int = 1, *, like: Tensor) -> Tensor:
+    """torch.arange(start, end, step), on the device and in the type of `like`."""
     return torch.arange(start, end, step, out=like.new_empty(len(range(start, end, step))))

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a network, and the memory of its optimizer's state, counted before it is built."""
+"""Parameters, FLOPs and optimizer memory of a network, computed from its config."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from acorn.model.gpt import GPT
 
 @dataclass(frozen=True)
 class Size:
-    """What a network costs.
+    """Parameters and FLOPs of a network.
 
     Attributes:
-        parameters: all of them, a tied matrix once.
-        matrix_parameters: those that every token is multiplied with (not lookups, norms or biases).
-        flops_per_token: of a training step, forward and backward, per token.
+        parameters: all parameters; a tied matrix counts once.
+        matrix_parameters: parameters that every token is multiplied with (no embeddings, norms or biases).
+        flops_per_token: FLOPs of a training step per token, forward and backward.
     """
 
     parameters: int
@@ -26,11 +26,11 @@ class Size:
 
 
 def size_of(config: ModelConfig) -> Size:
-    """Counts a network by building it on the meta device, where nothing takes memory.
+    """Counts the parameters by building the network on the meta device, which takes no memory.
 
-    A product with a matrix costs 2 FLOPs a weight forward and 4 backward. Attention adds scores and weighted sums:
-    2 x 2 x T x C forward for each layer, halved by causality, and twice that backward (Kaplan et al. 2020; Chowdhery
-    et al. 2022, appendix B, without their doubling for the masked half).
+    A matmul costs 2 FLOPs per weight in the forward and 4 in the backward. Attention adds scores and weighted sums:
+    2 x 2 x T x C in the forward of each layer, halved because it is causal, and twice that in the backward (Kaplan et
+    al. 2020; Chowdhery et al. 2022, appendix B, which also counts the masked half).
     """
     with torch.device("meta"):
         model = GPT(config)
@@ -46,8 +46,8 @@ def size_of(config: ModelConfig) -> Size:
 def optimizer_bytes(config: ModelConfig, optimizer: str) -> int:
     """Bytes of the optimizer's state.
 
-    AdamW keeps two fp32 means of every parameter. Beside Muon it has all but the blocks' matrices, of which Muon keeps
-    one fp32 momentum.
+    AdamW stores two fp32 averages of every parameter. Muon stores one fp32 momentum of the blocks' matrices; AdamW
+    updates the other parameters.
 
     Args:
         optimizer: "adamw" or "muon".

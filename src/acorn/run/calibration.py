@@ -12,10 +12,10 @@ from acorn.model.loss import Workspace
 from acorn.progress import QUIET, Progress
 from acorn.run.resolve import COMPILED_GAIN
 from acorn.runtime.device import Runtime
+from acorn.train.forward_backward import uncompiled_forward_backward
 from acorn.train.network import build_network
 from acorn.train.optimizer import set_rates
 from acorn.train.parallel import uncompiled
-from acorn.train.passes import uncompiled_pass
 from acorn.train.step import initial_counters, train_step
 
 TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
@@ -103,7 +103,7 @@ class _Network:
         self._model, self._optimizers = build_network(self._config, runtime, logits)
         self._model.init_weights(0)
         set_rates(self._optimizers, 0.01)
-        self._run_pass = uncompiled_pass(self._model, runtime)
+        self._forward_backward = uncompiled_forward_backward(self._model, runtime)
         self._counters = initial_counters(1, runtime.precision)  # kept: fp16's loss scale comes down in the first steps
 
     def step(self, passes: int, sequences: int) -> float:
@@ -113,7 +113,7 @@ class _Network:
         begin = time.perf_counter()
         train_step(
             self._model,
-            self._run_pass,
+            self._forward_backward,
             self._optimizers,
             text[:, :-1],
             text[:, 1:],

@@ -1,1 +1,1 @@
-"""What this machine is, and what it can do."""
+"""The machine that acorn runs on: devices, precision, memory, limits."""

@@ -1,8 +1,8 @@
-"""Limits on a process's address space (`ulimit -v`) and data (`ulimit -d`), checked before libraries run into them.
+"""Limits on a process's address space (`ulimit -v`) and data (`ulimit -d`), checked before libraries exceed them.
 
-PyTorch, oneDNN, OpenBLAS and OpenMP reserve address space for code, threads and buffers. Where the system refuses it
-they crash, abort or never return, at whichever of a hundred places it happens, and no program can catch that. So what
-they need is compared with the limit while nothing is loaded yet. Without a limit nothing here does anything.
+PyTorch, oneDNN, OpenBLAS and OpenMP reserve address space for code, threads and buffers. If the system refuses it, they
+crash, abort or hang in ways that a program cannot catch. So the bytes they need are compared with the limit before they
+are loaded. Without a limit, nothing is checked.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ from acorn.errors import ResourceError
 
 STATUS = Path("/proc/self/status")
 LIMITS = (("ulimit -v", "RLIMIT_AS", "VmSize"), ("ulimit -d", "RLIMIT_DATA", "VmData"))
-"""What sets a limit, its name, and the entry of /proc/self/status that counts against it."""
+"""The command that sets a limit, the limit's name, and the entry of /proc/self/status that it applies to."""
 
 Purpose = Literal["numpy", "torch", "training"]
 
-NUMPY, TORCH, TRAINING = 290 * 10**6, 250 * 10**6, 420 * 10**6
-"""Bytes that are taken beside the shared libraries of PyTorch: with NumPy; with PyTorch; for threads, buffers and plots
-of training on top of that. With a tenth less, commands on tiny models crashed (Linux, two cores, PyTorch 2.13)."""
+NUMPY_BYTES, TORCH_BYTES, TRAINING_BYTES = 290 * 10**6, 250 * 10**6, 420 * 10**6
+"""Bytes needed in addition to PyTorch's shared libraries: by NumPy; by PyTorch; on top of that by training's threads,
+buffers and plots. Measured on Linux with 2 cores and PyTorch 2.13: with 10 % less, commands on tiny models crashed."""
 
-STEPS = 160 * 10**6
-"""Bytes of TRAINING that are not taken yet when a run's text is ready and its step is planned, tensors left out."""
+STEP_BYTES = 160 * 10**6
+"""The part of TRAINING_BYTES that is still needed when a run plans its step, without tensors."""
 
-THREAD = 16 * 2**20
-"""Bytes for each thread above two: its stacks in OpenMP's pool and in the tokenizers'."""
+THREAD_BYTES = 16 * 2**20
+"""Bytes for each thread above two: its stacks in the thread pools of OpenMP and of the tokenizers library."""
 
-SIGNS = (
+OUT_OF_MEMORY_MESSAGES = (
     *("DefaultCPUAllocator: ", "can't allocate memory", "Cannot allocate memory", "out of memory"),
     *("could not create a primitive", "could not create a memory", "failed to map segment", "can't start new thread"),
 )
-"""What libraries say where memory is refused; those of the second line only where address space is limited."""
+"""Parts of libraries' error messages when memory is refused. Those of the second line mean that only under a limit of
+the address space."""
 
 
 def check_address_space(purpose: Purpose, threads: int = 0) -> None:
-    """Refuses to begin where a limit leaves too little for the libraries that `purpose` takes.
+    """Checks that the limits leave enough for the libraries that `purpose` needs.
 
     Args:
-        threads: that compute; 0: one a core.
+        threads: number of computing threads; 0: one per core.
 
     Raises:
-        ResourceError: with the limit and what is needed.
+        ResourceError: too little is left; it names the limit and the bytes needed.
     """
     for command, limit, used in _limits():
-        needed = used + _yet_to_take(purpose, with_code=command == "ulimit -v")
+        needed = used + _bytes_still_needed(purpose, with_code=command == "ulimit -v")
         if purpose == "training":
-            needed += THREAD * max(0, (threads or _cores()) - 2)
+            needed += THREAD_BYTES * max(0, (threads or _cores()) - 2)
         if needed > limit:
             raise ResourceError(
                 f"This process may take {limit / 1e6:,.0f} MB of address space; its libraries and threads alone need "
@@ -62,25 +63,25 @@ def check_address_space(purpose: Purpose, threads: int = 0) -> None:
 
 
 def address_space_left() -> int | None:
-    """Bytes that the limits leave for the tensors of a step that is about to be planned; None: there is no limit."""
-    return min((max(0, limit - used - STEPS) for _, limit, used in _limits()), default=None)
+    """Bytes that the limits leave for the tensors of a training step; None: there is no limit."""
+    return min((max(0, limit - used - STEP_BYTES) for _, limit, used in _limits()), default=None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out. Libraries have no type of their own for that on a CPU, only what they say."""
+    """Whether memory ran out. On a CPU, libraries have no exception type for that, so their messages are compared."""
     if isinstance(error, MemoryError):
         return True
-    signs = SIGNS if _limits() else SIGNS[:4]
+    signs = OUT_OF_MEMORY_MESSAGES if _limits() else OUT_OF_MEMORY_MESSAGES[:4]
     return isinstance(error, RuntimeError | ImportError) and any(sign in str(error) for sign in signs)
 
 
 def _limits() -> list[tuple[str, int, int]]:
-    """The command that sets it, the limit and what is used of it, in bytes, for each limit that is set."""
+    """For each limit that is set: the command that sets it, the limit and the bytes in use."""
     try:
         import resource
 
         entries = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if line.startswith("Vm"))
-    except (ImportError, OSError):  # elsewhere than on Linux no such limit holds
+    except (ImportError, OSError):  # only Linux enforces these limits
         return []
     found = []
     for command, name, used in LIMITS:
@@ -90,16 +91,16 @@ def _limits() -> list[tuple[str, int, int]]:
     return found
 
 
-def _yet_to_take(purpose: Purpose, *, with_code: bool) -> int:
-    """Bytes of what is not loaded yet."""
+def _bytes_still_needed(purpose: Purpose, *, with_code: bool) -> int:
+    """Bytes of the libraries that are not loaded yet."""
     if purpose == "numpy":
-        return 0 if "numpy" in sys.modules else NUMPY
-    torch = 0 if "torch" in sys.modules else TORCH + (_library_bytes() if with_code else 0)
-    return torch + (TRAINING if purpose == "training" else 0)
+        return 0 if "numpy" in sys.modules else NUMPY_BYTES
+    torch = 0 if "torch" in sys.modules else TORCH_BYTES + (_library_bytes() if with_code else 0)
+    return torch + (TRAINING_BYTES if purpose == "training" else 0)
 
 
 def _library_bytes() -> int:
-    """The size of PyTorch's shared libraries, and of those for GPUs that it loads with them."""
+    """The size of PyTorch's shared libraries, including those for GPUs."""
     folders: list[Path] = []
     for package, pattern in (("torch", "lib"), ("nvidia", "*/lib")):
         spec = importlib.util.find_spec(package)

@@ -1,6 +1,6 @@
-"""Device and precision as they are asked for or as the hardware decides, for every command; nothing is measured.
+"""Chooses device and precision: the requested ones, or those that suit the hardware. Used by every command.
 
-What only a training run decides is in run/resolve.py.
+Nothing is measured here. What only a training run chooses is in run/resolve.py.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(wanted: str, where: str = "train.device") -> Choice[str]:
-    """The device that is asked for, or that `auto` comes to.
+    """The requested device, or the best available one for `auto`.
 
     Args:
-        where: the setting or option that asks, for the message.
+        where: the setting or option, for the error message.
 
     Raises:
-        UsageError: it is unavailable here.
+        UsageError: it is unavailable on this machine.
     """
-    there = available_devices()
+    available = available_devices()
     if wanted != "auto":
-        if wanted not in there:
+        if wanted not in available:
             raise UsageError(
-                f"The device {wanted} is not available here.",
+                f"The device {wanted} is unavailable on this machine.",
                 where=where,
-                fix=f"choose one of {', '.join(there)}, or auto",
+                fix=f"choose one of {', '.join(available)}, or auto",
             )
         return Choice("device", wanted, True)
-    if "cuda" in there:
+    if "cuda" in available:
         return Choice("device", "cuda", False, torch.cuda.get_device_name())
-    if "mps" in there:
+    if "mps" in available:
         return Choice("device", "mps", False, "Apple GPU")
     return Choice("device", "cpu", False, "no GPU found")
 
@@ -57,7 +57,7 @@ def device_for(name: object) -> torch.device:
     choose_device(device.type, "device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"The device {device} is not available here.",
+            f"The device {device} is unavailable on this machine.",
             where="device",
             fix=f"this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}",
         )
@@ -65,7 +65,7 @@ def device_for(name: object) -> torch.device:
 
 
 def choose_precision(device: str, wanted: str, lacking: str | None) -> Choice[Precision]:
-    """The precision that is asked for, or that `auto` comes to on a GPU.
+    """The requested precision, or the one for `auto` on a GPU.
 
     Args:
         lacking: why fp16 matmuls of fp32 tensors are unavailable; None: they are available.
@@ -73,32 +73,32 @@ def choose_precision(device: str, wanted: str, lacking: str | None) -> Choice[Pr
     has_bf16 = multiplies_bf16(device)
     if wanted == "auto":
         if has_bf16:
-            return Choice("precision", "bf16", False, "the hardware multiplies it")
+            return Choice("precision", "bf16", False, "the hardware has bf16 matmuls")
         if device == "cuda":
-            return Choice("precision", "fp16", False, "this GPU has no bf16 products")
-        return Choice("precision", "fp32", False, "no bf16 products in this hardware")
+            return Choice("precision", "fp16", False, "this GPU has no bf16 matmuls")
+        return Choice("precision", "fp32", False, "the hardware has no bf16 matmuls")
     remark = ""
     if wanted == "bf16" and not has_bf16:
-        remark = "though this hardware only emulates it: expect it to be slow"
+        remark = "but the hardware only emulates it, which is slow"
     elif wanted == "fp16" and device == "cpu" and lacking:
-        remark = f"and PyTorch's own, which is no faster than fp32 on a CPU: {lacking}"
+        remark = f"with PyTorch's matmuls, which are no faster than fp32 on a CPU: {lacking}"
     return Choice("precision", wanted, True, remark)  # type: ignore[arg-type]
 
 
 def check_device(device: str) -> None:
-    """Refuses a device that is not there, before anything is measured.
+    """Checks that a device is available, before anything is measured.
 
     Raises:
-        UsageError: the others are named.
+        UsageError: it is unavailable; the error names the available ones.
     """
     choose_device(device)
 
 
 def runtime_for_inference(device: str, precision: str) -> Runtime:
-    """The runtime of a command that only reads a model: fp32 on a CPU unless asked otherwise, never compiled.
+    """The runtime of a command that does not train: never compiled, and on a CPU in fp32 unless requested otherwise.
 
     Args:
-        precision: `int8` is about weights, which the command rounds; it computes as with `auto`.
+        precision: `int8` applies to the weights, which the command quantizes; it computes as with `auto`.
 
     Raises:
         UsageError: the device is unavailable here, or the device or precision is unknown.
@@ -106,11 +106,11 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     precisions = ("auto", "fp32", "bf16", "fp16", "int8")
     for option, value, known in (("--device", device, DEVICES), ("--precision", precision, precisions)):
         if value not in known:
-            raise UsageError(f"{value!r} is not known.", where=option, fix=f"choose one of {', '.join(known)}")
+            raise UsageError(f"{value!r} is unknown.", where=option, fix=f"choose one of {', '.join(known)}")
     where = choose_device(device, "--device")
     wanted = "auto" if precision == "int8" else precision
     if wanted == "auto" and where.value == "cpu":
-        kind: Choice[Precision] = Choice("precision", "fp32", False, "the exact one; others may be asked for")
+        kind: Choice[Precision] = Choice("precision", "fp32", False, "the most exact; --precision chooses another")
     else:
-        kind = choose_precision(where.value, wanted, "only training has products of its own")
+        kind = choose_precision(where.value, wanted, "acorn's own fp16 matmuls are for training only")
     return Runtime(where.value, kind.value, False, usable_cores(), True, (where, kind))

@@ -1,7 +1,7 @@
-"""Work for a GPU, recorded once and then started with a single call.
+"""CUDA graphs: a function's GPU work, captured once and then replayed with a single call.
 
-A GPU does a small product in a few microseconds, and the CPU takes ten times as long to ask for it. A CUDA graph holds
-all that was asked for, and is replayed whole (docs/performance.md has what that gains).
+For small matmuls the CPU takes longer to launch a kernel than the GPU to run it. A CUDA graph contains all launches and
+replays them together (docs/performance.md has the gain).
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 3
-"""Calls before recording: compilers and libraries set themselves up in the first ones (PyTorch's notes on graphs)."""
+WARM_UP_CALLS = 3
+"""Calls before the capture, in which compilers and libraries initialize (see PyTorch's notes on CUDA graphs)."""
 
 
-class Recorded:
-    """A function of CUDA tensors, recorded for the shapes of `inputs`.
+class CapturedFunction:
+    """A function of CUDA tensors, captured as a CUDA graph for the shapes of `inputs`.
 
-    What is replayed reads and writes the same memory each time: `inputs` are copied to where they were first, and the
-    result stays valid only until the next call.
+    A replay reads and writes the same memory each time: inputs are copied to the captured ones, and the result is valid
+    only until the next call.
 
     Args:
-        function: takes tensors, returns a tensor, and never waits for the GPU. It is called WARM_UP + 1 times here.
-        inputs: what it is called with.
+        function: takes tensors, returns a tensor, and never waits for the GPU. It is called WARM_UP_CALLS + 1 times by
+            the constructor.
+        inputs: its arguments during the capture.
     """
 
     def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -31,9 +32,9 @@ class Recorded:
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.random.fork_rng([torch.cuda.current_device()]):  # the first replay draws the first random numbers
+        with torch.random.fork_rng([torch.cuda.current_device()]):  # the first replay gets the first random numbers
             with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
+                for _ in range(WARM_UP_CALLS):
                     function(*self._inputs)
             torch.cuda.current_stream().wait_stream(stream)
             with torch.cuda.graph(self._graph):

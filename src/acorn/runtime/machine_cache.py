@@ -1,7 +1,7 @@
-"""What acorn keeps about this machine for later commands: compiled C code and the machine's measured peak.
+"""The cache folder of this machine, for later commands: compiled C code and the machine's measured peak FLOP/s.
 
-It is kept in $XDG_CACHE_HOME/acorn, else ~/.cache/acorn. Everything in there can be deleted at any time: it is made
-again. What is read from there is checked by its digest first.
+It is $XDG_CACHE_HOME/acorn, else ~/.cache/acorn. Everything in it can be deleted at any time and is then created again.
+Whatever is read from it is checked by its digest first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from acorn.files import make_folders
 
 
 def cache_folder() -> Path:
-    """The folder, which is made where it is missing.
+    """The cache folder, created if it is missing.
 
     Raises:
-        OSError: it cannot be made.
-        RuntimeError: nothing says where the user's home is.
+        OSError: it cannot be created.
+        RuntimeError: the user's home folder is unknown.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = root / "acorn"
@@ -29,7 +29,7 @@ def cache_folder() -> Path:
 
 
 def processor() -> list[str]:
-    """What this CPU is and can do: machines of several kinds may share a cache folder."""
+    """Model and features of this CPU, because different machines may share a cache folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How much memory a run may still take."""
+"""Memory that is available to a run, and how the process reuses freed memory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STATUS = Path("/proc/self/status")
 
 
 def available_memory(device: str) -> int | None:
-    """Bytes that this process can still take on `device`, or None where the system does not tell.
+    """Bytes that this process can still allocate on `device`; None if the system does not say.
 
-    On a CPU the least of the kernel's estimate (MemAvailable) and what control groups and `ulimit` leave: past the
-    first two the kernel kills the process without a word, past the third libraries crash.
+    On a CPU, the minimum of the kernel's estimate (MemAvailable) and what control groups and `ulimit` leave: beyond the
+    first two the kernel kills the process, beyond the third libraries crash.
     """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
@@ -32,7 +32,7 @@ def available_memory(device: str) -> int | None:
 
 
 def resident_memory() -> int:
-    """Bytes that this process has in memory now; 0 where the system does not tell."""
+    """Bytes of this process that are in memory now; 0 if the system does not say."""
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:
@@ -50,31 +50,31 @@ def _mem_available() -> int | None:
 
 
 @contextlib.contextmanager
-def kept_for_reuse() -> Iterator[None]:
-    """Inside the block, memory that tensors give back stays with the process instead of going back to the system.
+def freed_memory_reused() -> Iterator[None]:
+    """Inside the block, freed memory stays with the process instead of being returned to the system.
 
-    A training step takes and frees the same large blocks again and again. glibc returns such blocks at once, and the
-    system hands out each new page zeroed: a product whose result is 64 MB takes three times as long for that reason
-    (docs/performance.md). Elsewhere than on glibc nothing happens.
+    A training step allocates and frees the same large blocks again and again. glibc returns such blocks to the system
+    at once, and the system fills each new page with zeros, which makes large matmuls slower (docs/performance.md).
+    Without glibc, this does nothing.
     """
     library = _glibc()
     if library is None:
         yield
         return
-    library.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
-    library.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+    library.mallopt(_M_MMAP_THRESHOLD, _MAX_THRESHOLD_BYTES)
+    library.mallopt(_M_TRIM_THRESHOLD, _MAX_THRESHOLD_BYTES)
     try:
         yield
     finally:
-        library.mallopt(_M_MMAP_THRESHOLD, _USUAL_THRESHOLD)
-        library.mallopt(_M_TRIM_THRESHOLD, _USUAL_THRESHOLD)
+        library.mallopt(_M_MMAP_THRESHOLD, _DEFAULT_THRESHOLD_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_THRESHOLD_BYTES)
         library.malloc_trim(0)
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Numbers of mallopt's settings (malloc.h)."""
+"""Parameters of mallopt (malloc.h)."""
 
-_LARGEST, _USUAL_THRESHOLD = 2**30, 128 * 1024
+_MAX_THRESHOLD_BYTES, _DEFAULT_THRESHOLD_BYTES = 2**30, 128 * 1024
 
 
 def _glibc() -> ctypes.CDLL | None:

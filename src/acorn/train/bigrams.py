@@ -23,13 +23,13 @@ from acorn.model.gpt import GPT
 
 Ints = NDArray[np.int64]
 
-MOST_TOKENS, BLOCK = 2**22, 2**16
+MAX_TOKENS, BLOCK_TOKENS = 2**22, 2**16
 """Tokens that are counted at the most, in blocks of so many that lie evenly over the text."""
 
-MOST_RANK = 256
+MAX_RANK = 256
 """Channels that the pairs get at the most; what further ones would tell is ever less, and takes ever longer."""
 
-POWER_ITERATIONS, SPARE = 2, 8
+POWER_ITERATIONS, OVERSAMPLES = 2, 8
 """Of the randomised decomposition (Halko et al. 2011), and the vectors it takes beyond those wanted; they tell near
 singular values apart."""
 
@@ -45,7 +45,7 @@ def add_bigrams(model: GPT, tokens: TokenSequence, seed: int) -> None:
     V, C = model.head.weight.shape
     last, following, count = count_pairs(tokens, V)
     share = torch.from_numpy((np.bincount(following, count, V) + 1) / (count.sum() + V)).float()  # P(next), never 0
-    rank = min(C - 1, V - 1, MOST_RANK)
+    rank = min(C - 1, V - 1, MAX_RANK)
     left, sizes, right = decompose(association(last, following, count, V), rank, seed)
     left, right = left * sizes.sqrt(), right * sizes.sqrt()
     # Channel 0 is the same for every last token, and carries log P(next). It is as large as the rest of a row is on
@@ -95,13 +95,15 @@ def decompose(table: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tens
     """The largest singular values of a sparse table (V, V), and their vectors: (V, rank), (rank), (V, rank)."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        left, sizes, right = torch.svd_lowrank(table, q=min(rank + SPARE, table.size(0)), niter=POWER_ITERATIONS)
+        left, sizes, right = torch.svd_lowrank(table, q=min(rank + OVERSAMPLES, table.size(0)), niter=POWER_ITERATIONS)
     return left[:, :rank], sizes[:rank], right[:, :rank]
 
 
 def _blocks(tokens: TokenSequence) -> Iterator[Ints]:
     """All tokens in one, or blocks that lie evenly over them."""
     n = len(tokens)
-    begins = [0] if n <= MOST_TOKENS else np.linspace(0, n - BLOCK, MOST_TOKENS // BLOCK).astype(int).tolist()
+    begins = (
+        [0] if n <= MAX_TOKENS else np.linspace(0, n - BLOCK_TOKENS, MAX_TOKENS // BLOCK_TOKENS).astype(int).tolist()
+    )
     for begin in begins:
-        yield tokens[begin : n if n <= MOST_TOKENS else begin + BLOCK].astype(np.int64)
+        yield tokens[begin : n if n <= MAX_TOKENS else begin + BLOCK_TOKENS].astype(np.int64)

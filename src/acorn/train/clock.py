@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 """Between two looks at the clock. What the process did between the last look and a pause is at most this."""
 
-PAUSE_SECONDS = 2.0
+MIN_PAUSE_SECONDS = 2.0
 """A gap between two looks from which on it counts as a pause, if the process was idle in it."""
 
-IDLE_SHARE = 0.25
+MAX_IDLE_CPU_SHARE = 0.25
 """Processor time over a gap's length up to which the process was idle. Before a pause all cores may have worked
-until `LOOK_SECONDS` after the last look, so on 16 cores a gap is known from 6 s on; who keeps other threads from
+until `POLL_SECONDS` after the last look, so on 16 cores a gap is known from 6 s on; who keeps other threads from
 looking uses all of one core."""
 
 
@@ -61,8 +61,8 @@ class RunClock:
             wall, processor = self._wall(), self._processor()
             gap, used = wall - self._last_wall, processor - self._last_processor
             self._last_wall, self._last_processor = wall, processor
-            if gap >= PAUSE_SECONDS and used <= IDLE_SHARE * gap:
-                worked = min(used, LOOK_SECONDS)
+            if gap >= MIN_PAUSE_SECONDS and used <= MAX_IDLE_CPU_SHARE * gap:
+                worked = min(used, POLL_SECONDS)
                 self._paused += gap - worked
                 gap = worked
             self._seconds += gap
@@ -75,5 +75,5 @@ class RunClock:
             return taken
 
     def _keep_looking(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._ended.wait(POLL_SECONDS):
             self.seconds()

@@ -17,11 +17,11 @@ from acorn.model.sizing import size_of
 from acorn.progress import Progress
 from acorn.train.clock import RunClock
 from acorn.train.divergence import DivergenceGuard
+from acorn.train.forward_backward import training_forward_backward
 from acorn.train.logs import Logs
 from acorn.train.network import Network
 from acorn.train.optimizer import set_rates
 from acorn.train.parallel import uncompiled
-from acorn.train.passes import training_pass
 from acorn.train.saving import Saver, tidy
 from acorn.train.schedule import is_done, rate_factor
 from acorn.train.setup import Setup
@@ -32,7 +32,7 @@ from acorn.train.training_data import TrainingData
 SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0, ignore_eos=True)
 """An early model often ends a document at once; an empty sample would tell nothing."""
 
-UNTIMED_STEP_SECONDS = 1.0
+ASSUMED_FIRST_STEP_SECONDS = 1.0
 """What a sitting's first step is taken to last, where the schedule follows the clock. A rate of zero would waste it."""
 
 
@@ -52,7 +52,7 @@ class Loop:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._pass = training_pass(self.network.model, self.setup.runtime)
+        self._pass = training_forward_backward(self.network.model, self.setup.runtime)
         self._saver = Saver(self.setup, self.network, self.data.tokenizer.to_json(), self.logs)
         self._guard = DivergenceGuard(self.setup, self.network, self.logs, self.progress)
         self._stop = StopRequest()
@@ -281,7 +281,7 @@ class Loop:
         if train.steps:
             return self.counters.step / train.steps, 1 / train.steps
         total = 60 * train.minutes
-        share = (self._last_step_seconds or UNTIMED_STEP_SECONDS) / total
+        share = (self._last_step_seconds or ASSUMED_FIRST_STEP_SECONDS) / total
         return min(1.0, self.counters.seconds / total), min(1.0, share)
 
     def _due(self, every: int) -> bool:

@@ -18,7 +18,7 @@ from torch.optim.adamw import adamw
 from acorn.config import OptimizerConfig
 from acorn.kernels.matmul import Fp16Matmul
 from acorn.model.gpt import GPT
-from acorn.runtime.cuda_graph import Recorded
+from acorn.runtime.cuda_graph import CapturedFunction
 
 NEWTON_SCHULZ_STEPS = 5
 # Coefficients of the quintic x -> ax + bx^3 + cx^5, tuned by Jordan et al. for a steep slope at zero: five rounds bring
@@ -121,7 +121,7 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__(groups)
         self.momentum, self.dtype, self._product = momentum, dtype, product
-        self._recorded: dict[torch.Size, Recorded] = {}
+        self._captured: dict[torch.Size, CapturedFunction] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim != 2:
@@ -151,9 +151,9 @@ class Muon(Optimizer):
         """`orthogonalize`, on a GPU recorded for each shape: it is many products of which each takes little time."""
         if not matrices.is_cuda:
             return orthogonalize(matrices, self._product)
-        if matrices.shape not in self._recorded:
-            self._recorded[matrices.shape] = Recorded(orthogonalize, matrices)
-        return self._recorded[matrices.shape](matrices)
+        if matrices.shape not in self._captured:
+            self._captured[matrices.shape] = CapturedFunction(orthogonalize, matrices)
+        return self._captured[matrices.shape](matrices)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -213,7 +213,7 @@ def build_optimizers(
     if muon:
         group = _group(blocks, config.peak_lr, config.weight_decay)
         optimizers.append(Muon([group], config.momentum, muon_dtype, product))
-    _each_parameter_once(model, optimizers)
+    _check_each_parameter_once(model, optimizers)
     return optimizers
 
 
@@ -232,7 +232,7 @@ def _group(named: dict[str, nn.Parameter], rate: float, decay: float) -> dict[st
     return {"params": list(named.values()), "lr": rate, "peak_lr": rate, "weight_decay": decay}
 
 
-def _each_parameter_once(model: GPT, optimizers: list[Optimizer]) -> None:
+def _check_each_parameter_once(model: GPT, optimizers: list[Optimizer]) -> None:
     grouped = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     missing = [name for key, name in names.items() if key not in grouped]

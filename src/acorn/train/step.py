@@ -13,8 +13,8 @@ from acorn.checkpoint.training_state import Counters
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
+from acorn.train.forward_backward import ForwardBackward
 from acorn.train.optimizer import Optimizer
-from acorn.train.passes import Pass
 
 INITIAL_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
@@ -48,7 +48,7 @@ class StepResult:
 
 def train_step(
     model: GPT,
-    run_pass: Pass,
+    forward_backward: ForwardBackward,
     optimizers: list[Optimizer],
     inputs: Tensor,
     targets: Tensor,
@@ -65,7 +65,7 @@ def train_step(
     targets change the weight of a token. The only wait for the device is for the two numbers of the guard.
 
     Args:
-        run_pass: of `model`; see `passes`.
+        forward_backward: of `model`; see `passes`.
         inputs, targets: (batch, T) on the CPU.
         clip: largest gradient norm; 0: none.
         seed: the run's; dropout's random numbers are a function of it, the step and the micro-step.
@@ -82,7 +82,7 @@ def train_step(
     for micro_step, (ids, wanted) in enumerate(micro_batches):
         if model.config.dropout:
             torch.manual_seed(_dropout_seed(seed, counters.step, micro_step, rank=0))
-        loss_sum += run_pass(ids, wanted, scale / count)
+        loss_sum += forward_backward(ids, wanted, scale / count)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if scale != 1.0:
         torch._foreach_mul_(gradients, 1 / scale)

@@ -1,28 +1,29 @@
-// Activations of an MLP, and their derivatives: for training, and for the decoding step.
+// Activation functions of the MLP and their derivatives, for training and decoding.
 
 #pragma once
 #include "simd.h"
 
 // 1 / (1 + e^-x)
 static inline __attribute__((always_inline)) f32x sigmoid(f32x x) {
-    const f32x small = exponential(-larger(x, -x)); // e^-|x|
+    const f32x e = exponential(-max_f32x(x, -x)); // e^-|x|, which cannot overflow
     const i32x positive = x > 0;
-    return (f32x)((positive & (i32x)splat(1)) | (~positive & (i32x)small)) / (1 + small);
+    return (f32x)((positive & (i32x)broadcast(1)) | (~positive & (i32x)e)) / (1 + e);
 }
 
-// GPT-2's GELU is x (1 + tanh(u)) / 2 or x sigmoid(2 u), where 2 u = x (GELU_SLOPE + GELU_BEND x^2).
-static const float GELU_SLOPE = 1.59576912f, GELU_BEND = 0.0713548163f; // 2 sqrt(2 / pi), and 0.044715 times that
-enum { GELU_FLAT = 20 }; // beyond which it is zero on the left, and x on the right
+// GPT-2's GELU is x (1 + tanh(u)) / 2 = x sigmoid(2 u), where 2 u = x (GELU_LINEAR + GELU_CUBIC x^2).
+static const float GELU_LINEAR = 1.59576912f, GELU_CUBIC = 0.0713548163f; // 2 sqrt(2 / pi), and 0.044715 times that
+enum { GELU_SATURATION = 20 }; // GELU(x) is 0 below -GELU_SATURATION and x above it, to fp32 precision
 
-// Under -GELU_FLAT as there, or `sigmoid`, which ends at e^-87, times a very large number would be seen. NaN stays NaN.
-static inline __attribute__((always_inline)) f32x gelu_of(f32x x) {
-    x = larger(splat(-GELU_FLAT), x);
-    return x * sigmoid(x * (GELU_SLOPE + GELU_BEND * x * x));
+// x is clamped from below: `sigmoid` returns at least e^-87, and multiplying a large negative x with it would give a
+// visibly negative result. NaN stays NaN.
+static inline __attribute__((always_inline)) f32x gelu(f32x x) {
+    x = max_f32x(broadcast(-GELU_SATURATION), x);
+    return x * sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x * x));
 }
 
-// Its derivative: that of x s, for a sigmoid s of x. Beyond GELU_FLAT as there, or x^3 might be infinite.
+// The derivative of x s(x), where s is the sigmoid above. x is clamped, since x^3 might overflow.
 static inline __attribute__((always_inline)) f32x gelu_derivative(f32x x) {
-    x = smaller(splat(GELU_FLAT), larger(splat(-GELU_FLAT), x));
-    const f32x s = sigmoid(x * (GELU_SLOPE + GELU_BEND * x * x));
-    return s * (1 + (1 - s) * x * (GELU_SLOPE + 3 * GELU_BEND * x * x));
+    x = min_f32x(broadcast(GELU_SATURATION), max_f32x(broadcast(-GELU_SATURATION), x));
+    const f32x s = sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x * x));
+    return s * (1 + (1 - s) * x * (GELU_LINEAR + 3 * GELU_CUBIC * x * x));
 }

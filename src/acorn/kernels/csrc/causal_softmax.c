@@ -1,9 +1,9 @@
-// Softmax of attention's scores, forward and backward. Called by block.py.
+// Causal softmax of attention scores, forward and backward. Called by block.py.
 
 #include "softmax.h"
 
-// Scores (N, Q, K) become softmax(scores * scale) of the keys that each query sees: query q those up to K - Q + q. The
-// others' weights are zero.
+// In place: scores (N, Q, K) become softmax(scores * scale) over the keys that a query may attend to: keys 0 .. K - Q +
+// q for query q. The weights of later keys are zero.
 void causal_softmax_forward(
     void *scores, int32_t type, int64_t N, int64_t Q, int64_t K, float scale, int32_t n_threads
 ) {
@@ -12,9 +12,9 @@ void causal_softmax_forward(
         float workspace[K + WIDTH];
 #pragma omp for schedule(static)
         for (long row = 0; row < N * Q; row++) {
-            const long seen = K - Q + row % Q + 1;
-            if (type == FP32) softmax_row(scores, row * K, FP32, seen, K, scale, workspace);
-            else softmax_row(scores, row * K, BF16, seen, K, scale, workspace);
+            const long n_visible = K - Q + row % Q + 1;
+            if (type == FP32) softmax_row(scores, row * K, FP32, n_visible, K, scale, workspace);
+            else softmax_row(scores, row * K, BF16, n_visible, K, scale, workspace);
         }
     }
 }
@@ -25,8 +25,8 @@ void causal_softmax_backward(
 ) {
 #pragma omp parallel for num_threads(n_threads) schedule(static)
     for (long row = 0; row < N * Q; row++) {
-        const long seen = K - Q + row % Q + 1;
-        if (type == FP32) softmax_row_backward(weights, grad, row * K, FP32, seen, K, scale, grad_scores);
-        else softmax_row_backward(weights, grad, row * K, BF16, seen, K, scale, grad_scores);
+        const long n_visible = K - Q + row % Q + 1;
+        if (type == FP32) softmax_row_backward(weights, grad, row * K, FP32, n_visible, K, scale, grad_scores);
+        else softmax_row_backward(weights, grad, row * K, BF16, n_visible, K, scale, grad_scores);
     }
 }

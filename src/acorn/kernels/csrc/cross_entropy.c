@@ -1,67 +1,70 @@
-// The loss of the head, for CPUs. Called by cross_entropy.py.
+// Cross-entropy of the head's logits on a CPU, forward and backward at once. Called by cross_entropy.py.
 //
-// Logits become the gradient of the cross-entropy by them, in place.
-// A row of logits is read once from memory and then stays in the second cache for three passes: the largest, the
-// exponentials and their sum, the probabilities. PyTorch's own operations take three times as long
-// (docs/lab-notebook.md): each is a pass over memory of its own, in fp32.
+// Logits are replaced by their gradient, in place. A row of logits is read once from memory and stays in the L2 cache
+// for the three loops over it: maximum, exponentials and their sum, probabilities. PyTorch runs an operation for each,
+// and each reads and writes main memory in fp32 (docs/lab-notebook.md has the times).
 
 #include "simd.h"
 
-#define AT_ONCE 4 // vectors: an addition or comparison waits for the one before it, so several go on side by side
+#define UNROLL 4 // independent vectors, because each addition or comparison depends on the one before it
 
-// Returns the loss of a row of V logits; they become probabilities - one-hot(target). Where the target is under 0 the
-// row counts nothing: no loss, and zeros. `powers` is a workspace for V floats.
-static inline __attribute__((always_inline)) float loss_of_row(
-    void *logits, long V, long target, int type, float *powers
+// Returns the loss of a row of V logits, which become their gradient: probabilities - one-hot(target). A negative
+// target is ignored: the loss is 0 and the gradient is zero. `exponentials` is a workspace of V floats.
+static inline __attribute__((always_inline)) float cross_entropy_row(
+    void *logits, long V, long target, int type, float *exponentials
 ) {
     if (target < 0) {
         memset(logits, 0, V * (type == FP32 ? 4 : 2));
         return 0;
     }
-    const long whole = V / WIDTH * WIDTH, most_of_it = whole / (AT_ONCE * WIDTH) * (AT_ONCE * WIDTH);
-    f32x largest[AT_ONCE], sums[AT_ONCE];
-    for (int k = 0; k < AT_ONCE; k++) largest[k] = splat(-INFINITY), sums[k] = splat(0);
-    for (long c = 0; c < most_of_it; c += AT_ONCE * WIDTH)
-        for (int k = 0; k < AT_ONCE; k++) largest[k] = larger(load(logits, c + k * WIDTH, type), largest[k]);
-    for (long c = most_of_it; c < whole; c += WIDTH) largest[0] = larger(load(logits, c, type), largest[0]);
-    for (int k = 1; k < AT_ONCE; k++) largest[0] = larger(largest[k], largest[0]);
-    float top = largest_of(largest[0]);
-    for (long c = whole; c < V; c++) top = load_one(logits, c, type) > top ? load_one(logits, c, type) : top;
+    const long n_full = V / WIDTH * WIDTH, n_unrolled = n_full / (UNROLL * WIDTH) * (UNROLL * WIDTH);
+    f32x maxima[UNROLL], sums[UNROLL];
+    for (int k = 0; k < UNROLL; k++) maxima[k] = broadcast(-INFINITY), sums[k] = broadcast(0);
+    for (long c = 0; c < n_unrolled; c += UNROLL * WIDTH)
+        for (int k = 0; k < UNROLL; k++) maxima[k] = max_f32x(load(logits, c + k * WIDTH, type), maxima[k]);
+    for (long c = n_unrolled; c < n_full; c += WIDTH) maxima[0] = max_f32x(load(logits, c, type), maxima[0]);
+    for (int k = 1; k < UNROLL; k++) maxima[0] = max_f32x(maxima[k], maxima[0]);
+    float maximum = reduce_max(maxima[0]);
+    for (long c = n_full; c < V; c++) {
+        const float logit = load_scalar(logits, c, type);
+        maximum = logit > maximum ? logit : maximum;
+    }
 
-    const float of_target = load_one(logits, target, type) - top;
-    for (long c = 0; c < most_of_it; c += AT_ONCE * WIDTH) {
-        for (int k = 0; k < AT_ONCE; k++) {
-            const f32x power = exponential(load(logits, c + k * WIDTH, type) - top);
-            store(powers, c + k * WIDTH, power, FP32);
-            sums[k] += power;
+    const float target_logit = load_scalar(logits, target, type) - maximum;
+    for (long c = 0; c < n_unrolled; c += UNROLL * WIDTH) {
+        for (int k = 0; k < UNROLL; k++) {
+            const f32x exp_part = exponential(load(logits, c + k * WIDTH, type) - maximum);
+            store(exponentials, c + k * WIDTH, exp_part, FP32);
+            sums[k] += exp_part;
         }
     }
-    for (long c = most_of_it; c < whole; c += WIDTH) {
-        const f32x power = exponential(load(logits, c, type) - top);
-        store(powers, c, power, FP32);
-        sums[0] += power;
+    for (long c = n_unrolled; c < n_full; c += WIDTH) {
+        const f32x exp_part = exponential(load(logits, c, type) - maximum);
+        store(exponentials, c, exp_part, FP32);
+        sums[0] += exp_part;
     }
-    float sum = sum_of(sums[0]) + sum_of(sums[1]) + (sum_of(sums[2]) + sum_of(sums[3]));
-    for (long c = whole; c < V; c++) sum += powers[c] = exponential(splat(load_one(logits, c, type) - top))[0];
+    float sum = reduce_add(sums[0]) + reduce_add(sums[1]) + (reduce_add(sums[2]) + reduce_add(sums[3]));
+    for (long c = n_full; c < V; c++)
+        sum += exponentials[c] = exponential(broadcast(load_scalar(logits, c, type) - maximum))[0];
 
-    const float share = 1 / sum;
-    for (long c = 0; c < whole; c += WIDTH) store(logits, c, load(powers, c, FP32) * share, type);
-    for (long c = whole; c < V; c++) store_one(logits, c, powers[c] * share, type);
-    store_one(logits, target, powers[target] * share - 1, type);
-    return logf(sum) - of_target;
+    const float inverse_sum = 1 / sum;
+    for (long c = 0; c < n_full; c += WIDTH) store(logits, c, load(exponentials, c, FP32) * inverse_sum, type);
+    for (long c = n_full; c < V; c++) store_scalar(logits, c, exponentials[c] * inverse_sum, type);
+    store_scalar(logits, target, exponentials[target] * inverse_sum - 1, type);
+    return logf(sum) - target_logit;
 }
 
 // logits (n, V) of `type`, targets (n); losses (n) is written. workspace: (n_threads, V) floats.
-void cross_entropy_gradient(
+void cross_entropy_forward_backward(
     void *logits, int64_t n, int64_t V, int32_t type, const int64_t *targets, float *losses, float *workspace,
     int32_t n_threads
 ) {
 #pragma omp parallel num_threads(n_threads)
     {
-        float *powers = workspace + this_thread() * V;
+        float *exponentials = workspace + thread_index() * V;
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < n; i++)
-            losses[i] = type == FP32 ? loss_of_row((float *)logits + i * V, V, targets[i], FP32, powers)
-                                     : loss_of_row((uint16_t *)logits + i * V, V, targets[i], BF16, powers);
+            losses[i] = type == FP32 ? cross_entropy_row((float *)logits + i * V, V, targets[i], FP32, exponentials)
+                                     : cross_entropy_row((uint16_t *)logits + i * V, V, targets[i], BF16, exponentials);
     }
 }

@@ -1,19 +1,19 @@
-// What matmuls with int8 weights are made of. Each row of such a matrix was divided by a scale.
+// Matmuls with int8 weights, whose rows are quantized with one scale each.
 //
-// The inputs become integers too, of 16 bits, since Intel's and AMD's CPUs multiply and add two pairs of such in one
-// instruction. What is lost of each is up to 1/65,534 of its sequence's largest element. Sums are integers, and exact,
-// as long as they surely fit 32 bits; then they are added up as floats.
+// Inputs are quantized to int16, because x86 CPUs multiply and add two pairs of int16 in one instruction. The error of
+// an input is at most 1/65,534 of its sequence's largest element. Products are summed exactly, as int32, over as many
+// columns as cannot overflow; these sums are then accumulated in fp32.
 
 #pragma once
 #include "decode_weights.h"
 
-#define INT8_GROUPS_FROM 13 // sequences from which on groups, where weights become fp32, are faster
+#define MIN_LARGE_BATCH_INT8 13 // sequences from which on groups, whose weights are converted to fp32, are faster
 
 typedef int16_t i16x __attribute__((vector_size(4 * WIDTH), aligned(2)));
 
-#define I16_WIDTH (2 * WIDTH)     // numbers of such a vector
-#define LARGEST_INT16 32767.0f       // of an input
-#define STRETCH (256 * I16_WIDTH) // columns whose sums, 256 pairs for each of a vector's numbers, fit 32 bits
+#define I16_WIDTH (2 * WIDTH) // elements of an i16x
+#define MAX_INT16 32767.0f    // largest quantized input
+#define INT32_SAFE_COLUMNS (256 * I16_WIDTH) // columns whose sums (256 pairs per element) cannot overflow int32
 
 static inline __attribute__((always_inline)) i16x load_i16x(const int8_t *from) {
 #if defined(__AVX512BW__)
@@ -42,68 +42,70 @@ static inline __attribute__((always_inline)) i32x add_products(i32x sums, i16x a
 #endif
 }
 
-// What the integers of a sequence's numbers have to be multiplied with; not finite where one is not. As integers, too,
-// floats without their sign are in order, infinity and NaN last.
-static float scale_of(const float *x, long columns) {
-    i32x largest = (i32x)splat(1e-30f); // nothing is divided by zero
+// The quantization scale of a sequence's inputs; not finite if an input is not. The maximum is taken of the bit
+// patterns: absolute values of floats sort like integers, with infinity and NaN last.
+static float int16_scale(const float *x, long columns) {
+    i32x maxima = (i32x)broadcast(1e-30f); // avoids division by zero
     for (long c = 0; c < columns; c += WIDTH) {
-        const i32x size = (i32x)load_some(x, c, columns - c, FP32) & 0x7fffffff, is_larger = size > largest;
-        largest = (is_larger & size) | (~is_larger & largest);
+        const i32x magnitude = (i32x)load_partial(x, c, columns - c, FP32) & 0x7fffffff, is_larger = magnitude > maxima;
+        maxima = (is_larger & magnitude) | (~is_larger & maxima);
     }
-    int32_t most = 0;
-    for (int i = 0; i < WIDTH; i++) most = largest[i] > most ? largest[i] : most;
-    float size;
-    memcpy(&size, &most, sizeof size);
-    return size / LARGEST_INT16;
+    int32_t maximum_bits = 0;
+    for (int i = 0; i < WIDTH; i++) maximum_bits = maxima[i] > maximum_bits ? maxima[i] : maximum_bits;
+    float maximum;
+    memcpy(&maximum, &maximum_bits, sizeof maximum);
+    return maximum / MAX_INT16;
 }
 
-// Numbers of up to LARGEST to the nearest integer: in a float of 3 * 2^22 and more the last bits are a whole number.
-static inline __attribute__((always_inline)) u16x nearest_integers(f32x numbers) {
-    return narrow((u32x)(numbers + 12582912.0f));
+// Values of up to MAX_INT16 to the nearest integer: after adding 3 * 2^22 the low bits of a float are that integer.
+static inline __attribute__((always_inline)) u16x round_to_int16(f32x values) {
+    return narrow((u32x)(values + 12582912.0f));
 }
 
-// Few sequences, of which every thread has its own copy, so that none waits for another: a scale for each, and rows of
-// integers. In floats.
-static long few_floats(long columns) { return GROUP + INT8_GROUPS_FROM * up_to_multiple(columns, I16_WIDTH) / 2; }
+// Size of a thread's quantized inputs in floats: a scale for each sequence, then rows of int16. Every thread has its
+// own copy, so that threads need not wait for each other.
+static long quantized_input_floats(long columns) {
+    return GROUP + MIN_LARGE_BATCH_INT8 * round_up(columns, I16_WIDTH) / 2;
+}
 
-static void arrange_few(const float *x, int batch, long columns, float *arranged) {
-    int16_t *numbers = (int16_t *)(arranged + GROUP);
+static void quantize_inputs(const float *x, int batch, long columns, float *packed) {
+    int16_t *rows = (int16_t *)(packed + GROUP);
     for (long b = 0; b < batch; b++) {
-        arranged[b] = scale_of(x + b * columns, columns);
+        packed[b] = int16_scale(x + b * columns, columns);
         for (long c = 0; c < columns; c += WIDTH) {
-            const f32x shares = load_some(x, b * columns + c, columns - c, FP32) * (1 / arranged[b]);
-            *(u16x *)(numbers + b * up_to_multiple(columns, I16_WIDTH) + c) = nearest_integers(shares);
+            const f32x scaled = load_partial(x, b * columns + c, columns - c, FP32) * (1 / packed[b]);
+            *(u16x *)(rows + b * round_up(columns, I16_WIDTH) + c) = round_to_int16(scaled);
         }
     }
 }
 
-// As `rows_times`, for the sequences from `first` on of those that `arrange_few` arranged.
-static inline __attribute__((always_inline)) void rows_times_i16(
-    const weights *m, long row, const int R, const float *arranged, long first, const int B, float *y
+// `matmul_rows` for B sequences from `first` on, with inputs that `quantize_inputs` packed.
+static inline __attribute__((always_inline)) void matmul_rows_int8(
+    const weights *m, long row, const int R, const float *packed, long first, const int B, float *y
 ) {
-    const long columns = m->columns, whole = columns / I16_WIDTH * I16_WIDTH;
-    const long apart = up_to_multiple(columns, I16_WIDTH);
+    const long columns = m->columns, n_full = columns / I16_WIDTH * I16_WIDTH;
+    const long x_stride = round_up(columns, I16_WIDTH);
     const int8_t *weights = (const int8_t *)m->weight + row * columns;
-    const int16_t *x = (const int16_t *)(arranged + GROUP) + first * apart;
+    const int16_t *x = (const int16_t *)(packed + GROUP) + first * x_stride;
     f32x sums[4][4] = {0};
-    for (long begin = 0; begin < whole; begin += STRETCH) {
-        i32x of_stretch[4][4] = {0};
-        for (long c = begin; c < whole && c < begin + STRETCH; c += I16_WIDTH) {
+    for (long begin = 0; begin < n_full; begin += INT32_SAFE_COLUMNS) {
+        i32x int_sums[4][4] = {0};
+        for (long c = begin; c < n_full && c < begin + INT32_SAFE_COLUMNS; c += I16_WIDTH) {
             for (int r = 0; r < R; r++) {
-                __builtin_prefetch(weights + r * columns + c + WEIGHTS_AHEAD);
+                __builtin_prefetch(weights + r * columns + c + WEIGHT_PREFETCH_BYTES);
                 const i16x w = load_i16x(weights + r * columns + c);
                 for (int b = 0; b < B; b++)
-                    of_stretch[r][b] = add_products(of_stretch[r][b], w, *(const i16x *)(x + b * apart + c));
+                    int_sums[r][b] = add_products(int_sums[r][b], w, *(const i16x *)(x + b * x_stride + c));
             }
         }
         for (int r = 0; r < R; r++)
-            for (int b = 0; b < B; b++) sums[r][b] += __builtin_convertvector(of_stretch[r][b], f32x);
+            for (int b = 0; b < B; b++) sums[r][b] += __builtin_convertvector(int_sums[r][b], f32x);
     }
     for (int r = 0; r < R; r++) {
         for (int b = 0; b < B; b++) {
-            float sum = sum_of(sums[r][b]);
-            for (long c = whole; c < columns; c++) sum += weights[r * columns + c] * x[b * apart + c];
-            y[b * (long)m->rows + row + r] = with_scale_and_bias(m, row + r, sum * arranged[first + b]);
+            float sum = reduce_add(sums[r][b]);
+            for (long c = n_full; c < columns; c++) sum += weights[r * columns + c] * x[b * x_stride + c];
+            y[b * (long)m->rows + row + r] = scale_and_add_bias(m, row + r, sum * packed[first + b]);
         }
     }
 }

@@ -1,66 +1,67 @@
-// Matmuls of weights with the vectors of B sequences, for decode.c: which way, and what it takes. Threads share the
-// rows.
+// Matmuls of weights with the vectors of B sequences, for decode.c: chooses the fastest method for the batch and CPU,
+// and packs the inputs for it. Threads share the rows of the matrix.
 
 #pragma once
-#include "decode_few.h"
-#include "decode_batch.h"
-#include "decode_tiles.h"
+#include "decode_small_batch.h"
+#include "decode_large_batch.h"
+#include "decode_amx.h"
 
-#define GROUPS_FROM 9 // sequences from which on groups are faster
+#define MIN_LARGE_BATCH 9 // sequences from which on groups of sequences are faster
 
-enum way { FEW, GROUPS, TILES };
+enum method { SMALL_BATCH, LARGE_BATCH, AMX };
 
-// How so many sequences are multiplied with a matrix of this type.
-static enum way way_of(int type, int batch) {
-#ifdef HAS_TILES
-    if (has_tiles && type != FP32 && batch >= TILES_FROM) return TILES;
+// The method for weights of this type and a batch of this size.
+static enum method choose_method(int type, int batch) {
+#ifdef HAS_AMX
+    if (amx_available && type != FP32 && batch >= MIN_AMX_BATCH) return AMX;
 #endif
-    return batch >= (type == INT8 ? INT8_GROUPS_FROM : GROUPS_FROM) ? GROUPS : FEW;
+    return batch >= (type == INT8 ? MIN_LARGE_BATCH_INT8 : MIN_LARGE_BATCH) ? LARGE_BATCH : SMALL_BATCH;
 }
 
-// Floats of workspace that `arrange` takes for inputs of so many columns.
-static long arranged_floats(int batch, long columns, int n_threads) {
-    const long of_groups = up_to_multiple(batch, GROUP) * up_to_multiple(columns, GROUP_COLUMNS);
-    const long of_few = n_threads * few_floats(columns);
-    return of_groups > of_few ? of_groups : of_few;
+// Floats of workspace that `pack_inputs` needs for inputs of so many columns.
+static long packed_input_floats(int batch, long columns, int n_threads) {
+    const long large_batch = round_up(batch, GROUP) * round_up(columns, GROUP_COLUMNS);
+    const long small_batch = n_threads * quantized_input_floats(columns);
+    return large_batch > small_batch ? large_batch : small_batch;
 }
 
-// Puts the inputs of matmuls, x (B, columns), as `decode_matmul` wants them, with zeros where there is none. All
-// threads call it; when it returns, the inputs are there.
-static void arrange(int type, const float *x, int batch, long columns, float *arranged) {
-    const enum way way = way_of(type, batch);
-    if (way == FEW) {
-        if (type == INT8) arrange_few(x, batch, columns, arranged + this_thread() * few_floats(columns));
+// Packs the inputs of matmuls, x (B, columns), in the layout that `decode_matmul` needs, padded with zeros. All threads
+// call it; when it returns, the packed inputs are complete.
+static void pack_inputs(int type, const float *x, int batch, long columns, float *packed) {
+    const enum method method = choose_method(type, batch);
+    if (method == SMALL_BATCH) {
+        if (type == INT8) quantize_inputs(x, batch, columns, packed + thread_index() * quantized_input_floats(columns));
         return;
     }
-    const long padded = up_to_multiple(columns, GROUP_COLUMNS);
+    const long padded = round_up(columns, GROUP_COLUMNS);
     for (long first = 0; first < batch; first += GROUP) {
 #pragma omp for schedule(static) nowait
         for (long c = 0; c < padded; c++) {
             for (long b = 0; b < GROUP; b++) {
-                const float number = first + b < batch && c < columns ? x[(first + b) * columns + c] : 0;
-                if (way == GROUPS) arranged[first * padded + c * GROUP + b] = number;
-                else store_one(arranged, first * padded + (c / 2 * GROUP + b) * 2 + c % 2, number, BF16);
+                const float value = first + b < batch && c < columns ? x[(first + b) * columns + c] : 0;
+                if (method == LARGE_BATCH) packed[first * padded + c * GROUP + b] = value;
+                else store_scalar(packed, first * padded + (c / 2 * GROUP + b) * 2 + c % 2, value, BF16);
             }
         }
     }
 #pragma omp barrier
 }
 
-// y (B, rows) = x (B, columns) times the transposed weights, plus the bias. Every thread takes a stretch of rows, and
-// goes on without waiting for the others.
-static void decode_matmul(const weights *m, int type, const float *x, int batch, const float *arranged, float *y) {
-    const enum way way = way_of(type, batch);
-#ifdef HAS_TILES
-    if (way == TILES) {
-        matmul_tiles(m, type, (const uint16_t *)arranged, batch, y);
+// y (B, rows) = x (B, columns) times the transposed weights, plus the bias. Every thread computes a range of rows and
+// returns without waiting for the others.
+static void decode_matmul(const weights *m, int type, const float *x, int batch, const float *packed, float *y) {
+    const enum method method = choose_method(type, batch);
+#ifdef HAS_AMX
+    if (method == AMX) {
+        matmul_amx(m, type, (const uint16_t *)packed, batch, y);
         return;
     }
 #endif
-    if (way == GROUPS && type == INT8) matmul_groups(m, INT8, arranged, batch, y);
-    else if (way == GROUPS && type == BF16) matmul_groups(m, BF16, arranged, batch, y);
-    else if (way == GROUPS) matmul_groups(m, FP32, arranged, batch, y);
-    else if (type == INT8) matmul_few(m, INT8, arranged + this_thread() * few_floats(m->columns), batch, y);
-    else if (type == BF16) matmul_few(m, BF16, x, batch, y);
-    else matmul_few(m, FP32, x, batch, y);
+    if (method == LARGE_BATCH && type == INT8) matmul_large_batch(m, INT8, packed, batch, y);
+    else if (method == LARGE_BATCH && type == BF16) matmul_large_batch(m, BF16, packed, batch, y);
+    else if (method == LARGE_BATCH) matmul_large_batch(m, FP32, packed, batch, y);
+    else if (type == INT8)
+        matmul_small_batch(m, INT8, packed + thread_index() * quantized_input_floats(m->columns), batch, y);
+    else if (type == BF16) matmul_small_batch(m, BF16, x, batch, y);
+    else matmul_small_batch(m, FP32, x, batch, y);
 }

@@ -12,7 +12,8 @@
 #include <immintrin.h>
 #endif
 
-// Floats of a vector: as many as a register has. Compilers keep wider vectors in memory, which is several times slower.
+// fp32 elements of a vector: as many as fit in a register. Compilers spill wider vectors to memory, which is several
+// times slower.
 #if defined(__AVX512BW__)
 #define WIDTH 16
 #elif defined(__AVX__)
@@ -27,15 +28,17 @@ typedef int32_t i32x __attribute__((vector_size(4 * WIDTH), aligned(4)));
 typedef float f32x4 __attribute__((vector_size(16), aligned(4)));
 
 enum type { FP32, BF16, INT8 };
-enum { LINE = 64 }; // bytes that a cache takes from memory at once
+enum { CACHE_LINE = 64 }; // bytes
 
-static inline long least(long a, long b) { return a < b ? a : b; }
+static inline long min_long(long a, long b) { return a < b ? a : b; }
 
-// The first line that begins at `place` or after it. With malloc it stands for aligned_alloc, whose blocks glibc before
-// 2.38 cannot give out again: it wants more room than a block that was given back has.
-static inline char *next_line(char *place) { return (char *)(((uintptr_t)place + LINE - 1) / LINE * LINE); }
+// `pointer` rounded up to the next cache line. Used with malloc instead of aligned_alloc, because glibc before 2.38
+// does not reuse freed aligned blocks: it asks for more bytes than the freed block has.
+static inline char *align_to_cache_line(char *pointer) {
+    return (char *)(((uintptr_t)pointer + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+}
 
-// Numbers of 16 bits as words and back. Intel's own names for it, since GCC puts it together from halves of registers.
+// 16-bit elements to 32 bits and back. With Intel's intrinsics, because GCC's conversion works on half registers.
 static inline __attribute__((always_inline)) u32x widen(u16x narrow) {
 #if defined(__AVX512BW__)
     return (u32x)_mm512_cvtepu16_epi32((__m256i)narrow);
@@ -54,7 +57,7 @@ static inline __attribute__((always_inline)) u16x narrow(u32x wide) {
 #endif
 }
 
-static inline __attribute__((always_inline)) f32x load_bytes(const int8_t *from) {
+static inline __attribute__((always_inline)) f32x load_int8(const int8_t *from) {
 #if defined(__AVX512BW__)
     return (f32x)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from)));
 #elif defined(__AVX2__)
@@ -67,12 +70,12 @@ static inline __attribute__((always_inline)) f32x load_bytes(const int8_t *from)
 }
 
 static inline __attribute__((always_inline)) f32x load(const void *from, long index, int type) {
-    if (type == INT8) return load_bytes((const int8_t *)from + index);
+    if (type == INT8) return load_int8((const int8_t *)from + index);
     if (type == FP32) return *(const f32x *)((const float *)from + index);
     return (f32x)(widen(*(const u16x *)((const uint16_t *)from + index)) << 16);
 }
 
-static inline float load_one(const void *from, long index, int type) {
+static inline float load_scalar(const void *from, long index, int type) {
     if (type == FP32) return ((const float *)from)[index];
     if (type == INT8) return ((const int8_t *)from)[index];
     uint32_t wide = (uint32_t)((const uint16_t *)from)[index] << 16;
@@ -86,14 +89,14 @@ static inline __attribute__((always_inline)) void store(void *to, long index, f3
         *(f32x *)((float *)to + index) = value;
         return;
     }
-    const i32x is_nan = value != value; // rounding might make it a number
+    const i32x is_nan = value != value; // rounding could turn a NaN into a finite value
     u32x wide = (u32x)value;
-    wide = (wide + 0x7fff + (wide >> 16 & 1)) >> 16; // to the nearest, ties to even
+    wide = (wide + 0x7fff + (wide >> 16 & 1)) >> 16; // round to nearest, ties to even
     wide |= (u32x)is_nan & 0x7fc0;
     *(u16x *)((uint16_t *)to + index) = narrow(wide);
 }
 
-static inline void store_one(void *to, long index, float value, int type) {
+static inline void store_scalar(void *to, long index, float value, int type) {
     if (type == FP32) {
         ((float *)to)[index] = value;
         return;
@@ -103,49 +106,50 @@ static inline void store_one(void *to, long index, float value, int type) {
     ((uint16_t *)to)[index] = value != value ? 0x7fc0 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
 }
 
-// The same for the first n numbers of a vector, where n may be more than it holds; the others are zero.
-static inline __attribute__((always_inline)) f32x load_some(const void *from, long index, long n, int type) {
+// `load` and `store` of the first n elements of a vector; n may exceed WIDTH. The remaining elements load as zero.
+static inline __attribute__((always_inline)) f32x load_partial(const void *from, long index, long n, int type) {
     if (n >= WIDTH) return load(from, index, type);
     f32x values = {0};
-    for (long i = 0; i < n; i++) values[i] = load_one(from, index + i, type);
+    for (long i = 0; i < n; i++) values[i] = load_scalar(from, index + i, type);
     return values;
 }
 
-static inline __attribute__((always_inline)) void store_some(void *to, long index, long n, f32x values, int type) {
+static inline __attribute__((always_inline)) void store_partial(void *to, long index, long n, f32x values, int type) {
     if (n >= WIDTH) store(to, index, values, type);
     else
-        for (long i = 0; i < n; i++) store_one(to, index + i, values[i], type);
+        for (long i = 0; i < n; i++) store_scalar(to, index + i, values[i], type);
 }
 
-static inline float sum_of(f32x v) {
+static inline float reduce_add(f32x v) {
     f32x4 parts[WIDTH / 4];
     memcpy(parts, &v, sizeof v);
     for (int i = 1; i < WIDTH / 4; i++) parts[0] += parts[i];
     return parts[0][0] + parts[0][1] + (parts[0][2] + parts[0][3]);
 }
 
-static inline __attribute__((always_inline)) f32x splat(float value) { return (f32x){0} + value; }
+static inline __attribute__((always_inline)) f32x broadcast(float value) { return (f32x){0} + value; }
 
-// A where it is larger, else b.
-static inline __attribute__((always_inline)) f32x larger(f32x a, f32x b) {
-    i32x first = a > b;
-    return (f32x)((first & (i32x)a) | (~first & (i32x)b));
+// max(a, b), elementwise; b where either is NaN.
+static inline __attribute__((always_inline)) f32x max_f32x(f32x a, f32x b) {
+    i32x is_larger = a > b;
+    return (f32x)((is_larger & (i32x)a) | (~is_larger & (i32x)b));
 }
 
-static inline __attribute__((always_inline)) f32x smaller(f32x a, f32x b) { return -larger(-a, -b); }
+static inline __attribute__((always_inline)) f32x min_f32x(f32x a, f32x b) { return -max_f32x(-a, -b); }
 
-// NaN is passed over: it comes back in the exponentials, and so in their sum.
-static inline float largest_of(f32x v) {
-    float most = -INFINITY;
-    for (int i = 0; i < WIDTH; i++) most = v[i] > most ? v[i] : most;
-    return most;
+// The largest element. Ignores NaN, which the callers' exponentials and their sum carry on.
+static inline float reduce_max(f32x v) {
+    float maximum = -INFINITY;
+    for (int i = 0; i < WIDTH; i++) maximum = v[i] > maximum ? v[i] : maximum;
+    return maximum;
 }
 
-// e^x for x <= 0 within 2e-7 of it; under -87, where floats end, e^-87. NaN stays NaN. x = n ln 2 + r, and e^r is a
-// polynomial (the coefficients are those of Cephes' expf, Moshier 1992).
+// e^x for x <= 0, with a relative error below 2e-7. x is clamped to -87, near the smallest normal fp32 value of e^x.
+// NaN stays NaN. x = n ln 2 + r, and e^r is a polynomial (coefficients of Cephes' expf, Moshier 1992).
 static inline __attribute__((always_inline)) f32x exponential(f32x x) {
-    x = larger(splat(-87), x);
-    i32x n = __builtin_convertvector(x * 1.44269504f - 0.5f, i32x); // towards zero, so to the nearest
+    x = max_f32x(broadcast(-87), x);
+    // Truncation towards zero of (x / ln 2 - 0.5) rounds to nearest, since x <= 0.
+    i32x n = __builtin_convertvector(x * 1.44269504f - 0.5f, i32x);
     f32x whole = __builtin_convertvector(n, f32x);
     f32x r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f; // ln 2 in two parts
     f32x series = 1.9875691500e-4f * r + 1.3981999507e-3f;
@@ -157,7 +161,7 @@ static inline __attribute__((always_inline)) f32x exponential(f32x x) {
     return (series * r * r + r + 1.0f) * power;
 }
 
-static inline int this_thread(void) {
+static inline int thread_index(void) {
 #ifdef _OPENMP
     return omp_get_thread_num();
 #else

@@ -8,40 +8,42 @@ import torch
 from torch import Tensor
 
 from acorn.model.gpt import GPT
-from acorn.runtime.cuda_graph import Recorded
+from acorn.runtime.cuda_graph import CapturedFunction
 from acorn.runtime.device import Runtime
 from acorn.train.parallel import compile_model
 
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(ids, targets) -> (loss sum, count of targets), as `GPT.forward`."""
 
-Pass = Callable[[Tensor, Tensor, float], Tensor]
+ForwardBackward = Callable[[Tensor, Tensor, float], Tensor]
 """(ids, targets, factor) -> loss sum. Adds the gradients of loss sum * factor to those that parameters have."""
 
 
-def training_pass(model: GPT, runtime: Runtime) -> Pass:
+def training_forward_backward(model: GPT, runtime: Runtime) -> ForwardBackward:
     """The pass for training `model`. Where runtime.compile is on, its blocks are compiled in place."""
     if runtime.compile:
         compile_model(model)
-    return uncompiled_pass(model, runtime)
+    return uncompiled_forward_backward(model, runtime)
 
 
-def uncompiled_pass(model: GPT, runtime: Runtime) -> Pass:
+def uncompiled_forward_backward(model: GPT, runtime: Runtime) -> ForwardBackward:
     """The pass of a model as it is."""
-    return RecordedPass(model, runtime) if runtime.device == "cuda" else eager_pass(model, runtime)
+    return (
+        CapturedForwardBackward(model, runtime) if runtime.device == "cuda" else eager_forward_backward(model, runtime)
+    )
 
 
-def eager_pass(loss_function: LossFunction, runtime: Runtime) -> Pass:
+def eager_forward_backward(loss_function: LossFunction, runtime: Runtime) -> ForwardBackward:
     """Operation after operation, as PyTorch does by itself."""
 
     def run(ids: Tensor, targets: Tensor, factor: float) -> Tensor:
         ids, targets = (x.to(runtime.device, non_blocking=True) for x in (ids, targets))
-        return _forward_and_backward(loss_function, runtime, ids, targets, factor)
+        return _loss_and_gradients(loss_function, runtime, ids, targets, factor)
 
     return run
 
 
-class RecordedPass:
+class CapturedForwardBackward:
     """A pass as a CUDA graph, recorded for the first shape that comes and for others of as many tokens.
 
     So a run that goes on to a longer context is recorded anew; a last micro-batch of fewer tokens runs eagerly.
@@ -52,18 +54,18 @@ class RecordedPass:
         self._model, self._runtime = model, runtime
         self._tokens = 0
         self._gradients: list[Tensor] = []
-        self._recorded: dict[torch.Size, Recorded] = {}
+        self._captured: dict[torch.Size, CapturedFunction] = {}
 
     def __call__(self, ids: Tensor, targets: Tensor, factor: float) -> Tensor:
         inputs = ids, targets, torch.tensor(factor)
         self._tokens = self._tokens or ids.numel()
-        if ids.shape not in self._recorded and ids.numel() == self._tokens:
+        if ids.shape not in self._captured and ids.numel() == self._tokens:
             self._record(*(x.to(self._runtime.device) for x in inputs))
         elif any(parameter.grad is None for parameter in self._model.parameters()):
             self._begin_at_zero()
-        if ids.shape not in self._recorded:
-            return eager_pass(self._model, self._runtime)(ids, targets, factor)
-        return self._recorded[ids.shape](*inputs)
+        if ids.shape not in self._captured:
+            return eager_forward_backward(self._model, self._runtime)(ids, targets, factor)
+        return self._captured[ids.shape](*inputs)
 
     def _record(self, *inputs: Tensor) -> None:
         """Records a pass for inputs of these shapes. It begins a step: gradients are zero afterwards."""
@@ -71,9 +73,9 @@ class RecordedPass:
         self._begin_at_zero()
 
         def run(ids: Tensor, targets: Tensor, factor: Tensor) -> Tensor:
-            return _forward_and_backward(self._model, self._runtime, ids, targets, factor)
+            return _loss_and_gradients(self._model, self._runtime, ids, targets, factor)
 
-        self._recorded[inputs[0].shape] = Recorded(run, *inputs)
+        self._captured[inputs[0].shape] = CapturedFunction(run, *inputs)
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -82,7 +84,7 @@ class RecordedPass:
             parameter.grad = gradient
 
 
-def _forward_and_backward(
+def _loss_and_gradients(
     loss_function: LossFunction, runtime: Runtime, ids: Tensor, targets: Tensor, factor: float | Tensor
 ) -> Tensor:
     with runtime.autocast():

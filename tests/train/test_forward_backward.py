@@ -10,8 +10,8 @@ from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
 from acorn.train import passes
+from acorn.train.forward_backward import CapturedForwardBackward, ForwardBackward, eager_forward_backward
 from acorn.train.optimizer import build_optimizers, set_rates
-from acorn.train.passes import Pass, RecordedPass, eager_pass
 from acorn.train.step import initial_counters, train_step
 
 SHAPE = {"n_layer": 2, "n_embd": 64, "n_head": 2, "block_size": 32, "vocab_size": 100}
@@ -37,8 +37,8 @@ def gradients(model: GPT) -> list[torch.Tensor]:
 
 def test_passes_add_up_to_the_gradient_of_their_sum() -> None:
     model, other = fresh(), fresh()
-    run_pass = eager_pass(model, Runtime("cpu", "fp32", False, 1, True))
-    total = run_pass(*batch(2), 0.5) + run_pass(*batch(3, seed=1), 0.5)
+    forward_backward = eager_forward_backward(model, Runtime("cpu", "fp32", False, 1, True))
+    total = forward_backward(*batch(2), 0.5) + forward_backward(*batch(3, seed=1), 0.5)
     expected = other(*batch(2))[0] + other(*batch(3, seed=1))[0]
     (0.5 * expected).backward()
     assert not total.requires_grad
@@ -47,7 +47,7 @@ def test_passes_add_up_to_the_gradient_of_their_sum() -> None:
         torch.testing.assert_close(one, two)
 
 
-def train(model: GPT, run_pass: Pass, runtime: Runtime, optimizer: str) -> list[float]:
+def train(model: GPT, forward_backward: ForwardBackward, runtime: Runtime, optimizer: str) -> list[float]:
     """Losses of four steps of three micro-batches, the last of them smaller."""
     optimizers = build_optimizers(model, OptimizerConfig(name=optimizer), muon_dtype=torch.bfloat16)
     set_rates(optimizers, 1.0)
@@ -55,7 +55,7 @@ def train(model: GPT, run_pass: Pass, runtime: Runtime, optimizer: str) -> list[
     losses = []
     for step in range(4):
         options = {"micro_batch_size": 4, "clip": 1.0, "seed": 0, "counters": counters, "runtime": runtime}
-        losses.append(train_step(model, run_pass, optimizers, *batch(10, seed=step), **options).loss)
+        losses.append(train_step(model, forward_backward, optimizers, *batch(10, seed=step), **options).loss)
         counters.step += 1
     return losses
 
@@ -68,8 +68,8 @@ def test_recorded_training_is_eager_training_to_the_bit(shape, optimizer: str) -
     runtime = Runtime("cuda", "bf16", False, 1, True)
     with runtime.start():
         model, other = fresh("cuda", **shape), fresh("cuda", **shape)
-        losses = train(model, RecordedPass(model, runtime), runtime, optimizer)
-        assert losses == train(other, eager_pass(other, runtime), runtime, optimizer)
+        losses = train(model, CapturedForwardBackward(model, runtime), runtime, optimizer)
+        assert losses == train(other, eager_forward_backward(other, runtime), runtime, optimizer)
     assert len(set(losses)) == 4
     assert all(map(torch.equal, model.parameters(), other.parameters()))
 
@@ -90,14 +90,14 @@ class Replayed:
 
 def test_a_context_that_grows_is_recorded_anew_and_adds_to_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     Replayed.made = []
-    monkeypatch.setattr(passes, "Recorded", Replayed)
+    monkeypatch.setattr(passes, "CapturedFunction", Replayed)
     runtime = Runtime("cpu", "fp32", False, 1, True)
     model, other = fresh(), fresh()
-    run_pass, eager = RecordedPass(model, runtime), eager_pass(other, runtime)
+    forward_backward, eager = CapturedForwardBackward(model, runtime), eager_forward_backward(other, runtime)
     ids, targets = batch(4)
     places = set()
     for shape in ((8, 16), (8, 16), (4, 32), (8, 16)):  # two micro-batches and a smaller one each
-        for network, run in ((model, run_pass), (other, eager)):
+        for network, run in ((model, forward_backward), (other, eager)):
             for part in (slice(None), slice(None), slice(0, 2)):
                 run(ids.reshape(shape)[part], targets.reshape(shape)[part], 0.5)
             if network is model:
