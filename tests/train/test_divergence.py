@@ -52,7 +52,7 @@ def test_a_loss_is_a_spike_by_the_median_of_the_last_ones(guard) -> None:
         assert guard.fault_of_step(step_of(loss), counters_at(step)) is None
     size = CONFIG.train.batch_size
     last = SPIKE_WINDOW + 2
-    assert notes == [f"step {last}: the loss leapt to 3.100 (samples {(last - 1) * size:,} to {last * size - 1:,})."]
+    assert notes == [f"step {last}: loss spike: 3.100 (samples {(last - 1) * size:,} to {last * size - 1:,})."]
 
 
 def test_only_too_many_skips_in_a_row_are_a_fault(guard) -> None:

@@ -79,4 +79,4 @@ def test_missing_lines_are_told_of(tmp_path: Path) -> None:
     notes = Notes()
     with open_logs(RunFolder(tmp_path), CONFIG, Counters(samples_bytes=10), notes, notes.note):
         pass
-    assert notes.texts == ["samples.jsonl is shorter than the checkpoint remembers; the missing lines stay missing."]
+    assert notes.texts == ["samples.jsonl is shorter than when the checkpoint was saved; the missing lines are lost."]

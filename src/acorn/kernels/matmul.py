@@ -69,7 +69,7 @@ class Fp16Matmul:
             and _has_contiguous_rows(bias)
         ):
             raise ValueError(
-                f"a bias needs one contiguous fp32 element per column, on the CPU; got {tuple(bias.shape)}, {bias.dtype}"
+                f"bias is not contiguous fp32 with one element per column, on the CPU: {bias.shape}, {bias.dtype}"
             )
         if not result.numel():
             return result

@@ -1,1 +1,1 @@
-"""Training: everything that moves parameters."""
+"""Training: the loop, the optimizer step, and what protects a run."""

@@ -1,9 +1,9 @@
-"""The clock of a run: wall time, except while its process was stopped or its machine asleep.
+"""The clock of a run: wall time, without the time in which the process was stopped or the machine asleep.
 
-A process that was stopped (Ctrl-Z, SIGSTOP, a frozen container) finds that the clock went on, and on some systems so
-does one whose machine slept. The system does not tell it, but a thread that reads the clock all the time can: between
-two readings lie seconds, and the process used no processor time in them. A long step, save or compilation uses some, or
-lets the thread read.
+The wall clock continues while a process is stopped (Ctrl-Z, SIGSTOP, a frozen container), and on some systems while the
+machine sleeps. The system does not report this, so a thread polls the clock: if seconds passed between two readings and
+the process used no CPU time in them, it was paused. A long step, save or compilation uses CPU time, or lets the thread
+read the clock.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from collections.abc import Callable
 from types import TracebackType
 
 POLL_SECONDS = 0.1
-"""Between two looks at the clock. What the process did between the last look and a pause is at most this."""
+"""Seconds between two readings of the clock: the most that the process can have worked unnoticed before a pause."""
 
 MIN_PAUSE_SECONDS = 2.0
-"""A gap between two looks from which on it counts as a pause, if the process was idle in it."""
+"""The shortest gap between two readings that counts as a pause, if the process was idle in it."""
 
 MAX_IDLE_CPU_SHARE = 0.25
-"""Processor time over a gap's length up to which the process was idle. Before a pause all cores may have worked
-until `POLL_SECONDS` after the last look, so on 16 cores a gap is known from 6 s on; who keeps other threads from
-looking uses all of one core."""
+"""The largest ratio of CPU time to the length of a gap for which the process counts as idle. Before a pause all cores
+may have worked for `POLL_SECONDS` after the last reading, so on 16 cores a pause is recognized from 6 s on. A thread
+that blocks the polling thread uses all of one core, and is not taken for a pause."""
 
 
 class RunClock:
-    """Seconds since the block was entered, pauses excepted. A thread reads the clock meanwhile.
+    """Seconds since the block was entered, without pauses. A thread polls the clock inside the block.
 
     Args:
-        wall: a clock in seconds that nobody sets.
-        processor: processor time of the whole process, in seconds.
+        wall: a monotonic clock, in seconds.
+        processor: CPU time of the whole process, in seconds.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class RunClock:
         self._wall, self._processor = wall, processor
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep_looking, name="acorn's clock", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="acorn's clock", daemon=True)
         self._last_wall, self._last_processor = wall(), processor()
         self._seconds = 0.0
         self._paused = 0.0
@@ -56,7 +56,7 @@ class RunClock:
         self._thread.join()
 
     def seconds(self) -> float:
-        """Seconds up to now, pauses excepted."""
+        """Seconds up to now, without pauses."""
         with self._lock:
             wall, processor = self._wall(), self._processor()
             gap, used = wall - self._last_wall, processor - self._last_processor
@@ -69,11 +69,11 @@ class RunClock:
             return self._seconds
 
     def take_pause(self) -> float:
-        """Seconds of pauses since this was last asked."""
+        """Seconds of pauses since the last call."""
         with self._lock:
             taken, self._paused = self._paused, 0.0
             return taken
 
-    def _keep_looking(self) -> None:
+    def _poll(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             self.seconds()

@@ -1,4 +1,4 @@
-"""What happens when training goes wrong: skipped steps, loss spikes, and going back to the last checkpoint."""
+"""Divergence of training: skipped steps, loss spikes, and rollbacks to the last checkpoint."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from acorn.train.setup import Setup
 from acorn.train.step import StepResult
 
 SPIKE_WINDOW, SPIKE_RATIO = 50, 1.5
-"""A loss this many times the median of the last so many steps is named, with the batch it came from."""
+"""A loss above SPIKE_RATIO times the median of the last SPIKE_WINDOW steps is reported, with the step's batch."""
 
 
 @dataclasses.dataclass
 class DivergenceGuard:
-    """Looks at each step and at the weights before each save, and takes the run back where they are no good.
+    """Checks each step, and the weights before each save, and rolls the run back if they are not finite.
 
     Attributes:
-        progress: hears how far the checking of checkpoints is.
+        progress: is told the progress of verifying checkpoints.
     """
 
     setup: Setup
@@ -40,31 +40,31 @@ class DivergenceGuard:
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
 
     def fault_of_step(self, result: StepResult, counters: Counters) -> str | None:
-        """Counts skipped steps and notes what is odd. Returns why the run has to roll back, if it has to.
+        """Counts skipped steps and reports loss spikes. Returns why the run has to roll back, or None.
 
         Args:
-            counters: after the step; `skips` is moved here.
+            counters: after the step; `skips` is updated here.
         """
         counters.skips = counters.skips + 1 if result.diverged else 0
-        self._note_if_odd(result, counters)
+        self._report_anomalies(result, counters)
         if counters.skips > self.setup.config.train.max_skips:
             return f"{counters.skips} steps in a row were not finite"
         return None
 
     def fault_of_weights(self) -> str | None:
-        """Why the weights must not be saved, so that the run has to roll back, if they must not."""
+        """Why the weights must not be saved and the run has to roll back, or None."""
         if weights_are_finite(self.network.model):
             return None
         return "the last update left weights that are not finite"
 
     def roll_back(self, why: str, counters: Counters) -> None:
-        """Goes back to the last checkpoint, or the initial weights, and on from there in another sample order.
+        """Restores the last checkpoint, or the initial weights; the run continues from there in another sample order.
 
         Args:
-            counters: become those of there, but for rollbacks and seconds.
+            counters: are replaced by the checkpoint's, except for rollbacks and seconds.
 
         Raises:
-            DivergedError: it went back as often as it may.
+            DivergedError: the limit of rollbacks is reached.
         """
         train, run = self.setup.config.train, self.setup.run
         rollbacks = counters.rollbacks + 1
@@ -88,23 +88,23 @@ class DivergenceGuard:
             f"(rollback {rollbacks} of {train.max_rollbacks}), with another sample order."
         )
 
-    def _note_if_odd(self, result: StepResult, counters: Counters) -> None:
-        """Names a step that was skipped or whose loss leapt, with the batch that it saw."""
+    def _report_anomalies(self, result: StepResult, counters: Counters) -> None:
+        """Reports a skipped step or a loss spike, with the step's batch."""
         batch = self._batch(counters)
         if not result.updated:
-            why = "a loss or gradient that is not finite" if result.diverged else "an overflow of fp16"
-            self.logs.note(f"step {counters.step:,} was skipped for {why} ({batch}).")
+            why = "a loss or gradient was not finite" if result.diverged else "fp16 overflow"
+            self.logs.note(f"step {counters.step:,} was skipped: {why} ({batch}).")
             return
         if len(self._losses) == SPIKE_WINDOW and result.loss > SPIKE_RATIO * statistics.median(self._losses):
-            self.logs.note(f"step {counters.step:,}: the loss leapt to {result.loss:.3f} ({batch}).")
+            self.logs.note(f"step {counters.step:,}: loss spike: {result.loss:.3f} ({batch}).")
         self._losses.append(result.loss)
 
     def _batch(self, counters: Counters) -> str:
-        """The samples that the last step saw."""
+        """The samples of the last step's batch."""
         first = counters.samples - self.setup.config.train.batch_size
         return f"samples {first:,} to {counters.samples - 1:,}"
 
 
 def weights_are_finite(model: GPT) -> bool:
-    """Whether every parameter is. An update can overflow though its gradient was finite. One wait for the device."""
+    """Whether every parameter is finite. An update can overflow even if its gradient was finite. Synchronizes once."""
     return bool(torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all())

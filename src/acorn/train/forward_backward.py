@@ -1,4 +1,4 @@
-"""The forward and backward pass of a micro-batch: compiled where the runtime says so, recorded on a GPU."""
+"""Forward and backward of a micro-batch: compiled if the runtime says so, captured as a CUDA graph on a GPU."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from acorn.runtime.device import Runtime
 from acorn.train.parallel import compile_model
 
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(ids, targets) -> (loss sum, count of targets), as `GPT.forward`."""
+"""(ids, targets) -> (loss sum, count of targets); `GPT` is one."""
 
 ForwardBackward = Callable[[Tensor, Tensor, float], Tensor]
-"""(ids, targets, factor) -> loss sum. Adds the gradients of loss sum * factor to those that parameters have."""
+"""(ids, targets, factor) -> loss sum. Accumulates the gradients of loss sum * factor in the parameters."""
 
 
 def training_forward_backward(model: GPT, runtime: Runtime) -> ForwardBackward:
-    """The pass for training `model`. Where runtime.compile is on, its blocks are compiled in place."""
+    """Forward and backward for training `model`. With runtime.compile, its blocks are compiled in place."""
     if runtime.compile:
         compile_model(model)
     return uncompiled_forward_backward(model, runtime)
 
 
 def uncompiled_forward_backward(model: GPT, runtime: Runtime) -> ForwardBackward:
-    """The pass of a model as it is."""
+    """Forward and backward of a model without compiling it."""
     return (
         CapturedForwardBackward(model, runtime) if runtime.device == "cuda" else eager_forward_backward(model, runtime)
     )
 
 
 def eager_forward_backward(loss_function: LossFunction, runtime: Runtime) -> ForwardBackward:
-    """Operation after operation, as PyTorch does by itself."""
+    """Forward and backward in PyTorch's eager mode."""
 
     def run(ids: Tensor, targets: Tensor, factor: float) -> Tensor:
         ids, targets = (x.to(runtime.device, non_blocking=True) for x in (ids, targets))
@@ -44,10 +44,10 @@ def eager_forward_backward(loss_function: LossFunction, runtime: Runtime) -> For
 
 
 class CapturedForwardBackward:
-    """A pass as a CUDA graph, recorded for the first shape that comes and for others of as many tokens.
+    """Forward and backward as a CUDA graph, captured for the first shape and for others with as many tokens.
 
-    So a run that goes on to a longer context is recorded anew; a last micro-batch of fewer tokens runs eagerly.
-    Gradients stay in memory of their own: it is to these places that the recorded passes add.
+    So a run that moves to a longer context is captured again, and a smaller last micro-batch runs eagerly. The
+    gradients keep their memory, because the captured graphs add to these addresses.
     """
 
     def __init__(self, model: GPT, runtime: Runtime) -> None:
@@ -60,25 +60,25 @@ class CapturedForwardBackward:
         inputs = ids, targets, torch.tensor(factor)
         self._tokens = self._tokens or ids.numel()
         if ids.shape not in self._captured and ids.numel() == self._tokens:
-            self._record(*(x.to(self._runtime.device) for x in inputs))
+            self._capture(*(x.to(self._runtime.device) for x in inputs))
         elif any(parameter.grad is None for parameter in self._model.parameters()):
-            self._begin_at_zero()
+            self._zero_gradients()
         if ids.shape not in self._captured:
             return eager_forward_backward(self._model, self._runtime)(ids, targets, factor)
         return self._captured[ids.shape](*inputs)
 
-    def _record(self, *inputs: Tensor) -> None:
-        """Records a pass for inputs of these shapes. It begins a step: gradients are zero afterwards."""
+    def _capture(self, *inputs: Tensor) -> None:
+        """Captures forward and backward for inputs of these shapes. Gradients are zero afterwards."""
         self._gradients = self._gradients or [torch.zeros_like(parameter) for parameter in self._model.parameters()]
-        self._begin_at_zero()
+        self._zero_gradients()
 
         def run(ids: Tensor, targets: Tensor, factor: Tensor) -> Tensor:
             return _loss_and_gradients(self._model, self._runtime, ids, targets, factor)
 
         self._captured[inputs[0].shape] = CapturedFunction(run, *inputs)
-        self._begin_at_zero()
+        self._zero_gradients()
 
-    def _begin_at_zero(self) -> None:
+    def _zero_gradients(self) -> None:
         torch._foreach_zero_(self._gradients)
         for parameter, gradient in zip(self._model.parameters(), self._gradients, strict=True):
             parameter.grad = gradient

@@ -1,4 +1,4 @@
-"""The network of a run and its optimizers, on the machine's device."""
+"""Builds the network of a run and its optimizers on the runtime's device."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from acorn.train.optimizer import Optimizer, build_optimizers
 
 @dataclass(frozen=True)
 class Network:
-    """What a run trains.
+    """The model of a run and its optimizers.
 
     Attributes:
-        begin: gives the model the weights that the run began with.
+        begin: sets the model's weights to those that the run began with.
     """
 
     model: GPT
@@ -30,14 +30,14 @@ class Network:
 
 
 def build_network(config: Config, runtime: Runtime, workspace: Workspace | None = None) -> tuple[GPT, list[Optimizer]]:
-    """Model and optimizers as `config` and `runtime` ask for them. The weights have yet to be drawn or restored.
+    """Model and optimizers for `config` and `runtime`. The weights are not yet initialized.
 
     Args:
-        workspace: where the head writes logits; None: memory of its own.
+        workspace: memory for the head's logits; None: the head allocates its own.
     """
-    ops = training_ops(runtime, in_place_gradients=True)  # one process accumulates them
+    ops = training_ops(runtime, in_place_gradients=True)  # a single process accumulates the gradients
     with torch.device(runtime.device):
         model = GPT(config.model, ops, workspace)
-    # Muon iterates in bf16 unless the run is to be exact, or has matmuls of fp32 tensors that are faster.
+    # Muon iterates in bf16, unless the run is in fp32, or has fp16 matmuls of fp32 tensors, which are faster.
     muon_dtype = torch.float32 if runtime.dtype == torch.float32 else torch.bfloat16
-    return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype, product=fp16_matmul(runtime))
+    return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype, matmul=fp16_matmul(runtime))

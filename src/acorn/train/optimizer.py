@@ -1,8 +1,8 @@
-"""AdamW, and Muon for matrices: which parameter goes where, and the one update each step makes.
+"""AdamW, and Muon for the blocks' matrices: their parameter groups and updates.
 
 Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest orthogonal matrix, found with a few
-Newton-Schulz iterations that need nothing but matrix products. Equal shapes are stacked, so that a model of many
-small matrices does a few large products. AdamW's arithmetic is PyTorch's.
+Newton-Schulz iterations that consist of matmuls. Matrices of equal shape are stacked, so that many small matrices need
+only a few large matmuls. AdamW's update is PyTorch's.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from acorn.model.gpt import GPT
 from acorn.runtime.cuda_graph import CapturedFunction
 
 NEWTON_SCHULZ_STEPS = 5
-# Coefficients of the quintic x -> ax + bx^3 + cx^5, tuned by Jordan et al. for a steep slope at zero: five rounds bring
-# every singular value into about [0.7, 1.2], which serves as well as exactly 1.
+# Coefficients of the quintic x -> ax + bx^3 + cx^5, tuned by Jordan et al. for a steep slope at zero: five iterations
+# bring every singular value into about [0.7, 1.2], which works as well as exactly 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class Optimizer(ABC):
-    """Groups of parameters, each with a learning rate and a weight decay, and what is remembered of each parameter.
+    """Groups of parameters, each with a learning rate and a weight decay, and the state of each parameter.
 
-    Not a torch.optim.Optimizer: PyTorch's loads its compiler, which costs a run that compiles nothing a second and
-    70 MiB (seen with 2.13).
+    Not a torch.optim.Optimizer: that loads torch.compile, which costs time and memory even if nothing is compiled
+    (docs/lab-notebook.md).
 
     Args:
-        groups: each a dict of `params`, `lr` and `weight_decay`, and whatever else is of use.
+        groups: each a dict with `params`, `lr` and `weight_decay`; other keys are allowed.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
@@ -45,11 +45,11 @@ class Optimizer(ABC):
         """One update of every parameter that has a gradient."""
 
     def zero_grad(self, *, keep: bool = False) -> None:
-        """Lets the gradients go.
+        """Removes the gradients.
 
         Args:
-            keep: they become zeros where they are, and are made where there are none: for a step of several passes, of
-                which all but the first would have them anyhow. In their places nothing else can settle meanwhile.
+            keep: instead sets them to zero in place, and allocates missing ones: for a step of several micro-batches,
+                which needs them from the second one on anyway. Keeping their memory avoids fragmentation.
         """
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -62,12 +62,12 @@ class Optimizer(ABC):
 
 
 class AdamW(Optimizer):
-    """Loshchilov and Hutter 2019, in one operation for each group.
+    """AdamW (Loshchilov and Hutter 2019), one fused operation per group.
 
     Args:
-        groups: as Optimizer.
-        betas: of the averages of gradients and of their squares.
-        eps: added to the root of the latter.
+        groups: dicts with `params`, `lr` and `weight_decay`.
+        betas: decay rates of the averages of gradients and of their squares.
+        eps: added to the square root of the average of squares.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float) -> None:
@@ -106,21 +106,22 @@ class AdamW(Optimizer):
 
 
 class Muon(Optimizer):
-    """Momentum, orthogonalised. For matrices only.
+    """Momentum, orthogonalized. For matrices only.
 
     Args:
-        groups: as Optimizer, of matrices (rows, columns); the update is scaled by sqrt(max(1, rows / columns)), so that
-            one rate fits every shape, and the weight decay is per unit of learning rate.
+        groups: dicts with `params`, `lr` and `weight_decay`, of matrices (rows, columns). The update is scaled by
+            sqrt(max(1, rows / columns)), so that one learning rate fits every shape; the weight decay is multiplied
+            with the learning rate.
         momentum: Nesterov momentum.
-        dtype: of the iterations; bf16 suffices for a step's direction, fp32 is for runs that ask for fp32.
-        product: multiplies fp32 matrices; None: PyTorch does.
+        dtype: type of the iterations; bf16 is precise enough for the direction of a step, fp32 is for fp32 runs.
+        matmul: the matmul of fp32 matrices; None: PyTorch's.
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], momentum: float, dtype: torch.dtype, product: Fp16Matmul | None = None
+        self, groups: list[dict[str, Any]], momentum: float, dtype: torch.dtype, matmul: Fp16Matmul | None = None
     ) -> None:
         super().__init__(groups)
-        self.momentum, self.dtype, self._product = momentum, dtype, product
+        self.momentum, self.dtype, self._matmul = momentum, dtype, matmul
         self._captured: dict[torch.Size, CapturedFunction] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -148,9 +149,9 @@ class Muon(Optimizer):
         torch._foreach_add_(parameters, list(updates.unbind()), alpha=-lr * max(1.0, rows / columns) ** 0.5)
 
     def _orthogonal(self, matrices: Tensor) -> Tensor:
-        """`orthogonalize`, on a GPU recorded for each shape: it is many products of which each takes little time."""
+        """`orthogonalize`; on a GPU captured as a CUDA graph for each shape, because it is many short matmuls."""
         if not matrices.is_cuda:
-            return orthogonalize(matrices, self._product)
+            return orthogonalize(matrices, self._matmul)
         if matrices.shape not in self._captured:
             self._captured[matrices.shape] = CapturedFunction(orthogonalize, matrices)
         return self._captured[matrices.shape](matrices)
@@ -163,37 +164,38 @@ class Muon(Optimizer):
         return momentum
 
 
-def orthogonalize(matrices: Tensor, product: Fp16Matmul | None = None) -> Tensor:
-    """The orthogonal matrix nearest to each of a stack (n, rows, columns), roughly: singular values near 1.
+def orthogonalize(matrices: Tensor, matmul: Fp16Matmul | None = None) -> Tensor:
+    """An approximation of the nearest orthogonal matrix to each of a stack (n, rows, columns): singular values near 1.
 
     Args:
-        product: multiplies fp32 matrices; None: PyTorch does.
+        matmul: the matmul of fp32 matrices; None: PyTorch's.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        if product is None:
+        if matmul is None:
             gram = torch.bmm(x, x.mT)
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             x = torch.baddbmm(x, polynomial, x, beta=a)
         else:
-            gram = product(x, x.mT)
-            polynomial = product(gram, gram * c, gram * b, add=True)
-            x = product(polynomial, x, (x * a).contiguous(), add=True)  # at first, the x of a tall one is turned
+            gram = matmul(x, x.mT)
+            polynomial = matmul(gram, gram * c, gram * b, add=True)
+            x = matmul(polynomial, x, (x * a).contiguous(), add=True)  # x of a tall matrix is transposed at first
     return x.mT if tall else x
 
 
 def build_optimizers(
-    model: GPT, config: OptimizerConfig, *, muon_dtype: torch.dtype, product: Fp16Matmul | None = None
+    model: GPT, config: OptimizerConfig, *, muon_dtype: torch.dtype, matmul: Fp16Matmul | None = None
 ) -> list[Optimizer]:
-    """The optimizers of a recipe. Every parameter is in exactly one group; each group has its peak rate as `peak_lr`.
+    """The optimizers for a config. Every parameter is in exactly one group; `peak_lr` of a group is its peak rate.
 
-    Weight decay falls on matrices and embeddings, never on norms and biases.
+    Weight decay applies to matrices and embeddings, not to norms and biases.
 
     Args:
-        muon_dtype, product: as Muon's `dtype` and `product`.
+        muon_dtype: type of Muon's iterations.
+        matmul: the matmul of fp32 matrices for Muon; None: PyTorch's.
     """
     parameters = dict(model.named_parameters())
     embeddings = _named(parameters, "token_embedding", "position_embedding")
@@ -212,7 +214,7 @@ def build_optimizers(
     optimizers: list[Optimizer] = [AdamW(groups, (config.beta1, config.beta2), config.eps)]
     if muon:
         group = _group(blocks, config.peak_lr, config.weight_decay)
-        optimizers.append(Muon([group], config.momentum, muon_dtype, product))
+        optimizers.append(Muon([group], config.momentum, muon_dtype, matmul))
     _check_each_parameter_once(model, optimizers)
     return optimizers
 
@@ -236,5 +238,5 @@ def _check_each_parameter_once(model: GPT, optimizers: list[Optimizer]) -> None:
     grouped = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     missing = [name for key, name in names.items() if key not in grouped]
-    assert not missing, f"no optimizer group has {missing}"
+    assert not missing, f"no optimizer group contains {missing}"
     assert len(grouped) == len(set(grouped)), "a parameter is in two optimizer groups"

@@ -1,4 +1,4 @@
-"""What is put around the model from outside: compilation. `model/gpt.py` knows nothing of it."""
+"""Compilation of the model's blocks with torch.compile. `model/gpt.py` does not depend on it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from acorn.runtime.device import Runtime
 
 
 def compile_model(model: GPT) -> None:
-    """Compiles the blocks in place, when they are first called. The loss was compiled when the network was built.
+    """Compiles the blocks in place, at their first call. The loss is compiled when the network is built.
 
-    Block by block: they are all alike, so that one compilation serves every layer and takes as long for 48 as for one
-    (PyTorch calls it regional compilation).
+    The blocks are compiled separately: they are alike, so one compilation serves all layers, however many there are
+    (PyTorch calls this regional compilation).
     """
     for block in model.blocks:
         block.compile(dynamic=False)
 
 
 def uncompiled(runtime: Runtime) -> contextlib.AbstractContextManager[object]:
-    """Inside the block a compiled model runs eagerly: other shapes than a training step's would be compiled anew."""
+    """Inside the block a compiled model runs eagerly, because other shapes than a training step's recompile it."""
     return torch.compiler.set_stance("force_eager") if runtime.compile else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Going back to what was saved, after a divergence."""
+"""Rollback of a run to a checkpoint after a divergence."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from acorn.train.step import initial_counters
 
 
 def go_back(run: RunFolder, config: Config, network: Network, counters: Counters, progress: Progress) -> Counters:
-    """Puts the network back to where an undisturbed run would go from here, and gives the counters of there.
+    """Restores the network to the checkpoint that an uninterrupted run would restore, and returns its counters.
 
-    That is the last checkpoint saved on schedule, and before the first one the beginning; where it is gone, the newest.
-    One that a signal put in between is passed over, and removed, so that a stop does not change where the run goes.
-
-    Where the beginning is a model that is gone by now, the newest checkpoint has to do.
+    That is the last checkpoint saved on schedule, or the initial weights if there is none yet; if it is missing or
+    damaged, the newest intact one. A checkpoint saved in between because of a signal is ignored and removed, so that
+    stopping a run does not change its results. If the initial weights come from a model that no longer exists, the
+    newest checkpoint is used instead.
 
     Args:
-        counters: of now; they are only read.
+        counters: the current ones; they are not changed.
 
     Raises:
-        DamageError: there are checkpoints, and none is whole.
-        AcornError: as `network.begin`, where there is no checkpoint either.
+        DamageError: there are checkpoints, but none is intact.
+        AcornError: from `network.begin`, if there is no checkpoint either.
     """
     step = last_on_schedule(config, counters.step - 1, counters.best_step)
     path = readable(run.checkpoint(step))
@@ -60,7 +60,7 @@ def go_back(run: RunFolder, config: Config, network: Network, counters: Counters
 
 
 def _newest(run: RunFolder, progress: Progress) -> tuple[Path, int] | None:
-    """The newest whole checkpoint and its step."""
+    """The newest intact checkpoint and its step."""
     newest = newest_whole_checkpoint(run, progress)
     step = step_of(newest.name, exact=False) if newest else None
     return (newest, step) if newest and step is not None else None

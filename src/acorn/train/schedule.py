@@ -1,4 +1,4 @@
-"""Learning rate, context and the end of a run as pure functions of how much of it is done."""
+"""Learning rate, context length and the end of a run, as pure functions of its progress."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from acorn.config import ScheduleConfig, TrainConfig
 def rate_factor(schedule: ScheduleConfig, done: float, step_share: float) -> float:
     """Learning rate of a step, as a share of the peak.
 
-    Warm-up counts the step itself, so that the first update is not at rate zero; a decay does not, so that the
-    last one is not either.
+    Warm-up includes the step itself, so that the first update has a rate above zero; decay does not, so that the last
+    one does too.
 
     Args:
-        done: share of the run done before this step, in [0, 1): step / steps, or by the clock.
+        done: share of the run completed before this step, in [0, 1): of its steps, or of its minutes.
         step_share: share of the run that this step takes.
     """
     if done + step_share < schedule.warmup:
         return (done + step_share) / schedule.warmup
-    left = 1 - schedule.floor
+    decay_range = 1 - schedule.floor
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "wsd":
         begin = max(schedule.warmup, 1 - schedule.decay)
-        return 1.0 if done <= begin else schedule.floor + left * (1 - done) / (1 - begin)
+        return 1.0 if done <= begin else schedule.floor + decay_range * (1 - done) / (1 - begin)
     after_warmup = min(1.0, max(0.0, (done - schedule.warmup) / max(1 - schedule.warmup, 1e-12)))
     if schedule.name == "linear":
-        return schedule.floor + left * (1 - after_warmup)
-    return schedule.floor + left * (1 + math.cos(math.pi * after_warmup)) / 2
+        return schedule.floor + decay_range * (1 - after_warmup)
+    return schedule.floor + decay_range * (1 + math.cos(math.pi * after_warmup)) / 2
 
 
 def is_done(train: TrainConfig, counters: Counters) -> bool:
@@ -40,12 +40,12 @@ def is_done(train: TrainConfig, counters: Counters) -> bool:
 
 
 def context_at(schedule: ScheduleConfig, block_size: int, done: float) -> int:
-    """Tokens of context that a step trains on.
+    """Context length, in tokens, that a step trains on.
 
-    A young model uses the last few tokens only, and learns them sooner from more windows of fewer tokens (Press et al.
-    2021, "Shortformer").
+    Early in training a model uses only the last few tokens, and learns faster from more and shorter windows (Press et
+    al. 2021, "Shortformer").
 
     Args:
-        done: share of the run done before this step, in [0, 1).
+        done: share of the run completed before this step, in [0, 1).
     """
     return min(schedule.short_context or block_size, block_size) if done < schedule.short_share else block_size

@@ -1,4 +1,4 @@
-"""What is settled about a run before its first step, and stays as it is until the end."""
+"""The setup of a run: fixed before its first step, unchanged until its end."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from acorn.runtime.device import Runtime
 
 @dataclass(frozen=True)
 class Setup:
-    """Where a run is, what it does, and on which machine.
+    """The folder, config and runtime of a run.
 
     Attributes:
-        config: without any `auto`.
-        resolved: what the machine's `auto` settings came to; stored in every checkpoint.
-        peak_flops: FLOP/s of the machine's matmuls, for the share of it that training reaches.
-        exceeded: gives the peak to go by from now on, where training reached so many FLOP/s, which is more.
+        config: with every `auto` resolved.
+        resolved: the values that `auto` settings were resolved to on this machine; stored in every checkpoint.
+        peak_flops: peak FLOP/s of the machine's matmuls, for the model FLOPs utilization (MFU).
+        exceeded: is called with a measured FLOP/s above the peak; returns the peak to use from then on.
     """
 
     run: RunFolder

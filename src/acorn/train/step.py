@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward over the micro-batches, the guard, the update."""
+"""One optimizer step: forward and backward of the micro-batches, the check for finite values, the update."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from acorn.train.optimizer import Optimizer
 
 INITIAL_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
-"""Steps without an overflow after which fp16's loss scale doubles."""
+"""Steps without an overflow after which the loss scale of fp16 doubles."""
 
 CLIP_EPS = 1e-6
-"""What PyTorch adds to the norm before it scales gradients down: below clip - CLIP_EPS nothing would change."""
+"""What PyTorch adds to the norm before it scales gradients: below clip - CLIP_EPS, clipping changes nothing."""
 
 
 def initial_counters(steps: int, precision: str) -> Counters:
-    """The counters of a run that has not begun. `steps`: its length, 0 for one that follows the clock."""
+    """The counters of a run that has not begun. `steps`: its length; 0 if the length is given in minutes."""
     return Counters(schedule_steps=steps, loss_scale=INITIAL_LOSS_SCALE if precision == "fp16" else 1.0)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to.
+    """The result of a step.
 
     Attributes:
         loss: mean over the step's target tokens, in nats.
         grad_norm: global norm before clipping.
-        updated: false where a non-finite number stood in the way, and no parameter was touched.
-        diverged: that number is not just an fp16 overflow, which a smaller loss scale would fix.
+        updated: false if loss or gradient norm was not finite; then no parameter was changed.
+        diverged: true if it was not finite for another reason than an fp16 overflow, which a smaller loss scale fixes.
     """
 
     loss: float
@@ -59,24 +59,24 @@ def train_step(
     counters: Counters,
     runtime: Runtime,
 ) -> StepResult:
-    """Takes the gradients of a whole batch and makes one update, unless a number is not finite.
+    """Computes the gradients of a batch and updates the parameters, unless loss or gradient norm is not finite.
 
     Losses are summed and divided once by the count of all targets, so that neither the micro-batch size nor ignored
-    targets change the weight of a token. The only wait for the device is for the two numbers of the guard.
+    targets change the weight of a token. The step synchronizes with the device once, to read loss and gradient norm.
 
     Args:
-        forward_backward: of `model`; see `passes`.
+        forward_backward: forward and backward of `model` for a micro-batch.
         inputs, targets: (batch, T) on the CPU.
-        clip: largest gradient norm; 0: none.
-        seed: the run's; dropout's random numbers are a function of it, the step and the micro-step.
-        counters: read for step and loss scale; the loss scale is moved here.
+        clip: largest gradient norm; 0: no clipping.
+        seed: the run's seed; the random numbers of dropout depend on it, the step and the micro-step.
+        counters: step and loss scale; the loss scale is updated here.
     """
     model.train()
     count = int((targets != IGNORE).sum())
     scale = counters.loss_scale if runtime.dtype == torch.float16 else 1.0
     loss_sum = torch.zeros((), device=runtime.device)
     several = micro_batch_size < len(inputs)
-    for optimizer in optimizers:  # so that a step begins alike after another one, a validation or a resume
+    for optimizer in optimizers:  # so that a step begins in the same state after a step, a validation or a resume
         optimizer.zero_grad(keep=several)
     micro_batches = zip(inputs.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
     for micro_step, (ids, wanted) in enumerate(micro_batches):
@@ -87,24 +87,24 @@ def train_step(
     if scale != 1.0:
         torch._foreach_mul_(gradients, 1 / scale)
     norm = torch.nn.utils.get_total_norm(gradients)
-    loss, grad_norm = torch.stack((loss_sum / count, norm)).tolist()  # the one wait for the device
+    loss, grad_norm = torch.stack((loss_sum / count, norm)).tolist()  # synchronizes with the device
     finite = math.isfinite(loss) and math.isfinite(grad_norm)
-    at_least_scale = scale <= 1.0
+    scale_is_minimal = scale <= 1.0
     if runtime.dtype == torch.float16:
-        _move_loss_scale(counters, finite)
+        _update_loss_scale(counters, finite)
     if finite:
         if clip and grad_norm + CLIP_EPS > clip:
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
         for optimizer in optimizers:
             optimizer.step()
-    if not several:  # there may be use for their memory until the next step
+    if not several:  # frees their memory until the next step
         for optimizer in optimizers:
             optimizer.zero_grad()
-    return StepResult(loss, grad_norm, finite, not finite and at_least_scale)
+    return StepResult(loss, grad_norm, finite, not finite and scale_is_minimal)
 
 
-def _move_loss_scale(counters: Counters, finite: bool) -> None:
-    """Halves fp16's loss scale on an overflow (not below 1) and doubles it after a long time without one."""
+def _update_loss_scale(counters: Counters, finite: bool) -> None:
+    """Halves the loss scale of fp16 on an overflow (not below 1); doubles it after GROWTH_INTERVAL good steps."""
     counters.good_steps = counters.good_steps + 1 if finite else 0
     if not finite:
         counters.loss_scale = max(1.0, counters.loss_scale / 2)

@@ -1,4 +1,4 @@
-"""Who watches a run: the terminal line, or nobody."""
+"""The interface through which a run shows its progress, such as in the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Watcher(Protocol):
-    """Hears of every step, validation, sample and note of a run."""
+    """Is told of every step, validation, sample and note of a run."""
 
     def step(self, record: Mapping[str, Any], done: float, seconds_left: float | None) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The data of pretraining: windows of a tokenized text, in an order that is a function of the run's seed."""
+"""The data of pretraining: windows of a tokenized text, in an order that depends on the run's seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from acorn.train.schedule import context_at
 
 @dataclass(frozen=True)
 class RunText:
-    """The text of a run: its tokenizer, and the tokens that it made."""
+    """The text of a run: its tokenizer and its token shards."""
 
     tokenizer: Tokenizer
     shards: TokenShards
@@ -46,7 +46,7 @@ class Windows:
 
     @functools.cached_property
     def _order(self) -> SampleOrder:
-        """That of a run without rollbacks."""
+        """The order of a run without rollbacks."""
         return SampleOrder(
             n_tokens=len(self._tokens),
             block_size=self.config.model.block_size,
@@ -56,14 +56,14 @@ class Windows:
         )
 
     def batch(self, first: int, count: int, *, rollbacks: int, done: float) -> tuple[Tensor, Tensor]:
-        """Windows `first` to `first + count - 1`; in the first part of a run each may be cut into shorter ones."""
+        """Windows `first` to `first + count - 1`; early in a run each may be split into shorter ones."""
         order = dataclasses.replace(self._order, rollbacks=rollbacks)
         context = context_at(self.config.schedule, self.config.model.block_size, done)
         inputs, targets = read_batch(self._tokens, order, first, count)
         return inputs.reshape(-1, context), targets.reshape(-1, context)
 
     def epochs(self, samples: int) -> float:
-        """Every window is seen once an epoch."""
+        """Epochs completed after so many samples; every window is seen once per epoch."""
         return samples / self._order.n_windows
 
     def score(self, model: GPT, runtime: Runtime, progress: Progress) -> tuple[float, int]:
@@ -78,10 +78,10 @@ class Windows:
         )
 
     def figures(self, split: str, loss: float) -> dict[str, float]:
-        """Nats per token -> bits per byte of original text, as `acorn evaluate` counts them; none where it gives none.
+        """The loss in bits per byte of original text, computed as in `acorn evaluate`; empty if that reports none.
 
-        A text of n tokens takes n - 1 predictions, for the separator that it begins with is given. Of a batch, or of a
-        part of the split, this is an estimate: its own bytes are not known, those of the whole split are.
+        A text of n tokens has n - 1 predictions, because the separator at its beginning is given. For a batch, or for a
+        part of the split, this is an estimate, which uses the bytes per token of the whole split.
         """
         count = self.text.shards.count(split)
         rate = self.text.shards.unknown_rate(split)
