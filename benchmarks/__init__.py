@@ -1,6 +1,6 @@
-"""How fast acorn is here: against this machine's own limits, and against other programs in the same minutes.
+"""Benchmarks: acorn's speed compared with the limits of this machine, and with other programs at the same time.
 
-`make bench`, or `python -m benchmarks`. Each contender is a process of its own (`contenders/`), all are started before
-the first measurement, and they take turns: what slows the machine down for a while slows all of them down. Nothing is
-imported here, because some contenders run in environments that lack the others' packages.
+Run `make bench` or `python -m benchmarks`. Each contender is a process (`contenders/`). All are started before the
+first measurement, and they take turns, so that a temporary slowdown of the machine affects all of them. Nothing is
+imported here, because some contenders run in environments without the others' packages.
 """

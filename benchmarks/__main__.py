@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints tables, writes a JSON file and a chart. `make bench` calls it."""
+"""`python -m benchmarks`: runs the benchmarks, prints tables, writes a JSON file and a chart. `make bench` calls it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from benchmarks.training import TASKS, TASKS_OF, measure_training
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} (all but quality)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender (3)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of a turn (3)")
+    parser.add_argument("parts", nargs="*", help=f"benchmarks to run: {', '.join(PARTS)} (all but quality)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns per contender (3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn (3)")
     parser.add_argument("--tasks", nargs="*", help=f"models to train: {', '.join(TASKS)} (those for the device)")
-    parser.add_argument("--models", nargs="*", default=list(MODELS), help=f"to generate with: {', '.join(MODELS)}")
-    parser.add_argument("--prompts", nargs="*", type=int, default=[1, 16], help="prompts at a time (1 and 16)")
-    parser.add_argument("--only", default="", help="contenders whose name holds this")
+    parser.add_argument(
+        "--models", nargs="*", default=list(MODELS), help=f"models to generate with: {', '.join(MODELS)}"
+    )
+    parser.add_argument("--prompts", nargs="*", type=int, default=[1, 16], help="batch sizes of generation (1 and 16)")
+    parser.add_argument("--only", default="", help="only contenders whose name contains this")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--litgpt-python", default=_litgpt_python(), help="interpreter of an environment with litgpt")
-    parser.add_argument("--text-megabytes", type=int, default=50, help="text to encode (50)")
-    parser.add_argument("--original-minutes", type=float, default=15, help="length of the original's run (15)")
-    parser.add_argument("--minutes", type=float, nargs="*", default=[0.5, 0.6, 15], help="lengths of acorn's runs")
+    parser.add_argument("--text-megabytes", type=int, default=50, help="megabytes of text to encode (50)")
+    parser.add_argument("--original-minutes", type=float, default=15, help="minutes of the original's run (15)")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[0.5, 0.6, 15], help="minutes of acorn's runs")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of acorn's runs")
-    parser.add_argument("--json", type=Path, help="where to write what was found; a chart (.png) beside it")
+    parser.add_argument("--json", type=Path, help="file for the results; a chart (.png) is written beside it")
     options = parser.parse_args()
     found: dict[str, Any] = {"machine": machine_facts(options.device)}
     found["machine"]["read_bytes_per_second"] = read_bandwidth(options.device)
@@ -52,7 +54,7 @@ def _say(line: str) -> None:
 
 
 def _litgpt_python() -> str | None:
-    """`.venv-litgpt`, where `make bench` puts it, if it is there."""
+    """The interpreter of `.venv-litgpt`, which `make bench` creates, if it exists."""
     return shutil.which(Path(__file__).resolve().parent.parent / ".venv-litgpt/bin/python")
 
 

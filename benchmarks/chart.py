@@ -1,15 +1,15 @@
-"""Tokens per second as bars, one panel a task; what is longer is faster."""
+"""A bar chart of tokens per second, one panel per task."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-OURS, THEIRS = "#2a7f3f", "#9aa5b1"
+ACORN_COLOR, OTHER_COLOR = "#2a7f3f", "#9aa5b1"
 
 
 def draw_chart(found: dict[str, Any], path: Path) -> None:
-    """Writes a PNG of what was measured of training and generating; nothing if neither was."""
+    """Writes a PNG with the results of training and generation; nothing if neither was measured."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,8 +28,8 @@ def draw_chart(found: dict[str, Any], path: Path) -> None:
     )
     for axes, (title, (rows, key)) in zip(all_axes[:, 0], panels.items(), strict=True):
         shown = [row for row in rows if "failure" not in row][::-1]
-        colours = [OURS if row["name"].startswith("acorn") else THEIRS for row in shown]
-        bars = axes.barh([row["name"] for row in shown], [row[key] for row in shown], color=colours)
+        colors = [ACORN_COLOR if row["name"].startswith("acorn") else OTHER_COLOR for row in shown]
+        bars = axes.barh([row["name"] for row in shown], [row[key] for row in shown], color=colors)
         axes.bar_label(bars, [f"{row[key]:,.0f}" for row in shown], padding=3, fontsize=8)
         axes.set_title(title, loc="left", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""What a step costs as sizes grow, and how well `acorn plan` tells it beforehand."""
+"""Speed and memory of a training step for many sizes, compared with the predictions of `acorn plan`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acorn.config_files import with_values
 from acorn.model.sizing import size_of
 from benchmarks.turns import Contender, take_turns
 
-BASE = {
+BASE_SETTINGS = {
     "model.architecture": "modern",
     "model.n_layer": 4,
     "model.n_embd": 256,
@@ -23,7 +23,7 @@ BASE = {
     "train.batch_size": 16,
     "train.compile": False,
 }
-CHANGES: tuple[dict[str, Any], ...] = (
+CHANGES_TO_BASE: tuple[dict[str, Any], ...] = (
     {},
     {"model.block_size": 512, "train.batch_size": 8},
     {"model.block_size": 1024, "train.batch_size": 4},
@@ -41,7 +41,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"model.architecture": "gpt2"},
     {"model.architecture": "original"},
 )
-OTHERS: tuple[dict[str, Any], ...] = (
+HELD_OUT_CHANGES: tuple[dict[str, Any], ...] = (
     {
         "model.n_layer": 6,
         "model.n_embd": 512,
@@ -60,18 +60,18 @@ OTHERS: tuple[dict[str, Any], ...] = (
     },
     {"model.n_layer": 2, "model.n_embd": 128, "train.batch_size": 64, "optimizer.name": "muon"},
 )
-"""Configs that the formula of memory was not chosen by, as it was by CHANGES."""
+"""Configs that the memory formula was not fitted to, unlike the base config and CHANGES_TO_BASE."""
 
-WIDTH = 44
-"""Of the table's first column, in characters; a longer name has a line of its own."""
+NAME_WIDTH = 44
+"""Characters of the table's first column; a longer name gets its own line."""
 
 
 def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row for each change of the base config and each of OTHERS: measured, by the formula, and as planned."""
+    """A row for each config: measured, and as predicted by `acorn plan`."""
     rows = []
-    print(f"\n{'':{WIDTH}}{'tokens/s':>10}{'planned':>9}{'GFLOP/s':>9}{'memory':>11}{'planned':>9}")
-    for change in (*CHANGES, *OTHERS):
-        settings = BASE | change
+    print(f"\n{'':{NAME_WIDTH}}{'tokens/s':>10}{'planned':>9}{'GFLOP/s':>9}{'memory':>11}{'planned':>9}")
+    for change in (*CHANGES_TO_BASE, *HELD_OUT_CHANGES):
+        settings = BASE_SETTINGS | change
         name = ", ".join(f"{key.split('.')[1]} {value}" for key, value in change.items()) or "base: 16 x 256 tokens"
         say(f"costs: {name}")
         planned = _plan(settings)
@@ -79,11 +79,11 @@ def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> li
         take_turns([contender], rounds=rounds, seconds=seconds, say=lambda line: None)
         facts = contender.facts()
         label = name
-        if len(name) > WIDTH:
+        if len(name) > NAME_WIDTH:
             print(name)
             label = ""
         if contender.failure:
-            print(f"{label:{WIDTH}}not measured: {contender.failure}")
+            print(f"{label:{NAME_WIDTH}}not measured: {contender.failure}")
             continue
         flops = size_of(with_values(Config(), settings).model).flops_per_token
         row = facts | {
@@ -94,7 +94,7 @@ def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> li
         }
         rows.append(row)
         print(
-            f"{label:{WIDTH}}"
+            f"{label:{NAME_WIDTH}}"
             f"{contender.rate:>10,.0f}{planned['tokens_per_second'] / contender.rate - 1:>+9.0%}"
             f"{row['flops_per_second'] / 1e9:>9,.0f}{contender.peak_bytes / 2**20:>7,.0f} MiB"
             f"{planned['memory_bytes'] / contender.peak_bytes - 1:>+9.0%}",
@@ -104,7 +104,7 @@ def measure_costs(rounds: int, seconds: float, say: Callable[[str], None]) -> li
 
 
 def _plan(settings: dict[str, Any]) -> dict[str, Any]:
-    """What `acorn plan` says, in a process of its own."""
+    """The prediction of `acorn plan`, run as a separate process."""
     values = {key: str(value).lower() if isinstance(value, bool) else value for key, value in settings.items()}
     overrides = [f"{key}={value}" for key, value in values.items()]
     command = [sys.executable, "-m", "acorn", "plan", "small", *overrides, "train.steps=100", "--json"]

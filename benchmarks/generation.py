@@ -1,4 +1,4 @@
-"""Generating text: one prompt and a batch of 16, prefill and decode apart, beside the original and other programs."""
+"""Text generation: prefill and decode speed of acorn, the original and other programs, for one prompt and for 16."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ MODELS = {
     "original-sizes": {"architecture": "modern", "n_layer": 6, "n_head": 8, "n_embd": 512, "block_size": 512},
     "124m": {"architecture": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
 }
-VOCABULARY = {"original-sizes": 28_144, "124m": 50_304}
-WIDTHS = {"fp32": 4, "bf16": 2, "int8": 1}
-TEXT = "The history of the town began when the river was bridged and the first mill was built beside it . "
+VOCAB_SIZES = {"original-sizes": 28_144, "124m": 50_304}
+BYTES_PER_ELEMENT = {"fp32": 4, "bf16": 2, "int8": 1}
+PROMPT_TEXT = "The history of the town began when the river was bridged and the first mill was built beside it . "
 
 
 def measure_generation(
     names: list[str], batch_sizes: list[int], rounds: int, only: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """A table for each model and batch size."""
+    """A table (list of rows) for each model and batch size."""
     bandwidth = read_bandwidth()
     tables: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="acorn-bench-") as place:
         for name in names:
             say(f"generating {name}: writing the model")
             folder = Path(place) / name
-            tokenizer = acorn.Tokenizer.train(["bundled:wikitext-2"], kind="bpe", vocab_size=VOCABULARY[name])
+            tokenizer = acorn.Tokenizer.train(["bundled:wikitext-2"], kind="bpe", vocab_size=VOCAB_SIZES[name])
             config = ModelConfig(vocab_size=tokenizer.vocab_size, **MODELS[name])
             model = GPT(config)
             model.init_weights(0)
@@ -47,7 +47,7 @@ def measure_generation(
                     Path(f"{folder}-{precision}.gguf"), config, dict(model.named_parameters()), tokenizer, dtype, name
                 )
             write_model_folder(folder, model, tokenizer, "A model with random weights.\n")
-            prompt = TEXT * 3
+            prompt = PROMPT_TEXT * 3
             ids = tokenizer.encode_prompt(prompt)
             new_tokens = 512 - len(ids)
             for batch_size in batch_sizes:
@@ -87,14 +87,14 @@ def _contenders(config: ModelConfig, common: dict[str, Any]) -> list[Contender]:
 def _row(
     contender: Contender, config: ModelConfig, common: dict[str, Any], first: Contender, bandwidth: float
 ) -> dict[str, Any]:
-    """Prefill and decode in tokens/s, and the share of what reading weights and cache from memory would allow."""
+    """Prefill and decode in tokens/s, and decode as a share of the limit that memory bandwidth sets."""
     facts = contender.facts()
     if contender.failure:
         return facts
     prompt_tokens = common["batch_size"] * len(common["ids"])
     decoded = common["batch_size"] * (common["new_tokens"] - 1)
     decode = decoded / statistics.median(turn["decode_seconds"] for turn in contender.turns)
-    width = WIDTHS[contender.specification.get("precision", "fp32")]
+    width = BYTES_PER_ELEMENT[contender.specification.get("precision", "fp32")]
     mean_context = len(common["ids"]) + common["new_tokens"] / 2
     weights = width * size_of(config).matrix_parameters
     cache = width * 2 * config.n_layer * config.kv_heads * config.head_dim * mean_context * common["batch_size"]

@@ -1,4 +1,4 @@
-"""This machine's own limits: matrix products at a model's shapes, and reading memory."""
+"""The limits of this machine: FLOP/s of matmuls with a model's shapes, and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from acorn.runtime.device import Runtime, usable_cores
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PEAK_MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
-"""Device -> side of the square product that serves as the machine's peak."""
+"""Device -> size of the square matmul that serves as the machine's peak."""
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Matrix products of a training step, each alone.
+    """FLOP/s of the matmuls of a training step, without anything between them.
 
     Attributes:
-        peak: FLOP/s of a square product with sides of PEAK_MATMUL_SIZE.
-        at_shapes: FLOP/s of the model's own products, forward and backward, done one after another.
+        peak: FLOP/s of a square matmul of PEAK_MATMUL_SIZE.
+        at_shapes: FLOP/s of the model's matmuls, forward and backward.
     """
 
     peak: float
@@ -34,7 +34,7 @@ class Ceiling:
 
 
 def machine_facts(device: str) -> dict[str, Any]:
-    """What was measured on."""
+    """Facts about this machine, for the JSON file."""
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return {
         "processor": name,
@@ -46,7 +46,7 @@ def machine_facts(device: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name and, of what multiplies 16 bits, what it has."""
+    """The processor's name and its vector extensions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -59,18 +59,16 @@ def _processor() -> str:
 
 
 def read_bandwidth(device: str = "cpu") -> float:
-    """Bytes per second of a sum over 256 MiB."""
+    """Memory bandwidth: bytes per second of a sum over 256 MiB."""
     x = torch.ones(1 << 26, device=device)
     return x.numel() * 4 / shortest(x.sum, 1.0, device)
 
 
 def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "cpu", seconds: float = 3.0) -> Ceiling:
-    """The limits for training `model` on `tokens` tokens at a time.
-
-    The head is taken as the whole product it would be.
+    """The limits for training `model` with `tokens` tokens per step. The head counts as a single matmul.
 
     Args:
-        precision: fp16 means acorn's own products of fp32 matrices, for CPUs.
+        precision: fp16 means acorn's own fp16 matmuls of fp32 matrices, for CPUs.
     """
     dtype = DTYPES.get(precision, torch.float32)
     own = precision == "fp16"
@@ -84,18 +82,18 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
         weight = torch.randn(rows, columns, device=device).to(dtype)
         grad = torch.randn(tokens, rows, device=device).to(dtype)
         share = seconds / 6 / len(shapes)
-        for product in (
+        for matmul in (
             lambda x=x, weight=weight: multiply(x, weight.T),
             lambda grad=grad, weight=weight: multiply(grad, weight),
             lambda grad=grad, x=x: multiply(grad.T, x),
         ):
-            spent += count * shortest(product, share, device)
+            spent += count * shortest(matmul, share, device)
         flops += count * 6 * tokens * rows * columns
     return Ceiling(peak, flops / spent)
 
 
 def matmul_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:
-    """Shape (rows, columns) of each weight that multiplies activations -> how many have it."""
+    """Shape (rows, columns) of a weight matrix -> number of matrices with this shape."""
     width, hidden = model.n_embd, model.mlp_hidden
     kv = model.kv_heads * model.head_dim
     found: dict[tuple[int, int], int] = {}
@@ -108,7 +106,7 @@ def matmul_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:
 
 
 def shortest(work: Callable[[], object], seconds: float, device: str = "cpu") -> float:
-    """Seconds of the fastest of as many repetitions as fit into `seconds` (at least 3): a limit is what can be had."""
+    """Seconds of the fastest of as many repetitions as fit into `seconds` (at least 3)."""
     work()
     best, begin, done = float("inf"), time.perf_counter(), 0
     while done < 3 or time.perf_counter() - begin < seconds:

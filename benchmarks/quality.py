@@ -1,6 +1,6 @@
-"""Time to quality: what the original's recipe reaches on WikiText-2 in 15 minutes, and how soon `acorn demo` is there.
+"""Time to quality: the loss of the original's recipe on WikiText-2 after 15 minutes, and when `acorn demo` reaches it.
 
-On a GPU, where all are sooner done, transformers' Trainer with the original's recipe comes third.
+On a GPU, transformers' Trainer with the original's recipe is measured too.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from benchmarks.turns import Contender, take_turns
 
 ORIGINAL_SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
 VALIDATION_INTERVAL_SECONDS = {"cpu": 60.0, "cuda": 2.0}
-"""Device -> seconds between two validations of the original's run."""
+"""Device -> seconds between validations of the original's run."""
 
 
 def measure_quality(
     original_minutes: float, acorn_minutes: list[float], overrides: list[str], device: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Runs the original once and acorn once for each of `acorn_minutes`, each with a schedule that ends there.
+    """Runs the original once, and acorn once for each of `acorn_minutes`, with a schedule of that length.
 
     Args:
-        original_minutes: length of the original's run; 0: none.
+        original_minutes: length of the original's run; 0: no run.
         overrides: settings of acorn's runs.
     """
     with tempfile.TemporaryDirectory(prefix="acorn-bench-") as place:
@@ -60,7 +60,7 @@ def measure_quality(
         for minutes in acorn_minutes:
             row = _acorn_run(folder, minutes, [f"train.device={device}", *overrides], shards)
             found["acorn"].append(row)
-            ratio = f"   {60 * original_minutes / row['seconds']:.1f}x sooner" if _is_better(row, found) else ""
+            ratio = f"   {60 * original_minutes / row['seconds']:.1f}x faster" if _is_better(row, found) else ""
             print(
                 f"{minutes:g} minutes".ljust(16) + f"{row['seconds']:>9.1f}{row['loss']:>8.3f}"
                 f"{row['bits_per_byte']:>15.3f}{row['tokens']:>12,}{ratio}",
@@ -103,7 +103,7 @@ def _original_run(
 
 
 def _acorn_run(folder: Path, minutes: float, overrides: list[str], shards: TokenShards) -> dict[str, Any]:
-    """One run of the demo's recipe. Compiling, validating, and the making of its first weights count."""
+    """One run of the demo's recipe. The time includes compiling, validating and bigram initialization."""
     out = folder / f"run-{minutes:g}"
     settings = [f"train.minutes={minutes}", "train.sample_every=0", "train.save_every=0", *overrides]
     command = [sys.executable, "-m", "acorn", "pretrain", "demo", *settings, "--out", str(out), "--json"]
@@ -114,7 +114,7 @@ def _acorn_run(folder: Path, minutes: float, overrides: list[str], shards: Token
     valid = json.loads((out / "evaluation.json").read_text())["valid"]
     return {
         "minutes": minutes,
-        "seconds": records[-1]["seconds"] + _seconds_of_first_weights(out, shards),
+        "seconds": records[-1]["seconds"] + _initialization_seconds(out, shards),
         "tokens": records[-1]["tokens"],
         "loss": valid["loss_per_token"],
         "bits_per_byte": valid["bits_per_byte"],
@@ -122,8 +122,8 @@ def _acorn_run(folder: Path, minutes: float, overrides: list[str], shards: Token
     }
 
 
-def _seconds_of_first_weights(run: Path, shards: TokenShards) -> float:
-    """Of making the weights that a run began with, which its own clock does not count."""
+def _initialization_seconds(run: Path, shards: TokenShards) -> float:
+    """Seconds of computing a run's initial weights, which the run's clock does not include."""
     config = load_run_config(run / "config.toml")
     runtime = choose_runtime(config.train)
     with runtime.start():

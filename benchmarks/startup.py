@@ -1,4 +1,4 @@
-"""How soon acorn is there: importing it, `acorn --help`, and the first step of the demo's run."""
+"""Startup time: importing acorn, `acorn --help`, and the first step of the demo."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _seconds(command: list[str], rounds: int) -> float:
 
 
 def _first_steps(folder: Path) -> dict[str, float]:
-    """From the start of the process to the first line of the demo's metrics, the second time its text is ready."""
+    """Seconds from the start of the process to the demo's first line of metrics: with text to prepare, and prepared."""
     found = {}
     shards = folder / "first" / "data"
     for number, more in (("first", []), ("second", [f"data.shards={shards}"])):

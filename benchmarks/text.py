@@ -1,5 +1,5 @@
-"""Text into token shards: `acorn data prepare` beside the tokenizer alone and beside datasets.map. Before that, the
-learning of the tokenizer: `acorn tokenizer train` beside the library's trainer alone."""
+"""Tokenization speed: `acorn data prepare` compared with the bare tokenizers library and with datasets.map; and
+`acorn tokenizer train` compared with the library's trainer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.turns import Contender, take_turns
 
 
 def write_corpus(path: Path, megabytes: int) -> int:
-    """WikiText-2's rows over and over, each with a counter and a few random words, so that no two are alike.
+    """Writes WikiText-2's rows repeatedly, each with a counter and a few random words, so that all are distinct.
 
     Returns:
         bytes of text.
@@ -42,7 +42,7 @@ def write_corpus(path: Path, megabytes: int) -> int:
 
 
 def measure_text(megabytes: int, rounds: int, say: Any) -> dict[str, Any]:
-    """One table for each kind of tokenizer. A turn is the whole text."""
+    """One table for each kind of tokenizer. A turn processes the whole text."""
     tables = {}
     with tempfile.TemporaryDirectory(prefix="acorn-bench-") as folder:
         text = Path(folder) / "text.jsonl"
@@ -75,7 +75,7 @@ def measure_text(megabytes: int, rounds: int, say: Any) -> dict[str, Any]:
 
 
 def _with_encoding_alone(contender: Contender) -> dict[str, Any]:
-    """The facts; where reading was timed apart, the rate of the encoding alone too."""
+    """The facts, with the speed of encoding alone if it was timed separately."""
     facts = contender.facts()
     seconds = [turn["encode_seconds"] for turn in contender.turns if "encode_seconds" in turn]
     if seconds:

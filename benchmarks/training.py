@@ -1,4 +1,4 @@
-"""Training speed and memory: acorn beside the original's loop, transformers and litgpt, on the same model and batch."""
+"""Training speed and memory of acorn, the original's loop, transformers and litgpt, on the same model and batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.turns import Contender, take_turns
 
 @dataclass(frozen=True)
 class Task:
-    """A model and a batch that every contender gets."""
+    """A model and a batch size, the same for every contender."""
 
     name: str
     architecture: str
@@ -30,7 +30,7 @@ class Task:
 
     @property
     def config(self) -> Config:
-        """In acorn's terms."""
+        """The task as an acorn config."""
         return with_values(Config(), self.acorn())
 
     def acorn(self, **more: Any) -> dict[str, Any]:
@@ -59,36 +59,36 @@ TASKS_OF = {
     "cpu": ["original", "original-16x256", "modern-512", "modern-256"],
     "cuda": ["original", "gpt2-124m", "modern-124m"],
 }
-"""Device -> what is measured on it unless asked otherwise."""
+"""Device -> tasks that are measured by default."""
 
 
 def contenders_of(task: Task, device: str, precision: str, litgpt_python: str | None) -> list[Contender]:
-    """Everybody who can train this model here.
+    """All contenders that can train this model on this device.
 
     Args:
-        precision: what acorn would choose. The others but the original's loop have it, too, or else what PyTorch is
-            fastest in: on a CPU its own products in fp16 are no faster than in fp32.
+        precision: the one that acorn chooses. The others use it too, except the original's loop (fp32). If it is fp16
+            on a CPU they use fp32, because PyTorch's fp16 matmuls are no faster there.
     """
     ours = {"train.device": device, "train.precision": precision}
     theirs = "fp32" if precision == "fp16" else precision
     common = {"device": device, "warm_up": 3, "batch_size": task.batch_size, "block_size": task.block_size}
     on_cpu = device == "cpu"
-    ways: list[tuple[str, dict[str, Any], bool]] = [  # name, settings, whether it is measured here
+    variants: list[tuple[str, dict[str, Any], bool]] = [  # name, settings, whether it is measured on this device
         ("acorn", {}, True),
         (f"acorn in {theirs}", {"train.precision": theirs}, theirs != precision),
-        # the other way than runs are by themselves
+        # the opposite of the default on this device
         ("acorn, compiled" if on_cpu else "acorn, eager", {"train.compile": on_cpu, "train.precision": theirs}, True),
-        ("acorn, not repeatable", {"train.deterministic": False}, not on_cpu),  # repeatable attention is slower there
+        ("acorn, not deterministic", {"train.deterministic": False}, not on_cpu),  # attention is faster without it
         ("acorn, Muon", {"optimizer.name": "muon"}, True),
         ("acorn, micro-batches of 2", {"train.micro_batch_size": 2}, on_cpu),
-        ("acorn, micro-batches of 1", {"train.micro_batch_size": 1}, on_cpu),  # the least memory that a batch takes
+        ("acorn, micro-batches of 1", {"train.micro_batch_size": 1}, on_cpu),  # needs the least memory
     ]
     found = [
         Contender(name, "acorn_training", common | {"acorn": task.acorn(**ours | changes)})
-        for name, changes, here in ways
-        if here
+        for name, changes, is_measured in variants
+        if is_measured
     ]
-    if task.architecture == "original":  # the one model that its loop knows
+    if task.architecture == "original":  # the only model that its loop supports
         found.append(
             Contender("original's loop (fp32)", "original_training", common | {"original_model": _original_model(task)})
         )
@@ -179,7 +179,7 @@ def measure_training(
     """A table for each task.
 
     Args:
-        only: contenders whose name holds this; empty: all.
+        only: measures contenders whose name contains this; empty: all.
     """
     tables = {}
     chosen = choose_runtime(TrainConfig(device=device))  # type: ignore[arg-type]
@@ -195,9 +195,9 @@ def measure_training(
             for precision, found in limits.items():
                 found.append(ceiling_of(model, tokens, precision, device))
 
-        if device == "cpu":  # whose neighbours slow it for a while: limits and contenders, too, take turns
+        if device == "cpu":  # other load may slow it down at times, so limits and contenders take turns
             take_turns(contenders, rounds=rounds, seconds=seconds, say=say, before_round=measure_limits)
-        else:  # has memory for one at a time
+        else:  # its memory is large enough for one contender only
             measure_limits()
             for contender in contenders:
                 take_turns([contender], rounds=rounds, seconds=seconds, say=say)
@@ -234,7 +234,7 @@ def _median(ceilings: list[Ceiling]) -> dict[str, float]:
 
 
 def _update(turn: dict[str, Any]) -> dict[str, float]:
-    """Muon's share of a turn, and the FLOPs a second of its iterations' products over all of the update's time."""
+    """Muon's share of a turn, and the FLOP/s of its iterations' matmuls over the time of the whole update."""
     if not turn.get("update_flops"):
         return {}
     seconds = turn["update_seconds"]
@@ -243,14 +243,14 @@ def _update(turn: dict[str, Any]) -> dict[str, float]:
 
 def _print(table: dict[str, Any]) -> None:
     peak = table["ceilings"][table["precision"]]["peak"]
-    products = ", ".join(
+    matmuls = ", ".join(
         f"{name} {found['peak'] / 1e9:,.0f} GFLOP/s (at the model's shapes {found['at_shapes'] / 1e9:,.0f})"
         for name, found in table["ceilings"].items()
     )
     print(
         f"\ntraining {table['task']['name']}: {table['size']['parameters']:,} parameters, "
-        f"{table['task']['batch_size']} x {table['task']['block_size']} tokens a step; matrix products: {products}. "
-        f"Trained in {table['precision']}; shares are of its products."
+        f"{table['task']['batch_size']} x {table['task']['block_size']} tokens per step; matmuls: {matmuls}. "
+        f"Trained in {table['precision']}; shares are of matmuls in this precision."
     )
     print(f"{'':28}{'tokens/s':>10}{'slower by':>11}{'of peak':>9}{'of shapes':>11}{'memory':>10}{'first step':>12}")
     for row in table["contenders"]:
@@ -266,7 +266,7 @@ def _print(table: dict[str, Any]) -> None:
         if "share_of_update" in row:
             rate = row["update_flops_per_second"]
             print(
-                f"  Muon's updates are {row['share_of_update']:.1%} of its step; {rate / 1e9:,.0f} GFLOP/s of its "
-                f"iterations' products, {rate / peak:.0%} of the peak"
+                f"  Muon's update takes {row['share_of_update']:.1%} of a step; its matmuls run at "
+                f"{rate / 1e9:,.0f} GFLOP/s, {rate / peak:.0%} of the peak"
             )
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Starts contenders, lets them work in turns, and takes medians."""
+"""Starts contenders, lets them work in turns, and computes medians."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Contender:
-    """One program at one task.
+    """One program with one task.
 
     Attributes:
-        name: as tables name it.
-        module: file of `contenders/` that is run.
-        specification: what it is told to build and do.
-        python: interpreter of its environment.
-        turns: figures of each turn, as it answered them.
-        ready: what it said when it was warm.
-        failure: why it has no figures; empty if it has.
+        name: its name in tables.
+        module: the module of `contenders/` to run.
+        specification: its JSON specification: what to build and do.
+        python: the interpreter of its environment.
+        turns: its answer for each turn.
+        ready: its answer after warming up.
+        failure: why it could not be measured; empty if it could.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Contender:
         return max((turn["peak_bytes"] for turn in self.turns), default=0)
 
     def facts(self) -> dict[str, Any]:
-        """What the JSON file keeps."""
+        """The results for the JSON file."""
         if self.failure:
             return {"name": self.name, "failure": self.failure}
         known = ("seconds", "tokens", "peak_bytes")
@@ -69,7 +69,7 @@ class Contender:
 
 
 class _Process:
-    """A contender while it runs; its stderr goes to a file, of which the end is told if it fails."""
+    """A running contender. Its stderr goes to a file, whose last line is reported if it fails."""
 
     def __init__(self, contender: Contender) -> None:
         self.contender = contender
@@ -85,7 +85,7 @@ class _Process:
         )
 
     def ask(self, count: int = 0) -> dict[str, Any] | None:
-        """The next answer, after asking for `count` units if that is not 0. None if the contender is gone."""
+        """The next answer, after asking for `count` units of work unless that is 0. None if the contender has ended."""
         assert self._process.stdin
         assert self._process.stdout
         try:
@@ -96,8 +96,8 @@ class _Process:
         except (OSError, json.JSONDecodeError):
             self._process.wait()
             self._errors.seek(0)
-            told = self._errors.read().decode(errors="replace").strip().splitlines()
-            self.contender.failure = told[-1] if told else f"ended with code {self._process.returncode}"
+            errors = self._errors.read().decode(errors="replace").strip().splitlines()
+            self.contender.failure = errors[-1] if errors else f"ended with exit code {self._process.returncode}"
             return None
         return dict(answer)
 
@@ -118,12 +118,13 @@ def take_turns(
     say: Any,
     before_round: Callable[[], object] = lambda: None,
 ) -> None:
-    """Every contender works about `seconds` in each of `rounds` rounds; the order is turned round each time.
+    """Every contender works for about `seconds` in each of `rounds` rounds; the order is reversed in every other round.
 
-    One is warmed up after the other. The first turn tells how many units fill the time; it does not count.
+    They warm up one after the other. A first turn, which is not counted, measures how many units of work fill the time.
 
     Args:
-        say: gets a line of progress now and then.
+        say: is called with lines of progress.
+        before_round: is called before each round.
     """
     processes = []
     counts: dict[str, int] = {}
@@ -150,7 +151,7 @@ def take_turns(
                 contender = process.contender
                 if contender.failure:
                     continue
-                time.sleep(0.2)  # threads of the one before may still spin
+                time.sleep(0.2)  # the previous contender's threads may still be spinning
                 answer = process.ask(counts[contender.name])
                 if answer:
                     contender.turns.append(answer)

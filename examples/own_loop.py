@@ -5,7 +5,8 @@
     python examples/own_loop.py shards my-model model.n_layer=2 train.steps=300
     acorn generate my-model --prompt "The"
 
-After the two folders come settings of acorn's, on top of the preset `small`. docs/own-loop.md explains the parts.
+The arguments after the two folders are acorn settings, applied to the preset `small`. docs/own-loop.md explains the
+parts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from acorn.runtime.choose import runtime_for_inference
 from acorn.train.optimizer import build_optimizers, set_rates
 from acorn.train.schedule import rate_factor
 
-Z_LOSS = 1e-4  # weight of the term that keeps logits from drifting (Chowdhery et al. 2022, PaLM, section 5)
+Z_LOSS_WEIGHT = 1e-4  # of the term that keeps logits from drifting (Chowdhery et al. 2022, PaLM, section 5)
 
 
 def loss_function(logits: Tensor, targets: Tensor) -> Tensor:
@@ -41,31 +42,31 @@ def loss_function(logits: Tensor, targets: Tensor) -> Tensor:
         targets: (B, T), the id that follows each token.
     """
     cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    return cross_entropy + Z_LOSS * logits.logsumexp(-1).square().mean()
+    return cross_entropy + Z_LOSS_WEIGHT * logits.logsumexp(-1).square().mean()
 
 
 def main(shards_folder: str, out: str, *overrides: str) -> list[float]:
     """Trains, writes the model folder `out`, and returns the loss of every step."""
     if Path(out).exists():
         sys.exit(f"{out} exists already; name another folder")
-    runtime = runtime_for_inference("auto", "fp32")  # the device; `runtime.device` is its name
+    runtime = runtime_for_inference("auto", "fp32")  # `runtime.device` is the name of the device
 
     # the text, as token ids
     shards = TokenShards.open(Path(shards_folder))
     train, valid, tokenizer = shards.tokens("train"), shards.tokens("valid"), shards.tokenizer()
 
-    # settings: any of acorn's; those about the network, optimizer, schedule, batch and seed count here
+    # settings: any of acorn's are accepted; this loop uses those of network, optimizer, schedule, batch and seed
     vocabulary = f"model.vocab_size={tokenizer.vocab_size}"
     config = load_config("small", ["train.steps=300", "train.eval_every=50", *overrides, vocabulary])
     steps, batch_size, context = config.train.steps, config.train.batch_size, config.model.block_size
 
-    # the network, with acorn's operations in C where this CPU has a compiler; GPT(config.model) takes PyTorch's
-    torch.manual_seed(config.train.seed)  # for dropout, if there is any
+    # the network, with acorn's C kernels on a CPU with a C compiler; GPT(config.model) uses PyTorch's operations
+    torch.manual_seed(config.train.seed)  # for dropout
     model = GPT(config.model, training_ops(runtime, in_place_gradients=False)).to(runtime.device)
     model.init_weights(config.train.seed)
     optimizers = build_optimizers(model, config.optimizer, muon_dtype=torch.float32)  # Muon for the blocks' matrices
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(train):,} tokens, {steps:,} steps")
-    # which window of the text is sample number n: each once an epoch, in an order that only the seed decides
+    # maps sample numbers to windows of the text: each window once per epoch, in an order that depends on the seed only
     order = SampleOrder(len(train), context, config.train.seed)
     losses = []
     for step in range(steps):
@@ -89,7 +90,7 @@ def main(shards_folder: str, out: str, *overrides: str) -> list[float]:
     nats, count = score(model, valid, context=context)
     bits_per_byte = nats / math.log(2) / shards.count("valid").bytes
     print(f"validation: {nats / count:.4f} nats per token, {bits_per_byte:.4f} bits per byte")
-    card = f"# {Path(out).name}\n\nTrained by own_loop.py for {steps:,} steps, with a z-loss of {Z_LOSS:g}.\n"
+    card = f"# {Path(out).name}\n\nTrained by own_loop.py for {steps:,} steps, with a z-loss of {Z_LOSS_WEIGHT:g}.\n"
     write_model_folder(Path(out), model.cpu(), tokenizer, card)
     return losses
 

@@ -1,4 +1,4 @@
-"""What only some CPUs can do, for every folder of tests."""
+"""Marks for tests that need features of some CPUs."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import pytest
 from acorn.kernels.build import Unavailable
 from acorn.kernels.matmul import fp16_library
 
-needs_fp16 = pytest.mark.skipif(isinstance(fp16_library(), Unavailable), reason="needs a CPU that multiplies fp16")
+needs_fp16 = pytest.mark.skipif(isinstance(fp16_library(), Unavailable), reason="needs a CPU with fp16 instructions")

@@ -1,4 +1,4 @@
-"""Writes docs/config.md from the descriptions in src/acorn/config.py. `--check` only says whether it is up to date."""
+"""Writes docs/config.md from the descriptions in src/acorn/config.py. `--check` only checks that it is up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes docs/glossary.md from src/acorn/report/glossary.toml. `--check` only says whether it is up to date."""
+"""Writes docs/glossary.md from src/acorn/report/glossary.toml. `--check` only checks that it is up to date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ The words of the docs and of a run's report, as acorn uses them. `acorn config K
 
 
 def page() -> str:
-    """The page as text, with a heading for each term, so that it can be linked to."""
+    """The page as text, with a heading for each term as a link target."""
     return "\n".join([HEAD, *(f"## {term}\n\n{meaning}\n" for term, meaning in glossary().items())])
 
 

@@ -1,4 +1,4 @@
-"""Draws docs/imports.png: the folders of src/acorn on their floors, and which imports which."""
+"""Draws docs/imports.png: the folders of src/acorn in their layers (floors), and the imports between them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUND_FLOOR = "config, errors, files, progress and other files at the top: impo
 
 
 def places() -> dict[str, tuple[float, float]]:
-    """Where each folder or file stands: one row a floor, from the bottom up."""
+    """The position of each folder or file: one row per floor, from the bottom up."""
     return {
         name: ((number + 0.5) / len(names), float(floor))
         for floor, names in enumerate(FLOORS)
@@ -35,7 +35,7 @@ def places() -> dict[str, tuple[float, float]]:
 
 
 def edges() -> set[tuple[str, str]]:
-    """(importer, imported) between folders."""
+    """(importer, imported) pairs of folders."""
     graph = grimp.build_graph("acorn", cache_dir=None)
     where = places()
     found = set()

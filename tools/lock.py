@@ -1,9 +1,9 @@
-"""Writes constraints.txt: one tested version of every package that acorn, its tests or any extra brings in.
+"""Writes constraints.txt: one tested version of every package that acorn, its tests or any extra depends on.
 
-pip resolves all extras together in a throw-away environment, without installing anything. PyTorch stays at
-the version that the file names, unless `--torch` moves it: it decides which figures a run prints.
+pip resolves all extras together in a temporary environment, without installing anything. PyTorch stays at the version
+in the file unless `--torch` changes it, because the results of a run depend on it.
 
-Run it with the oldest Python that acorn supports; newer ones take the same versions, but not always the reverse.
+Run it with the oldest Python that acorn supports: newer ones accept the same versions, but not always vice versa.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADER = """\
 # They cover every extra as well. Written by `make lock` with Python {python}; do not edit.
 """
 
-# On a machine with CUDA, PyTorch brings these and pins them itself; elsewhere they are not to be had.
+# On a machine with CUDA, PyTorch depends on these and pins them itself; elsewhere they are unavailable.
 ACCELERATOR_PACKAGES = re.compile(r"(nvidia|cuda|triton|pytorch-triton)(-|$)")
 
 
@@ -41,15 +41,15 @@ def main() -> None:
 
 
 def pinned_torch() -> str:
-    """The version in constraints.txt as it stands."""
+    """The version in constraints.txt."""
     found = re.search(r"^torch==(\S+)$", CONSTRAINTS.read_text("utf-8"), re.MULTILINE)
     if not found:
-        sys.exit(f"{CONSTRAINTS} does not pin torch. Fix: name a version with --torch")
+        sys.exit(f"{CONSTRAINTS} does not pin torch. Fix: set a version with --torch")
     return found.group(1)
 
 
 def resolve(torch: str) -> dict[str, str]:
-    """Normalised name -> version of every package that acorn with all its extras needs beside `torch`."""
+    """Normalized name -> version of every package that acorn with all its extras depends on, with `torch` given."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = ",".join(project["optional-dependencies"])
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def resolve(torch: str) -> dict[str, str]:
         wanted = [f"torch=={torch}", "-e", f"{ROOT}[{extras}]"]
         subprocess.run([str(python), "-m", "pip", "install", *options, *wanted], check=True)
         packages = [package["metadata"] for package in json.loads(report.read_bytes())["install"]]
-    versions = {normalised(package["name"]): without_local_label(package["version"]) for package in packages}
+    versions = {normalized(package["name"]): without_local_label(package["version"]) for package in packages}
     return {
         name: version
         for name, version in versions.items()
@@ -68,12 +68,12 @@ def resolve(torch: str) -> dict[str, str]:
     }
 
 
-def normalised(name: str) -> str:
+def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def without_local_label(version: str) -> str:
-    """`2.13.0+cpu` -> `2.13.0`, which every build of that release satisfies."""
+    """`2.13.0+cpu` -> `2.13.0`, which every build of that release matches."""
     return version.partition("+")[0]
 
 

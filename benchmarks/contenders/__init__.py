@@ -1,1 +1,1 @@
-"""The programs that are compared, one file each. Every file is a process that `benchmarks.turns` starts."""
+"""The programs that are compared, one module each. `benchmarks.turns` runs each module as a process."""

@@ -1,4 +1,4 @@
-"""Generating with acorn's own engine, as `acorn generate` and `acorn.load(...).generate` do."""
+"""Generation with acorn's engine, as in `acorn generate` and `acorn.load(...).generate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training as `acorn pretrain` does it: its own step, on batches that were read beforehand."""
+"""Training with acorn: the step of `acorn pretrain`, on a batch in memory."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def main() -> None:
             update = {"update_seconds": spent[0], "update_flops": flops}
             return {"tokens": batch_size * length, "loss": result.loss, **update}
 
-        spent, flops = _count_time(optimizers), iteration_flops(optimizers[-1])
+        spent, flops = _time_updates(optimizers), iteration_flops(optimizers[-1])
         answer(work, warm_up=spec["warm_up"], device=runtime.device)
 
 
 def iteration_flops(optimizer: Optimizer) -> int:
-    """FLOPs of the matrix products in an update by Muon's iterations; 0 for another optimizer.
+    """FLOPs of the matmuls in Muon's iterations of an update; 0 for another optimizer.
 
-    An iteration multiplies a matrix (m, n), m <= n, with itself (2 m m n), the result with itself (2 m m m), and both
-    with the matrix (2 m m n).
+    An iteration multiplies a matrix x (m, n), m <= n, with its transpose (2 m m n FLOPs), the result with itself
+    (2 m m m), and a polynomial of both with x (2 m m n).
     """
     if not isinstance(optimizer, Muon):
         return 0
@@ -62,8 +62,8 @@ def iteration_flops(optimizer: Optimizer) -> int:
     return NEWTON_SCHULZ_STEPS * sum(4 * m * m * n + 2 * m**3 for m, n in shapes)
 
 
-def _count_time(optimizers: list[Optimizer]) -> list[float]:
-    """Makes the last optimizer (Muon, if there is one) note the seconds of each update; a turn adds them up."""
+def _time_updates(optimizers: list[Optimizer]) -> list[float]:
+    """Makes the last optimizer (Muon, if it is used) record the seconds of each update; a turn adds them up."""
     spent = [0.0]
     step = optimizers[-1].step
 

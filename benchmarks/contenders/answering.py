@@ -1,7 +1,7 @@
-"""A contender's side of the talk with `benchmarks.turns`: one JSON line out for each line in.
+"""A contender's side of the protocol with `benchmarks.turns`: it answers each line of input with a line of JSON.
 
-It announces itself with {"ready": true, ...} once it is warm. A number n coming in means: do n units of work. The
-answer is {"seconds", "tokens", "peak_bytes", ...}. The end of its input ends it.
+It sends {"ready": true, ...} after warming up. A number n as input means: do n units of work. The answer is
+{"seconds", "tokens", "peak_bytes", ...}. The process ends at the end of its input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 
 class Answers:
-    """The line to the benchmark. What libraries print goes to stderr, so that it cannot mix with the answers."""
+    """The connection to the benchmark. Redirects what libraries print to stderr, so that it does not mix with
+    answers."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -26,22 +27,22 @@ class Answers:
         self._out.write(json.dumps(facts) + "\n")
 
     def next_count(self) -> int:
-        """Units of work asked for; 0 at the end."""
+        """Requested units of work; 0 at the end of the input."""
         return int(sys.stdin.readline() or 0)
 
 
 def specification() -> dict[str, Any]:
-    """What to build and do: the JSON object of the command line."""
+    """The JSON specification on the command line: what to build and do."""
     return json.loads(sys.argv[1])
 
 
 def peak_bytes(device: str = "cpu") -> int:
-    """The most memory this process has had: of the GPU if it computes there, else resident memory."""
+    """Peak memory of this process: GPU memory if it computes there, else resident memory."""
     if device == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated()
-    try:  # Linux: of this program alone. ru_maxrss remembers the program that started this one.
+    try:  # Linux. ru_maxrss would include the program that started this one.
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     except OSError:
@@ -49,11 +50,10 @@ def peak_bytes(device: str = "cpu") -> int:
 
 
 def answer(work: Callable[[], dict[str, float]], *, warm_up: int, device: str = "cpu") -> None:
-    """Warms up, then does what is asked until the input ends.
+    """Warms up, then does the requested units of work until the input ends.
 
     Args:
-        work: one unit; returns figures that are added up over the units ("tokens", ...), but for "loss", of which the
-            last counts.
+        work: does one unit; returns figures ("tokens", ...), which are summed over the units, except the last "loss".
     """
     answers = Answers()
     begin = time.perf_counter()
@@ -72,7 +72,7 @@ def answer(work: Callable[[], dict[str, float]], *, warm_up: int, device: str = 
 
 
 def answer_in_turns(ways: dict[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
-    """Does the specification's "way" once for each number that comes in; "tokens" counts its "bytes" of text."""
+    """Does the specification's "way" once for each number in the input; "tokens" counts "bytes" of text here."""
     spec = specification()
     answers = Answers()
     answers.send({"ready": True})

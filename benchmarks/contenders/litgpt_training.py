@@ -1,6 +1,6 @@
-"""Training litgpt's model the way its own `pretrain` command does: Fabric, compiled, loss in chunks, fused AdamW.
+"""Training of litgpt's model as in its `pretrain` command: Fabric, compiled, chunked loss, fused AdamW.
 
-It runs in an environment of its own, because litgpt wants an older huggingface-hub than transformers 5.
+It runs in its own environment, because litgpt needs an older huggingface-hub than transformers 5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Generating with llama.cpp, greedy, through its Python binding."""
+"""Greedy generation with llama.cpp, through its Python binding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.contenders.answering import answer, specification
 
-CACHE_TYPES = {"fp32": 0, "bf16": 1}  # GGML's f32; f16, its usual cache
+CACHE_TYPES = {"fp32": 0, "bf16": 1}  # GGML's types f32 and f16 (its default)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Generating as the original did: every token reads the whole text again."""
+"""Generation as in the original: every token recomputes the whole text, without a cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.contenders.answering import answer, specification
 from benchmarks.contenders.original_model import OriginalModel
 
 TIMED_LENGTH_INTERVAL = 16
-"""Lengths of the text of which one is timed, for all of them: what a token costs depends on the length alone."""
+"""One of so many text lengths is timed and stands for the others, because the time depends on the length only."""
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         lengths = range(prompt + TIMED_LENGTH_INTERVAL // 2, prompt + new_tokens, TIMED_LENGTH_INTERVAL)
         mean = sum(map(one_token, lengths)) / len(lengths)
         return {
-            "tokens": batch_size * (1 + len(lengths)),  # what the turn has time for
+            "tokens": batch_size * (1 + len(lengths)),  # the tokens that are actually generated
             "prefill_seconds": one_token(prompt),
             "decode_seconds": mean * (new_tokens - 1),
         }

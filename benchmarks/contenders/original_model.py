@@ -1,6 +1,6 @@
-"""The program that acorn began with, told again plainly: a GPT of 2022 as a tutorial would write it.
+"""The program that acorn is derived from, reimplemented: a GPT of 2022 as in a tutorial.
 
-fp32, no compiler, the whole attention matrix and the whole logits in memory, no cache when it generates, no schedule.
+fp32, no torch.compile, the whole attention matrix and all logits in memory, no key/value cache, no schedule.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class OriginalModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, ids: Tensor, n_new: int) -> Tensor:
-        """Greedy, reading the whole text again for every token."""
+        """Greedy generation, recomputing the whole text for every token."""
         for _ in range(n_new):
             logits = self(ids[:, -self.block_size :])[:, -1]
             ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), dim=1)

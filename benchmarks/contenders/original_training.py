@@ -1,4 +1,4 @@
-"""Training as the original did it: AdamW at a constant 5e-4, random windows."""
+"""Training as in the original: AdamW with a constant learning rate of 5e-4, random windows."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Text into token ids: the library's bare `encode_batch`, acorn's `data prepare`, or datasets.map.
+"""Text to token ids: with the library's `encode_batch`, `acorn data prepare`, or datasets.map.
 
-Once for each number that comes in; a unit is the whole text. "tokens" counts bytes of text here.
+It runs once for each number in the input; a unit of work is the whole text. "tokens" counts bytes of text here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.contenders.answering import answer_in_turns, peak_bytes
 
-BATCH = 1 << 22  # characters, as acorn's own batches
+BATCH_CHARACTERS = 1 << 22  # the same as acorn's batches
 
 
 def bare(spec: dict[str, Any]) -> dict[str, Any]:
-    """Nothing but reading lines and encoding: the ids are dropped."""
+    """Only reads lines and encodes them; the ids are discarded."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(spec["tokenizer"])
@@ -29,7 +29,7 @@ def bare(spec: dict[str, Any]) -> dict[str, Any]:
         for line in lines:
             batch.append(json.loads(line)["text"])
             size += len(batch[-1])
-            if size >= BATCH:
+            if size >= BATCH_CHARACTERS:
                 begin = time.perf_counter()
                 count += sum(map(len, tokenizer.encode_batch(batch, add_special_tokens=False)))
                 seconds += time.perf_counter() - begin
@@ -40,7 +40,7 @@ def bare(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def acorn(spec: dict[str, Any]) -> dict[str, Any]:
-    """The command, in a process of its own, as a user calls it."""
+    """The command in a separate process, as a user runs it."""
     with tempfile.TemporaryDirectory(dir=Path(spec["text"]).parent) as folder:
         out = Path(folder) / "shards"
         peak = run_acorn(["data", "prepare", "--tokenizer", spec["tokenizer"], "--input", spec["text"]], out)
@@ -49,7 +49,7 @@ def acorn(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_acorn(command: list[str], out: Path) -> int:
-    """Runs `acorn` with this command and `--out`; returns the most memory it had, in bytes."""
+    """Runs `acorn` with this command and `--out`; returns its peak memory in bytes."""
     program = "import runpy, sys; from benchmarks.contenders.answering import peak_bytes\n"
     program += "try: runpy.run_module('acorn', run_name='__main__')\n"
     program += "finally: print(peak_bytes(), file=open(sys.argv[-1] + '.peak', 'w'))"
@@ -58,7 +58,7 @@ def run_acorn(command: list[str], out: Path) -> int:
 
 
 def datasets_map(spec: dict[str, Any]) -> dict[str, Any]:
-    """A Hub dataset mapped in batches, as most tutorials do it; with a process a core where that is asked."""
+    """A Hub dataset mapped in batches, as in most tutorials, optionally with one process per core."""
     import datasets
     from tokenizers import Tokenizer
 

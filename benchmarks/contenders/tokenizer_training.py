@@ -1,6 +1,6 @@
-"""Learning a vocabulary from text: the library's bare trainer, or `acorn tokenizer train`.
+"""Training of a tokenizer: with the library's trainer, or with `acorn tokenizer train`.
 
-Once for each number that comes in; a unit is the whole text. "tokens" counts bytes of text here.
+It runs once for each number in the input; a unit of work is the whole text. "tokens" counts bytes of text here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.contenders.text_to_tokens import run_acorn
 
 
 def bare(spec: dict[str, Any]) -> dict[str, Any]:
-    """Reading lines and the library's trainer, as its documentation has it; text is cut up as acorn's is."""
+    """Reading lines and the library's trainer, as in its documentation, with acorn's pre-tokenizer."""
     from tokenizers import models, trainers
 
     from acorn.tokenizer import bpe, wordpiece
@@ -38,7 +38,7 @@ def _rows(path: str) -> Iterator[str]:
 
 
 def acorn(spec: dict[str, Any]) -> dict[str, Any]:
-    """The command, in a process of its own, as a user calls it: it measures the tokenizer on held-out text, too."""
+    """The command in a separate process, as a user runs it; it also measures the tokenizer on held-out text."""
     out = Path(spec["text"]).with_suffix(f".{spec['kind']}.json")
     options = ["--kind", spec["kind"], "--vocab-size", str(spec["vocab_size"])]
     return {"peak_bytes": run_acorn(["tokenizer", "train", *options, "--input", spec["text"]], out)}

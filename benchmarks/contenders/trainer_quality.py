@@ -1,7 +1,7 @@
-"""The original's recipe in transformers' Trainer on real text: its GPT-2 at those sizes, AdamW at a constant 5e-4.
+"""The original's recipe with transformers' Trainer on real text: GPT-2 of the same sizes, AdamW with a constant 5e-4.
 
-With what a user of the Trainer gets by asking for it: bf16, fused AdamW, windows in random order, no dropout. A unit of
-work is `every` seconds of training and one validation, which is not counted as training time.
+With the Trainer's faster options: bf16, fused AdamW; windows in random order, no dropout. A unit of work is `every`
+seconds of training and one validation, which does not count as training time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from transformers import TrainerCallback
 from benchmarks.contenders.answering import Answers, peak_bytes, specification
 from benchmarks.contenders.original_quality import BATCH_SIZE, validate
 
-MORE_THAN_ENOUGH = 1_000_000
+UNREACHABLE_STEPS = 1_000_000
 
 
 class Windows(Dataset):  # type: ignore[type-arg]
-    """The text in windows side by side. The model shifts labels itself."""
+    """The text in consecutive windows. The model shifts the labels itself."""
 
     def __init__(self, tokens: torch.Tensor, length: int) -> None:
         self.windows = tokens[: len(tokens) // length * length].view(-1, length)
@@ -36,7 +36,7 @@ class Windows(Dataset):  # type: ignore[type-arg]
 
 
 class Turns(TrainerCallback):
-    """Stops between steps to validate and to answer."""
+    """Pauses training between steps to validate and to answer."""
 
     def __init__(self, answers: Answers, every: float, valid: torch.Tensor, length: int, device: str) -> None:
         self.answers, self.every, self.valid, self.length, self.device = answers, every, valid, length, device
@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             folder,
-            max_steps=MORE_THAN_ENOUGH,
+            max_steps=UNREACHABLE_STEPS,
             per_device_train_batch_size=BATCH_SIZE,
             learning_rate=5e-4,
             lr_scheduler_type="constant",
@@ -107,7 +107,7 @@ def main() -> None:
             use_cpu=device == "cpu",
             report_to="none",
             save_strategy="no",
-            logging_steps=MORE_THAN_ENOUGH,
+            logging_steps=UNREACHABLE_STEPS,
             disable_tqdm=True,
         )
         turns = Turns(answers, spec["every"], valid.to(device), length, device)

@@ -1,4 +1,4 @@
-"""Generating with transformers' own `generate` and its cache."""
+"""Generation with transformers' `generate` and its cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training transformers' own GPT-2 or Qwen3: a plain loop (eager or compiled), or its Trainer."""
+"""Training of transformers' GPT-2 or Qwen3: in a plain loop (eager or compiled), or with its Trainer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from benchmarks.contenders.answering import Answers, answer, peak_bytes, specification
 
-MORE_THAN_ENOUGH = 1_000_000
+UNREACHABLE_COUNT = 1_000_000
 
 
 def main() -> None:
@@ -47,20 +47,20 @@ def with_plain_loop(spec: dict[str, Any], model: Any) -> None:
 
 
 class Rows(Dataset):  # type: ignore[type-arg]
-    """Random token ids, as many rows as anybody asks for."""
+    """Random token ids, practically without end."""
 
     def __init__(self, vocab_size: int, length: int) -> None:
         self.row = torch.randint(vocab_size, (length,))
 
     def __len__(self) -> int:
-        return MORE_THAN_ENOUGH
+        return UNREACHABLE_COUNT
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {"input_ids": self.row, "labels": self.row}
 
 
 class Turns(TrainerCallback):
-    """Stops between steps until the benchmark asks for more."""
+    """Pauses training between steps until the benchmark requests more."""
 
     def __init__(self, answers: Answers, warm_up: int, batch_tokens: int, device: str) -> None:
         self.answers, self.batch_tokens, self.device = answers, batch_tokens, device
@@ -90,14 +90,14 @@ def with_trainer(spec: dict[str, Any], model: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             folder,
-            max_steps=MORE_THAN_ENOUGH,
+            max_steps=UNREACHABLE_COUNT,
             per_device_train_batch_size=spec["batch_size"],
             bf16=spec["precision"] == "bf16",
             use_cpu=spec["device"] == "cpu",
             torch_compile=spec["compile"],
             report_to="none",
             save_strategy="no",
-            logging_steps=MORE_THAN_ENOUGH,
+            logging_steps=UNREACHABLE_COUNT,
             disable_tqdm=True,
             dataloader_pin_memory=spec["device"] == "cuda",
         )

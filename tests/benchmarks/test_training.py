@@ -1,4 +1,4 @@
-"""The benchmark compares like with like: every contender is the same network."""
+"""The benchmark compares equal networks, and its figures are right."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = {
 }
 
 
-def test_the_seed_told_again_is_acorns_seed() -> None:
+def test_the_reimplemented_original_equals_acorns() -> None:
     original = OriginalModel(**SIZES)
     ours = GPT(ModelConfig(architecture="original", **SIZES)).eval()
     weights = {_our_name(name): tensor for name, tensor in original.state_dict().items() if not name.endswith("mask")}
@@ -50,7 +50,7 @@ def _our_name(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", training.TASKS)
-def test_transformers_gets_the_same_network(name: str) -> None:
+def test_transformers_trains_the_same_network(name: str) -> None:
     import transformers
 
     task = training.TASKS[name]
@@ -72,7 +72,7 @@ def test_transformers_gets_the_same_network(name: str) -> None:
         ("fp16", "fp32", ["fp16", "fp32", "fp32", *["fp16"] * 3], ["litgpt (32-true)"]),
     ],
 )
-def test_the_others_train_in_the_precision_that_is_faster_here(
+def test_the_others_train_in_their_fastest_precision(
     precision: str, theirs: str, ours: list[str], litgpt: list[str]
 ) -> None:
     contenders = training.contenders_of(training.TASKS["modern-256"], "cpu", precision, sys.executable)
@@ -84,13 +84,13 @@ def test_the_others_train_in_the_precision_that_is_faster_here(
 
 
 @pytest.mark.parametrize("name", training.TASKS)
-def test_the_ceiling_counts_every_product(name: str) -> None:
+def test_the_ceiling_counts_every_matmul(name: str) -> None:
     model = training.TASKS[name].config.model
-    products = sum(rows * columns * count for (rows, columns), count in matmul_shapes(model).items())
-    assert products == size_of(model).matrix_parameters
+    elements = sum(rows * columns * count for (rows, columns), count in matmul_shapes(model).items())
+    assert elements == size_of(model).matrix_parameters
 
 
-def test_contenders_take_turns_and_a_failing_one_says_why() -> None:
+def test_contenders_take_turns_and_a_failure_is_reported() -> None:
     good: dict[str, Any] = {"device": "cpu", "warm_up": 1, "batch_size": 2, "original_model": SIZES}
     contenders = [
         Contender("good", "original_training", good),
@@ -108,7 +108,7 @@ def test_contenders_take_turns_and_a_failing_one_says_why() -> None:
     assert bad.facts() == {"name": "bad", "failure": bad.failure}
 
 
-def test_where_acorn_fails_the_others_are_still_told(
+def test_if_acorn_fails_the_others_are_still_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = Contender("acorn", "none", {}, failure="no such module")
@@ -124,7 +124,7 @@ def test_where_acorn_fails_the_others_are_still_told(
     assert "not measured: no such module" in capsys.readouterr().out
 
 
-def test_flops_of_muons_iterations_are_those_that_pytorch_counts() -> None:
+def test_flops_of_muons_iterations_equal_pytorchs_count() -> None:
     config = ModelConfig(n_layer=2, n_embd=32, n_head=2, block_size=8, vocab_size=50)
     model = GPT(config)
     model.init_weights(0)

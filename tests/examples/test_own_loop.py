@@ -89,7 +89,7 @@ def test_with_the_plain_loss_it_is_acorn_pretrain(
     own_loop: ModuleType, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Order, initial weights, optimizers and schedule are the same, so every step's loss is, up to rounding."""
-    monkeypatch.setattr(own_loop, "Z_LOSS", 0.0)
+    monkeypatch.setattr(own_loop, "Z_LOSS_WEIGHT", 0.0)
     losses = own_loop.main(str(shards), str(tmp_path / "my-model"), *SETTINGS, "train.steps=8")
     exact = ["train.precision=fp32", "train.compile=false", "train.device=cpu", "train.sample_every=0"]
     done = run_acorn(

@@ -1,4 +1,4 @@
-"""A tokenizer learned from a few lines."""
+"""A tokenizer trained on a few lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention written out is PyTorch's own."""
+"""Written-out attention equals PyTorch's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from acorn.runtime.device import Runtime
 
 @pytest.mark.parametrize("length", [1, 5, QUERY_BLOCK - 1, QUERY_BLOCK, QUERY_BLOCK + 1, 2 * QUERY_BLOCK + 3])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_outputs_and_gradients_equal_the_fused_kernel(length: int, kv_heads: int) -> None:
+def test_output_and_gradients_equal_the_fused_kernel(length: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(length)
     q, k, v = (
         torch.randn(2, heads, length, 8, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -34,8 +34,8 @@ def test_outputs_and_gradients_equal_the_fused_kernel(length: int, kv_heads: int
 
 
 @pytest.mark.parametrize("length", [16, MAX_UNFUSED_TOKENS + 1])
-def test_training_and_evaluating_give_the_same_logits(length: int) -> None:
-    """The one goes through the written-out form up to MAX_UNFUSED_TOKENS tokens, the other through the fused kernel."""
+def test_training_and_evaluation_give_equal_logits(length: int) -> None:
+    """Training uses written-out attention up to MAX_UNFUSED_TOKENS tokens, evaluation the fused kernel."""
     ops = training_ops(Runtime("cpu", "fp32", False, 1, True), in_place_gradients=True)
     model = GPT(ModelConfig(n_layer=1, n_embd=16, n_head=2, vocab_size=11, block_size=length), ops)
     model.init_weights(0)

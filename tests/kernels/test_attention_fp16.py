@@ -1,4 +1,4 @@
-"""Attention with products in fp16 against PyTorch's in fp64."""
+"""Attention with fp16 matmuls, compared with PyTorch's in fp64."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, threads: 
 
 
 def some(B: int, H: int, T: int, D: int, seed: int, in_place: bool = False) -> Tensor:
-    """Heads as a norm and rotation leave them, or as a projection does."""
+    """Heads in the layout of qk_norm_rope, or of a projection."""
     generator = torch.Generator().manual_seed(seed)
     shape = (B, T, H, D) if in_place else (B, H, T, D)
     x = torch.randn(shape, generator=generator)
@@ -46,7 +46,7 @@ def test_output_and_gradients(T: int, H: int, K: int, D: int) -> None:
 
 
 @pytest.mark.parametrize(("T", "D"), [(2100, 8), (70, 140), (70, 520)])
-def test_more_than_a_block_of_a_product(T: int, D: int) -> None:
+def test_matmuls_of_several_blocks(T: int, D: int) -> None:
     check(T, 2, 1, D)
 
 
@@ -59,26 +59,28 @@ def check(T: int, H: int, K: int, D: int) -> None:
     ours, theirs = torch.autograd.grad(y, (q, k, v), grad), torch.autograd.grad(wanted, exact, grad.double())
     assert y.shape == wanted.shape
     for one, other in zip((y, *ours), (wanted, *theirs), strict=True):
-        # 1e-3: with one token there is nothing to attend to, and gradients by q and k are zero.
+        # 1e-3: with one token there is nothing to attend to, and gradients of q and k are zero.
         assert (one.detach() - other.detach()).norm() <= 0.005 * other.norm() + 1e-3
     for leaf, gradient in zip((q, k, v), ours, strict=True):
         assert gradient.stride() == leaf.stride()
 
 
-def test_the_future_is_not_seen() -> None:
+def test_later_tokens_are_not_attended_to() -> None:
     q, k, v = (some(1, 2, 300, 16, seed) for seed in (1, 2, 3))
     y = attention(q, k, v)
     with torch.no_grad():
         k[:, :, 250:] = 100
         v[:, :, 250:] = 100
     changed = attention(q, k, v)
-    assert torch.equal(changed[:, :, :128], y[:, :, :128])  # values are rounded 128 at a time
-    torch.testing.assert_close(changed[:, :, :250], y[:, :, :250], rtol=0, atol=0.05)  # other scales, other rounding
+    assert torch.equal(changed[:, :, :128], y[:, :, :128])  # values are scaled and rounded in slices of 128
+    torch.testing.assert_close(
+        changed[:, :, :250], y[:, :, :250], rtol=0, atol=0.05
+    )  # different scales round differently
     assert not torch.equal(changed[:, :, 250:], y[:, :, 250:])
 
 
 def kept_weights(B: int, H: int, K: int, T: int, dropout_p: float, seed: int) -> Tensor:
-    """Which weights dropout leaves (B, H, T, T): all are the same at first, and the values take them apart."""
+    """Which weights dropout keeps (B, H, T, T): all weights are equal, and unit vectors as values show each one."""
     torch.manual_seed(seed)
     q, k, v = torch.zeros(B, H, T, T), torch.zeros(B, K, T, T), torch.eye(T).expand(B, K, T, T)
     return attention(q, k, v, dropout_p) > 0
@@ -101,14 +103,14 @@ def test_output_and_gradients_with_dropout(T: int, H: int, K: int) -> None:
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
-def test_each_weight_is_dropped_by_itself(p: float) -> None:
+def test_weights_are_dropped_independently(p: float) -> None:
     B, H, T = 3, 4, 256
     kept = kept_weights(B, H, H, T, p, 5)
     seen = torch.ones(T, T).tril() > 0
     assert not kept[..., ~seen].any()
     n = B * H * int(seen.sum())
     assert kept.sum().item() == pytest.approx((1 - p) * n, abs=5 * (n * p * (1 - p)) ** 0.5)
-    rest = (kept.double() - (1 - p))[..., T // 2 :, : T // 2]  # keys that all these queries see
+    rest = (kept.double() - (1 - p))[..., T // 2 :, : T // 2]  # keys that all these queries attend to
     pairs = {
         "sequences": (rest[0], rest[1]),
         "heads": (rest[:, 0], rest[:, 1]),
@@ -121,16 +123,16 @@ def test_each_weight_is_dropped_by_itself(p: float) -> None:
         assert abs((one * other).sum().item()) < 5 * spread, name
 
 
-def test_the_weights_that_are_dropped_hang_on_pytorchs_seed() -> None:
+def test_dropped_weights_depend_on_pytorchs_seed() -> None:
     one, again, other = (kept_weights(1, 2, 2, 64, 0.5, seed) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     q, k, v = (some(1, 2, 64, 16, seed) for seed in (1, 2, 3))
-    assert not torch.equal(attention(q, k, v, 0.5), attention(q, k, v, 0.5))  # each layer has its own
+    assert not torch.equal(attention(q, k, v, 0.5), attention(q, k, v, 0.5))  # each call draws its own seed
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.2])
-def test_any_number_of_threads_gives_the_same(dropout_p: float) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(dropout_p: float) -> None:
     found = []
     for threads in (1, 2, 5):
         q, k, v = (some(2, heads, 200, 16, 1) for heads in (4, 2, 2))
@@ -141,7 +143,7 @@ def test_any_number_of_threads_gives_the_same(dropout_p: float) -> None:
         assert all(map(torch.equal, found[0], others))
 
 
-def test_what_the_c_does_not_know_goes_the_original_way() -> None:
+def test_unsupported_inputs_use_pytorch() -> None:
     q, k, v = (some(1, 1, 9, 8, seed) for seed in (1, 2, 3))
     narrow = [x.detach().bfloat16() for x in (q, k, v)]
     torch.manual_seed(0)
@@ -153,24 +155,24 @@ def test_what_the_c_does_not_know_goes_the_original_way() -> None:
         assert torch.equal(attention(q, k, v), ops.attention(q, k, v, None, 0.0))
     mask = torch.ones(9, 9).tril() > 0
     assert torch.equal(attention_fp16.attention(c_kernels(), q, k, v, mask, 0.0), ops.attention(q, k, v, mask, 0.0))
-    turned = [x.detach().mT.contiguous().mT for x in (q, k, v)]  # whose heads do not lie in one piece
-    assert torch.equal(attention(*turned), attention(q, k, v))
+    non_contiguous = [x.detach().mT.contiguous().mT for x in (q, k, v)]  # heads that are not contiguous
+    assert torch.equal(attention(*non_contiguous), attention(q, k, v))
 
 
-def test_numbers_that_are_not_finite_are_seen() -> None:
+def test_nan_propagates() -> None:
     q, k, v = (some(1, 1, 9, 8, seed).detach() for seed in (1, 2, 3))
     q[0, 0, 4, 2] = torch.nan
     assert attention(q, k, v)[0, 0, 4].isnan().all()
 
 
 @pytest.mark.parametrize(("T", "D"), [(1, 64), (64, 16), (200, 33), (512, 64), (4096, 64), (1024, 256)])
-def test_the_workspace_it_takes_is_told(T: int, D: int) -> None:
+def test_workspace_size(T: int, D: int) -> None:
     assert attention_workspace(T, D, 3) == pytest.approx(
         3 * c_kernels().library.attention_workspace_bytes(T, D), rel=0.1
     )
 
 
-def test_without_memory() -> None:
+def test_out_of_memory() -> None:
     class Full(ctypes.Structure):
         @staticmethod
         def attention_forward(*arguments: object) -> int:

@@ -1,4 +1,4 @@
-"""The operations of a block in C against those of model.ops, in fp64, and a whole network with both."""
+"""A block's operations in C, compared with those of model.ops in fp64; and a whole network with both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from acorn.runtime.device import Runtime
 
 pytestmark = pytest.mark.usefixtures("cpu")
 TYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)]
-"""What is computed in, and by what share of the largest number a result may be off."""
+"""Type of the inputs, and tolerance of a result relative to its largest element."""
 
 
 def c_kernels(threads: int = 2) -> CKernels:
@@ -39,7 +39,7 @@ def near(ours: Tensor | None, exact: Tensor | None, tolerance: float) -> None:
     assert ours is not None
     assert exact is not None
     assert ours.shape == exact.shape
-    # 0.1: a key's bias changes nothing, so its gradient is noise.
+    # 0.1: a key's bias has no effect, so its gradient is noise.
     assert (ours.double() - exact).abs().max() <= tolerance * exact.abs().max().clamp(min=0.1)
 
 
@@ -65,7 +65,7 @@ def test_rms_norm(C: int, dtype: torch.dtype, tolerance: float, autocast: bool) 
 @pytest.mark.parametrize("D", [2, 18, 32, 64, 70])
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
-def test_norm_and_rotation_of_heads(D: int, normed: bool, dtype: torch.dtype, tolerance: float) -> None:
+def test_qk_norm_rope(D: int, normed: bool, dtype: torch.dtype, tolerance: float) -> None:
     B, T, H = 3, 5, 4
     weight = some(D, seed=1).requires_grad_() if normed else None
     exact_weight = None if weight is None else weight.detach().double().requires_grad_()
@@ -113,7 +113,7 @@ def test_gelu(F: int, dtype: torch.dtype, tolerance: float) -> None:
     near(x.grad, exact_x.grad, tolerance)
 
 
-def test_gelu_of_very_large_numbers() -> None:
+def test_gelu_of_very_large_values() -> None:
     x = torch.tensor([-1e38, -1e5, -20.0, 0.0, 20.0, 1e5, 1e38]).requires_grad_()
     y = block.gelu(c_kernels(1), x)
     y.sum().backward()
@@ -123,7 +123,7 @@ def test_gelu_of_very_large_numbers() -> None:
 
 @pytest.mark.parametrize(("queries", "begin"), [(1, 0), (5, 0), (16, 0), (70, 0), (3, 40), (20, 16)])
 @pytest.mark.parametrize(("dtype", "tolerance"), TYPES)
-def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_attention_weights(queries: int, begin: int, dtype: torch.dtype, tolerance: float) -> None:
     N, D, keys = 3, 8, begin + queries
     q, k = some(N, queries, D, seed=1).to(dtype).requires_grad_(), some(N, keys, D, seed=2).to(dtype).requires_grad_()
     exact_q, exact_k = (x.detach().double().requires_grad_() for x in (q, k))
@@ -133,13 +133,13 @@ def test_weights_of_attention(queries: int, begin: int, dtype: torch.dtype, tole
     grad = some(N, queries, keys, seed=3).to(dtype)
     weights.backward(grad)
     wanted.backward(grad.double())
-    near(weights, wanted, 4 * tolerance)  # in bf16 the scores themselves are rounded
+    near(weights, wanted, 4 * tolerance)  # in bf16 the scores are rounded too
     near(q.grad, exact_q.grad, 8 * tolerance)
     near(k.grad, exact_k.grad, 8 * tolerance)
     assert (weights[wanted == 0] == 0).all()
 
 
-def test_numbers_that_are_not_finite_stay_so() -> None:
+def test_nan_and_infinity_propagate() -> None:
     nan = torch.full((1, 3, 4), float("nan"))
     assert block.attention_weights(c_kernels(1), nan, nan, 0).isnan().sum() == 6
     x = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
@@ -156,8 +156,8 @@ def test_numbers_that_are_not_finite_stay_so() -> None:
     ]
 
 
-def test_a_gpus_nan_is_rounded_to_nan() -> None:
-    """All its bits are ones, so that adding to them for the rounding makes it -0."""
+def test_a_nan_of_all_ones_stays_nan() -> None:
+    """As GPUs produce it: adding to its bits for rounding would turn it into -0."""
     x = torch.tensor([[0x7FFFFFFF] * 20], dtype=torch.int32).view(torch.float32)
     y = block.rmsnorm(c_kernels(1), torch.bfloat16, x, torch.ones(20), 1e-6)
     assert y.dtype == torch.bfloat16
@@ -183,7 +183,7 @@ def network(native: bool, precision: str = "fp32", **shape: Any) -> tuple[GPT, R
     model = GPT(ModelConfig(**sizes | shape), used)
     model.init_weights(0)
     with torch.no_grad():
-        for parameter in model.parameters():  # no matrix of zeros, which would hide what is behind it
+        for parameter in model.parameters():  # no matrix of zeros, which would hide errors
             parameter.add_(0.1 * some(*parameter.shape, seed=parameter.numel()))
     return model, runtime
 
@@ -198,9 +198,7 @@ def loss_and_gradients(model: GPT, runtime: Runtime) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
-def test_a_network_with_them_has_the_same_loss_and_gradients(
-    shape: dict[str, Any], precision: str, tolerance: float
-) -> None:
+def test_network_loss_and_gradients(shape: dict[str, Any], precision: str, tolerance: float) -> None:
     ours, theirs, again = (loss_and_gradients(*network(native, precision, **shape)) for native in (True, False, True))
     assert list(ours) == list(theirs)
     for name, expected in theirs.items():
@@ -209,15 +207,15 @@ def test_a_network_with_them_has_the_same_loss_and_gradients(
 
 
 @torch.inference_mode()
-def test_rows_that_begin_at_different_places() -> None:
-    """Each row has a rotation of its own then, which the C does not know."""
+def test_rows_that_begin_at_different_positions() -> None:
+    """Then each row has its own rotation, which the C code does not support."""
     (ours, _), (theirs, _) = network(True), network(False)
     ids, starts = torch.arange(12).view(2, 6), torch.tensor([0, 2])
     kept = [KVCache(model.config, 2, 8, starts=starts) for model in (ours, theirs)]
     torch.testing.assert_close(ours.hidden(ids, kept[0]), theirs.hidden(ids, kept[1]), rtol=1e-5, atol=1e-5)
 
 
-def test_what_the_c_does_not_know_goes_pytorchs_way() -> None:
+def test_unsupported_inputs_use_pytorch() -> None:
     values, weight = some(3, 5).double(), torch.ones(8)
     assert torch.equal(block.gelu(c_kernels(1), values), ops.gelu(values))
     assert torch.equal(block.swiglu(c_kernels(1), values, values), ops.swiglu(values, values))

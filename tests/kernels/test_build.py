@@ -1,4 +1,4 @@
-"""C files are compiled once, and where that fails the reason is told."""
+"""C files are compiled once, and a failure is reported with its reason."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def knows_float16() -> bool:
+def supports_float16() -> bool:
     command = [os.environ.get("CC", "cc"), "-x", "c", "-fsyntax-only", "-"]
     return subprocess.run(command, input=b"_Float16 x;", capture_output=True).returncode == 0
 
 
 QUICK = ("-O0", *module.FLAGS[1:])
-"""Most tests here compile, and few of them compute."""
+"""Without optimization, because most tests here only compile."""
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_library_kept() -> Iterator[None]:
+def no_cached_library() -> Iterator[None]:
     c_library.cache_clear()
     yield
     c_library.cache_clear()
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(
+def test_a_failing_compiler_is_quoted_and_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     compiler = tmp_path / "cc"
@@ -60,7 +60,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(
     assert list((tmp_path / "cache" / "acorn").iterdir()) == []
 
 
-def test_without_a_compiler_that_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     found = c_library("training")
@@ -70,7 +70,7 @@ def test_without_a_compiler_that_is_the_reason(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_compiler
 @pytest.mark.usefixtures("quick_to_compile")
-def test_a_compiler_may_be_named_with_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cc_with_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", f"{shutil.which('cc') or shutil.which('gcc')} -DOF_NO_MEANING")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert find_compiler()[1:] == ["-DOF_NO_MEANING"]  # type: ignore[index]
@@ -81,7 +81,7 @@ def test_a_compiler_may_be_named_with_options(monkeypatch: pytest.MonkeyPatch, t
 
 @needs_compiler
 @pytest.mark.usefixtures("quick_to_compile")
-def test_it_is_compiled_once_for_a_machine_and_a_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiled_once_per_machine_and_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     library = c_library("training")
     assert unavailability_note([library], "Slower") is None
@@ -102,21 +102,21 @@ def test_it_is_compiled_once_for_a_machine_and_a_header(monkeypatch: pytest.Monk
 @needs_compiler
 @pytest.mark.usefixtures("quick_to_compile")
 @pytest.mark.parametrize("damage", ["empty", "cut", "one bit", "a folder"])
-def test_a_kept_library_that_is_not_whole_is_compiled_again(
+def test_a_damaged_cached_library_is_compiled_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert not isinstance(c_library("training"), Unavailable)
     (path,) = (tmp_path / "acorn").iterdir()
     whole = path.read_bytes()
-    path.unlink()  # it is loaded: what this process has mapped must not change
+    path.unlink()  # this process has mapped it, so it must not change
     if damage == "a folder":
         path.mkdir()
     else:
         flipped = bytearray(whole)
         flipped[len(whole) // 2] ^= 1
         path.write_bytes({"empty": b"", "cut": whole[:8192], "one bit": bytes(flipped)}[damage])
-    if damage == "cut":  # in a process of its own: if it were loaded, that would be a crash
+    if damage == "cut":  # in a separate process: loading it would crash
         program = "print(build.c_library('training').swiglu_forward)"
         program = f"from acorn.kernels import build; build.FLAGS = {QUICK}; {program}"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -124,15 +124,13 @@ def test_a_kept_library_that_is_not_whole_is_compiled_again(
     else:
         c_library.cache_clear()
         assert not isinstance(c_library("training"), Unavailable)
-    if damage != "a folder":  # which is not acorn's to remove
+    if damage != "a folder":  # acorn must not remove a folder
         assert path.read_bytes() == whole
 
 
 @needs_compiler
 @pytest.mark.usefixtures("quick_to_compile")
-def test_a_cache_that_cannot_be_written_is_told_and_the_library_is_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_read_only_cache_is_reported_and_the_library_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "acorn").write_text("a file in its place, which not even root can write into")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     temporary = tmp_path / "temporary"
@@ -150,8 +148,8 @@ def test_a_cache_that_cannot_be_written_is_told_and_the_library_is_there(
 
 @needs_compiler
 @pytest.mark.usefixtures("quick_to_compile")
-def test_a_cache_that_must_not_be_run_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As a folder mounted noexec: loading fails there. What is kept serves, and is not compiled again."""
+def test_a_noexec_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Loading from a folder mounted noexec fails. The cached file is copied, and not compiled again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     real = module.CLibrary
     places: list[Path] = []
@@ -169,12 +167,12 @@ def test_a_cache_that_must_not_be_run_from(monkeypatch: pytest.MonkeyPatch, tmp_
         patch.setattr(module, "_compile", lambda *arguments: pytest.fail("compiled"))
         library = c_library("training")
     assert not isinstance(library, Unavailable)
-    assert unavailability_note([library], "Slower") is None  # a copy for each process costs nothing to speak of
+    assert unavailability_note([library], "Slower") is None  # copying the library for each process is cheap
     assert places[0] == tmp_path / "acorn"
     assert not places[1].exists()
     c_library.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "CLibrary", lambda path: load(f"{tmp_path}"))  # nor from the temporary one
+        patch.setattr(module, "CLibrary", lambda path: load(f"{tmp_path}"))  # nor can the temporary one
         reason = c_library("training")
     assert isinstance(reason, Unavailable)
     assert "could not be compiled or loaded (failed to map segment" in reason.reason
@@ -183,7 +181,7 @@ def test_a_cache_that_must_not_be_run_from(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @needs_compiler
 @pytest.mark.usefixtures("quick_to_compile")
-def test_headers_in_the_working_directory_are_not_its_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_headers_in_the_working_directory_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "simd.h").write_text("#error another program's file\n")
@@ -192,7 +190,7 @@ def test_headers_in_the_working_directory_are_not_its_headers(monkeypatch: pytes
 
 @needs_compiler
 @pytest.mark.usefixtures("quick_to_compile")
-def test_a_compiler_of_cplusplus_takes_it_for_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cplusplus_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
@@ -202,8 +200,8 @@ def test_a_compiler_of_cplusplus_takes_it_for_c(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_compilers_find_nothing_to_warn_of(cpu: str, name: str) -> None:
-    if name == "fp16" and not knows_float16():
+def test_no_compiler_warnings(cpu: str, name: str) -> None:
+    if name == "fp16" and not supports_float16():
         pytest.skip("needs a C compiler that knows _Float16")
     folder = Path(module.__file__).parent / "csrc"
     command = [
@@ -222,6 +220,6 @@ def test_compilers_find_nothing_to_warn_of(cpu: str, name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_c_file_is_part_of_a_library() -> None:
+def test_every_c_file_belongs_to_a_library() -> None:
     files = [path.name for path in (Path(module.__file__).parent / "csrc").glob("*.c")]
     assert sorted(files) == sorted(source for sources in SOURCES.values() for source in sources)

@@ -1,4 +1,4 @@
-"""Which operations a network gets, and that what it is built with is what it uses."""
+"""Which operations a network is built with, and that it uses them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_cpu() -> None:
 
 
 @needs_compiler
-def test_a_cpu_that_compiles_has_the_loss_in_c() -> None:
+def test_a_compiled_network_on_a_cpu_has_the_loss_in_c() -> None:
     found = training_ops(Runtime("cpu", "fp32", True, 2, True), in_place_gradients=True)
     assert used(found) == REFERENCE | ON_A_CPU | {"embedding": embedding.embedding}
     parts = found.cross_entropy.args[0]
@@ -74,7 +74,7 @@ def test_a_cpu_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_fp16
-def test_a_cpu_that_multiplies_fp16() -> None:
+def test_a_cpu_with_fp16_instructions() -> None:
     found = training_ops(Runtime("cpu", "fp16", False, 2, True, fp16_products=True), in_place_gradients=True)
     in_fp16 = {"linear": linear.linear, "attention": attention_fp16.attention}
     assert used(found) == REFERENCE | ON_A_CPU | IN_C | in_fp16 | {"embedding": embedding.embedding}
@@ -84,7 +84,7 @@ def test_a_cpu_that_multiplies_fp16() -> None:
 
 
 @pytest.mark.parametrize(("device", "sizes"), [("cuda", (8192, 2048, 2048)), ("mps", (2048, 256, 256))])
-def test_a_gpu_has_pytorchs_with_a_loss_of_its_own(device: str, sizes: tuple[int, int, int]) -> None:
+def test_a_gpu_uses_pytorchs_operations_and_its_own_loss(device: str, sizes: tuple[int, int, int]) -> None:
     for in_place in (False, True):
         found = training_ops(Runtime(device, "bf16", False, 2, True), in_place_gradients=in_place)
         assert used(found) == REFERENCE
@@ -94,14 +94,14 @@ def test_a_gpu_has_pytorchs_with_a_loss_of_its_own(device: str, sizes: tuple[int
         assert found.matmul_dtype == torch.bfloat16
 
 
-def test_a_model_that_is_only_read_has_pytorchs() -> None:
+def test_inference_uses_pytorchs_operations() -> None:
     assert inference_ops("cpu") is inference_ops("mps") is PYTORCH_OPS
     assert used(inference_ops("cuda")) == REFERENCE
     assert inference_ops("cuda").cross_entropy.keywords["parts"].chunk == 2048
 
 
 @needs_compiler
-def test_what_environment_json_calls_it() -> None:
+def test_names_in_environment_json() -> None:
     assert parts_in_c(CPU) == ["loss", "blocks"]
     assert parts_in_c(Runtime("cpu", "fp16", False, 2, True, fp16_products=True)) == [
         *("loss", "blocks"),

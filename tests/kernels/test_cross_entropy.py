@@ -1,4 +1,4 @@
-"""The softmax in C against PyTorch's in fp64, matrices turned round, and a whole loss with both."""
+"""Softmax and transposition in C, compared with PyTorch's in fp64; and the whole loss with both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acorn.model.loss import DEFAULT_PARTS, IGNORE, Workspace
 from acorn.model.ops import CrossEntropy
 
 pytestmark = pytest.mark.usefixtures("cpu")
-WIDTHS = [1, 2, 15, 16, 17, 64, 65, 131, 1000]  # rests only, vectors only, both
+WIDTHS = [1, 2, 15, 16, 17, 64, 65, 131, 1000]  # remainders only, full vectors only, both
 
 
 GROUP = DEFAULT_PARTS.group
@@ -64,8 +64,8 @@ def test_loss_and_gradient(V: int, spread: float, dtype: torch.dtype, tolerance:
     assert (gradient[~counts] == 0).all()
 
 
-def test_small_probabilities_keep_their_digits() -> None:
-    """Down to where fp32 ends; past it they stay too small to matter."""
+def test_small_probabilities_are_precise() -> None:
+    """Down to the smallest fp32 value; smaller ones may be rounded."""
     logits = -torch.arange(0.0, 200.0)[None]
     gradient = logits.clone()
     softmax_gradient(gradient, torch.tensor([0]))
@@ -76,8 +76,8 @@ def test_small_probabilities_keep_their_digits() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("place", [0, 40, 70])
-def test_numbers_that_are_none_are_not_hidden(value: float, place: int) -> None:
-    """A run stops at a loss that is NaN; a loss that looks healthy would let it go on."""
+def test_nan_and_infinity_propagate(value: float, place: int) -> None:
+    """A run skips a step whose loss is NaN; a finite loss would hide the divergence."""
     logits, targets = some(3, 71)
     targets[:] = 1
     logits[1, place] = value
@@ -91,7 +91,7 @@ def test_a_target_past_the_vocabulary_is_refused() -> None:
 
 
 @pytest.mark.parametrize("change", [torch.Tensor.double, torch.Tensor.half, lambda x: x.T.contiguous().T])
-def test_what_it_does_not_know_pytorch_does(change) -> None:
+def test_unsupported_inputs_use_pytorch(change) -> None:
     logits, targets = some(5, 20)
     mine, plain = change(logits.clone()), change(logits.clone())
     assert softmax_gradient(mine, targets) == reference.softmax_gradient(plain, targets)
@@ -111,8 +111,8 @@ def test_a_transposed_matrix(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("n", [1, 300, GROUP, 2 * GROUP + 77])
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
-def test_the_models_loss_with_it(n: int, precision: torch.dtype | None) -> None:
-    """Against fp64: as near to it as PyTorch's operations come, with half a percent for another order of sums."""
+def test_loss_of_a_model(n: int, precision: torch.dtype | None) -> None:
+    """The error against fp64 is that of PyTorch's operations, plus 0.5 % for a different order of sums."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(rows, 70, generator=generator).requires_grad_() for rows in (n, 131))
     targets = torch.randint(131, (n,), generator=generator)
@@ -136,7 +136,7 @@ def test_the_models_loss_with_it(n: int, precision: torch.dtype | None) -> None:
 
 
 class LogitsWatch(TorchDispatchMode):
-    """Keeps the logits of each group, so that no other tensor can take their place."""
+    """Keeps the logits of each group alive, so that no other tensor can reuse their memory."""
 
     def __init__(self, V: int) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class LogitsWatch(TorchDispatchMode):
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
 @pytest.mark.parametrize("native", [False, True])
-def test_all_groups_of_logits_are_written_to_one_place(native: bool, precision: torch.dtype | None) -> None:
+def test_all_groups_of_logits_use_the_same_memory(native: bool, precision: torch.dtype | None) -> None:
     loss, workspace = loss_in_c() if native else reference.cross_entropy, Workspace()
     x, weight = torch.randn(3 * GROUP, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
     with LogitsWatch(7) as watch, torch.autocast("cpu", precision, enabled=precision is not None):
@@ -162,8 +162,8 @@ def test_all_groups_of_logits_are_written_to_one_place(native: bool, precision: 
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_one_loss_for_batches_of_any_size_and_precision(native: bool) -> None:
-    """The place of the logits grows with them, and changes with their type; no tokens give no gradient."""
+def test_one_head_with_batches_of_several_sizes_and_precisions(native: bool) -> None:
+    """The workspace grows with the logits and changes with their type; without tokens there is no gradient."""
     workspace = Workspace()
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(7, 4, generator=generator).requires_grad_()
@@ -182,8 +182,8 @@ def test_one_loss_for_batches_of_any_size_and_precision(native: bool) -> None:
                 assert (mine - theirs).norm() <= tolerance * theirs.norm()
 
 
-def test_a_second_backward_pass_is_refused() -> None:
-    """It would scale the gradients that the first one scaled."""
+def test_a_second_backward_is_refused() -> None:
+    """It would scale the gradients twice."""
     x, weight = torch.randn(GROUP + 1, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
     loss, _ = loss_in_c()(x, weight, torch.arange(len(x)) % 7, Workspace())
     loss.backward(retain_graph=True)
@@ -191,8 +191,8 @@ def test_a_second_backward_pass_is_refused() -> None:
         loss.backward()
 
 
-def test_gradients_add_up_in_one_place() -> None:
-    """Of passes in one group and in several, each times a factor of its own; a second backward pass adds once more."""
+def test_gradients_accumulate_in_place() -> None:
+    """Over forwards with one group and with several, each with its own factor; a second backward adds again."""
     generator = torch.Generator().manual_seed(0)
     loss, workspace = loss_in_c(), Workspace()
     weight = torch.randn(7, 4, generator=generator).requires_grad_()
@@ -210,8 +210,8 @@ def test_gradients_add_up_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("n", [5, GROUP + 1])
-def test_a_forward_pass_in_between_is_refused(n: int) -> None:
-    """It wrote its logits over those that the backward pass needs."""
+def test_another_forward_before_the_backward_is_refused(n: int) -> None:
+    """It has overwritten the logits that the backward needs."""
     loss, workspace = loss_in_c(), Workspace()
     weight = torch.randn(7, 4, requires_grad=True)
     first, second = (loss(torch.randn(rows, 4), weight, torch.arange(rows) % 7, workspace)[0] for rows in (5, n))
@@ -231,7 +231,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("n", [5, GROUP + 1])
-def test_autograd_gets_the_gradient_where_it_is_not_added_in_place(n: int) -> None:
+def test_autograd_gets_the_gradient_without_in_place_accumulation(n: int) -> None:
     x, weight = torch.randn(n, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
     targets = torch.arange(n) % 7
     wanted = torch.autograd.grad(F.cross_entropy(x @ weight.T, targets, reduction="sum"), (x, weight))

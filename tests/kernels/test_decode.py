@@ -1,4 +1,4 @@
-"""The compiled decoding step against the model itself."""
+"""The native decoder, compared with the model."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SHAPES = [
     ("original", {}),
     ("gpt2", {}),
     ("modern", {}),
-    ("modern", {"n_kv_head": 4, "n_embd": 256}),  # vectors only
-    ("modern", {"n_head": 5, "n_kv_head": 1, "n_embd": 90}),  # heads of 18: a vector and a rest
-    ("gpt2", {"n_head": 3, "n_embd": 21}),  # rests only
-    ("modern", {"qk_norm": False, "rope_theta": 500.0, "norm_eps": 0.1, "head_width": 24, "n_inner": 50}),  # Llama's
+    ("modern", {"n_kv_head": 4, "n_embd": 256}),  # full vectors only
+    ("modern", {"n_head": 5, "n_kv_head": 1, "n_embd": 90}),  # heads of 18: a full vector and a remainder
+    ("gpt2", {"n_head": 3, "n_embd": 21}),  # remainders only
+    ("modern", {"qk_norm": False, "rope_theta": 500.0, "norm_eps": 0.1, "head_width": 24, "n_inner": 50}),  # like Llama
 ]
 
 
 @pytest.fixture
-def no_library_kept() -> Iterator[None]:
+def no_cached_library() -> Iterator[None]:
     c_library.cache_clear()
     yield
     c_library.cache_clear()
@@ -51,8 +51,8 @@ def read(model: GPT, ids: torch.Tensor, starts: torch.Tensor | None, dtype: torc
 @pytest.mark.parametrize(("architecture", "shape"), SHAPES)
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 20])
 @torch.inference_mode()
-def test_gives_the_models_logits_and_cache(architecture: str, shape: dict, batch: int) -> None:
-    """Rows of 7 or more begin at different places; three tokens are read one after another."""
+def test_logits_and_cache_equal_the_models(architecture: str, shape: dict, batch: int) -> None:
+    """Rows of batches of 7 or more begin at different positions; three tokens are decoded one after another."""
     model = random_model_of(architecture, 131, **shape).eval()
     starts = None if batch < 7 else torch.arange(batch) % 7
     ids = torch.randint(131, (batch, 11), generator=torch.Generator().manual_seed(1))
@@ -71,8 +71,8 @@ def test_gives_the_models_logits_and_cache(architecture: str, shape: dict, batch
 @pytest.mark.parametrize(("architecture", "shape"), SHAPES)
 @pytest.mark.parametrize(("batch", "tolerance"), [(1, 5e-4), (3, 5e-4), (5, 0.02), (12, 0.02), (35, 0.02)])
 @torch.inference_mode()
-def test_int8_reads_what_rounding_left(architecture: str, shape: dict, batch: int, tolerance: float) -> None:
-    """Inputs are rounded to 16-bit integers; from five sequences on, where the CPU has tiles, to bf16."""
+def test_int8_equals_a_model_rounded_to_int8(architecture: str, shape: dict, batch: int, tolerance: float) -> None:
+    """Inputs are rounded to int16; with AMX, from five sequences on, to bf16."""
     model = random_model_of(architecture, 131, **shape).eval()
     round_to_int8(model)
     ids = torch.randint(131, (batch, 9), generator=torch.Generator().manual_seed(1))
@@ -88,8 +88,8 @@ def test_int8_reads_what_rounding_left(architecture: str, shape: dict, batch: in
 @pytest.mark.parametrize("batch", [2, 5, 35])
 @torch.inference_mode()
 def test_bf16_weights_and_cache(architecture: str, shape: dict, batch: int) -> None:
-    """Against the same weights, rounded to bf16, in fp32; what is left is the cache, kept in bf16, and, from five
-    sequences on and where the CPU has tiles, the inputs of products."""
+    """Compared with the same weights, rounded to bf16, in fp32. The difference is the bf16 cache and, with AMX from
+    five sequences on, the bf16 inputs of matmuls."""
     model = random_model_of(architecture, 131, **shape).eval()
     rounded = model.bfloat16().float()
     ids = torch.randint(131, (batch, 9), generator=torch.Generator().manual_seed(1))
@@ -105,8 +105,8 @@ def test_bf16_weights_and_cache(architecture: str, shape: dict, batch: int) -> N
 @pytest.mark.parametrize("cpu", ["this CPU"], indirect=True)
 @pytest.mark.usefixtures("cpu")
 @torch.inference_mode()
-def test_a_row_gets_the_same_bits_alone_and_among_seven_others() -> None:
-    """From nine on they are multiplied in groups, and added up in another order."""
+def test_a_row_is_bit_identical_alone_and_in_a_batch_of_eight() -> None:
+    """From nine sequences on, groups sum in a different order."""
     model = random_model_of("modern", 131, n_embd=64).eval()
     decoder = native_decoder(model, torch.float32)
     assert isinstance(decoder, NativeDecoder)
@@ -120,7 +120,7 @@ def test_a_row_gets_the_same_bits_alone_and_among_seven_others() -> None:
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("batch", [1, 7, 13, 35])
 @torch.inference_mode()
-def test_any_number_of_threads_gives_the_same_bits(kind: str, batch: int) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(kind: str, batch: int) -> None:
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     model = random_model_of("modern", 131, n_embd=64).eval()
     model = model if kind == "int8" else model.to(dtype)
@@ -141,8 +141,8 @@ def test_any_number_of_threads_gives_the_same_bits(kind: str, batch: int) -> Non
 @on_each_cpu
 @pytest.mark.parametrize("batch", [1, 8])
 @torch.inference_mode()
-def test_int8_sums_of_the_largest_numbers_do_not_overflow(batch: int) -> None:
-    """Up to 20,000 times 127 times 32,767, in 32 bits; each row of the matrix has another share of it."""
+def test_int8_sums_of_the_largest_values_do_not_overflow(batch: int) -> None:
+    """Up to 20,000 x 127 x 32,767, accumulated in 32 bits; each row of the matrix reaches a different part of it."""
     model = random_model_of("original", 131, n_embd=32, n_inner=20_000).eval()
     for block in model.blocks:
         block.mlp.up_proj.weight.zero_()
@@ -159,8 +159,8 @@ def test_int8_sums_of_the_largest_numbers_do_not_overflow(batch: int) -> None:
 
 @on_each_cpu
 @torch.inference_mode()
-def test_pytorchs_own_products_stay_as_they_were() -> None:
-    """Its tiles and the step's are the same registers of the same thread."""
+def test_pytorchs_matmuls_are_not_affected() -> None:
+    """PyTorch and the decoder use the same AMX registers of a thread."""
     model = random_model_of("modern", 131, n_embd=64).eval().bfloat16()
     decoder = native_decoder(model, torch.bfloat16)
     assert isinstance(decoder, NativeDecoder)
@@ -175,8 +175,8 @@ def test_pytorchs_own_products_stay_as_they_were() -> None:
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize(("dtype", "int8"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)])
 @pytest.mark.parametrize("batch", [1, 6, 13])
-def test_numbers_that_are_not_finite_stay_so(architecture: str, dtype: torch.dtype, int8: bool, batch: int) -> None:
-    """They are an error of the model (a diverged run), which the engine tells; sums must not hide them."""
+def test_nan_and_infinity_propagate(architecture: str, dtype: torch.dtype, int8: bool, batch: int) -> None:
+    """They show that a run diverged, which the engine reports; sums must not hide them."""
     model = random_model_of(architecture, 131).eval()
     for value in (float("nan"), float("inf")):
         with torch.inference_mode():
@@ -189,7 +189,7 @@ def test_numbers_that_are_not_finite_stay_so(architecture: str, dtype: torch.dty
 
 @on_each_cpu
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
-def test_both_decoders_write_the_same_text(bpe: Tokenizer, architecture: str) -> None:
+def test_both_decoders_generate_the_same_text(bpe: Tokenizer, architecture: str) -> None:
     model = random_model_of(architecture, bpe.vocab_size)
     settings = SamplingSettings(max_new_tokens=60, seed=5, temperature=0.9, top_k=20, ignore_eos=True)
     native_text, torch_text = (
@@ -199,15 +199,15 @@ def test_both_decoders_write_the_same_text(bpe: Tokenizer, architecture: str) ->
     assert native_text == torch_text
 
 
-def test_int8_is_within_half_a_step_and_stays_when_done_again() -> None:
+def test_rounding_to_int8_is_within_half_a_scale_and_idempotent() -> None:
     model = random_model_of("gpt2", 131)
     before = model.blocks[0].mlp.up_proj.weight.detach().clone()
-    numbers, scales = quantize_rows(before)
-    assert numbers.abs().max() == 127
-    assert ((numbers * scales[:, None] - before).abs() <= 0.5001 * scales[:, None]).all()
+    integers, scales = quantize_rows(before)
+    assert integers.abs().max() == 127
+    assert ((integers * scales[:, None] - before).abs() <= 0.5001 * scales[:, None]).all()
     round_to_int8(model)
     once = {name: p.detach().clone() for name, p in model.named_parameters()}
-    assert torch.equal(once["blocks.0.mlp.up_proj.weight"], numbers * scales[:, None])
+    assert torch.equal(once["blocks.0.mlp.up_proj.weight"], integers * scales[:, None])
     round_to_int8(model)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach(), once[name], rtol=1e-6, atol=0)
@@ -215,7 +215,7 @@ def test_int8_is_within_half_a_step_and_stays_when_done_again() -> None:
     assert not (zero * scale[:, None]).any()
 
 
-@pytest.mark.usefixtures("no_library_kept")
+@pytest.mark.usefixtures("no_cached_library")
 def test_without_a_compiler_pytorch_decodes(bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = random_model_of("modern", bpe.vocab_size)
     settings = SamplingSettings(max_new_tokens=5, greedy=True)
@@ -228,11 +228,11 @@ def test_without_a_compiler_pytorch_decodes(bpe: Tokenizer, monkeypatch: pytest.
     assert len(result.new_ids) == 5
     (line,) = notes
     assert line.startswith("Generation is slower than it could be: no C compiler was found (install gcc or clang")
-    generate(model, bpe, ["x"], settings, decoder="torch", note=notes.append)  # as asked: nothing to tell
+    generate(model, bpe, ["x"], settings, decoder="torch", note=notes.append)  # as requested: nothing to report
     assert len(notes) == 1
 
 
-def test_where_it_cannot_compute_pytorch_does(bpe: Tokenizer) -> None:
+def test_where_it_is_unavailable_pytorch_decodes(bpe: Tokenizer) -> None:
     model = random_model_of("modern", bpe.vocab_size)
     assert native_decoder(model, torch.float16) == Unavailable("acorn's C code does not support float16")
     with torch.device("meta"):
@@ -242,8 +242,8 @@ def test_where_it_cannot_compute_pytorch_does(bpe: Tokenizer) -> None:
     assert len(result.new_ids) == 5
 
 
-def test_a_setting_of_the_network_that_it_does_not_know_is_refused(bpe: Tokenizer) -> None:
-    """Whoever adds one to the network decides whether decode.c does it, too."""
+def test_unsupported_settings_of_the_network_are_refused(bpe: Tokenizer) -> None:
+    """A new setting has to be added to SUPPORTED_SETTINGS once decode.c supports it."""
 
     class LaterConfig(ModelConfig):
         window: int = 0
@@ -260,5 +260,5 @@ def test_a_setting_of_the_network_that_it_does_not_know_is_refused(bpe: Tokenize
     )
 
 
-def test_what_it_knows_are_settings_of_the_network() -> None:
+def test_supported_settings_exist() -> None:
     assert set(ModelConfig.model_fields) == decode.SUPPORTED_SETTINGS

@@ -1,4 +1,4 @@
-"""Dropout: how often, what is left, and that neighbours share a draw but nothing else."""
+"""Dropout: its frequency, its scale, and the independence of elements that share a random number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acorn.kernels.dropout import dropout
 
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9, 0.999])
-def test_the_share_of_zeros_and_what_is_left(p: float) -> None:
+def test_share_of_zeros_and_scale(p: float) -> None:
     torch.manual_seed(0)
     x = torch.rand(1000, 1000) + 0.5
     y = dropout(x, p)
@@ -23,8 +23,8 @@ def test_the_share_of_zeros_and_what_is_left(p: float) -> None:
     assert abs(zeros.double().mean() - p) < 4.5 * deviation + 1 / 131_072
 
 
-def test_the_four_numbers_of_a_draw_have_nothing_to_do_with_each_other() -> None:
-    """All sixteen outcomes are as frequent as of four coins (chi squared with 15 degrees of freedom, 1 in 10,000)."""
+def test_the_four_elements_of_a_random_number_are_independent() -> None:
+    """All sixteen outcomes are equally frequent (chi-squared test, 15 degrees of freedom, p = 1 / 10,000)."""
     torch.manual_seed(1)
     kept = (dropout(torch.ones(400_000), 0.5) > 0).view(-1, 4)
     outcomes = (kept * torch.tensor([1, 2, 4, 8])).sum(1).bincount(minlength=16)
@@ -35,18 +35,18 @@ def test_the_four_numbers_of_a_draw_have_nothing_to_do_with_each_other() -> None
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 7), (2, 3, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_any_shape_keeps_its_shape_and_type(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_shape_and_type(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     y = dropout(torch.ones(shape, dtype=dtype), 0.4)
     assert (y.shape, y.dtype) == (shape, dtype)
     assert set(y.flatten().tolist()) <= {0.0, F.dropout(torch.ones(50, dtype=dtype), 0.4).max().item()}
 
 
 @pytest.mark.parametrize("p", [0.99999, 0.999999, 1 - 1e-9])
-def test_close_to_one_it_does_not_turn_round(p: float) -> None:
+def test_p_close_to_one_does_not_overflow(p: float) -> None:
     assert (dropout(torch.ones(100_000), p) > 0).double().mean() < 0.001
 
 
-def test_it_hangs_on_the_random_state_alone() -> None:
+def test_it_depends_on_the_random_state_only() -> None:
     x = torch.randn(1000)
     results = []
     for seed in (5, 5, 6):
@@ -56,21 +56,21 @@ def test_it_hangs_on_the_random_state_alone() -> None:
     assert not torch.equal(results[0], results[2])
 
 
-def test_the_gradient_goes_where_numbers_went() -> None:
+def test_gradient() -> None:
     x = torch.rand(100).add(1).requires_grad_()
     y = dropout(x, 0.3)
     y.sum().backward()
     torch.testing.assert_close(x.grad, (y / x).detach())
 
 
-def test_nothing_is_drawn_without_need() -> None:
+def test_no_random_numbers_are_drawn_for_p_zero() -> None:
     x, state = torch.randn(10), torch.get_rng_state()
     assert dropout(x, 0.0) is x
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_compiled_it_is_pytorchs_own() -> None:
-    """In one graph, and by the random state too."""
+def test_compiled_it_is_pytorchs() -> None:
+    """In one graph; it depends on the random state too."""
     compiled = torch.compile(dropout, backend="aot_eager", fullgraph=True)
     results = []
     for seed in (3, 3, 4):
@@ -81,8 +81,8 @@ def test_compiled_it_is_pytorchs_own() -> None:
     assert abs((results[0] == 0).double().mean() - 0.25) < 0.02
 
 
-def test_attention_drops_its_weights() -> None:
-    """Values that are unit vectors bring the weights to light: each is as without dropout / (1 - p), or zero."""
+def test_dropout_of_attention_weights() -> None:
+    """With unit vectors as values the output is the weights: each is zero, or that without dropout / (1 - p)."""
     T = D = 300  # two blocks of queries
     generator = torch.Generator().manual_seed(2)
     q, k = (torch.randn(2, 2, T, D, generator=generator) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Embeddings that add up rows against PyTorch's."""
+"""Embeddings with in-place gradient accumulation, compared with PyTorch's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU = Runtime("cpu", "fp32", False, 2, True)
 
 @pytest.mark.parametrize("shape", [(7,), (3, 5), (40, 65)])
 def test_equals_torch_embedding(shape: tuple[int, ...]) -> None:
-    """Over passes, with tokens that come often, and of threads that share the work as of one."""
+    """Over several backwards, with repeated tokens, with one and with several threads."""
     generator = torch.Generator().manual_seed(0)
     theirs = nn.Embedding(11, 40)
     ours, alone = (theirs.weight.detach().clone().requires_grad_() for _ in range(2))
@@ -38,8 +38,8 @@ def test_equals_torch_embedding(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_network_with_them(architecture: str, tied: bool) -> None:
-    """The gradients of one whose gradients autograd adds up. The table may be the head's, too."""
+def test_a_network_with_in_place_gradients(architecture: str, tied: bool) -> None:
+    """Its gradients equal those of a network without; the table may be tied to the head."""
     shape = ModelConfig(
         architecture=architecture, tied=tied, vocab_size=50, n_layer=1, n_embd=16, n_head=2, block_size=8
     )

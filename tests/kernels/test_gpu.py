@@ -1,4 +1,4 @@
-"""The loss as it suits a GPU is that of a CPU."""
+"""The loss for GPUs equals that for CPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acorn.model import loss
 from acorn.model.loss import IGNORE, Workspace
 
 
-def test_softmax_gradient_by_comparing_is_that_by_writing() -> None:
+def test_softmax_gradient_without_scatter() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(9, 13, generator=generator), torch.randint(13, (9,), generator=generator)
     targets[::4] = IGNORE
@@ -27,7 +27,7 @@ def test_softmax_gradient_by_comparing_is_that_by_writing() -> None:
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
 )
-def test_loss_and_gradients_in_its_groups_and_chunks(device: str) -> None:
+def test_loss_and_gradients(device: str) -> None:
     parts = cuda_parts(compiled=False)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(parts.group + parts.chunk + 3, 8, generator=generator)

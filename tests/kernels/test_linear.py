@@ -1,4 +1,4 @@
-"""Networks whose matmuls are in fp16 against the same in fp64, and the layer by itself."""
+"""Linear layers with fp16 matmuls, alone and in networks, compared with fp64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from acorn.train.network import build_network
 
 pytestmark = needs_fp16
 M_PERTURB = -6
-"""Number of mallopt's setting (malloc.h)."""
+"""Parameter of mallopt (malloc.h)."""
 
 SHAPES: list[dict[str, Any]] = [
     {"architecture": "original"},
@@ -41,7 +41,7 @@ def network(runtime: Runtime, **shape: Any) -> GPT:
     model.init_weights(0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():  # no matrix of zeros, which would hide what is behind it
+        for parameter in model.parameters():  # no matrix of zeros, which would hide errors
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model
 
@@ -56,7 +56,7 @@ def loss_and_gradients(model: GPT, runtime: Runtime) -> dict[str, Tensor]:
 
 
 def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    """Size of each error over that of the exact gradient; a key's bias, whose gradient is zero, is left out."""
+    """Norm of each error relative to that of the exact gradient, without the biases of keys, whose gradient is zero."""
     assert list(found) == list(exact)
     return {
         name: float((found[name] - value).norm() / value.norm())
@@ -66,7 +66,7 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_loss_and_gradients_are_nearer_than_in_bf16(shape: dict[str, Any]) -> None:
+def test_loss_and_gradients_are_more_exact_than_in_bf16(shape: dict[str, Any]) -> None:
     plain = runtime(False, "fp32")
     exact = GPT(network(plain, **shape).config)
     exact.load_state_dict(network(plain, **shape).state_dict())
@@ -79,8 +79,8 @@ def test_loss_and_gradients_are_nearer_than_in_bf16(shape: dict[str, Any]) -> No
     assert all(ours[name] < theirs[name] for name in ours if name != "loss")
 
 
-def test_passes_add_up() -> None:
-    """Gradients of three passes of one sequence are those of one pass of three."""
+def test_gradients_of_micro_batches_add_up() -> None:
+    """Three micro-batches of one sequence have the gradients of one micro-batch of three."""
     together, apart = network(runtime(True)), network(runtime(True))
     ids = torch.randint(97, (3, 65), generator=torch.Generator().manual_seed(1))
     together(ids[:, :-1], ids[:, 1:])[0].backward()
@@ -95,7 +95,7 @@ def test_passes_add_up() -> None:
 
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 def test_dropout(architecture: str) -> None:
-    """What is dropped is drawn as it is without these products, but for attention's weights."""
+    """Dropout is the same as without fp16 matmuls, except for attention weights."""
     found = []
     for one in (runtime(True), runtime(False, "fp32")):
         model = network(one, architecture=architecture, dropout=0.3)
@@ -107,7 +107,7 @@ def test_dropout(architecture: str) -> None:
     assert errors(*found)["loss"] < 1e-3
 
 
-def product() -> Fp16Matmul:
+def own_matmul() -> Fp16Matmul:
     found = fp16_matmul(runtime(True))
     assert found is not None
     return found
@@ -117,14 +117,14 @@ def product() -> Fp16Matmul:
 @pytest.mark.parametrize("frozen", ["", "weight", "bias", "x"])
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_layer(relu: bool, frozen: str, in_place: bool) -> None:
-    """Over two passes, whose gradients add up; the second's are all the same number."""
+    """Over two backwards, whose gradients add up; the second output gradient is constant."""
     generator = torch.Generator().manual_seed(2)
     shapes = {"x": (3, 50, 64), "weight": (40, 64), "bias": (40,)}
     values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     mine, exact = ({name: value.clone() for name, value in values.items()} for _ in range(2))
     exact = {name: value.double() for name, value in exact.items()}
     grad = torch.randn(3, 50, 40, generator=generator)
-    for tensors, layer in ((mine, functools.partial(linear.linear, product(), in_place)), (exact, ops.linear)):
+    for tensors, layer in ((mine, functools.partial(linear.linear, own_matmul(), in_place)), (exact, ops.linear)):
         for name, value in tensors.items():
             value.requires_grad_(name != frozen)
         for gradient in (grad, torch.ones(()).expand(3, 50, 40)):
@@ -134,14 +134,14 @@ def test_a_layer(relu: bool, frozen: str, in_place: bool) -> None:
     for name in shapes:
         assert (mine[name].grad is None) == (exact[name].grad is None) == (name == frozen)
         if name != frozen:
-            tolerance = 0.1 if relu else 0.02  # where a result near zero has another sign, a whole gradient differs
+            tolerance = 0.1 if relu else 0.02  # a result near zero with another sign changes a gradient
             assert (mine[name].grad - exact[name].grad).norm() < tolerance * exact[name].grad.norm(), name
 
 
-def test_relu_is_that_of_the_result() -> None:
-    """The same bits as of an operation of its own, forward and backward."""
+def test_fused_relu() -> None:
+    """Bit-identical to a separate ReLU, forward and backward."""
     x, weight, bias = torch.randn(30, 64), torch.randn(40, 64), torch.randn(40)
-    layer, found = functools.partial(linear.linear, product(), False), []
+    layer, found = functools.partial(linear.linear, own_matmul(), False), []
     for apart in (False, True):
         leaves = [value.clone().requires_grad_() for value in (x, weight, bias)]
         y = layer(*leaves).relu() if apart else layer(*leaves, True)
@@ -150,19 +150,19 @@ def test_relu_is_that_of_the_result() -> None:
     assert all(map(torch.equal, *found))
 
 
-def test_hooks_and_autograd_see_gradients_that_are_not_added_in_place() -> None:
+def test_hooks_and_autograd_get_gradients_without_in_place_accumulation() -> None:
     x, weight = torch.randn(30, 64), torch.randn(40, 64, requires_grad=True)
-    (grad,) = torch.autograd.grad(linear.linear(product(), False, x, weight, None).sum(), weight)
+    (grad,) = torch.autograd.grad(linear.linear(own_matmul(), False, x, weight, None).sum(), weight)
     assert grad is not None
     assert weight.grad is None
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_repeats_to_the_bit_whatever_its_memory_held_before(shape: dict[str, Any]) -> None:
-    """glibc fills what it hands out with a byte: nothing, NaN, large numbers of either sign, ordinary ones."""
+def test_results_do_not_depend_on_uninitialized_memory(shape: dict[str, Any]) -> None:
+    """glibc fills allocated memory with a byte: zeros, NaN, large values of either sign, ordinary ones."""
     perturb = getattr(ctypes.CDLL(None), "mallopt", None)
     found = []
-    for byte in (0, 0x100, 0x80, 0x01, 0xBC):  # their complement, that is
+    for byte in (0, 0x100, 0x80, 0x01, 0xBC):  # glibc uses the complement
         if perturb is not None:
             perturb(M_PERTURB, byte)
         try:
@@ -174,8 +174,8 @@ def test_it_repeats_to_the_bit_whatever_its_memory_held_before(shape: dict[str, 
         assert all(torch.equal(found[0][name], others[name]) for name in found[0])
 
 
-def test_a_loss_without_gradients_is_the_same() -> None:
-    """A validation's, whose logits are made a few at a time."""
+def test_loss_without_gradients() -> None:
+    """As in validation, whose logits are computed in chunks."""
     model, ids = network(runtime(True)), torch.arange(97).expand(3, 97)
     loss, _ = model(ids, ids)
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_a_loss_without_gradients_is_the_same() -> None:
     assert float(loss) == pytest.approx(float(exact), rel=3e-4)
 
 
-def test_other_types_go_pytorchs_way() -> None:
+def test_other_types_use_pytorch() -> None:
     x, weight, bias = torch.randn(3, 8).bfloat16(), torch.randn(4, 8).bfloat16(), torch.randn(4).bfloat16()
     for relu in (False, True):
-        assert torch.equal(linear.linear(product(), True, x, weight, bias, relu), ops.linear(x, weight, bias, relu))
+        assert torch.equal(linear.linear(own_matmul(), True, x, weight, bias, relu), ops.linear(x, weight, bias, relu))

@@ -1,4 +1,4 @@
-"""Products in fp16 against fp64, for matrices that fit the tiles and ones that do not."""
+"""fp16 matmuls compared with fp64, for matrices of whole and of partial tiles."""
 
 from __future__ import annotations
 
@@ -23,141 +23,141 @@ SHAPES = [
     *[(1, 1, 1), (1, 70, 200), (30, 1, 200), (30, 70, 1), (12, 64, 128), (13, 65, 129), (37, 70, 200), (5, 300, 7)],
     *[(400, 20, 1100), (3, 2100, 513), (200, 2100, 140)],
 ]
-"""M, N, K: less than a tile, one, a little more; more than a block of rows, of columns, of depth."""
+"""M, N, K: less than a tile, one tile, a little more; more than a block of rows, of columns, of depth."""
 
 
-def product(threads: int = 2) -> Fp16Matmul:
+def fp16_matmul(threads: int = 2) -> Fp16Matmul:
     assert not isinstance(library, Unavailable)
     return Fp16Matmul(library, threads)
 
 
-def some(*shape: int, turned: bool = False, seed: int = 0) -> Tensor:
-    """Random numbers; turned: it is the columns that lie in one piece."""
+def some(*shape: int, transposed: bool = False, seed: int = 0) -> Tensor:
+    """Random elements; transposed: with contiguous columns."""
     generator = torch.Generator().manual_seed(seed)
-    if not turned:
+    if not transposed:
         return torch.randn(shape, generator=generator)
     return torch.randn((*shape[:-2], shape[-1], shape[-2]), generator=generator).mT
 
 
 def error(ours: Tensor, a: Tensor, b: Tensor) -> float:
-    """Its size over that of the exact product."""
+    """Norm of the error, relative to that of the exact result."""
     exact = a.double() @ b.double()
     return float((ours - exact).norm() / exact.norm())
 
 
 def rounded(a: Tensor, b: Tensor, dtype: torch.dtype) -> float:
-    """The error of a product whose factors are rounded to `dtype`, and nothing else."""
+    """The error of an exact matmul with operands rounded to `dtype`."""
     return error(a.to(dtype).double() @ b.to(dtype).double(), a, b)
 
 
 @needs_fp16
 @pytest.mark.parametrize(("M", "N", "K"), SHAPES)
-@pytest.mark.parametrize("a_turned", [False, True])
-@pytest.mark.parametrize("b_turned", [False, True])
-def test_product(M: int, N: int, K: int, a_turned: bool, b_turned: bool) -> None:
-    a, b = some(M, K, turned=a_turned), some(K, N, turned=b_turned, seed=1)
-    ours = product()(a, b)
+@pytest.mark.parametrize("a_transposed", [False, True])
+@pytest.mark.parametrize("b_transposed", [False, True])
+def test_matmul(M: int, N: int, K: int, a_transposed: bool, b_transposed: bool) -> None:
+    a, b = some(M, K, transposed=a_transposed), some(K, N, transposed=b_transposed, seed=1)
+    ours = fp16_matmul()(a, b)
     assert ours.shape == (M, N)
     assert error(ours, a, b) < 0.003
-    many = product()(a.expand(3, M, K), torch.stack([b, 2 * b, -b]))
-    assert torch.equal(many, torch.stack([ours, 2 * ours, -ours]))  # scales are powers of two: exactly so
+    many = fp16_matmul()(a.expand(3, M, K), torch.stack([b, 2 * b, -b]))
+    assert torch.equal(many, torch.stack([ours, 2 * ours, -ours]))  # bit-identical, because scales are powers of two
 
 
 @needs_fp16
-def test_it_is_nearer_than_bf16() -> None:
+def test_more_exact_than_bf16() -> None:
     a, b = some(100, 1024), some(1024, 100, seed=1)
-    assert rounded(a, b, torch.float16) < error(product()(a, b), a, b) < 0.8 * rounded(a, b, torch.bfloat16)
+    assert rounded(a, b, torch.float16) < error(fp16_matmul()(a, b), a, b) < 0.8 * rounded(a, b, torch.bfloat16)
 
 
 @needs_fp16
 @pytest.mark.parametrize("sizes", [(1e-30, 1.0), (1e-12, 1e-12), (1e20, 1e-20), (1e15, 1e15), (1e-38, 1e20)])
-def test_numbers_beyond_the_range_of_fp16(sizes: tuple[float, float]) -> None:
+def test_values_beyond_the_range_of_fp16(sizes: tuple[float, float]) -> None:
     a, b = some(40, 300).clamp(-1, 1) * sizes[0], some(300, 70, seed=1).clamp(-1, 1) * sizes[1]
-    assert error(product()(a, b), a, b) < 0.003
+    assert error(fp16_matmul()(a, b), a, b) < 0.003
 
 
 @needs_fp16
 def test_rows_and_columns_of_different_sizes() -> None:
-    """Panels have scales of their own: large numbers elsewhere do not round small ones away."""
+    """Each panel has its own scale, so large values in one do not round away small values in another."""
     a, b = some(240, 256), some(256, 640, seed=1)
     a[:120] *= 1e-6
     b[:, :320] *= 1e6
-    ours = product()(a, b)
+    ours = fp16_matmul()(a, b)
     for rows in (slice(120), slice(120, None)):
         for columns in (slice(320), slice(320, None)):
             assert error(ours[rows, columns], a[rows], b[:, columns]) < 0.003
 
 
 @needs_fp16
-def test_a_channel_that_is_much_larger_than_the_others() -> None:
-    """It rounds what the others add, by no more than its own rounding to bf16 would be off."""
+def test_a_channel_much_larger_than_the_others() -> None:
+    """It costs the other channels precision, but no more than its own rounding to bf16 would."""
     a, b = some(60, 512), some(512, 60, seed=1)
     a[:, 0] *= 1000
-    assert error(product()(a, b), a, b) < rounded(a, b, torch.bfloat16)
+    assert error(fp16_matmul()(a, b), a, b) < rounded(a, b, torch.bfloat16)
 
 
 @needs_fp16
-def test_zeros_are_exact_and_what_is_not_finite_is_seen() -> None:
+def test_zeros_are_exact_and_non_finite_values_propagate() -> None:
     a, b = some(30, 200), some(200, 90, seed=1)
-    assert torch.equal(product()(torch.zeros_like(a), b), torch.zeros(30, 90))
+    assert torch.equal(fp16_matmul()(torch.zeros_like(a), b), torch.zeros(30, 90))
     for number in (math.nan, math.inf, -math.inf):
         wrong = a.clone()
         wrong[17, 150] = number
-        ours = product()(wrong, b)
+        ours = fp16_matmul()(wrong, b)
         assert not ours[17].isfinite().any()
-        assert error(ours[:12], a[:12], b) < 0.003  # of another panel
+        assert error(ours[:12], a[:12], b) < 0.003  # in another panel
         wrong = b.clone()
         wrong[150, 80] = number
-        ours = product()(a, wrong)
+        ours = fp16_matmul()(a, wrong)
         assert not ours[:, 80].isfinite().any()
         assert error(ours[:, :64], a, b[:, :64]) < 0.003
 
 
 @needs_fp16
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_any_number_of_threads_gives_the_same(count: int) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(count: int) -> None:
     a, b = some(count, 300, 700), some(count, 700, 100, seed=1)
-    assert torch.equal(product(1)(a, b), product(2)(a, b))
-    assert torch.equal(product(1)(a, b), product(5)(a, b))
+    assert torch.equal(fp16_matmul(1)(a, b), fp16_matmul(2)(a, b))
+    assert torch.equal(fp16_matmul(1)(a, b), fp16_matmul(5)(a, b))
 
 
 @needs_fp16
-def test_writing_where_it_is_asked_to_and_adding_to_it() -> None:
-    a, b = some(50, 600, turned=True), some(600, 80, seed=1)
+def test_out_and_add() -> None:
+    a, b = some(50, 600, transposed=True), some(600, 80, seed=1)
     room = torch.full((60, 100), math.nan)
     out = room[:50, :80]
-    assert product()(a, b, out) is out
-    ours = product()(a, b)
+    assert fp16_matmul()(a, b, out) is out
+    ours = fp16_matmul()(a, b)
     assert torch.equal(out, ours)
     assert room[50:].isnan().all()
     assert room[:, 80:].isnan().all()
-    product()(a, b, out, add=True)
+    fp16_matmul()(a, b, out, add=True)
     assert (out - 2 * ours).abs().max() < 1e-4
     before, bias = out.clone(), 10 * some(80, seed=2)
-    product()(a, b, out, add=True, bias=bias, relu=True)
+    fp16_matmul()(a, b, out, add=True, bias=bias, relu=True)
     assert (out - (before + ours + bias).relu()).abs().max() < 1e-4
     assert room[50:].isnan().all()
     assert room[:, 80:].isnan().all()
     with pytest.raises(ValueError, match="contiguous rows"):
-        product()(a, b, torch.empty(80, 50).T)
+        fp16_matmul()(a, b, torch.empty(80, 50).T)
 
 
 @needs_fp16
 @pytest.mark.parametrize(("M", "N", "K"), SHAPES)
-def test_a_bias_and_a_relu_are_those_of_the_whole_result(M: int, N: int, K: int) -> None:
+def test_bias_and_relu_are_applied_once(M: int, N: int, K: int) -> None:
     a, b, bias = some(M, K), some(K, N, seed=1), 10 * some(N, seed=2)
-    plain = product()(a, b)
-    assert torch.equal(product()(a, b, bias=bias), plain + bias)
-    assert torch.equal(product()(a, b, relu=True), plain.relu())
+    plain = fp16_matmul()(a, b)
+    assert torch.equal(fp16_matmul()(a, b, bias=bias), plain + bias)
+    assert torch.equal(fp16_matmul()(a, b, relu=True), plain.relu())
     for threads in (1, 5):
-        assert torch.equal(product(threads)(a, b, bias=bias, relu=True), (plain + bias).relu())
-    many = product()(a.expand(3, M, K), torch.stack([b, 2 * b, -b]), bias=bias, relu=True)
+        assert torch.equal(fp16_matmul(threads)(a, b, bias=bias, relu=True), (plain + bias).relu())
+    many = fp16_matmul()(a.expand(3, M, K), torch.stack([b, 2 * b, -b]), bias=bias, relu=True)
     assert torch.equal(many, (torch.stack([plain, 2 * plain, -plain]) + bias).relu())
 
 
 @needs_fp16
-def test_a_relu_keeps_what_is_no_number() -> None:
-    assert product()(torch.ones(3, 2), torch.full((2, 5), math.nan), relu=True).isnan().all()
+def test_relu_keeps_nan() -> None:
+    assert fp16_matmul()(torch.ones(3, 2), torch.full((2, 5), math.nan), relu=True).isnan().all()
 
 
 @needs_fp16
@@ -172,19 +172,21 @@ def test_a_relu_keeps_what_is_no_number() -> None:
         torch.ones(6, device="meta"),
     ],
 )
-def test_a_bias_that_does_not_fit_is_refused(bias: Tensor) -> None:
+def test_an_invalid_bias_is_refused(bias: Tensor) -> None:
     with pytest.raises(ValueError, match="bias"):
-        product()(torch.ones(4, 8), torch.ones(8, 6), bias=bias)
+        fp16_matmul()(torch.ones(4, 8), torch.ones(8, 6), bias=bias)
 
 
 @needs_fp16
-def test_without_numbers() -> None:
-    assert product()(torch.zeros(0, 4), torch.zeros(4, 3)).shape == (0, 3)
-    assert torch.equal(product()(torch.zeros(2, 0), torch.zeros(0, 3)), torch.zeros(2, 3))
-    assert torch.equal(product()(torch.zeros(2, 0), torch.zeros(0, 3), torch.ones(2, 3), add=True), torch.ones(2, 3))
-    assert torch.equal(product()(torch.zeros(2, 0), torch.zeros(0, 3), bias=torch.ones(3)), torch.ones(2, 3))
-    ones = torch.ones(()).expand(5, 7)  # neither rows nor columns in one piece
-    assert torch.equal(product()(ones, ones.T), torch.full((5, 5), 7.0))
+def test_empty_matrices() -> None:
+    assert fp16_matmul()(torch.zeros(0, 4), torch.zeros(4, 3)).shape == (0, 3)
+    assert torch.equal(fp16_matmul()(torch.zeros(2, 0), torch.zeros(0, 3)), torch.zeros(2, 3))
+    assert torch.equal(
+        fp16_matmul()(torch.zeros(2, 0), torch.zeros(0, 3), torch.ones(2, 3), add=True), torch.ones(2, 3)
+    )
+    assert torch.equal(fp16_matmul()(torch.zeros(2, 0), torch.zeros(0, 3), bias=torch.ones(3)), torch.ones(2, 3))
+    ones = torch.ones(()).expand(5, 7)  # neither rows nor columns are contiguous
+    assert torch.equal(fp16_matmul()(ones, ones.T), torch.full((5, 5), 7.0))
 
 
 @needs_fp16
@@ -200,13 +202,13 @@ def test_without_numbers() -> None:
         (torch.ones(8), torch.ones(8), None),
     ],
 )
-def test_what_is_no_product_is_refused(a: Tensor, b: Tensor, out: Tensor | None) -> None:
+def test_invalid_operands_are_refused(a: Tensor, b: Tensor, out: Tensor | None) -> None:
     with pytest.raises(ValueError, match="not"):
-        product()(a, b, out)
+        fp16_matmul()(a, b, out)
 
 
 @needs_fp16
-def test_without_memory() -> None:
+def test_out_of_memory() -> None:
     class Full:
         @staticmethod
         def matmul_fp16(*arguments: object) -> int:
@@ -216,14 +218,14 @@ def test_without_memory() -> None:
         Fp16Matmul(Full(), 1)(torch.ones(2, 2), torch.ones(2, 2))  # type: ignore[arg-type]
 
 
-def test_a_cpu_that_does_not_multiply_fp16_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_fp16_instructions_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     monkeypatch.setattr(module, "c_library", lambda *names: pytest.fail("compiled"))
     assert fp16_library() == Unavailable("this CPU has no fp16 instructions")
 
 
-def test_narrower_vectors_give_the_same(tmp_path: Path) -> None:
-    """The same file without instructions for fp16, where the compiler puts sums together from fp32."""
+def test_narrower_vectors_give_equal_results(tmp_path: Path) -> None:
+    """The same file compiled without fp16 instructions, with conversions to fp32."""
     compiler = find_compiler()
     if compiler is None:
         pytest.skip("needs a C compiler")
@@ -241,9 +243,9 @@ def test_narrower_vectors_give_the_same(tmp_path: Path) -> None:
     plain = ctypes.CDLL(str(tmp_path / "plain.so"))
     declare(plain, "fp16")
     assert not has_fp16_instructions(plain)
-    for a_turned in (False, True):
-        for b_turned in (False, True):
-            a, b = some(50, 300, turned=a_turned), some(300, 90, turned=b_turned, seed=1)
+    for a_transposed in (False, True):
+        for b_transposed in (False, True):
+            a, b = some(50, 300, transposed=a_transposed), some(300, 90, transposed=b_transposed, seed=1)
             ours = Fp16Matmul(plain, 2)(a, b)
             assert error(ours, a, b) < 0.003
             bias = 10 * some(90, seed=2)

@@ -1,4 +1,4 @@
-"""What ctypes is told of csrc/ is what the C files say."""
+"""The ctypes declarations match the C files."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def code_of(name: str) -> str:
 
 
 def type_of(text: str) -> Any:
-    """Of `const float *x`, say; of a name without a type: that of the declaration it belongs to."""
+    """The ctypes type of a declaration such as `const float *x`."""
     if "*" in text:
         return ctypes.c_void_p
     return TYPES[re.sub(r"\b(const|restrict)\b", "", text).split()[0]]
 
 
 def functions_of(name: str) -> Iterator[tuple[str, tuple[Any, list[Any]]]]:
-    """The functions of a C file that others can call."""
+    """The exported functions of a C file."""
     for result, function, arguments in re.findall(r"^(\w+) (\w+)\(([^)]*)\)\s*\{", code_of(name), re.M):
         named = [] if arguments.strip() == "void" else arguments.split(",")
         yield function, (TYPES[result], [type_of(argument) for argument in named])
@@ -76,8 +76,8 @@ def test_structures(name: str) -> None:
     assert told == structure_of(name)
 
 
-def test_no_two_files_give_a_name_two_meanings() -> None:
-    """A file may be read, and included, beside any other."""
+def test_names_are_unique_across_files() -> None:
+    """So that any files can be included together, and a reader finds one definition."""
     defined: dict[str, set[str]] = {}
     for file in FILES:
         code = code_of(file)

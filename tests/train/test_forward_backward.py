@@ -1,4 +1,4 @@
-"""A pass adds the gradients of the loss to those that are there; recorded ones do it bit for bit as eager ones."""
+"""Forward and backward accumulate gradients; captured ones are bit-identical to eager ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
-from acorn.train import passes
+from acorn.train import forward_backward
 from acorn.train.forward_backward import CapturedForwardBackward, ForwardBackward, eager_forward_backward
 from acorn.train.optimizer import build_optimizers, set_rates
 from acorn.train.step import initial_counters, train_step
@@ -35,10 +35,10 @@ def gradients(model: GPT) -> list[torch.Tensor]:
     return [parameter.grad for parameter in model.parameters()]
 
 
-def test_passes_add_up_to_the_gradient_of_their_sum() -> None:
+def test_gradients_accumulate_to_that_of_the_sum() -> None:
     model, other = fresh(), fresh()
-    forward_backward = eager_forward_backward(model, Runtime("cpu", "fp32", False, 1, True))
-    total = forward_backward(*batch(2), 0.5) + forward_backward(*batch(3, seed=1), 0.5)
+    run = eager_forward_backward(model, Runtime("cpu", "fp32", False, 1, True))
+    total = run(*batch(2), 0.5) + run(*batch(3, seed=1), 0.5)
     expected = other(*batch(2))[0] + other(*batch(3, seed=1))[0]
     (0.5 * expected).backward()
     assert not total.requires_grad
@@ -63,8 +63,8 @@ def train(model: GPT, forward_backward: ForwardBackward, runtime: Runtime, optim
 @NEEDS_GPU
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("shape", [{}, {"architecture": "gpt2", "dropout": 0.1}])
-def test_recorded_training_is_eager_training_to_the_bit(shape, optimizer: str) -> None:
-    """Dropout draws anew in every pass; a pass of another size comes in between."""
+def test_captured_training_is_bit_identical_to_eager_training(shape, optimizer: str) -> None:
+    """With new dropout in every forward, and micro-batches of another size in between."""
     runtime = Runtime("cuda", "bf16", False, 1, True)
     with runtime.start():
         model, other = fresh("cuda", **shape), fresh("cuda", **shape)
@@ -75,29 +75,29 @@ def test_recorded_training_is_eager_training_to_the_bit(shape, optimizer: str) -
 
 
 class Replayed:
-    """Stands for a recorded pass: calls the function, and counts the recordings."""
+    """Replaces CapturedFunction: calls the function, and records the captured shapes."""
 
     made: list[torch.Size]
 
     def __init__(self, function, *inputs: torch.Tensor) -> None:
         self.made.append(inputs[0].shape)
         self._function = function
-        function(*inputs)  # as recording does, which leaves something in the gradients
+        function(*inputs)  # like a capture, which changes the gradients
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return self._function(*inputs)
 
 
-def test_a_context_that_grows_is_recorded_anew_and_adds_to_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_longer_context_is_captured_again_and_adds_to_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     Replayed.made = []
-    monkeypatch.setattr(passes, "CapturedFunction", Replayed)
+    monkeypatch.setattr(forward_backward, "CapturedFunction", Replayed)
     runtime = Runtime("cpu", "fp32", False, 1, True)
     model, other = fresh(), fresh()
-    forward_backward, eager = CapturedForwardBackward(model, runtime), eager_forward_backward(other, runtime)
+    captured, eager = CapturedForwardBackward(model, runtime), eager_forward_backward(other, runtime)
     ids, targets = batch(4)
     places = set()
     for shape in ((8, 16), (8, 16), (4, 32), (8, 16)):  # two micro-batches and a smaller one each
-        for network, run in ((model, forward_backward), (other, eager)):
+        for network, run in ((model, captured), (other, eager)):
             for part in (slice(None), slice(None), slice(0, 2)):
                 run(ids.reshape(shape)[part], targets.reshape(shape)[part], 0.5)
             if network is model:
