@@ -1,4 +1,4 @@
-"""The loop that a researcher starts from: short, runs as it says, and its parts are those of `acorn pretrain`."""
+"""The example loop: short, runs as documented, and consists of the parts of `acorn pretrain`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def own_loop() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the commands at the top of the file."""
+    """Created by the commands at the top of the file."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "my.txt").write_text(
         "".join(f"Sentence {n} says that {n} and {n + 1} make {2 * n + 1}.\n" for n in range(600))
@@ -53,11 +53,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
-def test_it_is_at_most_100_lines() -> None:
+def test_at_most_100_lines() -> None:
     assert len(LOOP.read_text().splitlines()) <= 100
 
 
-def test_it_learns_and_leaves_a_model(own_loop: ModuleType, shards: Path, tmp_path: Path, capsys: Any) -> None:
+def test_it_learns_and_writes_a_model(own_loop: ModuleType, shards: Path, tmp_path: Path, capsys: Any) -> None:
     losses = own_loop.main(str(shards), str(tmp_path / "my-model"), *SETTINGS)
     assert len(losses) == 30
     assert losses[0] == pytest.approx(math.log(300), rel=0.05)
@@ -79,16 +79,16 @@ def test_it_learns_and_leaves_a_model(own_loop: ModuleType, shards: Path, tmp_pa
 
 
 @pytest.mark.parametrize("arguments", [[], ["shards"]])
-def test_without_its_folders_it_says_what_it_takes(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(LOOP), *arguments])
     with pytest.raises(SystemExit, match=r"^usage: python examples/own_loop\.py SHARDS OUT"):
         runpy.run_path(str(LOOP), run_name="__main__")
 
 
-def test_with_the_plain_loss_it_is_acorn_pretrain(
+def test_without_z_loss_it_equals_acorn_pretrain(
     own_loop: ModuleType, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Order, initial weights, optimizers and schedule are the same, so every step's loss is, up to rounding."""
+    """Order, initial weights, optimizers and schedule are equal, so the loss of every step is, up to rounding."""
     monkeypatch.setattr(own_loop, "Z_LOSS_WEIGHT", 0.0)
     losses = own_loop.main(str(shards), str(tmp_path / "my-model"), *SETTINGS, "train.steps=8")
     exact = ["train.precision=fp32", "train.compile=false", "train.device=cpu", "train.sample_every=0"]
@@ -101,7 +101,7 @@ def test_with_the_plain_loss_it_is_acorn_pretrain(
     assert losses == pytest.approx(expected, rel=1e-4)
 
 
-def test_its_loss_is_cross_entropy_and_the_square_of_the_normalizer(own_loop: ModuleType) -> None:
+def test_loss_is_cross_entropy_plus_z_loss(own_loop: ModuleType) -> None:
     logits, targets = torch.randn(2, 3, 5, dtype=torch.double), torch.randint(5, (2, 3))
     normalizer = logits.exp().sum(-1).log()
     likelihoods = F.softmax(logits, -1).gather(-1, targets[..., None])

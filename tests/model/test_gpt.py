@@ -1,4 +1,4 @@
-"""The network against transformers' GPT-2 and Qwen3, and what must hold for any weights.
+"""The network, compared with transformers' GPT-2 and Qwen3; and properties that hold for any weights.
 
 The mapping of names is written out here by hand, apart from the one that the model folder uses.
 """
@@ -120,7 +120,7 @@ def test_logits_equal_those_of_transformers(name: str) -> None:
     ids = some_ids(model.config)
     with torch.no_grad():
         ours, reference = model(ids), theirs(ids).logits
-    assert reference.std() > 0.3  # else an error could hide in small numbers
+    assert reference.std() > 0.3  # else small values could hide an error
     torch.testing.assert_close(ours, reference, rtol=0, atol=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_token_never_moves_a_logit_before_it(name: str) -> None:
+def test_a_token_does_not_change_earlier_logits(name: str) -> None:
     model = random_model(SHAPES[name])
     ids = some_ids(model.config, batch=1)
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_a_token_never_moves_a_logit_before_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_parameter_is_initialised(name: str) -> None:
+def test_every_parameter_is_initialized(name: str) -> None:
     with torch.device("meta"):
         model = GPT(SHAPES[name])
     model.to_empty(device="cpu")
@@ -164,7 +164,7 @@ def test_every_parameter_is_initialised(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_initial_values_depend_on_seed_and_name_alone(name: str) -> None:
+def test_initial_values_depend_on_seed_and_name_only(name: str) -> None:
     config = SHAPES[name]
     models = [GPT(config), GPT(config), GPT(config.model_copy(update={"n_layer": 3}))]
     torch.manual_seed(99)
@@ -175,7 +175,7 @@ def test_initial_values_depend_on_seed_and_name_alone(name: str) -> None:
         model.init_weights(7)
     first, second, deeper = (dict(model.named_parameters()) for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    # gpt2 makes the projections into the stream narrower with depth; all else is equal in a deeper network.
+    # gpt2 scales projections into the residual stream with depth; all else is equal in a deeper network.
     same = [name for name in first if config.architecture != "gpt2" or not name.endswith("_proj.weight")]
     assert all(torch.equal(first[name], deeper[name]) for name in same)
     models[1].init_weights(8)
@@ -184,7 +184,7 @@ def test_initial_values_depend_on_seed_and_name_alone(name: str) -> None:
     assert not torch.equal(first[matrices[0]], first[matrices[1]])
 
 
-def test_the_seed_begins_with_the_defaults_of_pytorch() -> None:
+def test_original_has_pytorchs_default_initial_values() -> None:
     model = GPT(SHAPES["original"].model_copy(update={"n_embd": 256, "vocab_size": 500}))
     model.init_weights(0)
     values = dict(model.named_parameters())
@@ -195,14 +195,14 @@ def test_the_seed_begins_with_the_defaults_of_pytorch() -> None:
         ("blocks.1.mlp.down_proj.bias", 1024),
         ("head.weight", 256),
     ):
-        # A uniform distribution within b has the deviation b / sqrt(3).
+        # A uniform distribution within +-b has the standard deviation b / sqrt(3).
         assert values[name].abs().max().item() <= fan_in**-0.5
         assert values[name].std().item() == pytest.approx((fan_in * 3) ** -0.5, rel=0.1)
     assert values["blocks.0.mlp_norm.weight"].eq(1).all()
     assert values["final_norm.bias"].eq(0).all()
 
 
-def test_a_modern_network_begins_as_its_embedding() -> None:
+def test_blocks_of_modern_begin_as_the_identity() -> None:
     model = GPT(SHAPES["modern-tied"])
     model.init_weights(0)
     model.eval()
@@ -247,8 +247,8 @@ def test_dropout_is_active_in_training_only(name: str) -> None:
         ("modern-tied", {"attention output", "mlp"}),
     ],
 )
-def test_where_each_architecture_drops(name: str, dropped: set[str]) -> None:
-    """The places of the design's table; the original's original drops attention weights and after the ReLU."""
+def test_where_each_architecture_has_dropout(name: str, dropped: set[str]) -> None:
+    """The original has dropout of attention weights and after the ReLU."""
     model = GPT(SHAPES[name].model_copy(update={"dropout": 0.3}))
     block = model.blocks[0]
     places = {
@@ -273,8 +273,8 @@ def test_the_tied_head_is_one_parameter() -> None:
     assert untied.head.weight is not untied.token_embedding.weight
 
 
-def test_a_network_without_memory_is_built_without_the_compiler() -> None:
-    """Every command that loads a model builds it on the meta device first; torch._dynamo takes a second to import."""
+def test_building_on_the_meta_device_does_not_load_the_compiler() -> None:
+    """Every command that loads a model builds it on the meta device first, and importing torch._dynamo is slow."""
     script = "import sys, torch\nfrom acorn.config import ModelConfig\nfrom acorn.model.gpt import GPT\n"
     script += "for kind in ('original', 'gpt2', 'modern'):\n    with torch.device('meta'):\n"
     script += "        GPT(ModelConfig(architecture=kind, vocab_size=300))\nprint('torch._dynamo' in sys.modules)"

@@ -1,4 +1,4 @@
-"""Reading a text piece by piece through the cache gives what reading it at once gives."""
+"""Reading a text in pieces through the cache equals reading it at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _model(request: pytest.FixtureRequest) -> GPT:
     model = GPT(ModelConfig(**SHAPE, **ARCHITECTURES[request.param])).double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():  # no zeros: `modern` starts with blocks that do nothing
+        for parameter in model.parameters():  # no zeros: blocks of `modern` begin as the identity
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator) + (parameter.dim() == 1))
     return model
 
@@ -48,14 +48,14 @@ def read(model: GPT, ids: Tensor, cache: KVCache, lengths: Sequence[int]) -> Ten
     ids=lambda lengths: "+".join(map(str, lengths)),
 )
 @torch.no_grad()
-def test_pieces_through_the_cache_equal_the_whole(model: GPT, lengths: list[int]) -> None:
+def test_pieces_through_the_cache_equal_the_whole_text(model: GPT, lengths: list[int]) -> None:
     ids = torch.randint(23, (3, 12), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(read(model, ids, cache_for(model, 3), lengths), model(ids), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("tail", [[4], [1, 1, 1, 1], [2, 1, 1]], ids=lambda tail: "+".join(map(str, tail)))
 @torch.no_grad()
-def test_left_padded_sequences_equal_each_alone(model: GPT, tail: list[int]) -> None:
+def test_left_padded_sequences_equal_single_ones(model: GPT, tail: list[int]) -> None:
     generator = torch.Generator().manual_seed(2)
     prompts = [torch.randint(23, (n,), generator=generator) for n in (8, 1, 5, 7)]
     after = torch.randint(23, (4, 4), generator=generator)
@@ -64,14 +64,14 @@ def test_left_padded_sequences_equal_each_alone(model: GPT, tail: list[int]) -> 
 
     together = read(model, torch.cat((padded, after), dim=1), cache_for(model, 4, starts), [8, *tail])
 
-    assert not together.isnan().any()  # not even where nothing but padding could be attended to
+    assert not together.isnan().any()  # not even where only padding precedes
     for row, prompt in enumerate(prompts):
         alone = model(torch.cat((prompt, after[row]))[None])[0]
         torch.testing.assert_close(together[row, starts[row] :], alone, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
-def test_what_stands_in_the_padding_does_not_matter(model: GPT) -> None:
+def test_the_tokens_of_the_padding_do_not_matter(model: GPT) -> None:
     ids = torch.randint(23, (2, 9), generator=torch.Generator().manual_seed(3))
     starts = torch.tensor([0, 4])
     other = ids.clone()
@@ -81,7 +81,7 @@ def test_what_stands_in_the_padding_does_not_matter(model: GPT) -> None:
 
 
 @torch.no_grad()
-def test_a_cache_just_long_enough_is_enough(model: GPT) -> None:
+def test_a_cache_of_exactly_the_needed_length(model: GPT) -> None:
     ids = torch.randint(23, (1, 7), generator=torch.Generator().manual_seed(4))
     cache = cache_for(model, 1, length=7)
     torch.testing.assert_close(read(model, ids, cache, [5, 1, 1]), model(ids), rtol=0, atol=1e-9)

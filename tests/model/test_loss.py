@@ -1,4 +1,4 @@
-"""The chunked loss and its gradients are those of plain cross-entropy on whole logits."""
+"""The chunked loss and its gradients equal those of cross-entropy on all logits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def inputs(n: int, dtype: torch.dtype = torch.float32, ignored: float = 0.2) -> 
 
 
 def expected(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss sum and both gradients, in fp64 by PyTorch's own derivative."""
+    """Loss sum and both gradients by autograd, in fp64."""
     x, weight = (value.detach().double().requires_grad_() for value in (x, weight))
     loss = F.cross_entropy(F.linear(x, weight), targets, ignore_index=IGNORE, reduction="sum")
     return loss.detach(), *torch.autograd.grad(loss, (x, weight))
@@ -57,7 +57,7 @@ def test_without_gradients_the_loss_is_the_same(n: int) -> None:
     torch.testing.assert_close(loss.double(), expected(x, weight, targets)[0], rtol=1e-6, atol=1e-6)
 
 
-def test_gradients_scale_with_what_becomes_of_the_loss() -> None:
+def test_gradients_scale_with_the_loss() -> None:
     x, weight, targets = inputs(CHUNK + 5)
     loss, count = cross_entropy(x, weight, targets, Workspace())
     (loss / count * 3).backward()
@@ -66,7 +66,7 @@ def test_gradients_scale_with_what_becomes_of_the_loss() -> None:
     torch.testing.assert_close(weight.grad.double(), wanted_weight * 3 / count, rtol=1e-4, atol=1e-7)
 
 
-def test_ignored_positions_move_nothing() -> None:
+def test_ignored_positions_have_no_effect() -> None:
     x, weight, targets = inputs(50)
     cross_entropy(x, weight, targets, Workspace())[0].backward()
     assert (x.grad[targets == IGNORE] == 0).all()
@@ -83,7 +83,7 @@ def test_with_every_position_ignored_loss_and_gradients_are_zero() -> None:
 
 
 @pytest.mark.parametrize("frozen", ["x", "weight"])
-def test_either_side_may_be_frozen(frozen: str) -> None:
+def test_frozen_activations_or_weight(frozen: str) -> None:
     x, weight, targets = inputs(20)
     (x if frozen == "x" else weight).requires_grad_(False)
     cross_entropy(x, weight, targets, Workspace())[0].backward()
@@ -104,7 +104,7 @@ def test_bf16_autocast_equals_autocast_cross_entropy() -> None:
         plain = F.cross_entropy(F.linear(x, weight).float(), targets, ignore_index=IGNORE, reduction="sum")
     plain.backward()
 
-    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)  # the same logits, rounded to bf16 in the same place
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)  # equal logits, rounded to bf16 at the same point
     for mine, theirs in zip(own, (x.grad, weight.grad), strict=True):
         assert mine.dtype == torch.float32
         assert (mine - theirs).norm() < 0.01 * theirs.norm()
@@ -119,8 +119,8 @@ def test_huge_logits_do_not_overflow() -> None:
     torch.testing.assert_close(x.grad, torch.tensor([[100.0, -100.0]]))
 
 
-def test_a_gradient_in_bf16_is_scaled_by_an_exact_number() -> None:
-    """1 / 3,072 is no bf16 number; rounded to one it would be 0.2 % too large for every activation alike."""
+def test_a_gradient_in_bf16_is_scaled_in_fp32() -> None:
+    """1 / 3,072 is not exact in bf16: rounded, it would make all gradients 0.2 % too large."""
     x, weight, targets = inputs(64)
     grads = []
     for scale in (1.0, 1 / 3072):

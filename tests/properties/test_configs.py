@@ -1,4 +1,4 @@
-"""Any valid config, drawn from the fields as they are declared, survives the way to TOML and back."""
+"""Any valid config, generated from the declared fields, is unchanged after writing and reading TOML."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST = 2**63 - 1
 
 
 def values_of(field: FieldInfo, section: type[Section] = Section) -> st.SearchStrategy[Any]:
-    """What a field takes, by its type and bounds, so that a new one is covered the day it is declared."""
+    """The values of a field, by its type and bounds, so that new fields are covered automatically."""
     low, high, above, below = None, None, None, None
     shortest = 0
     for bound in field.metadata:
@@ -37,7 +37,7 @@ def values_of(field: FieldInfo, section: type[Section] = Section) -> st.SearchSt
 
 
 SINGLE = np.float32
-"""Stands for a fraction in single precision."""
+"""A float in single precision."""
 
 
 def by_type(kind: Any, low: Any, high: Any, above: Any, below: Any, shortest: int) -> st.SearchStrategy[Any]:
@@ -85,15 +85,15 @@ def configs(draw: st.DrawFn) -> Config:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
             values[name] = {key: draw(values_of(entry, section)) for key, entry in section.model_fields.items()}
-    values["data"]["encoding"] = draw(st.sampled_from(["utf-8", "cp1252", "utf-16"]))  # the only text with a meaning
+    values["data"]["encoding"] = draw(
+        st.sampled_from(["utf-8", "cp1252", "utf-16"])
+    )  # the only string with a restricted set of values
     values["model"] = draw(shapes())
-    if (
-        values["model"]["architecture"] == "original"
-    ):  # which cannot take pairs; the others can if they are new and untied
+    if values["model"]["architecture"] == "original":  # bigram initialization needs an untied new network
         values["train"]["init"] = draw(st.sampled_from(["random", "auto"]))
     elif values["train"]["init"] == "bigrams":
         values["train"]["init_from"], values["model"]["tied"] = "", False
-    values["train"][draw(st.sampled_from(["steps", "minutes"]))] = 0  # they exclude each other
+    values["train"][draw(st.sampled_from(["steps", "minutes"]))] = 0  # they are mutually exclusive
     whole = values["model"]["block_size"]
     values["schedule"]["short_context"] = draw(st.sampled_from([0, 1, whole, whole + 1]))  # others must divide it
     return Config.model_validate(values)
@@ -101,7 +101,7 @@ def configs(draw: st.DrawFn) -> Config:
 
 @settings(max_examples=60)
 @given(config=configs())
-def test_any_config_comes_back_from_toml(tmp_path_factory: pytest.TempPathFactory, config: Config) -> None:
+def test_any_config_is_unchanged_after_toml(tmp_path_factory: pytest.TempPathFactory, config: Config) -> None:
     path = tmp_path_factory.mktemp("config") / "config.toml"
     path.write_text(to_toml(config), "utf-8")
     assert load_config(path) == config
@@ -109,7 +109,7 @@ def test_any_config_comes_back_from_toml(tmp_path_factory: pytest.TempPathFactor
 
 @settings(max_examples=40)
 @given(config=configs())
-def test_pythons_own_reader_finds_every_value(config: Config) -> None:
+def test_tomllib_reads_every_value(config: Config) -> None:
     read = tomllib.loads(to_toml(config))
     found = {"name": read.pop("name")}
     found |= {f"{section}.{key}": value for section, values in read.items() for key, value in values.items()}
@@ -120,16 +120,16 @@ def test_pythons_own_reader_finds_every_value(config: Config) -> None:
 
 @settings(max_examples=40)
 @given(config=configs())
-def test_every_value_can_be_given_as_an_override(config: Config) -> None:
-    """What the file says of a key, said on the command line, is the same setting."""
+def test_every_value_works_as_an_override(config: Config) -> None:
+    """A value from the file, given on the command line, sets the same."""
     lines = [line for line in to_toml(config).split("\n") if " = " in line and not line.startswith("#")]
     values = [line.partition(" = ")[2] for line in lines]
     overrides = [f"{key}={value}" for key, value in zip(flatten(config), values, strict=True)]
     assert load_config(None, overrides) == config
 
 
-def test_heads_are_the_nearest_to_64_wide() -> None:
-    """Against the definition, by trying every number of heads."""
+def test_heads_are_as_close_to_64_wide_as_possible() -> None:
+    """Compared with the definition, by trying every number of heads."""
     for n_embd in range(1, 700):
         fits = [n for n in range(1, n_embd + 1) if n_embd % n == 0 and n_embd // n % 2 == 0]
         best = min(fits, key=lambda n: (abs(n_embd // n - 64), n), default=1)
@@ -139,16 +139,16 @@ def test_heads_are_the_nearest_to_64_wide() -> None:
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("optimizer.eps=1e-46", "single precision"),  # above 0, and 0 where it is added
+        ("optimizer.eps=1e-46", "single precision"),  # above 0, but rounded to 0 in use
         ("optimizer.lr=1e-40", "single precision"),
         ("optimizer.clip=1e39", "single precision"),
         ("model.rope_theta=1e39", "single precision"),
         ("model.norm_eps=1e-50", "single precision"),
-        ("model.dropout=0.99999999", "below 1"),  # all of it, where 1 / (1 - p) is computed
+        ("model.dropout=0.99999999", "below 1"),  # 1 in single precision, where 1 / (1 - p) is computed
         ("optimizer.beta2=0.9999999999", "below 1"),
     ],
 )
-def test_fractions_are_checked_in_the_precision_they_are_used_in(override: str, part: str) -> None:
+def test_floats_are_checked_in_the_precision_of_their_use(override: str, part: str) -> None:
     key = override.partition("=")[0]
     with pytest.raises(UsageError, match=key) as caught:
         load_config(None, [override])
@@ -156,7 +156,7 @@ def test_fractions_are_checked_in_the_precision_they_are_used_in(override: str, 
 
 
 @pytest.mark.parametrize("value", [SMALLEST_SINGLE, LARGEST_SINGLE])
-def test_the_ends_of_single_precision_are_those_of_numpy(value: float) -> None:
+def test_limits_of_single_precision_equal_numpys(value: float) -> None:
     assert value in (np.finfo(np.float32).tiny, np.finfo(np.float32).max)
     assert load_config(None, [f"optimizer.eps={value!r}"]).optimizer.eps == value
 
@@ -172,7 +172,7 @@ def test_the_ends_of_single_precision_are_those_of_numpy(value: float) -> None:
         "train.batch_size=1000000000000",
     ],
 )
-def test_claims_beyond_any_network_are_refused_at_once(override: str) -> None:
-    """Each of them would be looped over, built or reserved."""
+def test_absurdly_large_networks_are_refused(override: str) -> None:
+    """Before anything is looped over, built or allocated."""
     with pytest.raises(UsageError, match="less than or equal"):
         load_config(None, [override])

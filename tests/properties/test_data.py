@@ -1,4 +1,4 @@
-"""Documents become shards, and shards become samples, without a token lost, doubled or moved."""
+"""Documents become shards and shards become samples; no token is lost, duplicated or moved."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Folders = pytest.TempPathFactory
 
 @st.composite
 def layouts(draw: st.DrawFn) -> dict[str, Any]:
-    """A split cut into shards of any lengths, and how a run walks over it."""
+    """A split in shards of any lengths, and the order of a run."""
     lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=8))
     n_tokens = sum(lengths)
     return {
@@ -59,7 +59,7 @@ def order_of(layout: dict[str, Any]) -> SampleOrder:
 
 
 def sequence_of(layout: dict[str, Any], folder: Path) -> TokenSequence:
-    """Shards in which every token's id is its place, so that a sample shows where it was read."""
+    """Shards in which every token's id is its position, so that a sample shows where it was read."""
     paths, place = [], 0
     for number, length in enumerate(layout["lengths"]):
         paths.append(folder / f"train-{number:05d}.bin")
@@ -70,10 +70,10 @@ def sequence_of(layout: dict[str, Any], folder: Path) -> TokenSequence:
 
 @settings(max_examples=80)
 @given(layout=layouts())
-def test_an_epoch_is_every_window_once_and_every_token_a_target(
+def test_an_epoch_contains_every_window_once_and_every_token_as_a_target(
     tmp_path_factory: Folders, layout: dict[str, Any]
 ) -> None:
-    """The windows stand end to end from the phase on; only the last overlaps the first, by less than a block."""
+    """The windows are consecutive from the phase on; only the last overlaps the first, by less than a block."""
     order = order_of(layout)
     tokens = sequence_of(layout, tmp_path_factory.mktemp("shards"))
     n, size, n_tokens, epoch = order.n_windows, order.block_size, order.n_tokens, layout["epoch"]
@@ -92,7 +92,7 @@ def test_an_epoch_is_every_window_once_and_every_token_a_target(
 
 @settings(max_examples=60)
 @given(layout=layouts(), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=8))
-def test_batches_of_any_size_are_the_samples_one_by_one(
+def test_batches_of_any_size_contain_the_same_samples(
     tmp_path_factory: Folders, layout: dict[str, Any], sizes: list[int]
 ) -> None:
     order = order_of(layout)
@@ -111,7 +111,7 @@ def test_batches_of_any_size_are_the_samples_one_by_one(
 
 @settings(max_examples=60)
 @given(layout=layouts())
-def test_groups_of_shards_are_read_one_after_the_other(layout: dict[str, Any]) -> None:
+def test_groups_of_shards_are_read_in_sequence(layout: dict[str, Any]) -> None:
     order = order_of(layout)
     n, epoch = order.n_windows, layout["epoch"]
     group_starts = np.array(order.shard_starts[:: layout["shuffle_group"] or len(order.shard_starts)])
@@ -152,14 +152,14 @@ def shards_of(folder: Path, texts: list[str], tokenizer: Tokenizer, shard_tokens
 
 
 def stream(shards: TokenShards, split: str) -> list[int]:
-    """The split's files end to end, read without acorn."""
+    """The split's files concatenated, read without acorn."""
     parts = [np.fromfile(path, "<u2") for path in sorted(shards.folder.glob(f"{split}-*.bin"))]
     return np.concatenate(parts).tolist()
 
 
 @settings(max_examples=25)
 @given(texts=documents, shard_tokens=st.integers(1, 60), batch=st.integers(1, 60))
-def test_shards_end_to_end_are_separator_and_ids_of_each_document(
+def test_concatenated_shards_are_separator_and_ids_of_each_document(
     tmp_path_factory: Folders, tokenizer: Tokenizer, texts: list[str], shard_tokens: int, batch: int
 ) -> None:
     folder = tmp_path_factory.mktemp("packed")
@@ -199,10 +199,10 @@ def side_by_definition(text: str, share: float) -> str:
 
 @settings(max_examples=25)
 @given(texts=documents, share=st.floats(0.2, 0.8), order=st.randoms(use_true_random=False))
-def test_the_side_of_a_document_depends_on_its_own_bytes(
+def test_the_split_of_a_document_depends_on_its_bytes_only(
     tmp_path_factory: Folders, texts: list[str], share: float, order: Any
 ) -> None:
-    """Whatever stands around it, in whatever order and however often."""
+    """Regardless of other documents, their order and repetition."""
     mixed = [*FILLING, *texts, *texts]
     order.shuffle(mixed)
     source = write_jsonl(tmp_path_factory.mktemp("split") / "a.jsonl", mixed)

@@ -1,4 +1,4 @@
-"""Whatever stands in a file, our parsers give a value or one kind of error, and take no memory by what is claimed.
+"""For any file content, acorn's parsers return a value or one kind of error, and do not allocate memory by its claims.
 
 The files are random, or of the right form with wrong values, or valid ones that were cut, flipped, repeated. Where a
 folder has a manifest, it is also made again to fit: whoever changes a file on purpose can compute checksums too.
@@ -47,8 +47,8 @@ from acorn.tokenizer.training import train
 TEXT = "".join(f"Number {n} is a number that comes after {n - 1}.\n\n" for n in range(1, 60))
 STEP = "run/checkpoints/step-00000003"
 EXIT_CODES = (2, 3, 4)
-ROOM = 1 << 30  # bytes of addresses beyond what the process has: far more than any file here can need
-FIXED, PER_BYTE = 8 << 20, 100  # what a parse may take, in bytes, and for each byte of what it reads
+ADDRESS_SPACE_BYTES = 1 << 30  # bytes of address space beyond the process's: far more than any file here needs
+FIXED_BYTES, BYTES_PER_INPUT_BYTE = 8 << 20, 100  # bytes that a parser may allocate, and per byte of its input
 
 # --- the valid files
 
@@ -133,7 +133,7 @@ Damage = tuple[str, Any]
 
 
 def damaged(content: bytes, damage: Damage, name: str) -> bytes:
-    """`content` after `damage`; what is changed inside its JSON keeps the form of the file around it."""
+    """`content` after `damage`; changes inside its JSON keep the surrounding file format valid."""
     how, what = damage
     if how == "bytes":
         return what
@@ -154,7 +154,7 @@ def damaged(content: bytes, damage: Damage, name: str) -> bytes:
         return json.dumps(what).encode()
     if how == "nest":
         return b"[" * what + b"]" * what
-    if how == "twice":  # the second of two equal keys counts, and it may be either
+    if how == "twice":  # the second of two equal keys applies, and it may be either
         key = next(iter(json.loads(content)))
         member = f"{json.dumps(key)}: {json.dumps(what)}".encode()
         return b"{" + member + b"," + content.strip()[1:-1] + b"," + member + b"}"
@@ -180,7 +180,7 @@ def edited(content: bytes, steps: list[tuple[str, int, bytes]]) -> bytes:
 
 
 def changed(value: Any, how: str, number: int, new: Any) -> Any:
-    """`value` with one place inside it replaced, removed, or given a new key or item. Large tables count as one."""
+    """`value` with one of its parts replaced or removed, or a key or item added. Large tables count as one part."""
     places: list[tuple[Any, Any]] = []
     waiting = [value]
     while waiting:
@@ -212,7 +212,7 @@ def toml_damaged(content: bytes, how: str, what: Any) -> bytes:
         kind, number, new = change
         settings_ = [place for place, line in enumerate(lines) if b" = " in line and not line.startswith(b"#")]
         place = settings_[number % len(settings_)]
-        literal = json.dumps(new).encode()  # TOML in all but null and NaN, which are to be refused
+        literal = json.dumps(new).encode()  # also TOML, except null and NaN, which must be refused
         if kind == "replace":
             lines[place] = lines[place].partition(b" = ")[0] + b" = " + literal
         elif kind == "remove":
@@ -222,12 +222,12 @@ def toml_damaged(content: bytes, how: str, what: Any) -> bytes:
     return b"\n".join(lines)
 
 
-# --- what is asked of a parser
+# --- requirements for a parser
 
 
 @contextlib.contextmanager
 def little_room() -> Iterator[None]:
-    """Whoever reserves memory by what a file claims fails in here. Where the system knows no such limit: no limit."""
+    """Allocating memory by a file's claims fails inside. No limit on systems without RLIMIT_AS."""
     if not sys.platform.startswith("linux"):
         yield
         return
@@ -235,7 +235,7 @@ def little_room() -> Iterator[None]:
 
     limits = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ADDRESS_SPACE_BYTES, limits[1]))
     try:
         yield
     finally:
@@ -243,7 +243,7 @@ def little_room() -> Iterator[None]:
 
 
 def tried(action: Callable[[], object]) -> AcornError | None:
-    """Runs `action`, which may fail in one of the ways that are agreed on. Anything else comes out as it is."""
+    """Runs `action`, which may fail with an expected error; others propagate."""
     try:
         with little_room():
             action()
@@ -256,7 +256,8 @@ def tried(action: Callable[[], object]) -> AcornError | None:
 
 @contextlib.contextmanager
 def with_damage(file: Path, content: bytes, manifest: str) -> Iterator[None]:
-    """The file with other content, and the manifest "as it was", "made to fit" or "gone"; then all as before."""
+    """Inside: the file with other content, and the manifest "as it was", "made to fit" or "gone"; restored
+    afterwards."""
     kept = {path: path.read_bytes() for path in (file, file.parent / MANIFEST) if path.exists()}
     try:
         file.write_bytes(content)
@@ -271,7 +272,7 @@ def with_damage(file: Path, content: bytes, manifest: str) -> Iterator[None]:
 
 
 def fit(file: Path) -> None:
-    """Makes the manifest of the file's folder say what is there now."""
+    """Updates the manifest of the file's folder to its current content."""
     path = file.parent / MANIFEST
     if not path.exists():
         return
@@ -283,7 +284,7 @@ def fit(file: Path) -> None:
         return
     if file != path:
         manifest["files"][file.name] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
-    with contextlib.suppress(UnicodeEncodeError):  # a digest of half a character cannot be made
+    with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate has no digest
         manifest = seal({key: value for key, value in manifest.items() if key != "manifest_sha256"})
     path.write_text(json.dumps(manifest))
 
@@ -295,7 +296,7 @@ def counted(shards: TokenShards, split: str) -> SplitCount:
 
 
 def use_shards(folder: Path) -> None:
-    """What the commands do with a folder of shards."""
+    """Opens and reads a folder of shards as the commands do."""
     assert all(isinstance(fault, str) for fault in [*verify_folder(folder), *verify(folder)])
     for check in (False, True):
         shards = TokenShards.open(folder, check=check)
@@ -358,7 +359,7 @@ PLACES = {
 @pytest.mark.parametrize(("use", "place"), [(use, place) for use, places in PLACES.items() for place in places])
 @settings(max_examples=25)
 @given(damage=damages, manifest=st.sampled_from(["made to fit", "made to fit", "made to fit", "as it was", "gone"]))
-def test_any_file_gives_a_value_or_one_kind_of_error(
+def test_any_file_content_gives_a_value_or_one_kind_of_error(
     whole: Path, use: str, place: str, damage: Damage, manifest: str
 ) -> None:
     file = whole / place
@@ -387,8 +388,8 @@ def check_shards(folder: Path) -> None:
         ("gpt2/config.json", read_model_folder),
     ],
 )
-def test_each_value_in_turn_is_something_odd(whole: Path, place: str, use: Callable[[Path], object]) -> None:
-    """And each name; all that goes wrong is listed together."""
+def test_each_value_replaced_by_an_unusual_one(whole: Path, place: str, use: Callable[[Path], object]) -> None:
+    """And each key; all failures are listed together."""
     file = whole / place
     before = json.loads(file.read_bytes())
     faults = []
@@ -405,11 +406,11 @@ def test_each_value_in_turn_is_something_odd(whole: Path, place: str, use: Calla
 
 
 NOT_READ = {"text", "tokenizer_report", "valid", "valid-00000.bin", 1, "README.md", "generation_config.json"}
-"""Parts of a manifest that stand for nothing, or for another of the same kind."""
+"""Parts of a manifest without a meaning for the shards, or equivalent to another."""
 
 
 def paths_of(value: Any) -> Iterator[tuple[Any, ...]]:
-    """The keys that lead to each place inside `value`."""
+    """The path of keys of each part of `value`."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inside in items:
         yield (key,)
@@ -426,7 +427,7 @@ def replaced(value: Any, keys: tuple[Any, ...], new: Any) -> Any:
 
 
 def renamed(value: Any, keys: tuple[Any, ...], new: str) -> Any:
-    """The last key, or the place in a list, gone; and what stood there under another name."""
+    """`value` without the last key or item of the path; and with it under another name."""
     copy = json.loads(json.dumps(value))
     inside = copy
     for key in keys[:-1]:
@@ -472,7 +473,7 @@ def test_overrides_of_any_text(overrides: list[str]) -> None:
 @settings(max_examples=100)
 @given(st.one_of(st.text(st.characters(codec=None), max_size=20), st.sampled_from(["a\x00b", "x" * 5000, "~nobody/x"])))
 def test_names_of_any_text(name: str) -> None:
-    """A name that no file can have is a file that is not there."""
+    """A name that no file can have counts as a missing file."""
     for action in (
         lambda: load_config(f"/nowhere/{name}"),
         lambda: Tokenizer.from_file(f"/nowhere/{name}"),
@@ -509,7 +510,7 @@ def test_tokenizers_of_any_json(tokenizer: Tokenizer, damage: Damage) -> None:
         *({"splits": odd} for odd in ({"bytes": 0}, {"words": 0}, {"documents": 0})),
     ],
 )
-def test_an_evaluation_of_odd_shards(whole: Path, claim: dict[str, Any]) -> None:
+def test_an_evaluation_of_unusual_shards(whole: Path, claim: dict[str, Any]) -> None:
     file = whole / "shards/manifest.json"
     manifest = json.loads(file.read_bytes())
     if "splits" in claim:
@@ -536,8 +537,8 @@ def evaluated(whole: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model", "optimizer"])
 @pytest.mark.parametrize("how", ["one row", "missing", "more", "integers"])
-def test_a_run_does_not_go_on_with_tensors_that_do_not_fit(whole: Path, name: str, how: str) -> None:
-    """Copying spreads one row over a whole matrix, and an optimizer's kernel reads beyond what is too short."""
+def test_a_run_does_not_resume_with_tensors_of_other_shapes(whole: Path, name: str, how: str) -> None:
+    """Copying would broadcast one row over a matrix, and an optimizer's kernel would read out of bounds."""
     file = whole / STEP / f"{name}.safetensors"
     tensors = load_file(file)
     key = next(key for key in sorted(tensors) if tensors[key].ndim == 2)
@@ -557,7 +558,7 @@ def test_a_run_does_not_go_on_with_tensors_that_do_not_fit(whole: Path, name: st
 
 
 def peak_of(action: Callable[[], object]) -> int:
-    """Bytes that Python and NumPy take at most while `action` runs; tensors are held back by the room there is."""
+    """Peak bytes of Python and NumPy while `action` runs; tensors are limited by the address space."""
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -581,28 +582,28 @@ def size_of_folder(folder: Path) -> int:
         ("gpt2/config.json", ["n_layer", "vocab_size", "n_embd", "n_positions", "n_head", "n_inner"]),
     ],
 )
-def test_what_a_model_claims_to_be_takes_no_memory(whole: Path, place: str, keys: list[str], number: Any) -> None:
+def test_claims_of_a_model_take_no_memory(whole: Path, place: str, keys: list[str], number: Any) -> None:
     file = whole / place
     for key in keys:
         claim = {**json.loads(file.read_bytes()), key: number}
         with with_damage(file, json.dumps(claim).encode(), "made to fit"):
             peak = peak_of(lambda: read_model_folder(file.parent))
-        assert peak <= FIXED + PER_BYTE * size_of_folder(file.parent), key
+        assert peak <= FIXED_BYTES + BYTES_PER_INPUT_BYTE * size_of_folder(file.parent), key
 
 
 @pytest.mark.parametrize("number", ["2000", "1" + "0" * 12, "0x" + "f" * 40])
-def test_what_a_checkpoint_claims_to_be_takes_no_memory(whole: Path, number: str) -> None:
+def test_claims_of_a_checkpoint_take_no_memory(whole: Path, number: str) -> None:
     file = whole / f"{STEP}/config.toml"
     for key in ("n_layer", "n_embd", "n_head", "block_size", "vocab_size", "batch_size", "steps"):
         lines = [f"{key} = {number}" if line.startswith(f"{key} = ") else line for line in file.read_text().split("\n")]
         with with_damage(file, "\n".join(lines).encode(), "made to fit"):
             peak = peak_of(lambda: load(file.parent))
-        assert peak <= FIXED + PER_BYTE * size_of_folder(file.parent), key
+        assert peak <= FIXED_BYTES + BYTES_PER_INPUT_BYTE * size_of_folder(file.parent), key
 
 
 @pytest.mark.parametrize("number", [10**12, 10**30, float("inf")])
 def test_counts_in_a_manifest_take_no_memory(whole: Path, number: Any) -> None:
-    """Each number of the manifest in turn, and the sums made to fit."""
+    """Each number of the manifest in turn, with matching sums."""
     file = whole / "shards/manifest.json"
     for key in ("tokens", "documents", "bytes", "separator_id", "vocab_size"):
         manifest = json.loads(file.read_bytes())
@@ -617,7 +618,7 @@ def test_counts_in_a_manifest_take_no_memory(whole: Path, number: Any) -> None:
             manifest["files"]["train-00000.bin"]["bytes"] = number
         with with_damage(file, json.dumps(manifest).encode(), "made to fit"):
             peak = peak_of(lambda: use_shards(file.parent))
-        assert peak <= FIXED + PER_BYTE * size_of_folder(file.parent), key
+        assert peak <= FIXED_BYTES + BYTES_PER_INPUT_BYTE * size_of_folder(file.parent), key
 
 
 @pytest.mark.parametrize(
@@ -639,12 +640,12 @@ def test_shapes_in_a_weights_file_take_no_memory(whole: Path, entry: dict[str, A
     for place in ("modern/model.safetensors", f"{STEP}/optimizer.safetensors"):
         for content in contents:
             with with_damage(whole / place, content, "made to fit"):
-                peak = peak_of(lambda: (use_model if "modern" in place else use_checkpoint)((whole / place).parent))  # noqa: B023 - called at once
-            assert peak <= FIXED + PER_BYTE * size_of_folder(whole / "modern")
+                peak = peak_of(lambda: (use_model if "modern" in place else use_checkpoint)((whole / place).parent))  # noqa: B023 - called immediately
+            assert peak <= FIXED_BYTES + BYTES_PER_INPUT_BYTE * size_of_folder(whole / "modern")
 
 
 @pytest.mark.parametrize("claimed", [3_000_000, 4_000_000_000])
 def test_ids_in_a_tokenizer_take_no_memory(tokenizer: Tokenizer, claimed: int) -> None:
     spec = json.loads(tokenizer.to_json())
     spec["model"]["vocab"]["zzz"] = claimed
-    assert peak_of(lambda: Tokenizer.from_json(json.dumps(spec))) <= FIXED
+    assert peak_of(lambda: Tokenizer.from_json(json.dumps(spec))) <= FIXED_BYTES

@@ -1,4 +1,4 @@
-"""Every schedule, for every valid config, against the corners that its documentation names."""
+"""Every schedule, for every valid config, compared with its documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from acorn.config import ScheduleConfig
 from acorn.train.schedule import rate_factor
 
-# Shares as people write them, and the ones that only an adversary would.
+# Usual shares, and unusual ones.
 shares = st.one_of(st.sampled_from([0.0, 0.02, 0.4, 0.5, 0.9, 1.0]), st.floats(0, 1))
 schedules = st.builds(
     ScheduleConfig,
@@ -22,11 +22,11 @@ schedules = st.builds(
     decay=shares,
     floor=shares,
 )
-SLACK = 1e-9  # of rounding
+ROUNDING_TOLERANCE = 1e-9
 
 
 def by_the_corners(schedule: ScheduleConfig, done: float) -> float:
-    """The rate after `done` of the run, as a share of the peak: straight lines, or a half cosine, between corners."""
+    """The rate at share `done` of the run, as a share of the peak: piecewise linear, or a half cosine."""
     if done < schedule.warmup:
         return done / schedule.warmup
     if schedule.name == "constant" or schedule.warmup == 1:
@@ -43,8 +43,8 @@ def curve(schedule: ScheduleConfig, steps: int) -> list[float]:
 
 
 @given(schedules, st.integers(1, 200))
-def test_each_step_is_where_the_documentation_has_it(schedule: ScheduleConfig, steps: int) -> None:
-    """A warm-up counts the step itself, a decay does not."""
+def test_each_step_has_the_documented_rate(schedule: ScheduleConfig, steps: int) -> None:
+    """Warm-up includes the step itself, decay does not."""
     for step, factor in enumerate(curve(schedule, steps)):
         after = step / steps + 1 / steps
         counted = after if after < schedule.warmup else max(step / steps, schedule.warmup)
@@ -52,31 +52,31 @@ def test_each_step_is_where_the_documentation_has_it(schedule: ScheduleConfig, s
 
 
 @given(schedules, st.integers(1, 10**6))
-def test_neither_the_first_step_nor_the_last_is_at_rate_zero(schedule: ScheduleConfig, steps: int) -> None:
+def test_neither_the_first_step_nor_the_last_has_rate_zero(schedule: ScheduleConfig, steps: int) -> None:
     first, last = (rate_factor(schedule, step / steps, 1 / steps) for step in (0, steps - 1))
-    assert 0 < first <= 1 + SLACK
-    assert max(0.0, min(schedule.floor, first)) - SLACK <= last <= 1 + SLACK
+    assert 0 < first <= 1 + ROUNDING_TOLERANCE
+    assert max(0.0, min(schedule.floor, first)) - ROUNDING_TOLERANCE <= last <= 1 + ROUNDING_TOLERANCE
     assert last > 0
 
 
 @given(schedules, st.integers(2, 200))
-def test_it_rises_to_the_peak_then_falls_to_the_floor(schedule: ScheduleConfig, steps: int) -> None:
+def test_rate_rises_to_the_peak_then_falls_to_the_floor(schedule: ScheduleConfig, steps: int) -> None:
     factors = curve(schedule, steps)
     warm = sum(step / steps + 1 / steps < schedule.warmup for step in range(steps))
     rising, falling = factors[:warm], factors[warm:]
-    assert all(a < b <= 1 + SLACK for a, b in pairwise(rising))
-    assert all(a + SLACK >= b >= schedule.floor - SLACK for a, b in pairwise(falling))
+    assert all(a < b <= 1 + ROUNDING_TOLERANCE for a, b in pairwise(rising))
+    assert all(a + ROUNDING_TOLERANCE >= b >= schedule.floor - ROUNDING_TOLERANCE for a, b in pairwise(falling))
     assert not falling or falling[0] == pytest.approx(by_the_corners(schedule, max(warm / steps, schedule.warmup)))
 
 
 @settings(max_examples=200)
 @given(schedules, st.floats(0, 1, exclude_max=True), st.floats(1e-9, 1e-3))
-def test_it_has_no_leaps(schedule: ScheduleConfig, done: float, ahead: float) -> None:
-    """From one moment to the next the rate moves no faster than the steepest of its lines."""
+def test_rate_is_continuous(schedule: ScheduleConfig, done: float, ahead: float) -> None:
+    """The rate changes no faster than the steepest of its parts."""
     later = min(done + ahead, 1.0)
     before, after = (rate_factor(schedule, moment, 0.0) for moment in (done, later))
     begin = max(schedule.warmup, 1 - schedule.decay) if schedule.name == "wsd" else schedule.warmup
     slopes = [1 / schedule.warmup] if schedule.warmup else []
     if begin < 1:
         slopes.append((math.pi / 2 if schedule.name == "cosine" else 1) / (1 - begin))
-    assert abs(after - before) <= max(slopes, default=0.0) * (later - done) * (1 + 1e-6) + SLACK
+    assert abs(after - before) <= max(slopes, default=0.0) * (later - done) * (1 + 1e-6) + ROUNDING_TOLERANCE

@@ -1,4 +1,4 @@
-"""What holds of every tokenizer that acorn trains, whatever it was trained on and whatever it is given."""
+"""Properties of every tokenizer that acorn trains, for any training text and any input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BYTES_AND_CONTROLS = 256 + len(bpe.SPECIALS)
 CONTROLS = (*bpe.SPECIALS, wordpiece.SEPARATOR, "<s>", "</s>")
 
 anything = st.text(max_size=40)
-# Control tokens whole, cut off, run together, and with what a normaliser takes out inside them.
+# Control tokens: whole, truncated, concatenated, and with characters inside that the normalizer removes.
 with_controls = st.lists(
     st.one_of(st.sampled_from(CONTROLS), st.sampled_from(["<|", "|>", "EOS", "<|E\x00OS|>", " ", "\n"]), anything),
     max_size=6,
@@ -30,7 +30,7 @@ def byte_level_of(texts: list[str], more: int) -> Tokenizer:
 
 
 def word_piece_of(text: str, more: int) -> Tokenizer:
-    """One that has every letter of `text`."""
+    """A tokenizer with every letter of `text`."""
     letters = wordpiece.alphabet([text])
     return train(lambda: [text], "wordpiece", len(wordpiece.SPECIALS) + 2 * len(letters) + more)
 
@@ -47,9 +47,7 @@ def tokenizers() -> dict[str, Tokenizer]:
 @given(
     st.lists(with_controls, min_size=1, max_size=4), st.lists(with_controls, min_size=1, max_size=4), st.integers(0, 80)
 )
-def test_byte_level_gives_back_any_text_whatever_it_learned_from(
-    learned: list[str], texts: list[str], more: int
-) -> None:
+def test_byte_level_is_lossless_for_any_text(learned: list[str], texts: list[str], more: int) -> None:
     assume(any(map(has_letters, learned)))
     tokenizer = byte_level_of(learned, more)
     assert tokenizer.lossless
@@ -61,8 +59,8 @@ def test_byte_level_gives_back_any_text_whatever_it_learned_from(
 
 @settings(max_examples=60)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="#"), max_size=60), st.integers(0, 40))
-def test_wordpiece_gives_back_the_normalised_text_but_for_its_spaces(text: str, more: int) -> None:
-    """`#` is left out: a learned piece `##` reads as the mark of a piece within a word."""
+def test_wordpiece_decodes_to_the_normalized_text_except_spaces(text: str, more: int) -> None:
+    """Without `#`: a learned piece `##` looks like the mark of a piece within a word."""
     assume(has_letters(wordpiece.reader().normalizer.normalize_str(text)) and wordpiece.UNKNOWN not in text)
     tokenizer = word_piece_of(text, more)
     (ids,) = tokenizer.encode_documents([text])
@@ -72,10 +70,8 @@ def test_wordpiece_gives_back_the_normalised_text_but_for_its_spaces(text: str, 
 
 @settings(max_examples=60)
 @given(anything)
-def test_what_wordpiece_cannot_spell_is_unknown_and_nothing_else_is_lost(
-    tokenizers: dict[str, Tokenizer], text: str
-) -> None:
-    """Word for word: it comes back whole, or as one unknown token."""
+def test_wordpiece_maps_only_unspellable_words_to_unknown(tokenizers: dict[str, Tokenizer], text: str) -> None:
+    """Each word decodes to itself, or is one unknown token."""
     tokenizer = tokenizers["wordpiece"]
     letters = set(wordpiece.alphabet([LEARNED]))
     words = [word for word, _ in wordpiece.reader().pre_tokenizer.pre_tokenize_str(tokenizer.normalize(text))]
@@ -100,7 +96,7 @@ def test_control_tokens_in_documents_are_text(tokenizers: dict[str, Tokenizer], 
 @given(text=with_controls)
 @settings(max_examples=80)
 def test_a_prompt_is_one_separator_and_the_text(tokenizers: dict[str, Tokenizer], kind: str, text: str) -> None:
-    """In a prompt control tokens are matched; between two of them it is encoded as a document is."""
+    """In a prompt control tokens are matched; text between them is encoded as in a document."""
     tokenizer = tokenizers[kind]
     first, *ids = tokenizer.encode_prompt(text)
     assert first == tokenizer.separator_id

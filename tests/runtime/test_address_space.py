@@ -1,4 +1,4 @@
-"""A limited address space is refused before a library crashes in it."""
+"""A too small address space is refused before a library crashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def used(entry: str) -> int:
 
 @pytest.fixture
 def limited(monkeypatch: pytest.MonkeyPatch):
-    """Says how much the process may take, as the system would; nothing is really limited."""
+    """Simulates limits; nothing is really limited."""
     limits = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
     monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which], resource.RLIM_INFINITY))
     return limits
@@ -31,7 +31,7 @@ def limited(monkeypatch: pytest.MonkeyPatch):
 
 @needs_proc
 @pytest.mark.parametrize(("which", "entry", "command"), [("AS", "VmSize", "-v"), ("DATA", "VmData", "-d")])
-def test_what_training_takes_has_to_be_left(limited: dict, which: str, entry: str, command: str) -> None:
+def test_training_needs_enough_address_space(limited: dict, which: str, entry: str, command: str) -> None:
     check_address_space("training", threads=2)
     assert address_space_left() is None
     limited[getattr(resource, f"RLIMIT_{which}")] = used(entry) + address_space.TRAINING_BYTES + 10**7
@@ -42,7 +42,7 @@ def test_what_training_takes_has_to_be_left(limited: dict, which: str, entry: st
     assert caught.value.where.startswith(f"ulimit {command} ")
     assert f"ulimit {command} unlimited" in caught.value.fix
     limited[getattr(resource, f"RLIMIT_{which}")] = used(entry) + 10**7
-    check_address_space("torch")  # which is loaded here
+    check_address_space("torch")  # which is loaded already
     with pytest.raises(ResourceError):
         check_address_space("training", threads=2)
     assert address_space_left() == 0
@@ -60,19 +60,19 @@ main()
 @needs_proc
 @pytest.mark.fault(26)
 @pytest.mark.parametrize(("arguments", "code"), [(["pretrain", "small"], 6), (["pretrain", "small", "--help"], 0)])
-def test_a_command_in_a_process_that_is_really_limited(arguments: list[str], code: int) -> None:
-    """Fault 26: it crashed where a library happened to be refused memory."""
+def test_a_command_under_a_real_limit(arguments: list[str], code: int) -> None:
+    """Fault 26: it used to crash wherever a library was refused memory."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("acorn: This process may take 922 MB of address space;") == (code == 6)
 
 
-def test_what_libraries_say_where_memory_is_refused(limited: dict) -> None:
+def test_error_messages_of_libraries(limited: dict) -> None:
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
     assert not is_out_of_memory(ValueError("out of memory"))
-    assert not is_out_of_memory(RuntimeError("could not create a primitive"))  # there are other reasons
+    assert not is_out_of_memory(RuntimeError("could not create a primitive"))  # without a limit it has other causes
     assert not is_out_of_memory(ImportError("x.so: failed to map segment from shared object"))
     if sys.platform.startswith("linux"):
         limited[resource.RLIMIT_AS] = 2**30

@@ -1,4 +1,4 @@
-"""Device and precision as asked for, or as the hardware decides."""
+"""Device and precision: the requested ones, or those that suit the hardware."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
-def test_what_is_not_there_is_refused(no_gpu) -> None:
+def test_unavailable_devices_are_refused(no_gpu) -> None:
     with pytest.raises(UsageError, match="cuda is unavailable") as caught:
         choose_device("cuda")
     assert "cpu" in caught.value.fix
@@ -23,7 +23,7 @@ def test_what_is_not_there_is_refused(no_gpu) -> None:
         runtime_for_inference("tpu", "auto")
 
 
-def test_a_device_left_open_is_the_best_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_best_available_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
@@ -43,7 +43,7 @@ def test_a_device_left_open_is_the_best_there_is(monkeypatch: pytest.MonkeyPatch
         ("fp16", True, "no compiler", "with PyTorch's matmuls, which are no faster than fp32 on a CPU: no compiler"),
     ],
 )
-def test_a_precision_that_is_asked_for_is_taken_and_told_of_where_it_is_slow(
+def test_a_requested_precision_is_used_with_a_remark_if_it_is_slow(
     monkeypatch: pytest.MonkeyPatch, wanted: str, has_bf16: bool, lacking: str | None, remark: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
@@ -51,7 +51,7 @@ def test_a_precision_that_is_asked_for_is_taken_and_told_of_where_it_is_slow(
     assert (choice.value, choice.asked, choice.reason) == (wanted, True, remark)
 
 
-def test_a_command_that_reads_a_model_computes_exactly_on_a_cpu(no_gpu) -> None:
+def test_inference_on_a_cpu_is_in_fp32(no_gpu) -> None:
     for wanted, expected, asked in (("auto", "fp32", False), ("int8", "fp32", False), ("bf16", "bf16", True)):
         runtime = runtime_for_inference("auto", wanted)
         assert (runtime.precision, runtime.compile) == (expected, False)

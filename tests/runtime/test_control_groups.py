@@ -1,4 +1,4 @@
-"""Limits of nested control groups, of both versions, as a host and a container show them."""
+"""Limits of nested control groups of both versions, on a host and in a container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_LIMIT_V1 = "9223372036854771712"
 
 
 class Machine:
-    """A process's files under /proc/self, and mounts below a folder."""
+    """The files of a process under /proc/self, and the mounts, in a temporary folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -50,8 +50,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def test_every_group_above_counts(machine: Machine) -> None:
-    """Version 2: the session's slice is limited, the process's own group is not."""
+def test_limits_of_all_groups_above_apply(machine: Machine) -> None:
+    """Version 2: the slice of the session has a limit, the process's own group has none."""
     machine.belongs_to("0::/user.slice/user-1000.slice/run.scope")
     top = machine.mount("a cgroup", "/", "cgroup2", "rw")
     group(top / "user.slice/user-1000.slice/run.scope", V2, "max", 100)
@@ -62,18 +62,18 @@ def test_every_group_above_counts(machine: Machine) -> None:
     assert memory_left() == 600
     group(top / "user.slice", V2, "1000", 990)
     assert memory_left() == 10
-    group(top / "user.slice", V2, "1000", 1100)  # it may be over its limit for a moment
+    group(top / "user.slice", V2, "1000", 1100)  # usage may exceed the limit briefly
     assert memory_left() == 0
 
 
-def test_cached_files_are_given_back_first(machine: Machine) -> None:
+def test_cached_files_count_as_free(machine: Machine) -> None:
     machine.belongs_to("0::/job")
     group(machine.mount("cgroup", "/", "cgroup2", "rw") / "job", V2, "1000", 900, cached=850)
     assert memory_left() == 950
 
 
 def test_version_1(machine: Machine) -> None:
-    """Beside an empty version 2, as hybrid systems have it; only the memory controller counts."""
+    """With an empty version 2 mount, as on hybrid systems; only the memory controller counts."""
     machine.belongs_to("9:name=systemd:/x", "4:cpu,cpuacct:/other", "3:hugetlb,memory:/slurm/job_7/step_0", "0::/")
     machine.mount("unified", "/", "cgroup2", "rw")
     group(machine.mount("cpu", "/", "cgroup", "rw,cpu,cpuacct") / "slurm", V1, "1", 1)
@@ -86,7 +86,7 @@ def test_version_1(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docker/12ab/inner", "/docker/12ab", "/../../elsewhere"])
-def test_in_a_container_a_mount_shows_its_own_part(machine: Machine, path: str) -> None:
+def test_in_a_container_the_mount_contains_its_own_part(machine: Machine, path: str) -> None:
     machine.belongs_to(f"4:memory:{path}")
     top = machine.mount("memory", "/docker/12ab", "cgroup", "rw,memory")
     group(top, V1, "1000", 100)

@@ -1,4 +1,4 @@
-"""The runtime as a value, and how its choices read."""
+"""The runtime, and its choices as text."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from acorn.runtime.device import Choice, Runtime, matmul_dtype, usable_cores
         (Choice("threads", 1, True), "threads 1: as asked", False),
     ],
 )
-def test_a_choice_reads_as_a_line(choice: Choice[object], line: str, has_remark: bool) -> None:
+def test_a_choice_as_text(choice: Choice[object], line: str, has_remark: bool) -> None:
     assert (str(choice), choice.has_remark) == (line, has_remark)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("mode", [0, 1, 2])
-def test_start_puts_back_what_it_set(mode: int, compiled: bool) -> None:
+def test_start_restores_what_it_set(mode: int, compiled: bool) -> None:
     at_first = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode(mode)
     try:
@@ -38,7 +38,7 @@ def test_start_puts_back_what_it_set(mode: int, compiled: bool) -> None:
         torch.set_deterministic_debug_mode(at_first)
 
 
-def test_autocast_computes_in_the_precision() -> None:
+def test_autocast_uses_the_precision() -> None:
     a = torch.ones(2, 2)
     with Runtime("cpu", "bf16", False, 1, True).autocast():
         assert (a @ a).dtype == torch.bfloat16
@@ -46,12 +46,12 @@ def test_autocast_computes_in_the_precision() -> None:
         assert (a @ a).dtype == torch.float32
 
 
-def test_the_type_of_matmuls_is_autocasts_inside_its_block() -> None:
+def test_matmul_dtype_inside_autocast() -> None:
     assert matmul_dtype("cpu", torch.float64) == torch.float64
     with Runtime("cpu", "bf16", False, 1, True).autocast():
         assert matmul_dtype("cpu", torch.float64) == torch.bfloat16
         assert matmul_dtype("cuda", torch.float32) == torch.float32
 
 
-def test_there_is_a_core() -> None:
+def test_at_least_one_core_is_usable() -> None:
     assert usable_cores() >= 1

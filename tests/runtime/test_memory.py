@@ -1,4 +1,4 @@
-"""Freed memory stays with the process inside the block, and goes back to the system after it."""
+"""Freed memory stays with the process inside the block, and is returned to the system after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from acorn.runtime.memory import available_memory, freed_memory_reused
 
 HAS_GLIBC = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
-# In a process of its own: in one that has run for a while, other tests' memory comes and goes.
+# In a separate process, because memory of other tests would disturb the measurement.
 SCRIPT = """
 import torch
 from acorn.runtime.memory import freed_memory_reused, resident_memory
@@ -35,7 +35,7 @@ print(first, inside, after)
 
 
 @pytest.mark.skipif(not HAS_GLIBC, reason="only glibc can be told to keep memory")
-def test_freed_memory_is_kept_and_then_given_back() -> None:
+def test_freed_memory_is_kept_and_then_returned() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     first, inside, after = map(int, done.stdout.split())
     assert first < 64
@@ -43,7 +43,7 @@ def test_freed_memory_is_kept_and_then_given_back() -> None:
     assert after < 64
 
 
-def test_available_memory_is_the_least_of_kernel_groups_and_limits(
+def test_available_memory_is_the_minimum_of_kernel_groups_and_limits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Fault 26."""
@@ -63,7 +63,7 @@ def test_available_memory_is_the_least_of_kernel_groups_and_limits(
     assert available_memory("cpu") is None
 
 
-def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with freed_memory_reused():
         assert torch.ones(3).sum() == 3

@@ -1,4 +1,4 @@
-"""A tiny run and checkpoints of a tiny network, for the tests here and of what stands around them."""
+"""Fixtures: a tiny run, and checkpoints of a tiny network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An embedding and head that begin with which token follows which in the text."""
+"""Bigram initialization of embedding and head."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sequence(folder: Path, tokens: np.ndarray, shards: int = 2) -> TokenSequence
 
 
 def markov(n: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A text in which each token has a few likely successors, and the table P(next | last) that made it."""
+    """A text in which each token has a few likely successors, and the table P(next | last) that generated it."""
     rng = np.random.default_rng(0)
     table = rng.dirichlet(np.full(vocab_size, 0.1), size=vocab_size)
     ends, draws = table.cumsum(1), rng.random(n)
@@ -61,8 +61,8 @@ def test_pairs_are_counted_across_shards(tmp_path: Path) -> None:
     assert [((a, b), n) for a, b, n in zip(*(x.tolist() for x in found), strict=True)] == expected
 
 
-def test_of_a_long_text_blocks_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its beginning to its end, and no pair across the gap between two of them."""
+def test_of_a_long_text_only_blocks_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They reach from its beginning to its end; no pair spans two of them."""
     monkeypatch.setattr(bigrams, "MAX_TOKENS", 30)
     monkeypatch.setattr(bigrams, "BLOCK_TOKENS", 10)
     last, following, count = count_pairs(sequence(tmp_path, np.arange(101)), 101)
@@ -71,8 +71,8 @@ def test_of_a_long_text_blocks_are_counted(tmp_path: Path, monkeypatch: pytest.M
     assert count.tolist() == [1] * 27
 
 
-def test_association_is_pmi_without_what_chance_alone_would_give() -> None:
-    """0 is followed by 1 six times of eight, 1 by 0 always, and so on: by hand."""
+def test_association_is_positive_pmi() -> None:
+    """Calculated by hand: 0 is followed by 1 in six of eight cases, 1 always by 0, and so on."""
     last, following = np.array([0, 0, 1, 2]), np.array([0, 1, 0, 2])
     count = np.array([2, 6, 6, 2])
     table = association(last, following, count, 4).to_dense()
@@ -83,7 +83,7 @@ def test_association_is_pmi_without_what_chance_alone_would_give() -> None:
     torch.testing.assert_close(table, expected)
 
 
-def test_decomposition_against_numpy() -> None:
+def test_decomposition_equals_numpys() -> None:
     rng = np.random.default_rng(0)
     dense = (rng.standard_normal((40, 12)) @ rng.standard_normal((12, 40))).astype(np.float32)
     table = torch.from_numpy(dense).to_sparse_csr()
@@ -93,8 +93,8 @@ def test_decomposition_against_numpy() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["modern", "gpt2"])
-def test_the_first_loss_is_near_what_the_last_token_alone_can_tell(architecture: str, tmp_path: Path) -> None:
-    """Against a Markov chain, whose best loss is its conditional entropy, and best without pairs its entropy."""
+def test_the_first_loss_is_near_the_conditional_entropy(architecture: str, tmp_path: Path) -> None:
+    """Of a Markov chain, whose lowest loss is its conditional entropy, and without pairs its entropy."""
     text, table = markov(60_000, 96)
     model = begun(sequence(tmp_path, text), architecture=architecture, n_embd=96, vocab_size=96)
     share = np.bincount(text, minlength=96) / len(text)
@@ -104,18 +104,18 @@ def test_the_first_loss_is_near_what_the_last_token_alone_can_tell(architecture:
     assert conditional < loss < entropy - 0.6 * (entropy - conditional)
 
 
-def test_fewer_channels_than_the_table_has_ranks_keep_what_matters_most(tmp_path: Path) -> None:
-    """Tokens of twelve kinds, where the last one's kind tells of the next one's: a table of rank twelve or so."""
+def test_few_channels_keep_the_largest_singular_values(tmp_path: Path) -> None:
+    """The kind of the last of twelve kinds of tokens determines that of the next one: a table of about rank 12."""
     kinds, members = markov(200_000, 12)[0], np.random.default_rng(0).integers(0, 20, size=200_000)
     text = kinds * 20 + members  # 240 entries
     losses = {n: loss_of(begun(sequence(tmp_path, text), n_embd=n, vocab_size=240), text) for n in (4, 16, 64)}
     entropy = math.log(20) - sum(p * math.log(p) for p in np.bincount(kinds) / len(kinds) if p)
     assert losses[16] < losses[4] - 0.2
     assert losses[16] < entropy - 0.4
-    assert losses[64] == pytest.approx(losses[16], abs=0.1)  # what is left is noise
+    assert losses[64] == pytest.approx(losses[16], abs=0.1)  # the remainder is noise
 
 
-def test_it_is_the_same_again_and_draws_no_one_elses_numbers(tmp_path: Path) -> None:
+def test_it_is_deterministic_and_leaves_the_random_state_alone(tmp_path: Path) -> None:
     text = sequence(tmp_path, markov(5_000, 50)[0])
     one, other = (begun(text, n_embd=32, vocab_size=50) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
@@ -129,8 +129,8 @@ def test_it_is_the_same_again_and_draws_no_one_elses_numbers(tmp_path: Path) -> 
     [([5] * 40, 700), (list(range(40)), 700), ([0, 1] * 20, 2), (list(range(12)) * 4, 12)],
     ids=["one token", "no pair twice", "two entries", "fewer entries than channels"],
 )
-def test_odd_texts_give_finite_weights(text: list[int], vocab_size: int, tmp_path: Path) -> None:
-    """And what was drawn is not written over: rows of tokens that do not occur stay apart for later training."""
+def test_unusual_texts_give_finite_weights(text: list[int], vocab_size: int, tmp_path: Path) -> None:
+    """It adds to the random values: rows of tokens that do not occur stay distinct for later training."""
     model = begun(sequence(tmp_path, np.array(text)), n_embd=32, vocab_size=vocab_size)
     for weight in (model.token_embedding.weight, model.head.weight):
         assert weight.isfinite().all()
@@ -138,8 +138,8 @@ def test_odd_texts_give_finite_weights(text: list[int], vocab_size: int, tmp_pat
         assert len(torch.unique(weight, dim=0)) == vocab_size
 
 
-def test_a_run_begins_with_the_pairs_of_its_text(tmp_path: Path, run_tiny) -> None:
-    """Its first loss is well below that of random weights, which is a guess's; and its config says what it did."""
+def test_a_run_with_bigram_initialization(tmp_path: Path, run_tiny) -> None:
+    """Its first loss is well below that of random weights, and its config records the choice."""
     first, said = {}, {}
     for name, settings in {
         "random": ["model.tied=false"],

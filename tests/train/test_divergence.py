@@ -1,4 +1,4 @@
-"""What is done about numbers that go wrong. Whole runs that diverge are in tests/faults."""
+"""The reaction to divergence. Whole runs that diverge are in tests/faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def step_of(loss: float) -> StepResult:
 
 @pytest.fixture
 def guard(tmp_path: Path):
-    """A guard over a tiny network, and the notes that it makes."""
+    """A guard of a tiny network, and its notes."""
     run, notes = RunFolder(tmp_path / "run"), Notes()
     logs = Logs(JsonLines(run.metrics), JsonLines(run.samples), Trackers({}, notes.note), notes)
     setup = Setup(run, CONFIG, Runtime("cpu", "fp32", False, 1, True), {}, 1.0)
@@ -45,8 +45,8 @@ def counters_at(step: int, **values) -> Counters:
     return Counters(step=step, samples=step * CONFIG.train.batch_size, **values)
 
 
-def test_a_loss_is_a_spike_by_the_median_of_the_last_ones(guard) -> None:
-    """Of 50 losses, one of which is a spike itself: 1.5 times 2 is the border. A few are not enough to tell."""
+def test_a_loss_spike_is_relative_to_the_median(guard) -> None:
+    """The median of 50 losses, one of which is a spike: 1.5 times 2 is the limit. Fewer losses are not enough."""
     guard, notes = guard
     for step, loss in enumerate([2.0] * (SPIKE_WINDOW - 2) + [9.0, 2.0, 2.9, 3.1], start=1):
         assert guard.fault_of_step(step_of(loss), counters_at(step)) is None
@@ -55,8 +55,8 @@ def test_a_loss_is_a_spike_by_the_median_of_the_last_ones(guard) -> None:
     assert notes == [f"step {last}: loss spike: 3.100 (samples {(last - 1) * size:,} to {last * size - 1:,})."]
 
 
-def test_only_too_many_skips_in_a_row_are_a_fault(guard) -> None:
-    """An overflow of fp16 is none, and a step that is made begins the count anew."""
+def test_only_too_many_consecutive_skips_are_a_fault(guard) -> None:
+    """An fp16 overflow is not counted, and a successful step resets the count."""
     guard, notes = guard
     counters, most = counters_at(20), CONFIG.train.max_skips
     for result in [*[SKIPPED] * most, step_of(2.0), *[SKIPPED] * most, OVERFLOW, *[SKIPPED] * most]:
@@ -64,11 +64,11 @@ def test_only_too_many_skips_in_a_row_are_a_fault(guard) -> None:
     assert counters.skips == most
     assert guard.fault_of_step(SKIPPED, counters) == f"{most + 1} steps in a row were not finite"
     assert sum("not finite" in note for note in notes) == 3 * most + 1
-    assert sum("overflow of fp16" in note for note in notes) == 1
+    assert sum("fp16 overflow" in note for note in notes) == 1
 
 
-def test_rolling_back_takes_weights_counters_and_logs_with_it(guard, saved) -> None:
-    """But not how often it happened, nor the time it took; and the losses of before are no measure any more."""
+def test_a_rollback_restores_weights_counters_and_logs(guard, saved) -> None:
+    """But not the number of rollbacks nor the time; and it clears the losses that define a spike."""
     guard, notes = guard
     guard.logs.metrics.write({"step": 10, "split": "train", "loss": 3.0})
     saved(10, metrics_bytes=guard.logs.metrics.length)
@@ -90,7 +90,7 @@ def test_rolling_back_takes_weights_counters_and_logs_with_it(guard, saved) -> N
     assert len(notes) == 1
 
 
-def test_after_the_last_rollback_nothing_is_touched(guard, saved) -> None:
+def test_after_the_last_rollback_nothing_changes(guard, saved) -> None:
     guard, _ = guard
     saved(10)
     counters = counters_at(17, rollbacks=CONFIG.train.max_rollbacks)
@@ -101,7 +101,7 @@ def test_after_the_last_rollback_nothing_is_touched(guard, saved) -> None:
     assert torch.equal(guard.network.model.head.weight, weight_of(999))
 
 
-def test_weights_are_looked_at_whole() -> None:
+def test_all_weights_are_checked() -> None:
     model = network_of(0).model
     assert weights_are_finite(model)
     for bad in (math.nan, math.inf):
@@ -110,8 +110,8 @@ def test_weights_are_looked_at_whole() -> None:
         assert not weights_are_finite(model)
 
 
-def test_weights_that_overflowed_are_never_saved(tmp_path: Path, run_tiny, monkeypatch) -> None:
-    """An update can overflow though its gradient was finite; its checkpoint would be the one to roll back to."""
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """An update can overflow even if its gradient was finite; a later rollback would restore its checkpoint."""
     real = loop_module.train_step
 
     def overflowing(model, *arguments, counters: Counters, **options):

@@ -1,4 +1,4 @@
-"""The logs of a run: who hears of what, and how long the files are."""
+"""The logs of a run: what is recorded where, and the lengths of the files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from acorn.train.logs import Logs, open_logs
 
 
 class Listener(Notes):
-    """Keeps what it hears, as a watcher and as a tracker."""
+    """A watcher and tracker that keeps what it is told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Listener(Notes):
     def close(self) -> None: ...
 
 
-def test_everybody_hears_of_everything(tmp_path: Path) -> None:
+def test_files_trackers_and_watcher_get_every_record(tmp_path: Path) -> None:
     run, watcher, tracker = RunFolder(tmp_path), Listener(), Listener()
     with open_logs(run, CONFIG, Counters(), watcher, watcher.note) as opened:
         logs = Logs(opened.metrics, opened.samples, Trackers({"mine": tracker}, watcher.note), watcher)
@@ -55,8 +55,8 @@ def test_everybody_hears_of_everything(tmp_path: Path) -> None:
     assert watcher.texts == ["Well."]
 
 
-def test_the_files_are_cut_back_to_where_the_counters_are(tmp_path: Path) -> None:
-    """Those of a checkpoint when a run goes on; those of a rollback while it is open."""
+def test_the_files_are_truncated_to_the_counters(tmp_path: Path) -> None:
+    """To those of the checkpoint on resume, and of a rollback while they are open."""
     run, notes, counters = RunFolder(tmp_path), Notes(), Counters()
     record = {"split": "train", "loss": 2.5}
     with open_logs(run, CONFIG, counters, notes, notes.note) as logs:
@@ -75,7 +75,7 @@ def test_the_files_are_cut_back_to_where_the_counters_are(tmp_path: Path) -> Non
     assert notes.texts == []
 
 
-def test_missing_lines_are_told_of(tmp_path: Path) -> None:
+def test_missing_lines_are_reported(tmp_path: Path) -> None:
     notes = Notes()
     with open_logs(RunFolder(tmp_path), CONFIG, Counters(samples_bytes=10), notes, notes.note):
         pass

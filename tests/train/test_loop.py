@@ -1,4 +1,4 @@
-"""The loop: which validation counts as the best one. Whole runs are in tests/run/test_pretrain.py."""
+"""The loop: which validation is the best. Whole runs are in tests/run/test_pretrain.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acorn.run_folder import RunFolder
 from acorn.train import loop, saving, windows
 
 
-def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path: Path, run_tiny, monkeypatch) -> None:
+def test_a_non_finite_validation_is_never_the_best(tmp_path: Path, run_tiny, monkeypatch) -> None:
     losses = iter([math.nan, 5.0, math.inf])
     monkeypatch.setattr(windows, "score", lambda *arguments, **options: (next(losses), 1))
     run_tiny(tmp_path / "run")
@@ -28,8 +28,8 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path: Path, run_t
     assert (state["valid_loss"], state["valid_step"]) == (None, 12)
 
 
-def test_the_best_is_one_that_could_be_saved(tmp_path: Path, run_tiny, monkeypatch) -> None:
-    """Validation is best at step 8, whose save fails; the retry at 9 is of other weights. The best stays step 4."""
+def test_the_best_is_a_saved_one(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """Step 8 has the best validation, but its save fails; the retry at 9 has other weights. The best stays step 4."""
     losses = iter([6.0, 5.0, 7.0])
     monkeypatch.setattr(windows, "score", lambda *arguments, **options: (next(losses), 1))
     real = saving.save_checkpoint

@@ -1,4 +1,4 @@
-"""The network of a run, its optimizers, and what they share."""
+"""The network of a run and its optimizers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def config_of(**shape: Any) -> Config:
 
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_network_is_that_of_its_config_whatever_it_computes_with(architecture: str, precision: Any) -> None:
+def test_initial_weights_do_not_depend_on_the_operations(architecture: str, precision: Any) -> None:
     config = config_of(architecture=architecture)
     model, _ = build_network(config, Runtime("cpu", precision, False, 2, True))
     plain = GPT(config.model)
@@ -40,20 +40,20 @@ def test_a_network_is_that_of_its_config_whatever_it_computes_with(architecture:
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_muon_iterates_in_bf16_unless_the_run_is_exact(precision: Any, dtype: torch.dtype) -> None:
+def test_muon_iterates_in_bf16_unless_the_run_is_in_fp32(precision: Any, dtype: torch.dtype) -> None:
     _, optimizers = build_network(config_of(), Runtime("cpu", precision, False, 2, True))
     assert [type(optimizer) for optimizer in optimizers] == [AdamW, Muon]
     assert optimizers[1].dtype == dtype
 
 
 @needs_fp16
-def test_muon_multiplies_as_the_network_does() -> None:
+def test_muon_uses_the_matmul_of_the_network() -> None:
     _, optimizers = build_network(config_of(), Runtime("cpu", "fp16", False, 2, True, fp16_products=True))
     assert optimizers[1]._product is not None
     assert optimizers[1].dtype == torch.float32
 
 
-def test_networks_can_share_the_memory_of_their_logits() -> None:
+def test_networks_can_share_a_workspace() -> None:
     workspace, runtime = Workspace(), Runtime("cpu", "fp32", False, 2, True)
     models = [build_network(config_of(n_layer=n), runtime, workspace)[0] for n in (1, 2)]
     places = set()
@@ -65,8 +65,8 @@ def test_networks_can_share_the_memory_of_their_logits() -> None:
     assert build_network(config_of(), runtime)[0].head.workspace is not workspace
 
 
-def test_gradients_are_added_in_place_where_that_is_chosen() -> None:
-    """The table's gradient by autograd is whole and new each time; here it stays where it is."""
+def test_in_place_gradients() -> None:
+    """With autograd, the embedding's gradient is a new tensor each time; here its memory is reused."""
     runtime, ids = Runtime("cpu", "fp32", False, 2, True), torch.zeros(2, 8, dtype=torch.long)
     config = config_of(architecture="gpt2", tied=False)
     chosen, _ = build_network(config, runtime)
@@ -76,6 +76,6 @@ def test_gradients_are_added_in_place_where_that_is_chosen() -> None:
         model.init_weights(0)
         model.token_embedding.weight.register_hook(lambda grad: seen.append(grad is None))
         model(ids, ids)[0].backward()
-    assert seen == [True, False]  # autograd was handed the other network's alone
+    assert seen == [True, False]  # autograd computed that of the other network only
     for one, two in zip(chosen.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad)

@@ -1,4 +1,4 @@
-"""AdamW and Muon against PyTorch's, and the grouping of parameters."""
+"""AdamW and Muon, compared with PyTorch's; and the parameter groups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPES = {
 
 
 def test_equals_torch_adamw() -> None:
-    """To the bit, state and all; a parameter without a gradient stays as it is."""
+    """Bit-identical, including the state; a parameter without a gradient does not change."""
     torch.manual_seed(0)
     start = [torch.randn(shape) for shape in ((16, 48), (7,), (3, 5))]
     ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
@@ -52,8 +52,8 @@ def test_equals_torch_adamw() -> None:
     assert optimizers[0].state[ours[1]]["step"] == 5
 
 
-def test_the_compiler_is_not_loaded() -> None:
-    """PyTorch's takes a second and 70 MiB; its own optimizers load it."""
+def test_torch_compile_is_not_loaded() -> None:
+    """PyTorch's own optimizers load it, which takes time and memory."""
     script = "import sys, torch\nfrom acorn.config import ModelConfig, OptimizerConfig\n"
     script += "from acorn.model.gpt import GPT\nfrom acorn.train.optimizer import build_optimizers\n"
     script += "model = GPT(ModelConfig(n_layer=1, n_embd=16, n_head=1, block_size=8, vocab_size=50))\n"
@@ -66,7 +66,7 @@ def test_the_compiler_is_not_loaded() -> None:
 
 @pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 48)])
 def test_equals_torch_muon(shape: tuple[int, int]) -> None:
-    """torch.optim.Muon iterates in bf16; so does ours here. Weights move by about the learning rate each step."""
+    """torch.optim.Muon iterates in bf16; so does acorn's here. A step changes weights by about the learning rate."""
     torch.manual_seed(0)
     start = torch.randn(shape)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
@@ -82,8 +82,8 @@ def test_equals_torch_muon(shape: tuple[int, int]) -> None:
     assert (ours - theirs).norm() < 0.02 * moved
 
 
-def test_batched_equals_alone() -> None:
-    """Stacking equal shapes changes nothing."""
+def test_batched_equals_separate() -> None:
+    """Stacking matrices of equal shape does not change the results."""
     torch.manual_seed(0)
     values, gradients = torch.randn(2, 5, 24, 12)
     together = [torch.nn.Parameter(value.clone()) for value in values]
@@ -101,7 +101,7 @@ def test_batched_equals_alone() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
-def test_orthogonalize_brings_singular_values_near_one() -> None:
+def test_orthogonalize_gives_singular_values_near_one() -> None:
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 40, 24)))
     assert values.min() > 0.6
@@ -110,8 +110,8 @@ def test_orthogonalize_brings_singular_values_near_one() -> None:
 
 @needs_fp16
 @pytest.mark.parametrize("shape", [(3, 40, 24), (3, 24, 40), (1, 200, 200)])
-def test_orthogonalize_with_products_in_fp16(shape: tuple[int, int, int]) -> None:
-    """Nearer to the iterations in fp32 than those in bf16, which are known to suffice."""
+def test_orthogonalize_with_fp16_matmuls(shape: tuple[int, int, int]) -> None:
+    """Closer to the fp32 iterations than those in bf16, which are known to be sufficient."""
     torch.manual_seed(0)
     matrices, library = torch.randn(shape), fp16_library()
     assert not isinstance(library, Unavailable)
@@ -128,7 +128,7 @@ def test_muon_refuses_vectors() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_every_parameter_is_in_one_group_and_moves(shape: str, name: str) -> None:
+def test_every_parameter_is_in_one_group_and_is_updated(shape: str, name: str) -> None:
     model = GPT(SHAPES[shape])
     model.init_weights(0)
     optimizers = build_optimizers(model, OptimizerConfig(name=name, weight_decay=0.0), muon_dtype=torch.float32)
@@ -144,7 +144,7 @@ def test_every_parameter_is_in_one_group_and_moves(shape: str, name: str) -> Non
     assert all(not torch.equal(before[key], value) for key, value in model.named_parameters())
 
 
-def test_vectors_are_never_decayed() -> None:
+def test_vectors_have_no_weight_decay() -> None:
     model = GPT(SHAPES["gpt2"])
     optimizers = build_optimizers(model, OptimizerConfig(weight_decay=0.1), muon_dtype=torch.float32)
     for optimizer in optimizers:

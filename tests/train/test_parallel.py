@@ -1,4 +1,4 @@
-"""Compiled blocks give what eager ones give; one compilation serves them all, and other shapes are not compiled."""
+"""Compiled blocks equal eager ones, share one compilation, and are not recompiled for other shapes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def loss_and_gradients(model: GPT, ids: torch.Tensor) -> tuple[torch.Tensor, lis
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="compiling for a CPU needs a C++ compiler")
-def test_compiled_blocks_compute_the_same_from_one_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the loss, where it is not in C."""
+def test_compiled_blocks_share_one_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is compiled too if it is not in C."""
     from torch._dynamo.utils import counters
 
     monkeypatch.setattr(cpu, "c_library", lambda name: Unavailable("no C compiler was found"))

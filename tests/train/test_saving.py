@@ -19,7 +19,7 @@ from acorn.train.saving import Saver, last_on_schedule, tidy
 from acorn.train.setup import Setup
 
 
-def test_what_is_on_schedule() -> None:
+def test_last_on_schedule() -> None:
     """By hand."""
     assert last_on_schedule(CONFIG, 9, None) == 0
     assert last_on_schedule(CONFIG, 10, None) == 10
@@ -29,24 +29,24 @@ def test_what_is_on_schedule() -> None:
     assert last_on_schedule(only_at_the_end, 39, None) == 0
 
 
-def test_a_stops_checkpoint_does_not_count(saved) -> None:
-    """Stopped or not, the same ones are kept in the end."""
+def test_a_checkpoint_saved_on_a_signal_does_not_count(saved) -> None:
+    """An interrupted and an uninterrupted run keep the same checkpoints."""
     saved(10, 20)
     run = saved(25, scheduled=False)
-    assert rotate_checkpoints(run, 25, keep=2) == []  # the newest stays, whoever caused it
+    assert rotate_checkpoints(run, 25, keep=2) == []  # the newest is always kept
     saved(30)
     assert rotate_checkpoints(run, 30, keep=2) == [10, 25]
     assert run.checkpoint_steps() == [20, 30]
 
 
-def test_too_few_scheduled_ones_are_made_up_for(saved) -> None:
+def test_with_too_few_scheduled_checkpoints_others_are_kept(saved) -> None:
     saved(10)
     run = saved(21, 25, scheduled=False)
     saved(30)
     assert rotate_checkpoints(run, 30, keep=3) == [21]
 
 
-def test_folders_that_only_look_like_leftovers_stay(saved) -> None:
+def test_folders_that_only_look_like_leftovers_are_kept(saved) -> None:
     run = saved(10, 20, 30)
     (run.checkpoints / "removed-mine").mkdir()
     (run.checkpoints / "removed-step-00000010").mkdir()  # an interrupted removal of an earlier step 10
@@ -59,16 +59,16 @@ def test_folders_that_only_look_like_leftovers_stay(saved) -> None:
     ]
 
 
-def test_a_folder_that_claims_to_be_later_does_not_stop_the_rotation(saved) -> None:
-    """Torn, or nobody knows whose: it is left alone, and so is what it would have kept from being removed."""
+def test_a_folder_of_a_later_step_does_not_stop_the_rotation(saved) -> None:
+    """Damaged or foreign, it is left alone, and does not count as the newest checkpoint."""
     run = saved(10, 20, 30)
     run.checkpoint(999).mkdir()
     assert rotate_checkpoints(run, 30, keep=1) == [10, 20]
     assert run.checkpoint_steps() == [30, 999]
 
 
-def test_tidying_up_after_a_kill(saved) -> None:
-    """What a kill right after a save leaves: best.json of before, and one checkpoint too many."""
+def test_tidy_after_a_kill(saved) -> None:
+    """A kill right after a save leaves the old best.json, and one checkpoint too many."""
     run = saved(10, 20, 30)
     write_sealed_json(run.best, {"step": 10, "loss": 3.0})
     config = load_config("small", ["train.steps=40", "train.save_every=10", "checkpoint.keep=1"])
@@ -77,15 +77,15 @@ def test_tidying_up_after_a_kill(saved) -> None:
     assert run.checkpoint_steps() == [20, 30]
 
 
-def test_a_best_one_that_is_gone_is_not_named(saved) -> None:
+def test_a_missing_best_checkpoint_is_not_named(saved) -> None:
     run = saved(10)
     write_sealed_json(run.best, {"step": 8, "loss": 3.0})
     tidy(run, CONFIG, Counters(step=10, best_step=8, best_loss=3.0), Notes().note)
     assert not run.best.exists()
 
 
-def test_after_a_rollback_no_retry_is_due(tmp_path: Path, monkeypatch) -> None:
-    """Else the run would save where an undisturbed one does not."""
+def test_a_rollback_cancels_the_retry(tmp_path: Path, monkeypatch) -> None:
+    """Else the run would save where an uninterrupted one does not."""
     run, notes = RunFolder(tmp_path), Notes()
 
     def fail(path: Path, *arguments) -> None:
@@ -99,7 +99,7 @@ def test_after_a_rollback_no_retry_is_due(tmp_path: Path, monkeypatch) -> None:
         assert [saver.has_to_retry(step) for step in (10, 11, 12)] == [False, True, True]
         saver.forget_failures()
         assert not saver.has_to_retry(12)
-        for step in (12, 13, 15):  # three more can wait, as from the beginning
+        for step in (12, 13, 15):  # again, three failures are retried
             assert saver.save(Counters(step=step), scheduled=False, can_wait=True) is False
     assert [text.split("Trying again at ")[1].split(";")[0] for text in notes.texts] == [
         "step 11",
@@ -109,7 +109,7 @@ def test_after_a_rollback_no_retry_is_due(tmp_path: Path, monkeypatch) -> None:
     ]
 
 
-def test_a_folder_that_cannot_be_removed_is_only_noted(saved, monkeypatch) -> None:
+def test_a_folder_that_cannot_be_removed_is_reported(saved, monkeypatch) -> None:
     run, notes = saved(10, 20, 30), Notes()
 
     def fail(*arguments, **options) -> None:

@@ -1,4 +1,4 @@
-"""Schedules against their closed forms."""
+"""Schedules, compared with their closed forms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def curve(schedule: ScheduleConfig, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_warm_up_counts_the_step_itself(name: str) -> None:
+def test_warm_up_includes_the_step_itself(name: str) -> None:
     """(step + 1) / warm-up steps: never an update at rate zero."""
     factors = curve(ScheduleConfig(name=name, warmup=0.1), 100)
     assert factors[:9] == pytest.approx([(step + 1) / 10 for step in range(9)])
@@ -46,15 +46,15 @@ def test_closed_forms() -> None:
 
 
 @given(st.sampled_from(NAMES), shares, shares, shares, shares, shares)
-def test_always_between_nothing_and_the_peak(
+def test_rate_is_between_zero_and_the_peak(
     name: str, warmup: float, decay: float, floor: float, done: float, step_share: float
 ) -> None:
-    """For every valid config, a warm-up that leaves no room for the decay included."""
+    """For every valid config, including a warm-up that leaves no steps for the decay."""
     schedule = ScheduleConfig(name=name, warmup=warmup, decay=decay, floor=floor)
     assert 0 <= rate_factor(schedule, done, step_share) <= 1 + 1e-9
 
 
-def test_context_is_short_for_its_share_and_whole_afterwards() -> None:
+def test_context_is_short_for_its_share_and_full_afterwards() -> None:
     schedule = ScheduleConfig(short_context=16, short_share=0.25)
     assert [context_at(schedule, 64, step / 8) for step in range(8)] == [16, 16, 64, 64, 64, 64, 64, 64]
     assert context_at(ScheduleConfig(), 64, 0.0) == context_at(ScheduleConfig(short_context=100), 64, 0.0) == 64
@@ -70,5 +70,5 @@ def test_context_is_short_for_its_share_and_whole_afterwards() -> None:
         ({"minutes": 0.5}, 1, 30.0, True),
     ],
 )
-def test_a_run_is_done_by_its_steps_or_by_the_clock(length: dict, step: int, seconds: float, done: bool) -> None:
+def test_a_run_is_done_after_its_steps_or_minutes(length: dict, step: int, seconds: float, done: bool) -> None:
     assert is_done(TrainConfig(**length), Counters(step=step, seconds=seconds)) == done

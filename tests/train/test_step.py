@@ -1,4 +1,4 @@
-"""One step: the same update however the batch is cut, and none where a number is not finite."""
+"""One step: the update does not depend on the micro-batch size, and is skipped if a value is not finite."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def take_step(
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
-def test_micro_batches_give_the_whole_batchs_update(micro_batch_size: int) -> None:
-    """Also where they are of unequal size and some targets do not count."""
+def test_micro_batches_give_the_update_of_the_whole_batch(micro_batch_size: int) -> None:
+    """Also if they have unequal sizes and some targets are ignored."""
     whole, model = take_step(ignored=9)
     parts, other = take_step(micro_batch_size=micro_batch_size, ignored=9)
     assert parts.loss == pytest.approx(whole.loss, abs=1e-6)
     assert parts.grad_norm == pytest.approx(whole.grad_norm, rel=1e-5)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
-        # AdamW's first update is lr * sign(gradient) where the gradient is not tiny.
+        # AdamW's first update is lr * sign(gradient), unless the gradient is tiny.
         assert ((one - two).abs() > 1e-4).float().mean() < 0.01
 
 
-def test_gradients_stay_in_their_place_where_passes_add_up() -> None:
-    """Where the next step begins with zeros, whatever they were; those of a single pass are let go."""
+def test_gradients_keep_their_memory_with_several_micro_batches() -> None:
+    """The next step begins with zeros; gradients of a single micro-batch are freed."""
     model = GPT(SHAPE)
     model.init_weights(0)
     (optimizer,) = build_optimizers(model, OptimizerConfig(name="adamw"), muon_dtype=torch.float32)
@@ -90,7 +90,7 @@ def test_gradients_stay_in_their_place_where_passes_add_up() -> None:
     assert places[2] == [None] * len(places[0])
 
 
-def test_loss_of_a_fresh_model_is_that_of_a_guess() -> None:
+def test_initial_loss_is_that_of_a_uniform_guess() -> None:
     result, _ = take_step()
     assert result.loss == pytest.approx(math.log(40), abs=0.1)
     assert result.updated
@@ -114,7 +114,7 @@ def test_clipping_limits_the_update() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_number_that_is_not_finite_touches_nothing(value: float) -> None:
+def test_a_non_finite_value_changes_nothing(value: float) -> None:
     """Fault 27."""
 
     def damage(model: GPT) -> None:
@@ -136,7 +136,7 @@ def test_a_number_that_is_not_finite_touches_nothing(value: float) -> None:
 
 
 def test_dropout_is_a_function_of_seed_and_step() -> None:
-    """Not of what was drawn before."""
+    """It does not depend on random numbers drawn before."""
     shape = SHAPE.model_copy(update={"architecture": "gpt2", "dropout": 0.3})
     losses = {}
     for step, noise in ((0, 1), (0, 2), (1, 1)):
@@ -147,7 +147,7 @@ def test_dropout_is_a_function_of_seed_and_step() -> None:
     assert losses[0, 1] != losses[1, 1]
 
 
-def test_fp16_overflow_halves_the_scale_and_is_no_divergence() -> None:
+def test_fp16_overflow_halves_the_scale_and_does_not_count_as_divergence() -> None:
     """Fault 27: overflows count only when the scale is at its minimum."""
     runtime = Runtime("cpu", "fp16", False, 1, True)
     counters = Counters(loss_scale=2.0**60)
@@ -166,8 +166,8 @@ def test_fp16_overflow_halves_the_scale_and_is_no_divergence() -> None:
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_one_bad_gradient_anywhere_touches_nothing(value: float) -> None:
-    """Fault 27: one element of one parameter's gradient; weights and optimizer state stay to the bit."""
+def test_one_non_finite_gradient_changes_nothing(value: float) -> None:
+    """Fault 27: one element of one gradient; weights and optimizer state stay bit-identical."""
     model = GPT(SHAPE)
     model.init_weights(0)
     optimizers = build_optimizers(model, OptimizerConfig(name="muon"), muon_dtype=torch.float32)
@@ -202,7 +202,7 @@ def test_one_bad_gradient_anywhere_touches_nothing(value: float) -> None:
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_bad_loss_touches_nothing(value: float) -> None:
+def test_a_non_finite_loss_changes_nothing(value: float) -> None:
     """Fault 27: the loss of one micro-batch, with gradients that are finite."""
     model = GPT(SHAPE)
     model.init_weights(0)
@@ -225,12 +225,12 @@ def test_a_bad_loss_touches_nothing(value: float) -> None:
     assert all(map(torch.equal, model.parameters(), fresh.parameters()))
 
 
-def test_the_guard_waits_for_the_device_once(monkeypatch) -> None:
-    """Loss and norm come over together, and with them what is logged anyway; nothing else asks for a value."""
+def test_a_step_synchronizes_with_the_device_once(monkeypatch) -> None:
+    """Loss and norm are read together, and serve the logs too; no other value is read."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Waits(TorchDispatchMode):
-        """Counts what makes a device finish its work: reading a value out of a tensor."""
+        """Counts reads of values from tensors, which synchronize with the device."""
 
         count = 0
 
@@ -252,5 +252,5 @@ def test_the_guard_waits_for_the_device_once(monkeypatch) -> None:
         with Waits():
             take_step(micro_batch_size=micro_batch_size, clip=1.0)
         counts[micro_batch_size] = Waits.count
-    # One for the count of targets, which are still on the CPU; one for loss and norm.
+    # One for the count of targets, on the CPU; one for loss and norm.
     assert counts == {6: 2, 1: 2}

@@ -1,4 +1,4 @@
-"""Memory of a step against what steps were seen to take."""
+"""The memory estimate of a step, compared with measurements."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from acorn.train.step_memory import training_memory
     ("architecture", "block_size", "width", "device", "dropped", "whole"),
     [
         ("gpt2", 512, 2, "cpu", 6, 2),
-        ("gpt2", 1024, 2, "cpu", 6, 0),  # the fused kernel keeps nothing, but knows no dropout
+        ("gpt2", 1024, 2, "cpu", 6, 0),  # the fused kernel saves no weights, but has no dropout
         ("gpt2", 1024, 4, "cpu", 12, 0),
         ("gpt2", 1024, 2, "cuda", 0, 0),
         ("gpt2", 1024, 4, "cuda", 24, 0),
-        ("modern", 512, 2, "cpu", 2, 2),  # drops no weights
+        ("modern", 512, 2, "cpu", 2, 2),  # no dropout of weights
     ],
 )
-def test_what_attention_keeps_of_its_weights(
+def test_attention_weights_saved_for_the_backward(
     architecture: str, block_size: int, width: int, device: str, dropped: int, whole: int
 ) -> None:
-    """Bytes for each of its T x T weights, as far as they hang on the number of heads."""
+    """Bytes for each of its T x T weights, as far as they depend on the number of heads."""
 
     def kept(dropout: float) -> float:
         shape = {"architecture": architecture, "n_layer": 1, "n_embd": 64, "block_size": block_size, "dropout": dropout}
@@ -38,7 +38,7 @@ def test_what_attention_keeps_of_its_weights(
     [({}, 16, 406, 699), ({}, 32, 712, 1211), ({"n_embd": 512}, 16, 845, 1377)],
 )
 def test_memory_of_a_step_in_c_on_a_cpu(changes: dict[str, int], batch_size: int, in_bf16: int, in_fp32: int) -> None:
-    """MiB that processes were seen to take more than before their first step (docs/lab-notebook.md)."""
+    """MiB that processes were measured to need more than before their first step (docs/lab-notebook.md)."""
     config = ModelConfig(**{"n_layer": 4, "n_embd": 256, "block_size": 256, "vocab_size": 8192, **changes})
     told = [training_memory(config, "adamw", batch_size, width, "cpu", True) / 2**20 for width in (2, 4)]
     assert told == pytest.approx([in_bf16, in_fp32], rel=0.15)

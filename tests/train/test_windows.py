@@ -1,4 +1,4 @@
-"""The data of pretraining: which tokens a batch is made of, and what a loss on them means."""
+"""The data of pretraining: the tokens of a batch, and a loss in other units."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPE = [f"model.block_size={BLOCK}", "model.vocab_size=80", "model.n_layer=1", 
 
 
 class Shards:
-    """67 different tokens to train on, in two files, and 40 to validate on."""
+    """67 distinct tokens for training, in two files, and 40 for validation."""
 
     def __init__(self, folder: Path) -> None:
         parts = {"train": (range(40), range(40, N_TOKENS)), "valid": (range(40),)}
@@ -67,8 +67,8 @@ def batch(windows: Windows, first: int, count: int, rollbacks: int = 0, done: fl
     return inputs.tolist()
 
 
-def test_a_batch_is_the_samples_of_its_numbers(windows) -> None:
-    """Whatever the batches before were, and however many samples they had."""
+def test_a_batch_contains_the_samples_of_its_numbers(windows) -> None:
+    """Regardless of the batches before it and their sizes."""
     data = windows()
     whole = batch(data, 0, 12)
     assert [batch(data, 7, 1)[0], *batch(data, 8, 4)] == whole[7:]
@@ -76,22 +76,22 @@ def test_a_batch_is_the_samples_of_its_numbers(windows) -> None:
     assert batch(windows("train.seed=7"), 0, 12) != whole
 
 
-def test_an_epoch_has_every_token(windows) -> None:
+def test_an_epoch_contains_every_token(windows) -> None:
     data = windows()
     assert [data.epochs(samples) for samples in (0, 9, 18)] == [0, 1, 2]  # nine windows of 8 for 67 tokens
     for epoch in range(3):
         assert {token for row in batch(data, 9 * epoch, 9) for token in row} == set(range(N_TOKENS))
 
 
-def test_the_order_after_a_rollback_is_another_one(windows) -> None:
-    """Of each number of rollbacks the same one always; and the first is not lost by asking for another."""
+def test_the_order_changes_after_a_rollback(windows) -> None:
+    """Each number of rollbacks has its own order, which is always the same."""
     data = windows()
     orders = [batch(data, 0, 9, rollbacks) for rollbacks in (0, 1, 2, 1, 0)]
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert orders[3:] == [orders[1], orders[0]]
 
 
-def test_short_contexts_are_the_same_tokens(windows) -> None:
+def test_short_contexts_contain_the_same_tokens(windows) -> None:
     data = windows("schedule.short_context=4", "schedule.short_share=0.5")
     short, whole = batch(data, 3, 2, done=0.49), batch(data, 3, 2, done=0.5)
     assert [len(row) for row in short] == [4] * 4
@@ -99,15 +99,15 @@ def test_short_contexts_are_the_same_tokens(windows) -> None:
 
 
 def test_bits_per_byte_by_hand(windows) -> None:
-    """One bit a prediction: 66 predictions of the training text's 132 bytes, 39 of as many to validate on."""
+    """One bit per prediction: 66 predictions for 132 bytes of training text, 39 for as many of validation text."""
     data = windows()
     assert data.figures("train", math.log(2)) == {"bits_per_byte": pytest.approx(66 / 132)}
     assert data.figures("valid", 2 * math.log(2)) == {"bits_per_byte": pytest.approx(2 * 39 / 132)}
 
 
 @pytest.mark.parametrize(("limit", "scored"), [(0, 39), (20, 20), (1000, 39)])
-def test_validation_is_of_the_split_or_its_first_tokens(windows, limit: int, scored: int) -> None:
-    """A network that finds all 80 tokens equally likely loses log(80) each."""
+def test_validation_scores_the_split_or_its_first_tokens(windows, limit: int, scored: int) -> None:
+    """A network that predicts all 80 tokens with equal probability has a loss of log(80)."""
     data = windows(f"train.eval_tokens={limit}")
     model = GPT(data.config.model)
     for parameter in model.parameters():
@@ -117,7 +117,7 @@ def test_validation_is_of_the_split_or_its_first_tokens(windows, limit: int, sco
     assert loss == pytest.approx(scored * math.log(80), rel=1e-5)
 
 
-def test_the_tokenizer_is_that_of_the_text(tmp_path: Path) -> None:
+def test_the_tokenizer_is_the_texts(tmp_path: Path) -> None:
     tokenizer: Any = object()
     shards: Any = Shards(tmp_path)
     assert Windows(RunText(tokenizer, shards), config_of()).tokenizer is tokenizer
