@@ -5,8 +5,7 @@
     python examples/own_loop.py shards my-model model.n_layer=2 train.steps=300
     acorn generate my-model --prompt "The"
 
-The arguments after the two folders are acorn settings, applied to the preset `small`. docs/own-loop.md explains the
-parts.
+Settings of acorn may follow, applied to the preset `small`. docs/own-loop.md explains the parts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// Intel's tiles in plain C, so that what uses them can be tested on a CPU without. Found before the compiler's own header
+// Intel's AMX instructions in plain C, to test code for them on other CPUs. Included instead of the compiler's header
 // of this name. A tile is 16 rows of 64 bytes.
 
 #pragma once
@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define syscall(...) 0 // the system allows tiles
+#define syscall(...) 0 // the system grants AMX
 
 static _Thread_local int configured;
 static _Thread_local unsigned char tiles[8][16][64];
@@ -27,7 +27,7 @@ static inline void _tile_loadconfig(const void *config) {
 #define _tile_release emulated_release
 static inline void _tile_release(void) { configured = 0; }
 
-// What a tile that was not configured gives; the CPU would end the process.
+// The result of an unconfigured tile; a CPU would end the process.
 static inline float emulated_fault(void) { return configured ? 0 : NAN; }
 
 #undef _tile_zero

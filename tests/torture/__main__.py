@@ -1,4 +1,4 @@
-"""`python -m torture`: all of it in full form, and a table of what was done. `make torture` calls it."""
+"""`python -m torture`: runs all parts in full form and prints a table of the results. `make torture` calls it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FULL = {"kills": 300, "stops": 100, "runs": 12, "corruptions": 10_000}
 
 
 def main() -> None:
-    """Prints the table; exit code 1 if any promise was broken."""
+    """Prints the table; exit code 1 if any guarantee was broken."""
     parser = argparse.ArgumentParser(prog="python -m torture")
-    parser.add_argument("--only", nargs="*", help="parts: " + ", ".join(PARTS))
-    parser.add_argument("--share", type=float, default=1.0, help="of the full form's trials (1)")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (0)")
-    parser.add_argument("--json", type=Path, help="where to write what was found")
+    parser.add_argument("--only", nargs="*", help="parts to run: " + ", ".join(PARTS))
+    parser.add_argument("--share", type=float, default=1.0, help="share of the full form's trials (1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="acorn-torture-"))
     import_everything()
@@ -46,9 +46,9 @@ def main() -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + f"  {row[3]}")
-    print(f"all of it in {(time.monotonic() - began) / 60:.1f} minutes")
+    print(f"total time: {(time.monotonic() - began) / 60:.1f} minutes")
     if any("BROKEN" in row[2] for row in rows):
-        print(f"what was broken is in {options.json or 'the file that --json names'}; the runs are in {folder}")
+        print(f"failures are in {options.json or 'the file of --json'}; the runs are in {folder}")
         sys.exit(1)
     shutil.rmtree(folder)
 
@@ -68,21 +68,21 @@ def _kills(folder: Path, share: float, seed: int) -> Row:
     found = kills.kills(folder, _count(FULL["kills"], share, 12), seed=seed)
     kinds = ", ".join(f"{count} {kind}" for kind, count in found["by_kind"].items())
     done = f"{found['trials']} runs ({kinds}), {found['killed']} kills"
-    return done, _verdict(found["failed"], f"{found['equal']} of {found['trials']} equal, bit for bit"), found
+    return done, _verdict(found["failed"], f"{found['equal']} of {found['trials']} bit-identical"), found
 
 
 def _stops(folder: Path, share: float, seed: int) -> Row:
     found = kills.signals(folder, _count(FULL["stops"], share, 12), seed=seed)
     done = f"{found['trials']} runs, {found['saved']} stopped in training"
-    return done, _verdict(found["failed"], f"{found['equal']} of {found['trials']} equal, bit for bit"), found
+    return done, _verdict(found["failed"], f"{found['equal']} of {found['trials']} bit-identical"), found
 
 
 def _calls(folder: Path, share: float, seed: int) -> Row:
     found = {"intercepted": calls.intercepted(folder)}
     if calls.has_strace():
         found["traced"] = calls.traced(folder)
-    done = f"{found['intercepted']['done']} calls of Python's"
-    done += f", {found['traced']['done']} of the kernel's" if "traced" in found else "; no strace here for the kernel's"
+    done = f"{found['intercepted']['done']} calls of Python"
+    done += f", {found['traced']['done']} of the kernel" if "traced" in found else "; no strace for those of the kernel"
     broken = [fault for part in found.values() for fault in part["broken"]]
     return done, _verdict(broken, "old or new, each time"), found
 
@@ -93,7 +93,7 @@ def _full_disk(folder: Path, share: float, seed: int) -> Row:
     found = full_disk.full_disk(folder, _count(FULL["runs"], share, 2))
     broken = found["sweep"]["broken"] + found["whole"]["broken"]
     done = f"{found['sweep']['done']} sizes, {found['whole']['runs']} runs"
-    return done, _verdict(broken, "old or new; runs go on and end equal"), found
+    return done, _verdict(broken, "old or new; resumed runs end bit-identical"), found
 
 
 def _power(folder: Path, share: float, seed: int) -> Row:
@@ -112,7 +112,7 @@ def _corruption(folder: Path, share: float, seed: int) -> Row:
 def _mutations(folder: Path, share: float, seed: int) -> Row:
     found = mutations.mutations(folder)
     noticed = len(found["noticed"])
-    return f"{len(mutations.MUTATIONS)} promises taken out", _verdict(found["unnoticed"], f"{noticed} noticed"), found
+    return f"{len(mutations.MUTATIONS)} guarantees removed", _verdict(found["unnoticed"], f"{noticed} noticed"), found
 
 
 def _torch() -> str:

@@ -1,7 +1,7 @@
-"""Every call that the durable writers make to the system, failing or killing in turn: the old or the new stands whole.
+"""Fails or kills every system call of the durable writers in turn: the old or the new content must be intact.
 
-Two ways: calls of Python's are intercepted in a forked process, which takes milliseconds each; and, where `strace` is
-there, the kernel's own calls are made to fail or to kill, so that nothing escapes that Python does not see.
+Python's calls are intercepted in a forked process, which is fast. If `strace` is installed, the kernel's calls are made
+to fail or to kill too, which includes calls that Python does not see.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT}
 TRACED = ("write", "fsync", "rename", "unlink", "mkdir", "rmdir")
-"""Kernel calls that are made to fail, with their `...at` forms."""
+"""Kernel calls that are made to fail, and their `...at` forms."""
 
 OLD, NEW = "old " * 10_000, "new " * 10_000
 PLAIN_LINE = re.compile(r"^(?:\[pid +\d+\] )?(\w+)\(")
 
 
 def write_all(root: Path) -> None:
-    """Replaces everything that `prepare` made: a file, a folder, and one that had been interrupted before."""
+    """Replaces everything that `prepare` created: a file, a folder, and a folder whose replacement was interrupted."""
     from acorn.files import write_file
     from acorn.folders import new_folder
 
@@ -40,7 +40,7 @@ def write_all(root: Path) -> None:
 
 
 def prepare(root: Path) -> None:
-    """A file, a folder, and a folder whose replacement was interrupted: it stands as X.old only."""
+    """Creates a file, a folder, and a folder whose replacement was interrupted: it exists as X.old only."""
     from acorn.files import write_file
     from acorn.folders import new_folder
 
@@ -57,7 +57,7 @@ def prepare(root: Path) -> None:
 
 
 def faults_in(root: Path) -> list[str]:
-    """What is neither old nor new, for a reader now and for a writer afterwards."""
+    """What is neither old nor new for a reader, and what the next writer cannot do or leaves behind."""
     from acorn.folders import readable, verify_folder
 
     found = []
@@ -74,7 +74,7 @@ def faults_in(root: Path) -> list[str]:
     try:
         write_all(root)
     except Exception as error:
-        return [*found, f"the next writer cannot go on: {type(error).__name__}: {error}"]
+        return [*found, f"the next writer fails: {type(error).__name__}: {error}"]
     left = sorted(entry.name for entry in root.iterdir() if not entry.name.endswith(".tmp"))
     if left != ["file.txt", "folder", "fresh", "unfinished"]:
         found.append(f"the next writer leaves {left}")
@@ -82,7 +82,7 @@ def faults_in(root: Path) -> list[str]:
 
 
 class Interception:
-    """Counts calls of Python's that change files, and does something at one of them.
+    """Counts Python's calls that change files, and calls a function at one of them.
 
     Args:
         at: which call, counted from 1.
@@ -118,7 +118,7 @@ class Interception:
 
 
 class _Written:
-    """A file whose writes are intercepted; a write that fails or kills has done half of its work."""
+    """A file whose writes are intercepted; a write that fails or kills has written half of its data."""
 
     def __init__(self, file: Any, interception: Interception) -> None:
         self._file, self._interception = file, interception
@@ -141,7 +141,7 @@ class _Written:
 
 
 def intercepted(folder: Path) -> dict[str, Any]:
-    """A kill and each error at every call of Python's.
+    """A kill and each error at every call of Python.
 
     Returns:
         how often, and what was broken.
@@ -154,7 +154,7 @@ def intercepted(folder: Path) -> dict[str, Any]:
             prepare(root)
             code = _in_a_fork(root, at, kind)
             if code == 77:
-                break  # there is no call of this number
+                break  # there are no more calls
             done += 1
             wanted = -signal.SIGKILL if kind == "KILL" else (0, 6)
             ok = code == wanted if isinstance(wanted, int) else code in wanted
@@ -164,7 +164,7 @@ def intercepted(folder: Path) -> dict[str, Any]:
 
 
 def _in_a_fork(root: Path, at: int, kind: str) -> int:
-    """Exit code of a process that writes everything and meets a fault at call number `at`; 77: it made fewer."""
+    """Exit code of a process that writes everything, with a fault at call number `at`; 77: it made fewer calls."""
 
     def act(name: str) -> None:
         if kind == "KILL":
@@ -178,7 +178,7 @@ def _in_a_fork(root: Path, at: int, kind: str) -> int:
 def write_in_a_fork(
     root: Path, before: Callable[[], None] = lambda: None, code_of_success: Callable[[], int] = lambda: 0
 ) -> int:
-    """Exit code (negative: the signal) of a process that writes everything: 6 where the disk refuses."""
+    """Exit code (negative: the signal) of a process that writes everything: 6 if the disk refuses."""
     process = os.fork()
     if process:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -199,7 +199,7 @@ def write_in_a_fork(
 
 
 def traced(folder: Path, kinds: tuple[str, ...] = ("KILL", *ERRORS)) -> dict[str, Any]:
-    """A kill and each error at every call that the kernel gets. Needs `strace`.
+    """A kill and each error at every system call. Needs `strace`.
 
     Returns:
         how often, by call, and what was broken.
@@ -222,7 +222,7 @@ def traced(folder: Path, kinds: tuple[str, ...] = ("KILL", *ERRORS)) -> dict[str
 
 
 def has_strace() -> bool:
-    """Whether strace is there and may trace."""
+    """Whether strace is installed and may trace."""
     if not shutil.which("strace"):
         return False
     return subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True).returncode == 0
@@ -246,7 +246,7 @@ def _strace(options: list[str], root: Path, log: Path | None = None) -> int:
 
 
 def environment() -> dict[str, str]:
-    """So that a child finds this package, and the acorn that this process has."""
+    """The environment of a child that imports this package and the same acorn."""
     import acorn
 
     paths = (Path(__file__).parent.parent, Path(acorn.__file__).parent.parent)
@@ -254,7 +254,7 @@ def environment() -> dict[str, str]:
 
 
 def main() -> None:
-    """`python -m torture.calls ROOT`: writes everything once; exit code 6 where the disk refuses."""
+    """`python -m torture.calls ROOT`: writes everything once; exit code 6 if the disk refuses."""
     from acorn.errors import ResourceError
 
     try:

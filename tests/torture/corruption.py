@@ -1,4 +1,4 @@
-"""Flipped bits, truncations and swapped files: what changes the meaning of a run is found before its first step."""
+"""Flipped bits, truncations and swapped files: damage that would change a run is detected before its first step."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SETTINGS = [
     "train.save_every=15",
     "checkpoint.keep=3",
 ]
-"""Leaves checkpoints 15, 30 and 40; the one of the end is removed, so that there is something to go on with."""
+"""Leaves checkpoints 15, 30 and 40; the last one is removed, so that the run can be resumed."""
 
 
 class Reached(Exception):
-    """The run got to its first step, with `meaning`: a digest of everything it would go on with."""
+    """The run reached its first step; `meaning` is a digest of its whole state."""
 
     def __init__(self, meaning: str, step: int) -> None:
         super().__init__(meaning)
@@ -37,7 +37,7 @@ class Reached(Exception):
 
 
 class Notes:
-    """A progress that keeps what it is told."""
+    """A progress that keeps its notes."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -58,7 +58,7 @@ class Victim:
         self.folder = folder
         prepare_folder(folder)
         self.base = folder / "base"
-        process = os.fork()  # computing here would start threads that no later fork survives
+        process = os.fork()  # computing in this process would start threads, which do not survive a fork
         if not process:
             try:
                 self._train()
@@ -90,10 +90,10 @@ class Victim:
 
 
 def resume(out: Path) -> tuple[str, str]:
-    """Goes on with a run up to its first step.
+    """Resumes a run up to its first step.
 
     Returns:
-        what it would go on with ("" where it was refused), and what it said.
+        the digest of its state ("" if it was refused), and its messages.
 
     Raises:
         RuntimeError: it ended otherwise than by a refusal with exit code 3 or 4.
@@ -114,7 +114,7 @@ def resume(out: Path) -> tuple[str, str]:
 
 
 def stop_at_the_first_step() -> None:
-    """Replaces training by a look at what would be trained; and leaves out what only takes time."""
+    """Replaces training by a digest of the state, and skips what only takes time."""
     import torch
 
     from acorn.run import environment, pretrain
@@ -144,7 +144,7 @@ def stop_at_the_first_step() -> None:
 
 
 def corrupt(draw: random.Random, files: list[Path]) -> tuple[str, Path]:
-    """Damages one file, or swaps two. Returns how, and which (of two, the first)."""
+    """Damages one file, or swaps two. Returns the kind of damage, and the (first) file."""
     path = draw.choice(files)
     content = bytearray(path.read_bytes())
     how = draw.choice(("flip", "flip", "flip", "truncate", "swap"))
@@ -163,7 +163,7 @@ def corrupt(draw: random.Random, files: list[Path]) -> tuple[str, Path]:
 
 
 def means_the_same(path: Path, before: bytes) -> bool:
-    """Whether a text file says what it said: a space more in JSON is no other manifest."""
+    """Whether a text file has the same meaning: an additional space in JSON does not change it."""
     now = path.read_bytes()
     try:
         if path.suffix == ".json":
@@ -176,7 +176,7 @@ def means_the_same(path: Path, before: bytes) -> bool:
 
 
 def corruptions(folder: Path, trials: int, seed: int = 0) -> dict[str, Any]:
-    """`trials` damages, each to a fresh copy of the run.
+    """`trials` damages, each to a new copy of the run.
 
     Returns:
         counts by kind and by what came of it, and what was broken: a change of meaning that nobody noticed, or a
@@ -205,7 +205,7 @@ def corruptions(folder: Path, trials: int, seed: int = 0) -> dict[str, Any]:
             come, fine = "refused", named
         elif got == wanted and not changed:
             come, fine = "same meaning", True
-        elif got == wanted:  # an older checkpoint, which this resume had no need of
+        elif got == wanted:  # in an older checkpoint, which this resume does not read
             come, fine = "found by verify", any(str(file) in fault for fault in checks for file in changed)
         else:
             come, fine = "older checkpoint", got == older and named
@@ -233,7 +233,7 @@ def _once(action: Any) -> None:
 
 
 def _expected(victim: Victim, base: Path, out: Path) -> tuple[str, str]:
-    """What an undamaged run goes on with, and what it does from its older checkpoint ("": there is none)."""
+    """The state of an undamaged run when resumed, and that of its older checkpoint ("": there is none)."""
     if base not in _meanings:
         found = []
         for without in ((), (30,)):

@@ -1,4 +1,4 @@
-"""A disk that is really full: a small file system in memory, filled to its last page, in a namespace of its own."""
+"""A really full disk: a small file system in memory, filled to its last page, in a mount namespace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN_LIMIT = 120.0
 
 
 def can_mount() -> bool:
-    """Whether this user may have a mount namespace."""
+    """Whether this user may create a mount namespace."""
     if not shutil.which("unshare"):
         return False
     probe = ["unshare", *_rights(), "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
@@ -49,7 +49,7 @@ def _rights() -> list[str]:
 
 
 def _sweep(root: Path, ballast: Path) -> dict[str, Any]:
-    """The writer meets the end of the disk at every page, from none free until all fits."""
+    """Writes with every number of free pages, from zero until everything fits."""
     done, broken, pages = 0, [], 0
     while True:
         ballast.unlink(missing_ok=True)
@@ -67,14 +67,15 @@ def _sweep(root: Path, ballast: Path) -> dict[str, Any]:
 
 
 def _fill(ballast: Path, leave: int) -> None:
-    """Takes all the room but `leave` bytes."""
+    """Fills the disk except for `leave` bytes."""
     room = os.statvfs(ballast.parent)
-    with open(ballast, "wb") as file, contextlib.suppress(OSError):  # a run beside it takes its part
+    with open(ballast, "wb") as file, contextlib.suppress(OSError):  # a run writes at the same time
         file.write(b"\0" * max(0, room.f_bavail * room.f_frsize - leave))
 
 
 def _whole_runs(folder: Path, disk: Path, runs: int) -> dict[str, Any]:
-    """Runs whose disk fills up at one of their saves, some with a page or two left; with room again they go on."""
+    """Runs whose disk fills up at one of their saves, some with a page or two left; with free space they are
+    resumed."""
     broken: list[str] = []
     codes: dict[str, int] = {}
     prepare_folder(folder)
@@ -95,7 +96,7 @@ def _whole_runs(folder: Path, disk: Path, runs: int) -> dict[str, Any]:
             broken.append(f"run {number}: exit code {code}: {text[-500:]}")
         ballast.unlink()
         if start(pretrain_arguments(folder, "plain", out), log).wait(RUN_LIMIT) != 0:
-            broken.append(f"run {number} cannot go on: {log.read_text()[-500:]}")
+            broken.append(f"run {number} cannot resume: {log.read_text()[-500:]}")
         else:
             broken += [f"run {number}: {name} differs" for name in differences(outcome_of(out), wanted)]
         shutil.rmtree(out)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments, and signals: resumed, a run must equal one that nothing happened to, bit for bit."""
+"""kill -9 at random times, and signals: a resumed run must be bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from torture.runs import (
 from torture.workers import run_trials
 
 AIMED = ("evaluation", "sampling", "save", "rotation", "final evaluation", "final/", "report")
-"""Phases that are aimed at; a kill at a random time seldom meets the short ones."""
+"""Phases that are targeted, because a kill at a random time rarely hits the short ones."""
 
 SECOND_CTRL_C = 0.02
-"""Seconds between two SIGINTs, at the most."""
+"""The most seconds between two SIGINTs."""
 
 
 class Campaign:
-    """References of each kind, then trials against them.
+    """A reference run of each kind, and trials compared with them.
 
     Args:
         folder: for everything; emptied.
@@ -43,7 +43,7 @@ class Campaign:
     def __init__(self, folder: Path, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self.folder, self.kinds, self.seed = folder, kinds, seed
-        # Forked processes must not fork compilers of their own; and all share what one of them compiled.
+        # Forked processes must not start their own compilers, and share the compiled code.
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
         prepare_folder(folder)
@@ -51,7 +51,7 @@ class Campaign:
         self.seconds: dict[str, float] = {}
         self.visits: dict[str, dict[str, int]] = {}
         for kind in kinds:
-            for again in range(2 if kind == "compiled" else 1):  # the second finds the first one's compiled code
+            for again in range(2 if kind == "compiled" else 1):  # the second uses the compiled code of the first
                 out = folder / f"reference-{kind}-{again}"
                 run = self._start(kind, out)
                 code = run.wait(600)
@@ -62,7 +62,7 @@ class Campaign:
                 assert self.wanted.setdefault(kind, outcome) == outcome
 
     def kill(self, number: int) -> dict[str, Any]:
-        """One run, killed once to five times, gone on with after each, compared at its end."""
+        """One run, killed one to five times, resumed after each, compared at its end."""
         draw = random.Random(f"{self.seed}:kill:{number}")
         kind = self._kind(number)
         out = self.folder / "runs" / f"kill-{number:06d}"
@@ -76,15 +76,15 @@ class Campaign:
             if run.code == -signal.SIGKILL:
                 phases.append(phase)
                 continue
-            assert run.code == 0, run.log.read_text()[-3000:]  # it had ended before
+            assert run.code == 0, run.log.read_text()[-3000:]  # it had already ended
             if phases:
                 break
-            shutil.rmtree(out)  # nothing was done to it: once more
-        found = self._go_on(kind, out)
+            shutil.rmtree(out)  # it was not killed: try again
+        found = self._resume(kind, out)
         return self._compared(number, kind, found, out, {"phases": phases})
 
     def stop(self, number: int) -> dict[str, Any]:
-        """One run, stopped by SIGTERM, SIGINT or two SIGINTs at a random time, gone on with, compared at its end."""
+        """One run, stopped by SIGTERM, SIGINT or two SIGINTs at a random time, resumed, compared at its end."""
         draw = random.Random(f"{self.seed}:stop:{number}")
         kind = self._kind(number)
         out = self.folder / "runs" / f"stop-{number:06d}"
@@ -99,15 +99,15 @@ class Campaign:
         code = run.wait()
         text = run.log.read_text()
         faults = [] if "Traceback" not in text else ["a traceback"]
-        had_ended = code == 0 and "try it  " in text  # the last line that a run prints: Python was being taken down
+        had_ended = code == 0 and "try it  " in text  # the last line that a run prints: Python was exiting
         if sent and code != 128 + number_sent and not had_ended:
             faults.append(f"exit code {code}")
         in_training = phase not in ("text", "final evaluation", "final/", "report")
         saved = "a checkpoint was saved" in text
         if sent and in_training and how != "SIGINT twice":
             faults += _stop_faults(out, text, saved)
-        found = self._go_on(kind, out)
-        # A stop adds a checkpoint off the schedule, and rotation then keeps others.
+        found = self._resume(kind, out)
+        # A stop adds a checkpoint that is not on schedule, and rotation then keeps other ones.
         rest = {name: value for name, value in found.items() if name != "checkpoints"}
         wanted = {name: value for name, value in self.wanted[kind].items() if name != "checkpoints"}
         details = {"how": how, "phases": [phase], "saved": saved, "code": code, "faults": faults}
@@ -119,14 +119,14 @@ class Campaign:
         return start(pretrain_arguments(self.folder, kind, out), out.with_suffix(".log"), kind)
 
     def _kind(self, number: int) -> str:
-        """A quarter of the trials compiled, a quarter diverging, where those kinds are asked for."""
+        """The kind of a trial: a quarter compiled, a quarter diverging, if those kinds are requested."""
         wished = ("plain", "diverging", "plain", "compiled")[number % 4]
         return wished if wished in self.kinds else "plain"
 
     def _wait_for_a_moment(
         self, run: Started, draw: random.Random, kind: str, early: bool = False, share: float = 1.0
     ) -> str:
-        """Waits for a time drawn over a share of the run, or for a random place in a phase that is aimed at.
+        """Waits for a random time, or for a random point in a targeted phase.
 
         Args:
             early: leave something of the run for the next one: aim at no phase of its end.
@@ -141,11 +141,11 @@ class Campaign:
                 time.sleep(draw.choice((0, draw.uniform(0, 0.003), draw.uniform(0, 0.02))))
                 break
             if aimed is not None and time.monotonic() > run.began + 3 * self.seconds[kind]:
-                break  # a run that was gone on with near its end makes fewer visits
+                break  # a run resumed near its end enters the phase less often
             time.sleep(0.0003)
         return str(run.phase)
 
-    def _go_on(self, kind: str, out: Path) -> dict[str, Any]:
+    def _resume(self, kind: str, out: Path) -> dict[str, Any]:
         run = self._start(kind, out)
         code = run.wait()
         assert code == 0, f"exit code {code}: {run.log.read_text()[-3000:]}"
@@ -172,7 +172,7 @@ class Campaign:
 
 
 def _stop_faults(out: Path, text: str, saved: bool) -> list[str]:
-    """A polite stop says which step it saved, and that checkpoint is there and whole."""
+    """A graceful stop reports the step that it saved, whose checkpoint exists and is intact."""
     from acorn.checkpoint.integrity import checkpoint_faults
     from acorn.run_folder import RunFolder
 
@@ -183,14 +183,14 @@ def _stop_faults(out: Path, text: str, saved: bool) -> list[str]:
 
 
 def kills(folder: Path, trials: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:
-    """`trials` runs that are killed. `equal` of them ended as the undisturbed run of their kind did."""
+    """`trials` runs that are killed. `equal` of them are bit-identical to the uninterrupted run of their kind."""
     campaign = Campaign(folder, kinds, seed)
     outcomes = run_trials(campaign.kill, list(range(trials)), folder / "outcomes-kill", "kill -9")
     return _summary(outcomes)
 
 
 def signals(folder: Path, trials: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:
-    """`trials` runs that are asked to stop."""
+    """`trials` runs that are stopped by signals."""
     campaign = Campaign(folder, kinds, seed)
     outcomes = run_trials(campaign.stop, list(range(trials)), folder / "outcomes-stop", "signals")
     return {**_summary(outcomes), "saved": sum(bool(outcome.get("saved")) for outcome in outcomes)}

@@ -1,4 +1,4 @@
-"""Do the tests test? Each promise is taken out of the source in turn; the suite must fail."""
+"""Mutation testing: each guarantee is removed from the source in turn, and the tests must fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import acorn
 from torture import calls
 from torture.workers import run_trials
 
-# What is taken out -> file, the text there, what stands in its place.
+# Name of the removed guarantee -> file, original text, replacement.
 MUTATIONS: dict[str, tuple[str, str, str]] = {
     "flush of a file": ("files.py", "    os.fsync(descriptor)\n", "    pass\n"),
     "flush of a folder": ("files.py", "        sync_file(descriptor)\n    except", "        pass\n    except"),
@@ -40,12 +40,12 @@ MUTATIONS: dict[str, tuple[str, str, str]] = {
         " or verify_folder(run.checkpoint(newest))",
         "",
     ),
-    "the guard against numbers that are not finite": (
+    "the guard against non-finite values": (
         "train/step.py",
         "    if finite:\n        if clip",
         "    if True:\n        if clip",
     ),
-    "cutting the metrics back": ("report/metrics_log.py", "self._file.truncate(min(n_bytes, self.length))", "pass"),
+    "truncation of the metrics": ("report/metrics_log.py", "self._file.truncate(min(n_bytes, self.length))", "pass"),
 }
 TESTS = (
     "tests/test_files.py",
@@ -58,11 +58,11 @@ TESTS = (
     "tests/faults/test_shard_faults.py",
     "tests/run/test_pretrain.py",
 )
-"""In this order, until one fails."""
+"""Tests, in the order in which they run until one fails."""
 
 
 def mutations(folder: Path) -> dict[str, Any]:
-    """Copies the source, takes each promise out of a copy, and runs the tests against it.
+    """Removes each guarantee from a copy of the source, and runs the tests with it.
 
     Returns:
         for each the first test that failed; those that none noticed are `unnoticed`.
@@ -79,7 +79,7 @@ def mutations(folder: Path) -> dict[str, Any]:
 
 
 def _first_failure(name: str, source: Path) -> str:
-    """The test that fails where a promise is taken out; "" if none does."""
+    """The test that fails without the guarantee; "" if none does."""
     file, text, instead = MUTATIONS[name]
     root = Path(__file__).parent.parent.parent
     shutil.copytree(Path(acorn.__file__).parent, source / "acorn", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,7 +1,7 @@
-"""The power goes: what a disk may hold afterwards, and whether acorn still finds everything it promised.
+"""Power loss: the possible contents of a disk afterwards, and whether acorn finds everything that it reported as saved.
 
-After each recorded operation, the disk holds what was flushed and any part of the rest: data dropped, whole or torn
-at 4 KiB; names old or new, in any order. Pillai et al. 2014 and the tests of SQLite do the same to databases.
+After each recorded operation, the disk holds what was flushed and any part of the rest: data lost, complete or torn at
+4 KiB; names old or new, in any order. Pillai et al. 2014 and the tests of SQLite test databases in this way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Data = Callable[[random.Random, bytes | None, list[bytes]], bytes | None]
 
 @dataclass
 class Disk:
-    """What is certainly on the disk, and what is on its way there."""
+    """What is certainly on the disk, and what is not flushed yet."""
 
     names: dict[int, dict[str, int]] = field(default_factory=lambda: {ROOT: {}})
     contents: dict[int, bytes] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Disk:
                 self.contents[operation.entry] = written[-1]
 
     def after_power_loss(self, draw: random.Random, names: Names, data: Data, target: Path) -> None:
-        """Builds in `target` a tree that the disk may hold now."""
+        """Creates in `target` a tree that the disk may hold now."""
 
         def build(folder: int, path: Path) -> None:
             path.mkdir(parents=True)
@@ -90,7 +90,7 @@ def _first_some(draw: random.Random, waiting: list[Any]) -> list[Any]:
 
 
 def _some(draw: random.Random, waiting: list[Any]) -> list[Any]:
-    """Any of them: the disk writes in the order that suits it."""
+    """Any of them: the disk may write in any order."""
     return [operation for operation in waiting if draw.random() < 0.5]
 
 
@@ -103,7 +103,7 @@ def _dropped(draw: random.Random, old: bytes | None, waiting: list[bytes]) -> by
 
 
 def _torn(draw: random.Random, old: bytes | None, waiting: list[bytes]) -> bytes | None:
-    """Some pages are new, the others as before or zeros; the end may be missing, but not of what was there before."""
+    """Some pages are new, others are old or zero; the end may be missing, but not of the old content."""
     if not waiting:
         return old
     new, before = waiting[-1], old or b""
@@ -133,7 +133,7 @@ WAYS: dict[str, tuple[Names, Data]] = {
 
 
 def record(root: Path, mutation: str = "") -> Recorder:
-    """What a run writes, with everything that it is told or tells.
+    """The operations of a run, and what it was told or told its user is saved.
 
     Checkpoints are saved, saved again and rotated, best.json is replaced, a model folder written and replaced, metrics
     appended.
@@ -195,7 +195,7 @@ def record(root: Path, mutation: str = "") -> Recorder:
 
 
 def _without(mutation: str, files: Any) -> dict[str, Any]:
-    """Replacements in `acorn.files` that take a promise out of it."""
+    """Replacements in `acorn.files` that remove a guarantee."""
     if mutation == "folder flush":
         return {"sync_folder": _nothing}
     if mutation == "file flush":
@@ -213,7 +213,7 @@ def _is_folder(descriptor: int) -> bool:
 
 
 def _copy_in_place(source: Any, target: Any) -> None:
-    """What a rename must not be: the content arrives bit by bit under the final name."""
+    """What a rename must not be: the content appears gradually under the final name."""
     if Path(source).is_dir():
         shutil.copytree(source, target)
         shutil.rmtree(source)
@@ -223,7 +223,8 @@ def _copy_in_place(source: Any, target: Any) -> None:
 
 
 def check(operations: list[Operation], folder: Path, seed: int = 0, every: int = 1) -> dict[str, Any]:
-    """Rebuilds what the disk may hold after each operation, lets acorn recover, and looks for what was promised.
+    """Recreates possible contents of the disk after each operation, lets acorn recover, and checks what it had
+    promised.
 
     Args:
         folder: scratch space; emptied.
@@ -249,7 +250,7 @@ def check(operations: list[Operation], folder: Path, seed: int = 0, every: int =
             disk.after_power_loss(random.Random(f"{seed}:{number}:{way}"), names, data, target)
             states += 1
             state = (promises, _tree_hash(target))
-            if state not in seen:  # the same disk under the same promises was looked at before
+            if state not in seen:  # the same contents with the same promises were checked before
                 seen.add(state)
                 broken += [f"after operation {number} ({way}): {fault}" for fault in promised.faults(target)]
             shutil.rmtree(folder / "state")
@@ -258,7 +259,7 @@ def check(operations: list[Operation], folder: Path, seed: int = 0, every: int =
 
 @dataclass
 class Promised:
-    """What the program was told is safe, and what it is in the middle of."""
+    """What the program was told is saved, and what it is currently saving."""
 
     steps: dict[int, set[str]] = field(default_factory=dict)
     trying: dict[int, set[str]] = field(default_factory=dict)
@@ -281,7 +282,7 @@ class Promised:
             self.maybe.pop(told.what, None)
 
     def faults(self, root: Path) -> list[str]:
-        """What acorn, starting anew in `root`, has lost or takes for whole though it is not."""
+        """What acorn, started again in `root`, has lost, or considers intact although it is not."""
         from acorn.checkpoint.integrity import checkpoint_faults, newest_whole_checkpoint, readable_checkpoints
         from acorn.checkpoint.model_folder import read_model_folder
         from acorn.checkpoint.training_state import read_checkpoint
@@ -293,7 +294,7 @@ class Promised:
 
         run = RunFolder(root)
         try:
-            before = newest_whole_checkpoint(run)  # as a reader sees it, who may change nothing
+            before = newest_whole_checkpoint(run)  # as a reader sees it, which changes nothing
             clear_leftovers(run)
             settle(run.final)
             newest = newest_whole_checkpoint(run)
@@ -308,12 +309,12 @@ class Promised:
                 saved = self.steps.get(step, set()) | self.trying.get(step, set())
                 checkpoint = read_checkpoint(path)
                 if _digest_of_weights(checkpoint.weights) not in saved:
-                    faults.append(f"step {step} is taken for whole and is not what was saved")
+                    faults.append(f"step {step} is considered intact but is not what was saved")
                 if path == newest and step < self.last_step:
                     faults.append(f"step {self.last_step} is lost: the newest is {step}")
                 lines = (run.metrics.read_bytes() if run.metrics.exists() else b"")[: checkpoint.counters.metrics_bytes]
                 if len(lines) < checkpoint.counters.metrics_bytes or not _are_json(lines):
-                    faults.append(f"metrics.jsonl does not hold what the checkpoint of step {step} remembers")
+                    faults.append(f"metrics.jsonl is shorter than the checkpoint of step {step} says")
             if "final" in self.known:
                 folder = readable(run.final)
                 read_model_folder(folder)

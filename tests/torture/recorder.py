@@ -1,4 +1,4 @@
-"""What a program does to a folder, as a list of operations that a disk may or may not have kept when the power goes.
+"""Records what a program does to a folder, as a list of operations that a disk may lose in a power loss.
 
 Files and folders are told apart by a number of their own, so that a rename moves one and does not copy it. The tree is
 looked at before and after each call that could change it (flush, rename, removal, creation); what differs is an
@@ -18,7 +18,7 @@ from unittest import mock
 
 @dataclass(frozen=True)
 class Write:
-    """A file's whole content from now on; on the disk only after a flush of the file."""
+    """The new content of a file; on the disk only after a flush of the file."""
 
     file: int
     content: bytes
@@ -26,7 +26,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Rename:
-    """A name in `folder` moves. Without `source` a new name appears, without `target` one goes."""
+    """A rename in `folder`. Without `source` a name is created, without `target` one is removed."""
 
     folder: int
     source: str | None
@@ -37,14 +37,14 @@ class Rename:
 
 @dataclass(frozen=True)
 class Flush:
-    """A file's content, or a folder's names, are on the disk."""
+    """The content of a file, or the names in a folder, are on the disk."""
 
     entry: int
 
 
 @dataclass(frozen=True)
 class Told:
-    """The program was told, or told its user, that `what` is safe now."""
+    """The program was told, or told its user, that `what` is saved."""
 
     what: str
     content: Any
@@ -67,13 +67,13 @@ class Recorder:
         self._folders: set[int] = {ROOT}
 
     def tell(self, what: str, content: Any) -> None:
-        """Notes that the program now relies on `what`."""
+        """Records that the program now relies on `what`."""
         self._look()
         self.operations.append(Told(what, content))
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Watches the calls of `os` that Python's own code and acorn's go through."""
+        """Intercepts the functions of `os` that Python's libraries and acorn call."""
         with ExitStack() as stack:
             for name in ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "truncate"):
                 stack.enter_context(mock.patch.object(os, name, self._around(getattr(os, name))))
@@ -102,18 +102,18 @@ class Recorder:
         return watched
 
     def _look(self) -> None:
-        """Compares the tree with what was known of it, and appends what happened."""
+        """Compares the tree with its last known state, and appends the operations."""
         tree, contents, folders, inodes = self._scan()
         for folder in sorted(tree.keys() | self._tree.keys()):
             before, now = self._tree.get(folder, {}), tree.get(folder, {})
             gone = {entry: name for name, entry in before.items() if now.get(name) != entry}
             come = {entry: name for name, entry in now.items() if before.get(name) != entry}
             if folder not in tree:
-                continue  # it went with its own name
+                continue  # it was moved under its own name
             for entry, name in come.items():
                 self.operations.append(Rename(folder, gone.pop(entry, None), name, entry, entry in folders))
             for entry, name in gone.items():
-                if name not in now:  # else another one took the name over
+                if name not in now:  # else another one replaced it
                     self.operations.append(Rename(folder, name, None, entry, entry in self._folders))
         for file, content in contents.items():
             if self._contents.get(file) != content:

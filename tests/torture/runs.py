@@ -1,7 +1,7 @@
-"""A small run to be tortured: its config, how it is started in a process of its own, and what must come out equal.
+"""A small run for these tests: its config, its start in a separate process, and the outcome that must be equal.
 
-Runs are forked from a process that has imported everything and computed nothing, so that a start costs milliseconds
-instead of seconds. Apart from that they are the command line: arguments in, exit code and messages out.
+Runs are forked from a process that has imported everything and computed nothing, so that they start quickly. Otherwise
+they use the command line: arguments in, exit code and messages out.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 CLOCK = ("seconds", "tokens_per_second", "mfu")
-"""Fields of metrics.jsonl that a clock decides."""
+"""Fields of metrics.jsonl that depend on the clock."""
 
 CLOCK_COUNTERS = ("seconds", "train_seconds", "metrics_bytes")
-"""Counters that a clock decides: metrics.jsonl holds seconds, so its length does too."""
+"""Counters that depend on the clock: metrics.jsonl contains seconds, so its length does too."""
 
 KINDS = ("plain", "diverging", "compiled")
 PHASES = ("text", "steps", "evaluation", "sampling", "save", "rotation", "final evaluation", "final/", "report")
@@ -57,7 +57,7 @@ WORDS = "the cat dog bird saw ate found a small red old house tree and then it s
 
 
 def prepare_folder(folder: Path) -> None:
-    """A text of about 30 KB and a config of each kind."""
+    """Writes a text of about 30 KB and a config of each kind."""
     from acorn.config_files import load_config, to_toml
 
     draw = random.Random(0)
@@ -70,7 +70,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 class Phase:
-    """What a run is doing, in memory that it shares with the process that watches it."""
+    """What a run is doing, in memory shared with the watching process."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1 + 4 * len(PHASES))
@@ -79,7 +79,7 @@ class Phase:
         return PHASES[self._memory[0]]
 
     def entered(self, phase: str) -> int:
-        """How often a phase was entered."""
+        """The number of times that a phase was entered."""
         place = 1 + 4 * PHASES.index(phase)
         return int.from_bytes(self._memory[place : place + 4], "little")
 
@@ -95,7 +95,7 @@ class Phase:
             self._memory[0] = before
 
     def wrap(self, owner: Any, name: str, phase: str) -> None:
-        """Makes a function tell when it runs."""
+        """Makes a function record its phase while it runs."""
         function = getattr(owner, name)
 
         def told(*arguments: Any, **options: Any) -> Any:
@@ -107,7 +107,7 @@ class Phase:
 
 @dataclass
 class Started:
-    """A run in its own process. `log` is what it prints."""
+    """A run in a separate process. `log`: the file of its output."""
 
     process: int
     log: Path
@@ -147,7 +147,7 @@ class Started:
 
 
 def import_everything() -> None:
-    """What a run imports, so that forked ones need not. Nothing is computed: threads do not survive a fork."""
+    """Imports what a run needs, so that forked runs start faster. Computes nothing: threads do not survive a fork."""
     for name in (
         "acorn.cli.main",
         "acorn.report.terminal",
@@ -178,7 +178,7 @@ def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callabl
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it by default
         _watch(phase)
         if kind == "diverging":
             _poison_gradients()
@@ -204,7 +204,7 @@ def pretrain_arguments(folder: Path, kind: str, out: Path) -> list[str]:
 
 
 def _watch(phase: Phase) -> None:
-    """Wraps the functions whose names say what a run is doing; and spares it measuring the machine's peak."""
+    """Wraps the functions of each phase, and skips measuring the machine's peak."""
     from acorn.run import finish, pretrain
     from acorn.run.peak import Peak
     from acorn.train import loop, saving
@@ -222,7 +222,7 @@ def _watch(phase: Phase) -> None:
 
 
 def _poison_gradients() -> None:
-    """One step that is skipped; one streak that rolls back to a checkpoint; and, after that, one more of each."""
+    """Causes one skipped step, then consecutive ones that roll back to a checkpoint; then both again."""
     from acorn.train import loop
 
     train_step = loop.train_step
@@ -246,7 +246,7 @@ def _poison_gradients() -> None:
 
 
 def outcome_of(out: Path) -> dict[str, Any]:
-    """Everything that two equal runs have equal, as digests by name."""
+    """Everything that must be equal in two equal runs, as digests by name."""
     from acorn.files import read_sealed_json
     from acorn.report.metrics_log import read_metrics
     from acorn.run_folder import RunFolder
@@ -273,7 +273,7 @@ def outcome_of(out: Path) -> dict[str, Any]:
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Names of what is not equal."""
+    """Names of what differs."""
     return sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
 
 

@@ -1,4 +1,4 @@
-"""Kills, signals and corruption in short: a dozen runs, some hundred damages."""
+"""Kills, signals and corruption in short form: a dozen runs, a few hundred damages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HAS_COMPILER = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 def torture(tmp_path: Path, script: str) -> dict:
-    """Runs it in a process of its own: it forks, and this one has threads."""
+    """Runs `script` in a separate process, because it forks and this one has threads."""
     begin = "import json, sys; from pathlib import Path; from torture.runs import import_everything\n"
     begin += "import_everything()\nfolder = Path(sys.argv[1])\n"
     command = [sys.executable, "-c", begin + script, str(tmp_path / "folder")]
@@ -30,8 +30,8 @@ def torture(tmp_path: Path, script: str) -> dict:
 
 
 @pytest.mark.fault(33)
-def test_killed_runs_end_equal(tmp_path: Path) -> None:
-    """Fault 33: kill -9 at random moments, resumed, compared bit for bit; a quarter compiled and in bf16."""
+def test_killed_and_resumed_runs_are_bit_identical(tmp_path: Path) -> None:
+    """Fault 33: kill -9 at random times, resumed; a quarter compiled and in bf16."""
     kinds = KINDS if HAS_COMPILER else ("plain", "diverging")
     script = f"from torture.kills import kills\nprint(json.dumps(kills(folder, 12, {kinds}, seed=1)))"
     found = torture(tmp_path, script)
@@ -40,7 +40,7 @@ def test_killed_runs_end_equal(tmp_path: Path) -> None:
     assert found["killed"] >= 12
 
 
-def test_stopped_runs_end_equal(tmp_path: Path) -> None:
+def test_stopped_and_resumed_runs_are_bit_identical(tmp_path: Path) -> None:
     script = "from torture.kills import signals\nprint(json.dumps(signals(folder, 6, ('plain', 'diverging'), seed=1)))"
     found = torture(tmp_path, script)
     assert found["failed"] == []
@@ -48,8 +48,8 @@ def test_stopped_runs_end_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(37)
-def test_damage_is_found_before_the_first_step(tmp_path: Path) -> None:
-    """Fault 37: flips, truncations and swaps over every file that a run goes on with."""
+def test_damage_is_detected_before_the_first_step(tmp_path: Path) -> None:
+    """Fault 37: flipped bits, truncations and swaps of every file that a resumed run reads."""
     found = torture(tmp_path, "from torture.corruption import corruptions\nprint(json.dumps(corruptions(folder, 300)))")
     assert found["broken"] == []
     assert found["by_outcome"]["refused"] > 100

@@ -1,4 +1,4 @@
-"""Trials spread over the cores: each is a function of its number, in a process that is forked for it and its like."""
+"""Runs trials in parallel, one forked process per core; a trial is a function of its number."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Trial = Callable[[int], dict[str, Any]]
 
 
 def cores() -> list[int]:
-    """Those that this process may use; all of them where the system does not tell."""
+    """The cores that this process may use; all of them if the system does not say."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def run_trials(trial: Trial, numbers: list[int], results: Path, task: str) -> list[dict[str, Any]]:
-    """Does every trial, one process a core, and tells on stderr how far it is.
+    """Runs every trial, one process per core, and reports progress on stderr.
 
     Args:
         trial: gives a JSON object; what it raises is the outcome `error`.
@@ -47,7 +47,7 @@ def run_trials(trial: Trial, numbers: list[int], results: Path, task: str) -> li
         children.append(process)
     _tell(children, len(numbers), results, task)
     outcomes = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    assert len(outcomes) == len(numbers), f"{task}: {len(outcomes)} of {len(numbers)} trials came to an end"
+    assert len(outcomes) == len(numbers), f"{task}: {len(outcomes)} of {len(numbers)} trials finished"
     return outcomes
 
 
