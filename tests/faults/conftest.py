@@ -1,4 +1,4 @@
-"""Commands as a user runs them, tiny runs to damage, and the ways in which disks, files and folders let one down."""
+"""Fixtures: commands as a user runs them, tiny runs to damage, and failing disks, files and folders."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ SETTINGS = [
     "train.precision=fp32",
     "train.threads=1",
 ]
-"""A run of less than a second. It leaves the checkpoints of steps 4 and 8."""
+"""A short run, which leaves the checkpoints of steps 4 and 8."""
 
 WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again"
 
 
 def words_of(text: str) -> str:
-    """A message without its line breaks: a terminal line may be wrapped anywhere."""
+    """A message without line breaks, because the terminal may wrap lines anywhere."""
     return " ".join(text.split())
 
 
@@ -58,7 +58,7 @@ def check_refused(done: Done, code: int, *parts: str) -> None:
 
 
 def check_fine(done: Done, *parts: str) -> None:
-    """Exit code 0, and the notes that the user gets."""
+    """Checks exit code 0 and parts of the notes for the user."""
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     for part in parts:
@@ -66,7 +66,7 @@ def check_fine(done: Done, *parts: str) -> None:
 
 
 def digest_of(folder: Path) -> dict[str, str]:
-    """Everything below `folder` (or the file itself), by path: content of files, names of folders and links.
+    """Everything below `folder` (or the file itself), by path: contents of files, names of folders and links.
 
     Lock files are no content: they say who looked at the folder last.
     """
@@ -101,7 +101,7 @@ def digest() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def untouched() -> Callable[..., Any]:
-    """`with untouched(path, ...)`: nothing below these paths may differ afterwards."""
+    """`with untouched(path, ...)`: checks that nothing below these paths changes inside the block."""
 
     @contextlib.contextmanager
     def check(*paths: Path) -> Iterator[None]:
@@ -117,26 +117,26 @@ def settings() -> list[str]:
     return SETTINGS
 
 
-def made_up_text(lines: int, seed: int = 0) -> str:
+def random_text(lines: int, seed: int = 0) -> str:
     draw = random.Random(seed)
     return "".join(" ".join(draw.choices(WORDS.split(), k=draw.randint(4, 12))) + ".\n" for _ in range(lines))
 
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 24 KB of made-up sentences, the same each time."""
+    """About 24 KB of random sentences, the same each time."""
     path = tmp_path_factory.mktemp("text") / "my.txt"
-    path.write_text(made_up_text(600))
+    path.write_text(random_text(600))
     return path
 
 
 @pytest.fixture
 def write_rows(tmp_path: Path) -> Callable[..., Path]:
-    """Writes made-up rows as `name` (a .jsonl), and those given after them."""
+    """Writes random rows, and then the given ones, to `name` (a .jsonl)."""
     import json
 
     def write(name: str, *more: str, rows: int = 60, seed: int = 0) -> Path:
-        lines = [json.dumps({"text": line}) for line in made_up_text(rows, seed).splitlines()]
+        lines = [json.dumps({"text": line}) for line in random_text(rows, seed).splitlines()]
         path = tmp_path / name
         path.write_text("\n".join([*lines, *more]) + "\n")
         return path
@@ -146,7 +146,7 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def pretrain(text_file: Path) -> Callable[..., Done]:
-    """`acorn pretrain` with tiny settings; later overrides win. `text=None` names no text."""
+    """`acorn pretrain` with tiny settings; later overrides win. `text=None`: no text is named."""
 
     def run(out: Path, *more: str, text: Path | None = text_file) -> Done:
         source = [f"data.source={text}"] if text else []
@@ -159,7 +159,7 @@ def pretrain(text_file: Path) -> Callable[..., Done]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, pretrain: Callable[..., Done]) -> Path:
-    """A finished run that no test changes."""
+    """A finished run, which tests must not change."""
     out = tmp_path_factory.mktemp("runs") / "mine"
     check_fine(pretrain(out))
     return out
@@ -167,7 +167,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, pretrain: Callable[..., D
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it to damage."""
+    """A copy of a finished run, to damage."""
     return shutil.copytree(finished, tmp_path / "run")
 
 
@@ -195,7 +195,7 @@ def shards(tokenizer_file: Path, text_file: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def flip() -> Callable[[Path], None]:
-    """Turns over one bit in the middle of a file."""
+    """Flips one bit in the middle of a file."""
 
     def turn(path: Path) -> None:
         content = bytearray(path.read_bytes())
@@ -207,7 +207,7 @@ def flip() -> Callable[[Path], None]:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Path]]:
-    """Makes renames into place fail with an error of the disk wherever `where(target)` says so; lists the targets."""
+    """Makes renames fail with a disk error if `where(target)` is true; returns the list of targets."""
     real = os.replace
 
     def inject(where: Callable[[Path], bool], number: int = errno.ENOSPC) -> list[Path]:
@@ -234,7 +234,7 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
             recorder.append(os.path.realpath(os.fsdecode(arguments[0])))
 
 
-sys.addaudithook(_record)  # sees every file that Python code opens; it cannot be taken out again
+sys.addaudithook(_record)  # sees every file that Python code opens; audit hooks cannot be removed
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def opened() -> Iterator[list[str]]:
 
 @pytest.fixture
 def named_pipe(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes a named pipe. Whoever opens it against the rule finds it empty, instead of waiting for ever."""
+    """Creates a named pipe. A reader, which is against the rule, finds it empty instead of blocking forever."""
     if not hasattr(os, "mkfifo"):
         pytest.skip("named pipes are a thing of POSIX systems")
     made: list[tuple[Path, threading.Thread]] = []
@@ -256,7 +256,7 @@ def named_pipe(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     def keep_writing(path: Path) -> None:
         while not over.is_set():
-            open(path, "wb").close()  # waits for a reader
+            open(path, "wb").close()  # blocks until there is a reader
 
     def make(name: str) -> Path:
         path = tmp_path / name
@@ -269,14 +269,14 @@ def named_pipe(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield make
     over.set()
     for path, writer in made:
-        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # lets the writer go
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # unblocks the writer
         writer.join()
         os.close(reader)
 
 
 @pytest.fixture
 def after_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
-    """Does something once a training step has been reported."""
+    """Calls a function after a given training step was reported."""
     from acorn.report.terminal import TrainingLine
 
     real = TrainingLine.step
@@ -296,13 +296,13 @@ def after_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], N
 
 @pytest.fixture
 def stop_after(after_step: Callable[[int, Callable[[], None]], None]) -> Callable[[int], None]:
-    """Has the run get SIGTERM once a step has been reported."""
+    """Sends SIGTERM to the run after a step was reported."""
     return lambda number: after_step(number, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @pytest.fixture
 def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], Any]], None]:
-    """Has each training step's loss (a tensor) replaced by `change(step, loss)`, before gradients are taken."""
+    """Replaces each step's loss (a tensor) by `change(step, loss)` before the backward."""
     from acorn.train import loop
     from acorn.train.forward_backward import eager_forward_backward
 
@@ -324,7 +324,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], An
 
 @pytest.fixture(autouse=True)
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out what takes most of a tiny run's time: flushing, measuring the machine, and drawing the curve."""
+    """Skips what takes most of a tiny run's time: flushing, measuring the machine, and plotting the curve."""
     from acorn.run import finish, pretrain
     from acorn.run.peak import Peak
 

@@ -1,4 +1,4 @@
-"""Saving checkpoints, keeping them, and finding the damaged ones."""
+"""Saving checkpoints, keeping them, and detecting damaged ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from acorn.train import windows as windows_module
 SRC = Path(__file__).parents[2] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC)}
 
-# Saves the same step again and again in child processes; the n-th ends at its n-th call to the system that changes
-# something. What is seen: calls that Python reports to audit hooks, fsync, and the safetensors library's files.
+# Saves the same step repeatedly in child processes; the n-th ends at its n-th system call that changes something.
+# Counted are the calls that Python reports to audit hooks, fsync, and the files of the safetensors library.
 KILLED_ANYWHERE = """
 import json, os, sys
 from pathlib import Path
@@ -62,7 +62,7 @@ def counted(name, real):
     return call
 
 sys.addaudithook(count)
-os.fsync = counted("fsync", lambda descriptor: None)  # a process that ends takes nothing from the system's buffers
+os.fsync = counted("fsync", lambda descriptor: None)  # the end of a process does not lose the system's buffers
 tensor_files.save_file = counted("save_file", tensor_files.save_file)
 
 model = torch.nn.Linear(2, 2, bias=False)
@@ -97,7 +97,7 @@ for point in range(1000):
         weight = checkpoint.weights["weight"]
         assert (weight == weight[0, 0]).all() and weight[0, 0] == checkpoint.counters.samples
         found.append([checkpoint.counters.step, checkpoint.counters.samples])
-    save(step, 3.0)  # whatever was left, the next save works
+    save(step, 3.0)  # the next save works in any case
     assert read_checkpoint(newest_whole_checkpoint(run)).counters.samples == 3
     assert {path.name for path in run.checkpoints.iterdir()} == {run.checkpoint(s).name for s in (step, old_step) if s}
     if not killed:
@@ -110,7 +110,7 @@ print(json.dumps(found))
 @pytest.mark.parametrize("old_step", [8, 4, 0], ids=["the same step again", "a later step", "the first one"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_any_moment_of_a_save(tmp_path: Path, old_step: int) -> None:
-    """Fault 33: wherever the process ends, the old checkpoint or the new one is whole, and the next save works."""
+    """Fault 33: wherever the process ends, the old or the new checkpoint is intact, and the next save works."""
     command = [sys.executable, "-c", KILLED_ANYWHERE, str(tmp_path), "8", str(old_step)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -124,13 +124,13 @@ def test_killed_at_any_moment_of_a_save(tmp_path: Path, old_step: int) -> None:
 
 @pytest.fixture
 def saving() -> list[Path]:
-    """Holds the checkpoint that is being saved, while it is."""
+    """Contains the checkpoint that is being saved."""
     return []
 
 
 @pytest.fixture
 def attempts(monkeypatch, saving: list[Path]) -> list[int]:
-    """Lists the steps at which a checkpoint was tried."""
+    """The steps at which saving a checkpoint was attempted."""
     steps: list[int] = []
     real = saving_module.save_checkpoint
 
@@ -152,8 +152,8 @@ def is_checkpoint(path: Path) -> bool:
 
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_a_save_that_fails_is_tried_again(pretrain, fine, full_disk, attempts, tmp_path: Path, number: int) -> None:
-    """Fault 34: it is said and tried again after 1, 2 and 4 more steps; the run does not end for it."""
+def test_a_failed_save_is_retried(pretrain, fine, full_disk, attempts, tmp_path: Path, number: int) -> None:
+    """Fault 34: it is reported and retried after 1, 2 and 4 more steps; the run continues."""
     full_disk(lambda path: is_checkpoint(path) and attempts[-1] in (8, 9, 11), number)
     done = pretrain(tmp_path / "run", "train.steps=16", "train.save_every=8", "train.eval_every=0")
     fine(done, "could not be saved")
@@ -169,7 +169,8 @@ def test_a_save_that_fails_is_tried_again(pretrain, fine, full_disk, attempts, t
 def test_a_disk_that_stays_full(
     pretrain, fine, refused, digest, attempts, saving, after_step, tmp_path: Path, call: str
 ) -> None:
-    """Fault 34: the fourth failure in a row ends the run; the last checkpoint stands, and the run can go on from it."""
+    """Fault 34: the fourth consecutive failure ends the run; the last checkpoint is intact, and the run can be
+    resumed."""
     run = RunFolder(tmp_path / "run")
     kept: list[dict[str, str]] = []
     after_step(11, lambda: kept.append(digest(run.checkpoint(10))))
@@ -204,10 +205,10 @@ def test_a_disk_that_stays_full(
 
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("moment", ["the end", "a signal"])
-def test_a_save_that_must_not_wait(
+def test_a_save_that_cannot_be_retried(
     pretrain, refused, full_disk, attempts, stop_after, tmp_path: Path, moment: str
 ) -> None:
-    """Fault 34: at the end of the run and on a signal there is no later; the failure is the run's."""
+    """Fault 34: at the end of the run and after a signal there is no retry: the run fails."""
     last = 8 if moment == "the end" else 6
     if moment == "a signal":
         stop_after(6)
@@ -222,8 +223,8 @@ def test_a_save_that_must_not_wait(
 
 
 @pytest.mark.fault(35)
-def test_rotation_waits_for_a_whole_one(run: Path, flip, untouched) -> None:
-    """Fault 35: while the newest checkpoint is not whole, no older one is removed."""
+def test_rotation_waits_for_an_intact_checkpoint(run: Path, flip, untouched) -> None:
+    """Fault 35: while the newest checkpoint is damaged, no older one is removed."""
     folder = RunFolder(run)
     flip(folder.checkpoint(8) / "model.safetensors")
     with untouched(run):
@@ -232,7 +233,7 @@ def test_rotation_waits_for_a_whole_one(run: Path, flip, untouched) -> None:
 
 @pytest.mark.fault(35)
 def test_rotation_in_a_run(pretrain, fine, monkeypatch, flip, tmp_path: Path) -> None:
-    """Fault 35: a save that went wrong without a word costs no older checkpoint."""
+    """Fault 35: a save that failed silently does not remove an older checkpoint."""
     real = saving_module.save_checkpoint
 
     def torn(path, *arguments, **options):
@@ -246,8 +247,8 @@ def test_rotation_in_a_run(pretrain, fine, monkeypatch, flip, tmp_path: Path) ->
 
 
 @pytest.mark.fault(35)
-def test_the_best_one_is_kept(pretrain, acorn, fine, monkeypatch, tmp_path: Path) -> None:
-    """Fault 35: however many came after it."""
+def test_the_best_checkpoint_is_kept(pretrain, acorn, fine, monkeypatch, tmp_path: Path) -> None:
+    """Fault 35: regardless of the number of later ones."""
     sums = iter([5.0, 3.0, 4.0, 6.0])
     monkeypatch.setattr(windows_module, "score", lambda *arguments, **options: (next(sums), 1))
     out = tmp_path / "run"
@@ -261,7 +262,7 @@ def test_the_best_one_is_kept(pretrain, acorn, fine, monkeypatch, tmp_path: Path
 @pytest.mark.fault(36)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_during_a_save(pretrain, acorn, fine, monkeypatch, tmp_path: Path, number: int, code: int) -> None:
-    """Fault 36: the save is finished, and then the run stops and says how to go on."""
+    """Fault 36: the save is finished; then the run stops and says how to resume."""
     write = training_state.save_tensors
 
     def interrupted(path, tensors):
@@ -286,7 +287,7 @@ def test_a_signal_during_a_save(pretrain, acorn, fine, monkeypatch, tmp_path: Pa
 def test_a_signal_during_the_final_scoring(
     pretrain, acorn, fine, digest, finished: Path, monkeypatch, tmp_path: Path, number: int, code: int
 ) -> None:
-    """Fault 36: scoring is left at once, training stands, and going on ends as without the signal."""
+    """Fault 36: scoring stops at once, training is saved, and resuming ends as without the signal."""
     score = final_scoring.evaluate_split
 
     def interrupted(*arguments, **options):
@@ -311,7 +312,7 @@ def test_a_signal_during_the_final_scoring(
 
 @pytest.mark.fault(36)
 def test_a_signal_while_the_model_is_written(pretrain, acorn, monkeypatch, tmp_path: Path) -> None:
-    """Fault 36: what is being written is finished, and the run is complete."""
+    """Fault 36: the model is written completely, and the run is finished."""
     write = finish.write_model_folder
 
     def interrupted(*arguments, **options):
@@ -348,7 +349,7 @@ main()
 
 @pytest.mark.fault(36)
 def test_a_second_interrupt_during_a_save(acorn, fine, digest, unfinished: Path) -> None:
-    """Fault 36: it leaves at once; the half-made save is no checkpoint, and the older one stands."""
+    """Fault 36: the process ends at once; the unfinished save is not a checkpoint, and the older one is intact."""
     run = RunFolder(unfinished)
     shutil.rmtree(run.checkpoint(8))
     before = digest(run.checkpoint(4))
@@ -371,7 +372,7 @@ def test_a_second_interrupt_during_a_save(acorn, fine, digest, unfinished: Path)
     "name", ["model.safetensors", "optimizer.safetensors", "state.json", "config.toml", "tokenizer.json"]
 )
 def test_a_flipped_bit(acorn, refused, untouched, run: Path, flip, name: str) -> None:
-    """Fault 37: the file is named, and what is still good."""
+    """Fault 37: the message names the file, and what is intact."""
     folder = RunFolder(run)
     flip(folder.checkpoint(8) / name)
     with untouched(run):
@@ -390,7 +391,7 @@ def test_a_flipped_bit(acorn, refused, untouched, run: Path, flip, name: str) ->
 
 @pytest.mark.fault(37)
 def test_a_flipped_bit_in_the_final_model(acorn, refused, untouched, run: Path, flip) -> None:
-    """Fault 37: the same for the finished model; the newest checkpoint is offered instead."""
+    """Fault 37: the same for the final model; the newest checkpoint is suggested instead."""
     flip(run / "final" / "model.safetensors")
     with untouched(run):
         done = acorn("generate", run, "--prompt", "the cat")
@@ -400,7 +401,7 @@ def test_a_flipped_bit_in_the_final_model(acorn, refused, untouched, run: Path, 
 
 @pytest.mark.fault(37)
 def test_a_checkpoint_under_another_name(acorn, refused, untouched, run: Path) -> None:
-    """Fault 37: a folder that was swapped with another step's is not taken for it."""
+    """Fault 37: a folder that was swapped with that of another step is detected."""
     folder = RunFolder(run)
     shutil.rmtree(folder.checkpoint(8))
     shutil.copytree(folder.checkpoint(4), folder.checkpoint(8))
@@ -413,7 +414,7 @@ def test_a_checkpoint_under_another_name(acorn, refused, untouched, run: Path) -
 
 @pytest.mark.fault(37)
 def test_a_manifest_edited_by_hand(acorn, untouched, run: Path) -> None:
-    """Fault 37: whoever changes a file and its line in the manifest is found by the manifest's own digest."""
+    """Fault 37: a change of a file and of its line in the manifest is detected by the manifest's own digest."""
     path = RunFolder(run).checkpoint(8) / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"]["state.json"]["note"] = "mine"

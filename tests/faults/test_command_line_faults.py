@@ -1,4 +1,4 @@
-"""What the command line is given, and where its results go."""
+"""Command-line arguments, and the output of results."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def run_with(monkeypatch: pytest.MonkeyPatch, stdout: io.TextIOBase | None, argu
 
 @pytest.mark.fault(96)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_stdout_that_takes_nothing(
+def test_stdout_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, run: Path, text_file: Path, tmp_path: Path, name: str
 ) -> None:
-    """Fault 96: closed, or a file on a full disk: each command says that its result is lost, and ends with 6."""
+    """Fault 96: closed, or a file on a full disk: each command says that its result is lost, and exits with 6."""
     for stdout, why in ((None, "it is closed"), (Full(), "No space left on device")):
         out = tmp_path / f"out of {why}"
         code, said = run_with(monkeypatch, stdout, COMMANDS[name](run, text_file, out))
@@ -69,14 +69,14 @@ def test_stdout_that_takes_nothing(
         assert f"The output could not be written to stdout: {why}." in said
         assert "fix:" in said
         assert "Traceback" not in said
-        assert out.exists() == (name in ("train", "prepare"))  # what went into files is there
+        assert out.exists() == (name in ("train", "prepare"))  # files are written all the same
 
 
 @pytest.mark.fault(96)
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_stdout_of_a_shell(redirection: str, unbuffered: str) -> None:
-    """Fault 96: as a shell closes it or sends it to a full disk, buffered or not; Python's own end does not fail."""
+    """Fault 96: closed by a shell or redirected to a full disk, buffered or not; Python's exit does not fail."""
     if redirection == ">/dev/full" and not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     command = f"PYTHONUNBUFFERED={unbuffered} exec '{sys.executable}' -m acorn --version {redirection}"
@@ -87,8 +87,8 @@ def test_stdout_of_a_shell(redirection: str, unbuffered: str) -> None:
 
 
 @pytest.mark.fault(96)
-def test_a_reader_that_has_enough() -> None:
-    """Fault 96: whoever closed the pipe wanted no more: the command ends in peace."""
+def test_a_reader_that_closes_the_pipe() -> None:
+    """Fault 96: the command ends without an error."""
     command = f"{{ '{sys.executable}' -m acorn --help; echo $? >&2; }} | true"
     done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert done.stderr == "0\n"
@@ -97,7 +97,7 @@ def test_a_reader_that_has_enough() -> None:
 @pytest.mark.fault(96)
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_stdout_of_another_encoding(monkeypatch: pytest.MonkeyPatch, finished: Path, encoding: str) -> None:
-    """Fault 96: what it cannot write is written as escapes, which is said once; JSON stays JSON and says the same."""
+    """Fault 96: characters it cannot encode are escaped, with one note; JSON stays valid and has the same content."""
     prompt = "ภาษา 🌰"
     arguments = ["generate", finished, "--prompt", prompt, "--max-new-tokens", 3, "--seed", 1]
     shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
@@ -132,7 +132,7 @@ def test_stdout_of_another_encoding(monkeypatch: pytest.MonkeyPatch, finished: P
 def test_an_empty_string_as_a_source(
     acorn, refused, finished: Path, tmp_path: Path, text_file: Path, arguments: tuple[str, ...]
 ) -> None:
-    """Fault 97: as a variable of the shell that is not set; it does not stand for the current folder and its text."""
+    """Fault 97: as from an unset shell variable; it does not mean the current folder."""
     (tmp_path / "my.txt").write_bytes(text_file.read_bytes())
     if "prepare" in arguments and "--out" not in arguments:
         arguments = (*arguments, "--out", "shards")
@@ -143,22 +143,22 @@ def test_an_empty_string_as_a_source(
 
 @pytest.mark.fault(98)
 def test_a_penalty_beyond_single_precision(acorn, refused, finished: Path, tmp_path: Path) -> None:
-    """Fault 98: 1e-45 is as good as 0 where it is divided by; 1e-37 leaves scores that are not finite."""
+    """Fault 98: 1e-45 is rounded to 0, a divisor; 1e-37 gives scores that are not finite."""
     folder = shutil.copytree(finished / "final", tmp_path / "loud")
-    (folder / "manifest.json").unlink()  # a folder from elsewhere has none
+    (folder / "manifest.json").unlink()  # a folder from another program has none
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = 1000 * tensors["model.norm.weight"]  # so that logits are in the hundreds
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     command = ("generate", folder, "--prompt", "the cat saw a dog", "--max-new-tokens", 20, "--ignore-eos", "--seed", 1)
     refused(acorn(*command, "--repetition-penalty", "1e-45"), 2, "repetition_penalty cannot be 1e-45", "give ")
-    done = acorn(*command, "--repetition-penalty", "1e-37", "--json")  # nothing was shown before it is found
+    done = acorn(*command, "--repetition-penalty", "1e-37", "--json")  # detected before any output
     refused(done, 4, "logits are not finite", "repetition_penalty")
 
 
 @pytest.mark.fault(98)
 @pytest.mark.parametrize("override", ["optimizer.eps=1e-46", "model.rope_theta=1e39", "model.dropout=0.99999999"])
 def test_a_setting_beyond_single_precision(pretrain, refused, tmp_path: Path, override: str) -> None:
-    """Fault 98: before anything is written."""
+    """Fault 98: refused before anything is written."""
     refused(pretrain(tmp_path / "run", override), 2, override.partition("=")[0], "single precision")
     assert list(tmp_path.iterdir()) == []
 
@@ -166,10 +166,10 @@ def test_a_setting_beyond_single_precision(pretrain, refused, tmp_path: Path, ov
 @pytest.mark.fault(99)
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "1", "--top-k", "0", "--seed", "1")])
 @pytest.mark.parametrize("decoder", ["torch", "auto"])
-def test_the_unknown_token_is_not_drawn(
+def test_the_unknown_token_is_not_generated(
     acorn, fine, finished_wordpiece: Path, options: tuple[str, ...], decoder: str
 ) -> None:
-    """Fault 99: nor in samples while training; with --allow-unknown it may be."""
+    """Fault 99: also not in samples during training; with --allow-unknown it may be."""
     tokenizer = Tokenizer.from_file(finished_wordpiece / "tokenizer.json")
     command = ("generate", finished_wordpiece, "--max-new-tokens", 40, "--ignore-eos", "--decoder", decoder, *options)
     done = acorn(*command, "--json")
@@ -179,14 +179,14 @@ def test_the_unknown_token_is_not_drawn(
     fine(done)
     assert json.loads(done.stdout)["new_ids"].count(tokenizer.unknown_id) > 10
     samples = [json.loads(line) for line in (finished_wordpiece / "samples.jsonl").read_text().splitlines()]
-    assert all(len(sample["text"].split()) >= 3 for sample in samples)  # each of 16 tokens; [UNK] would be nothing
+    assert all(len(sample["text"].split()) >= 3 for sample in samples)  # of 16 tokens each; [UNK] decodes to nothing
     config = json.loads((finished_wordpiece / "final" / "generation_config.json").read_text())
     assert config["suppress_tokens"] == [tokenizer.unknown_id]
 
 
 @pytest.fixture(scope="session")
 def finished_wordpiece(tmp_path_factory: pytest.TempPathFactory, pretrain, fine) -> Path:
-    """A run on a text of which its vocabulary cannot spell half the words: it writes little else than [UNK]."""
+    """A run on a text in which half of the words are unknown to the vocabulary: it generates mostly [UNK]."""
     folder = tmp_path_factory.mktemp("unknown")
     text = folder / "text.txt"
     text.write_text("".join(f"<unk> <unk> <unk> {n} <unk> .\n" for n in range(900)))

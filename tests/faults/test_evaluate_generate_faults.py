@@ -1,4 +1,4 @@
-"""Scoring text and writing it."""
+"""Evaluation and generation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 @pytest.fixture(scope="session")
 def other_kind(tmp_path_factory, pretrain, fine) -> Path:
-    """A finished run with what the other one has not: learned positions, and a tokenizer that loses upper case."""
+    """A finished run with learned positions, and a tokenizer that loses upper case."""
     out = tmp_path_factory.mktemp("runs") / "gpt2"
     quick = ("train.steps=2", "train.eval_every=0", "train.save_every=0")
     fine(pretrain(out, "model.architecture=gpt2", "tokenizer.kind=wordpiece", "tokenizer.vocab_size=120", *quick))
@@ -27,10 +27,10 @@ def other_kind(tmp_path_factory, pretrain, fine) -> Path:
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("n_tokens", [3, 31, 32, 33, 64, 75])
-def test_a_split_that_is_no_whole_number_of_windows(
+def test_a_split_that_is_not_a_multiple_of_the_window(
     acorn, fine, finished: Path, tokenizer_file: Path, tmp_path: Path, n_tokens: int
 ) -> None:
-    """Fault 50: shorter than a window of 32, or with a partial one at its end: every token counts once."""
+    """Fault 50: shorter than a window of 32, or with a partial one at its end: every token is scored once."""
     tokenizer = Tokenizer.from_file(tokenizer_file)
     text = tmp_path / "text.txt"
     ids = tokenizer.encode_documents(["the cat saw a dog and then it slept in the old house. " * 20])[0]
@@ -39,14 +39,14 @@ def test_a_split_that_is_no_whole_number_of_windows(
     done = acorn("evaluate", finished, "--input", text, "--json")
     fine(done)
     facts = json.loads(done.stdout)
-    assert facts["tokens"] == n_tokens  # the separator that ends the text included
+    assert facts["tokens"] == n_tokens  # including the separator at the end
     assert facts["bytes"] == text.stat().st_size
     loss = _mean_loss(acorn, finished, tokenizer, text.read_text(), facts["context"])
     assert facts["loss_per_token"] == pytest.approx(loss, abs=1e-5)
 
 
 def _mean_loss(acorn, run: Path, tokenizer: Tokenizer, text: str, context: int) -> float:
-    """Window by window, one at a time."""
+    """The loss, window by window."""
     from acorn import load
 
     model = load(run).model
@@ -62,7 +62,7 @@ def _mean_loss(acorn, run: Path, tokenizer: Tokenizer, text: str, context: int) 
 
 @pytest.mark.fault(51)
 def test_evaluation_does_not_disturb_training(pretrain, fine, finished: Path, tmp_path: Path) -> None:
-    """Fault 51: with and without validation and samples the run ends with the same bits."""
+    """Fault 51: with and without validation and samples, the run is bit-identical."""
     out = tmp_path / "run"
     fine(pretrain(out, "train.eval_every=0", "train.save_every=0", "model.dropout=0.0"))
     fine(pretrain(tmp_path / "busy", "train.eval_every=1", "train.sample_every=1", "model.dropout=0.0"))
@@ -74,8 +74,8 @@ def test_evaluation_does_not_disturb_training(pretrain, fine, finished: Path, tm
 
 
 @pytest.mark.fault(51)
-def test_dropout_is_not_disturbed_either(pretrain, fine, tmp_path: Path) -> None:
-    """Fault 51: where training itself draws random numbers."""
+def test_evaluation_does_not_disturb_dropout(pretrain, fine, tmp_path: Path) -> None:
+    """Fault 51: also if training itself uses random numbers."""
     weights = []
     for name, every in (("quiet", 0), ("busy", 1)):
         settings = ("model.architecture=gpt2", "model.dropout=0.3", f"train.eval_every={every}")
@@ -86,7 +86,7 @@ def test_dropout_is_not_disturbed_either(pretrain, fine, tmp_path: Path) -> None
 
 @pytest.mark.fault(52)
 def test_bytes_are_those_of_the_original_text(acorn, fine, other_kind: Path, tmp_path: Path) -> None:
-    """Fault 52: also where the tokenizer loses some: what its tokens decode to has another length."""
+    """Fault 52: also if the tokenizer is lossy, and its tokens decode to a text of another length."""
     text = tmp_path / "text.txt"
     text.write_bytes("the  cat\tsaw not a dôg.\r\nand  then\r\n".encode())
     tokenizer = Tokenizer.from_file(other_kind / "tokenizer.json")
@@ -96,7 +96,7 @@ def test_bytes_are_those_of_the_original_text(acorn, fine, other_kind: Path, tmp
     fine(done)
     facts = json.loads(done.stdout)
     assert facts["bytes"] == text.stat().st_size
-    assert facts["words"] == 8 + 2  # one more for each line's end
+    assert facts["words"] == 8 + 2  # one more for each end of line
     nats = facts["loss_per_token"] * facts["tokens"]
     assert facts["bits_per_byte"] == pytest.approx(nats / math.log(2) / text.stat().st_size, rel=1e-6)
     assert facts["lossless"] is False
@@ -105,7 +105,7 @@ def test_bytes_are_those_of_the_original_text(acorn, fine, other_kind: Path, tmp
 
 @pytest.mark.fault(59)
 def test_text_that_the_vocabulary_cannot_spell(acorn, fine, other_kind: Path, tmp_path: Path) -> None:
-    """Fault 59: no bits per byte, by the name of the reason; a prompt is gone on from, and the loss is said."""
+    """Fault 59: no bits per byte, and the reason; a prompt is continued, with a note on what is lost."""
     text = tmp_path / "ru.txt"
     text.write_text("Все счастливые семьи похожи друг на друга. " * 20, "utf-8")
     done = acorn("evaluate", other_kind, "--input", text, "--json")
@@ -122,7 +122,7 @@ def test_text_that_the_vocabulary_cannot_spell(acorn, fine, other_kind: Path, tm
 
 @pytest.mark.fault(53)
 def test_a_prompt_longer_than_the_context(acorn, fine, refused, finished: Path, tokenizer_file: Path) -> None:
-    """Fault 53: its end is kept, which is said; with --strict it is refused."""
+    """Fault 53: its end is used, with a note; with --strict it is refused."""
     prompt = "the cat saw a dog. " * 20
     ids = Tokenizer.from_file(tokenizer_file).encode_prompt(prompt)
     command = ("generate", finished, "--prompt", prompt, "--max-new-tokens", 2)
@@ -137,7 +137,7 @@ def test_a_prompt_longer_than_the_context(acorn, fine, refused, finished: Path, 
 @pytest.mark.fault(54)
 @pytest.mark.parametrize("prompt", [("--prompt", ""), ()], ids=["empty", "none"])
 def test_an_empty_prompt(acorn, fine, finished: Path, tokenizer_file: Path, prompt: tuple[str, ...]) -> None:
-    """Fault 54: the text begins as a document begins, after a separator."""
+    """Fault 54: the text begins like a document, after a separator."""
     done = acorn("generate", finished, *prompt, "--max-new-tokens", 3, "--ignore-eos", "--json")
     fine(done)
     result = json.loads(done.stdout)
@@ -162,8 +162,8 @@ def test_an_empty_prompt(acorn, fine, finished: Path, tokenizer_file: Path, prom
         ("--stop", "", "stop"),
     ],
 )
-def test_settings_without_a_meaning(acorn, refused, finished: Path, option: str, value: str, name: str) -> None:
-    """Fault 55: each is named with the values that have one; nothing is written."""
+def test_invalid_settings(acorn, refused, finished: Path, option: str, value: str, name: str) -> None:
+    """Fault 55: each is named with its valid values; nothing is written."""
     refused(acorn("generate", finished, "--prompt", "the", option, value), 2, f"{name} cannot be", "give ")
 
 
@@ -177,8 +177,8 @@ def test_settings_without_a_meaning(acorn, refused, finished: Path, option: str,
         (("--top-p", "1"), ("--top-k", "0")),
     ],
 )
-def test_settings_with_a_meaning(acorn, fine, finished: Path, one, other) -> None:
-    """Fault 55: temperature 0 is the likeliest token; more than the vocabulary is all of it."""
+def test_valid_extreme_settings(acorn, fine, finished: Path, one, other) -> None:
+    """Fault 55: temperature 0 is greedy; a top-k above the vocabulary size means all of it."""
     results = []
     for options in (one, other):
         command = ("generate", finished, "--prompt", "the", "--seed", 3, "--max-new-tokens", 20, "--ignore-eos")
@@ -192,7 +192,7 @@ def test_settings_with_a_meaning(acorn, fine, finished: Path, one, other) -> Non
 
 @pytest.mark.fault(56)
 def test_a_character_split_over_tokens(acorn, fine, monkeypatch, finished: Path, tokenizer_file: Path) -> None:
-    """Fault 56: what is shown never has to be taken back: no piece holds part of a character."""
+    """Fault 56: streamed pieces contain whole characters only."""
     tokenizer = Tokenizer.from_file(tokenizer_file)
     text = "dôg 日本 🌰"
     ids = tokenizer.encode_documents([text])[0]
@@ -218,8 +218,8 @@ def test_a_character_split_over_tokens(acorn, fine, monkeypatch, finished: Path,
 
 
 @pytest.mark.fault(56)
-def test_a_character_that_never_becomes_whole(acorn, fine, monkeypatch, finished: Path, tokenizer_file: Path) -> None:
-    """Fault 56: at the end of the text, what is left comes out as U+FFFD."""
+def test_an_incomplete_character_at_the_end(acorn, fine, monkeypatch, finished: Path, tokenizer_file: Path) -> None:
+    """Fault 56: at the end of the text, the rest is decoded to U+FFFD."""
     first = Tokenizer.from_file(tokenizer_file).encode_documents(["日"])[0][:1]
     drawn = iter(first)
     monkeypatch.setattr(engine, "next_token", lambda *arguments: torch.tensor([next(drawn)]))
@@ -230,10 +230,10 @@ def test_a_character_that_never_becomes_whole(acorn, fine, monkeypatch, finished
 
 @pytest.mark.fault(57)
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", "5", "--top-k", "0", "--seed", "1")])
-def test_padded_ids_are_never_drawn(acorn, fine, finished: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Fault 57: rows of a padded vocabulary, however loud, and control tokens are no text."""
+def test_padded_ids_are_never_generated(acorn, fine, finished: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Fault 57: rows of a padded vocabulary, however large, and control tokens are not generated."""
     folder = shutil.copytree(finished / "final", tmp_path / "padded")
-    (folder / "manifest.json").unlink()  # a folder from elsewhere has none
+    (folder / "manifest.json").unlink()  # a folder from another program has none
     tensors = load_file(folder / "model.safetensors")
     rows = tensors["model.embed_tokens.weight"]
     loud = 1000 * torch.randn(20, rows.size(1), generator=torch.Generator().manual_seed(0))
@@ -253,7 +253,7 @@ def test_padded_ids_are_never_drawn(acorn, fine, finished: Path, tmp_path: Path,
 
 @pytest.mark.fault(58)
 def test_text_that_outgrows_the_context(acorn, fine, other_kind: Path) -> None:
-    """Fault 58: with learned positions there are none beyond it: the window slides, and that is said once."""
+    """Fault 58: learned positions end there: the window slides, with one note."""
     done = acorn("generate", other_kind, "--prompt", "the", "--max-new-tokens", 100, "--ignore-eos", "--json")
     fine(
         done, "The text is longer than the model's context of 32 tokens", "generation continues from the last 24 tokens"

@@ -1,4 +1,4 @@
-"""The page of faults and the tests of faults name the same numbers."""
+"""docs/faults.md and the tests of faults have the same numbers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PAGE = ROOT / "docs" / "faults.md"
 
 
 def listed() -> list[int]:
-    """Numbers of the page's rows, from the top."""
+    """The numbers of the page's rows, in order."""
     return [int(number) for number in re.findall(r"^\| *(\d+) *\|", PAGE.read_text("utf-8"), re.MULTILINE)]
 
 
 def marked() -> Iterator[tuple[int, str, ast.FunctionDef]]:
-    """Each `@pytest.mark.fault(N)` of the tests: N, the file, and the function that it marks."""
+    """Each `@pytest.mark.fault(N)` of the tests: N, the file, and the marked function."""
     for path in sorted((ROOT / "tests").rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(function, ast.FunctionDef):
@@ -37,14 +37,14 @@ def test_every_row_has_a_test_and_every_test_a_row() -> None:
     assert {number for number, _, _ in marked()} == set(numbers)
 
 
-def test_marked_tests_say_which_row_they_are_about() -> None:
+def test_docstrings_of_marked_tests_name_their_row() -> None:
     for number, file, function in marked():
         assert function.name.startswith("test_"), f"{file}: {function.name}"
         assert (ast.get_docstring(function) or "").startswith(f"Fault {number}: "), f"{file}: {function.name}"
 
 
-def test_rows_are_whole() -> None:
-    """Four columns, none of them empty; the codes are codes of the contract."""
+def test_rows_are_complete() -> None:
+    """Four columns, none of them empty, and valid exit codes."""
     for line in PAGE.read_text("utf-8").splitlines():
         if re.match(r"\| *\d", line):
             _, number, *texts, codes = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[:-1]]

@@ -1,4 +1,4 @@
-"""Model folders: written, and read back."""
+"""Model folders: writing, reading, exporting."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def logits_of(model: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.fault(62)
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_model_survives_the_way_to_disk_and_back(
+def test_a_model_is_unchanged_after_writing_and_reading(
     pretrain, fine, finished: Path, tmp_path: Path, tied: bool
 ) -> None:
-    """Fault 62: tied weights are stored once and are one again; what the model computes stays the same."""
+    """Fault 62: tied weights are stored once and are tied again; the model's results are equal."""
     run = finished
     if not tied:
         run = tmp_path / "run"
@@ -45,7 +45,7 @@ def test_the_model_survives_the_way_to_disk_and_back(
 @pytest.mark.fault(62)
 @pytest.mark.parametrize("damage", ["missing", "unknown", "shape"])
 def test_weights_that_do_not_fit_the_config(acorn, refused, untouched, finished: Path, tmp_path: Path, damage) -> None:
-    """Fault 62: a model is never built from other tensors than its config asks for; each of them is named."""
+    """Fault 62: a model is never built from tensors that do not match its config; each of them is named."""
     folder = shutil.copytree(finished / "final", tmp_path / "model")
     (folder / "manifest.json").unlink()
     tensors = load_file(folder / "model.safetensors")
@@ -66,7 +66,7 @@ def test_weights_that_do_not_fit_the_config(acorn, refused, untouched, finished:
 @pytest.mark.fault(62)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_model_that_cannot_be_written(acorn, fine, refused, unfinished: Path, digest, number: int) -> None:
-    """Fault 62: nothing of it is kept; the checkpoints are, and the same command finishes the run."""
+    """Fault 62: nothing of it remains; the checkpoints do, and the same command finishes the run."""
     run = RunFolder(unfinished)
     before = digest(run.checkpoints)
     with pytest.MonkeyPatch.context() as patch:
@@ -91,16 +91,16 @@ def _failing(number: int):
 
 @pytest.fixture
 def outside(tmp_path: Path, finished: Path) -> Path:
-    """A file that no index or manifest may lead to."""
+    """A file outside the folder, which no index or manifest may refer to."""
     return Path(shutil.copy(finished / "final" / "model.safetensors", tmp_path / "outside.safetensors"))
 
 
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("form", ["relative", "absolute", "windows", "inner"])
-def test_an_index_that_leads_elsewhere(
+def test_an_index_that_refers_outside_its_folder(
     acorn, refused, untouched, finished: Path, tmp_path: Path, outside: Path, opened: list[str], form: str
 ) -> None:
-    """Fault 63: whatever a model's index names outside its folder is not read."""
+    """Fault 63: files outside the folder that a model's index names are not read."""
     folder = shutil.copytree(finished / "final", tmp_path / "model")
     (folder / "manifest.json").unlink()
     tensors = load_file(folder / "model.safetensors")
@@ -123,10 +123,10 @@ def test_an_index_that_leads_elsewhere(
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("place", ["checkpoints/step-00000008", "final", "data"])
 @pytest.mark.parametrize("form", ["relative", "absolute"])
-def test_a_manifest_that_leads_elsewhere(
+def test_a_manifest_that_refers_outside_its_folder(
     acorn, untouched, run: Path, outside: Path, opened: list[str], place: str, form: str
 ) -> None:
-    """Fault 63: nor what a manifest names."""
+    """Fault 63: nor those that a manifest names."""
     path = run / place / "manifest.json"
     manifest = json.loads(path.read_text())
     depth = "../" * (len(Path(place).parts) + 1)
@@ -148,7 +148,7 @@ def test_a_manifest_that_leads_elsewhere(
 
 
 @pytest.mark.fault(63)
-def test_shards_that_lie_elsewhere(
+def test_shards_outside_their_folder(
     pretrain, refused, untouched, shards: Path, tmp_path: Path, opened: list[str]
 ) -> None:
     """Fault 63: nor token shards."""
@@ -170,7 +170,7 @@ def test_shards_that_lie_elsewhere(
 def test_a_target_that_exists(
     acorn, pretrain, refused, untouched, run: Path, shards: Path, text_file: Path, tokenizer_file: Path, tmp_path, kind
 ) -> None:
-    """Fault 64: refused, with the ways out, and left as it is."""
+    """Fault 64: refused, with the alternatives, and unchanged."""
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "precious.txt").write_text("precious")
@@ -203,7 +203,7 @@ def test_a_folder_of_the_users_is_no_run_to_resume(
 
 @pytest.mark.fault(64)
 def test_a_model_folder_that_exists(run: Path, untouched) -> None:
-    """Fault 64: a model is not written over another one unless that was asked for."""
+    """Fault 64: a model does not overwrite another one unless requested."""
     loaded = load(run)
     with untouched(run), pytest.raises(UsageError) as caught:
         write_model_folder(run / "final", loaded.model, loaded.tokenizer, "card", replace=False)
@@ -216,10 +216,10 @@ def test_a_model_folder_that_exists(run: Path, untouched) -> None:
 
 
 @pytest.mark.fault(62)
-def test_an_export_that_fails_where_it_is_used(
+def test_an_export_that_crashes_its_runtime(
     acorn, refused, untouched, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 62: a program that crashes with the exported model takes neither acorn with it nor anything along."""
+    """Fault 62: a program that crashes with the exported model affects neither acorn nor existing files."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nkill -SEGV $$\n")
     python.chmod(0o755)
@@ -232,8 +232,8 @@ def test_an_export_that_fails_where_it_is_used(
 
 
 @pytest.mark.fault(64)
-def test_an_export_onto_something_else(acorn, refused, untouched, run: Path, tmp_path: Path) -> None:
-    """Fault 64: not even --force replaces anything but an export."""
+def test_an_export_over_something_else(acorn, refused, untouched, run: Path, tmp_path: Path) -> None:
+    """Fault 64: even --force replaces nothing but an export."""
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "precious.txt").write_text("precious")
@@ -269,10 +269,10 @@ def test_an_export_with_files_of_the_users_own(acorn, refused, untouched, run: P
         ("model.architecture=original", 2, "original uses ReLU"),
     ],
 )
-def test_what_another_program_cannot_express(
+def test_a_model_that_a_format_cannot_express(
     acorn, pretrain, fine, refused, untouched, tmp_path: Path, override: str, code: int, what: str
 ) -> None:
-    """Fault 65: no file that would decode wrongly is written; the other format is named."""
+    """Fault 65: no file that would give wrong results is written; the message names the other format."""
     run = tmp_path / "run"
     fine(pretrain(run, override, "train.eval_every=0", "train.save_every=0", "train.steps=1"))
     with untouched(tmp_path):

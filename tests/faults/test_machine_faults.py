@@ -1,4 +1,4 @@
-"""What the machine lacks, what its cache holds, and runs that are saved while they are read (faults 100 to 102)."""
+"""A missing compiler, a damaged cache, and runs that are saved while they are read (faults 100 to 102)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_without_a_compiler(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Fault 100: one line at the start says that steps, or tokens, take longer than they could."""
+    """Fault 100: one line at the start says that training or generation is slower than it could be."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     done = pretrain(tmp_path / "run", "train.steps=2")
@@ -56,14 +56,14 @@ def test_without_a_compiler(
 @pytest.mark.fault(100)
 @pytest.mark.usefixtures("no_library_loaded")
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C compiler")
-def test_a_cache_that_cannot_be_written(
+def test_a_read_only_cache(
     finished: Path,
     acorn: Callable[..., Done],
     fine: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Fault 100: the C code is there all the same, and why it took some seconds is told."""
+    """Fault 100: the C code is used all the same, and a note says why it is compiled each time."""
     (tmp_path / "acorn").write_text("in the folder's place")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     done = acorn("generate", finished, "--prompt", "the", "--max-new-tokens", 2, "--decoder", "native")
@@ -73,21 +73,21 @@ def test_a_cache_that_cannot_be_written(
 @pytest.mark.fault(101)
 @pytest.mark.usefixtures("no_library_loaded")
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C compiler")
-def test_compiled_code_that_was_emptied(
+def test_an_emptied_cached_library(
     finished: Path,
     acorn: Callable[..., Done],
     fine: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Fault 101: it is compiled again; an empty file used to mean the slow way, without a word."""
+    """Fault 101: it is compiled again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = ["generate", finished, "--prompt", "the", "--max-new-tokens", 2, "--seed", 1, "--decoder", "native"]
     before = acorn(*command)
     fine(before)
     (library,) = (tmp_path / "acorn").glob("decode-*.so")
     whole = library.read_bytes()
-    library.unlink()  # this process has it loaded: what that maps must not change
+    library.unlink()  # this process has mapped it, so it must not change
     library.touch()
     c_library.cache_clear()
     after = acorn(*command)
@@ -105,7 +105,7 @@ def test_a_run_that_is_saved_while_it_is_loaded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Fault 102: the checkpoint that took its place is loaded; one that was named itself is said to be removed."""
+    """Fault 102: the newer checkpoint is loaded; if the removed one was named, the message says that it is gone."""
     run = RunFolder(unfinished)
     later, earlier = tmp_path / "later", tmp_path / "earlier"
     shutil.move(run.checkpoint(8), later)

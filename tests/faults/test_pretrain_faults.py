@@ -1,4 +1,4 @@
-"""Before and during a training run."""
+"""Faults before and during training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train_steps(run: Path) -> list[int]:
 
 @pytest.mark.fault(24)
 def test_too_little_text(pretrain, refused, tmp_path: Path) -> None:
-    """Fault 24: fewer tokens than one window; both numbers are said, and no step is taken."""
+    """Fault 24: fewer tokens than one window; the message has both numbers, and no step is done."""
     done = pretrain(tmp_path / "run", "model.block_size=40000")
     refused(done, 3, "fewer than one window of block_size + 1 = 40,001", "lower model.block_size")
     manifest = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())
@@ -47,7 +47,7 @@ def test_too_little_text(pretrain, refused, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(25)
-def test_every_wrong_key_at_once(pretrain, refused, untouched, tmp_path: Path) -> None:
+def test_all_wrong_keys_are_reported(pretrain, refused, untouched, tmp_path: Path) -> None:
     """Fault 25: unknown keys, each with the nearest valid one, and wrong types, in one message."""
     wrong = ("train.stepz=3", "optimizer.learn_rate=1", "model.n_layer=two", 'train.compile="maybe"', "modle.n_head=2")
     with untouched(tmp_path):
@@ -58,7 +58,7 @@ def test_every_wrong_key_at_once(pretrain, refused, untouched, tmp_path: Path) -
 
 
 @pytest.mark.fault(25)
-def test_every_wrong_key_of_a_file(acorn, refused, untouched, tmp_path: Path) -> None:
+def test_all_wrong_keys_of_a_file_are_reported(acorn, refused, untouched, tmp_path: Path) -> None:
     """Fault 25: the same for a config file, which is named."""
     config = tmp_path / "my.toml"
     config.write_text('[train]\nstepz = 3\nseed = "one"\n\n[model]\nn_layr = 2\n')
@@ -69,8 +69,8 @@ def test_every_wrong_key_of_a_file(acorn, refused, untouched, tmp_path: Path) ->
 
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("teller", ["kernel", "a group above"])
-def test_what_cannot_fit_into_memory(pretrain, refused, monkeypatch, tmp_path: Path, teller: str) -> None:
-    """Fault 26: predicted before the first step, against what the kernel and the control groups leave."""
+def test_a_step_that_does_not_fit_into_memory(pretrain, refused, monkeypatch, tmp_path: Path, teller: str) -> None:
+    """Fault 26: predicted before the first step, from what the kernel and the control groups leave."""
     above, proc = tmp_path / "groups" / "user.slice", tmp_path / "self"
     for folder in (above / "job", proc):
         folder.mkdir(parents=True)
@@ -97,7 +97,7 @@ def test_what_cannot_fit_into_memory(pretrain, refused, monkeypatch, tmp_path: P
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("kind", ["GPU", "CPU", "Python"])
 def test_out_of_memory_in_a_step(pretrain, refused, losses, tmp_path: Path, kind: str) -> None:
-    """Fault 26: in the middle of a run: which setting to lower, and to what; the last checkpoint stands."""
+    """Fault 26: during a run: the message says which setting to lower; the last checkpoint is intact."""
     errors = {
         "GPU": torch.OutOfMemoryError("CUDA out of memory."),
         "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
@@ -122,8 +122,8 @@ def test_out_of_memory_in_a_step(pretrain, refused, losses, tmp_path: Path, kind
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_step_that_is_not_finite_is_skipped(pretrain, fine, losses, tmp_path: Path, value: float) -> None:
-    """Fault 27: no update; step and schedule go on; the batch is named."""
+def test_a_non_finite_step_is_skipped(pretrain, fine, losses, tmp_path: Path, value: float) -> None:
+    """Fault 27: no update; step and schedule continue; the batch is named."""
     rates, weights = [], []
 
     def poison(step: int, loss: torch.Tensor) -> torch.Tensor:
@@ -142,17 +142,17 @@ def test_a_step_that_is_not_finite_is_skipped(pretrain, fine, losses, tmp_path: 
         done = pretrain(tmp_path / "run", *QUIET)
     fine(done, "step 3 was skipped: a loss or gradient was not finite (samples 8 to 11)")
     assert train_steps(tmp_path / "run") == list(range(1, 9))
-    assert len(set(rates[2:])) == 6  # the linear schedule moves on at every step, the skipped one included
+    assert len(set(rates[2:])) == 6  # the linear schedule moves at every step, including skipped ones
     same = [all(map(torch.equal, weights[n], weights[n + 1])) for n in range(7)]
     assert [n + 1 for n, is_same in enumerate(same) if is_same] == [3]
 
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("first", [3, 6], ids=["no checkpoint yet", "after a checkpoint"])
-def test_many_steps_that_are_not_finite(
+def test_many_non_finite_steps(
     pretrain, refused, digest, monkeypatch, losses, after_step, tmp_path: Path, first: int
 ) -> None:
-    """Fault 27: skips in a row, then rollbacks, each with another order of the text, then the end."""
+    """Fault 27: consecutive skips, then rollbacks, each with another order of the text, then the end."""
     batches, checkpoint = [], RunFolder(tmp_path / "run").checkpoint(4)
     kept: list[dict[str, str]] = []
     real = windows_module.read_batch
@@ -187,8 +187,8 @@ def test_many_steps_that_are_not_finite(
 
 
 @pytest.mark.fault(27)
-def test_without_a_checkpoint_it_goes_back_to_the_initial_weights(pretrain, fine, losses, tmp_path: Path) -> None:
-    """Fault 27: a passing divergence costs a rollback, and the run ends well."""
+def test_without_a_checkpoint_a_rollback_restores_the_initial_weights(pretrain, fine, losses, tmp_path: Path) -> None:
+    """Fault 27: a temporary divergence costs a rollback, and the run finishes."""
     calls = []
 
     def poison(step: int, loss: torch.Tensor) -> torch.Tensor:
@@ -199,15 +199,15 @@ def test_without_a_checkpoint_it_goes_back_to_the_initial_weights(pretrain, fine
     done = pretrain(tmp_path / "run", "train.max_skips=1", *QUIET)
     fine(done, "rolled back to step 0 (rollback 1 of")
     assert [step for step, _ in calls] == [1, 2, 3, *range(1, 9)]
-    assert calls[3][1] == pytest.approx(calls[0][1], abs=0.1)  # of fresh weights: each token is a guess
+    assert calls[3][1] == pytest.approx(calls[0][1], abs=0.1)  # the loss of initial weights: a uniform guess
     assert calls[2][1] < calls[0][1] - 0.1
     state = json.loads((RunFolder(tmp_path / "run").checkpoint(8) / "state.json").read_text())
     assert state["counters"]["rollbacks"] == 1
 
 
 @pytest.mark.fault(27)
-def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, monkeypatch, tmp_path: Path) -> None:
-    """Fault 27: above its least, the loss scale is halved and nothing is counted; the scale is in the checkpoint."""
+def test_an_fp16_overflow_is_not_a_divergence(pretrain, fine, losses, monkeypatch, tmp_path: Path) -> None:
+    """Fault 27: above its minimum, the loss scale is halved and no skip is counted; the checkpoint has the scale."""
     monkeypatch.setattr(resolve, "fp16_library", lambda: Unavailable("this CPU has no fp16 instructions"))
     losses(lambda step, loss: loss * math.inf if step <= 3 else loss)
     done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=0", "train.max_rollbacks=0", *QUIET)
@@ -219,8 +219,8 @@ def test_an_overflow_of_fp16_is_no_divergence(pretrain, fine, losses, monkeypatc
 
 @pytest.mark.fault(27)
 @needs_fp16
-def test_where_only_products_are_in_fp16_nothing_overflows(pretrain, fine, losses, tmp_path: Path) -> None:
-    """Fault 27: there is no loss scale to blame, so what is not finite counts as in fp32."""
+def test_with_fp16_matmuls_only_there_is_no_loss_scale(pretrain, fine, losses, tmp_path: Path) -> None:
+    """Fault 27: so a non-finite value counts as a skip, as in fp32."""
     losses(lambda step, loss: loss * math.inf if step == 3 else loss)
     done = pretrain(tmp_path / "run", "train.precision=fp16", "train.max_skips=1", *QUIET)
     fine(done, "step 3 was skipped: a loss or gradient was not finite")
@@ -229,8 +229,8 @@ def test_where_only_products_are_in_fp16_nothing_overflows(pretrain, fine, losse
 
 
 @pytest.mark.fault(28)
-def test_a_leap_of_the_loss(pretrain, fine, monkeypatch, losses, tmp_path: Path) -> None:
-    """Fault 28: the step is named with its batch; training goes on."""
+def test_a_loss_spike(pretrain, fine, monkeypatch, losses, tmp_path: Path) -> None:
+    """Fault 28: the step is reported with its batch; training continues."""
     monkeypatch.setattr(divergence_module, "SPIKE_WINDOW", 3)
     losses(lambda step, loss: loss * 5 if step == 6 else loss)
     done = pretrain(tmp_path / "run", *QUIET)
@@ -241,7 +241,7 @@ def test_a_leap_of_the_loss(pretrain, fine, monkeypatch, losses, tmp_path: Path)
 
 @pytest.mark.fault(29)
 def test_a_folder_that_cannot_be_written(pretrain, refused, untouched, monkeypatch, tmp_path: Path) -> None:
-    """Fault 29: said before anything is read or trained. (Rights are no obstacle to root, so the system says no.)"""
+    """Fault 29: reported before anything is read or trained. (Root ignores permissions, so the error is simulated.)"""
 
     def forbidden(self, *arguments, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
@@ -262,8 +262,8 @@ def test_a_folder_below_a_file(pretrain, refused, untouched, tmp_path: Path) -> 
 
 
 @pytest.mark.fault(29)
-def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path: Path) -> None:
-    """Fault 29: the bytes that the checkpoints will take, and those that are free, before the first step."""
+def test_checkpoints_that_do_not_fit_on_the_disk(pretrain, refused, monkeypatch, tmp_path: Path) -> None:
+    """Fault 29: the bytes needed by the checkpoints and the free bytes, before the first step."""
     monkeypatch.setattr("acorn.run.budget.free_bytes", lambda path: 1000)
     done = pretrain(tmp_path / "run")
     refused(done, 6, "The run's checkpoints would take", "bytes; 1,000 are free", str(tmp_path), "checkpoint.keep")
@@ -279,10 +279,10 @@ def test_checkpoints_that_will_not_fit(pretrain, refused, monkeypatch, tmp_path:
         ("report.trackers=wandb", "needs the package wandb"),
     ],
 )
-def test_what_can_be_told_without_the_text_is_told_before_it(
+def test_errors_that_do_not_depend_on_the_text_come_first(
     pretrain, untouched, monkeypatch, tmp_path: Path, override: str, said: str
 ) -> None:
-    """Fault 19: nothing is read, and no folder is left, not even those above the run."""
+    """Fault 19: nothing is read, and no folder remains, not even those above the run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("acorn.text.splits.TextSplits.open", lambda *_: pytest.fail("the text was opened"))
@@ -293,7 +293,7 @@ def test_what_can_be_told_without_the_text_is_told_before_it(
 
 
 @pytest.mark.fault(19)
-def test_what_is_known_of_a_given_tokenizer_is_told_before_the_text(
+def test_errors_about_a_given_tokenizer_come_before_the_text(
     acorn, pretrain, refused, untouched, monkeypatch, shards: Path, tokenizer_file: Path, tmp_path: Path
 ) -> None:
     """Fault 19: with `tokenizer.path` and with `data.shards`."""
@@ -305,8 +305,8 @@ def test_what_is_known_of_a_given_tokenizer_is_told_before_the_text(
 
 
 @pytest.mark.fault(19)
-def test_what_only_the_text_can_tell_leaves_nothing_either(pretrain, refused, fine, untouched, tmp_path: Path) -> None:
-    """Fault 19: the corrected command line works as it stands. What an earlier start left is not touched."""
+def test_errors_about_the_text_leave_nothing_either(pretrain, refused, fine, untouched, tmp_path: Path) -> None:
+    """Fault 19: the corrected command line works. Files of an earlier start are not changed."""
     with untouched(tmp_path):
         refused(pretrain(tmp_path / "run", "model.vocab_size=299"), 2, "the tokenizer has 300", "model.vocab_size")
     refused(pretrain(tmp_path / "run", "model.block_size=40000"), 3, "fewer than one window")
@@ -317,8 +317,8 @@ def test_what_only_the_text_can_tell_leaves_nothing_either(pretrain, refused, fi
 
 
 @pytest.mark.fault(45)
-def test_the_process_is_stopped_for_a_while(pretrain, fine, monkeypatch, after_step, tmp_path: Path) -> None:
-    """Fault 45: the schedule, the seconds and the rates go on as if nothing had been; it is said."""
+def test_a_stopped_process(pretrain, fine, monkeypatch, after_step, tmp_path: Path) -> None:
+    """Fault 45: schedule, seconds and rates continue as if it had not been stopped, with a note."""
     hours = [0.0]
     monkeypatch.setattr(loop_module, "RunClock", lambda: RunClock(lambda: time.monotonic() + hours[0] * 3600))
     after_step(3, lambda: hours.append(hours.pop() + 2))
@@ -347,7 +347,7 @@ with FolderLock(Path(sys.argv[1])):
 
 @pytest.mark.fault(30)
 def test_two_runs_in_one_folder(acorn, refused, fine, untouched, unfinished: Path) -> None:
-    """Fault 30: the second is refused and told who holds the folder; a holder that was killed holds nothing."""
+    """Fault 30: the second is refused with the holder of the folder; the lock of a killed holder does not count."""
     lock = RunFolder(unfinished).lock
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(lock)],
@@ -371,7 +371,7 @@ def test_two_runs_in_one_folder(acorn, refused, fine, untouched, unfinished: Pat
 
 @pytest.mark.fault(30)
 def test_two_new_runs_in_one_folder(pretrain, refused, untouched, tmp_path: Path) -> None:
-    """Fault 30: also where the first has written nothing yet."""
+    """Fault 30: also if the first has written nothing yet."""
     out = tmp_path / "run"
     with FolderLock(RunFolder(out).lock), untouched(out):
         refused(pretrain(out), 2, "Another run is using this folder", f"process {os.getpid()} on")
@@ -380,7 +380,7 @@ def test_two_new_runs_in_one_folder(pretrain, refused, untouched, tmp_path: Path
 @pytest.mark.fault(31)
 @pytest.mark.parametrize("broken", ["init", "log", "finish"])
 def test_a_tracker_that_fails(pretrain, fine, monkeypatch, tmp_path: Path, broken: str) -> None:
-    """Fault 31: said once; training goes on."""
+    """Fault 31: reported once; training continues."""
 
     def call(name: str):
         def answer(*arguments, **options):
@@ -401,7 +401,7 @@ def test_a_tracker_that_fails(pretrain, fine, monkeypatch, tmp_path: Path, broke
 @pytest.mark.fault(32)
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
 def test_the_system_clock_jumps(pretrain, fine, monkeypatch, after_step, tmp_path: Path, jump: float) -> None:
-    """Fault 32: rates and times come from a clock that nobody sets."""
+    """Fault 32: rates and times come from a monotonic clock."""
     real = time.time
     after_step(3, lambda: monkeypatch.setattr(time, "time", lambda: real() + jump))
     begin = time.monotonic()
@@ -418,7 +418,7 @@ def test_the_system_clock_jumps(pretrain, fine, monkeypatch, after_step, tmp_pat
 
 @pytest.mark.fault(17)
 def test_a_disk_that_fills_up_while_training(pretrain, refused, monkeypatch, tmp_path: Path) -> None:
-    """Fault 17: a line of metrics that does not fit ends the run; no half of it stays."""
+    """Fault 17: a line of metrics that does not fit ends the run; no part of it remains."""
     real = JsonLines.write
 
     class Full:
@@ -426,7 +426,7 @@ def test_a_disk_that_fills_up_while_training(pretrain, refused, monkeypatch, tmp
             self.file = file
 
         def write(self, line: bytes) -> int:
-            return self.file.write(line[:10])  # as much as there was room for
+            return self.file.write(line[:10])  # as much as fits
 
         def __getattr__(self, name: str):
             return getattr(self.file, name)

@@ -1,4 +1,4 @@
-"""Going on with a run."""
+"""Resuming a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOCK = ("seconds", "tokens_per_second", "mfu")
 
 
 def metrics_of(run: Path) -> list[dict]:
-    """Metrics without what a clock says."""
+    """Metrics without the fields that depend on the clock."""
     records = read_metrics(run / "metrics.jsonl")
     return [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
 
@@ -41,7 +41,7 @@ def weights_of(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def assert_equal_runs(one: Path, other: Path, step: int, digest) -> None:
-    """Bit for bit: weights, optimizer state, the final model; metrics but for the clock."""
+    """Checks that weights, optimizer state and final model are bit-identical, and metrics equal except times."""
     first, second = weights_of(one, step), weights_of(other, step)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -51,10 +51,8 @@ def assert_equal_runs(one: Path, other: Path, step: int, digest) -> None:
 
 @pytest.mark.fault(38)
 @pytest.mark.parametrize("damage", ["bit flipped", "cut short", "file missing", "no manifest"])
-def test_the_newest_checkpoint_is_torn(
-    acorn, fine, finished: Path, unfinished: Path, digest, flip, damage: str
-) -> None:
-    """Fault 38: the newest whole one is used, that is said, and the run ends as if nothing had happened."""
+def test_a_damaged_newest_checkpoint(acorn, fine, finished: Path, unfinished: Path, digest, flip, damage: str) -> None:
+    """Fault 38: the newest intact one is used, with a note, and the run ends bit-identical."""
     newest = RunFolder(unfinished).checkpoint(8)
     file = newest / "optimizer.safetensors"
     if damage == "bit flipped":
@@ -75,8 +73,8 @@ def test_the_newest_checkpoint_is_torn(
 
 @pytest.mark.fault(39)
 @pytest.mark.parametrize("command", ["resume", "resume with a config", "generate", "evaluate"])
-def test_all_checkpoints_are_torn(acorn, pretrain, refused, untouched, unfinished: Path, flip, command: str) -> None:
-    """Fault 39: a run is never started over silently; each of them is named with what is wrong."""
+def test_all_checkpoints_damaged(acorn, pretrain, refused, untouched, unfinished: Path, flip, command: str) -> None:
+    """Fault 39: a run is never restarted silently; each checkpoint is named with its damage."""
     run = RunFolder(unfinished)
     flip(run.checkpoint(4) / "model.safetensors")
     (run.checkpoint(8) / "state.json").unlink()
@@ -106,7 +104,7 @@ def test_all_checkpoints_are_torn(acorn, pretrain, refused, untouched, unfinishe
     ],
 )
 def test_a_change_that_is_not_allowed(pretrain, refused, untouched, run: Path, override, difference) -> None:
-    """Fault 40: the difference is shown, with every way out, and nothing is touched."""
+    """Fault 40: the difference is shown with the alternatives, and nothing is changed."""
     key = override.partition("=")[0]
     with untouched(run):
         done = pretrain(run, override, "--resume")
@@ -116,8 +114,8 @@ def test_a_change_that_is_not_allowed(pretrain, refused, untouched, run: Path, o
 
 
 @pytest.mark.fault(40)
-def test_every_change_is_shown(pretrain, acorn, refused, fine, untouched, unfinished: Path) -> None:
-    """Fault 40: all at once; and a change that is insisted on is said."""
+def test_all_changes_are_shown(pretrain, acorn, refused, fine, untouched, unfinished: Path) -> None:
+    """Fault 40: together; and an allowed change is reported."""
     with untouched(unfinished):
         done = pretrain(unfinished, "optimizer.lr=0.5", "train.batch_size=8", "--resume")
     refused(done, 2, "optimizer.lr: ", "train.batch_size: 4 in the run, 8 now")
@@ -126,8 +124,8 @@ def test_every_change_is_shown(pretrain, acorn, refused, fine, untouched, unfini
 
 
 @pytest.mark.fault(40)
-def test_the_text_behind_a_run_changed(acorn, refused, fine, untouched, unfinished: Path, write_rows) -> None:
-    """Fault 40: shards of other text, though of the same tokenizer."""
+def test_the_text_of_a_run_changed(acorn, refused, fine, untouched, unfinished: Path, write_rows) -> None:
+    """Fault 40: shards of another text with the same tokenizer."""
     data = unfinished / "data"
     shutil.rmtree(data)
     prepared = ("data", "prepare", "--tokenizer", unfinished / "tokenizer.json", "--out", data)
@@ -148,10 +146,10 @@ def own_text(text_file: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("kind", ["text", "tokenizer", "folder"])
-def test_what_shards_are_made_from_changed_before_the_first_step(
+def test_the_source_of_shards_changed_before_the_first_step(
     acorn, pretrain, refused, fine, digest, own_text: Path, tokenizer_file: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Fault 40: tokenizer and shards are made again, as a fresh run makes them; the change is said."""
+    """Fault 40: tokenizer and shards are created again, as in a new run; the change is reported."""
     tokenizer = Path(shutil.copy(tokenizer_file, tmp_path / "tokenizer.json"))
     more = {"tokenizer": [f"tokenizer.path={tokenizer}"], "folder": ["data.document=line"], "text": []}[kind]
     text = own_text / "my.txt"
@@ -173,10 +171,10 @@ def test_what_shards_are_made_from_changed_before_the_first_step(
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "not finished"])
-def test_what_shards_were_made_from_changed_after_the_first_step(
+def test_the_source_of_shards_changed_after_the_first_step(
     pretrain, acorn, refused, fine, untouched, own_text: Path, tokenizer_file: Path, tmp_path: Path, is_finished: bool
 ) -> None:
-    """Fault 40: refused, with what was and what is; as before, or moved away, the run goes on."""
+    """Fault 40: refused, with the old and new state; if it is restored or moved away, the run resumes."""
     out, text = tmp_path / "run", own_text / "my.txt"
     tokenizer = Path(shutil.copy(tokenizer_file, tmp_path / "tokenizer.json"))
     steps = [] if is_finished else ["train.steps=9"]
@@ -200,7 +198,7 @@ def test_what_shards_were_made_from_changed_after_the_first_step(
 def test_a_text_that_was_only_copied_or_touched(
     pretrain, acorn, fine, untouched, own_text: Path, tmp_path: Path
 ) -> None:
-    """Fault 40: it is the same; its digest is taken once, for the time of its change is then known."""
+    """Fault 40: it is the same; its digest is computed once, because its modification time is recorded then."""
     out, text = tmp_path / "run", own_text / "my.txt"
     fine(pretrain(out, text=own_text))
     os.utime(text, ns=(1, 1))
@@ -212,10 +210,10 @@ def test_a_text_that_was_only_copied_or_touched(
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("fault", ["absent", "pipe", "no UTF-8"])
-def test_a_text_changed_beside_one_that_cannot_be_read(
+def test_a_changed_text_beside_an_unreadable_one(
     pretrain, acorn, fine, refused, untouched, own_text: Path, tmp_path: Path, fault: str
 ) -> None:
-    """Fault 40: each file that is there is compared; what cannot be is said."""
+    """Fault 40: each readable file is compared; the others are reported."""
     out, text, more = tmp_path / "run", own_text / "my.txt", tmp_path / "more.txt"
     more.write_text("A red house and an old tree.\n" * 3)
     fine(pretrain(out, f'data.source=["{more}", "{text}"]', "data.document=line", text=None))
@@ -236,10 +234,10 @@ def test_a_text_changed_beside_one_that_cannot_be_read(
 
 
 @pytest.mark.fault(40)
-def test_a_file_is_gone_from_a_folder_of_text(
+def test_a_missing_file_of_a_folder_of_text(
     pretrain, acorn, fine, refused, untouched, own_text: Path, tmp_path: Path
 ) -> None:
-    """Fault 40: as where all of the text is; a file that changed or came is still refused."""
+    """Fault 40: the run resumes as if it were there; a changed or new file is still refused."""
     (own_text / "more.txt").write_text("A red house and an old tree.\n" * 3)
     out, fresh = tmp_path / "run", tmp_path / "fresh"
     fine(pretrain(out, "data.document=line", text=own_text))
@@ -266,10 +264,11 @@ def at_home(acorn, fine, settings: list[str], own_text: Path) -> Path:
 
 
 @pytest.mark.fault(40)
-def test_a_run_is_resumed_from_another_folder(
+def test_resuming_from_another_folder(
     acorn, fine, refused, untouched, settings: list[str], at_home: Path, tmp_path: Path
 ) -> None:
-    """Fault 40: a relative path is meant from where the run was started; one named now from the current folder."""
+    """Fault 40: the run's relative paths are relative to where it was started, those given now to the current
+    folder."""
     out, away = at_home / "r", tmp_path / "away"
     away.mkdir()
     text = at_home / "my.txt"
@@ -290,10 +289,10 @@ def test_a_run_is_resumed_from_another_folder(
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("moved", [False, True])
-def test_a_runs_shards_are_made_again_from_another_folder(
+def test_shards_are_created_again_from_another_folder(
     acorn, fine, refused, digest, at_home: Path, tmp_path: Path, moved: bool
 ) -> None:
-    """Fault 40: of its own text, also where run and text were moved together; before the first step too."""
+    """Fault 40: from the run's text, also if run and text were moved together; before the first step too."""
     away = tmp_path / "away"
     away.mkdir()
     (away / "my.txt").write_text("other text\n" * 50)
@@ -315,10 +314,10 @@ def test_a_runs_shards_are_made_again_from_another_folder(
 
 
 @pytest.mark.fault(40)
-def test_a_run_that_does_not_tell_what_it_was_made_from(
+def test_a_run_without_a_record_of_its_sources(
     pretrain, acorn, fine, refused, unfinished: Path, own_text: Path, tmp_path: Path
 ) -> None:
-    """Fault 40: as those of earlier versions. It goes on, and says so; before the first step all is made anew."""
+    """Fault 40: as from earlier versions. It resumes with a note; before the first step everything is created again."""
     (unfinished / "sources.json").unlink()
     fine(acorn("pretrain", "--resume", "--out", unfinished), "no sources.json", "cannot be checked")
     assert not (unfinished / "sources.json").exists()
@@ -334,7 +333,7 @@ def test_a_run_that_does_not_tell_what_it_was_made_from(
 
 @pytest.mark.fault(40)
 def test_the_record_of_the_text_was_edited(acorn, refused, untouched, unfinished: Path) -> None:
-    """Fault 40: it is a record; without it the run goes on."""
+    """Fault 40: it is a record and must not be edited; without it the run resumes."""
     record = unfinished / "sources.json"
     record.write_text(record.read_text().replace('"size": ', '"size": 1'))
     with untouched(unfinished):
@@ -345,7 +344,7 @@ def test_the_record_of_the_text_was_edited(acorn, refused, untouched, unfinished
 
 @pytest.fixture
 def begun_on_cuda(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same run, as it would be had it been begun on a GPU that is not there any more."""
+    """The same run, as if it had been started on a GPU that is no longer available."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = RunFolder(unfinished)
     config = to_toml(with_values(load_run_config(run.config), {"train.device": "cuda"}))
@@ -362,12 +361,12 @@ def begun_on_cuda(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("config", ["named", "its own"])
-def test_the_device_is_gone_that_a_run_was_begun_on(
+def test_the_device_of_a_run_is_unavailable(
     acorn, pretrain, fine, refused, untouched, begun_on_cuda: Path, config: str
 ) -> None:
-    """Fault 46: the command that goes on here is given; `auto` would change nothing, so it is not.
+    """Fault 46: the message has the command that resumes on this machine, not `auto`, which would change nothing.
 
-    It can be pasted into a shell, and keeps what the command line changes.
+    The command can be pasted into a shell, and keeps the changes of the command line.
     """
     out = begun_on_cuda.rename(begun_on_cuda.with_name("it's mine"))
     more = ("train.steps=9", "optimizer.lr=0.005", "--allow-change=optimizer.lr", "--resume")
@@ -388,10 +387,10 @@ def test_the_device_is_gone_that_a_run_was_begun_on(
 
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("config", ["named", "its own"])
-def test_the_device_is_gone_that_a_run_without_a_checkpoint_was_to_have(
+def test_the_device_of_a_run_without_a_checkpoint_is_unavailable(
     acorn, pretrain, fine, refused, begun_on_cuda: Path, config: str
 ) -> None:
-    """Fault 46: nothing rests on it yet, so it is chosen anew; one that is asked for now is refused."""
+    """Fault 46: nothing depends on it yet, so it is chosen again; an unavailable one that is requested is refused."""
     out = begun_on_cuda
     for path in (out / "checkpoints", out / "metrics.jsonl", out / "samples.jsonl"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -416,7 +415,7 @@ def test_the_runs_config_was_edited(acorn, refused, untouched, unfinished: Path,
 
 @pytest.mark.fault(40)
 def test_the_runs_tokenizer_was_changed(acorn, refused, untouched, unfinished: Path, text_file: Path) -> None:
-    """Fault 40: the tokenizer beside the checkpoints is not the one in them."""
+    """Fault 40: the run's tokenizer differs from that in the checkpoints."""
     path = unfinished / "tokenizer.json"
     assert acorn("tokenizer", "train", "--vocab-size", 280, "--input", text_file, "--out", path).returncode == 0
     with untouched(unfinished):
@@ -435,10 +434,10 @@ def test_the_runs_tokenizer_was_changed(acorn, refused, untouched, unfinished: P
         ("precision", "No longer bit-equal to an undisturbed run: precision: fp32 then, bf16 now"),
     ],
 )
-def test_what_bit_for_bit_equality_rests_on_changed(
+def test_a_change_that_affects_bit_identity(
     pretrain, fine, monkeypatch, unfinished: Path, change: str, note: str
 ) -> None:
-    """Fault 41: the run goes on, says that it no longer repeats bit for bit, and remembers that."""
+    """Fault 41: the run resumes, reports that it is no longer bit-identical, and records that."""
     shutil.rmtree(RunFolder(unfinished).checkpoint(8))
     more = []
     if change == "acorn":
@@ -449,7 +448,7 @@ def test_what_bit_for_bit_equality_rests_on_changed(
         monkeypatch.setattr(environment, "_processor", lambda: "an abacus")
     elif change == "threads":
         more = ["train.threads=2"]
-    else:  # asked for, and insisted on
+    else:  # requested, with --allow-change
         more = ["train.precision=bf16", "--allow-change=train.precision"]
     done = pretrain(unfinished, *more, "--resume")
     fine(done, "Going on from step 4", note)
@@ -459,10 +458,10 @@ def test_what_bit_for_bit_equality_rests_on_changed(
 
 
 @pytest.mark.fault(42)
-def test_going_on_at_an_epochs_end_and_in_a_later_one(
+def test_resuming_at_the_end_of_an_epoch_and_in_a_later_one(
     pretrain, fine, digest, stop_after, write_rows, tmp_path: Path
 ) -> None:
-    """Fault 42: stopped right after an epoch, and in the third; it ends bit-equal to a run that was never stopped."""
+    """Fault 42: stopped right after an epoch, and in the third; it ends bit-identical to an uninterrupted run."""
     # Batches of one window, so that an epoch ends exactly between two steps.
     text, held_out = write_rows("small.jsonl", rows=16), write_rows("valid.jsonl", rows=5, seed=1)
     undisturbed = ("train.eval_every=0", "train.save_every=0")
@@ -485,8 +484,8 @@ def test_going_on_at_an_epochs_end_and_in_a_later_one(
 
 @pytest.mark.fault(43)
 @pytest.mark.parametrize("config", ["named", "its own"])
-def test_a_finished_run_goes_on(acorn, pretrain, fine, untouched, run: Path, config: str) -> None:
-    """Fault 43: nothing is written again."""
+def test_resuming_a_finished_run(acorn, pretrain, fine, untouched, run: Path, config: str) -> None:
+    """Fault 43: nothing is written."""
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock" and path.is_file()}
     with untouched(run):
         done = pretrain(run, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", run)
@@ -495,8 +494,8 @@ def test_a_finished_run_goes_on(acorn, pretrain, fine, untouched, run: Path, con
 
 
 @pytest.mark.fault(43)
-def test_a_finished_run_is_asked_for_more_steps(pretrain, fine, run: Path) -> None:
-    """Fault 43: it goes on, and the leap of the schedule is said."""
+def test_a_finished_run_with_more_steps(pretrain, fine, run: Path) -> None:
+    """Fault 43: it resumes, and the jump of the schedule is reported."""
     done = pretrain(run, "train.steps=10", "--resume")
     fine(done, "Going on from step 8", "the rate goes from", "no longer equal to an undisturbed one")
     records = [r for r in read_metrics(run / "metrics.jsonl") if r["split"] == "train"]
@@ -506,7 +505,7 @@ def test_a_finished_run_is_asked_for_more_steps(pretrain, fine, run: Path) -> No
 
 
 class Bomb:
-    """What runs where its pickle is opened."""
+    """An object that leaves a mark when its pickle is opened."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -517,7 +516,7 @@ class Bomb:
 
 @pytest.fixture
 def bomb(tmp_path: Path):
-    """Writes pickles that leave a mark where they are opened; none may be there at the end."""
+    """Writes pickles that leave a mark when they are opened; checks that there is none at the end."""
     mark = tmp_path / "opened"
 
     def write(path: Path) -> Path:
@@ -533,7 +532,7 @@ def bomb(tmp_path: Path):
 def test_a_foreign_file_in_a_checkpoint(
     acorn, fine, untouched, unfinished: Path, bomb, opened: list[str], name: str
 ) -> None:
-    """Fault 44: it is named, and nothing of that checkpoint is read; the run goes on from the one before."""
+    """Fault 44: it is named, and nothing of that checkpoint is read; the run resumes from the one before."""
     newest = RunFolder(unfinished).checkpoint(8)
     bomb(newest / name)
     for command in ("generate", "verify"):
@@ -552,8 +551,8 @@ def test_a_foreign_file_in_a_checkpoint(
 
 
 @pytest.mark.fault(44)
-def test_a_pickle_in_a_tensors_place(acorn, refused, unfinished: Path, bomb) -> None:
-    """Fault 44: under a name of ours: its digest is not the one written."""
+def test_a_pickle_in_place_of_tensors(acorn, refused, unfinished: Path, bomb) -> None:
+    """Fault 44: under the name of a checkpoint's file: its digest differs."""
     newest = RunFolder(unfinished).checkpoint(8)
     bomb(newest / "model.safetensors")
     refused(acorn("generate", newest), 4, str(newest / "model.safetensors"))
@@ -578,10 +577,10 @@ ENDINGS = ["pt", "pth", "pkl", "pickle", "npy", "npz", "bin", "ckpt"]
 
 @pytest.mark.fault(44)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_pickle_is_offered(
+def test_a_pickle_as_an_argument(
     acorn, refused, text_file: Path, tokenizer_file: Path, tmp_path: Path, bomb, opened, ending: str
 ) -> None:
-    """Fault 44: as config, tokenizer, run or text it is refused by its name, and not opened."""
+    """Fault 44: as config, tokenizer, run or text it is refused with its name, and not opened."""
     path = bomb(tmp_path / f"mine.{ending}")
     new = tmp_path / "new"
     prepare = ("data", "prepare", "--out", new)

@@ -33,7 +33,7 @@ def prepare(acorn, tokenizer_file: Path, text_file: Path):
 
 @pytest.mark.fault(17)
 def test_a_disk_too_small(prepare, refused, untouched, monkeypatch, tmp_path: Path) -> None:
-    """Fault 17: seen before a split is written, with the bytes needed and free."""
+    """Fault 17: detected before a split is written, with the bytes needed and free."""
     monkeypatch.setattr(files, "free_bytes", lambda path: 50)
     with untouched(tmp_path):
         done = prepare(tmp_path / "shards")
@@ -46,7 +46,7 @@ def test_a_disk_too_small(prepare, refused, untouched, monkeypatch, tmp_path: Pa
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_up(prepare, refused, untouched, monkeypatch, tmp_path: Path, number: int) -> None:
-    """Fault 17: nothing half-written remains."""
+    """Fault 17: no partly written file remains."""
     real = ShardWriter.append
 
     def full(self: ShardWriter, ids) -> None:
@@ -61,8 +61,8 @@ def test_a_disk_that_fills_up(prepare, refused, untouched, monkeypatch, tmp_path
 
 
 @pytest.mark.fault(18)
-def test_a_token_id_too_big(prepare, refused, untouched, monkeypatch, tmp_path: Path) -> None:
-    """Fault 18: an id that the shards' integers cannot hold is refused, never cut to fit."""
+def test_a_token_id_too_large(prepare, refused, untouched, monkeypatch, tmp_path: Path) -> None:
+    """Fault 18: an id that does not fit the shards' integers is refused, never truncated."""
     monkeypatch.setattr(Tokenizer, "encode_documents", lambda self, texts: [[70_000] for _ in texts])
     monkeypatch.setattr(prepare_module, "_measure", lambda *arguments: {})
     with untouched(tmp_path):
@@ -71,10 +71,8 @@ def test_a_token_id_too_big(prepare, refused, untouched, monkeypatch, tmp_path: 
 
 
 @pytest.mark.fault(19)
-def test_a_folder_that_is_there_already(
-    prepare, fine, refused, untouched, shards: Path, digest, tmp_path: Path
-) -> None:
-    """Fault 19: refused and left as it is; another folder with the same inputs gets the same bytes."""
+def test_an_existing_folder(prepare, fine, refused, untouched, shards: Path, digest, tmp_path: Path) -> None:
+    """Fault 19: refused and unchanged; a new folder with the same inputs gets the same bytes."""
     with untouched(shards):
         refused(prepare(shards), 2, "already exists", str(shards), "name another folder")
     fine(prepare(tmp_path / "again"))
@@ -104,7 +102,7 @@ main()
 def test_killed_between_shards(
     acorn, fine, shards: Path, digest, tokenizer_file: Path, text_file: Path, tmp_path: Path, split: str
 ) -> None:
-    """Fault 20: no folder has the final name; the same command again gives the bytes of a run that was not killed."""
+    """Fault 20: there is no folder under the final name; the same command again gives equal bytes."""
     out = tmp_path / "killed"
     command = ["data", "prepare", "--tokenizer", tokenizer_file, "--input", text_file, "--out", out]
     done = subprocess.run(
@@ -122,11 +120,11 @@ def test_killed_between_shards(
 
 @pytest.mark.fault(21)
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_a_worker_that_dies(prepare, refused, untouched, monkeypatch, tmp_path: Path, split: str) -> None:
-    """Fault 21: whatever breaks in an encoding thread ends the command with a message; nobody waits for it."""
+def test_a_failing_encoding_thread(prepare, refused, untouched, monkeypatch, tmp_path: Path, split: str) -> None:
+    """Fault 21: any failure in an encoding thread ends the command with a message; nothing hangs."""
 
     class PanicException(BaseException):
-        """What the tokenizers library raises when its own code fails."""
+        """The kind of exception that the tokenizers library raises when its code panics."""
 
     class Broken:
         def encode_batch_fast(self, texts, add_special_tokens):
@@ -148,7 +146,7 @@ def test_a_worker_that_dies(prepare, refused, untouched, monkeypatch, tmp_path: 
 
 
 def damage_shard(folder: Path, kind: str, flip) -> str:
-    """Damages token shards; returns the name of the file that has to be named."""
+    """Damages token shards; returns the name of the file that the message must contain."""
     shard = folder / "train-00000.bin"
     if kind == "added":
         shutil.copy(shard, folder / "train-00001.bin")
@@ -176,10 +174,10 @@ def test_verify_finds_damaged_shards(acorn, refused, untouched, shards: Path, fl
 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_shards_are_found_before_the_first_step(
+def test_damaged_shards_are_detected_before_the_first_step(
     pretrain, refused, untouched, shards: Path, tmp_path: Path, flip, damage: str
 ) -> None:
-    """Fault 22: a new run on prepared shards checks them whole first."""
+    """Fault 22: a new run on prepared shards first checks all of them."""
     name = damage_shard(shards, damage, flip)
     with untouched(shards):
         done = pretrain(tmp_path / "run", f"data.shards={shards}", text=None)
@@ -189,10 +187,10 @@ def test_damaged_shards_are_found_before_the_first_step(
 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_shards_are_found_before_a_run_goes_on(
+def test_damaged_shards_are_detected_before_a_run_resumes(
     acorn, refused, untouched, unfinished: Path, flip, damage: str
 ) -> None:
-    """Fault 22: so does a run that goes on; it leaves its checkpoints alone."""
+    """Fault 22: so does a resumed run; its checkpoints are not changed."""
     name = damage_shard(unfinished / "data", damage, flip)
     with untouched(unfinished):
         refused(acorn("pretrain", "--resume", "--out", unfinished), 4, name)
@@ -236,7 +234,7 @@ def test_a_manifest_edited_by_hand(acorn, refused, untouched, shards: Path) -> N
 
 @pytest.fixture
 def other_tokenizer(acorn, fine, text_file: Path, tmp_path: Path) -> Path:
-    """One more tokenizer of the same text."""
+    """Another tokenizer of the same text."""
     out = tmp_path / "other.json"
     fine(acorn("tokenizer", "train", "--vocab-size", 280, "--input", text_file, "--out", out))
     return out

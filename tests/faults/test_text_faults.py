@@ -20,7 +20,7 @@ ONE_STEP = ("train.steps=1", "train.eval_every=0", "train.save_every=0")
 
 @pytest.fixture
 def train_on(acorn, refused, untouched, tmp_path: Path):
-    """`acorn tokenizer train` on a source that has to be refused; nothing may be written or changed."""
+    """Runs `acorn tokenizer train` on a source that must be refused; checks that nothing is written or changed."""
 
     def check(source: object, code: int, *parts: str) -> None:
         out = tmp_path / "new" / "t.json"
@@ -55,10 +55,10 @@ def test_invalid_utf8_is_named_with_its_byte(train_on, tmp_path: Path) -> None:
         ("skip", "2 bad rows were left out: 2 of {source}."),
     ],
 )
-def test_invalid_utf8_replaced_or_left_out(
+def test_invalid_utf8_replaced_or_skipped(
     pretrain, fine, write_rows, untouched, tmp_path: Path, errors: str, note: str
 ) -> None:
-    """Fault 8: on request it is replaced or left out, and counted."""
+    """Fault 8: on request it is replaced or skipped, and counted."""
     source, held_out = write_rows("train.jsonl"), write_rows("valid.jsonl", seed=1)
     lines = source.read_bytes().splitlines(keepends=True)
     for number in (3, 30):
@@ -74,8 +74,8 @@ def test_invalid_utf8_replaced_or_left_out(
 
 
 @pytest.mark.fault(8)
-def test_another_encoding_is_named_and_gives_the_same_shards(pretrain, fine, tmp_path: Path, text_file: Path) -> None:
-    """Fault 8: the encoding of a text can be named; what is learned is then that of the same text in UTF-8."""
+def test_another_encoding_gives_the_same_shards(pretrain, fine, tmp_path: Path, text_file: Path) -> None:
+    """Fault 8: with the right encoding, the run equals one on the same text in UTF-8."""
     text = text_file.read_text().replace("a", "é")
     manifests = []
     for name, encoding in (("utf-8", "utf-8"), ("latin", "latin-1")):
@@ -87,12 +87,12 @@ def test_another_encoding_is_named_and_gives_the_same_shards(pretrain, fine, tmp
     config = (tmp_path / "latin" / "config.toml").read_text()
     assert 'encoding = "iso8859-1"' in config
     again = ("data.encoding=ISO-8859-1", *ONE_STEP, "--resume")
-    fine(pretrain(tmp_path / "latin", *again, text=tmp_path / "latin.txt"))  # the same one by another name
+    fine(pretrain(tmp_path / "latin", *again, text=tmp_path / "latin.txt"))  # the same encoding under another name
 
 
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("name", ["klingon", "base64", ""])
-def test_an_encoding_that_nobody_knows(pretrain, refused, untouched, tmp_path: Path, name: str) -> None:
+def test_an_unknown_encoding(pretrain, refused, untouched, tmp_path: Path, name: str) -> None:
     """Fault 8: refused with the config, before anything is written."""
     with untouched(tmp_path):
         done = pretrain(tmp_path / "run", f'data.encoding="{name}"')
@@ -112,13 +112,13 @@ def test_an_encoding_that_nobody_knows(pretrain, refused, untouched, tmp_path: P
     ids=["cut", "list", "another field", "number", "nested"],
 )
 def test_a_bad_line_of_json(train_on, write_rows, line: str, parts: tuple[str, ...]) -> None:
-    """Fault 9: the line is named; where the field is missing, those that are there."""
+    """Fault 9: the line is named; if the field is missing, the existing ones are named too."""
     train_on(write_rows("bad.jsonl", line), 3, "bad.jsonl", 'data.errors = "skip"', *parts)
 
 
 @pytest.mark.fault(9)
-def test_bad_lines_of_json_left_out(pretrain, fine, write_rows, tmp_path: Path) -> None:
-    """Fault 9: on request they are left out and counted."""
+def test_bad_lines_of_json_skipped(pretrain, fine, write_rows, tmp_path: Path) -> None:
+    """Fault 9: on request they are skipped and counted."""
     source, held_out = write_rows("bad.jsonl", "{", '{"body": "b"}'), write_rows("valid.jsonl", seed=1)
     done = pretrain(tmp_path / "run", f"data.valid_source={held_out}", "data.errors=skip", *ONE_STEP, text=source)
     fine(done, "train: 2 bad rows were left out")
@@ -126,7 +126,7 @@ def test_bad_lines_of_json_left_out(pretrain, fine, write_rows, tmp_path: Path) 
 
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("packing", ["gz", "xz", "zst"])
-def test_a_packed_file_cut_short(train_on, tmp_path: Path, text_file: Path, packing: str) -> None:
+def test_a_truncated_compressed_file(train_on, tmp_path: Path, text_file: Path, packing: str) -> None:
     """Fault 10: the file and the offset are named."""
     text = text_file.read_bytes()
     pack = {"gz": gzip.compress, "xz": lzma.compress, "zst": lambda raw: pyarrow.compress(raw, "zstd", asbytes=True)}
@@ -138,8 +138,8 @@ def test_a_packed_file_cut_short(train_on, tmp_path: Path, text_file: Path, pack
 
 
 @pytest.mark.fault(10)
-def test_a_parquet_file_cut_short(train_on, tmp_path: Path) -> None:
-    """Fault 10: the same for parquet, whose end holds the key to the rest."""
+def test_a_truncated_parquet_file(train_on, tmp_path: Path) -> None:
+    """Fault 10: the same for parquet, which has its metadata at the end."""
     path = tmp_path / "cut.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a text"] * 100}), path)
     path.write_bytes(path.read_bytes()[:-20])
@@ -148,7 +148,7 @@ def test_a_parquet_file_cut_short(train_on, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(11)
-def test_marks_line_ends_and_nul_are_counted(acorn, fine, tokenizer_file: Path, tmp_path: Path) -> None:
+def test_byte_order_marks_crlf_and_nul_are_counted(acorn, fine, tokenizer_file: Path, tmp_path: Path) -> None:
     """Fault 11: a byte order mark is dropped; CRLF and NUL stay; all three are counted."""
     source = tmp_path / "text"
     source.mkdir()
@@ -168,8 +168,8 @@ def test_marks_line_ends_and_nul_are_counted(acorn, fine, tokenizer_file: Path, 
 
 
 @pytest.mark.fault(11)
-def test_half_a_surrogate_pair(train_on, pretrain, fine, write_rows, tmp_path: Path) -> None:
-    """Fault 11: JSON can spell what is no character: refused by its line, or replaced and counted."""
+def test_a_lone_surrogate(train_on, pretrain, fine, write_rows, tmp_path: Path) -> None:
+    """Fault 11: JSON can contain lone surrogates: refused with the line, or replaced and counted."""
     source, held_out = write_rows("half.jsonl", '{"text": "half \\ud800 a pair"}'), write_rows("valid.jsonl", seed=1)
     train_on(source, 3, "lone surrogate (\\ud800)", "half.jsonl, line 61", 'data.errors to "replace"')
     done = pretrain(tmp_path / "run", f"data.valid_source={held_out}", "data.errors=replace", *ONE_STEP, text=source)
@@ -177,21 +177,21 @@ def test_half_a_surrogate_pair(train_on, pretrain, fine, write_rows, tmp_path: P
 
 
 @pytest.mark.fault(11)
-def test_half_a_surrogate_pair_on_the_command_line(acorn, refused, finished: Path, tokenizer_file: Path) -> None:
-    """Fault 11: what a terminal hands over that is not UTF-8 reaches the program as such halves."""
+def test_a_lone_surrogate_on_the_command_line(acorn, refused, finished: Path, tokenizer_file: Path) -> None:
+    """Fault 11: arguments that are not UTF-8 reach the program as lone surrogates."""
     refused(acorn("generate", finished, "--prompt", "caf\udce9"), 3, "lone surrogate", "prompt 1", "valid Unicode")
     refused(acorn("tokenizer", "inspect", tokenizer_file, "--text", "caf\udce9"), 3, "lone surrogate", "valid Unicode")
 
 
 @pytest.mark.fault(12)
 def test_a_pipe_where_a_text_is_expected(train_on, named_pipe) -> None:
-    """Fault 12: a named pipe is refused; nobody waits for what may never come."""
+    """Fault 12: a named pipe is refused, so that nothing blocks."""
     train_on(named_pipe("pipe.txt"), 3, "This is a named pipe, where a file is expected", "pipe.txt", "a regular file")
 
 
 @pytest.mark.fault(12)
 def test_a_loop_of_links_where_a_text_is_expected(train_on, tmp_path: Path) -> None:
-    """Fault 12: a link that leads to itself."""
+    """Fault 12: a symbolic link to itself."""
     (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
     train_on(tmp_path / "loop.txt", 3, "There is no file to read", "loop.txt", "check the path and its links")
 
@@ -232,7 +232,7 @@ def test_no_file_where_a_config_is_expected(acorn, refused, untouched, named_pip
 
 @pytest.mark.fault(13)
 def test_the_text_of_a_control_token_is_text(acorn, fine, write_rows, tmp_path: Path, tokenizer_file: Path) -> None:
-    """Fault 13: a document that spells the separator does not become two, and nothing of it is lost."""
+    """Fault 13: a document that contains the separator's text is not split, and nothing of it is lost."""
     spelled = "one <|endoftext|> and <|reserved_0|> more"
     rows = [json.dumps({"text": f"{spelled} {n}"}) for n in range(40)]
     source = write_rows("mine.jsonl", *rows, rows=1)
@@ -252,8 +252,8 @@ def test_the_text_of_a_control_token_is_text(acorn, fine, write_rows, tmp_path: 
     ("kind", "clean", "entry"),
     [("bpe", "none", "<unk>"), ("wordpiece", "wikitext", "[UNK]"), ("bpe", "wikitext", "[UNK]")],
 )
-def test_the_mark_of_a_rare_word_is_an_entry(acorn, fine, tmp_path: Path, kind: str, clean: str, entry: str) -> None:
-    """Fault 13: where WikiText writes its mark of a rare word, that mark is one entry of the vocabulary."""
+def test_the_mark_of_a_rare_word_is_one_token(acorn, fine, tmp_path: Path, kind: str, clean: str, entry: str) -> None:
+    """Fault 13: WikiText's mark of a rare word is one entry of the vocabulary."""
     source = tmp_path / "wiki.txt"
     lines = (f" The <unk> of number {n} was the {n % 7} @-@ year one . \n" for n in range(300))
     source.write_text(" = Title = \n" + "".join(lines))
@@ -270,7 +270,7 @@ def test_the_mark_of_a_rare_word_is_an_entry(acorn, fine, tmp_path: Path, kind: 
 def test_a_file_that_changes_while_it_is_read(
     acorn, refused, monkeypatch, tmp_path: Path, text_file: Path, change: str
 ) -> None:
-    """Fault 14: whether bytes were added or the file was merely written anew."""
+    """Fault 14: by adding bytes, or by writing the same content again."""
     source = tmp_path / "growing.txt"
     source.write_bytes(text_file.read_bytes())
     real = TxtReader._cut
@@ -293,7 +293,7 @@ def test_a_file_that_changes_while_it_is_read(
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("name", ["nothing.txt", "*.txt", "folder"])
 def test_a_source_that_matches_nothing(pretrain, refused, untouched, tmp_path: Path, name: str) -> None:
-    """Fault 15: it is named, with what would do without files or network; no run folder is left."""
+    """Fault 15: it is named, with alternatives that need no files or network; no run folder remains."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "picture.png").touch()
     with untouched(tmp_path):
@@ -302,8 +302,8 @@ def test_a_source_that_matches_nothing(pretrain, refused, untouched, tmp_path: P
 
 
 @pytest.mark.fault(15)
-def test_a_hub_out_of_reach(pretrain, refused, untouched, tmp_path: Path) -> None:
-    """Fault 15: the way to do without the Hub is named. (The tests run offline.)"""
+def test_an_unreachable_hub(pretrain, refused, untouched, tmp_path: Path) -> None:
+    """Fault 15: the message says how to work without the Hub. (Tests run offline.)"""
     with untouched(tmp_path):
         done = pretrain(tmp_path / "run", text=Path("hf:owner/name"))
     refused(done, 3, "The Hub cannot be reached", "hf:owner/name", "hf download", "hf:FOLDER")
@@ -312,7 +312,7 @@ def test_a_hub_out_of_reach(pretrain, refused, untouched, tmp_path: Path) -> Non
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("errors", ["strict", "skip"])
 def test_runs_among_the_text(pretrain, refused, fine, untouched, tmp_path: Path, text_file: Path, errors: str) -> None:
-    """Fault 15: runs and models among the text are skipped and said; a run alone is refused."""
+    """Fault 15: runs and models in a folder of text are skipped and reported; a run alone is refused."""
     (tmp_path / "my.txt").write_bytes(text_file.read_bytes())
     options = (*ONE_STEP, f"data.errors={errors}")
     fine(pretrain(tmp_path / "runs" / "1", *options, text=tmp_path))
@@ -338,7 +338,7 @@ def overlapping(write_rows) -> tuple[Path, Path]:
 def test_the_same_document_in_training_and_validation(
     pretrain, fine, overlapping, tmp_path: Path, overlap: str
 ) -> None:
-    """Fault 16: said with its rate, and taken out of the training text on request."""
+    """Fault 16: reported with the rate, and removed from the training text on request."""
     train, valid = overlapping
     done = pretrain(tmp_path / "run", f"data.valid_source={valid}", f"data.overlap={overlap}", *ONE_STEP, text=train)
     fine(done, "3 of 60 distinct valid documents (5.00%", "are also training documents")
@@ -349,8 +349,8 @@ def test_the_same_document_in_training_and_validation(
 
 
 @pytest.mark.fault(16)
-def test_a_document_that_comes_many_times(pretrain, fine, write_rows, tmp_path: Path) -> None:
-    """Fault 16: where acorn splits, repeats leave both sides before the split, and that is said."""
+def test_a_document_that_occurs_many_times(pretrain, fine, write_rows, tmp_path: Path) -> None:
+    """Fault 16: if acorn splits, repeats are removed before the split, which is reported."""
     once = write_rows("once.jsonl")
     often = tmp_path / "often.jsonl"
     often.write_text(once.read_text() + once.read_text().splitlines(keepends=True)[7] * 500)
@@ -362,15 +362,15 @@ def test_a_document_that_comes_many_times(pretrain, fine, write_rows, tmp_path: 
 
 
 @pytest.mark.fault(1)
-def test_one_document_over_and_over(train_on, tmp_path: Path) -> None:
-    """Fault 1: one document cannot be split, however often it comes; both numbers are given."""
+def test_one_repeated_document(train_on, tmp_path: Path) -> None:
+    """Fault 1: one document cannot be split, however often it is repeated; the message has both numbers."""
     path = tmp_path / "same.jsonl"
     path.write_text('{"text": "the same again"}\n' * 5_000)
     train_on(path, 3, "of 5,000 documents, 1 is distinct", "same.jsonl", "data.valid_source")
 
 
 @pytest.mark.fault(16)
-def test_the_same_document_can_be_a_reason_to_refuse(pretrain, refused, untouched, overlapping, tmp_path: Path) -> None:
+def test_overlap_refused_on_request(pretrain, refused, untouched, overlapping, tmp_path: Path) -> None:
     """Fault 16: with data.overlap = "fail"."""
     train, valid = overlapping
     with untouched(tmp_path):

@@ -36,7 +36,7 @@ SRC = Path(__file__).parents[2] / "src"
     ids=["empty", "blank", "empty after cleaning", "one side of the split"],
 )
 def test_no_text(acorn, refused, untouched, tmp_path: Path, name, content, clean, parts) -> None:
-    """Fault 1: nothing to learn from is refused with counts, and no tokenizer is written."""
+    """Fault 1: an empty text is refused with counts, and no tokenizer is written."""
     source = tmp_path / name
     source.write_text(content)
     command = ("tokenizer", "train", "--vocab-size", 300, "--input", source, "--clean", clean)
@@ -48,7 +48,7 @@ def test_no_text(acorn, refused, untouched, tmp_path: Path, name, content, clean
 @pytest.mark.fault(2)
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
 def test_a_vocabulary_below_the_alphabet(acorn, refused, fine, untouched, tmp_path: Path, text_file, kind) -> None:
-    """Fault 2: the least size that works is named, and it does work."""
+    """Fault 2: the message has the smallest size that works, and it does work."""
     letters = set(text_file.read_text()) - {" ", "\n"}
     least = 256 + 17 if kind == "bpe" else 2 * len(letters) + 2
     command = ("tokenizer", "train", "--kind", kind, "--input", text_file, "--out", tmp_path / "t.json")
@@ -66,7 +66,7 @@ def test_a_vocabulary_below_the_alphabet(acorn, refused, fine, untouched, tmp_pa
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
 def test_a_text_too_small_for_the_vocabulary(acorn, fine, tmp_path: Path, text_file: Path, kind: str) -> None:
-    """Fault 3: the tokenizer is made, and the size it reached is said."""
+    """Fault 3: the tokenizer is trained, and its actual size is reported."""
     out = tmp_path / "t.json"
     done = acorn(
         "tokenizer", "train", "--kind", kind, "--vocab-size", 5000, "--input", text_file, "--out", out, "--json"
@@ -79,7 +79,7 @@ def test_a_text_too_small_for_the_vocabulary(acorn, fine, tmp_path: Path, text_f
 
 @pytest.mark.fault(4)
 def test_one_line_of_a_million_equal_characters(acorn, fine, tmp_path: Path, write_rows, monkeypatch) -> None:
-    """Fault 4: the trainer sees each character once and no endless word, whose cost would grow with its square."""
+    """Fault 4: long words are split for the trainer, whose time grows with the square of their length."""
     source = write_rows("long.jsonl", json.dumps({"text": "a" * 1_000_000}))
     pieces: list[int] = []
     real = bpe.learn
@@ -87,7 +87,7 @@ def test_one_line_of_a_million_equal_characters(acorn, fine, tmp_path: Path, wri
     def watched(text, vocab_size, entries):
         def counted():
             for piece in text:
-                assert len(piece) <= LONGEST_RUN  # at once: with a longer one the trainer would take minutes
+                assert len(piece) <= LONGEST_RUN  # fails early: with a longer one the trainer would take minutes
                 pieces.append(len(piece))
                 yield piece
 
@@ -106,7 +106,7 @@ def test_one_line_of_a_million_equal_characters(acorn, fine, tmp_path: Path, wri
 
 @pytest.mark.fault(5)
 def test_special_tokens_that_collide(text_file: Path) -> None:
-    """Fault 5: each of them is named, all in one message."""
+    """Fault 5: all of them are named in one message."""
     entries = ["<unk>", "<unk>", "<|endoftext|>", "house", "##s"]
     with pytest.raises(UsageError) as caught:
         train(lambda: [text_file.read_text()], "bpe", 400, entries=entries)
@@ -132,7 +132,7 @@ Tokenizer.from_file(sys.argv[2]).save(sys.argv[3])
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_killed_while_saving(tokenizer_file: Path, tmp_path: Path, call: str) -> None:
-    """Fault 6: a process that ends while it saves a tokenizer leaves the old file as it was."""
+    """Fault 6: a process that ends while saving a tokenizer leaves the old file unchanged."""
     out = tmp_path / "t.json"
     out.write_text("the old one")
     command = [sys.executable, "-c", KILLED_WHILE_SAVING, call, str(tokenizer_file), str(out)]
@@ -144,7 +144,7 @@ def test_killed_while_saving(tokenizer_file: Path, tmp_path: Path, call: str) ->
 
 @pytest.mark.fault(6)
 def test_a_disk_that_is_full_while_saving(acorn, refused, untouched, full_disk, tmp_path: Path, text_file) -> None:
-    """Fault 6: the same where the disk refuses the new file; the message says so, and nothing is left beside it."""
+    """Fault 6: the same if the disk refuses the new file; the message says so, and no temporary file remains."""
     out = tmp_path / "t.json"
     out.write_text("the old one")
     failed = full_disk(lambda target: target == out, errno.ENOSPC)
@@ -156,8 +156,9 @@ def test_a_disk_that_is_full_while_saving(acorn, refused, untouched, full_disk, 
 
 @pytest.mark.fault(7)
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
-def test_the_number_of_threads_changes_nothing(text_file: Path, tmp_path: Path, kind: str) -> None:
-    """Fault 7: one thread and five give equal bytes. The library reads their number once, so each has a process."""
+def test_the_number_of_threads_does_not_matter(text_file: Path, tmp_path: Path, kind: str) -> None:
+    """Fault 7: one and five threads give equal bytes. The library reads the number once, so each has its own
+    process."""
     made = set()
     for threads in ("1", "5"):
         out = tmp_path / f"{threads}.json"
