@@ -195,7 +195,7 @@ def test_a_disk_that_stays_full(
 
             patch.setattr(os, "fsync", fsync)
         done = pretrain(run.root, *command)
-    refused(done, 6, "could not be saved", "step-00000027", "still stands")
+    refused(done, 6, "could not be saved", "step-00000027", "is intact")
     assert attempts == [10, 20, 21, 23, 27]
     assert run.checkpoint_steps() == [10]
     assert [digest(run.checkpoint(10))] == kept
@@ -214,7 +214,7 @@ def test_a_save_that_cannot_be_retried(
         stop_after(6)
     full_disk(lambda path: is_checkpoint(path) and attempts[-1] == last)
     done = pretrain(tmp_path / "run", "train.eval_every=0")
-    refused(done, 6, "The disk is full", f"step-{last:08d}", "still stands")
+    refused(done, 6, "The disk is full", f"step-{last:08d}", "is intact")
     run = RunFolder(tmp_path / "run")
     assert attempts == [4, last]
     assert run.checkpoint_steps() == [4]

@@ -324,7 +324,7 @@ def test_a_stopped_process(pretrain, fine, monkeypatch, after_step, tmp_path: Pa
     after_step(3, lambda: hours.append(hours.pop() + 2))
     minutes = ("train.steps=0", "train.minutes=0.01", *QUIET)
     done = pretrain(tmp_path / "run", *minutes)
-    fine(done, "the process was stopped or asleep for 7200 s", "this time does not count")
+    fine(done, "the process was stopped or asleep for 7200 s", "which is not counted")
     assert done.stderr.count("asleep") == 1
     records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "train"]
     assert len(records) > 4

@@ -96,7 +96,7 @@ def test_after_the_last_rollback_nothing_changes(guard, saved) -> None:
     counters = counters_at(17, rollbacks=CONFIG.train.max_rollbacks)
     with pytest.raises(DivergedError, match="Training diverged: a reason, after 3 rollbacks") as caught:
         guard.roll_back("a reason", counters)
-    assert caught.value.fix.endswith("the checkpoint of step 10 still stands")
+    assert caught.value.fix.endswith("the checkpoint of step 10 is intact")
     assert counters == counters_at(17, rollbacks=CONFIG.train.max_rollbacks)
     assert torch.equal(guard.network.model.head.weight, weight_of(999))
 

@@ -43,7 +43,7 @@ def test_the_best_is_a_saved_one(tmp_path: Path, run_tiny, monkeypatch) -> None:
     notes = Notes()
     run_tiny(tmp_path / "run", "checkpoint.final=best", watcher=notes)
     run = RunFolder(tmp_path / "run")
-    assert any("Trying again at step 9; the checkpoint of step 5 still stands." in text for text in notes.texts)
+    assert any("Retrying at step 9; the checkpoint of step 5 is intact." in text for text in notes.texts)
     assert read_sealed_json(run.best) == {"step": 4, "loss": 6.0}
     assert read_sealed_json(run.evaluation)["weights_of_step"] == 4
     assert json.loads((run.checkpoint(12) / "state.json").read_text())["counters"]["undisturbed"] is False

@@ -101,7 +101,7 @@ def test_a_rollback_cancels_the_retry(tmp_path: Path, monkeypatch) -> None:
         assert not saver.has_to_retry(12)
         for step in (12, 13, 15):  # again, three failures are retried
             assert saver.save(Counters(step=step), scheduled=False, can_wait=True) is False
-    assert [text.split("Trying again at ")[1].split(";")[0] for text in notes.texts] == [
+    assert [text.split("Retrying at ")[1].split(";")[0] for text in notes.texts] == [
         "step 11",
         "step 13",
         "step 15",

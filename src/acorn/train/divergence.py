@@ -15,7 +15,7 @@ from acorn.progress import Progress
 from acorn.train.logs import Logs
 from acorn.train.network import Network
 from acorn.train.rollback import go_back
-from acorn.train.saving import standing
+from acorn.train.saving import last_checkpoint
 from acorn.train.setup import Setup
 from acorn.train.step import StepResult
 
@@ -74,7 +74,7 @@ class DivergenceGuard:
                 f"Training diverged: {why}, after {train.max_rollbacks} rollbacks.",
                 where=where,
                 fix="lower optimizer.lr, raise schedule.warmup, or set optimizer.clip, in another run or with "
-                f"--allow-change; {standing(run)}",
+                f"--allow-change; {last_checkpoint(run)}",
             )
         seconds = counters.seconds
         found = go_back(run, self.setup.config, self.network, counters, self.progress)

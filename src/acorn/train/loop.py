@@ -1,4 +1,4 @@
-"""The training loop: step, then what is due after it (log, validate, sample, save), until the run is done."""
+"""The training loop: steps, and after each what is due (log, validate, sample, save), until the run is done."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from acorn.train.stop import StopAsked, StopRequest, UntilStopped
 from acorn.train.training_data import TrainingData
 
 SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0, ignore_eos=True)
-"""An early model often ends a document at once; an empty sample would tell nothing."""
+"""ignore_eos, because an early model often ends a document at once, and an empty sample shows nothing."""
 
 ASSUMED_FIRST_STEP_SECONDS = 1.0
-"""What a sitting's first step is taken to last, where the schedule follows the clock. A rate of zero would waste it."""
+"""Assumed duration of the first step of a process, for schedules by time: otherwise its learning rate would be zero."""
 
 
 @dataclasses.dataclass
 class Loop:
-    """One sitting of a run: what it is given is fixed, but for the network's weights and `counters`, where it stands.
+    """Trains a run until it ends or is stopped; a run that is resumed has several loops.
 
     Attributes:
-        progress: hears how far the checking of checkpoints is, where the run has to roll back.
+        counters: the state of the run; they and the network's weights change, everything else is fixed.
+        progress: is told the progress of verifying checkpoints before a rollback.
     """
 
     setup: Setup
@@ -69,12 +70,12 @@ class Loop:
         return self.setup.config
 
     def train(self) -> None:
-        """Runs to the end of the run and leaves its last checkpoint.
+        """Trains to the end of the run and saves its last checkpoint.
 
         Raises:
-            StoppedError: a signal asked to stop; a checkpoint was saved.
-            DivergedError: numbers stayed non-finite past the guards.
-            ResourceError: disk or memory ran out; the last checkpoint stands.
+            StoppedError: a signal stopped the run; a checkpoint was saved.
+            DivergedError: training diverged too often.
+            ResourceError: disk or memory ran out; the last checkpoint is intact.
         """
         with self._stop as stop, self._clock:
             if self.counters.step:
@@ -85,7 +86,7 @@ class Loop:
                     continue
                 improved = False
                 if not stop.signal_number:
-                    with contextlib.suppress(StopAsked):  # the run makes up for it when it goes on
+                    with contextlib.suppress(StopAsked):  # what is skipped here is done on resume
                         improved = self._look_at_the_model()
                 self._tick()
                 if self.is_done():
@@ -99,10 +100,10 @@ class Loop:
             raise self._stopped(stop.signal_number)
 
     def _make_up_for_a_stop(self) -> None:
-        """Validates and samples where a signal made the run save before it could, and saves where it would have.
+        """On resume: validates and samples if a signal prevented that, and saves if the run would have.
 
         Raises:
-            StoppedError: another signal came; the checkpoint stands.
+            StoppedError: another signal came; the checkpoint is intact.
         """
         if self.is_done() or not (self._has_to_validate() or self._has_to_sample()):
             return
@@ -114,7 +115,7 @@ class Loop:
             self._save(scheduled=True, can_wait=True)
 
     def _step(self) -> bool:
-        """One optimizer step, logged. False if the run rolled back instead."""
+        """Does one optimizer step and logs it. False if the run rolled back instead."""
         counters, train = self.counters, self.config.train
         begin = self._clock.seconds()
         done, share = self._done_and_share()
@@ -149,7 +150,7 @@ class Loop:
         return True
 
     def _log(self, result: StepResult, lr: float, context: int) -> None:
-        """Records a step. `context`: tokens of a sequence that it saw."""
+        """Records a step. `context`: tokens per sequence."""
         counters, train = self.counters, self.config.train
         seconds, tokens = self._since_log
         self._since_log = [0.0, 0]
@@ -175,7 +176,7 @@ class Loop:
         return flops / self._peak_flops
 
     def _look_at_the_model(self) -> bool:
-        """Validates and samples, where that is due and not done. True if the loss is the lowest so far."""
+        """Validates and samples if that is due and not done yet. True if the loss is the lowest so far."""
         improved = self._has_to_validate() and self._validate()
         if self._has_to_sample():
             self._sample()
@@ -188,7 +189,7 @@ class Loop:
         return self._due(self.config.train.sample_every) and self.counters.sample_step != self.counters.step
 
     def _validate(self) -> bool:
-        """Scores the validation split, or its stated part. True if the loss is the lowest so far.
+        """Scores the validation split or its first tokens. True if the loss is the lowest so far.
 
         Raises:
             StopAsked: a signal came meanwhile; nothing was recorded.
@@ -227,16 +228,16 @@ class Loop:
             self.logs.sample(self.counters.step, result.prompt, result.text)
 
     def _save(self, *, scheduled: bool, can_wait: bool) -> bool:
-        """Saves a checkpoint; see `Saver.save`. False if it could not, or if it had to roll back.
+        """Saves a checkpoint with `Saver.save`, or rolls back if the weights are not finite.
 
-        It rolls back where the weights are not finite.
+        False if it rolled back or could not save.
         """
         if fault := self._guard.fault_of_weights():
             self._roll_back(fault)
             return False
         counters = self.counters
         saved = self._saver.save(counters, scheduled=scheduled, can_wait=can_wait)
-        if not saved and counters.best_step == counters.step:  # the best one is a checkpoint that is there
+        if not saved and counters.best_step == counters.step:  # the best checkpoint must exist
             counters.best_loss, counters.best_step = self._best_before
             counters.undisturbed = False
         self._tick()
@@ -248,20 +249,20 @@ class Loop:
         self._since_log = [0.0, 0]
 
     def _finish(self) -> bool:
-        """The last validation, samples and checkpoint, unless the run was found with all of them.
+        """The last validation, samples and checkpoint, unless the run had all of them when it was resumed.
 
         False if the run had to roll back.
         """
         counters = self.counters
-        found = counters.step == self._first_step > 0
+        is_complete = counters.step == self._first_step > 0
         with contextlib.suppress(StopAsked):
             if counters.valid_step != counters.step:
-                found = False
+                is_complete = False
                 self._validate()
             if counters.sample_step != counters.step:
-                found = False
+                is_complete = False
                 self._sample()
-        return found or self._save(scheduled=True, can_wait=False)
+        return is_complete or self._save(scheduled=True, can_wait=False)
 
     def _stopped(self, signal_number: int) -> StoppedError:
         return StoppedError(
@@ -272,11 +273,11 @@ class Loop:
         )
 
     def is_done(self) -> bool:
-        """Whether the steps or the minutes of the run are used up."""
+        """Whether the run has done all its steps or minutes."""
         return is_done(self.config.train, self.counters)
 
     def _done_and_share(self) -> tuple[float, float]:
-        """Share of the run done before the coming step, and the share that the step takes."""
+        """Completed share of the run before the next step, and the share that the step takes."""
         train = self.config.train
         if train.steps:
             return self.counters.step / train.steps, 1 / train.steps
@@ -288,12 +289,12 @@ class Loop:
         return every > 0 and self.counters.step % every == 0
 
     def _tick(self) -> None:
-        """Brings the run's clock up to now, and says how long this process was paused since the last time."""
+        """Updates the run's seconds, and reports pauses of this process since the last call."""
         self.counters.seconds = self._seconds_before + self._clock.seconds()
         if paused := self._clock.take_pause():
             self.logs.note(
-                f"step {self.counters.step:,}: the process was stopped or asleep for {paused:.0f} s; this time does "
-                "not count."
+                f"step {self.counters.step:,}: the process was stopped or asleep for {paused:.0f} s, which is "
+                "not counted."
             )
 
     def _record(self, split: str, loss: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Saving a run's state: on schedule, and again a little later where the disk fails."""
+"""Saving checkpoints: on schedule, and again after a few steps if the disk fails."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from acorn.train.network import Network
 from acorn.train.setup import Setup
 
 RETRY_STEPS = (1, 2, 4)
-"""Steps after which a save that failed is tried again; a full disk may be cleared meanwhile."""
+"""Steps after which a failed save is retried; meanwhile a user may free disk space."""
 
 
 @dataclass
 class Saver:
-    """Writes the checkpoints of one sitting.
+    """Writes the checkpoints of a run.
 
     Attributes:
-        logs: are flushed before each save, and hear of saves that failed.
+        logs: are flushed before each save, and get notes of failed saves.
     """
 
     setup: Setup
@@ -42,21 +42,21 @@ class Saver:
         return self.retry_at is not None and step >= self.retry_at
 
     def forget_failures(self) -> None:
-        """For a run that rolled back: what failed to be saved is not wanted any more."""
+        """Cancels retries; for a run that rolled back, which no longer needs the failed save."""
         self.failures, self.retry_at = 0, None
 
     def save(self, counters: Counters, *, scheduled: bool, can_wait: bool) -> bool:
-        """Writes the checkpoint of this step, then removes those that are no longer to be kept.
+        """Writes the checkpoint of this step, then removes those that need not be kept.
 
         Args:
-            scheduled: an undisturbed run would save here too.
-            can_wait: a failure is only noted, and the save is due again some steps later; the fourth in a row counts.
+            scheduled: whether an uninterrupted run would save here too.
+            can_wait: whether a failure is only reported and retried some steps later; the fourth in a row is an error.
 
         Returns:
             whether it was written.
 
         Raises:
-            ResourceError: the disk is full or cannot be written. The last checkpoint stands.
+            ResourceError: the disk is full or cannot be written. The last checkpoint is intact.
         """
         run, counters.scheduled = self.setup.run, scheduled
         try:
@@ -65,7 +65,7 @@ class Saver:
             if not can_wait or self.failures == len(RETRY_STEPS):
                 tries = f" in {self.failures + 1} tries" if self.failures else ""
                 raise ResourceError(
-                    f"The checkpoint of step {counters.step:,} could not be saved{tries}; {standing(run)}. "
+                    f"The checkpoint of step {counters.step:,} could not be saved{tries}; {last_checkpoint(run)}. "
                     + error.what,
                     where=error.where,
                     fix=f"{error.fix}; then resume with: {resume_command(run.root)}",
@@ -75,7 +75,7 @@ class Saver:
             self.retry_at = counters.step + wait
             self.logs.note(
                 f"The checkpoint of step {counters.step:,} could not be saved: {error.what} "
-                f"Trying again at step {self.retry_at:,}; {standing(run)}."
+                f"Retrying at step {self.retry_at:,}; {last_checkpoint(run)}."
             )
             return False
         self.forget_failures()
@@ -95,23 +95,23 @@ class Saver:
         )
 
 
-def standing(run: RunFolder) -> str:
-    """What a message says is left: the newest checkpoint under its name, if there is any."""
+def last_checkpoint(run: RunFolder) -> str:
+    """Part of a message: the newest checkpoint that exists, if any."""
     steps = run.checkpoint_steps()
-    return f"the checkpoint of step {steps[-1]:,} still stands" if steps else "there is no other checkpoint yet"
+    return f"the checkpoint of step {steps[-1]:,} is intact" if steps else "there is no other checkpoint yet"
 
 
 def tidy(run: RunFolder, config: Config, counters: Counters, note: Callable[[str], None]) -> None:
-    """Names the best checkpoint and removes those no longer kept.
+    """Updates best.json and removes the checkpoints that need not be kept.
 
-    Called after each save, and again when a run goes on: a kill in between leaves it undone. A disk that refuses is
-    noted and no more, for the checkpoint itself stands.
+    Called after each save, and again on resume, because a kill in between may have prevented it. A disk error is only
+    reported, because the new checkpoint itself is saved.
     """
     try:
         best = {"step": counters.best_step, "loss": counters.best_loss}
         if counters.best_step is None or not readable(run.checkpoint(counters.best_step)).is_dir():
             with disk_errors(run.best):
-                run.best.unlink(missing_ok=True)  # after going back past damage, the best one may be gone
+                run.best.unlink(missing_ok=True)  # after damage and a rollback, the best checkpoint may be missing
         elif not _holds(run.best, best):
             write_sealed_json(run.best, best)
         also = {counters.best_step, last_on_schedule(config, counters.step, counters.best_step)}
@@ -121,7 +121,7 @@ def tidy(run: RunFolder, config: Config, counters: Counters, note: Callable[[str
 
 
 def last_on_schedule(config: Config, step: int, best_step: int | None) -> int:
-    """The newest step up to `step` that a run saves by itself: by the interval, or as the best one. 0: none."""
+    """The newest step up to `step` that a run saves on schedule: by its interval, or as the best one. 0: none."""
     every = config.train.save_every
     return max(step // every * every if every else 0, best_step or 0)
 

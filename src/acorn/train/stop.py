@@ -1,4 +1,4 @@
-"""Stopping politely: a signal asks, the loop answers at the next step boundary."""
+"""Graceful stop: after a signal, the loop stops at the next step boundary."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if hasattr(signal, "SIGHUP"):  # a terminal or an ssh session that ends
 
 
 class StopAsked(Exception):
-    """Work that can be done later was left, because a signal came."""
+    """Raised in work that can be done later, after a signal came."""
 
 
 class StopRequest:
-    """Catches SIGINT, SIGTERM and SIGHUP while the block runs, but for those that were to be ignored (as by nohup).
+    """Catches SIGINT, SIGTERM and SIGHUP inside the block, unless they are ignored (for example by nohup).
 
-    The first one sets `signal_number`. A second SIGINT leaves at once with exit code 130: a save that is under way
-    is simply not finished, and the older checkpoint stands. Outside the main thread nothing is caught.
+    The first one sets `signal_number`. A second SIGINT ends the process at once with exit code 130: a save in progress
+    is not finished, and the older checkpoint is intact. Outside the main thread nothing is caught.
 
     Args:
-        forward: called at each signal, before anything else; may be called again and again. For the work of other
-            processes, which would go on if this one left.
+        forward: called at each signal, before anything else, possibly several times. For stopping other processes,
+            which would otherwise continue after this one ended.
     """
 
     def __init__(self, forward: Callable[[], None] = lambda: None) -> None:
@@ -53,7 +53,7 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            with contextlib.suppress(TypeError):  # a handler that was not set from Python cannot be put back
+            with contextlib.suppress(TypeError):  # a handler that was not set from Python cannot be restored
                 signal.signal(number, handler)
 
     def check(self) -> None:
@@ -67,7 +67,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """A second SIGINT leaves only at the end of this block, which makes something that `forward` has to know."""
+        """Delays the exit on a second SIGINT to the end of the block, which creates something that `forward` needs."""
         self._is_held = True
         try:
             yield
@@ -90,10 +90,10 @@ class StopRequest:
 
 
 class UntilStopped:
-    """A progress for work that can be done later: after a signal, its next sign of life raises StopAsked.
+    """A progress for work that can be done later: after a signal, the next report of progress raises StopAsked.
 
     Args:
-        listener: hears everything too.
+        listener: gets everything too.
     """
 
     def __init__(self, stop: StopRequest, listener: Progress = QUIET) -> None:
@@ -112,14 +112,14 @@ class UntilStopped:
 
 @contextlib.contextmanager
 def finishing(run: Path, step: int, progress: Progress) -> Iterator[Progress]:
-    """For the end of a run, whose last checkpoint stands: after a signal scoring is left, and writing is finished.
+    """For the end of a run, after its last checkpoint: on a signal, scoring stops, but writing is finished.
 
     Args:
         run: the run folder.
         step: the last step.
 
     Yields:
-        the progress that the work is to tell.
+        the progress for the work.
 
     Raises:
         StoppedError: a signal came.
