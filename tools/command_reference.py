@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from the program's own help. `--check` only says whether it is up to date."""
+"""Writes docs/commands.md from the program's own help. `--check` only checks that it is up to date."""
 
 from __future__ import annotations
 

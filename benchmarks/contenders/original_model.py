@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
         return self.projection((weights @ v).transpose(1, 2).reshape(batch, length, width))
 
 
-class SeedBlock(nn.Module):
+class OriginalBlock(nn.Module):
     def __init__(self, n_embd: int, n_head: int, block_size: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(n_embd)
@@ -56,7 +56,7 @@ class OriginalModel(nn.Module):
         self.block_size = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
-        self.blocks = nn.ModuleList(SeedBlock(n_embd, n_head, block_size, dropout) for _ in range(n_layer))
+        self.blocks = nn.ModuleList(OriginalBlock(n_embd, n_head, block_size, dropout) for _ in range(n_layer))
         self.norm = nn.LayerNorm(n_embd)
         self.head = nn.Linear(n_embd, vocab_size, bias=False)
 

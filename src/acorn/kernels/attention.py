@@ -2,7 +2,7 @@
 
 Written out as batched matmuls: a block of queries at a time, with the keys up to the block's end, so that little is
 computed above the diagonal. This is faster than `scaled_dot_product_attention` up to MAX_UNFUSED_TOKENS tokens
-(docs/performance.md); beyond that the fused kernel, which stores no weights for the backward, is as fast. The fused
+(docs/lab-notebook.md); beyond that the fused kernel, which stores no weights for the backward, is as fast. The fused
 kernel does not support dropout on a CPU.
 """
 

@@ -1,7 +1,7 @@
 """CUDA graphs: a function's GPU work, captured once and then replayed with a single call.
 
 For small matmuls the CPU takes longer to launch a kernel than the GPU to run it. A CUDA graph contains all launches and
-replays them together (docs/performance.md has the gain).
+replays them together (docs/benchmarks.md has the gain).
 """
 
 from __future__ import annotations

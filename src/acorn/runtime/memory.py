@@ -54,7 +54,7 @@ def freed_memory_reused() -> Iterator[None]:
     """Inside the block, freed memory stays with the process instead of being returned to the system.
 
     A training step allocates and frees the same large blocks again and again. glibc returns such blocks to the system
-    at once, and the system fills each new page with zeros, which makes large matmuls slower (docs/performance.md).
+    at once, and the system fills each new page with zeros, which makes large matmuls slower (docs/lab-notebook.md).
     Without glibc, this does nothing.
     """
     library = _glibc()

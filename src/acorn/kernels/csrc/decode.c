@@ -1,7 +1,7 @@
 // Decoding on a CPU: the forward of one token for each of B sequences through the whole network. Called by decode.py.
 //
 // A token reads every weight once and does little arithmetic with it, so memory bandwidth limits the speed. PyTorch
-// does not reach that limit (docs/performance.md): it calls a few hundred small operations that evict each other's data
+// does not reach that limit (docs/benchmarks.md): it calls a few hundred small operations that evict each other's data
 // from the caches, and its bf16 matmuls of one row are slow. Here each weight is read once, in memory order, in the
 // type it is stored in, and used for all sequences (decode_matmul.h). Activations are fp32. Letters for sizes are those
 // of model/gpt.py.
