@@ -52,7 +52,7 @@ def test_all_wrong_keys_are_reported(pretrain, refused, untouched, tmp_path: Pat
     wrong = ("train.stepz=3", "optimizer.learn_rate=1", "model.n_layer=two", 'train.compile="maybe"', "modle.n_head=2")
     with untouched(tmp_path):
         done = pretrain(tmp_path / "run", *wrong)
-    refused(done, 2, "5 faults", "train.stepz; did you mean train.steps?", "model.n_layer", "'two'", "'maybe'")
+    refused(done, 2, "5 errors", "train.stepz; did you mean train.steps?", "model.n_layer", "'two'", "'maybe'")
     assert "unknown key modle; did you mean model?" in done.stderr
     assert "optimizer.learn_rate" in done.stderr
 
@@ -64,7 +64,7 @@ def test_all_wrong_keys_of_a_file_are_reported(acorn, refused, untouched, tmp_pa
     config.write_text('[train]\nstepz = 3\nseed = "one"\n\n[model]\nn_layr = 2\n')
     with untouched(tmp_path):
         done = acorn("pretrain", config, "--out", tmp_path / "run")
-    refused(done, 2, "3 faults", "did you mean train.steps?", "train.seed", "did you mean model.n_layer?", "my.toml")
+    refused(done, 2, "3 errors", "did you mean train.steps?", "train.seed", "did you mean model.n_layer?", "my.toml")
 
 
 @pytest.mark.fault(26)

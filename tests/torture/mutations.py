@@ -29,7 +29,7 @@ MUTATIONS: dict[str, tuple[str, str, str]] = {
     "rename of a folder": ("folders.py", "        os.replace(fresh, path)\n", "        shutil.copytree(fresh, path)\n"),
     "flush after a folder's rename": (
         "folders.py",
-        "    sync_folder(path.parent)  # before the old one goes\n",
+        "    sync_folder(path.parent)  # before the old one is removed\n",
         "",
     ),
     "the manifest's digest of itself": ("files.py", "value.get(SEAL) == seal(value)[SEAL]", "True"),
