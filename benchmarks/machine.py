@@ -72,7 +72,7 @@ def ceiling_of(model: ModelConfig, tokens: int, precision: str, device: str = "c
     """
     dtype = DTYPES.get(precision, torch.float32)
     own = precision == "fp16"
-    multiply = fp16_matmul(Runtime(device, "fp16", False, usable_cores(), True, fp16_products=own)) or torch.mm
+    multiply = fp16_matmul(Runtime(device, "fp16", False, usable_cores(), True, fp16_matmuls=own)) or torch.mm
     square = torch.randn(PEAK_MATMUL_SIZE[device], PEAK_MATMUL_SIZE[device], device=device).to(dtype)
     peak = 2 * PEAK_MATMUL_SIZE[device] ** 3 / shortest(lambda: multiply(square, square), seconds / 2, device)
     shapes = matmul_shapes(model)

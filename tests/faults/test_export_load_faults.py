@@ -187,10 +187,8 @@ def test_a_target_that_exists(
 
 @pytest.mark.fault(64)
 @pytest.mark.parametrize("name", ["config.toml", "tokenizer.json", "metrics.jsonl", "report.html", "notes.txt"])
-def test_a_folder_of_the_users_is_no_run_to_resume(
-    acorn, pretrain, refused, untouched, tmp_path: Path, name: str
-) -> None:
-    """Fault 64: as without --resume, also where a file has the name of one of a run's; the demo always resumes."""
+def test_a_folder_of_the_user_is_not_resumed(acorn, pretrain, refused, untouched, tmp_path: Path, name: str) -> None:
+    """Fault 64: refused as without --resume, even if a file is named like one of a run; the demo always resumes."""
     (tmp_path / name).write_text("precious")
     told = f"The folder {tmp_path} is not empty, and holds no run"
     with untouched(tmp_path):

@@ -258,7 +258,7 @@ def test_a_missing_file_of_a_folder_of_text(
 
 @pytest.fixture
 def at_home(acorn, fine, settings: list[str], own_text: Path) -> Path:
-    """A run `r` that was started on the relative path of a text, in the folder of both."""
+    """A run `r` that was started with a relative path to its text, in the folder of both."""
     fine(acorn("pretrain", "small", "data.source=my.txt", *settings, "--out", "r", cwd=own_text))
     return own_text
 

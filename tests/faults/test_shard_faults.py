@@ -198,8 +198,8 @@ def test_damaged_shards_are_detected_before_a_run_resumes(
 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("denied", ["folder", "manifest"])
-def test_shards_that_may_not_be_read(acorn, refused, unfinished: Path, monkeypatch, denied: str) -> None:
-    """Fault 22: every command says so in the same words. (The rights of a file do not bind root, who may run this.)"""
+def test_shards_without_read_permission(acorn, refused, unfinished: Path, monkeypatch, denied: str) -> None:
+    """Fault 22: every command reports it in the same words. (Root ignores permissions, so the error is simulated.)"""
     data = unfinished / "data"
     stat, access = os.stat, os.access
 

@@ -75,7 +75,7 @@ def test_a_cpu_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_fp16
 def test_a_cpu_with_fp16_instructions() -> None:
-    found = training_ops(Runtime("cpu", "fp16", False, 2, True, fp16_products=True), in_place_gradients=True)
+    found = training_ops(Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True), in_place_gradients=True)
     in_fp16 = {"linear": linear.linear, "attention": attention_fp16.attention}
     assert used(found) == REFERENCE | ON_A_CPU | IN_C | in_fp16 | {"embedding": embedding.embedding}
     assert found.matmul_dtype is None
@@ -103,7 +103,7 @@ def test_inference_uses_pytorchs_operations() -> None:
 @needs_compiler
 def test_names_in_environment_json() -> None:
     assert parts_in_c(CPU) == ["loss", "blocks"]
-    assert parts_in_c(Runtime("cpu", "fp16", False, 2, True, fp16_products=True)) == [
+    assert parts_in_c(Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)) == [
         *("loss", "blocks"),
         *("products", "attention"),
     ]

@@ -32,7 +32,7 @@ SHAPES: list[dict[str, Any]] = [
 
 
 def runtime(fp16: bool, precision: Any = "fp16") -> Runtime:
-    return Runtime("cpu", precision, False, 2, True, fp16_products=fp16)
+    return Runtime("cpu", precision, False, 2, True, fp16_matmuls=fp16)
 
 
 def network(runtime: Runtime, **shape: Any) -> GPT:

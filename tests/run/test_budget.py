@@ -24,7 +24,7 @@ from acorn.train.network import build_network
 def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float) -> None:
     """Some room for every thread stands for them."""
     sizes = {"architecture": "original", "n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "dropout": dropout}
-    runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
+    runtime = Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)
     needed = []
     for block_size, sequences in ((100, 10), (200, 5)):
         config = Config(model=ModelConfig(**sizes, block_size=block_size), optimizer=OptimizerConfig(name="adamw"))
@@ -66,7 +66,7 @@ def test_a_layer_of_modern_keeps_as_much_as_is_planned(shape: dict[str, Any]) ->
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_layer_with_products_in_fp16_keeps_as_much_as_is_planned(architecture: str, dropout: float) -> None:
-    runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
+    runtime = Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)
     check_a_layer(runtime, architecture=architecture, dropout=dropout)
 
 
@@ -78,7 +78,7 @@ def test_what_pytorch_multiplies_in_fp16_is_not_fused() -> None:
 
 @needs_fp16
 def test_with_products_in_fp16_what_is_between_is_fused() -> None:
-    assert is_fused(Runtime("cpu", "fp16", False, 2, True, fp16_products=True))
+    assert is_fused(Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True))
 
 
 def check_a_layer(runtime: Runtime, **shape: Any) -> None:
@@ -101,7 +101,7 @@ from acorn.run.calibration import _Network
 
 model = ModelConfig(n_layer=4, n_embd=256, block_size=256, vocab_size=8192)
 config = Config(model=model, optimizer=OptimizerConfig(name="adamw"))
-runtime = Runtime("cpu", "fp16", False, 2, True, fp16_products=True)
+runtime = Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)
 before = resident_memory()
 with runtime.start():
     network = _Network(config, runtime, 4)

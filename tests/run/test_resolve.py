@@ -68,7 +68,7 @@ def test_a_cpu_multiplies_in_what_it_is_faster_at(
     told = choice_of(runtime, "precision")
     assert not told.asked
     assert str(told).startswith(f"precision {precision}: {reason}")
-    assert runtime.fp16_products == (precision == "fp16")
+    assert runtime.fp16_matmuls == (precision == "fp16")
     assert runtime.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
     # A command that only reads a model computes in fp32 on a CPU whatever the hardware.
     assert runtime_for_inference("auto", "auto").precision == "fp32"
@@ -81,7 +81,7 @@ def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | 
     monkeypatch.setattr(choosing, "fp16_library", lambda: library)
     runtime = choose_runtime(TrainConfig(precision="fp16", compile=compiled))
     own = library is None and not compiled
-    assert (runtime.precision, runtime.fp16_products) == ("fp16", own)
+    assert (runtime.precision, runtime.fp16_matmuls) == ("fp16", own)
     assert runtime.dtype == (torch.float32 if own else torch.float16)
     choice = choice_of(runtime, "precision")
     told = str(choice)
@@ -94,7 +94,7 @@ def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | 
         )
         assert told.endswith("compiled has PyTorch's products" if compiled else "no C compiler was found")
     # Commands that only read a model have no network of their own to tell.
-    assert not runtime_for_inference("cpu", "fp16").fp16_products
+    assert not runtime_for_inference("cpu", "fp16").fp16_matmuls
 
 
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=needs_fp16)])

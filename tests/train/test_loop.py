@@ -50,8 +50,8 @@ def test_the_best_is_a_saved_one(tmp_path: Path, run_tiny, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("step", [6, 12], ids=["while it trains", "at its end"])
-def test_a_signal_is_heard_while_a_sample_is_drawn(tmp_path: Path, run_tiny, monkeypatch, step: int) -> None:
-    """Fault 36: at the next token; the sample is drawn when the run is resumed, and is the same."""
+def test_a_signal_while_a_sample_is_generated(tmp_path: Path, run_tiny, monkeypatch, step: int) -> None:
+    """Fault 36: the run stops at the next token; on resume the sample is generated, and is the same."""
     run_tiny(tmp_path / "whole")
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     real, asked, at = loop.generate, [], 3 if step == 6 else 8 + 3
@@ -69,7 +69,7 @@ def test_a_signal_is_heard_while_a_sample_is_drawn(tmp_path: Path, run_tiny, mon
     with pytest.raises(StoppedError) as caught:
         run_tiny(run.root)
     assert caught.value.exit_code == 128 + signal.SIGTERM
-    assert at <= len(asked) <= at + 1  # at the end of a run it is asked once more
+    assert at <= len(asked) <= at + 1  # at the end of a run it is checked once more
     assert run.checkpoint(step).is_dir()
     assert [sample["step"] for sample in read_samples(run.samples)] == ([] if step == 6 else [6])
     monkeypatch.setattr(loop, "generate", real)

@@ -62,12 +62,12 @@ def parts_in_c(runtime: Runtime) -> list[str]:
     """The parts of a training step on `runtime` that are acorn's C code, by their names in environment.json."""
     if runtime.device != "cpu" or isinstance(c_library("training"), Unavailable):
         return []
-    return ["loss", "blocks", *(["products", "attention"] if runtime.fp16_products else [])]
+    return ["loss", "blocks", *(["products", "attention"] if runtime.fp16_matmuls else [])]
 
 
 def c_code_note(runtime: Runtime) -> str | None:
     """A line for the user if the C code of training steps is unavailable or could not be cached; else None."""
     if runtime.device != "cpu":
         return None
-    names = ("training", "fp16") if runtime.fp16_products else ("training",)
+    names = ("training", "fp16") if runtime.fp16_matmuls else ("training",)
     return unavailability_note(map(c_library, names), "Training steps are slower than they could be")

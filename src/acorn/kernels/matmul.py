@@ -107,7 +107,7 @@ def has_fp16_instructions(library: ctypes.CDLL) -> bool:
 
 def fp16_matmul(runtime: Runtime) -> Fp16Matmul | None:
     """The fp16 matmul of fp32 matrices, if `runtime` uses it."""
-    if not runtime.fp16_products:
+    if not runtime.fp16_matmuls:
         return None
     library = fp16_library()
     if isinstance(library, Unavailable):

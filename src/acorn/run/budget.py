@@ -24,7 +24,7 @@ LIBRARIES, COMPILER = 20 * 2**20, 130 * 2**20
 def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
     """Bytes that a step of `config`, with its vocabulary's size, needs at its peak on `runtime`."""
     model = config.model
-    room = attention_workspace(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_products else 0
+    room = attention_workspace(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_matmuls else 0
     return room + training_memory(
         model,
         config.optimizer.name,
@@ -32,7 +32,7 @@ def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
         runtime.dtype.itemsize,
         runtime.device,
         is_fused(runtime),
-        fp16_products=runtime.fp16_products,
+        fp16_matmuls=runtime.fp16_matmuls,
     )
 
 

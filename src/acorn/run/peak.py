@@ -91,7 +91,7 @@ def _file_and_words(runtime: Runtime) -> tuple[str, str]:
     n = peak_size(runtime.device)
     where = f"{runtime.threads} threads" if runtime.device == "cpu" else device
     of = f"matmuls of {n:,} x {n:,} in {runtime.precision} on {where}"
-    key = (processor(), device, torch.__version__, runtime.precision, runtime.fp16_products, runtime.threads, n)
+    key = (processor(), device, torch.__version__, runtime.precision, runtime.fp16_matmuls, runtime.threads, n)
     return f"peak-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json", of
 
 

@@ -114,7 +114,7 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
     """
     device = choose_device(train.device)
     threads = _choose_threads(train.threads)
-    precision, has_fp16_products = _choose_precision(device.value, train, threads.value)
+    precision, has_fp16_matmuls = _choose_precision(device.value, train, threads.value)
     compiled = _choose_compile(device.value, train.compile, precision.value, expected_seconds)
     return Runtime(
         device.value,
@@ -123,7 +123,7 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
         threads.value,
         train.deterministic,
         (device, precision, compiled, threads),
-        precision.value == "fp16" and has_fp16_products,
+        precision.value == "fp16" and has_fp16_matmuls,
     )
 
 
@@ -136,7 +136,7 @@ def _choose_threads(wanted: int) -> Choice[int]:
 def _choose_precision(device: str, train: TrainConfig, threads: int) -> tuple[Choice[Precision], bool]:
     """The precision of matmuls, and whether a network here can have those in fp16 of tensors in fp32."""
     is_wanted = train.precision in ("auto", "fp16")
-    lacking = _why_no_fp16_products(device, train.compile is True) if is_wanted else "not asked for"
+    lacking = _why_no_fp16_matmuls(device, train.compile is True) if is_wanted else "not asked for"
     if device == "cpu" and train.precision == "auto":
         return _fastest_on_a_cpu(threads, multiplies_bf16(device), lacking), lacking is None
     return choose_precision(device, train.precision, lacking), lacking is None
@@ -159,7 +159,7 @@ def _fastest_on_a_cpu(threads: int, has_bf16: bool, lacking: str | None) -> Choi
     return Choice("precision", "fp32", False, ", ".join(tried))
 
 
-def _why_no_fp16_products(device: str, compiled: bool) -> str | None:
+def _why_no_fp16_matmuls(device: str, compiled: bool) -> str | None:
     """Why a network cannot have its products in fp16 of tensors in fp32; None: it can."""
     if device != "cpu":
         return "they are for CPUs"
@@ -215,7 +215,7 @@ def speedup_of(precision: Precision, threads: int) -> float:
     """
     n = 1024 if threads <= 8 else 2048
     fp32 = matmul_on(Runtime("cpu", "fp32", False, threads, True), n)
-    other = matmul_on(Runtime("cpu", precision, False, threads, True, fp16_products=precision == "fp16"), n)
+    other = matmul_on(Runtime("cpu", precision, False, threads, True, fp16_matmuls=precision == "fp16"), n)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -51,13 +51,13 @@ class Runtime:
     threads: int
     deterministic: bool
     choices: tuple[Choice[object], ...] = ()
-    fp16_products: bool = False
+    fp16_matmuls: bool = False
     """On a CPU: only matmuls are in fp16, of tensors that stay in fp32 (kernels/matmul.py)."""
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of activations between matmuls."""
-        if self.fp16_products:
+        if self.fp16_matmuls:
             return torch.float32
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 

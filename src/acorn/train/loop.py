@@ -80,7 +80,7 @@ class Loop:
         with self._stop as stop, self._clock:
             if self.counters.step:
                 tidy(self.setup.run, self.config, self.counters, self.logs.note)
-                self._make_up_for_a_stop()
+                self._do_what_a_stop_prevented()
             while not (self.is_done() and self._finish()):
                 if not self._step():
                     continue
@@ -99,7 +99,7 @@ class Loop:
         if stop.signal_number:
             raise self._stopped(stop.signal_number)
 
-    def _make_up_for_a_stop(self) -> None:
+    def _do_what_a_stop_prevented(self) -> None:
         """On resume: validates and samples if a signal prevented that, and saves if the run would have.
 
         Raises:
@@ -170,7 +170,8 @@ class Loop:
         self.logs.step(record, done, left)
 
     def _share_of_peak(self, flops: float) -> float:
-        """What part of the machine's peak `flops` FLOP/s are."""
+        """The model FLOPs utilization: `flops` (FLOP/s) as a share of the machine's peak, which is raised if
+        exceeded."""
         if flops > self._peak_flops:
             self._peak_flops = self.setup.exceeded(flops)
         return flops / self._peak_flops
@@ -207,7 +208,7 @@ class Loop:
         return True
 
     def _sample(self) -> None:
-        """Draws text from the model as it stands. Its random numbers are its own, so training is not disturbed.
+        """Generates text with the current weights. It has its own random numbers, so it does not affect training.
 
         Raises:
             StopAsked: a signal came meanwhile; nothing was recorded.
@@ -222,7 +223,7 @@ class Loop:
                     self.network.model, self.data.tokenizer, prompts, settings, before_token=self._stop.check
                 )
         except DamageError as error:  # logits out of fp16's range are no reason to end a run
-            self.logs.note(f"step {self.counters.step:,}: no sample could be drawn: {error.what}")
+            self.logs.note(f"step {self.counters.step:,}: no sample could be generated: {error.what}")
         self.counters.sample_step = self.counters.step
         for result in results:
             self.logs.sample(self.counters.step, result.prompt, result.text)

@@ -16,7 +16,7 @@ def training_memory(
     activation_bytes: int,
     device: str,
     fused: bool,
-    fp16_products: bool = False,
+    fp16_matmuls: bool = False,
 ) -> int:
     """Peak bytes of a training step: weights, gradients, optimizer state, activations, a group of logits.
 
@@ -25,7 +25,7 @@ def training_memory(
         micro_batch_size: sequences of one forward.
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32 or if only matmuls are in fp16).
         fused: whether operations between a block's matmuls are compiled or in C, and save less for the backward.
-        fp16_products: whether only matmuls are in fp16, on a CPU; attention then saves no weights.
+        fp16_matmuls: whether only matmuls are in fp16, on a CPU; attention then saves no weights.
     """
     loss = cuda_parts(compiled=False) if device == "cuda" else DEFAULT_PARTS
     fixed = size_of(config).parameters * (4 + 4) + optimizer_bytes(config, optimizer)
@@ -34,15 +34,15 @@ def training_memory(
     if not adds_in_place:  # the head's gradient of a micro-batch, before it is accumulated
         fixed += 4 * config.vocab_size * config.n_embd
     saved = _SAVED_ACTIVATIONS_FUSED.get(device, _SAVED_ACTIVATIONS) if fused else _SAVED_ACTIVATIONS
-    stream, inner, heads, temporary = (_SAVED_ACTIVATIONS_FP16_MATMULS if fp16_products else saved)[config.architecture]
+    stream, inner, heads, temporary = (_SAVED_ACTIVATIONS_FP16_MATMULS if fp16_matmuls else saved)[config.architecture]
     narrow = inner * config.mlp_hidden + heads * config.heads * config.head_dim
     if config.dropout and config.architecture == "original":
         # Within the MLP: a mask, and the masked activations if they are not in `_SAVED_ACTIVATIONS`.
-        narrow += (2 if fp16_products else 1) * config.mlp_hidden
-    elif config.dropout and (fp16_products or (device == "cpu" and config.architecture == "modern")):
+        narrow += (2 if fp16_matmuls else 1) * config.mlp_hidden
+    elif config.dropout and (fp16_matmuls or (device == "cpu" and config.architecture == "modern")):
         narrow += 2 * config.n_embd  # the masks of the outputs of attention and MLP
     per_token = config.n_layer * (4 * stream * config.n_embd + activation_bytes * narrow)
-    if not fp16_products:
+    if not fp16_matmuls:
         weight_bytes = _bytes_per_attention_weight(config, activation_bytes, device)
         per_token += config.n_layer * config.heads * config.block_size * weight_bytes
     logits = min(tokens, loss.group) * activation_bytes

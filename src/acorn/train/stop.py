@@ -57,7 +57,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """For work that can be done later: leaves it after a signal.
+        """Ends work that can be done later, after a signal.
 
         Raises:
             StopAsked: a signal came.
