@@ -246,7 +246,7 @@ def test_an_export_over_something_else(acorn, refused, untouched, run: Path, tmp
 
 
 @pytest.mark.fault(64)
-def test_an_export_with_files_of_the_users_own(acorn, refused, untouched, run: Path, tmp_path: Path) -> None:
+def test_an_export_with_files_of_the_user(acorn, refused, untouched, run: Path, tmp_path: Path) -> None:
     """Fault 64: --force does not remove what a user added to an export, and names it."""
     out = shutil.copytree(run / "final", tmp_path / "out")
     (out / "manifest.json").unlink()

@@ -58,34 +58,34 @@ def test_inference_on_a_cpu_is_in_fp32(no_gpu) -> None:
         assert [choice.asked for choice in runtime.choices] == [False, asked]
 
 
-def test_a_device_that_is_unavailable_is_told_of_where_it_was_named(no_gpu) -> None:
-    """In the option of a command that reads a model, which has no train.device; for training in that setting."""
+def test_an_unavailable_device_is_reported_where_it_was_set(no_gpu) -> None:
+    """In the option of a command for inference, which has no train.device; for training in that setting."""
     for device in ("cuda", "mps"):
-        with pytest.raises(UsageError, match="not available") as caught:
+        with pytest.raises(UsageError, match="is unavailable") as caught:
             runtime_for_inference(device, "auto")
         assert caught.value.where == "--device"
-        with pytest.raises(UsageError, match="not available") as caught:
+        with pytest.raises(UsageError, match="is unavailable") as caught:
             choose_device(device)
         assert caught.value.where == "train.device"
-        with pytest.raises(UsageError, match="not available") as caught:
+        with pytest.raises(UsageError, match="is unavailable") as caught:
             device_for(device)
         assert caught.value.where == "device"
 
 
 @pytest.mark.parametrize("name", ["", "tpu", "cuda:x", "meta", "xla", "CPU", None, 0, 5, ["cpu"]])
-def test_a_name_that_is_no_device_is_refused(no_gpu, name: object) -> None:
+def test_an_unknown_device_is_refused(no_gpu, name: object) -> None:
     with pytest.raises(UsageError, match="There is no device") as caught:
         device_for(name)
     assert "auto, cpu, cuda" in caught.value.fix
 
 
-def test_python_names_devices_as_pytorch_does(no_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_accepts_pytorchs_device_names(no_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cpu", "cpu:0", torch.device("cpu"), "auto"):
         assert device_for(name).type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     assert [str(device_for(name)) for name in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
-    with pytest.raises(UsageError, match="cuda:2 is not available") as caught:
+    with pytest.raises(UsageError, match="cuda:2 is unavailable") as caught:
         device_for("cuda:2")
     assert "cuda:0 to cuda:1" in caught.value.fix
