@@ -105,6 +105,6 @@ def test_names_in_environment_json() -> None:
     assert parts_in_c(CPU) == ["loss", "blocks"]
     assert parts_in_c(Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)) == [
         *("loss", "blocks"),
-        *("products", "attention"),
+        *("matmuls", "attention"),
     ]
     assert parts_in_c(Runtime("cuda", "bf16", False, 2, True)) == []

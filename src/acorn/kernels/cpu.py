@@ -62,7 +62,7 @@ def parts_in_c(runtime: Runtime) -> list[str]:
     """The parts of a training step on `runtime` that are acorn's C code, by their names in environment.json."""
     if runtime.device != "cpu" or isinstance(c_library("training"), Unavailable):
         return []
-    return ["loss", "blocks", *(["products", "attention"] if runtime.fp16_matmuls else [])]
+    return ["loss", "blocks", *(["matmuls", "attention"] if runtime.fp16_matmuls else [])]
 
 
 def c_code_note(runtime: Runtime) -> str | None:
