@@ -55,6 +55,9 @@ class Tokenizer:
             nothing before a prompt is made to put one document separator there, as training documents begin.
 
     Attributes:
+        prompt_start: ids that `encode_prompt` puts before a text.
+        control_tokens: names of the tokens that no ordinary text becomes, such as the separator and chat markup.
+        marks_beginning: a text that begins without a space gets the mark of one, as SentencePiece does it.
         document_start: ids before each document in training: the separator, then what prompts begin with beside it.
 
     Raises:
@@ -80,7 +83,8 @@ class Tokenizer:
         self.unknown_id = None if unknown is None else vocabulary[unknown]
         self.pad = bpe.PAD if bpe.PAD in vocabulary else self.separator
         self.pad_id = vocabulary[self.pad]
-        start = [token_id for token_id in _prompt_start(backend) if token_id != self.separator_id]
+        self.prompt_start = _prompt_start(backend)
+        start = [token_id for token_id in self.prompt_start if token_id != self.separator_id]
         self.document_start = [self.separator_id, *start]
         self.bos = self.piece(start[0]) if start else self.separator
         # Ids without a token can only come from a file made elsewhere, whose own control tokens may be trained.
@@ -91,6 +95,9 @@ class Tokenizer:
         self.lossless = _is_lossless(spec, vocabulary)
         self.fingerprint = _digest(spec)
         self._reading = _digest({**spec, "post_processor": None})
+        self.control_tokens = tuple(name for name in specials if name != unknown or name == self.separator)
+        self.control_ids = frozenset(vocabulary[name] for name in self.control_tokens)
+        self.marks_beginning = _marks_beginning(spec)
         self._documents = _without_controls(spec, self.separator, unknown)
 
     def __repr__(self) -> str:
@@ -169,13 +176,24 @@ class Tokenizer:
         Raises:
             InputError: a text is no Unicode, or the library fails at it.
         """
-        texts = [texts] if isinstance(texts, str) else texts
-        with _library_errors("The tokenizer cannot encode this text"):
+        return encode_all(self._documents, texts, add_special_tokens=False)
+
+    def encode_part(self, text: str, *, controls: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of `text` with nothing before or after it, and for each the characters [begin, end) it stands for.
+
+        Args:
+            controls: match control tokens, as in a prompt; else their names are ordinary text, as in a document.
+
+        Raises:
+            InputError: the text is not valid Unicode, or the library cannot encode it.
+        """
+        backend = self._backend if controls else self._documents
+        with _library_errors("The tokenizer cannot encode the text"):
             try:
-                encodings = self._documents.encode_batch_fast(list(texts), add_special_tokens=False)
+                encoding = backend.encode(text, add_special_tokens=False)
             except TypeError:
-                raise _not_unicode(texts) from None
-        return [encoding.ids for encoding in encodings]
+                raise _not_unicode([text]) from None
+        return encoding.ids, encoding.offsets
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids a model is prompted with: what its prompts begin with, then the text, control tokens matched.
@@ -216,6 +234,10 @@ class Tokenizer:
         """Whether every document has the same ids in both; a prompt may begin otherwise."""
         return self._reading == other._reading
 
+    def id_of(self, piece: str) -> int | None:
+        """The id of a vocabulary entry; None if there is none."""
+        return self._backend.token_to_id(piece)
+
     def piece(self, token_id: int) -> str | None:
         """The vocabulary's spelling of an id; None where there is no token."""
         return self._backend.id_to_token(token_id)
@@ -237,6 +259,23 @@ class Tokenizer:
             "model_input_names": ["input_ids", "attention_mask"],
         }
         return {**config, "unk_token": self.unknown} if self.unknown else config
+
+
+def encode_all(
+    backend: tokenizers.Tokenizer, texts: str | Sequence[str], *, add_special_tokens: bool
+) -> list[list[int]]:
+    """The ids of each text, encoded on all cores. A single string counts as a list of one.
+
+    Raises:
+        InputError: a text is not valid Unicode, or the library cannot encode it.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    with _library_errors("The tokenizer cannot encode this text"):
+        try:
+            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        except TypeError:
+            raise _not_unicode(texts) from None
+    return [encoding.ids for encoding in encodings]
 
 
 def gpt2_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
@@ -336,6 +375,18 @@ def _without_controls(spec: dict[str, Any], separator: str, unknown: str | None)
     backend = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": added}))
     backend.encode_special_tokens = True  # as ordinary text, that is
     return backend
+
+
+def _marks_beginning(spec: dict[str, Any]) -> bool:
+    """Whether a text that begins without a space is encoded as if it began with one."""
+    steps = [spec["normalizer"] or {}, spec["pre_tokenizer"] or {}]
+    steps += [inner for step in steps for key in ("normalizers", "pretokenizers") for inner in step.get(key, [])]
+    return any(
+        step.get("type") == "Prepend"
+        or (step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+        or step.get("add_prefix_space", False)
+        for step in steps
+    )
 
 
 def _is_lossless(spec: dict[str, Any], vocabulary: dict[str, int]) -> bool:
