@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import jinja2
 import pytest
 import torch
 import transformers
@@ -22,6 +23,7 @@ from acorn.export.export import GGUF_FILE, export
 from acorn.export.runtimes import Answer, Question, Runtime
 from acorn.folders import verify_folder
 from acorn.model.gpt import GPT
+from acorn.tokenizer.chat_format import TEMPLATE
 from acorn.tokenizer.tokenizer import Tokenizer
 
 Folder = Callable[..., Path]
@@ -163,6 +165,19 @@ def test_a_chat_template_is_exported(folder: Folder, tmp_path: Path, form: str) 
     export(source, tmp_path / "gguf", "gguf")
     fields = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields
     assert fields["tokenizer.chat_template"].contents() == template
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_a_gguf_files_template_has_no_tag_that_only_transformers_knows(folder: Folder, tmp_path: Path) -> None:
+    """llama-cpp-python fails at `{% generation %}`."""
+    source = folder("modern")
+    (source / "chat_template.jinja").write_text(TEMPLATE)
+    export(source, tmp_path / "gguf", "gguf")
+    template = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields["tokenizer.chat_template"].contents()
+    text = jinja2.Environment().from_string(template).render(messages=[{"role": "assistant", "content": "Hello"}])
+    assert text == "<|endoftext|><|assistant|>Hello<|end|>"
+    export(source, tmp_path / "hf", "hf")
+    assert (tmp_path / "hf" / "chat_template.jinja").read_text() == TEMPLATE
 
 
 @pytest.mark.usefixtures("no_runtime")

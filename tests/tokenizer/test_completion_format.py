@@ -105,19 +105,21 @@ def test_where_prompt_and_completion_would_be_one_token_they_stay_apart() -> Non
     assert crossed
 
 
-def fused() -> Tokenizer:
+def fused(letters: str) -> Tokenizer:
     """What its vocabulary cannot spell becomes one unknown token, however long."""
-    vocabulary = {name: number for number, name in enumerate(["<unk>", "</s>", "▁", "a", "b", "."])}
+    vocabulary = {name: number for number, name in enumerate(["<unk>", "</s>", "▁", *letters])}
     backend = Backend(models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     return Tokenizer(backend, as_it_is=True)
 
 
-def test_a_completion_is_not_swallowed_by_the_prompts_last_token() -> None:
-    (unknown, mark, a) = (0, 2, 3)
-    encoded = CompletionFormat(fused()).encode("a橡", "树a")
-    assert encoded.ids == [mark, a, unknown, unknown, a, 1]
-    assert encoded.trained == [False] * 3 + [True] * 3
+@pytest.mark.parametrize(("prompt", "expected"), [("b橡", [2, 3, 0]), ("b", [2, 3])])
+def test_a_completion_is_not_swallowed_by_the_token_before_it(prompt: str, expected: list[int]) -> None:
+    """Not by the prompt's last token, nor by one that is put before it to see what it is within a text."""
+    letters = "b." if "橡" in prompt else "b"
+    encoded = CompletionFormat(fused(letters)).encode(prompt, "树b")
+    assert encoded.ids == [*expected, 0, 3, 1]
+    assert encoded.trained == [False] * len(expected) + [True] * 3
 
 
 def test_a_text_that_the_tokenizer_cannot_set_apart_is_refused() -> None:

@@ -276,6 +276,14 @@ def test_a_template_that_ends_an_answer_with_no_token_is_refused(answer: str) ->
     assert error.value.where == "chat_template.jinja, message 2 (assistant)"
 
 
+def test_a_token_with_a_part_in_the_header_is_not_trained_where_there_is_no_tag() -> None:
+    """Generation meets the header's blank as a token of its own, so one that goes on is never drawn."""
+    template = CHATML.replace("{{ message.role }}\n", "{{ message.role }}: ").replace(">assistant\n", ">assistant: ")
+    answer = conversation("a", "all the")
+    assert trained_text(format_of("chatml", template), answer) == [" all the<|im_end|>"]  # what transformers marks
+    assert trained_text(format_of("chatml", without_generation(template)), answer) == ["ll the<|im_end|>"]
+
+
 THINKING = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"

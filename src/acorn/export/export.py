@@ -25,6 +25,7 @@ from acorn.files import is_sealed, read_json, sha256_of, to_json
 from acorn.folders import check_no_old, new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST, TOKENIZER
+from acorn.tokenizer.chat_format import without_generation
 from acorn.tokenizer.tokenizer import Tokenizer
 
 HF_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -208,7 +209,7 @@ def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[flo
         loaded.tokenizer,
         dtype,
         name_of(loaded),
-        chat_template=_chat_template(loaded.folder),
+        chat_template=without_generation(_chat_template(loaded.folder)),
         end_ids=loaded.end_ids,
         bases=bases_of(loaded)[1:],
     )
