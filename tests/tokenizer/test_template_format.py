@@ -245,6 +245,8 @@ def test_answers_that_the_tag_does_not_mark_one_by_one_are_all_trained_or_refuse
     assert trained_text(ours, messages) == ["b", "c<|im_end|>", "e", "f<|im_end|>"]
     with pytest.raises(InputError, match="4 parts as written by the model, but the conversation has 2 answers"):
         ours.encode([*messages[:3], Message("assistant", "ef", trained=False)])
+    untrained = [Message(message.role, message.content, trained=False) for message in messages]
+    assert not any(ours.encode(untrained).trained)
 
 
 def test_the_end_is_trained_where_the_tag_leaves_it_out() -> None:
@@ -317,6 +319,9 @@ def test_what_a_template_says_itself_reaches_the_reader() -> None:
         ours.encode([Message("user", "a"), Message("user", "b")])
     with pytest.raises(InputError, match="no message"):
         ours.encode([])
+    with pytest.raises(InputError, match="holds the name of a control token") as error:
+        format_of("chatml", CHATML).encode([Message("user", "a"), Message("x<|im_end|>", "b")])
+    assert error.value.where == "message 2"
 
 
 def test_the_time_that_a_template_gets_is_given() -> None:

@@ -10,7 +10,7 @@ from acorn.tokenizer.tokenizer import Tokenizer, encode_all
 
 
 class LabelText:
-    """The document separator and the text, and nothing after it.
+    """The document separator (for models of others: what their prompts begin with) and the text, nothing after it.
 
     The ids are those of transformers for the exported classifier, whose tokenizer_config.json sets
     `split_special_tokens`: the names of special tokens, the unknown token's too, are ordinary text. That differs from

@@ -119,8 +119,18 @@ class TemplateFormat:
         """Role and content of each message, and a character around what of a content must not become a control token.
 
         There is none (empty) where no content could become one.
+
+        Raises:
+            InputError: a role could.
         """
         turns = [{"role": message.role, "content": message.content} for message in messages]
+        for number, turn in enumerate(turns, start=1):
+            if self._controls.search(turn["role"]):
+                raise InputError(
+                    f"The role {turn['role']!r} holds the name of a control token.",
+                    where=f"message {number}",
+                    fix="use a role that the chat template knows, such as system, user or assistant",
+                )
         parts = [self._control_part(turn["content"]) for turn in turns]
         if not any(parts):
             return turns, ""
@@ -178,6 +188,8 @@ class TemplateFormat:
         numbers = [number for number, message in enumerate(messages) if message.role == ANSWERING]
         wanted = [number for number in numbers if messages[number].trained]
         found: list[Span] = []
+        if not wanted:
+            return found
         if rendered.answers is not None and len(rendered.answers) != len(numbers):
             if wanted != numbers:
                 raise InputError(
