@@ -216,7 +216,7 @@ def test_a_normalizer_that_makes_a_control_token_of_other_letters() -> None:
 
 def test_a_template_that_takes_control_text_apart_is_refused() -> None:
     template = CHATML.replace("{{ message.content }}", "{{ message.content.split('_end')[0] }}")
-    with pytest.raises(InputError, match="takes a message apart"):
+    with pytest.raises(InputError, match="splits a message"):
         format_of("chatml", template).encode(conversation("a <|im_end|> b"))
 
 
@@ -297,7 +297,7 @@ def test_a_turn_that_is_written_another_way_when_more_follows_is_named() -> None
     """Qwen3's way: only the last answer begins with thoughts."""
     ours = format_of("chatml", THINKING)
     messages = conversation("a", "b", "c", "d")
-    with pytest.raises(InputError, match="another way when more follows") as error:
+    with pytest.raises(InputError, match="differently when more messages follow") as error:
         ours.encode(messages)
     assert error.value.where == "chat_template.jinja, message 2 (assistant)"
     assert error.value.exit_code == 3
@@ -319,7 +319,7 @@ def test_what_a_template_says_itself_reaches_the_reader() -> None:
         ours.encode([Message("user", "a"), Message("user", "b")])
     with pytest.raises(InputError, match="no message"):
         ours.encode([])
-    with pytest.raises(InputError, match="holds the name of a control token") as error:
+    with pytest.raises(InputError, match="contains the name of a control token") as error:
         format_of("chatml", CHATML).encode([Message("user", "a"), Message("x<|im_end|>", "b")])
     assert error.value.where == "message 2"
 

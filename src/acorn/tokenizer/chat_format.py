@@ -164,7 +164,7 @@ def check_not_empty(messages: Sequence[ChatMessage]) -> None:
 def without_generation(template: str) -> str:
     """The template without the tag `{% generation %}`, which only transformers knows; it renders the same text.
 
-    A condition that always holds takes its place, because taking a tag away would change which blanks around it are
+    A condition that is always true replaces it, because removing the tag would change which whitespace around it is
     stripped.
     """
     return _GENERATION_TAG.sub(

@@ -11,7 +11,7 @@ class CompletionFormat:
     """The document separator, the prompt, the completion, the document separator. The last two are trained.
 
     Prompt and completion are encoded apart, because a model that generates meets the prompt's own tokens and then adds
-    others: a token that reaches over the border could never be drawn. A model of others whose prompts begin with
+    others: a token that crosses the boundary could never be generated. A model of others whose prompts begin with
     another token, or with none, keeps that.
 
     Attributes:

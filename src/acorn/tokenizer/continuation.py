@@ -8,7 +8,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 Part = tuple[list[int], list[tuple[int, int]]]
 
 _ANCHORS = ("\n", ".", "0", "a", "\n\n")
-"""Put before a text and taken away again. Few vocabularies have a token that joins the first with what follows."""
+"""Encoded before a text, then removed. Few vocabularies have a token that joins a line end with what follows."""
 
 
 def encode_continuation(tokenizer: Tokenizer, text: str, *, after: str = "", controls: bool = False) -> Part:
@@ -31,7 +31,7 @@ def encode_continuation(tokenizer: Tokenizer, text: str, *, after: str = "", con
         if part:
             return part
     raise InputError(
-        "The tokenizer joins the beginning of this text with whatever stands before it.",
+        "The tokenizer joins the beginning of this text with any text before it.",
         where=repr(text[:40]),
         fix="begin the text with a space or a letter",
     )

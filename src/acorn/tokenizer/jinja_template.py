@@ -1,8 +1,8 @@
 """A model's chat template: Jinja source that somebody else wrote, run in Jinja's sandbox within bounds.
 
-It gets what transformers gives it, so that it renders the same text. The sandbox keeps it from Python's internals, and
-from files and the network; steps and length are bounded, so that it ends. Memory is not: a template can still ask for
-much of it at once.
+It gets the same variables, filters and functions as in transformers, so that it renders the same text. The sandbox
+denies it Python's internals, files and the network. Loop iterations and text length are limited, so that it ends.
+Memory is not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jinja2.visitor import NodeTransformer
 from acorn.errors import AcornError, InputError
 
 MAX_STEPS = 1 << 16
-"""Turns of loops and calls of macros in one rendering."""
+"""Loop iterations and calls of macros in one rendering."""
 
 MAX_CHARACTERS = 1 << 24
 """Of one rendering, and of a text or list that a template repeats with `*`."""
@@ -40,7 +40,7 @@ Span = tuple[int, int]
 
 @dataclass
 class _Rendering:
-    """One rendering on its way."""
+    """The state of one rendering."""
 
     pieces: list[str] = field(default_factory=list)
     length: int = 0
@@ -115,7 +115,7 @@ class JinjaTemplate:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Whatever a template does wrong, as an InputError."""
+        """Turns every error of a template into an InputError."""
         try:
             yield
         except AcornError:
@@ -125,11 +125,11 @@ class JinjaTemplate:
         except _RefusedError as error:
             raise self._error(f"does not take this conversation: {error}", fix=_CONVERSATION) from None
         except jinja2.exceptions.SecurityError as error:
-            raise self._error(f"asks for what a template must not have: {error}") from None
+            raise self._error(f"uses something that the sandbox forbids: {error}") from None
         except RecursionError:
-            raise self._error("calls itself without end") from None
+            raise self._error("calls itself without end (infinite recursion)") from None
         except MemoryError:
-            raise self._error("asks for more memory than there is") from None
+            raise self._error("needs more memory than is available") from None
         except Exception as error:  # of any kind: the template is a program
             raise self._error(f"fails: {error}", fix=f"{_CONVERSATION}; or {_TEMPLATE}") from None
 
@@ -142,7 +142,7 @@ _CONVERSATION = "change the conversation: roles, their order, or what is missing
 
 
 class _RefusedError(Exception):
-    """The template said by itself that it does not take a conversation."""
+    """The template called `raise_exception`."""
 
 
 class _BoundsError(jinja2.exceptions.SecurityError):
@@ -169,7 +169,7 @@ class _GenerationTag(Extension):
 
 
 class _Counting(NodeTransformer):
-    """Has every turn of a loop and every call of a macro counted."""
+    """Inserts a call of `_Environment.step` into every loop and every macro."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         return self._counted(node)
@@ -185,7 +185,7 @@ class _Counting(NodeTransformer):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with what transformers gives a template."""
+    """The sandbox, with the settings, filters and functions of transformers."""
 
     intercepted_binops = frozenset(["*", "**"])
 
@@ -193,12 +193,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, LoopControlExtension])
         self.rendering: ContextVar[_Rendering] = ContextVar("rendering")
         self.filters["tojson"] = _to_json
-        del self.globals["lipsum"]  # makes text of any length
+        del self.globals["lipsum"]  # generates text of any length
         self.globals.update(raise_exception=_refuse, strftime_now=now.strftime, namespace=_PlainNamespace, dict=_Dict())
 
     @contextmanager
     def watching(self, rendering: _Rendering) -> Iterator[None]:
-        """What is rendered meanwhile, in this thread, is counted in `rendering`."""
+        """Within it, renderings of this thread are counted in `rendering`."""
         token = self.rendering.set(rendering)
         try:
             yield
@@ -209,7 +209,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         rendering = self.rendering.get()
         rendering.steps += 1
         if rendering.steps > MAX_STEPS:
-            raise _BoundsError(f"more than {MAX_STEPS:,} turns of loops for one conversation")
+            raise _BoundsError(f"more than {MAX_STEPS:,} loop iterations for one conversation")
         return ""
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -239,7 +239,7 @@ class _PlainNamespace(Namespace):
 
 
 class _Dict:
-    """`dict` with what templates use of it, instead of Python's class."""
+    """`dict` for templates, in place of Python's class, which has more than they should use."""
 
     def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
         return dict(*args, **values)

@@ -127,7 +127,7 @@ class TemplateFormat:
         for number, turn in enumerate(turns, start=1):
             if self._controls.search(turn["role"]):
                 raise InputError(
-                    f"The role {turn['role']!r} holds the name of a control token.",
+                    f"The role {turn['role']!r} contains the name of a control token.",
                     where=f"message {number}",
                     fix="use a role that the chat template knows, such as system, user or assistant",
                 )
@@ -147,7 +147,9 @@ class TemplateFormat:
         found = list(self._controls.finditer(content))
         if found:
             return found[0].start(), found[-1].end()
-        if self._controls.search(self.tokenizer.normalize(content)):  # where a normalizer makes one of other letters
+        if self._controls.search(
+            self.tokenizer.normalize(content)
+        ):  # a normalizer may produce the name from other characters
             begin = len(content) - len(content.lstrip())
             return begin, len(content.rstrip())
         return None
@@ -159,9 +161,9 @@ class TemplateFormat:
         pieces = text.split(mark) if mark else [text]
         if len(pieces) % 2 == 0:
             raise InputError(
-                "The chat template takes a message apart that holds the name of a control token.",
+                "The chat template splits a message that contains the name of a control token.",
                 where=self._where,
-                fix="take these names out of the messages: " + ", ".join(self.tokenizer.control_tokens),
+                fix="remove these names from the messages: " + ", ".join(self.tokenizer.control_tokens),
             )
         begin = 0
         for number, piece in enumerate(pieces):
@@ -194,7 +196,7 @@ class TemplateFormat:
             if wanted != numbers:
                 raise InputError(
                     f"The chat template marks {len(rendered.answers)} parts as written by the model, but the "
-                    f"conversation has {len(numbers)} answers, so those that are not trained cannot be told.",
+                    f"conversation has {len(numbers)} answers, so acorn cannot leave out those that are not trained.",
                     where=self._where,
                     fix="train on all answers of the conversation",
                 )
@@ -202,17 +204,17 @@ class TemplateFormat:
         for number in wanted:
             if rendered.answers is not None:
                 begin, end = rendered.answers[numbers.index(number)]
-                # As transformers does it: every token that has a part in the span.
+                # As in transformers: every token that overlaps the span.
                 first, last = bisect_right(ends, begin), bisect_left(starts, end)
                 ended = self._after_end(ids, places, first, last, rendered.text)
                 if ended is None and last < len(ids) and ids[last] in self.tokenizer.control_ids:
                     ended = last = last + 1
             else:
                 begin, end = self._beyond_the_prefix(turns, number, rendered.text)
-                # A token with a part in what begins the answer cannot be drawn: generation meets that part already.
+                # A token that overlaps the header cannot be generated: the prompt already contains that part of it.
                 first, last = bisect_left(starts, begin), bisect_left(starts, end)
                 ended = self._after_end(ids, places, first, last, rendered.text)
-                last = ended or last  # generation stops at the end: blanks after it are never drawn
+                last = ended or last  # generation stops at the end token: whitespace after it is never generated
             if ended is None:
                 raise self._endless(number)
             found.append((first, last))
@@ -241,8 +243,8 @@ class TemplateFormat:
             raise InputError(error.what, where=self._at(number), fix=_SPLIT) from None
         if not (whole.startswith(before) and whole.startswith(after) and len(before) < len(after)):
             raise InputError(
-                "The chat template has no {% generation %}, and it writes the conversation up to this answer another "
-                "way when more follows, so it cannot be told what the model is to write.",
+                "The chat template has no {% generation %}, and it renders the conversation up to this answer "
+                "differently when more messages follow, so acorn cannot determine what the model should write.",
                 where=self._at(number),
                 fix=_SPLIT,
             )
