@@ -13,6 +13,7 @@ from acorn.train.forward_backward import training_forward_backward
 from acorn.train.network import build_network
 from acorn.train.optimizer import NEWTON_SCHULZ_STEPS, Muon, Optimizer, set_rates
 from acorn.train.step import initial_counters, train_step
+from acorn.train.training_data import Batch
 from benchmarks.contenders.answering import answer, specification
 
 
@@ -28,15 +29,14 @@ def main() -> None:
         forward_backward = training_forward_backward(model, runtime)
         batch_size, length = config.train.batch_size, config.model.block_size
         text = torch.randint(config.model.vocab_size, (batch_size, length + 1))
+        batch = Batch.of_windows(text[:, :-1], text[:, 1:], config.train.micro_batch_size or batch_size)
 
         def work() -> dict[str, float]:
             result = train_step(
                 model,
                 forward_backward,
                 optimizers,
-                text[:, :-1],
-                text[:, 1:],
-                micro_batch_size=config.train.micro_batch_size or batch_size,
+                batch,
                 clip=config.optimizer.clip,
                 seed=0,
                 counters=counters,
@@ -44,7 +44,7 @@ def main() -> None:
             )
             counters.step += 1
             update = {"update_seconds": spent[0], "update_flops": flops}
-            return {"tokens": batch_size * length, "loss": result.loss, **update}
+            return {"tokens": batch.tokens, "loss": result.loss, **update}
 
         spent, flops = _time_updates(optimizers), iteration_flops(optimizers[-1])
         answer(work, warm_up=spec["warm_up"], device=runtime.device)

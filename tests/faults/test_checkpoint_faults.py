@@ -19,7 +19,7 @@ from acorn.checkpoint.rotation import rotate_checkpoints
 from acorn.files import read_sealed_json
 from acorn.folders import verify_folder
 from acorn.report.metrics_log import read_metrics
-from acorn.run import final_scoring, finish
+from acorn.run import ending, final_scoring
 from acorn.run_folder import RunFolder, step_of
 from acorn.train import saving as saving_module
 from acorn.train import windows as windows_module
@@ -313,13 +313,13 @@ def test_a_signal_during_the_final_scoring(
 @pytest.mark.fault(36)
 def test_a_signal_while_the_model_is_written(pretrain, acorn, monkeypatch, tmp_path: Path) -> None:
     """Fault 36: the model is written completely, and the run is finished."""
-    write = finish.write_model_folder
+    write = ending.write_model_folder
 
     def interrupted(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
         return write(*arguments, **options)
 
-    monkeypatch.setattr(finish, "write_model_folder", interrupted)
+    monkeypatch.setattr(ending, "write_model_folder", interrupted)
     run = RunFolder(tmp_path / "run")
     done = pretrain(run.root)
     assert done.returncode == 130, done.stderr

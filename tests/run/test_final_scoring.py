@@ -84,7 +84,7 @@ def score(shards: TokenShards, tokenizer: Tokenizer, config: Config, seconds_a_b
             parameter.fill_(0.5)
     ticks = iter(range(10**6))
     runtime = choose_runtime(config.train)
-    setup = Setup(RunFolder(Path("runs/mine")), config, runtime, {}, 1.0)
+    setup = Setup(RunFolder(Path("runs/mine")), config, runtime, {}, "acorn pretrain --resume --out runs/mine", 1.0)
     text = RunText(tokenizer, shards)
     found = score_held_out(setup, model, text, progress, lambda: next(ticks) * seconds_a_batch)
     return found, progress.notes

@@ -216,8 +216,9 @@ def test_a_run_may_begin_with_short_contexts(tmp_path: Path, run_tiny, monkeypat
 
     def note(name: str) -> None:
         def step(*arguments, **options):
-            seen[name].append(arguments[3])
-            assert options["micro_batch_size"] * arguments[3].size(1) == 2 * 32
+            micro_batches = arguments[3].micro_batches
+            seen[name].append(torch.cat([ids for ids, _, _ in micro_batches]))
+            assert all(ids.numel() == 2 * 32 for ids, _, _ in micro_batches)
             return train_step(*arguments, **options)
 
         monkeypatch.setattr(loop_module, "train_step", step)
@@ -330,11 +331,11 @@ def test_diverging_rolls_back_then_gives_up(tmp_path: Path, run_tiny, monkeypatc
     real = loop_module.train_step
     orders = []
 
-    def poisoned(model, run_pass, optimizers, inputs, targets, *, counters: Counters, **options) -> StepResult:
+    def poisoned(model, forward_backward, optimizers, batch, *, counters: Counters, **options) -> StepResult:
         if counters.step >= 7:
-            orders.append((counters.step, counters.rollbacks, inputs[0, :8].tolist()))
+            orders.append((counters.step, counters.rollbacks, batch.micro_batches[0][0][0, :8].tolist()))
             return StepResult(float("nan"), float("nan"), updated=False, diverged=True)
-        return real(model, run_pass, optimizers, inputs, targets, counters=counters, **options)
+        return real(model, forward_backward, optimizers, batch, counters=counters, **options)
 
     monkeypatch.setattr(loop_module, "train_step", poisoned)
     with pytest.raises(DivergedError, match="after 2 rollbacks") as caught:

@@ -77,7 +77,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run with figures is taken to be done."""
-    monkeypatch.setattr(sweep, "is_finished", lambda run, step: True)
+    monkeypatch.setattr(sweep, "is_finished", lambda run, step, missing: True)
 
 
 @pytest.fixture(scope="session")

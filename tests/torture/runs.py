@@ -205,7 +205,7 @@ def pretrain_arguments(folder: Path, kind: str, out: Path) -> list[str]:
 
 def _watch(phase: Phase) -> None:
     """Wraps the functions of each phase, and skips measuring the machine's peak."""
-    from acorn.run import finish, pretrain
+    from acorn.run import ending, finish, pretrain
     from acorn.run.peak import Peak
     from acorn.train import loop, saving
 
@@ -215,7 +215,7 @@ def _watch(phase: Phase) -> None:
     phase.wrap(saving, "save_checkpoint", "save")
     phase.wrap(saving, "rotate_checkpoints", "rotation")
     phase.wrap(pretrain, "finish_run", "final evaluation")
-    phase.wrap(finish, "write_model_folder", "final/")
+    phase.wrap(ending, "write_model_folder", "final/")
     phase.wrap(finish, "write_loss_picture", "report")
     phase.wrap(finish, "write_report", "report")
     pretrain.machine_peak = lambda runtime: Peak(1e9, "nothing")
@@ -232,8 +232,8 @@ def _poison_gradients() -> None:
         bad = step == 36 or (rollbacks == 0 and 63 <= step < 66)
         bad = bad or (rollbacks == 1 and (step == 90 or 120 <= step < 124))
 
-        def bad_forward_backward(ids: Any, targets: Any, factor: float) -> Any:
-            loss = forward_backward(ids, targets, factor)
+        def bad_forward_backward(micro_batch: Any, factor: float) -> Any:
+            loss = forward_backward(micro_batch, factor)
             parameter = list(model.parameters())[step % len(list(model.parameters()))]
             parameter.grad.mul_(float("nan" if step % 2 else "inf"))
             return loss

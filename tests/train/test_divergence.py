@@ -35,7 +35,7 @@ def guard(tmp_path: Path):
     """A guard of a tiny network, and its notes."""
     run, notes = RunFolder(tmp_path / "run"), Notes()
     logs = Logs(JsonLines(run.metrics), JsonLines(run.samples), Trackers({}, notes.note), notes)
-    setup = Setup(run, CONFIG, Runtime("cpu", "fp32", False, 1, True), {}, 1.0)
+    setup = Setup(run, CONFIG, Runtime("cpu", "fp32", False, 1, True), {}, "acorn pretrain --resume", 1.0)
     yield DivergenceGuard(setup, network_of(999), logs, notes), notes.texts
     logs.metrics.close()
     logs.samples.close()

@@ -13,16 +13,17 @@ from acorn.train import forward_backward
 from acorn.train.forward_backward import CapturedForwardBackward, ForwardBackward, eager_forward_backward
 from acorn.train.optimizer import build_optimizers, set_rates
 from acorn.train.step import initial_counters, train_step
+from acorn.train.training_data import Batch
 
 SHAPE = {"n_layer": 2, "n_embd": 64, "n_head": 2, "block_size": 32, "vocab_size": 100}
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def batch(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, None]:
     windows = torch.randint(100, (n, 33), generator=torch.Generator().manual_seed(seed))
     targets = windows[:, 1:].clone()
     targets[0, :5] = IGNORE
-    return windows[:, :-1], targets
+    return windows[:, :-1], targets, None
 
 
 def fresh(device: str = "cpu", **shape) -> GPT:
@@ -38,8 +39,8 @@ def gradients(model: GPT) -> list[torch.Tensor]:
 def test_gradients_accumulate_to_that_of_the_sum() -> None:
     model, other = fresh(), fresh()
     run = eager_forward_backward(model, Runtime("cpu", "fp32", False, 1, True))
-    total = run(*batch(2), 0.5) + run(*batch(3, seed=1), 0.5)
-    expected = other(*batch(2))[0] + other(*batch(3, seed=1))[0]
+    total = run(batch(2), 0.5) + run(batch(3, seed=1), 0.5)
+    expected = other(*batch(2)[:2])[0] + other(*batch(3, seed=1)[:2])[0]
     (0.5 * expected).backward()
     assert not total.requires_grad
     torch.testing.assert_close(total, expected.detach())
@@ -54,8 +55,11 @@ def train(model: GPT, forward_backward: ForwardBackward, runtime: Runtime, optim
     counters = initial_counters(4, runtime.precision)
     losses = []
     for step in range(4):
-        options = {"micro_batch_size": 4, "clip": 1.0, "seed": 0, "counters": counters, "runtime": runtime}
-        losses.append(train_step(model, forward_backward, optimizers, *batch(10, seed=step), **options).loss)
+        ids, targets, _ = batch(10, seed=step)
+        slices = zip(ids.split(4), targets.split(4), strict=True)
+        work = Batch([(*some, None) for some in slices], ids.numel(), int((targets != IGNORE).sum()), ids.size(1))
+        options = {"clip": 1.0, "seed": 0, "counters": counters, "runtime": runtime}
+        losses.append(train_step(model, forward_backward, optimizers, work, **options).loss)
         counters.step += 1
     return losses
 
@@ -94,12 +98,12 @@ def test_a_longer_context_is_captured_again_and_adds_to_the_same_gradients(monke
     runtime = Runtime("cpu", "fp32", False, 1, True)
     model, other = fresh(), fresh()
     captured, eager = CapturedForwardBackward(model, runtime), eager_forward_backward(other, runtime)
-    ids, targets = batch(4)
+    ids, targets, _ = batch(4)
     places = set()
     for shape in ((8, 16), (8, 16), (4, 32), (8, 16)):  # two micro-batches and a smaller one each
         for network, run in ((model, captured), (other, eager)):
             for part in (slice(None), slice(None), slice(0, 2)):
-                run(ids.reshape(shape)[part], targets.reshape(shape)[part], 0.5)
+                run((ids.reshape(shape)[part], targets.reshape(shape)[part], None), 0.5)
             if network is model:
                 places.add(gradients(network)[0].data_ptr())
         assert all(map(torch.equal, gradients(model), gradients(other)))

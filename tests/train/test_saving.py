@@ -92,7 +92,7 @@ def test_a_rollback_cancels_the_retry(tmp_path: Path, monkeypatch) -> None:
         raise ResourceError("The disk is full.", where=str(path))
 
     monkeypatch.setattr(saving, "save_checkpoint", fail)
-    setup = Setup(run, CONFIG, Runtime("cpu", "fp32", False, 1, True), {}, 1.0)
+    setup = Setup(run, CONFIG, Runtime("cpu", "fp32", False, 1, True), {}, "acorn pretrain --resume", 1.0)
     with open_logs(run, CONFIG, Counters(), notes, notes.note) as logs:
         saver = Saver(setup, network_of(0), "{}", logs)
         assert saver.save(Counters(step=10), scheduled=True, can_wait=True) is False

@@ -62,9 +62,15 @@ def config_of(*overrides: str) -> Config:
 
 def batch(windows: Windows, first: int, count: int, rollbacks: int = 0, done: float = 0.9) -> list[list[int]]:
     """The inputs of a batch, whose targets are the tokens that follow: on the ring 0, 1, ... 66, 0, ..."""
-    inputs, targets = windows.batch(first, count, rollbacks=rollbacks, done=done)
-    assert torch.equal(targets, (inputs + 1) % N_TOKENS)
-    return inputs.tolist()
+    found = windows.batch(first, count, rollbacks=rollbacks, done=done)
+    rows: list[list[int]] = []
+    for inputs, targets, counted in found.micro_batches:
+        assert torch.equal(targets, (inputs + 1) % N_TOKENS)
+        assert counted is None
+        rows += inputs.tolist()
+    assert found.tokens == found.count == BLOCK * count
+    assert found.context == len(rows[0])
+    return rows
 
 
 def test_a_batch_contains_the_samples_of_its_numbers(windows) -> None:
@@ -112,9 +118,9 @@ def test_validation_scores_the_split_or_its_first_tokens(windows, limit: int, sc
     model = GPT(data.config.model)
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
-    loss, count = data.score(model, Runtime("cpu", "fp32", False, 1, True), QUIET)
-    assert count == scored
-    assert loss == pytest.approx(scored * math.log(80), rel=1e-5)
+    score = data.score(model, Runtime("cpu", "fp32", False, 1, True), QUIET)
+    assert score.count == scored
+    assert score.loss_sum == pytest.approx(scored * math.log(80), rel=1e-5)
 
 
 def test_the_tokenizer_is_the_texts(tmp_path: Path) -> None:

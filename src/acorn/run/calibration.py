@@ -17,6 +17,7 @@ from acorn.train.network import build_network
 from acorn.train.optimizer import set_rates
 from acorn.train.parallel import uncompiled
 from acorn.train.step import initial_counters, train_step
+from acorn.train.training_data import Batch
 
 TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
 """Device -> tokens of a measured pass at the most; longer passes take as much longer as they have more tokens."""
@@ -110,14 +111,13 @@ class _Network:
         """Seconds of a step with so many passes of so many sequences each."""
         model = self._config.model
         text = torch.randint(model.vocab_size, (passes * sequences, model.block_size + 1))
+        batch = Batch.of_windows(text[:, :-1], text[:, 1:], sequences)
         begin = time.perf_counter()
         train_step(
             self._model,
             self._forward_backward,
             self._optimizers,
-            text[:, :-1],
-            text[:, 1:],
-            micro_batch_size=sequences,
+            batch,
             clip=self._config.optimizer.clip,
             seed=0,
             counters=self._counters,

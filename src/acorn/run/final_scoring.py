@@ -11,10 +11,9 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from acorn.advice import acorn_command, resume_command
+from acorn.advice import acorn_command
 from acorn.config import Config
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError
@@ -55,7 +54,7 @@ def score_held_out(
     limits = {split: max(round(share * size), min(config.train.eval_tokens, size)) for split, size in sizes.items()}
     seconds *= sum(limits.values()) / max(1, sum(sizes.values()))
     if seconds > ANNOUNCED_SECONDS or limits != sizes:
-        progress.note(_announcement(sizes, limits, seconds, setup.run.root))
+        progress.note(_announcement(sizes, limits, seconds, setup))
     evaluation = {}
     for split, limit in limits.items():
         try:
@@ -113,15 +112,15 @@ def _share(config: Config, seconds: float) -> float:
     return share
 
 
-def _announcement(sizes: dict[str, int], limits: dict[str, int], seconds: float, run: Path) -> str:
+def _announcement(sizes: dict[str, int], limits: dict[str, int], seconds: float, setup: Setup) -> str:
     names, scored, tokens = " and ".join(sizes), sum(limits.values()), sum(sizes.values())
-    safe = f"Ctrl-C is safe: training is saved, and {resume_command(run)} does the rest."
+    safe = f"Ctrl-C is safe: training is saved, and {setup.command} does the rest."
     if scored == tokens:
         return f"Scoring all of {names} ({tokens:,} tokens) takes about {duration(seconds)}. {safe}"
     return (
         f"Scoring the first {100 * scored / tokens:.3g} % of {names} ({scored:,} of {tokens:,} tokens) takes about "
         f"{duration(seconds)}; all of it would take more than a third of train.minutes. "
-        f"{acorn_command('evaluate', run)} scores all. {safe}"
+        f"{acorn_command('evaluate', setup.run.root)} scores all. {safe}"
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from acorn.checkpoint.bases import bases_of_run
+from collections.abc import Callable
+
 from acorn.checkpoint.integrity import model_faults
-from acorn.checkpoint.model_card import facts_of_run, write_card
-from acorn.checkpoint.model_folder import write_model_folder
 from acorn.checkpoint.training_state import Counters, read_checkpoint, restore
 from acorn.errors import DamageError
 from acorn.files import disk_errors, read_sealed_json, sync_folder, write_sealed_json
@@ -14,14 +13,13 @@ from acorn.progress import Progress
 from acorn.report.html import write_report
 from acorn.report.plots import write_loss_picture
 from acorn.report.rise import REMEDIES, Rise, rise_of
-from acorn.run.final_scoring import score_held_out
+from acorn.run.ending import Ending
 from acorn.run_folder import RunFolder
 from acorn.train.setup import Setup
-from acorn.train.windows import RunText
 
 
-def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, progress: Progress) -> None:
-    """Scores the held-out splits and writes `final/`, evaluation.json, loss.png and report.html, in this order.
+def finish_run(setup: Setup, model: GPT, ending: Ending, counters: Counters, progress: Progress) -> None:
+    """Scores the model and writes, in this order, what `ending` writes, evaluation.json, loss.png and report.html.
 
     evaluation.json names the step, so that a run killed anywhere in here is seen as unfinished and ends up equal.
     """
@@ -38,13 +36,8 @@ def finish_run(setup: Setup, model: GPT, text: RunText, counters: Counters, prog
             progress.note(
                 f"The best checkpoint, {best.name}, is gone: final/ holds the last weights, of step {step:,}."
             )
-    evaluation = score_held_out(setup, model, text, progress)
-    train, figures = text.shards.count("train"), list(evaluation.values())
-    limits = [rise.limit] if rise and step == counters.step else []
-    facts = facts_of_run(
-        config, config.model, text.tokenizer, train, step, figures, bases_of_run(run), limits, clean=text.shards.clean
-    )
-    write_model_folder(run.final, model, text.tokenizer, write_card(facts))
+    evaluation = ending.evaluate(model, progress)
+    ending.write(run, model, evaluation, step, [rise.limit] if rise and step == counters.step else [])
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):
             page.unlink(missing_ok=True)  # of an earlier end of this run: `is_finished` goes by their being there
@@ -61,10 +54,15 @@ def _note_a_rise(run: RunFolder, rise: Rise | None, progress: Progress) -> None:
         progress.note(f"{rise.told}. final/ has the last weights, {best} the best. {REMEDIES}")
 
 
-def is_finished(run: RunFolder, step: int) -> bool:
-    """Whether the run ended at `step` with everything written."""
+def is_finished(run: RunFolder, step: int, missing: Callable[[RunFolder], list[str]]) -> bool:
+    """Whether the run ended at `step` with everything written.
+
+    Args:
+        missing: `Ending.missing` of this kind of run, which needs no ending that is set up.
+    """
     try:
         written = read_sealed_json(run.evaluation).get("step")
     except DamageError:
         return False
-    return written == step and not model_faults(run.final) and run.loss_picture.exists() and run.report.exists()
+    pages = run.loss_picture.exists() and run.report.exists()
+    return written == step and pages and not missing(run) and not model_faults(run.final)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from acorn.advice import resume_command
 from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.integrity import newest_whole_checkpoint
 from acorn.checkpoint.load import LoadedModel
@@ -28,6 +29,7 @@ from acorn.model.sizing import size_of
 from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
 from acorn.run.budget import memory_errors
+from acorn.run.ending import PretrainingEnding
 from acorn.run.environment import EQUALITY, describe_environment, with_the_start
 from acorn.run.finish import finish_run, is_finished
 from acorn.run.initial_model import begin_weights, load_initial_model
@@ -145,12 +147,14 @@ def pretrain(
             config = with_known_shards(config, checkpoint.config, run)
         config, changed = merge_configs(checkpoint.config, config, allow_change)
         check_steps_left(config, counters)
-        finished = not changed and is_finished(run, counters.step) and is_done(config.train, counters)
+        is_written = is_finished(run, counters.step, PretrainingEnding.missing)
+        finished = not changed and is_written and is_done(config.train, counters)
         made_from = check_unchanged(run, config, folders, QUIET if finished else progress)
         if finished:
             tidy(run, config, counters, progress.note)
             return _result(run, counters.step, was_complete=True)
-        check_machine(config, checkpoint.config, run, resumed_with(checkpoint.config, config))
+        words = resumed_with(checkpoint.config, config)
+        check_machine(config, checkpoint.config, functools.partial(resume_command, run.root, *words))
         note_changes(changed, counters, progress)
         if made_from is not None:
             write_made_from(run, made_from)  # with the times of now, so that a copied text is read but once
@@ -234,13 +238,21 @@ def _run(
                 f'peak" is of {higher} from now on.'
             )
 
-        setup = Setup(run, config, runtime, resolved, peak.flops, ExceededPeak(peak, runtime, note_peak))
+        setup = Setup(
+            run,
+            config,
+            runtime,
+            resolved,
+            resume_command(run.root),
+            peak.flops,
+            ExceededPeak(peak, runtime, note_peak),
+        )
         text = RunText(tokenizer, shards)
         loop = Loop(setup, network, Windows(text, config), counters, logs, progress)
         with memory_errors(config, counters):
             loop.train()
-            with uncompiled(runtime), finishing(run.root, counters.step, progress) as told:
-                finish_run(setup, network.model, text, counters, told)
+            with uncompiled(runtime), finishing(run.root, counters.step, setup.command, progress) as told:
+                finish_run(setup, network.model, PretrainingEnding(setup, text), counters, told)
     return _result(run, counters.step, was_complete=False)
 
 

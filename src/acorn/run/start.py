@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from acorn.advice import resume_command
 from acorn.checkpoint.integrity import started_checkpoints
 from acorn.checkpoint.load import LoadedModel
 from acorn.config import Config
@@ -125,14 +124,12 @@ def check_launch() -> None:
         )
 
 
-def check_machine(
-    config: Config, begun: Config | None = None, run: RunFolder | None = None, words: Sequence[str] = ()
-) -> None:
+def check_machine(config: Config, begun: Config | None = None, resuming: Callable[[str], str] | None = None) -> None:
     """Refuses what this machine lacks, before any text is read.
 
     Args:
-        begun, run: of a run that goes on: its config before this command, and its folder.
-        words: what the command that resumes it has to say to have the same changes; see `resumed_with`.
+        begun: of a run that is resumed: its config before this command.
+        resuming: of a run that is resumed: returns the command that resumes it as this one does, with one more setting.
 
     Raises:
         UsageError: the device is not there.
@@ -140,8 +137,8 @@ def check_machine(
     """
     check_packages(config.report.trackers)
     device = config.train.device
-    if begun is not None and run is not None and begun.train.device == device and not is_available(device):
-        commands = (resume_command(run.root, *words, f"train.device={other}") for other in available_devices())
+    if begun is not None and resuming is not None and begun.train.device == device and not is_available(device):
+        commands = (resuming(f"train.device={other}") for other in available_devices())
         raise UsageError(
             f"The run started on {device}, which is unavailable here.",
             where="train.device of the run, which auto keeps",

@@ -33,6 +33,7 @@ from acorn.progress import QUIET, Progress
 from acorn.report.run_facts import was_undisturbed
 from acorn.report.sweep_figures import SweepRun
 from acorn.run.budget import disk_needed
+from acorn.run.ending import PretrainingEnding
 from acorn.run.finish import is_finished
 from acorn.run.grid import GridRun
 from acorn.run.process import Job, RunProcess, step_and_share
@@ -322,7 +323,7 @@ class _Sweep:
         if failure := self.failures.get(run.name):
             status: Literal["diverged", "failed"] = "diverged" if failure.exit_code == DIVERGED else "failed"
             return replace(found, status=status, exit_code=failure.exit_code, error=failure.error)
-        if step is not None and (run.name in self._done or is_finished(own, step)):
+        if step is not None and (run.name in self._done or is_finished(own, step, PretrainingEnding.missing)):
             self._done.add(run.name)
             text, clean = self._valid_text(run, own)
             undisturbed = was_undisturbed(own, step)

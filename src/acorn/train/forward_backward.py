@@ -11,12 +11,13 @@ from acorn.model.gpt import GPT
 from acorn.runtime.cuda_graph import CapturedFunction
 from acorn.runtime.device import Runtime
 from acorn.train.parallel import compile_model
+from acorn.train.training_data import MicroBatch
 
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(ids, targets) -> (loss sum, count of targets); `GPT` is one."""
 
-ForwardBackward = Callable[[Tensor, Tensor, float], Tensor]
-"""(ids, targets, factor) -> loss sum. Accumulates the gradients of loss sum * factor in the parameters."""
+ForwardBackward = Callable[[MicroBatch, float], Tensor]
+"""(micro-batch, factor) -> loss sum. Accumulates the gradients of loss sum * factor in the parameters."""
 
 
 def training_forward_backward(model: GPT, runtime: Runtime) -> ForwardBackward:
@@ -36,8 +37,8 @@ def uncompiled_forward_backward(model: GPT, runtime: Runtime) -> ForwardBackward
 def eager_forward_backward(loss_function: LossFunction, runtime: Runtime) -> ForwardBackward:
     """Forward and backward in PyTorch's eager mode."""
 
-    def run(ids: Tensor, targets: Tensor, factor: float) -> Tensor:
-        ids, targets = (x.to(runtime.device, non_blocking=True) for x in (ids, targets))
+    def run(micro_batch: MicroBatch, factor: float) -> Tensor:
+        ids, targets = (x.to(runtime.device, non_blocking=True) for x in micro_batch[:2])
         return _loss_and_gradients(loss_function, runtime, ids, targets, factor)
 
     return run
@@ -56,7 +57,8 @@ class CapturedForwardBackward:
         self._gradients: list[Tensor] = []
         self._captured: dict[torch.Size, CapturedFunction] = {}
 
-    def __call__(self, ids: Tensor, targets: Tensor, factor: float) -> Tensor:
+    def __call__(self, micro_batch: MicroBatch, factor: float) -> Tensor:
+        ids, targets, _ = micro_batch
         inputs = ids, targets, torch.tensor(factor)
         self._tokens = self._tokens or ids.numel()
         if ids.shape not in self._captured and ids.numel() == self._tokens:
@@ -64,7 +66,7 @@ class CapturedForwardBackward:
         elif any(parameter.grad is None for parameter in self._model.parameters()):
             self._zero_gradients()
         if ids.shape not in self._captured:
-            return eager_forward_backward(self._model, self._runtime)(ids, targets, factor)
+            return eager_forward_backward(self._model, self._runtime)(micro_batch, factor)
         return self._captured[ids.shape](*inputs)
 
     def _capture(self, *inputs: Tensor) -> None:

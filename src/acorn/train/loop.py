@@ -7,12 +7,9 @@ import dataclasses
 import math
 from typing import Any
 
-from acorn.advice import resume_command
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config
 from acorn.errors import DamageError, StoppedError
-from acorn.generate.engine import generate
-from acorn.generate.settings import SamplingSettings
 from acorn.model.sizing import size_of
 from acorn.progress import Progress
 from acorn.train.clock import RunClock
@@ -28,9 +25,6 @@ from acorn.train.setup import Setup
 from acorn.train.step import StepResult, train_step
 from acorn.train.stop import StopAsked, StopRequest, UntilStopped
 from acorn.train.training_data import TrainingData
-
-SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0, ignore_eos=True)
-"""ignore_eos, because an early model often ends a document at once, and an empty sample shows nothing."""
 
 ASSUMED_FIRST_STEP_SECONDS = 1.0
 """Assumed duration of the first step of a process, for schedules by time: otherwise its learning rate would be zero."""
@@ -121,14 +115,12 @@ class Loop:
         done, share = self._done_and_share()
         factor = rate_factor(self.config.schedule, done, share)
         set_rates(self.network.optimizers, factor)
-        inputs, targets = self.data.batch(counters.samples, train.batch_size, rollbacks=counters.rollbacks, done=done)
+        batch = self.data.batch(counters.samples, train.batch_size, rollbacks=counters.rollbacks, done=done)
         result = train_step(
             self.network.model,
             self._pass,
             self.network.optimizers,
-            inputs,
-            targets,
-            micro_batch_size=train.micro_batch_size * len(inputs) // train.batch_size,
+            batch,
             clip=self.config.optimizer.clip,
             seed=train.seed,
             counters=counters,
@@ -136,21 +128,21 @@ class Loop:
         )
         counters.step += 1
         counters.samples += train.batch_size
-        counters.tokens += targets.numel()
+        counters.tokens += batch.tokens
         self._last_step_seconds = self._clock.seconds() - begin
         counters.train_seconds += self._last_step_seconds
         self._since_log[0] += self._last_step_seconds
-        self._since_log[1] += targets.numel()
+        self._since_log[1] += batch.tokens
         self._tick()
         if fault := self._guard.fault_of_step(result, counters):
             self._roll_back(fault)
             return False
         if self._due(train.log_every):
-            self._log(result, self.config.optimizer.peak_lr * factor, context=targets.size(1))
+            self._log(result, self.config.optimizer.peak_lr * factor, context=batch.context)
         return True
 
     def _log(self, result: StepResult, lr: float, context: int) -> None:
-        """Records a step. `context`: tokens per sequence."""
+        """Records a step. `context`: tokens of the longest sequence."""
         counters, train = self.counters, self.config.train
         seconds, tokens = self._since_log
         self._since_log = [0.0, 0]
@@ -197,10 +189,10 @@ class Loop:
         """
         runtime = self.setup.runtime
         with uncompiled(runtime):
-            loss_sum, count = self.data.score(self.network.model, runtime, UntilStopped(self._stop))
-        counters, loss = self.counters, loss_sum / count
+            score = self.data.score(self.network.model, runtime, UntilStopped(self._stop))
+        counters, loss = self.counters, score.loss
         counters.valid_loss, counters.valid_step = loss if math.isfinite(loss) else None, counters.step
-        self.logs.valid(self._record("valid", loss))
+        self.logs.valid(self._record("valid", loss) | dict(score.figures))
         if not loss < (math.inf if counters.best_loss is None else counters.best_loss):  # NaN is never the best
             return False
         self._best_before = (counters.best_loss, counters.best_step)
@@ -213,20 +205,15 @@ class Loop:
         Raises:
             StopAsked: a signal came meanwhile; nothing was recorded.
         """
-        runtime = self.setup.runtime
-        settings = dataclasses.replace(SAMPLE_SETTINGS, max_new_tokens=self.config.train.sample_tokens)
-        results = []
+        runtime, samples = self.setup.runtime, []
         try:
-            with runtime.autocast(), uncompiled(runtime):
-                prompts = list(self.config.train.sample_prompts)
-                results = generate(
-                    self.network.model, self.data.tokenizer, prompts, settings, before_token=self._stop.check
-                )
+            with uncompiled(runtime):
+                samples = self.data.samples(self.network.model, runtime, UntilStopped(self._stop))
         except DamageError as error:  # logits out of fp16's range are no reason to end a run
             self.logs.note(f"step {self.counters.step:,}: no sample could be generated: {error.what}")
         self.counters.sample_step = self.counters.step
-        for result in results:
-            self.logs.sample(self.counters.step, result.prompt, result.text)
+        for prompt, text in samples:
+            self.logs.sample(self.counters.step, prompt, text)
 
     def _save(self, *, scheduled: bool, can_wait: bool) -> bool:
         """Saves a checkpoint with `Saver.save`, or rolls back if the weights are not finite.
@@ -270,7 +257,7 @@ class Loop:
             signal_number,
             f"Stopped at step {self.counters.step:,}; a checkpoint was saved.",
             where=str(self.setup.run.checkpoint(self.counters.step)),
-            fix=f"resume with: {resume_command(self.setup.run.root)}",
+            fix=f"resume with: {self.setup.command}",
         )
 
     def is_done(self) -> bool:

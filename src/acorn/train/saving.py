@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acorn.advice import resume_command
 from acorn.checkpoint.rotation import rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, save_checkpoint
 from acorn.config import Config
@@ -68,7 +67,7 @@ class Saver:
                     f"The checkpoint of step {counters.step:,} could not be saved{tries}; {last_checkpoint(run)}. "
                     + error.what,
                     where=error.where,
-                    fix=f"{error.fix}; then resume with: {resume_command(run.root)}",
+                    fix=f"{error.fix}; then resume with: {self.setup.command}",
                 ) from error
             wait = RETRY_STEPS[self.failures]
             self.failures += 1

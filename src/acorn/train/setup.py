@@ -16,6 +16,7 @@ class Setup:
     """The folder, config and runtime of a run.
 
     Attributes:
+        command: the command that resumes the run, as it is written in a shell.
         config: with every `auto` resolved.
         resolved: the values that `auto` settings were resolved to on this machine; stored in every checkpoint.
         peak_flops: peak FLOP/s of the machine's matmuls, for the model FLOPs utilization (MFU).
@@ -26,5 +27,6 @@ class Setup:
     config: Config
     runtime: Runtime
     resolved: dict[str, Any]
+    command: str
     peak_flops: float
     exceeded: Callable[[float], float] = float

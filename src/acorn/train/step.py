@@ -7,14 +7,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from acorn.checkpoint.training_state import Counters
 from acorn.model.gpt import GPT
-from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
 from acorn.train.forward_backward import ForwardBackward
 from acorn.train.optimizer import Optimizer
+from acorn.train.training_data import Batch
 
 INITIAL_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
@@ -50,10 +49,8 @@ def train_step(
     model: GPT,
     forward_backward: ForwardBackward,
     optimizers: list[Optimizer],
-    inputs: Tensor,
-    targets: Tensor,
+    batch: Batch,
     *,
-    micro_batch_size: int,
     clip: float,
     seed: int,
     counters: Counters,
@@ -61,33 +58,31 @@ def train_step(
 ) -> StepResult:
     """Computes the gradients of a batch and updates the parameters, unless loss or gradient norm is not finite.
 
-    Losses are summed and divided once by the count of all targets, so that neither the micro-batch size nor ignored
-    targets change the weight of a token. The step synchronizes with the device once, to read loss and gradient norm.
+    Losses are summed and divided once by the count of all targets, so that neither the grouping into micro-batches nor
+    ignored targets change the weight of a token. The step synchronizes with the device once, to read loss and gradient
+    norm.
 
     Args:
         forward_backward: forward and backward of `model` for a micro-batch.
-        inputs, targets: (batch, T) on the CPU.
         clip: largest gradient norm; 0: no clipping.
         seed: the run's seed; the random numbers of dropout depend on it, the step and the micro-step.
         counters: step and loss scale; the loss scale is updated here.
     """
     model.train()
-    count = int((targets != IGNORE).sum())
     scale = counters.loss_scale if runtime.dtype == torch.float16 else 1.0
     loss_sum = torch.zeros((), device=runtime.device)
-    several = micro_batch_size < len(inputs)
+    several = len(batch.micro_batches) > 1
     for optimizer in optimizers:  # so that a step begins in the same state after a step, a validation or a resume
         optimizer.zero_grad(keep=several)
-    micro_batches = zip(inputs.split(micro_batch_size), targets.split(micro_batch_size), strict=True)
-    for micro_step, (ids, wanted) in enumerate(micro_batches):
+    for micro_step, micro_batch in enumerate(batch.micro_batches):
         if model.config.dropout:
             torch.manual_seed(_dropout_seed(seed, counters.step, micro_step, rank=0))
-        loss_sum += forward_backward(ids, wanted, scale / count)
+        loss_sum += forward_backward(micro_batch, scale / batch.count)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if scale != 1.0:
         torch._foreach_mul_(gradients, 1 / scale)
     norm = torch.nn.utils.get_total_norm(gradients)
-    loss, grad_norm = torch.stack((loss_sum / count, norm)).tolist()  # synchronizes with the device
+    loss, grad_norm = torch.stack((loss_sum / batch.count, norm)).tolist()  # synchronizes with the device
     finite = math.isfinite(loss) and math.isfinite(grad_norm)
     scale_is_minimal = scale <= 1.0
     if runtime.dtype == torch.float16:

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from acorn.advice import resume_command
 from acorn.errors import StoppedError
 from acorn.progress import QUIET, Progress
 
@@ -111,12 +110,13 @@ class UntilStopped:
 
 
 @contextlib.contextmanager
-def finishing(run: Path, step: int, progress: Progress) -> Iterator[Progress]:
+def finishing(run: Path, step: int, command: str, progress: Progress) -> Iterator[Progress]:
     """For the end of a run, after its last checkpoint: on a signal, scoring stops, but writing is finished.
 
     Args:
         run: the run folder.
         step: the last step.
+        command: the command that resumes the run.
 
     Yields:
         the progress for the work.
@@ -132,7 +132,7 @@ def finishing(run: Path, step: int, progress: Progress) -> Iterator[Progress]:
                 stop.signal_number or 0,
                 f"Stopped while scoring; training is done, and the checkpoint of step {step:,} is saved.",
                 where=str(run),
-                fix=f"score it and write the model with: {resume_command(run)}",
+                fix=f"score it and write the model with: {command}",
             ) from None
     if stop.signal_number is not None:
         raise StoppedError(

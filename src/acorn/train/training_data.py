@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -11,6 +13,61 @@ from acorn.progress import Progress
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 
+MicroBatch = tuple[Tensor, Tensor, Tensor | None]
+"""Token ids (B, T); targets, of a shape that the model's head knows; and the indices (n,) of the rows of the flattened
+(B T) that are counted, or None: the head computes every row. All on the CPU."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples of one optimizer step, as the micro-batches that are computed one after another.
+
+    Attributes:
+        micro_batches: the losses of all of them are summed and divided by `count`.
+        tokens: input tokens without padding, for the metrics.
+        count: targets that are counted in the whole batch, or the sum of their weights.
+        context: tokens of the longest sequence.
+
+    Raises:
+        ValueError: nothing is counted, so there is no loss.
+    """
+
+    micro_batches: Sequence[MicroBatch]
+    tokens: int
+    count: float
+    context: int
+
+    def __post_init__(self) -> None:
+        if not self.count > 0:
+            raise ValueError(f"a batch without counted targets has no loss (count = {self.count})")
+
+    @classmethod
+    def of_windows(cls, inputs: Tensor, targets: Tensor, size: int) -> Batch:
+        """Sequences (B, T) of which every target is counted, `size` of them in a micro-batch."""
+        slices = zip(inputs.split(size), targets.split(size), strict=True)
+        micro_batches = [(ids, wanted, None) for ids, wanted in slices]
+        return cls(micro_batches, tokens=inputs.numel(), count=targets.numel(), context=inputs.size(1))
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of the validation split.
+
+    Attributes:
+        loss_sum: summed over the counted targets, in nats.
+        count: the number of these targets, or the sum of their weights.
+        figures: further fields of metrics.jsonl that were measured on the way, such as an accuracy.
+    """
+
+    loss_sum: float
+    count: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.loss_sum / self.count
+
 
 class TrainingData(Protocol):
     """Numbered training samples and a validation split, which do not change during a run."""
@@ -18,21 +75,27 @@ class TrainingData(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    def batch(self, first: int, count: int, *, rollbacks: int, done: float) -> tuple[Tensor, Tensor]:
+    def batch(self, first: int, count: int, *, rollbacks: int, done: float) -> Batch:
         """Samples `first` to `first + count - 1`, in the order after so many rollbacks.
 
         Args:
             done: share of the run completed before this step, in [0, 1).
-
-        Returns:
-            inputs and targets, int64 (B, T) each on the CPU; B is a multiple of `count`.
         """
 
     def epochs(self, samples: int) -> float:
         """Epochs completed after so many samples."""
 
-    def score(self, model: GPT, runtime: Runtime, progress: Progress) -> tuple[float, int]:
-        """The loss of the validation split, summed over its target tokens, in nats; and the number of these tokens."""
+    def score(self, model: GPT, runtime: Runtime, progress: Progress) -> Score:
+        """Scores the validation split. What `progress` raises ends the work."""
+
+    def samples(self, model: GPT, runtime: Runtime, progress: Progress) -> list[tuple[str, str]]:
+        """Text drawn from the model as it is, as (prompt, text). What `progress` raises ends the work.
+
+        The random numbers are its own, so that training is not disturbed. Empty: this kind of model generates no text.
+
+        Raises:
+            DamageError: the logits are not finite.
+        """
 
     def figures(self, split: str, loss: float) -> dict[str, float]:
         """Further fields of metrics.jsonl, which express the mean `loss` of a split (nats per token) in other units."""

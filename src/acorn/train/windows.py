@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from acorn.config import Config
 from acorn.data.batches import read_batch
@@ -14,11 +13,17 @@ from acorn.data.sample_order import SampleOrder
 from acorn.data.token_shards import TokenSequence, TokenShards
 from acorn.evaluate.bits_per_byte import bits_per_byte_of
 from acorn.evaluate.validation import score
+from acorn.generate.engine import generate
+from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.schedule import context_at
+from acorn.train.training_data import Batch, Score
+
+SAMPLE_SETTINGS = SamplingSettings(temperature=0.8, top_k=50, seed=0, ignore_eos=True)
+"""ignore_eos, because an early model often ends a document at once, and an empty sample shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +60,22 @@ class Windows:
             shuffle_group=self.config.data.shuffle_group,
         )
 
-    def batch(self, first: int, count: int, *, rollbacks: int, done: float) -> tuple[Tensor, Tensor]:
+    def batch(self, first: int, count: int, *, rollbacks: int, done: float) -> Batch:
         """Windows `first` to `first + count - 1`; early in a run each may be split into shorter ones."""
         order = dataclasses.replace(self._order, rollbacks=rollbacks)
         context = context_at(self.config.schedule, self.config.model.block_size, done)
         inputs, targets = read_batch(self._tokens, order, first, count)
-        return inputs.reshape(-1, context), targets.reshape(-1, context)
+        inputs, targets = inputs.reshape(-1, context), targets.reshape(-1, context)
+        rows = (self.config.train.micro_batch_size or count) * (self.config.model.block_size // context)
+        return Batch.of_windows(inputs, targets, rows)
 
     def epochs(self, samples: int) -> float:
         """Epochs completed after so many samples; every window is seen once per epoch."""
         return samples / self._order.n_windows
 
-    def score(self, model: GPT, runtime: Runtime, progress: Progress) -> tuple[float, int]:
+    def score(self, model: GPT, runtime: Runtime, progress: Progress) -> Score:
         """Scores the validation split, or its first train.eval_tokens tokens."""
-        return score(
+        loss_sum, count = score(
             model,
             self.text.shards.tokens("valid"),
             context=self.config.model.block_size,
@@ -76,6 +83,22 @@ class Windows:
             limit=self.config.train.eval_tokens or None,
             progress=progress,
         )
+        return Score(loss_sum, count)
+
+    def samples(self, model: GPT, runtime: Runtime, progress: Progress) -> list[tuple[str, str]]:
+        """Continues the prompts of train.sample_prompts."""
+        train = self.config.train
+        drawn = itertools.count()
+
+        def report() -> None:
+            progress.at("Sampling", next(drawn), train.sample_tokens, "tokens")
+
+        settings = dataclasses.replace(SAMPLE_SETTINGS, max_new_tokens=train.sample_tokens)
+        with runtime.autocast():
+            prompts = list(train.sample_prompts)
+            results = generate(model, self.tokenizer, prompts, settings, before_token=report)
+        progress.end("Sampling")
+        return [(result.prompt, result.text) for result in results]
 
     def figures(self, split: str, loss: float) -> dict[str, float]:
         """The loss in bits per byte of original text, computed as in `acorn evaluate`; empty if that reports none.
