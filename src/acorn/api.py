@@ -101,7 +101,7 @@ class LanguageModel:
         return (
             f"<acorn.LanguageModel: {config.architecture}, {counted(config.n_layer, 'layer')} of width "
             f"{config.n_embd:,}, {size_of(config).parameters:,} parameters, context {config.block_size:,}, "
-            f"{self.tokenizer.kind} of {self.tokenizer.vocab_size:,}, on {self.model.head.weight.device}>"
+            f"{self.tokenizer.kind} of {self.tokenizer.vocab_size:,}, on {self.model.device}>"
         )
 
     def generate(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from acorn.checkpoint import load as load_module
 from acorn.checkpoint.integrity import MAX_ATTEMPTS
+from acorn.checkpoint.layouts import meta_parameters
 from acorn.checkpoint.load import build_model, load
 from acorn.checkpoint.rotation import rotate_checkpoints
 from acorn.checkpoint.training_state import Counters, save_checkpoint
@@ -23,6 +24,7 @@ from acorn.config import Config, ModelConfig
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.files import seal, sha256_of, write_sealed_json
 from acorn.model.gpt import GPT
+from acorn.model.label_head import HeadSpec
 from acorn.run_folder import RunFolder
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -100,6 +102,23 @@ def test_a_loaded_model_is_complete_and_tied(architecture: str, tied: bool) -> N
     ids = torch.tensor([[1, 2, 3]])
     with torch.no_grad():
         assert torch.equal(built(ids), model(ids))
+
+
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
+def test_a_model_with_a_label_head_is_built(architecture: str) -> None:
+    """It has no head of the vocabulary to tie, and none of the class weights of its training."""
+    config = ModelConfig(architecture=architecture, n_layer=2, n_embd=16, n_head=2, block_size=8, vocab_size=11)
+    head = HeadSpec("tag", 3, bias=True, class_weights=(1.0, 2.0, 3.0))
+    model = GPT(config, head=head)
+    model.init_weights(0)
+    assert meta_parameters(config, head).keys() == dict(model.named_parameters()).keys()
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    built = build_model(config, weights, "cpu", torch.float32, head)
+    assert not any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers()))
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(built(ids), model(ids))
+    assert built(ids).shape == (1, 3, 3)
 
 
 def test_weights_have_the_requested_data_type(run: RunFolder) -> None:

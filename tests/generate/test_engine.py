@@ -19,6 +19,7 @@ from acorn.errors import DamageError, InputError, UsageError
 from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
+from acorn.model.label_head import HeadSpec
 from acorn.tokenizer.tokenizer import Tokenizer
 
 Build = Callable[..., GPT]
@@ -410,3 +411,11 @@ def test_prompts_may_be_texts_and_ids_in_any_iterable(bpe: Tokenizer, random_mod
     listed = generate(model, bpe, ["a", [1, 2]], settings)
     for prompts in (("a", (1, 2)), (prompt for prompt in ("a", [1, 2]))):
         assert [each.new_ids for each in generate(model, bpe, prompts, settings)] == [each.new_ids for each in listed]
+
+
+def test_a_model_with_a_label_head_is_refused(random_model: Build, bpe: Tokenizer) -> None:
+    """It predicts no tokens, and says so instead of failing."""
+    model = GPT(random_model("gpt2", bpe.vocab_size).config, head=HeadSpec("class", 2))
+    with pytest.raises(UsageError, match="does not generate text") as refused:
+        generate(model, bpe, "The old", greedy(2))
+    assert refused.value.exit_code == 2

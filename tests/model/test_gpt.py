@@ -1,6 +1,6 @@
 """The network, compared with transformers' GPT-2 and Qwen3; and properties that hold for any weights.
 
-The mapping of names is written out here by hand, apart from the one that the model folder uses.
+The mapping of names is written out by hand in transformers_twins.py, apart from the one that the model folder uses.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from transformers_twins import gpt2_config, load_gpt2, load_modern, qwen3_config
 
 from acorn.config import ModelConfig
 from acorn.model.gpt import GPT
@@ -47,76 +48,17 @@ def some_ids(config: ModelConfig, batch: int = 3) -> Tensor:
     return torch.randint(config.vocab_size, (batch, config.block_size), generator=torch.Generator().manual_seed(2))
 
 
-def gpt2_of_transformers(model: GPT) -> transformers.GPT2LMHeadModel:
-    config, ours = model.config, model.state_dict()
-    C = config.n_embd
-    theirs = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.block_size,
-            n_embd=C,
-            n_layer=config.n_layer,
-            n_head=config.heads,
-            activation_function="relu" if config.architecture == "original" else "gelu_new",
-            tie_word_embeddings=config.is_tied,
-        )
-    ).eval()
-    with torch.no_grad():
-        theirs.transformer.wte.weight.copy_(ours["token_embedding.weight"])
-        theirs.transformer.wpe.weight.copy_(ours["position_embedding.weight"])
-        theirs.transformer.ln_f.load_state_dict({k: ours[f"final_norm.{k}"] for k in ("weight", "bias")})
-        theirs.lm_head.weight.copy_(ours["head.weight"])
-        for number, block in enumerate(theirs.transformer.h):
-            at = f"blocks.{number}."
-            block.ln_1.load_state_dict({k: ours[f"{at}attention_norm.{k}"] for k in ("weight", "bias")})
-            block.ln_2.load_state_dict({k: ours[f"{at}mlp_norm.{k}"] for k in ("weight", "bias")})
-            for number_of_part, part in enumerate(("q_proj", "k_proj", "v_proj")):
-                columns = slice(number_of_part * C, (number_of_part + 1) * C)
-                block.attn.c_attn.weight[:, columns] = ours[f"{at}attention.{part}.weight"].T
-                block.attn.c_attn.bias[columns] = ours.get(f"{at}attention.{part}.bias", torch.zeros(C))
-            for module, name in ((block.attn.c_proj, "attention.o_proj"), (block.mlp.c_fc, "mlp.up_proj")):
-                module.weight.copy_(ours[f"{at}{name}.weight"].T)
-                module.bias.copy_(ours[f"{at}{name}.bias"])
-            block.mlp.c_proj.weight.copy_(ours[f"{at}mlp.down_proj.weight"].T)
-            block.mlp.c_proj.bias.copy_(ours[f"{at}mlp.down_proj.bias"])
-    return theirs
-
-
-def qwen3_of_transformers(model: GPT) -> transformers.Qwen3ForCausalLM:
-    config = model.config
-    theirs = transformers.Qwen3ForCausalLM(
-        transformers.Qwen3Config(
-            vocab_size=config.vocab_size,
-            hidden_size=config.n_embd,
-            intermediate_size=config.mlp_hidden,
-            num_hidden_layers=config.n_layer,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            max_position_embeddings=config.block_size,
-            tie_word_embeddings=config.is_tied,
-        )
-    ).eval()
-    renamed = {}
-    for name, tensor in model.state_dict().items():
-        for ours, hers in (
-            ("token_embedding", "model.embed_tokens"),
-            ("final_norm", "model.norm"),
-            ("attention_norm", "input_layernorm"),
-            ("mlp_norm", "post_attention_layernorm"),
-            ("blocks.", "model.layers."),
-            (".attention.", ".self_attn."),
-        ):
-            name = name.replace(ours, hers)
-        renamed["lm_head.weight" if name == "head.weight" else name] = tensor
-    theirs.load_state_dict(renamed, strict=True)
-    return theirs
+def of_transformers(model: GPT) -> transformers.PreTrainedModel:
+    """The same network as transformers builds it."""
+    if model.config.architecture == "modern":
+        return load_modern(transformers.Qwen3ForCausalLM(qwen3_config(model.config)), model.state_dict())
+    return load_gpt2(transformers.GPT2LMHeadModel(gpt2_config(model.config)), model.state_dict())
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_logits_equal_those_of_transformers(name: str) -> None:
     model = random_model(SHAPES[name])
-    theirs = qwen3_of_transformers(model) if name.startswith("modern") else gpt2_of_transformers(model)
+    theirs = of_transformers(model)
     ids = some_ids(model.config)
     with torch.no_grad():
         ours, reference = model(ids), theirs(ids).logits

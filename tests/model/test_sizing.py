@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from acorn.config import ModelConfig
-from acorn.model.sizing import size_of
+from acorn.model.label_head import HeadSpec
+from acorn.model.sizing import optimizer_bytes, size_of
 
 
 def test_flops_of_a_training_step() -> None:
@@ -24,3 +25,24 @@ def test_a_tied_head_counts_as_a_matmul(tied: bool) -> None:
     size = size_of(config)
     assert size.matrix_parameters == 4 * 64**2 + 3 * 64 * config.mlp_hidden + 1000 * 64
     assert size.parameters - size.matrix_parameters == (0 if tied else 1000 * 64) + 3 * 64 + 2 * 64
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_label_head_replaces_that_of_the_vocabulary(tied: bool) -> None:
+    config = ModelConfig(n_layer=1, n_embd=64, vocab_size=1000, tied=tied)
+    size, head = size_of(config, HeadSpec("tag", 5, bias=True)), 5 * 64
+    blocks = 4 * 64**2 + 3 * 64 * config.mlp_hidden
+    assert size.matrix_parameters == blocks + head
+    assert size.parameters == size.trained_parameters == blocks + head + 5 + 1000 * 64 + 3 * 64 + 2 * 64
+    assert size.muon_parameters == blocks
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_bytes_of_the_optimizers_state(tied: bool) -> None:
+    """AdamW: two fp32 averages of each parameter; Muon: one momentum of the blocks' matrices."""
+    config = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000, tied=tied)
+    blocks = 2 * (4 * 64**2 + 3 * 64 * config.mlp_hidden)
+    for head in (None, HeadSpec("class", 3)):
+        total = size_of(config, head).parameters
+        assert optimizer_bytes(config, "adamw", head) == 8 * total
+        assert optimizer_bytes(config, "muon", head) == 8 * (total - blocks) + 4 * blocks

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from acorn.checkpoint.load import load
 from acorn.checkpoint.training_state import Counters
-from acorn.config import Config
+from acorn.config import Config, ModelConfig
 from acorn.config_files import load_config, load_run_config
 from acorn.data.prepare import prepare
 from acorn.errors import DivergedError, InputError, StoppedError, UsageError
@@ -28,8 +28,9 @@ from acorn.evaluate.run_data import shards_of
 from acorn.evaluate.validation import evaluate_split
 from acorn.files import read_sealed_json
 from acorn.model.gpt import GPT
+from acorn.model.label_head import HeadSpec
 from acorn.progress import QUIET
-from acorn.run.initial_model import with_network
+from acorn.run.initial_model import _take_weights, with_network
 from acorn.run.plan import plan_run
 from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
@@ -276,3 +277,19 @@ def test_shards_must_be_those_of_the_models_tokenizer(
 def test_the_plan_is_that_of_the_model(config_from, other: Path) -> None:
     facts = plan_run(config_from(other))
     assert facts["parameters"] == sum(p.numel() for p in load(other).model.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
+def test_a_label_head_begins_anew_and_the_rest_as_the_model(architecture: str) -> None:
+    """Also with a shorter context, which has the first of the learned positions."""
+    shape = {"architecture": architecture, "n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 11}
+    base = GPT(ModelConfig(**shape, block_size=8))
+    base.init_weights(1)
+    model = GPT(ModelConfig(**shape, block_size=5), head=HeadSpec("class", 3))
+    model.init_weights(2)
+    score = model.score.weight.clone()
+    _take_weights(model, base)
+    weights = dict(base.named_parameters())
+    for name, parameter in model.named_parameters():
+        expected = score if name == "score.weight" else weights[name][: len(parameter)]
+        assert torch.equal(parameter, expected), name

@@ -13,6 +13,7 @@ from acorn.config import ModelConfig, OptimizerConfig
 from acorn.kernels.build import Unavailable
 from acorn.kernels.matmul import Fp16Matmul, fp16_library
 from acorn.model.gpt import GPT
+from acorn.model.label_head import HeadSpec
 from acorn.train.optimizer import AdamW, Muon, build_optimizers, orthogonalize, set_rates
 
 SHAPES = {
@@ -142,6 +143,33 @@ def test_every_parameter_is_in_one_group_and_is_updated(shape: str, name: str) -
     for optimizer in optimizers:
         optimizer.step()
     assert all(not torch.equal(before[key], value) for key, value in model.named_parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("frozen", ["nothing", "the trunk", "the embeddings"])
+def test_a_label_head_and_frozen_parameters(shape: str, name: str, frozen: str) -> None:
+    """What is trained is in one group, AdamW's for the head; what is frozen in none, and it has no state."""
+    model = GPT(SHAPES[shape], head=HeadSpec("tag", 3, bias=True))
+    model.init_weights(0)
+    for key, parameter in model.named_parameters():
+        if frozen == "the trunk":
+            parameter.requires_grad_(key.startswith("score."))
+        elif frozen == "the embeddings":
+            parameter.requires_grad_("embedding" not in key)
+    config = OptimizerConfig(name=name, weight_decay=0.25)
+    optimizers = build_optimizers(model, config, muon_dtype=torch.float32)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    groups = [(type(o), group, [names[id(p)] for p in group["params"]]) for o in optimizers for group in o.param_groups]
+    grouped = sorted(key for _, _, keys in groups for key in keys)
+    assert grouped == sorted(key for key, parameter in model.named_parameters() if parameter.requires_grad)
+    for kind, group, keys in groups:
+        if "score.weight" in keys:
+            rate = config.head_lr if name == "muon" else config.peak_lr
+            assert (kind, group["peak_lr"], group["weight_decay"], keys) == (AdamW, rate, 0.25, ["score.weight"])
+        if "score.bias" in keys:
+            assert (kind, group["weight_decay"]) == (AdamW, 0.0)
+    assert all(group["params"] for _, group, _ in groups)
 
 
 def test_vectors_have_no_weight_decay() -> None:

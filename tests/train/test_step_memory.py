@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acorn.config import ModelConfig
+from acorn.model.label_head import HeadSpec
 from acorn.train.step_memory import training_memory
 
 
@@ -42,3 +43,15 @@ def test_memory_of_a_step_in_c_on_a_cpu(changes: dict[str, int], batch_size: int
     config = ModelConfig(**{"n_layer": 4, "n_embd": 256, "block_size": 256, "vocab_size": 8192, **changes})
     told = [training_memory(config, "adamw", batch_size, width, "cpu", True) / 2**20 for width in (2, 4)]
     assert told == pytest.approx([in_bf16, in_fp32], rel=0.15)
+
+
+@pytest.mark.parametrize(("device", "width"), [("cpu", 4), ("cpu", 2), ("cuda", 2)])
+def test_a_label_head_needs_no_logits_of_the_vocabulary(device: str, width: int) -> None:
+    """Weights, gradients and AdamW's state of an untied head (16 bytes each) and its logits are not needed."""
+    config = ModelConfig(n_layer=2, n_embd=64, block_size=64, vocab_size=50_000, tied=False)
+    model, head = (
+        training_memory(config, "adamw", 8, width, device, True, head=h) for h in (None, HeadSpec("class", 3))
+    )
+    logits = 8 * 64 * width * 50_000
+    assert model - head > 16 * 50_000 * 64 + 0.9 * logits
+    assert head > training_memory(config.model_copy(update={"vocab_size": 100}), "adamw", 8, width, device, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from acorn.files import read_sealed_json
 from acorn.folders import readable
 from acorn.kernels.choose import inference_ops
 from acorn.model.gpt import GPT
+from acorn.model.label_head import HeadSpec
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER, RunFolder
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -125,16 +127,26 @@ def _load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -
 
 
 def build_model(
-    config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    head: HeadSpec | None = None,
 ) -> GPT:
-    """A network in eval mode with `weights` (names of `GPT.named_parameters()`), which are not copied."""
+    """A network in eval mode with `weights` (names of `GPT.named_parameters()`), which are not copied.
+
+    Args:
+        head: the label head, in place of the language model's head. Class weights, which only training uses, are left
+            out.
+    """
+    head = None if head is None else dataclasses.replace(head, class_weights=())
     with torch.device("meta"):
-        model = GPT(config, inference_ops(torch.device(device).type))
+        model = GPT(config, inference_ops(torch.device(device).type), head=head)
     state = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
-    if config.is_tied:
+    if config.is_tied and model.head is not None:
         state["head.weight"] = state["token_embedding.weight"]
     model.load_state_dict(state, assign=True)
-    if config.is_tied:
+    if config.is_tied and model.head is not None:
         # Assignment created two parameters that share memory; make them one again.
         model.token_embedding.weight = model.head.weight
     return model.eval()

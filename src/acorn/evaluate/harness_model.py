@@ -97,13 +97,13 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     @torch.inference_mode()
     def _scores(self, rows: list[list[int]], lengths: list[int]) -> list[tuple[float, bool]]:
         """Scores of the last `lengths` tokens of each row. Rows are padded on the right, which no scored token sees."""
-        device = self.model.head.weight.device
+        device = self.model.device
         ids = pad_sequence([torch.tensor(row[:-1]) for row in rows], batch_first=True)  # (B, T)
         scores = []
         with self.runtime.autocast():
             hidden = self.model.hidden(ids.to(device))  # (B, T, C)
             for row, length, states in zip(rows, lengths, hidden, strict=True):
-                logits = self.model.head(states[len(row) - 1 - length : len(row) - 1]).float()  # (length, V)
+                logits = self.model.logits(states[len(row) - 1 - length : len(row) - 1]).float()  # (length, V)
                 targets = torch.tensor(row[-length:], device=device)
                 chosen = logits.log_softmax(-1).gather(1, targets[:, None])
                 scores.append((float(chosen.sum()), bool((logits.argmax(-1) == targets).all())))

@@ -101,7 +101,7 @@ def generate(
 
     Raises:
         UsageError: a prompt is neither text nor ids of the model's vocabulary, or is too long and `strict` is set; the
-            native decoder is asked for and unavailable.
+            native decoder is asked for and unavailable; the model has a label head.
         InputError: model and tokenizer do not belong together, or a prompt cannot be encoded.
         DamageError: the model's logits are not finite.
     """
@@ -110,6 +110,12 @@ def generate(
             f"The tokenizer has {tokenizer.vocab_size:,} entries, but the model only {model.config.vocab_size:,}.",
             where="the model's tokenizer",
             fix="use the tokenizer that the model was trained with",
+        )
+    if model.head is None:
+        raise UsageError(
+            "The model gives labels or values; it does not generate text.",
+            where="the model",
+            fix="name a language model, such as the one that this model was finetuned from",
         )
     check_decoder(decoder)
     prompts = _checked(prompts, model.config.vocab_size)
@@ -281,9 +287,9 @@ class _Run:
         self.ends = ends
         self.on_text, self.note, self.before_token = on_text, note, before_token
         self.block_size = model.config.block_size
-        self.device = model.head.weight.device
+        self.device = model.device
         # The type in which the layers compute keys and values, so that the cache is never converted.
-        self.dtype = matmul_dtype(self.device.type, model.head.weight.dtype)
+        self.dtype = matmul_dtype(self.device.type, model.dtype)
         self.banned = torch.tensor(banned, dtype=torch.long, device=self.device)
         self.has_slid = False
         self.native = self._native(decoder, int8)
@@ -329,7 +335,7 @@ class _Run:
         if self.native:
             return self.native(tokens, cache)
         x = self.model.hidden(tokens[:, None].to(self.device), cache)  # (B, 1, C)
-        return self.model.head(x[:, -1])
+        return self.model.logits(x[:, -1])
 
     def _prefill(self, rows: Sequence[_Sequence]) -> tuple[KVCache, Tensor]:
         """Feeds the visible ids of each row into a new cache; returns it and the next logits (B, V)."""
@@ -352,7 +358,7 @@ class _Run:
             starts if starts.any() else None,
         )
         x = self.model.hidden(ids.to(self.device), cache)  # (B, T, C)
-        return cache, self.model.head(x[:, -1])
+        return cache, self.model.logits(x[:, -1])
 
     def _slide(self, row: _Sequence) -> None:
         """Moves the visible part of a row forward: the model has no positions beyond its context."""

@@ -162,7 +162,9 @@ def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> Nat
         dtype: type of matmuls, and so of keys and values.
         int8: whether weights are read as int8 instead.
     """
-    device = model.head.weight.device.type
+    if model.head is None:
+        return Unavailable("the model has a label head, and predicts no tokens")
+    device = model.device.type
     if device != "cpu":
         return Unavailable(f"the model is on {device}, not on the CPU")
     if dtype not in TYPES:

@@ -20,28 +20,42 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Container
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acorn.config import ModelConfig
 from acorn.model.kv_cache import KVCache, LayerCache
+from acorn.model.label_head import HeadSpec, LabelHead, count_targets
 from acorn.model.layers import Dropout, Embedding, LayerNorm, Linear, RMSNorm
+from acorn.model.lm_head import Head
 from acorn.model.loss import Workspace
 from acorn.model.ops import PYTORCH_OPS, Ops, Rotation, arange_like, rotary_tables
 
 
 class GPT(nn.Module):
-    """A language model: token ids in, logits of the next token out.
+    """A language model: token ids in, logits of the next token out. Or, with a label head, labels or values.
 
     Args:
         config: the network's settings; `vocab_size` must be set.
         ops: the operations it computes with.
         workspace: memory for the head's logits; None: the head allocates its own.
+        head: the label head that stands in place of the language model's; None: a language model.
+
+    Attributes:
+        head: the language model's head; None with a label head.
+        score: the label head; None for a language model.
     """
 
-    def __init__(self, config: ModelConfig, ops: Ops = PYTORCH_OPS, workspace: Workspace | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        ops: Ops = PYTORCH_OPS,
+        workspace: Workspace | None = None,
+        *,
+        head: HeadSpec | None = None,
+    ) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size must be set before the network is built")
@@ -53,24 +67,69 @@ class GPT(nn.Module):
         self.embedding_dropout = Dropout(config.dropout if config.architecture == "gpt2" else 0.0, ops)
         self.blocks = nn.ModuleList(Block(config, ops) for _ in range(config.n_layer))
         self.final_norm = norm(config, ops)
-        self.head = Head(config, ops, workspace)
-        if config.is_tied:
+        self.head = Head(config, ops, workspace) if head is None else None
+        self.score = None if head is None else LabelHead(config.n_embd, head)
+        if self.head is not None and config.is_tied:
             self.token_embedding.weight = self.head.weight
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.token_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return self.token_embedding.weight.dtype
+
+    @property
+    def head_spec(self) -> HeadSpec | None:
+        """What the label head predicts; None for a language model."""
+        return None if self.score is None else self.score.spec
+
     def forward(
-        self, ids: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
+        self,
+        ids: Tensor,
+        targets: Tensor | None = None,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits, or the loss if `targets` are given.
+        """Logits (of a label head: its outputs), or the loss if `targets` are given.
 
         Args:
             ids: token ids (B, T). T is at most block_size, including the tokens in the cache.
-            targets: the id that follows each token (B, T); positions of IGNORE are ignored.
+            targets: the id that follows each token (B, T); positions of IGNORE are ignored. For a label head, see
+                `HeadSpec`.
             cache: keys and values of earlier tokens; those of `ids` are added to it.
+            rows: indices (n,) into the flattened (B T) of the positions that the head computes; None: all. They must
+                include every position whose target is counted.
 
         Returns:
-            logits (B, T, V); or (loss summed in fp32, in nats; count of target tokens), both scalars.
+            logits (B, T, V), with `rows` (n, V); or (loss summed in fp32, in nats; count of targets), both scalars.
         """
-        return self.head(self.hidden(ids, cache), targets)
+        x = self.hidden(ids, cache)
+        if rows is not None:
+            x = x.flatten(0, 1).index_select(0, rows)  # (n, C)
+            targets = None if targets is None else targets.flatten(0, 1).index_select(0, rows)
+        head: nn.Module | None = self.score if self.head is None else self.head
+        assert head is not None
+        result: Tensor | tuple[Tensor, Tensor] = head(x, targets)
+        return result
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of the next token (..., V) for activations x (..., C).
+
+        Raises:
+            ValueError: the model has a label head instead.
+        """
+        if self.head is None:
+            raise ValueError("a model with a label head does not predict the next token")
+        logits: Tensor = self.head(x)
+        return logits
+
+    def count(self, targets: Tensor) -> float:
+        """The counted targets of a batch on the CPU: what the sum of their losses is divided by."""
+        return count_targets(targets, self.head_spec)
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Activations after the final norm (B, T, C)."""
@@ -95,10 +154,20 @@ class GPT(nn.Module):
             cache.advance(T)
         return self.final_norm(x)
 
+    def new_parameters(self) -> frozenset[str]:
+        """Names of the parameters that no language model of this config has, so that a base model cannot give them."""
+        return frozenset(name for name, _ in self.named_parameters() if name.startswith("score."))
+
     @torch.no_grad()
-    def init_weights(self, seed: int) -> None:
-        """Sets every parameter to its initial value, a function of the seed and the parameter's name only."""
+    def init_weights(self, seed: int, names: Container[str] | None = None) -> None:
+        """Sets every parameter to its initial value, a function of the seed and the parameter's name only.
+
+        Args:
+            names: only these parameters; None: all.
+        """
         for name, parameter in self.named_parameters():
+            if names is not None and name not in names:
+                continue
             generator = torch.Generator().manual_seed(_parameter_seed(seed, name))
             value = self._initial_value(name, parameter.shape, generator)
             parameter.copy_(value)
@@ -110,12 +179,15 @@ class GPT(nn.Module):
         gpt2: N(0, 0.02), divided by sqrt(2 n_layer) for projections into the residual stream; biases zero.
         modern: N(0, 1/sqrt(fan in)) in the blocks, but output projections zero, so that each block starts as the
         identity; embedding and head N(0, 0.02). The second argument of N is the standard deviation.
+        A label head, in all of them: N(0, 0.02), as in GPT-2; its bias zero.
         """
         architecture = self.config.architecture
         module, kind = name.split(".")[-2:]
         normal = torch.empty(shape).normal_(generator=generator)
         if module.endswith("norm"):
             return torch.ones(shape) if kind == "weight" else torch.zeros(shape)
+        if module == "score":
+            return torch.zeros(shape) if kind == "bias" else 0.02 * normal
         if architecture == "original":
             if module.endswith("embedding"):
                 return normal
@@ -235,22 +307,6 @@ class SwigluMLP(nn.Module):
 
 MLPS: dict[str, type[ReluMLP | GeluMLP | SwigluMLP]] = {"original": ReluMLP, "gpt2": GeluMLP, "modern": SwigluMLP}
 """Architecture -> its MLP."""
-
-
-class Head(nn.Module):
-    """Maps activations to logits, or to the loss without storing the logits of a whole batch."""
-
-    def __init__(self, config: ModelConfig, ops: Ops, workspace: Workspace | None) -> None:
-        super().__init__()
-        self.ops = ops
-        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
-        self.workspace = workspace or Workspace()
-
-    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        if targets is None:
-            return F.linear(x, self.weight)  # (B, T, V)
-        x, targets = x.flatten(0, 1), targets.flatten()  # (B T, C), (B T)
-        return self.ops.cross_entropy(x, self.weight, targets, self.workspace, self.ops.matmul_dtype)
 
 
 def norm(config: ModelConfig, ops: Ops) -> RMSNorm | LayerNorm:

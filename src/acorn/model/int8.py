@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from acorn.model.gpt import GPT, Head
+from acorn.model.gpt import GPT
 from acorn.model.layers import Linear
+from acorn.model.lm_head import Head
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,13 @@ def begin_weights(
 
 @torch.no_grad()
 def _take_weights(model: GPT, initial: GPT) -> None:
-    """Copies the weights of `initial`; of learned positions the first ones, where `model` has a shorter context."""
-    weights = dict(initial.named_parameters())
+    """Copies the weights of `initial`; of learned positions the first ones, where `model` has a shorter context.
+
+    Parameters that only `model` has (`GPT.new_parameters`) are left as they are.
+    """
+    weights, new = dict(initial.named_parameters()), model.new_parameters()
     for name, parameter in model.named_parameters():
-        parameter.copy_(weights[name][: parameter.size(0)])
+        if name in new:
+            continue
+        source = weights[name]
+        parameter.copy_(source[: len(parameter)] if name == "position_embedding.weight" else source)

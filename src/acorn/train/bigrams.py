@@ -42,6 +42,7 @@ def add_bigrams(model: GPT, tokens: TokenSequence, seed: int) -> None:
         tokens: the training text.
         seed: for the random numbers of the decomposition.
     """
+    assert model.head is not None, "bigrams are of a language model"
     V, C = model.head.weight.shape
     last, following, count = count_pairs(tokens, V)
     frequency = torch.from_numpy((np.bincount(following, count, V) + 1) / (count.sum() + V)).float()  # P(next) > 0

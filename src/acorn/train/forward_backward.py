@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +14,12 @@ from acorn.runtime.device import Runtime
 from acorn.train.parallel import compile_model
 from acorn.train.training_data import MicroBatch
 
-LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(ids, targets) -> (loss sum, count of targets); `GPT` is one."""
+
+class LossFunction(Protocol):
+    """(ids, targets) -> (loss sum, count of targets); `GPT` is one. For `rows`, see `GPT.forward`."""
+
+    def __call__(self, ids: Tensor, targets: Tensor, *, rows: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
 
 ForwardBackward = Callable[[MicroBatch, float], Tensor]
 """(micro-batch, factor) -> loss sum. Accumulates the gradients of loss sum * factor in the parameters."""
@@ -39,7 +44,10 @@ def eager_forward_backward(loss_function: LossFunction, runtime: Runtime) -> For
 
     def run(micro_batch: MicroBatch, factor: float) -> Tensor:
         ids, targets = (x.to(runtime.device, non_blocking=True) for x in micro_batch[:2])
-        return _loss_and_gradients(loss_function, runtime, ids, targets, factor)
+        # On a GPU the head computes all rows: the targets say which are counted, and a gather of another size each
+        # time could not be captured.
+        rows = micro_batch[2] if runtime.device == "cpu" else None
+        return _loss_and_gradients(loss_function, runtime, ids, targets, factor, rows)
 
     return run
 
@@ -87,9 +95,14 @@ class CapturedForwardBackward:
 
 
 def _loss_and_gradients(
-    loss_function: LossFunction, runtime: Runtime, ids: Tensor, targets: Tensor, factor: float | Tensor
+    loss_function: LossFunction,
+    runtime: Runtime,
+    ids: Tensor,
+    targets: Tensor,
+    factor: float | Tensor,
+    rows: Tensor | None = None,
 ) -> Tensor:
     with runtime.autocast():
-        loss, _ = loss_function(ids, targets)
+        loss, _ = loss_function(ids, targets) if rows is None else loss_function(ids, targets, rows=rows)
     (loss * factor).backward()
     return loss.detach()

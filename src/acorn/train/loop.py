@@ -24,7 +24,7 @@ from acorn.train.schedule import is_done, rate_factor
 from acorn.train.setup import Setup
 from acorn.train.step import StepResult, train_step
 from acorn.train.stop import StopAsked, StopRequest, UntilStopped
-from acorn.train.training_data import TrainingData
+from acorn.train.training_data import Batch, TrainingData
 
 ASSUMED_FIRST_STEP_SECONDS = 1.0
 """Assumed duration of the first step of a process, for schedules by time: otherwise its learning rate would be zero."""
@@ -138,22 +138,23 @@ class Loop:
             self._roll_back(fault)
             return False
         if self._due(train.log_every):
-            self._log(result, self.config.optimizer.peak_lr * factor, context=batch.context)
+            self._log(result, self.config.optimizer.peak_lr * factor, batch)
         return True
 
-    def _log(self, result: StepResult, lr: float, context: int) -> None:
-        """Records a step. `context`: tokens of the longest sequence."""
+    def _log(self, result: StepResult, lr: float, batch: Batch) -> None:
+        """Records a step."""
         counters, train = self.counters, self.config.train
         seconds, tokens = self._since_log
         self._since_log = [0.0, 0]
         speed = tokens / seconds if seconds > 0 else 0.0
-        model = self.config.model.model_copy(update={"block_size": context})
         record = self._record("train", result.loss) | {
             "lr": lr,
             "grad_norm": result.grad_norm,
             "tokens_per_second": speed,
-            "mfu": self._share_of_peak(speed * size_of(model).flops_per_token),
         }
+        if not batch.is_gathered and self.network.model.head is not None:  # else the FLOPs of a token are not known
+            model = self.config.model.model_copy(update={"block_size": batch.context})
+            record["mfu"] = self._share_of_peak(speed * size_of(model).flops_per_token)
         done, share = self._done_and_share()
         if train.minutes:
             left = max(0.0, 60 * train.minutes - counters.seconds)

@@ -189,18 +189,21 @@ def orthogonalize(matrices: Tensor, matmul: Fp16Matmul | None = None) -> Tensor:
 def build_optimizers(
     model: GPT, config: OptimizerConfig, *, muon_dtype: torch.dtype, matmul: Fp16Matmul | None = None
 ) -> list[Optimizer]:
-    """The optimizers for a config. Every parameter is in exactly one group; `peak_lr` of a group is its peak rate.
+    """The optimizers for a config. Every parameter that is trained (`requires_grad`) is in exactly one group, no other
+    in any; `peak_lr` of a group is its peak rate.
 
-    Weight decay applies to matrices and embeddings, not to norms and biases.
+    Weight decay applies to matrices and embeddings, not to norms and biases. A label head is updated by AdamW, as a
+    language model's head is.
 
     Args:
         muon_dtype: type of Muon's iterations.
         matmul: the matmul of fp32 matrices for Muon; None: PyTorch's.
     """
-    parameters = dict(model.named_parameters())
-    embeddings = _named(parameters, "token_embedding", "position_embedding")
-    head = _named(parameters, "head")
-    blocks = {name: value for name, value in parameters.items() if value.ndim == 2 and name.startswith("blocks.")}
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    matrices = {name: value for name, value in parameters.items() if value.ndim == 2}
+    embeddings = _named(matrices, "token_embedding", "position_embedding")
+    head = _named(matrices, "head", "score")
+    blocks = _named(matrices, "blocks")
     vectors = {name: value for name, value in parameters.items() if value.ndim < 2}
     muon = config.name == "muon"
     rates = [
@@ -212,7 +215,7 @@ def build_optimizers(
         rates.append((blocks, config.peak_lr, config.weight_decay))
     groups = [_group(named, rate, decay) for named, rate, decay in rates if named]
     optimizers: list[Optimizer] = [AdamW(groups, (config.beta1, config.beta2), config.eps)]
-    if muon:
+    if muon and blocks:
         group = _group(blocks, config.peak_lr, config.weight_decay)
         optimizers.append(Muon([group], config.momentum, muon_dtype, matmul))
     _check_each_parameter_once(model, optimizers)
@@ -236,7 +239,8 @@ def _group(named: dict[str, nn.Parameter], rate: float, decay: float) -> dict[st
 
 def _check_each_parameter_once(model: GPT, optimizers: list[Optimizer]) -> None:
     grouped = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
     missing = [name for key, name in names.items() if key not in grouped]
     assert not missing, f"no optimizer group contains {missing}"
     assert len(grouped) == len(set(grouped)), "a parameter is in two optimizer groups"
+    assert names.keys() >= set(grouped), "an optimizer group contains a frozen parameter"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from acorn.config import ModelConfig
 from acorn.kernels.attention import MAX_UNFUSED_TOKENS
 from acorn.kernels.gpu import cuda_parts
+from acorn.model.label_head import HeadSpec
 from acorn.model.loss import DEFAULT_PARTS
 from acorn.model.sizing import optimizer_bytes, size_of
 
@@ -17,6 +18,7 @@ def training_memory(
     device: str,
     fused: bool,
     fp16_matmuls: bool = False,
+    head: HeadSpec | None = None,
 ) -> int:
     """Peak bytes of a training step: weights, gradients, optimizer state, activations, a group of logits.
 
@@ -26,12 +28,14 @@ def training_memory(
         activation_bytes: bytes of one activation (2 in bf16 and fp16, 4 in fp32 or if only matmuls are in fp16).
         fused: whether operations between a block's matmuls are compiled or in C, and save less for the backward.
         fp16_matmuls: whether only matmuls are in fp16, on a CPU; attention then saves no weights.
+        head: a label head in place of the language model's; it computes in fp32.
     """
     loss = cuda_parts(compiled=False) if device == "cuda" else DEFAULT_PARTS
-    fixed = size_of(config).parameters * (4 + 4) + optimizer_bytes(config, optimizer)
+    size = size_of(config, head)
+    fixed = 4 * size.parameters + 4 * size.trained_parameters + optimizer_bytes(config, optimizer, head)
     tokens = micro_batch_size * config.block_size
     adds_in_place = device == "cpu" and fused and activation_bytes == 4 and tokens <= loss.group
-    if not adds_in_place:  # the head's gradient of a micro-batch, before it is accumulated
+    if head is None and not adds_in_place:  # the head's gradient of a micro-batch, before it is accumulated
         fixed += 4 * config.vocab_size * config.n_embd
     saved = _SAVED_ACTIVATIONS_FUSED.get(device, _SAVED_ACTIVATIONS) if fused else _SAVED_ACTIVATIONS
     stream, inner, heads, temporary = (_SAVED_ACTIVATIONS_FP16_MATMULS if fp16_matmuls else saved)[config.architecture]
@@ -45,10 +49,13 @@ def training_memory(
     if not fp16_matmuls:
         weight_bytes = _bytes_per_attention_weight(config, activation_bytes, device)
         per_token += config.n_layer * config.heads * config.block_size * weight_bytes
+    activations = tokens * (per_token + activation_bytes * temporary * config.n_embd)
+    if head is not None:  # the activations in fp32, the outputs, and the gradients of both
+        return fixed + activations + 8 * tokens * (config.n_embd + head.outputs)
     logits = min(tokens, loss.group) * activation_bytes
     if not (device == "cuda" and fused):  # the compiled kernel on CUDA stores no fp32 logits
         logits += min(tokens, loss.chunk) * 8
-    return fixed + tokens * (per_token + activation_bytes * temporary * config.n_embd) + logits * config.vocab_size
+    return fixed + activations + logits * config.vocab_size
 
 
 def _bytes_per_attention_weight(config: ModelConfig, activation_bytes: int, device: str) -> int:

@@ -15,7 +15,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 MicroBatch = tuple[Tensor, Tensor, Tensor | None]
 """Token ids (B, T); targets, of a shape that the model's head knows; and the indices (n,) of the rows of the flattened
-(B T) that are counted, or None: the head computes every row. All on the CPU."""
+(B T) that are counted, or None: the head computes every row. All on the CPU. A GPU computes every row anyway."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Batch:
     def __post_init__(self) -> None:
         if not self.count > 0:
             raise ValueError(f"a batch without counted targets has no loss (count = {self.count})")
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether the head computes some rows only."""
+        return any(rows is not None for _, _, rows in self.micro_batches)
 
     @classmethod
     def of_windows(cls, inputs: Tensor, targets: Tensor, size: int) -> Batch:

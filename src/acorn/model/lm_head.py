@@ -1,0 +1,28 @@
+"""The head of a language model: logits of the next token, or the loss."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acorn.config import ModelConfig
+from acorn.model.loss import Workspace
+from acorn.model.ops import Ops
+
+
+class Head(nn.Module):
+    """Maps activations to logits, or to the loss without storing the logits of a whole batch."""
+
+    def __init__(self, config: ModelConfig, ops: Ops, workspace: Workspace | None) -> None:
+        super().__init__()
+        self.ops = ops
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
+        self.workspace = workspace or Workspace()
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """x (..., C) -> logits (..., V); or, with targets (...), the loss summed in fp32 and the count of targets."""
+        if targets is None:
+            return F.linear(x, self.weight)
+        x, targets = x.flatten(0, -2), targets.flatten()  # (N, C), (N,)
+        return self.ops.cross_entropy(x, self.weight, targets, self.workspace, self.ops.matmul_dtype)
