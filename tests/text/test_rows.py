@@ -137,6 +137,31 @@ def test_a_bad_line_is_refused_with_its_number_or_skipped_and_counted(write: Wri
     assert skipping.counts.dropped_bad == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "line", "text"),
+    [
+        ("text", '{"text": "one", "text": "two"}', None),
+        ("text", '{"text": 1, "id": 2, "text": "two"}', None),
+        ("é", '{"é": "one", "\\u00e9": "two"}', None),
+        ("text", '{"text": "text", "id": "text"}', b"text"),
+        ("text", '{"meta": {"text": "a", "x": [{"text": "b"}]}, "text": "one"}', b"one"),
+        ("text", '{"id": 1, "text": "one", "id": 2}', b"one"),
+    ],
+)
+def test_two_fields_of_the_name_in_one_line_are_refused(
+    write: Write, field: str, line: str, text: bytes | None
+) -> None:
+    """Fault 9: as two columns of a table; the names of other fields, and of fields inside fields, do not matter."""
+    path = write("a.jsonl", line)
+    if text is not None:
+        assert texts(path, text_field=field) == [text]
+        return
+    with pytest.raises(InputError, match=f"has 2 fields '{field}'") as error:
+        rows(path, text_field=field)
+    assert error.value.where == f"{path}, line 1"
+    assert texts(path, text_field=field, errors="skip") == []
+
+
 def test_a_line_that_is_not_utf8_is_refused_with_its_byte(write: Write) -> None:
     """Fault 8: invalid UTF-8: file and byte offset."""
     path = write("a.jsonl", b'{"text": "good"}\n{"text": "\xff"}\n')
@@ -232,6 +257,39 @@ def test_parquet_without_the_column_lists_those_there_are(tmp_path: Path) -> Non
     assert "data.text_field" in error.value.fix
     with pytest.raises(InputError, match="the column 'id' holds int64, not text".capitalize()):
         rows(path, text_field="id")
+
+
+@pytest.mark.parametrize("kind", ["string", "dictionary<values=string, indices=int32, ordered=0>"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_dot_in_a_column_name_does_not_mean_a_field(tmp_path: Path, flipped: bool, kind: str) -> None:
+    flat = pa.array(["flat"] * 3)
+    if kind != "string":
+        flat = flat.dictionary_encode()
+    columns = {"a.b": flat, "a": pa.array([{"b": "inner", "c": 1}] * 3), "a.b.c": pa.array(["longer"] * 3)}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(dict(reversed(columns.items())) if flipped else columns), path)
+    assert texts(path, text_field="a.b") == [b"flat"] * 3
+    assert texts(path, text_field="a.b.c") == [b"longer"] * 3
+
+
+def test_fields_of_a_struct_are_not_columns(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", pa.array([{"b": "inner"}]), name="a")
+    with pytest.raises(InputError, match=r"no column 'a.b'; it has 'a', 'id'"):
+        rows(path, text_field="a.b")
+    with pytest.raises(InputError, match="column 'a' holds struct<b: string>, not text"):
+        rows(path, text_field="a")
+
+
+def test_two_columns_of_the_name_are_refused(tmp_path: Path) -> None:
+    """Fault 9: which of them is the text, only the user can know."""
+    table = pa.Table.from_arrays([pa.array(["one"]), pa.array(["two"]), pa.array(["x"])], names=["text", "text", "id"])
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match="There are 2 columns 'text'") as error:
+        rows(path)
+    assert error.value.where == str(path)
+    assert "rename" in error.value.fix
+    assert texts(path, text_field="id") == [b"x"]  # other columns may have equal names
 
 
 def test_null_rows(tmp_path: Path) -> None:

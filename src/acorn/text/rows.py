@@ -140,6 +140,7 @@ class JsonlReader(FileReader):
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
         super().__init__(file, data, reading)
         self._seen: set[str] = set()  # columns
+        self._spellings = {json.dumps(data.text_field, ensure_ascii=wanted) for wanted in (True, False)}  # in JSON
 
     def rows(self) -> Iterator[Row]:
         with open_text(self.file) as self._open:
@@ -176,6 +177,12 @@ class JsonlReader(FileReader):
             self.reading.refuse(f"This line is not JSON: {error}.", self.place(number))
             return None
         text = record.get(self.data.text_field) if isinstance(record, dict) else None
+        # Most lines spell the name once: only the others are parsed a second time.
+        may_repeat = text is not None and sum(map(decoded.count, self._spellings)) > 1
+        if may_repeat and (same := _count_fields(decoded, self.data.text_field)) > 1:
+            what = f"This line has {same} fields {self.data.text_field!r}, and only one can hold the text."
+            self.reading.refuse(what, self.place(number))
+            return None
         if not isinstance(text, str):
             what = _fault(record, self.data.text_field)
             self.reading.refuse(what, self.place(number), f"{_FIELD_HINT}; or {SKIP_HINT}")
@@ -219,8 +226,9 @@ class ParquetReader(FileReader):
             options = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
             with pyarrow.parquet.ParquetFile(self.file.path, **options) as table:
                 check_columns(table.schema_arrow.names, self.data.text_field, self.file.name, self.reading)
+                # The library takes a column's name for a path: "a.b" also selects the field b of a struct a.
                 for batch in table.iter_batches(_TABLE_BATCH_ROWS, columns=[self.data.text_field]):
-                    for raw in column_bytes(batch.column(0), self.data.text_field, self.file.name):
+                    for raw in column_bytes(batch[self.data.text_field], self.data.text_field, self.file.name):
                         number += 1
                         if raw is None:
                             what = f"The field {self.data.text_field!r} of this row is null."
@@ -257,9 +265,19 @@ def undecodable_value(error: UnicodeDecodeError, where: str) -> InputError:
 
 
 def check_columns(names: list[str], wanted: str, where: str, reading: Reading) -> None:
-    """Tells `reading` of the columns; raises InputError, listing them, where the text column is not among them."""
+    """Tells `reading` of the columns of a table.
+
+    Raises:
+        InputError: the text column is not among them, or several have its name.
+    """
     if wanted not in names:
         raise InputError(f"There is no column {wanted!r}; {_keys_seen(names)}.", where=where, fix=_FIELD_HINT)
+    if (same := names.count(wanted)) > 1:
+        raise InputError(
+            f"There are {same} columns {wanted!r}, and only one can hold the text.",
+            where=where,
+            fix=f"rename the other columns, or {_FIELD_HINT}",
+        )
     reading.sees(names, wanted, where)
 
 
@@ -294,6 +312,11 @@ def _fault(record: object, field: str) -> str:
     if field not in record:
         return f"This line has no field {field!r}; {_keys_seen(record)}."
     return f"The field {field!r} of this line is a JSON {_json_kind(record[field])}, not a string."
+
+
+def _count_fields(line: str, field: str) -> int:
+    """How many fields of that name the object in a line of JSON has; of equal names a dict keeps the last one."""
+    return sum(name == field for name, _ in json.loads(line, object_pairs_hook=list))
 
 
 def _json_kind(value: object) -> str:
