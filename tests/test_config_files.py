@@ -223,10 +223,14 @@ def test_an_encoding_has_one_name(name: str, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["klingon", "base64", "rot13", "hex", "undefined", "idna", "../utf_8", r"a\u0000b", ""]
+    "name",
+    [
+        *("klingon", "base64", "rot13", "hex", "undefined", "idna", "../utf_8", r"a\u0000b", ""),
+        *("punycode", "unicode_escape", "raw-unicode-escape", "RAW_UNICODE_ESCAPE", "charmap", "mbcs", "oem"),
+    ],
 )
-def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
-    assert "is no encoding of text that Python knows" in refusal(f'data.encoding="{name}"')
+def test_what_is_no_encoding_of_text_files_is_refused(name: str) -> None:
+    assert "is not an encoding of text files that Python knows" in refusal(f'data.encoding="{name}"')
 
 
 @pytest.mark.parametrize("name", ["my.txt", "notes.md", "rows.csv", "page.html", "rows.jsonl.gz"])

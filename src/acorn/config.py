@@ -55,6 +55,12 @@ def _in_single_precision(value: float) -> float:
     return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
+SPELLINGS_OF_TEXT = frozenset({"charmap", "idna", "mbcs", "oem", "punycode", "raw-unicode-escape", "unicode-escape"})
+"""Codecs of Python that decode bytes to text and are not the encoding of a file: notations inside another text, and
+Windows' names for whatever encoding its machine has. https://docs.python.org/3/library/codecs.html, "Python Specific
+Encodings"."""
+
+
 def _is_unicode(text: str) -> bool:
     """Whether `text` has no lone surrogates. Those stand for bytes of a file name that is not UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
@@ -150,11 +156,15 @@ class DataConfig(Section):
         try:
             b"ab".decode(name, "replace")  # refuses what is no encoding of text, such as base64
             codecs.getincrementaldecoder(name)
-            return codecs.lookup(name).name
+            canonical = codecs.lookup(name).name
         except (LookupError, ValueError):
+            canonical = ""
+        if not canonical or canonical.replace("_", "-") in SPELLINGS_OF_TEXT:
             raise ValueError(
-                f"{name!r} is no encoding of text that Python knows; some are utf-8, latin-1, cp1252, utf-16, gb18030"
-            ) from None
+                f"{name!r} is not an encoding of text files that Python knows; some are utf-8, latin-1, cp1252, "
+                "utf-16, gb18030"
+            )
+        return canonical
 
 
 class TokenizerConfig(Section):

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import encodings
 import io
+import pkgutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from acorn.config import DataConfig
 from acorn.errors import InputError
 from acorn.text import transcoding
 from acorn.text.transcoding import Utf8Stream, as_utf8, find_bad_bytes, marked, share_of
@@ -42,6 +46,25 @@ def test_a_text_comes_out_as_the_same_text(chunk: int, encoding: str) -> None:
     raw = text.encode(encoding, "ignore")
     assert stream(raw, encoding) == raw.decode(encoding).encode()
     assert find_bad_bytes(io.BytesIO(raw), encoding) is None
+
+
+CODECS = sorted(module.name for module in pkgutil.iter_modules(encodings.__path__))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_encoding_that_a_config_takes_can_be_read(name: str) -> None:
+    """Against Python's own encoder, for all codecs that come with it; bad bytes raise nothing but what is declared."""
+    try:
+        encoding = DataConfig(encoding=name).encoding
+    except ValidationError:
+        return
+    text = "One line of text - and a number: 17.\r\n" * 3
+    raw = text.encode(encoding)
+    assert stream(raw, encoding).decode() == text
+    assert find_bad_bytes(io.BytesIO(raw), encoding) is None
+    if encoding not in ("utf-16", "utf-32"):  # which need their mark
+        assert isinstance(stream(bytes(range(256)), encoding), bytes)
+        find_bad_bytes(io.BytesIO(bytes(range(256))), encoding)
 
 
 @given(raw=st.binary(max_size=60), encoding=st.sampled_from(["utf-8", "cp1252", "utf-16-le", "shift_jis", "ascii"]))
