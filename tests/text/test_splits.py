@@ -290,8 +290,12 @@ def test_held_out_text_that_is_named_keeps_its_repeats(write: Write, listener: A
 @pytest.mark.parametrize(
     ("name", "content", "config", "finer"),
     [
-        ("a.txt", "Too short to be split.", {}, "line"),  # a lone file is cut into blocks
+        ("a.txt", "One.\nTwo.\n", {}, "line"),  # a lone file is cut into blocks, of which it is too small for two
         ("a.txt", "One.\nTwo.\n", {"document": "file"}, "line"),
+        ("a.txt", "".join(f"{n}, and a line\n\n" for n in range(40)), {"document": "file"}, "block"),
+        ("a.txt", "Too short to be split.", {}, ""),
+        ("a.txt", "Equal lines.\nEqual lines.\n", {"document": "file"}, ""),
+        ("a.txt", "One line and blank ones.\n\n\n", {"document": "block"}, ""),
         ("a.txt", "One.\nTwo.\n", {"document": "block"}, "line"),
         ("a.txt", "One.\nTwo.\n", {"document": "line"}, ""),
         ("a.txt", " = Title = \n A <unk> 17th @-@ century house .\n", {}, ""),  # read by lines anyway
@@ -306,6 +310,25 @@ def test_a_finer_unit_is_proposed_only_where_there_is_one(
         texts(opened(write(name, content), valid_fraction=1e-9, **config), "train")
     assert ("data.document" in error.value.fix) == bool(finer)
     assert f'data.document = "{finer}"' in error.value.fix or not finer
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_lone_document_is_not_told_to_change_the_share(write: Write, name: str) -> None:
+    """Fault 1: it is on one side, whatever the share is; with two documents some share does divide them."""
+    content = "Too short to be split." if name == "a.txt" else jsonl(TEXTS[:1])
+    with pytest.raises(InputError, match="1 document in train, 0 in valid") as error:
+        texts(opened(write(name, content), valid_fraction=1e-9), "train")
+    assert error.value.where.endswith(name)
+    assert error.value.fix == "give more text, or name validation text in data.valid_source"
+    with pytest.raises(InputError, match="2 documents in train, 0 in valid") as error:
+        texts(opened(write("b.jsonl", jsonl(TEXTS[:2])), valid_fraction=1e-9), "train")
+    assert "change data.valid_fraction" in error.value.fix
+
+
+def test_tiny_files_are_not_told_of_blocks(write: Write, listener: Any) -> None:
+    files = [write(f"{name}.txt", f"{name}, a file of one line\n") for name in "abcdefghij"]
+    texts(opened(*files, valid_fraction=0.5, progress=listener), "valid")
+    assert not [note for note in listener.notes if "whole file" in note]
 
 
 def some_files(write: Write, count: int) -> list[Path]:

@@ -21,7 +21,7 @@ from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import looks_like_wikitext
 from acorn.text.corpus import Corpus, Document
-from acorn.text.digests import digest_limit, digest_of
+from acorn.text.digests import DigestSet, digest_limit, digest_of
 from acorn.text.overlap import HeldOut, OverlapFilter, Repeats
 from acorn.text.reading import Losses, Reading, SplitCounts, names_of
 from acorn.text.sources import Part, held_out_parts, merged, resolve
@@ -210,7 +210,7 @@ class TextSplits:
             total: of both sides; more than there are files, where some file is cut.
         """
         whole_files = total <= len(self._parts_of("train"))
-        if documents < FEW_DOCUMENTS and whole_files and self._finer_unit() == "block":
+        if documents < FEW_DOCUMENTS and whole_files and self._finer_unit(total) == "block":
             self._progress.note(
                 f"warning: validation is {documents:,} whole {'file' if documents == 1 else 'files'}, which may differ "
                 "much from the others. data.document=block takes pieces of every file instead."
@@ -270,22 +270,38 @@ class TextSplits:
             )
         other = "valid" if split == "train" else "train"
         sides = {split: counts.documents, other: other_side or 0}
-        finer = f', or cut the text finer with data.document = "{unit}"' if (unit := self._finer_unit()) else ""
+        total = sum(sides.values())
+        remedies = ["give more text", "name validation text in data.valid_source"]
+        if total > 1:  # one document is on one side, whatever the share is
+            remedies.append("change data.valid_fraction")
+        if unit := self._finer_unit(total):
+            remedies.append(f'cut the text finer with data.document = "{unit}"')
         raise InputError(
             f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
             f"{counted(sides['train'], 'document')} in train, {sides['valid']:,} in valid{left_out}.",
-            where=f"data.valid_fraction = {self.data.valid_fraction}",
-            fix=f"give more text, name validation text in data.valid_source, change data.valid_fraction{finer}",
+            where=f"data.valid_fraction = {self.data.valid_fraction}" if total > 1 else self._where("train"),
+            fix=f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
         )
 
-    def _finer_unit(self) -> Literal["block", "line", ""]:
-        """What `data.document` could be for training text to give more documents; "" where nothing is finer."""
+    def _finer_unit(self, documents: int) -> Literal["block", "line", ""]:
+        """What to set `data.document` to so that training text has more than `documents` distinct documents.
+
+        Returns:
+            the coarser of the units that do; "" where none does.
+        """
         by_lines = self.data.document == "line" or (self.data.document == "auto" and self.has_wikitext)
         parts = self._parts_of("train")
         if by_lines or not all(isinstance(part, TextFile) and part.form == "txt" for part in parts):
             return ""
-        in_blocks = self.data.document == "block" or self._corpora["train"].cut_small
-        return "line" if in_blocks or self.data.document == "row" else "block"
+        cut_small = self._corpora["train"].cut_small and self.data.document == "auto"
+        in_blocks = cut_small or self.data.document == "block"
+        units: tuple[Literal["block", "line"], ...] = ("line",) if in_blocks else ("block", "line")
+        for unit in units:
+            found = DigestSet()
+            for raw, _, _ in Corpus(parts, self.data.model_copy(update={"document": unit})).rows(Reading("skip")):
+                if found.add(digest_of(raw)) and len(found) > documents:
+                    return unit
+        return ""
 
     def _parts_of(self, split: str) -> Sequence[Part]:
         return self._corpora[split if split in self._corpora else "train"].parts
