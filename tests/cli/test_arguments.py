@@ -50,6 +50,7 @@ def folder(tmp_path: Path) -> Path:
         "verify {bad}",
         "report {bad}",
         "export {run} --format hf --out {bad}",
+        "sweep small data.source={text} train.seed=[0,1] --out {bad}",
     ],
 )
 def test_a_name_that_is_not_utf8_is_refused_at_once(acorn, run: Path, text_file: Path, tmp_path, command: str) -> None:
@@ -67,10 +68,13 @@ def test_a_name_that_is_not_utf8_is_refused_at_once(acorn, run: Path, text_file:
 def test_in_a_folder_that_is_not_utf8(acorn, run: Path, text_file: Path, settings, folder: Path) -> None:
     """Fault 47: what is named from there has such a path, too: a model is not written, reading and the rest work."""
     named = (f"data.source={text_file}", "--out", "run")
-    for command in (("pretrain", "small", *named), ("export", run, "--format", "hf", "--out", "model")):
+    training = (("pretrain", "small", *named), ("sweep", "small", *named, "train.seed=[0,1]", "train.steps=1"))
+    exports = (("export", run, "--format", format, "--out", "model") for format in ("hf", "gguf"))
+    for command in (*training, *exports):
         done = acorn(*command, cwd=folder)
         assert done.returncode == 2, done.stderr
         assert "not Unicode text" in done.stderr
+        assert "where: --out" in done.stderr
         assert list(folder.iterdir()) == []
     prepare = ("data", "prepare", "--tokenizer", run / "tokenizer.json", "--input", text_file, "--out", "shards")
     for command in (prepare, ("data", "verify", "shards"), ("evaluate", run)):

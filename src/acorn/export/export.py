@@ -21,7 +21,7 @@ from acorn.export.gguf import GGUFType, check_expressible, check_weights, gguf_p
 from acorn.export.parity import Parity, compare
 from acorn.export.probe import probe
 from acorn.export.runtimes import RUNTIMES, ask
-from acorn.files import is_sealed, read_json, sha256_of, to_json
+from acorn.files import check_unicode, is_sealed, read_json, sha256_of, to_json
 from acorn.folders import check_no_old, new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST, TOKENIZER
@@ -129,9 +129,11 @@ def _check_target(out: Path, force: bool) -> None:
     """Refuses a target where something would be lost: only an unmodified earlier export may be replaced.
 
     Raises:
-        UsageError: the target may not be replaced; files that do not belong to an export are named.
+        UsageError: its path is not Unicode text, or the target may not be replaced; files that do not belong to an
+            export are named.
     """
     place = out.absolute()
+    check_unicode(place, "--out")
     check_no_old(place)
     if not place.exists() and not place.is_symlink():
         return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from acorn.config import Config
 from acorn.errors import DamageError, UsageError
-from acorn.files import read_sealed_json
+from acorn.files import check_unicode, read_sealed_json
 from acorn.run.shared_text import text_key
 from acorn.run_folder import SWEEP_RECORD, RunFolder
 
@@ -63,7 +64,12 @@ def read_failures(folder: SweepFolder) -> dict[str, Failure]:
 
 
 def check_sweep_folder(folder: SweepFolder, resume: bool) -> None:
-    """Refuses a folder that holds something else, and without `resume` one that holds anything."""
+    """Refuses a folder that holds something else, and without `resume` one that holds anything.
+
+    Raises:
+        UsageError: it does, or its path is not Unicode text, which no run below it could have.
+    """
+    check_unicode(os.path.abspath(folder.root), "--out")
     if folder.root.exists() and not folder.root.is_dir():
         raise UsageError(f"{folder.root} is a file, not a folder.", where="--out", fix="name another folder")
     there = {entry for entry in folder.root.iterdir()} - {folder.lock} if folder.root.exists() else set()
