@@ -63,7 +63,7 @@ class Tokenizer(tokenizers.Tokenizer):
         config = with_overrides(build_config(values, "the arguments"), overrides, "acorn tokenizer train")
         texts = TextSplits.open(config.data)
         trained = train(
-            lambda: (document.text for document in texts.documents("train")),
+            lambda: texts.documents("train"),
             config.tokenizer.kind,
             config.tokenizer.vocab_size,
             entries=texts.entries(config.tokenizer.kind),

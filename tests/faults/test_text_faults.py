@@ -74,6 +74,28 @@ def test_invalid_utf8_replaced_or_skipped(
 
 
 @pytest.mark.fault(8)
+def test_a_replaced_byte_counts_as_one_byte(acorn, pretrain, fine, tmp_path: Path, text_file: Path) -> None:
+    """Fault 8: in every figure of bytes: those of the two commands agree with each other and with the file."""
+    source, out = tmp_path / "latin.txt", tmp_path / "t.json"
+    source.write_bytes(text_file.read_text().replace("a", "é").encode("latin-1"))
+    settings = ("data.errors=replace", "data.dedup=false")
+    done = acorn("tokenizer", "train", "--vocab-size", 5000, "--out", out, "--json", source, *settings)
+    fine(done)
+    report = json.loads(done.stdout)
+    shards = acorn("data", "prepare", "--tokenizer", out, "--out", tmp_path / "shards", "--json", source, *settings)
+    fine(shards)
+    manifest = json.loads(shards.stdout)
+    train, valid = manifest["splits"]["train"], manifest["splits"]["valid"]
+    assert train["bytes"] + valid["bytes"] == source.stat().st_size
+    text_tokens = valid["tokens"] - valid["documents"] - 1
+    assert report["bytes_per_token"] == pytest.approx(valid["bytes"] / text_tokens)
+    assert manifest["tokenizer_report"]["valid"]["bytes_per_token"] == report["bytes_per_token"]
+    told = f"from {train['documents']} documents of {train['bytes']:,} bytes"
+    assert told in done.stderr
+    fine(pretrain(tmp_path / "run", *settings, *ONE_STEP, "tokenizer.vocab_size=5000", text=source), told)
+
+
+@pytest.mark.fault(8)
 def test_another_encoding_gives_the_same_shards(pretrain, fine, tmp_path: Path, text_file: Path) -> None:
     """Fault 8: with the right encoding, the run equals one on the same text in UTF-8."""
     text = text_file.read_text().replace("a", "é")
@@ -91,12 +113,12 @@ def test_another_encoding_gives_the_same_shards(pretrain, fine, tmp_path: Path, 
 
 
 @pytest.mark.fault(8)
-@pytest.mark.parametrize("name", ["klingon", "base64", ""])
+@pytest.mark.parametrize("name", ["klingon", "base64", "punycode", ""])
 def test_an_unknown_encoding(pretrain, refused, untouched, tmp_path: Path, name: str) -> None:
     """Fault 8: refused with the config, before anything is written."""
     with untouched(tmp_path):
         done = pretrain(tmp_path / "run", f'data.encoding="{name}"')
-    refused(done, 2, "data.encoding", f"{name!r} is no encoding of text", "latin-1")
+    refused(done, 2, "data.encoding", f"{name!r} is not an encoding of text files", "latin-1")
 
 
 @pytest.mark.fault(9)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from acorn.errors import UsageError
 from acorn.tokenizer import bpe
@@ -146,12 +147,55 @@ def test_killed_while_saving(tokenizer_file: Path, tmp_path: Path, call: str) ->
 def test_a_disk_that_is_full_while_saving(acorn, refused, untouched, full_disk, tmp_path: Path, text_file) -> None:
     """Fault 6: the same if the disk refuses the new file; the message says so, and no temporary file remains."""
     out = tmp_path / "t.json"
-    out.write_text("the old one")
+    train(lambda: ["an older one"], "bpe", 300).save(out)
     failed = full_disk(lambda target: target == out, errno.ENOSPC)
     with untouched(tmp_path):
         done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", text_file, "--out", out)
     refused(done, 6, "The disk is full", "bytes were needed", "t.json", "what was there before is intact")
     assert failed == [out]
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("what", ["its own input", "text", "json", "a large file", "a pipe", "a link", "a folder"])
+def test_what_is_not_a_tokenizer_is_not_replaced(acorn, refused, untouched, text_file, tmp_path, monkeypatch, what):
+    """Fault 64: refused before the text is read, which would fail with another code for its bad byte."""
+    source, out = tmp_path / "in.txt", tmp_path / "out.json"
+    source.write_bytes(text_file.read_bytes() + b"\xff")
+    if what == "its own input":
+        out = source
+    elif what == "text":
+        out.write_text("my notes")
+    elif what == "json":
+        out.write_text('{"text": "a row"}\n')
+    elif what == "a large file":
+        train(lambda: ["some text"], "bpe", 300).save(out)
+        monkeypatch.setattr("acorn.cli.tokenizer.LARGEST_TOKENIZER_BYTES", 100)
+    elif what == "a pipe":
+        os.mkfifo(out)
+    elif what == "a link":
+        out.symlink_to(source)
+    else:
+        out.mkdir()
+    with untouched(tmp_path):
+        done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", source, "--out", out)
+    refused(done, 2, f"{out} exists and is {'a folder' if out.is_dir() else 'not a tokenizer'}", "where: --out")
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("what", ["empty", "a tokenizer", "one without a separator", "a broken link"])
+def test_a_tokenizer_is_replaced(acorn, fine, text_file: Path, tmp_path: Path, what: str) -> None:
+    """Fault 64: also one that acorn could not use, an empty file, which holds nothing, and what is not there."""
+    out = tmp_path / "out.json"
+    if what == "empty":
+        out.touch()
+    elif what == "a tokenizer":
+        train(lambda: ["some text"], "wordpiece", 300).save(out)
+    elif what == "one without a separator":
+        tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(out))
+    else:
+        out.symlink_to(tmp_path / "nowhere")
+    fine(acorn("tokenizer", "train", "--vocab-size", 300, "--input", text_file, "--out", out))
+    assert Tokenizer.from_file(out).vocab_size == 300
 
 
 @pytest.mark.fault(7)

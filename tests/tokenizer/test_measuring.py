@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from acorn.tokenizer.measuring import TokenizerReport, mangling_warning, measure
@@ -24,6 +26,23 @@ def test_plain_text_comes_back(word_piece: Tokenizer) -> None:
     assert report.bytes_per_token == len(TEXT) / len(word_piece.encode_documents([TEXT])[0])
     assert (report.unknown_rate, report.round_trip_rate, report.dropped_letter_rate) == (0.0, 1.0, 0.0)
     assert mangling_warning(report) is None
+
+
+class Sized(NamedTuple):
+    text: str
+    n_bytes: int
+
+
+@pytest.mark.parametrize("kind", ["word_piece", "byte_level"])
+def test_bytes_are_those_of_the_original(kind: str, request: pytest.FixtureRequest) -> None:
+    """A bad byte is one byte of the original, whatever U+FFFD takes in the text."""
+    tokenizer: Tokenizer = request.getfixturevalue(kind)
+    originals = [b"caf\xe9 \xff\xfe the cat", b"sat on the mat"]
+    sized = [Sized(raw.decode("utf-8", "replace"), len(raw)) for raw in originals]
+    tokens = sum(map(len, tokenizer.encode_documents([item.text for item in sized])))
+    report = measure(tokenizer, sized)
+    assert report.bytes_per_token == sum(map(len, originals)) / tokens
+    assert measure(tokenizer, [item.text for item in sized]).bytes_per_token == (sum(map(len, originals)) + 6) / tokens
 
 
 def test_dropped_accents_count_as_letters_lost(word_piece: Tokenizer) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -98,6 +99,18 @@ def test_too_small_a_corpus_says_the_size_reached(kind: Kind) -> None:
     listener.notes.clear()
     train(lambda: words(50), kind, 300, progress=listener)
     assert listener.notes == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_of_the_corpus_are_those_of_the_originals(kind: Kind) -> None:
+    class Sized(NamedTuple):
+        text: str
+        n_bytes: int
+
+    listener = Notes()
+    original = "caf\xe9 and th\xe9".encode("latin-1")
+    train(lambda: [Sized(original.decode("utf-8", "replace"), len(original))], kind, 5000, progress=listener)
+    assert [f"from 1 document of {len(original)} bytes" in note for note in listener.notes] == [True]
 
 
 @pytest.mark.parametrize(("kind", "character"), [("wordpiece", "a"), ("bpe", "a"), ("bpe", " ")])

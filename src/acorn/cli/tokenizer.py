@@ -15,6 +15,7 @@ from acorn.cli.evaluation_facts import rate
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
+from acorn.errors import InputError, UsageError
 from acorn.figure_names import CONDITIONS, in_a_sentence
 
 app = typer.Typer(cls=Verbs, help="Train a tokenizer, or look into one.", no_args_is_help=True)
@@ -35,6 +36,9 @@ NAMES = {
     "fingerprint": "SHA-256",
 }
 """Facts of a tokenizer -> what the terminal calls them."""
+
+LARGEST_TOKENIZER_BYTES = 2**30
+"""A larger file is not read to find out whether it is a tokenizer; one of 16 million entries has about half of this."""
 
 
 @app.command()
@@ -63,19 +67,19 @@ def train(
 
     options = {"data.clean": clean, "tokenizer.kind": kind, "tokenizer.vocab_size": vocab_size}
     config = text_config("acorn tokenizer train", input or [], more or [], options)
+    _check_target(out)
     progress = TaskProgress()
     try:
         texts = TextSplits.open(config.data, progress)
         tokenizer = train_tokenizer(
-            lambda: (document.text for document in texts.documents("train")),
+            lambda: texts.documents("train"),
             config.tokenizer.kind,
             config.tokenizer.vocab_size,
             entries=texts.entries(config.tokenizer.kind),
             progress=progress,
         )
         tokenizer.save(out)
-        held_out = (document.text for document in islice(texts.documents("valid"), MEASURED_DOCUMENTS))
-        report = measure(tokenizer, held_out)
+        report = measure(tokenizer, islice(texts.documents("valid"), MEASURED_DOCUMENTS))
         if warning := mangling_warning(report):
             progress.note(f"warning: {warning}")
     finally:
@@ -88,6 +92,37 @@ def train(
     }
     del facts["samples"]
     print_json(facts) if as_json else print_facts(_named(facts))
+
+
+def _check_target(out: Path) -> None:
+    """Refuses a place where something would be lost: only a tokenizer or an empty file may be replaced.
+
+    Raises:
+        UsageError: there is something else.
+    """
+    if out.exists() and not _is_replaceable(out):
+        raise UsageError(
+            f"{out} exists and is {'a folder' if out.is_dir() else 'not a tokenizer'}; acorn does not replace it.",
+            where="--out",
+            fix="name another file with --out",
+        )
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a file is empty or a tokenizer.json, of any kind that the library reads."""
+    from acorn.tokenizer.tokenizer import NoTokenizerError, Tokenizer
+
+    if not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER_BYTES:
+        return False
+    try:
+        content = path.read_bytes()
+        if content:
+            Tokenizer.from_json(content.decode())
+    except (OSError, UnicodeDecodeError, NoTokenizerError):
+        return False
+    except InputError:  # one that acorn cannot use, such as one without a separator
+        pass
+    return True
 
 
 @app.command()

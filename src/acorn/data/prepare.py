@@ -139,7 +139,7 @@ def check_room(folder: Path, split: str, needed: int) -> None:
 def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Progress) -> dict[str, float]:
     """What the tokenizer keeps of the first documents of a held-out split; a warning where that is too little."""
     documents = splits.documents(split, f"measuring the tokenizer on {split}")
-    report = measure(tokenizer, (document.text for document in islice(documents, MEASURED_DOCUMENTS)))
+    report = measure(tokenizer, islice(documents, MEASURED_DOCUMENTS))
     if split == "valid" and (warning := mangling_warning(report)):
         progress.note(f"warning: {warning}")
     return {"round_trip_rate": report.round_trip_rate, "bytes_per_token": report.bytes_per_token}

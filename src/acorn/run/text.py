@@ -146,7 +146,7 @@ def _new_shards(
     tokenizer = choose_tokenizer(
         config_from(config, folder),
         initial.tokenizer if initial else None,
-        lambda: (document.text for document in texts.documents("train")),
+        lambda: texts.documents("train"),
         texts.entries(config.tokenizer.kind),
         progress,
     )

@@ -75,7 +75,7 @@ def _estimate(config: Config, run: RunFolder, given: Tokenizer | None, progress:
     tokenizer = choose_tokenizer(
         config,
         given,
-        lambda: (document.text for document in documents),
+        lambda: documents,
         texts.entries(config.tokenizer.kind),
         progress if is_whole else QUIET,  # which would hear that a part of the text gives too few entries
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from acorn.tokenizer.batching import batches
+from acorn.tokenizer.sized_text import SizedText, text_and_bytes
 from acorn.tokenizer.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 1 << 20
@@ -22,7 +23,7 @@ class TokenizerReport:
 
     Attributes:
         vocab_size: entries of the vocabulary.
-        bytes_per_token: UTF-8 bytes of the text per token, no separators counted.
+        bytes_per_token: UTF-8 bytes of the original text per token, no separators counted.
         unknown_rate: share of the tokens that are the unknown token although the text did not spell it out.
         round_trip_rate: share of the text's words (between white space) that encoding and decoding give back
             unchanged, spaces inside them aside; for a lossless tokenizer, the words of documents that come back
@@ -40,7 +41,7 @@ class TokenizerReport:
     samples: tuple[tuple[str, str], ...] = ()
 
 
-def measure(tokenizer: Tokenizer, texts: str | Iterable[str]) -> TokenizerReport:
+def measure(tokenizer: Tokenizer, texts: str | Iterable[str | SizedText]) -> TokenizerReport:
     """How well the vocabulary fits `texts`, which should be held-out text; a lone one stands for a list of one.
 
     They are streamed: memory is that of one batch of documents and of the distinct words.
@@ -51,11 +52,13 @@ def measure(tokenizer: Tokenizer, texts: str | Iterable[str]) -> TokenizerReport
     kept, words = 0, 0
     came_back: dict[str, str] = {}
     samples: dict[str, str] = {}
-    for batch in batches(texts, len, BATCH_CHARACTERS):
+    sized = map(text_and_bytes, texts)
+    for sized_batch in batches(sized, lambda item: len(item[0]), BATCH_CHARACTERS):
+        batch = [text for text, _ in sized_batch]
+        n_bytes += sum(size for _, size in sized_batch)
         encoded = tokenizer.encode_documents(batch)
         tokens += sum(map(len, encoded))
         for text, ids in zip(batch, encoded, strict=True):
-            n_bytes += len(text.encode())
             characters.update(text)
             unknown += unspelled_tokens(tokenizer, text, ids)
         if tokenizer.lossless:

@@ -14,10 +14,11 @@ from acorn.counting import counted
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
 from acorn.tokenizer import bpe, wordpiece
+from acorn.tokenizer.sized_text import SizedText, text_and_bytes
 from acorn.tokenizer.tokenizer import Tokenizer
 
 Kind = Literal["wordpiece", "bpe"]
-Texts = Callable[[], Iterable[str]]
+Texts = Callable[[], Iterable[str | SizedText]]
 
 _LEARNING = "learning the vocabulary"
 LONGEST_RUN = 1024  # characters without a change between blank and not blank that the trainers see in one piece
@@ -92,9 +93,10 @@ class _TrainingText:
     def read(self) -> Iterator[str]:
         """One pass: documents cut at the entries (which are matched, so never learned) and inside endless words."""
         self.documents = self.n_bytes = 0
-        for text in self.texts():
+        for item in self.texts():
+            text, n_bytes = text_and_bytes(item)
             self.documents += 1
-            self.n_bytes += len(text.encode("utf-8", "surrogatepass"))
+            self.n_bytes += n_bytes
             for part in self.matched.split(text) if self.matched else (text,):
                 self.has_letters = self.has_letters or not (part.isspace() or not part)
                 yield from _cut(part)

@@ -1,0 +1,26 @@
+"""Texts with the size that counts: that of the original, in which a byte that could not be decoded is one byte.
+
+U+FFFD, which replaces such a byte in the text, takes three bytes in UTF-8, and cleaning removes characters; so the size
+of an original cannot be computed from the text that was made of it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class SizedText(Protocol):
+    """A text that knows the size of its original, such as a document of `acorn.text`."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
+
+def text_and_bytes(item: str | SizedText) -> tuple[str, int]:
+    """The text and the bytes of its original; a plain string is its own original."""
+    if isinstance(item, str):
+        return item, len(item.encode("utf-8", "surrogatepass"))
+    return item.text, item.n_bytes
