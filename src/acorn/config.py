@@ -55,7 +55,7 @@ def _in_single_precision(value: float) -> float:
     return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
-SPELLINGS_OF_TEXT = frozenset({"charmap", "idna", "mbcs", "oem", "punycode", "raw-unicode-escape", "unicode-escape"})
+NOT_FILE_ENCODINGS = frozenset({"charmap", "idna", "mbcs", "oem", "punycode", "raw-unicode-escape", "unicode-escape"})
 """Codecs of Python that decode bytes to text and are not the encoding of a file: notations inside another text, and
 Windows' names for whatever encoding its machine has. https://docs.python.org/3/library/codecs.html, "Python Specific
 Encodings"."""
@@ -159,7 +159,7 @@ class DataConfig(Section):
             canonical = codecs.lookup(name).name
         except (LookupError, ValueError):
             canonical = ""
-        if not canonical or canonical.replace("_", "-") in SPELLINGS_OF_TEXT:
+        if not canonical or canonical.replace("_", "-") in NOT_FILE_ENCODINGS:
             raise ValueError(
                 f"{name!r} is not an encoding of text files that Python knows; some are utf-8, latin-1, cp1252, "
                 "utf-16, gb18030"

@@ -95,7 +95,7 @@ def test_an_id_too_big_for_the_file_is_refused(tmp_path: Path) -> None:
     """Fault 18."""
     writer = ShardWriter(tmp_path, "train", "uint16", 4)
     writer.append(np.array([65_535], np.uint32))
-    with pytest.raises(InputError, match="65536 does not fit uint16"):
+    with pytest.raises(InputError, match="65536 is too large for uint16"):
         writer.append(np.array([1, 65_536], np.uint32))
     assert (tmp_path / "train-00000.bin").stat().st_size == 2
 
@@ -162,12 +162,12 @@ def test_a_missing_or_short_shard_is_found_even_without_checksums(folder: Path, 
     ("place", "value", "fault"),
     [
         (("splits", "train", "tokens"), 9, "do not add up"),
-        (("splits", "train", "documents"), 4, "has 4 separators, not 5"),
+        (("splits", "train", "documents"), 4, "has 4 separators; its documents need 5"),
         (("splits", "train", "shards", 0, "file"), "../train-00000.bin", "outside its folder"),
         (("splits", "train", "shards", 0, "tokens"), 0, "has 8 bytes"),
         (("splits", "train", "shards", 0, "tokens"), -1, "does not have the form"),
         (("splits", "train", "documents"), 1.0, "does not have the form"),
-        (("tokenizer", "vocab_size"), 7, "has the id 7; the tokenizer has 7 entries"),
+        (("tokenizer", "vocab_size"), 7, "contains the id 7, but the tokenizer has 7 entries"),
         (("splits", "train", "shards", 0, "tokens"), "many", "does not have the form"),
         (("splits", "train"), {}, "does not have the form"),
         (("dtype",), "int7", "does not have the form"),

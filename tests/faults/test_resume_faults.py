@@ -158,7 +158,7 @@ def test_the_source_of_shards_changed_before_the_first_step(
         text.write_text(text.read_text().replace("dog", "fox"))  # of the same size
         changed = f"train text: {text}: "
     elif kind == "folder":
-        changed = f"train text: {shutil.copy(text, own_text / 'more.txt')}: not there then"
+        changed = f"train text: {shutil.copy(text, own_text / 'more.txt')}: was absent"
     else:
         fine(acorn("tokenizer", "train", "--vocab-size", 290, "--input", text, "--out", tokenizer))
         changed = f"tokenizer.path: {tokenizer}: "

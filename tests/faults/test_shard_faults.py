@@ -67,7 +67,7 @@ def test_a_token_id_too_large(prepare, refused, untouched, monkeypatch, tmp_path
     monkeypatch.setattr(prepare_module, "_measure", lambda *arguments: {})
     with untouched(tmp_path):
         done = prepare(tmp_path / "shards")
-    refused(done, 3, "Token id 70000 does not fit uint16 shards, whose largest is 65535", "split train", "use another")
+    refused(done, 3, "Token id 70000 is too large for uint16 shards, whose largest id is 65535", "train", "use another")
 
 
 @pytest.mark.fault(19)

@@ -51,8 +51,8 @@ def test_invalid_utf8_is_named_with_its_byte(train_on, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("errors", "note"),
     [
-        ("replace", "2 documents have U+FFFD for bytes that could not be read: 2 of {source}."),
-        ("skip", "2 bad rows were left out: 2 of {source}."),
+        ("replace", "2 documents have U+FFFD for bytes that cannot be decoded: 2 of {source}."),
+        ("skip", "2 bad rows were dropped: 2 of {source}."),
     ],
 )
 def test_invalid_utf8_replaced_or_skipped(
@@ -143,7 +143,7 @@ def test_bad_lines_of_json_skipped(pretrain, fine, write_rows, tmp_path: Path) -
     """Fault 9: on request they are skipped and counted."""
     source, held_out = write_rows("bad.jsonl", "{", '{"body": "b"}'), write_rows("valid.jsonl", seed=1)
     done = pretrain(tmp_path / "run", f"data.valid_source={held_out}", "data.errors=skip", *ONE_STEP, text=source)
-    fine(done, "train: 2 bad rows were left out")
+    fine(done, "train: 2 bad rows were dropped")
 
 
 @pytest.mark.fault(10)
@@ -156,7 +156,7 @@ def test_a_truncated_compressed_file(train_on, tmp_path: Path, text_file: Path, 
     path = tmp_path / f"cut.txt.{packing}"
     path.write_bytes(whole[: len(whole) // 2])
     size = path.stat().st_size
-    train_on(path, 3, "The file is cut short", f"cut.txt.{packing}, at or before byte {size} of {size}", "again")
+    train_on(path, 3, "The file is truncated", f"cut.txt.{packing}, at or before byte {size} of {size}", "again")
 
 
 @pytest.mark.fault(10)
@@ -166,7 +166,7 @@ def test_a_truncated_parquet_file(train_on, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a text"] * 100}), path)
     path.write_bytes(path.read_bytes()[:-20])
     size = path.stat().st_size
-    train_on(path, 3, "cut short or damaged", f"cut.parquet, after row 0 ({size:,} bytes)", "copy or download it again")
+    train_on(path, 3, "truncated or damaged", f"cut.parquet, after row 0 ({size:,} bytes)", "copy or download it again")
 
 
 @pytest.mark.fault(11)
@@ -208,14 +208,14 @@ def test_a_lone_surrogate_on_the_command_line(acorn, refused, finished: Path, to
 @pytest.mark.fault(12)
 def test_a_pipe_where_a_text_is_expected(train_on, named_pipe) -> None:
     """Fault 12: a named pipe is refused, so that nothing blocks."""
-    train_on(named_pipe("pipe.txt"), 3, "This is a named pipe, where a file is expected", "pipe.txt", "a regular file")
+    train_on(named_pipe("pipe.txt"), 3, "This is a named pipe, but a file is expected", "pipe.txt", "a regular file")
 
 
 @pytest.mark.fault(12)
 def test_a_loop_of_links_where_a_text_is_expected(train_on, tmp_path: Path) -> None:
     """Fault 12: a symbolic link to itself."""
     (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
-    train_on(tmp_path / "loop.txt", 3, "There is no file to read", "loop.txt", "check the path and its links")
+    train_on(tmp_path / "loop.txt", 3, "The file cannot be read", "loop.txt", "check the path and its links")
 
 
 @pytest.mark.fault(12)
@@ -308,7 +308,7 @@ def test_a_file_that_changes_while_it_is_read(
 
     monkeypatch.setattr(TxtReader, "_cut", meanwhile)
     done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", source, "--out", tmp_path / "t.json")
-    refused(done, 3, "The file changed while it was in use", "growing.txt", "let whatever writes it finish")
+    refused(done, 3, "The file changed while it was in use", "growing.txt", "wait until the program")
     assert list(tmp_path.iterdir()) == [source]
 
 
@@ -339,7 +339,7 @@ def test_runs_among_the_text(pretrain, refused, fine, untouched, tmp_path: Path,
     options = (*ONE_STEP, f"data.errors={errors}")
     fine(pretrain(tmp_path / "runs" / "1", *options, text=tmp_path))
     done = pretrain(tmp_path / "runs" / "2", *options, text=tmp_path)
-    fine(done, "skipped (no text of yours): 1 run folder", "1 folder of this run (--out)")
+    fine(done, "skipped, because it is not your text: 1 run folder", "1 folder of this run (--out)")
     shards = [(tmp_path / "runs" / run / "data" / "manifest.json").read_bytes() for run in "12"]
     assert shards[0] == shards[1]
     with untouched(tmp_path):

@@ -15,7 +15,7 @@ import tokenizers
 from acorn.errors import UsageError
 from acorn.tokenizer import bpe
 from acorn.tokenizer.tokenizer import Tokenizer
-from acorn.tokenizer.training import LONGEST_RUN, train
+from acorn.tokenizer.training import MAX_RUN_CHARACTERS, train
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -25,8 +25,8 @@ SRC = Path(__file__).parents[2] / "src"
     ("name", "content", "clean", "parts"),
     [
         ("empty.txt", "", "none", ("The text has no document (0 documents, 0 bytes)", "train: ", "empty.txt")),
-        ("blank.txt", " \n\t\n", "none", ("(0 documents, 4 bytes); left out: 1 empty", "blank.txt")),
-        ("quotes.txt", "'\n''\n\\\n", "wikitext", ("(0 documents, 7 bytes); left out: 3 left empty by cleaning",)),
+        ("blank.txt", " \n\t\n", "none", ("(0 documents, 4 bytes); dropped: 1 empty", "blank.txt")),
+        ("quotes.txt", "'\n''\n\\\n", "wikitext", ("(0 documents, 7 bytes); dropped: 3 left empty by cleaning",)),
         (
             "one.txt",
             "A single line of text.\n",
@@ -88,7 +88,7 @@ def test_one_line_of_a_million_equal_characters(acorn, fine, tmp_path: Path, wri
     def watched(text, vocab_size, entries):
         def counted():
             for piece in text:
-                assert len(piece) <= LONGEST_RUN  # fails early: with a longer one the trainer would take minutes
+                assert len(piece) <= MAX_RUN_CHARACTERS  # fails early: with a longer one the trainer would take minutes
                 pieces.append(len(piece))
                 yield piece
 
@@ -118,7 +118,7 @@ def test_special_tokens_that_collide(text_file: Path) -> None:
     assert "'house' would collide with an ordinary word" in error.what
     assert "'##s'" in error.what
     assert error.where == "entries"
-    assert "give each once" in error.fix
+    assert "name each entry once" in error.fix
 
 
 KILLED_WHILE_SAVING = """

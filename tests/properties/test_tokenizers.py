@@ -10,8 +10,8 @@ from acorn.tokenizer import bpe, wordpiece
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
 
-BYTES_AND_CONTROLS = 256 + len(bpe.SPECIALS)
-CONTROLS = (*bpe.SPECIALS, wordpiece.SEPARATOR, "<s>", "</s>")
+BYTES_AND_CONTROLS = 256 + len(bpe.SPECIAL_TOKENS)
+CONTROLS = (*bpe.SPECIAL_TOKENS, wordpiece.SEPARATOR, "<s>", "</s>")
 
 anything = st.text(max_size=40)
 # Control tokens: whole, truncated, concatenated, and with characters inside that the normalizer removes.
@@ -32,7 +32,7 @@ def byte_level_of(texts: list[str], more: int) -> Tokenizer:
 def word_piece_of(text: str, more: int) -> Tokenizer:
     """A tokenizer with every letter of `text`."""
     letters = wordpiece.alphabet([text])
-    return train(lambda: [text], "wordpiece", len(wordpiece.SPECIALS) + 2 * len(letters) + more)
+    return train(lambda: [text], "wordpiece", len(wordpiece.SPECIAL_TOKENS) + 2 * len(letters) + more)
 
 
 LEARNED = "The tree that stood there was the tree of the lord, 1,234 years old. <|EOS|> <|user|>"

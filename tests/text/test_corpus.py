@@ -71,7 +71,7 @@ def test_invalid_utf8_names_file_and_byte(write: Write) -> None:
     assert 'data.errors to "replace"' in error.value.fix
     with pytest.raises(InputError) as error:
         read(write("a.txt.gz", gzip.compress(content)), document="line")
-    assert "a.txt.gz, byte 8 of the unpacked text" in error.value.where
+    assert "a.txt.gz, byte 8 of the uncompressed text" in error.value.where
 
     documents, counts = read(path, document="line", errors="replace")
     assert [document.text for document in documents] == ["good\n", "caf\ufffd cut \ufffd\n", "again good\n"]

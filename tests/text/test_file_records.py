@@ -80,17 +80,17 @@ def test_a_change_is_named_with_what_was_and_what_is(files: list[str], tmp_path:
         return hashlib.sha256(content).hexdigest()[:12]
 
     assert changed == [
-        f"{files[0]}: 50 bytes, sha256 {digest(b'a.txt' * 10)} then, "
-        f"180 bytes, sha256 {digest(b'longer than it was' * 10)} now",
-        f"{files[1]}: 50 bytes, sha256 {digest(b'b.txt' * 10)} then, 50 bytes, sha256 {digest(b'x' * 50)} now",
-        f"{new}: not there then, 3 bytes, sha256 {digest(b'new')} now",
-        f"{files[2]}: 50 bytes, sha256 {digest(b'c.txt' * 10)} then, not there now",
+        f"{files[0]}: was 50 bytes, sha256 {digest(b'a.txt' * 10)}; is now "
+        f"180 bytes, sha256 {digest(b'longer than it was' * 10)}",
+        f"{files[1]}: was 50 bytes, sha256 {digest(b'b.txt' * 10)}; is now 50 bytes, sha256 {digest(b'x' * 50)}",
+        f"{new}: was absent; is now 3 bytes, sha256 {digest(b'new')}",
+        f"{files[2]}: was 50 bytes, sha256 {digest(b'c.txt' * 10)}; is now absent",
     ]
 
 
 def test_the_order_counts(files: list[str]) -> None:
     recorded = [FileRecord.of(file) for file in files]
-    assert compare(recorded, files[::-1])[1] == ["the files are read in another order"]
+    assert compare(recorded, files[::-1])[1] == ["the files are in another order"]
 
 
 def test_many_changes_are_counted(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_is_absent_or_no_file_cannot_be_compared(files: list[str], tmp_path
         compare(recorded, [files[0]])
     assert caught.value.where == files[0]
     os.mkfifo(files[0])  # whoever opened it would wait for ever
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         compare([FileRecord(files[0], 0, 0, "sha256:0")], [files[0]])
 
 

@@ -86,7 +86,7 @@ def test_configs_of_a_readme(tmp_path: Path) -> None:
     for config in ("", ":third"):
         with pytest.raises(UsageError) as error:
             opened(f"hf:{tmp_path}{config}")
-        assert error.value.fix == f"name one: hf:{tmp_path}:first, hf:{tmp_path}:second"
+        assert error.value.fix == f"use one of hf:{tmp_path}:first, hf:{tmp_path}:second"
 
 
 @pytest.mark.parametrize("below", ["", "only", "data"])
@@ -134,7 +134,7 @@ def test_documents_of_a_table_are_its_rows(folder: Path) -> None:
 
 @pytest.mark.parametrize("source", ["hf:", "hf:wikitext", "hf:./gone/folder", "hf:a/b/c", "hf:a/b:c:d"])
 def test_what_is_no_dataset_name_and_no_folder_is_refused(source: str) -> None:
-    with pytest.raises(UsageError, match="neither a dataset of the Hub nor a folder"):
+    with pytest.raises(UsageError, match="neither a Hub dataset nor an existing folder"):
         opened(source)
 
 
@@ -162,7 +162,7 @@ def test_a_copy_in_the_cache_stands_in_for_the_hub(
     )
     splits = opened("hf:Salesforce/wikitext:wikitext-2-v1", listener)
     assert len(texts(splits, "valid")) == 7
-    assert any("read from its copy" in note for note in listener.notes)
+    assert any("read from the local copy" in note for note in listener.notes)
     with pytest.raises(UsageError, match="several configs"):
         opened("hf:Salesforce/wikitext")
 
@@ -199,7 +199,7 @@ def test_waiting_for_the_hub_is_said_and_does_not_go_on_for_ever(monkeypatch: py
     """Fault 15: a Hub that does not answer."""
     slow = SlowHub(ConnectionError("timed out"))
     monkeypatch.setattr(datasets, "load_dataset_builder", slow)
-    monkeypatch.setattr(hub, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(hub, "WAIT_NOTE_S", 0.0)
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
     before = datasets.config.STREAMING_OPEN_MAX_RETRIES
     with pytest.raises(InputError, match="The Hub cannot be reached: timed out"):
@@ -223,7 +223,7 @@ def test_waiting_in_the_middle_of_a_stream_is_said(monkeypatch: pytest.MonkeyPat
             yield pa.table({"text": ["a"]})
             raise TimeoutError
 
-    monkeypatch.setattr(hub, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(hub, "WAIT_NOTE_S", 0.0)
     reader = hub.HubReader(
         hub.HubSplit("hf:some/dataset, split train", Stream(), slow), DataConfig(), hub.Reading("strict")
     )

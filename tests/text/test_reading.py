@@ -14,7 +14,7 @@ def test_what_was_lost_is_told_by_source() -> None:
     losses = Losses(side, rows)
     side.counts.documents += 3
     losses.source_ends("good.txt")
-    assert losses.told() == ""
+    assert losses.summary() == ""
     side.counts.dropped_bad += 1
     losses.source_ends("latin.txt")
     side.counts.documents += 1
@@ -23,9 +23,9 @@ def test_what_was_lost_is_told_by_source() -> None:
     losses.source_ends("mixed.jsonl")
     rows.counts.dropped_bad += 4
     losses.source_ends("bad.jsonl")
-    assert losses.told() == (
-        "7 bad rows were left out: all of latin.txt, 2 of mixed.jsonl, all of bad.jsonl; "
-        "1 document has U+FFFD for bytes that could not be read: 1 of mixed.jsonl"
+    assert losses.summary() == (
+        "7 bad rows were dropped: all of latin.txt, 2 of mixed.jsonl, all of bad.jsonl; "
+        "1 document has U+FFFD for bytes that cannot be decoded: 1 of mixed.jsonl"
     )
 
 

@@ -16,7 +16,7 @@ from acorn.config import DataConfig
 from acorn.errors import InputError
 from acorn.text.corpus import Corpus
 from acorn.text.reading import Reading
-from acorn.text.rows import BLOCK_BYTES, WHOLE_FILE_BYTES, file_reader
+from acorn.text.rows import BLOCK_BYTES, MAX_WHOLE_FILE_BYTES, file_reader
 from acorn.text.text_files import TextFile
 
 Write = Callable[[str, bytes | str], Path]
@@ -40,7 +40,7 @@ def texts(path: Path, **settings: Any) -> list[bytes]:
 
 def test_a_short_file_is_one_row_and_a_long_one_is_cut(write: Write) -> None:
     line = b"Twelve words make one line of this file, which repeats and repeats.\n"
-    short = line * (WHOLE_FILE_BYTES // len(line))
+    short = line * (MAX_WHOLE_FILE_BYTES // len(line))
     assert texts(write("short.txt", short)) == [short]
     long = short + line
     blocks = texts(write("long.txt", long))
@@ -156,7 +156,7 @@ def test_two_fields_of_the_name_in_one_line_are_refused(
     if text is not None:
         assert texts(path, text_field=field) == [text]
         return
-    with pytest.raises(InputError, match=f"has 2 fields '{field}'") as error:
+    with pytest.raises(InputError, match=f"has 2 fields named '{field}'") as error:
         rows(path, text_field=field)
     assert error.value.where == f"{path}, line 1"
     assert texts(path, text_field=field, errors="skip") == []
@@ -255,7 +255,7 @@ def test_parquet_without_the_column_lists_those_there_are(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="no column 'text'; it has 'body', 'id'") as error:
         rows(path)
     assert "data.text_field" in error.value.fix
-    with pytest.raises(InputError, match="the column 'id' holds int64, not text".capitalize()):
+    with pytest.raises(InputError, match="the column 'id' contains int64, not text".capitalize()):
         rows(path, text_field="id")
 
 
@@ -276,7 +276,7 @@ def test_fields_of_a_struct_are_not_columns(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", pa.array([{"b": "inner"}]), name="a")
     with pytest.raises(InputError, match=r"no column 'a.b'; it has 'a', 'id'"):
         rows(path, text_field="a.b")
-    with pytest.raises(InputError, match="column 'a' holds struct<b: string>, not text"):
+    with pytest.raises(InputError, match="column 'a' contains struct<b: string>, not text"):
         rows(path, text_field="a")
 
 
@@ -285,7 +285,7 @@ def test_two_columns_of_the_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["one"]), pa.array(["two"]), pa.array(["x"])], names=["text", "text", "id"])
     path = tmp_path / "a.parquet"
     pq.write_table(table, path)
-    with pytest.raises(InputError, match="There are 2 columns 'text'") as error:
+    with pytest.raises(InputError, match="There are 2 columns named 'text'") as error:
         rows(path)
     assert error.value.where == str(path)
     assert "rename" in error.value.fix
@@ -306,7 +306,7 @@ def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
     path = parquet(tmp_path / "a.parquet", pa.array([f"row {number}" for number in range(1_000)]))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(InputError, match="cut short or damaged") as error:
+    with pytest.raises(InputError, match="truncated or damaged") as error:
         rows(path)
     assert error.value.where == f"{path}, after row 0 ({int(kept * len(whole)):,} bytes)"
 
@@ -318,7 +318,7 @@ def test_a_flipped_bit_in_parquet_never_passes_for_text(tmp_path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset + 1_000] ^= 1
     path.write_bytes(damaged)
-    with pytest.raises(InputError, match="cut short or damaged") as error:
+    with pytest.raises(InputError, match="truncated or damaged") as error:
         rows(path)
     assert "after row 1024" in error.value.where  # the batch that ends before the damaged row group
 

@@ -98,7 +98,7 @@ def test_a_source_that_matches_no_text_is_refused_and_the_offline_text_named(tre
 
 def test_files_that_are_not_text_are_said_to_be_left_out(tree: Path, listener: Any) -> None:
     resolve(["."], DataConfig(), "data.source", listener)
-    assert listener.notes == [".: 1 of 6 files are not read, for their endings (.doc 1): notes.doc."]
+    assert listener.notes == [".: 1 of 6 files are not read because of their endings (.doc 1): notes.doc."]
 
 
 def test_files_that_are_not_read_are_named_with_their_endings(write: Write, tree: Path, listener: Any) -> None:
@@ -106,7 +106,7 @@ def test_files_that_are_not_read_are_named_with_their_endings(write: Write, tree
         write(name, "x")
     resolve(["."], DataConfig(), "data.source", listener)
     assert listener.notes == [
-        ".: 6 of 11 files are not read, for their endings (.png 3, no ending 1, .pdf 1, .doc 1): "
+        ".: 6 of 11 files are not read because of their endings (.png 3, no ending 1, .pdf 1, .doc 1): "
         "Makefile, a.png, b.png, c.PNG, deep/x.pdf, notes.doc."
     ]
 
@@ -122,7 +122,7 @@ def test_markup_is_read_as_plain_text_and_said(write: Write, tree: Path, listene
         [source] if source == "book/a.md" else [f"book/{name}" for name in content]
     )
     listed = "1 .md" if source == "book/a.md" else "1 .csv, 1 .htm.gz, 1 .html, 1 .md, 1 .tsv"
-    assert listener.notes == [f"{source}: read as plain text, with all markup and separators: {listed}."]
+    assert listener.notes == [f"{source}: read as plain text, including markup and separators: {listed}."]
 
 
 # --- folders that are no text
@@ -148,7 +148,7 @@ def test_runs_and_models_among_the_text_are_skipped_and_said(run_within: Path, l
     parts = merged(resolve(["."], DataConfig(), "data.source", listener, Path("runs/2")))["train"]
     assert [part.name for part in parts] == TEXTS
     assert listener.notes[0] == (
-        ".: skipped (no text of yours): 1 run folder (runs/1), 1 folder of this run (--out) (runs/2), "
+        ".: skipped, because it is not your text: 1 run folder (runs/1), 1 folder of this run (--out) (runs/2), "
         "1 folder of token shards (shards)."
     )
     assert found("**/*") == [*TEXTS, "runs/2/half.txt"]
@@ -174,7 +174,7 @@ def test_a_run_or_model_named_as_text_is_refused(run_within: Path, source: str, 
 def test_the_folder_of_the_run_named_as_text_is_refused(tree: Path) -> None:
     with pytest.raises(InputError, match="folder of this run") as error:
         resolve(["deep"], DataConfig(), "data.source", QUIET, tree / "deep")
-    assert "a folder of its own" in error.value.fix
+    assert "a separate folder" in error.value.fix
     assert resolve(["deep/*.txt"], DataConfig(), "data.source", QUIET, tree / "deep")
 
 
@@ -201,7 +201,7 @@ def test_a_named_encoding_is_for_files_of_text(write: Write, tree: Path, listene
         "bundled:wikitext-2": "utf-8",
     }
     assert [note.split(":")[0] for note in listener.notes] == ["t.parquet", "bundled"]
-    assert all("data.encoding = iso8859-1 is for text files alone" in note for note in listener.notes)
+    assert all("data.encoding = iso8859-1 applies to text files only" in note for note in listener.notes)
 
 
 @pytest.mark.parametrize("source", ["bundled:wikitext-3", "bundled:"])

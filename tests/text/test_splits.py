@@ -107,9 +107,9 @@ def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> 
     ("name", "content", "config", "words"),
     [
         ("a.txt", "", {}, "no document"),
-        ("a.txt", " \n\n \t", {}, "left out: 1 empty"),
-        ("a.jsonl", jsonl(["", " "]), {}, "left out: 2 empty"),
-        ("a.jsonl", "{}\n{}\n{}\n", {"errors": "skip"}, "left out: 3 bad"),
+        ("a.txt", " \n\n \t", {}, "dropped: 1 empty"),
+        ("a.jsonl", jsonl(["", " "]), {}, "dropped: 2 empty"),
+        ("a.jsonl", "{}\n{}\n{}\n", {"errors": "skip"}, "dropped: 3 bad"),
     ],
 )
 def test_a_corpus_without_a_document_is_refused_with_counts(
@@ -398,7 +398,7 @@ def test_bad_rows_of_an_automatic_split_are_counted_once_and_said(write: Write, 
         assert splits.counts[split]["documents"] == len(documents)
         assert splits.counts[split]["bytes"] == sum(len(text) for text in documents)
         assert splits.counts[split]["words"] == sum(len(text.split()) + 1 for text in documents)
-    assert listener.notes == [f"train: 2 bad rows were left out: 2 of {path}."]
+    assert listener.notes == [f"train: 2 bad rows were dropped: 2 of {path}."]
 
 
 def test_whole_files_that_are_left_out_are_named(write: Write, listener: Any) -> None:
@@ -408,10 +408,10 @@ def test_whole_files_that_are_left_out_are_named(write: Write, listener: Any) ->
     splits = opened(files[0].parent, errors="skip", progress=listener)
     read = texts(splits, "train") + texts(splits, "valid")
     assert len(read) == len(files)
-    told = {note.split(":")[0]: note for note in listener.notes if "left out" in note}
+    told = {note.split(":")[0]: note for note in listener.notes if " were dropped" in note}
     assert set(told) == {"train", "valid"}
     assert sum(int(note.split()[1]) for note in told.values()) == len(bad)
-    assert all("bad rows were left out: all of " in note for note in told.values())
+    assert all("bad rows were dropped: all of " in note for note in told.values())
     assert told["train"].endswith(" more.")
 
 
@@ -505,7 +505,7 @@ def test_a_file_that_changes_between_two_passes_is_noticed(write: Write) -> None
         texts(splits, "valid")
     assert error.value.where == str(path)
     os.remove(path)
-    with pytest.raises(InputError, match="no file to read"):
+    with pytest.raises(InputError, match="The file cannot be read"):
         texts(splits, "valid")
 
 

@@ -106,7 +106,7 @@ def test_the_first_bad_byte_of_a_file_that_comes_in_pieces(chunk: int) -> None:
 
 
 def test_only_the_beginning_of_a_large_file_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcoding, "SCANNED_BYTES", 100)
+    monkeypatch.setattr(transcoding, "MAX_SCAN_BYTES", 100)
     monkeypatch.setattr(transcoding, "_CHUNK_BYTES", 50)
     found = find_bad_bytes(io.BytesIO(b"\xff" * 1000), "utf-8")
     assert found is not None

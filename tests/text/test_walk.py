@@ -42,7 +42,7 @@ def test_what_is_no_text_of_the_users_is_skipped_and_told(write: Write, tmp_path
     walk = Walk()
     assert found(walk, tmp_path / "corpus") == {"a.txt"}
     assert walk.skipped == [(tmp_path / "corpus" / "deep" / "it", kind.strip())]
-    assert walk.told() == f"1 {kind.strip()} ({tmp_path / 'corpus' / 'deep' / 'it'})"
+    assert walk.summary() == f"1 {kind.strip()} ({tmp_path / 'corpus' / 'deep' / 'it'})"
     assert set(Walk().matches(tmp_path / "corpus" / "**" / "*")) == {tmp_path / "corpus" / "a.txt"}
 
 
@@ -52,7 +52,7 @@ def test_a_folder_that_merely_resembles_one_is_text(write: Write, tmp_path: Path
         write(f"corpus/it/{file}", content)
     walk = Walk()
     assert found(walk, tmp_path / "corpus") == {f"it/{file}" for file in TEXT[name]}
-    assert walk.told() == ""
+    assert walk.summary() == ""
 
 
 def test_caches_are_known_by_their_names(write: Write, tmp_path: Path) -> None:
@@ -85,5 +85,5 @@ def test_several_of_a_kind_are_told_together(write: Write, tmp_path: Path, monke
     write("cache/CACHEDIR.TAG", "")
     walk = Walk()
     assert found(walk, Path()) == set()
-    assert walk.told().startswith("1 cache (cache), 12 run folders (runs/0, runs/1, runs/10, runs/11, ")
-    assert walk.told().endswith("runs/6, runs/7 and 2 more)")
+    assert walk.summary().startswith("1 cache (cache), 12 run folders (runs/0, runs/1, runs/10, runs/11, ")
+    assert walk.summary().endswith("runs/6, runs/7 and 2 more)")

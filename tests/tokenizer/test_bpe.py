@@ -10,14 +10,14 @@ def test_alphabet_is_the_256_bytes_as_gpt2_spells_them() -> None:
 
 
 def test_there_is_room_for_chat_in_the_vocabulary() -> None:
-    assert bpe.SPECIALS[:6] == ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>")
-    assert bpe.SPECIALS[6:] == tuple(f"<|reserved_{n}|>" for n in range(11))
+    assert bpe.SPECIAL_TOKENS[:6] == ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>")
+    assert bpe.SPECIAL_TOKENS[6:] == tuple(f"<|reserved_{n}|>" for n in range(11))
 
 
 def test_learns_the_textbook_merges() -> None:
     """The example of Sennrich et al. 2016. By hand: `er` stands 9 times; then `lo` and `ow` 7 times each, and of
     equals the pair with the smaller ids comes first; then `low` 7 times."""
     words = ["low"] * 5 + ["lowest"] * 2 + ["newer"] * 6 + ["wider"] * 3
-    backend = bpe.learn(words, 256 + len(bpe.SPECIALS) + 3, ())
+    backend = bpe.learn(words, 256 + len(bpe.SPECIAL_TOKENS) + 3, ())
     learned = sorted(backend.get_vocab().items(), key=lambda item: item[1])[-3:]
     assert [piece for piece, _ in learned] == ["er", "lo", "low"]

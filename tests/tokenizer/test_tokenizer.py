@@ -107,7 +107,7 @@ def test_entries_survive_in_documents_and_prompts(byte_level: Tokenizer) -> None
 
 def test_control_tokens_inside_documents_are_text(byte_level: Tokenizer) -> None:
     """Fault 13."""
-    text = "a" + "".join(bpe.SPECIALS) + "b<unk>"
+    text = "a" + "".join(bpe.SPECIAL_TOKENS) + "b<unk>"
     (ids,) = byte_level.encode_documents([text])
     assert not set(ids) & {byte_level.separator_id, *byte_level.reserved_ids}
     assert byte_level.decode(ids) == text
@@ -125,7 +125,7 @@ def test_separator_inside_wordpiece_documents_is_text_and_unknown_is_matched(wor
 
 def test_reserved_ids(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
     names = [byte_level.piece(token_id) for token_id in byte_level.reserved_ids]
-    assert names == list(bpe.RESERVED)
+    assert names == list(bpe.RESERVED_TOKENS)
     assert word_piece.reserved_ids == []
     assert byte_level.pad_id in byte_level.reserved_ids
     assert word_piece.pad_id == word_piece.separator_id

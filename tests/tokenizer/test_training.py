@@ -15,7 +15,7 @@ import pytest
 from acorn.errors import InputError, UsageError
 from acorn.progress import Quiet
 from acorn.tokenizer import training
-from acorn.tokenizer.training import LONGEST_RUN, Kind, train
+from acorn.tokenizer.training import MAX_RUN_CHARACTERS, Kind, train
 
 SRC = Path(__file__).parents[2] / "src"
 KINDS: tuple[Kind, ...] = ("wordpiece", "bpe")
@@ -127,15 +127,15 @@ def test_a_million_equal_characters(kind: Kind, character: str) -> None:
 
 def test_cutting_endless_words_loses_no_letter() -> None:
     """Fault 4: the pieces of a word of 3 1/2 times the longest are all learned from."""
-    line = "x" * (3 * LONGEST_RUN + LONGEST_RUN // 2)
+    line = "x" * (3 * MAX_RUN_CHARACTERS + MAX_RUN_CHARACTERS // 2)
     size = 17 + 256 + 11
     tokenizer = train(lambda: [line], "bpe", size)
     longest = max(len(piece) for piece in json.loads(tokenizer.to_json())["model"]["vocab"] if set(piece) == {"x"})
-    assert longest == LONGEST_RUN  # 2**10, reached by ten merges that double; the eleventh joins what is left
+    assert longest == MAX_RUN_CHARACTERS  # 2**10, reached by ten merges that double; the eleventh joins what is left
     assert tokenizer.vocab_size <= size
 
 
-@pytest.mark.parametrize("length", [LONGEST_RUN + n for n in (-1, 0, 1, 2, 1025)])
+@pytest.mark.parametrize("length", [MAX_RUN_CHARACTERS + n for n in (-1, 0, 1, 2, 1025)])
 @pytest.mark.parametrize("run", ["x", " ", "é"])
 def test_long_runs_are_cut_wherever_they_stand(run: str, length: int) -> None:
     other = "." if run == " " else " "
@@ -145,15 +145,15 @@ def test_long_runs_are_cut_wherever_they_stand(run: str, length: int) -> None:
             text += run * length + "".join(run if i % 2 else other for i in range(after))
             pieces = list(training._cut(text))
             assert "".join(pieces) == text
-            assert max(len(list(g)) for piece in pieces for _, g in groupby(piece, str.isspace)) <= LONGEST_RUN
-            assert length > LONGEST_RUN or pieces == [text]
+            assert max(len(list(g)) for piece in pieces for _, g in groupby(piece, str.isspace)) <= MAX_RUN_CHARACTERS
+            assert length > MAX_RUN_CHARACTERS or pieces == [text]
 
 
 @pytest.mark.parametrize("room", [0, 200, 10_000])
 def test_wordpiece_reads_twice_what_is_too_long_to_keep(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     texts, passes = ["the cat sat on the mat"] * 20, []
     whole = train(lambda: texts, "wordpiece", 60).to_json()
-    monkeypatch.setattr(training, "KEPT_BYTES", room)
+    monkeypatch.setattr(training, "TEXT_CACHE_BYTES", room)
     assert train(lambda: passes.append(1) or texts, "wordpiece", 60).to_json() == whole
     assert len(passes) == (1 if room > 200 else 2)
 
@@ -165,9 +165,9 @@ def test_wordpiece_reads_twice_what_is_too_long_to_keep(monkeypatch: pytest.Monk
         (["<|endoftext|>"], "'<|endoftext|>' is a special token"),
         (["the"], "'the' would collide"),
         (["!"], "'!' would collide"),
-        (["<é>"], "'<é>' is not made of"),
-        (["< >"], "'< >' is not made of"),
-        ([""], "'' is not made of"),
+        (["<é>"], "'<é>' does not consist of"),
+        (["< >"], "'< >' does not consist of"),
+        ([""], "'' does not consist of"),
     ],
 )
 def test_colliding_entries_are_named(entries: list[str], named: str) -> None:

@@ -1,4 +1,4 @@
-"""`acorn data`: text to token shards, and their check."""
+"""`acorn data`: make and check token shards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
 from acorn.figure_names import COUNTED, in_a_sentence
 
-app = typer.Typer(cls=Verbs, help="Turn text into token shards, or check them.", no_args_is_help=True)
+app = typer.Typer(cls=Verbs, help="Make token shards from text, or check them.", no_args_is_help=True)
 
 
 @app.command()
@@ -22,19 +22,21 @@ def prepare(
     tokenizer: Annotated[
         Path, typer.Option(parser=path_from("--tokenizer"), help="A tokenizer.json, or a folder with one.")
     ],
-    out: Annotated[Path, typer.Option(parser=path_from("--out"), help="The new folder.")],
+    out: Annotated[Path, typer.Option(parser=path_from("--out"), help="The folder to create.")],
     input: Annotated[
         list[str] | None,
         typer.Option("--input", metavar="SRC", help="Text: files, globs, folders, hf:..., bundled:..."),
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar=METAVAR, help="More text; settings of data, such as data.text_field=body."),
+        typer.Argument(
+            metavar=METAVAR, help="More text, and settings of the data section, such as data.text_field=body."
+        ),
     ] = None,
-    clean: Annotated[str | None, typer.Option(help="none (the default) or wikitext.")] = None,
+    clean: Annotated[str | None, typer.Option(help="Cleaning of the text: none (default) or wikitext.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Encode documents into memory-mapped token shards with a manifest."""
+    """Encode text into a folder of token shards with a manifest."""
     from acorn.data.prepare import prepare as prepare_shards
     from acorn.report.terminal import TaskProgress
     from acorn.text.splits import TextSplits
@@ -62,7 +64,7 @@ def prepare(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", parser=path_from("DIR"), help="A folder of token shards.")],
 ) -> None:
-    """Check a folder of token shards: checksums and counts."""
+    """Check the checksums and counts of a folder of token shards."""
     from acorn.data.token_shards import TokenShards
 
     shards = TokenShards.open(folder, check=True)

@@ -1,4 +1,4 @@
-"""`acorn tokenizer`: train one, look into one."""
+"""`acorn tokenizer`: train or inspect a tokenizer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from acorn.cli.usage import Verbs
 from acorn.errors import InputError, UsageError
 from acorn.figure_names import CONDITIONS, in_a_sentence
 
-app = typer.Typer(cls=Verbs, help="Train a tokenizer, or look into one.", no_args_is_help=True)
+app = typer.Typer(cls=Verbs, help="Train or inspect a tokenizer.", no_args_is_help=True)
 
 MEASURED_DOCUMENTS = 2000
-"""Held-out documents that the report of a new tokenizer is measured on."""
+"""The number of held-out documents that a new tokenizer is measured on."""
 
 NAMES = {
     "tokenizer": "file",
@@ -38,7 +38,7 @@ NAMES = {
 """Facts of a tokenizer -> what the terminal calls them."""
 
 LARGEST_TOKENIZER_BYTES = 2**30
-"""A larger file is not read to find out whether it is a tokenizer; one of 16 million entries has about half of this."""
+"""A larger file is not read to check whether it is a tokenizer. One with 16 million entries is about half as large."""
 
 
 @app.command()
@@ -49,17 +49,20 @@ def train(
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar=METAVAR, help="More text; settings of data or tokenizer, as data.text_field=body."),
+        typer.Argument(
+            metavar=METAVAR,
+            help="More text, and settings of the data and tokenizer sections, such as data.text_field=body.",
+        ),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="bpe (the default) or wordpiece.")] = None,
+    kind: Annotated[str | None, typer.Option(help="bpe (default) or wordpiece.")] = None,
     vocab_size: Annotated[
-        int | None, typer.Option(help="Vocabulary entries, special tokens included; by default 8192.")
+        int | None, typer.Option(help="Number of vocabulary entries, including special tokens (default 8192).")
     ] = None,
-    clean: Annotated[str | None, typer.Option(help="none (the default) or wikitext.")] = None,
-    out: Annotated[Path, typer.Option(parser=path_from("--out"), help="Where to write it.")] = Path("tokenizer.json"),
+    clean: Annotated[str | None, typer.Option(help="Cleaning of the text: none (default) or wikitext.")] = None,
+    out: Annotated[Path, typer.Option(parser=path_from("--out"), help="The file to write.")] = Path("tokenizer.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Train a tokenizer, and report how it does on held-out text."""
+    """Train a tokenizer, and measure it on held-out text."""
     from acorn.report.terminal import TaskProgress
     from acorn.text.splits import TextSplits
     from acorn.tokenizer.measuring import mangling_warning, measure
@@ -95,10 +98,10 @@ def train(
 
 
 def _check_target(out: Path) -> None:
-    """Refuses a place where something would be lost: only a tokenizer or an empty file may be replaced.
+    """Refuses an existing target unless it is a tokenizer or an empty file, so that no other file is lost.
 
     Raises:
-        UsageError: there is something else.
+        UsageError: there is such a target.
     """
     if out.exists() and not _is_replaceable(out):
         raise UsageError(
@@ -109,7 +112,7 @@ def _check_target(out: Path) -> None:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether a file is empty or a tokenizer.json, of any kind that the library reads."""
+    """Whether `path` is an empty file, or a tokenizer.json that the library can read."""
     from acorn.tokenizer.tokenizer import NoTokenizerError, Tokenizer
 
     if not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER_BYTES:
@@ -120,7 +123,7 @@ def _is_replaceable(path: Path) -> bool:
             Tokenizer.from_json(content.decode())
     except (OSError, UnicodeDecodeError, NoTokenizerError):
         return False
-    except InputError:  # one that acorn cannot use, such as one without a separator
+    except InputError:  # a tokenizer that acorn cannot use, such as one without a separator
         pass
     return True
 
@@ -132,13 +135,13 @@ def inspect(
         typer.Argument(
             metavar="TOKENIZER",
             parser=path_from("TOKENIZER"),
-            help="A tokenizer.json, or a run or model folder that has one.",
+            help="A tokenizer.json, or a run or model folder with one.",
         ),
     ],
     text: Annotated[str | None, typer.Option(help="Text to encode.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show a tokenizer's facts, or how it cuts up a text."""
+    """Show the properties of a tokenizer, or how it splits a text into tokens."""
     from acorn.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_file(tokenizer_file(path), as_it_is=True)

@@ -1,4 +1,4 @@
-"""Sample numbers -> batches of inputs and targets."""
+"""Reads batches of inputs and targets by sample number."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from acorn.data.token_shards import TokenSequence
 
 
 def read_batch(tokens: TokenSequence, order: SampleOrder, first: int, count: int) -> tuple[Tensor, Tensor]:
-    """Samples `first` to `first + count - 1`.
+    """Reads the samples `first` to `first + count - 1`.
 
     Returns:
-        inputs and targets, int64 (count, block_size) each; targets are the inputs moved on by one token.
+        inputs and targets, each int64 (count, block_size); the targets are the inputs shifted by one token.
     """
     starts = order.starts(np.arange(first, first + count, dtype=np.int64))
     windows = torch.from_numpy(_read_ring(tokens, starts, order.block_size + 1))
@@ -22,7 +22,7 @@ def read_batch(tokens: TokenSequence, order: SampleOrder, first: int, count: int
 
 
 def _read_ring(tokens: TokenSequence, starts: Indices, length: int) -> Indices:
-    """Windows (n, length) of the text as a ring: one that passes the end goes on at the beginning."""
+    """Windows (n, length) of the text as a ring: a window that reaches the end continues at the beginning."""
     last = len(tokens) - length
     windows = tokens.gather(np.minimum(starts, last), length)
     for row in np.flatnonzero(starts > last):

@@ -1,7 +1,7 @@
-"""RUN/sources.json: what a run's tokenizer, shards and first weights were made from, and where prepared shards lie.
+"""RUN/sources.json: what a run's tokenizer, shards and initial weights were made from, and where prepared shards are.
 
-It holds sizes, times and paths of one machine, which stay out of everything that is equal in equal runs. A run that is
-moved keeps its own shards; those of a prepared folder are found again from here.
+It contains sizes, times and paths of one machine, so it is separate from the files that are equal in equal runs. A run
+that is moved keeps its own shards; the shards of a prepared folder are found again with this file.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class PreparedShards:
 
     Attributes:
         folder: its absolute path.
-        from_run: its path as seen from the run folder, for where both were moved together.
-        manifest: SHA-256 of its manifest.json, which holds a digest of every file.
+        from_run: its path relative to the run folder, in case both are moved together.
+        manifest: SHA-256 of its manifest.json, which contains a digest of every file.
     """
 
     folder: str
@@ -35,11 +35,11 @@ class PreparedShards:
 
 @dataclass(frozen=True)
 class StartFolder:
-    """The folder that relative paths of a run's config are meant from.
+    """The folder that relative paths in a run's config are relative to.
 
     Attributes:
         folder: its absolute path.
-        from_run: its path as seen from the run folder, for where both were moved together.
+        from_run: its path relative to the run folder, in case both are moved together.
     """
 
     folder: str
@@ -52,14 +52,14 @@ class StartFolder:
 
 @dataclass(frozen=True)
 class MadeFrom:
-    """What a run was made from.
+    """The files that a run was made from.
 
     Attributes:
-        text: split -> the files it was read from, in order; empty where the shards were prepared before.
+        text: split -> the files it was read from, in order; empty if the run uses prepared shards.
         tokenizer: the file that `tokenizer.path` names, else empty.
         model: the files of the model that `train.init_from` names, else empty.
-        shards: the prepared folder, where one is used.
-        start: the folder in which the run was started; None: not told.
+        shards: the prepared folder if the run uses one, else None.
+        start: the folder in which the run was started; None if unknown.
     """
 
     text: dict[str, list[FileRecord]] = field(default_factory=dict)
@@ -79,10 +79,10 @@ def write_made_from(run: RunFolder, made_from: MadeFrom) -> None:
 
 
 def read_made_from(run: RunFolder) -> MadeFrom | None:
-    """What sources.json says; None where there is none, as in runs of acorn 0.1.0 and before.
+    """The content of sources.json; None if there is none, as in runs of acorn 0.1.0 and earlier.
 
     Raises:
-        DamageError: it is not what was written.
+        DamageError: the file was changed after it was written.
     """
     if not run.sources.exists():
         return None
@@ -96,30 +96,31 @@ def read_made_from(run: RunFolder) -> MadeFrom | None:
             StartFolder(**value["start"]) if value.get("start") else None,
         )
     except (DamageError, KeyError, TypeError, AttributeError) as error:
-        what = error.what if isinstance(error, DamageError) else f"{run.sources.name} does not have its form."
+        what = error.what if isinstance(error, DamageError) else f"{run.sources.name} does not have the expected form."
         raise DamageError(
             what,
             where=str(run.sources),
-            fix="put it back from a copy, or remove it: whether the text has changed can then not be checked",
+            fix="restore it from a copy, or remove it; without it, acorn cannot check whether the text has changed",
         ) from None
 
 
 def prepared_shards(run: RunFolder, folder: Path) -> PreparedShards:
-    """The record of the prepared shards in `folder`."""
+    """Records the prepared shards in `folder`."""
     absolute = os.path.abspath(folder)
     return PreparedShards(absolute, _from_run(run, absolute), sha256_of(folder / MANIFEST))
 
 
 def shards_folder(run: RunFolder, pointer: str) -> Path:
-    """The folder of a run's token shards, wherever the command runs that asks for it.
+    """The folder of a run's token shards, independent of the current folder.
 
-    The run's own, unless `pointer` names a prepared folder. A relative path was meant from the folder where the run was
-    started, so that is where it is looked for first, then where it lies as seen from the run folder, then from
-    the current folder and inside the run folder. The first that holds the shards that the run was started with is
-    taken, else the first that holds any; where none does, the error of opening the first names it.
+    This is the run's own folder unless `pointer` names a prepared one. A relative path is relative to the folder where
+    the run was started, so these places are tried in order: the recorded absolute path, the recorded path relative to
+    the run folder, `pointer` in the current folder, and `pointer` in the run folder. The result is the first that
+    contains the shards that the run was started with, else the first that contains any shards, else the first of
+    all, so that the error of opening it names it.
 
     Args:
-        pointer: the run's `data.shards`; empty: its own shards.
+        pointer: the run's `data.shards`; empty: the run's own shards.
     """
     if not pointer:
         return readable(run.data)
@@ -138,7 +139,7 @@ def shards_folder(run: RunFolder, pointer: str) -> Path:
 def _from_run(run: RunFolder, absolute: str) -> str:
     try:
         return os.path.relpath(absolute, os.path.abspath(run.root))
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # on another drive, on Windows
         return absolute
 
 

@@ -1,4 +1,4 @@
-"""Documents -> token shards. The library encodes on all cores while this thread reads, cleans and writes."""
+"""Encodes documents into token shards. The library encodes on all cores while this thread reads, cleans and writes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ if TYPE_CHECKING:
     from acorn.text.corpus import Document
     from acorn.text.splits import TextSplits
 
-BATCH_CHARACTERS = 1 << 22  # enough documents for all cores; a batch takes some hundred megabytes while it is encoded
+BATCH_CHARACTERS = 1 << 22  # enough for all cores; encoding such a batch takes a few hundred megabytes
 BATCHES_AHEAD = 2
-MEASURED_DOCUMENTS = 2000  # of a held-out split, for the tokenizer's report
-ENCODERS = 2  # threads: while one fetches its ids from the library, the library works for the other on all cores
+MEASURED_DOCUMENTS = 2000  # documents of a held-out split that the tokenizer is measured on
+ENCODER_THREADS = (
+    2  # while one thread copies its ids out of the library, the library encodes for the other on all cores
+)
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A batch as it goes to the shards: `ids` has a separator before each document.
+    """An encoded batch.
 
     Attributes:
-        text_tokens: ids of the documents' text alone.
-        unspelled: those of them that stand for text the vocabulary cannot spell.
+        ids: the ids of all documents, with a separator before each document.
+        text_tokens: the number of ids without those separators.
+        unspelled: the number of ids for text that the vocabulary cannot represent.
     """
 
     ids: NDArray[np.uint32]
@@ -62,12 +65,12 @@ def prepare(
 ) -> TokenShards:
     """Writes the documents of `splits` as token shards into the new folder `out`.
 
-    Equal text and tokenizer give equal bytes. The folder appears whole or not at all.
+    Equal text and an equal tokenizer give equal bytes. The folder appears when it is complete, or not at all.
 
     Args:
         shard_tokens: tokens per shard file.
-        replace_existing: an existing `out` is replaced, else refused.
-        progress: hears what each split came to; `splits` tells of the reading.
+        replace_existing: replace an existing `out` instead of refusing it.
+        progress: gets the totals of each split; `splits` reports the reading itself.
 
     Raises:
         UsageError: `out` exists.
@@ -98,18 +101,18 @@ def prepare(
             digest = hashlib.sha256()
             count, unknown_rate = _write_split(splits, split, tokenizer, writer, digest)
             manifest["tokenizer_report"].setdefault(split, {})["unknown_rate"] = unknown_rate
-            text = {"text_sha256": digest.hexdigest()}  # equal for equal text, whatever the tokenizer
+            text = {"text_sha256": digest.hexdigest()}  # the same for the same text, whatever the tokenizer
             manifest["splits"][split] = {**asdict(count), **text, "shards": writer.shards}
             progress.note(
                 f"{split}: {counted(count.documents, 'document')} of {count.bytes:,} bytes, {count.tokens:,} tokens, "
-                f"{count.bytes / count.tokens:.2f} bytes each."
+                f"{count.bytes / count.tokens:.2f} bytes per token."
             )
         manifest["text"] = {"clean": splits.data.clean, "counts": splits.counts, "overlap": splits.overlap}
     return TokenShards.open(out)
 
 
 def count_tokens(documents: Iterable[Document], tokenizer: Tokenizer) -> SplitCount:
-    """What a split of these documents would hold as token shards, its last separator included. Nothing is written.
+    """Counts what token shards of these documents would contain, including the last separator. Nothing is written.
 
     Raises:
         InputError: the text cannot be encoded.
@@ -121,10 +124,10 @@ def count_tokens(documents: Iterable[Document], tokenizer: Tokenizer) -> SplitCo
 
 
 def check_room(folder: Path, split: str, needed: int) -> None:
-    """Refuses to begin a split whose shards will take `needed` bytes where fewer are free.
+    """Refuses to start a split whose shards need `needed` bytes if fewer are free.
 
     Raises:
-        ResourceError: with both numbers.
+        ResourceError: the disk is too small; both numbers are given.
     """
     free = files.free_bytes(folder)
     if needed > free:
@@ -137,7 +140,7 @@ def check_room(folder: Path, split: str, needed: int) -> None:
 
 
 def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Progress) -> dict[str, float]:
-    """What the tokenizer keeps of the first documents of a held-out split; a warning where that is too little."""
+    """Measures the tokenizer on the first documents of a held-out split, and warns if it loses too much of them."""
     documents = splits.documents(split, f"measuring the tokenizer on {split}")
     report = measure(tokenizer, islice(documents, MEASURED_DOCUMENTS))
     if split == "valid" and (warning := mangling_warning(report)):
@@ -148,12 +151,12 @@ def _measure(splits: TextSplits, split: str, tokenizer: Tokenizer, progress: Pro
 def _write_split(
     splits: TextSplits, split: str, tokenizer: Tokenizer, writer: ShardWriter, digest: hashlib._Hash
 ) -> tuple[SplitCount, float]:
-    """Encodes and writes a split; `digest` is given its documents.
+    """Encodes and writes a split, and updates `digest` with its documents.
 
     Returns:
-        its count, and the share of its text's tokens that stand for text the vocabulary cannot spell.
+        the counts, and the share of the tokens that represent text which the vocabulary cannot spell.
     """
-    total_bytes = int(splits.counts.get(split, {}).get("bytes", 0))  # known when the split was read before, else 0
+    total_bytes = int(splits.counts.get(split, {}).get("bytes", 0))  # 0 if the split was not read before
     count, text_tokens, unspelled = SplitCount(), 0, 0
     for batch in _encoded(_digested(splits.documents(split, f"encoding {split}"), digest), tokenizer):
         if not count.documents:
@@ -164,27 +167,27 @@ def _write_split(
         unspelled += batch.unspelled
     if not count.documents:
         raise InputError(
-            f"The split {split} holds no document (0 documents, 0 bytes).",
+            f"The split {split} has no document (0 documents, 0 bytes).",
             where="data.source",
-            fix="give text for it that holds more than white space",
+            fix="use text for it that contains more than white space",
         )
     writer.append(np.array([tokenizer.separator_id], np.uint32))
     return replace(count, tokens=count.tokens + 1), unspelled / max(1, text_tokens)
 
 
 def _digested(documents: Iterable[Document], digest: hashlib._Hash) -> Iterator[Document]:
-    """The same documents; `digest` is given each one's length and cleaned text as they pass."""
+    """Yields the documents, and updates `digest` with the length and the cleaned text of each."""
     for document in documents:
-        text = document.text.encode(errors="surrogatepass")  # what cannot be encoded is the tokenizer's to refuse
+        text = document.text.encode(errors="surrogatepass")  # the tokenizer refuses what cannot be encoded
         digest.update(len(text).to_bytes(8, "little"))
         digest.update(text)
         yield document
 
 
 def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Encoded]:
-    """Encodes batches in threads of their own, BATCHES_AHEAD of what is being written; the order is kept."""
+    """Encodes batches in other threads, BATCHES_AHEAD of the one that is being written. The order is kept."""
     ahead: deque[Future[_Encoded]] = deque()
-    with ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode") as pool:
+    with ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode") as pool:
         try:
             for batch in document_batches(documents):
                 ahead.append(pool.submit(_encode, batch, tokenizer))
@@ -193,14 +196,14 @@ def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_E
             while ahead:
                 yield ahead.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error or an interrupt, do not encode what nobody will write
+            pool.shutdown(cancel_futures=True)  # after an error or an interrupt, do not encode what will not be written
 
 
 def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
-    flat = array("I")  # a quarter of the time that NumPy takes for a list
+    flat = array("I")  # four times as fast as converting lists with NumPy
     try:
         encoded = tokenizer.encode_documents([document.text for document in batch])
-    except InputError as error:  # only here is it known where the text stands
+    except InputError as error:  # only here the location of the text is known
         raise InputError(error.what, where=f"{batch[0].source} to {batch[-1].source}", fix=error.fix) from error
     for ids in encoded:
         flat.extend(tokenizer.document_start)
@@ -208,9 +211,9 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
     tokens = np.frombuffer(flat, np.uint32)
     if np.count_nonzero(tokens == tokenizer.separator_id) != len(batch):
         raise InputError(
-            f"The tokenizer makes its document separator {tokenizer.separator!r} out of ordinary text.",
+            f"The tokenizer encodes ordinary text as its document separator {tokenizer.separator!r}.",
             where=f"{batch[0].source} to {batch[-1].source}",
-            fix="use another tokenizer; those that `acorn tokenizer train` makes never do",
+            fix="use another tokenizer, such as one made by `acorn tokenizer train`, which never does this",
         )
     unknown = 0 if tokenizer.unknown_id is None else int(np.count_nonzero(tokens == tokenizer.unknown_id))
     return _Encoded(
@@ -230,12 +233,12 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
 
 
 def document_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """`documents` in lists that are worth encoding on all cores at once."""
+    """Groups `documents` into batches large enough to encode on all cores."""
     return batches(documents, lambda document: len(document.text), BATCH_CHARACTERS)
 
 
 def _check_room(writer: ShardWriter, first: _Encoded, total_bytes: int) -> None:
-    """Before a split is written: will it fit the disk, if the rest of its text is like the first batch?"""
+    """Checks before a split is written that it fits on the disk if the rest of its text is like the first batch."""
     if not first.count.bytes:
         return
     tokens = first.count.tokens * max(1.0, total_bytes / first.count.bytes)

@@ -1,13 +1,13 @@
-"""Which window of the text is sample number n: a pure function, so a run's place in the data is one number.
+"""The window of text for each sample number: a pure function, so the position of a run in its data is one number.
 
-A window is block_size + 1 tokens; windows start every block_size tokens of all shards laid end to end, from a
-phase that differs from epoch to epoch, and the end of the text runs on into its beginning: nothing is dropped, every
-token is a target in every epoch. Each epoch visits every window once, in an order drawn by a keyed
-permutation: first the groups of shards, then the windows of a group. Batch size, number of processes and restarts
-do not enter, so they cannot change the order.
+A window is block_size + 1 tokens. Windows start every block_size tokens of all shards joined end to end, from a phase
+that is different in each epoch. The text is a ring: its end continues at its beginning, so nothing is dropped, and
+every token is a target in every epoch. Each epoch visits every window once, in an order from a keyed permutation: first
+of the groups of shards, then of the windows within a group. Batch size, number of processes and restarts are not
+inputs, so they cannot change the order.
 
 The permutation is a Feistel network with cycle walking (Black and Rogaway 2002, "Ciphers with arbitrary finite
-domains"): it needs no memory, unlike a shuffled list, and any place in it can be asked for directly.
+domains"). Unlike a shuffled list it needs no memory, and any position in it can be computed directly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from acorn.errors import InputError
 
-ROUNDS = 6
+FEISTEL_ROUNDS = 6
 Indices = NDArray[np.int64]
 
 
@@ -29,15 +29,15 @@ class SampleOrder:
     """The order of a split's windows.
 
     Args:
-        n_tokens: tokens of the split.
-        block_size: tokens that a window predicts.
+        n_tokens: number of tokens in the split.
+        block_size: number of tokens that a window predicts.
         seed: the run's seed.
-        rollbacks: how often the run went back after a divergence; each time the order is another.
-        shard_starts: place of each shard's first token.
-        shuffle_group: shards shuffled together; 0: all.
+        rollbacks: number of rollbacks after a divergence; each one changes the order.
+        shard_starts: position of the first token of each shard.
+        shuffle_group: number of shards that are shuffled together; 0: all.
 
     Raises:
-        InputError: there is less text than one window.
+        InputError: the text is shorter than one window.
     """
 
     n_tokens: int
@@ -53,18 +53,18 @@ class SampleOrder:
                 f"The training text has {self.n_tokens:,} tokens, fewer than one window of block_size + 1 = "
                 f"{self.block_size + 1:,}.",
                 where="data.source",
-                fix="bring more text, or lower model.block_size",
+                fix="use more text, or lower model.block_size",
             )
 
     @property
     def n_windows(self) -> int:
-        """Windows of an epoch: enough for every token; the last one overlaps the first by less than block_size."""
+        """Windows per epoch: enough for every token. The last one overlaps the first by less than block_size."""
         return -(-self.n_tokens // self.block_size)
 
     def starts(self, samples: Indices) -> Indices:
-        """First token of the window of each sample number (n,) -> (n,), below n_tokens. Samples count from 0.
+        """The first token of each sample's window: sample numbers (n,), from 0 -> positions (n,), below n_tokens.
 
-        A window that begins near the end goes on at token 0.
+        A window that begins near the end continues at token 0.
         """
         epochs, places = np.divmod(samples, self.n_windows)
         result = np.empty_like(samples)
@@ -74,11 +74,11 @@ class SampleOrder:
         return result % self.n_tokens
 
     def phase(self, epoch: int) -> int:
-        """Where the first window of an epoch starts, below block_size."""
+        """The position where the first window of an epoch starts, below block_size."""
         return self._key(epoch, "phase") % self.block_size
 
     def _windows(self, epoch: int, places: Indices) -> Indices:
-        """Window numbers at places (n,) of an epoch's order."""
+        """The window numbers at positions (n,) in the order of an epoch."""
         firsts = self._group_firsts()
         sizes = np.diff(np.append(firsts, self.n_windows))
         order = permutation(np.arange(len(firsts)), len(firsts), self._key(epoch, "groups"))
@@ -93,7 +93,7 @@ class SampleOrder:
         return result
 
     def _group_firsts(self) -> Indices:
-        """First window of each group of shards; a group too short to hold the start of a window is left out."""
+        """The first window of each group of shards. A group in which no window starts is omitted."""
         starts = np.asarray(self.shard_starts[:: self.shuffle_group or len(self.shard_starts)], dtype=np.int64)
         firsts = np.minimum(-(-starts // self.block_size), self.n_windows)
         return np.unique(firsts[firsts < self.n_windows])
@@ -104,14 +104,14 @@ class SampleOrder:
 
 
 def permutation(places: Indices, size: int, key: int) -> Indices:
-    """Images of `places` (n,), each in [0, size), under a permutation of [0, size) that `key` picks."""
+    """Maps `places` (n,), each in [0, size), by the permutation of [0, size) that `key` selects."""
     half_bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half_bits) - 1)
     shift = np.uint64(half_bits)
-    round_keys = [np.uint64(_round_key(key, number)) for number in range(ROUNDS)]
+    round_keys = [np.uint64(_round_key(key, number)) for number in range(FEISTEL_ROUNDS)]
     result = np.asarray(places, dtype=np.uint64)
     outside = np.ones(result.shape, dtype=bool)
-    while outside.any():  # cycle walking: an image beyond size goes round again
+    while outside.any():  # cycle walking: values outside [0, size) are permuted again
         left, right = result[outside] >> shift, result[outside] & mask
         for round_key in round_keys:
             left, right = right, left ^ (_mix(right ^ round_key) & mask)
@@ -125,7 +125,7 @@ def _round_key(key: int, number: int) -> int:
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spreads every input bit over the output (the finaliser of MurmurHash3, A. Appleby)."""
+    """Spreads every input bit over the output (the finalizer of MurmurHash3, A. Appleby)."""
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return x ^ (x >> np.uint64(33))

@@ -1,10 +1,10 @@
-"""Token shards: a folder of raw token ids that a run reads through the memory map, and how it is written and checked.
+"""Token shards: a folder of raw token ids that runs read through a memory map. Reading, writing and checking.
 
     train-00000.bin  train-00001.bin ...  valid-00000.bin ...   tokenizer.json   manifest.json
 
-A .bin file is nothing but token ids, little-endian, 16 bits each where the vocabulary allows it, else 32. A split
-is its shards laid end to end: one separator before each document and one after the last. Every shard but the last
-is exactly full, so documents may straddle two. Counts and checksums are in the manifest.
+A .bin file contains only token ids, little-endian, with 16 bits each if the vocabulary allows it, else 32. A split is
+its shards joined end to end, with one separator before each document and one after the last. All shards except the last
+are full, so a document may continue in the next shard. Counts and checksums are in the manifest.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from acorn.tokenizer.tokenizer import Tokenizer
 FORMAT = "acorn-token-shards"
 VERSION = 1
 DTYPES: dict[str, np.dtype[np.unsignedinteger[Any]]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-CHECK_TOKENS = 1 << 22  # tokens looked at together when separators are counted
+CHECK_CHUNK_TOKENS = 1 << 22  # tokens read at once to count separators
 
 Ids = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
 class SplitCount:
-    """What a split holds.
+    """The counts of a split.
 
     Attributes:
-        documents: documents.
-        tokens: token ids, separators included.
+        documents: number of documents.
+        tokens: number of token ids, including separators.
         bytes: UTF-8 bytes of the documents' original text.
-        words: words of the original text, one end of line a line counted as a word.
-        unknown_tokens: ids that are the tokenizer's unknown token, whether the text spelled it out or not.
+        words: words of the original text, plus one end-of-line per line.
+        unknown_tokens: ids that are the tokenizer's unknown token, whether or not the text contains its name.
     """
 
     documents: int = 0
@@ -57,7 +57,7 @@ class SplitCount:
 
 
 class TokenSequence:
-    """The tokens of one split, all shards laid end to end, read from disk as they are asked for."""
+    """The tokens of one split: all shards joined end to end, read from disk on access."""
 
     def __init__(self, files: list[Path], dtype: np.dtype[Any]) -> None:
         self._shards: list[Ids] = [np.memmap(file, dtype=dtype, mode="r").view(np.ndarray) for file in files]
@@ -70,10 +70,10 @@ class TokenSequence:
         return self._length
 
     def __getitem__(self, place: slice) -> Ids:
-        """Tokens of a slice of step 1, in the type they are stored in."""
+        """The tokens of a slice with step 1, in their stored type."""
         start, stop, step = place.indices(self._length)
         if step != 1:
-            raise ValueError("token sequences are sliced with step 1 only")
+            raise ValueError("token sequences can only be sliced with step 1")
         parts = [np.zeros(0, self._dtype)]
         while start < stop:
             shard = int(self._shard_of(start))
@@ -83,20 +83,20 @@ class TokenSequence:
         return parts[1] if len(parts) == 2 else np.concatenate(parts)
 
     def gather(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-        """Windows of `length` tokens beginning at `starts`: (len(starts), length).
+        """Windows of `length` tokens that begin at `starts`: (len(starts), length).
 
         Raises:
-            IndexError: a window reaches past either end.
+            IndexError: a window extends beyond either end.
         """
         if len(starts) and (starts.min() < 0 or starts.max() + length > self._length):
             raise IndexError(f"windows of {length} tokens must lie within the {self._length} tokens of the split")
         windows = np.empty((len(starts), length), np.int64)
         shards = self._shard_of(starts)
         offsets = starts - self.shard_starts[shards]
-        # One copy a row: measured twice to twenty times as fast as index arithmetic over whole batches.
+        # One copy per row: measured to be 2 to 20 times as fast as index arithmetic on whole batches.
         for row, (shard, offset) in enumerate(zip(shards.tolist(), offsets.tolist(), strict=True)):
             window = self._shards[shard][offset : offset + length]
-            if len(window) < length:  # it goes on in the next shard
+            if len(window) < length:  # it continues in the next shard
                 window = self[int(starts[row]) : int(starts[row]) + length]
             windows[row] = window
         return windows
@@ -106,10 +106,10 @@ class TokenSequence:
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether `folder` holds a manifest, as every folder of token shards does.
+    """Whether `folder` contains a manifest, as every folder of token shards does.
 
     Raises:
-        InputError: that cannot be seen, or the manifest cannot be opened, for lack of rights.
+        InputError: permission to list the folder or to read the manifest is denied.
     """
     manifest = folder / MANIFEST
     try:
@@ -117,7 +117,7 @@ def has_manifest(folder: Path) -> bool:
         is_denied = is_there and not os.access(manifest, os.R_OK)
     except PermissionError:
         is_there, is_denied = False, True
-    except (OSError, ValueError):  # not there, or a name that no file can have
+    except (OSError, ValueError):  # it does not exist, or the path contains NUL
         return False
     if is_denied:
         raise InputError(
@@ -129,7 +129,7 @@ def has_manifest(folder: Path) -> bool:
 
 
 class TokenShards:
-    """A folder of token shards, opened for reading. `manifest` is the content of its manifest.json."""
+    """A folder of token shards, open for reading. `manifest` is the content of its manifest.json."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder, self.manifest = folder, manifest
@@ -146,44 +146,48 @@ class TokenShards:
         """Opens `folder`.
 
         Args:
-            folder: made by `acorn data prepare`, or a run's own.
-            tokenizer_fingerprint: that of the tokenizer it is going to be used with; None: any.
-            check: compare every file with its SHA-256 and every count, instead of only names and sizes.
-            progress: hears how far that is.
+            folder: made by `acorn data prepare`, or by a run.
+            tokenizer_fingerprint: of the tokenizer that must have made the shards; None: any.
+            check: compare each file's SHA-256 and all counts, instead of names and sizes only.
+            progress: is told about this check.
 
         Raises:
-            InputError: it is no folder of token shards, or they were made with another tokenizer.
-            DamageError: a shard is missing, or is not what was written.
+            InputError: it is not a folder of token shards, or they were made with another tokenizer.
+            DamageError: a shard is missing, or was changed after it was written.
         """
         if not has_manifest(folder):
-            raise InputError(f"There are no token shards here: no {MANIFEST}.", where=str(folder), fix=_MAKE_THEM)
+            raise InputError(
+                f"There are no token shards here: {MANIFEST} is missing.", where=str(folder), fix=_FOLDER_HINT
+            )
         manifest = read_json(folder / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InputError("This folder does not hold token shards.", where=str(folder / MANIFEST), fix=_MAKE_THEM)
+            raise InputError(
+                "This folder does not contain token shards.", where=str(folder / MANIFEST), fix=_FOLDER_HINT
+            )
         if manifest.get("version") != VERSION:
             raise InputError(
-                f"These shards have version {manifest.get('version')} of the format; this program reads {VERSION}.",
+                f"These shards have format version {manifest.get('version')}; this version of acorn reads {VERSION}.",
                 where=str(folder / MANIFEST),
                 fix="make them again, or use the version of acorn that made them",
             )
         if not is_sealed(manifest):
             raise DamageError(
-                f"{MANIFEST} is not what was written (its own SHA-256 differs).",
+                f"{MANIFEST} was changed after it was written (its SHA-256 differs).",
                 where=str(folder / MANIFEST),
-                fix="restore the folder from a copy, or make it again from the text (the result is equal)",
+                fix="restore the folder from a copy, or make it again from the text (the result is identical)",
             )
         faults = verify(folder, progress) if check else _structure_faults(folder, manifest)
         if faults:
             raise DamageError(
                 "These token shards are damaged:\n  " + "\n  ".join(faults),
                 where=str(folder),
-                fix="restore them from a copy, or make them again from the text (the result is equal, byte for byte)",
+                fix="restore them from a copy, or make them again from the text (the result is identical)",
             )
         made_with = manifest["tokenizer"]["fingerprint"]
         if tokenizer_fingerprint not in (None, made_with):
             raise InputError(
-                f"These shards were made with another tokenizer: theirs is {made_with}, "
-                f"the one to be used is {tokenizer_fingerprint}.",
+                f"These shards were made with another tokenizer: its fingerprint is {made_with}, "
+                f"that of the tokenizer to use is {tokenizer_fingerprint}.",
                 where=str(folder / MANIFEST),
                 fix=f"use the {TOKENIZER} inside that folder, or make the shards again",
             )
@@ -194,7 +198,7 @@ class TokenShards:
         return tuple(self.manifest["splits"])
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer the shards were made with; it stands in their folder."""
+        """The tokenizer that the shards were made with. It is in their folder."""
         return Tokenizer.from_file(self.folder / TOKENIZER, as_it_is=True)
 
     def count(self, split: str) -> SplitCount:
@@ -203,12 +207,12 @@ class TokenShards:
 
     @property
     def clean(self) -> str:
-        """How the text was cleaned, as `data.clean`; `none` where the manifest does not tell."""
+        """The `data.clean` with which the text was read; `none` if the manifest does not contain it."""
         text = self.manifest.get("text")
         return str(text.get("clean", "none")) if isinstance(text, Mapping) else "none"
 
     def unknown_rate(self, split: str) -> float | None:
-        """Share of a split's tokens that stand for text the vocabulary cannot spell; None where that is not known."""
+        """The share of a split's tokens for text that the vocabulary cannot represent; None if unknown."""
         found: object = self.manifest
         for name in ("tokenizer_report", split, "unknown_rate"):
             found = found.get(name) if isinstance(found, Mapping) else None
@@ -220,7 +224,7 @@ class TokenShards:
 
 
 class ShardWriter:
-    """Cuts the token stream of one split into shard files inside a folder that is still being made."""
+    """Writes the token stream of one split as shard files into a folder that is being made."""
 
     def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
         self.folder, self.split, self.shard_tokens = folder, split, shard_tokens
@@ -228,17 +232,17 @@ class ShardWriter:
         self.shards: list[dict[str, Any]] = []
 
     def append(self, ids: Ids) -> None:
-        """Adds tokens, beginning new files as they fill.
+        """Appends tokens. A new file is started when one is full.
 
         Raises:
-            InputError: an id does not fit the shards' integers.
+            InputError: an id is too large for the integer type of the shards.
         """
         largest = np.iinfo(self.dtype).max
         if len(ids) and ids.max() > largest:
             raise InputError(
-                f"Token id {ids.max()} does not fit {self.dtype.name} shards, whose largest is {largest}.",
+                f"Token id {ids.max()} is too large for {self.dtype.name} shards, whose largest id is {largest}.",
                 where=f"split {self.split}",
-                fix="the tokenizer gives ids beyond its own vocabulary; use another one",
+                fix="use another tokenizer; this one produces ids beyond its own vocabulary",
             )
         ids = ids.astype(self.dtype)
         while len(ids):
@@ -253,14 +257,15 @@ class ShardWriter:
 
 
 def dtype_for(vocab_size: int) -> str:
-    """The narrowest integers that hold every id of a vocabulary."""
+    """The smallest integer type for all ids of a vocabulary."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
 def verify(folder: Path, progress: Progress = QUIET) -> list[str]:
-    """What is wrong with a folder of token shards: nothing (`[]`), or one line a fault, files named.
+    """Checks a folder of token shards: the SHA-256 of every file, no added files, and the counts in the manifest.
 
-    Checks every file's SHA-256, that no file was added, and that the manifest's counts are those of the files.
+    Returns:
+        one line per fault, with the file; an empty list if there are none.
     """
     faults = verify_folder(folder, progress)
     if faults:
@@ -274,18 +279,20 @@ def verify(folder: Path, progress: Progress = QUIET) -> list[str]:
     for split in shards.splits:
         separators, largest = _separators_and_largest(shards.tokens(split), manifest["tokenizer"]["separator_id"])
         if largest >= vocab_size:
-            faults.append(f"{folder}: split {split} has the id {largest}; the tokenizer has {vocab_size} entries")
+            faults.append(
+                f"{folder}: split {split} contains the id {largest}, but the tokenizer has {vocab_size} entries"
+            )
         documents = shards.count(split).documents
         if separators != documents + 1:
-            faults.append(f"{folder}: split {split} has {separators} separators, not {documents + 1} as its documents")
+            faults.append(f"{folder}: split {split} has {separators} separators; its documents need {documents + 1}")
     return faults
 
 
-_MAKE_THEM = "name a folder made by `acorn data prepare`"
+_FOLDER_HINT = "name a folder made by `acorn data prepare`"
 
 
 def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Faults that can be seen without reading the shards: form of the manifest, names, sizes, sums."""
+    """Faults that can be found without reading the shards: form of the manifest, names, sizes, sums."""
     try:
         width = DTYPES[manifest["dtype"]].itemsize
         _ = str(manifest["tokenizer"]["fingerprint"]), _count(manifest["tokenizer"]["separator_id"])
@@ -296,7 +303,7 @@ def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
         }
         shards = {name: [(str(s["file"]), _count(s["tokens"])) for s in listed] for name, (_, listed) in counts.items()}
     except (KeyError, TypeError, ValueError, AttributeError):
-        return [f"{folder / MANIFEST}: does not have the form of token shards' manifest"]
+        return [f"{folder / MANIFEST}: does not have the form of a manifest of token shards"]
     faults = []
     for split, listed in shards.items():
         for name, tokens in listed:
@@ -313,14 +320,14 @@ def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 
 def _count(value: Any) -> int:
-    """A count as it stands in a manifest; what is read later is the manifest's own value, so it must be one already."""
+    """Checks that a value in a manifest is a count. It is not converted, because the manifest itself is used later."""
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a count")
     return value
 
 
 def _separators_and_largest(tokens: TokenSequence, separator_id: int) -> tuple[int, int]:
-    """How many separators a split has, and its largest id."""
-    parts = [tokens[place : place + CHECK_TOKENS] for place in range(0, len(tokens), CHECK_TOKENS)]
+    """The number of separators in a split, and its largest id."""
+    parts = [tokens[place : place + CHECK_CHUNK_TOKENS] for place in range(0, len(tokens), CHECK_CHUNK_TOKENS)]
     separators = sum(int(np.count_nonzero(part == separator_id)) for part in parts)
     return separators, max((int(part.max()) for part in parts), default=0)

@@ -1,4 +1,4 @@
-"""Sources of text -> documents, split into training, validation and test. Start with `splits.py`.
+"""Sources of text -> documents of the training, validation and test splits. Start reading with `splits.py`.
 
-Sources of rows -> examples of a task, split likewise: `example_splits.py`.
+Sources of rows -> examples of a task, also in splits: `example_splits.py`.
 """

@@ -1,4 +1,4 @@
-"""How a long text is cut into blocks."""
+"""Cuts a long text into blocks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _READ_BYTES = 1 << 20
 
 
 def cut_blocks(head: bytes, rest: BinaryIO, block_bytes: int) -> Iterator[bytes]:
-    """The text `head` + everything in `rest` as blocks of at most `block_bytes` bytes (at least 8).
+    """Yields the text `head` + everything in `rest` as blocks of at most `block_bytes` bytes (at least 8).
 
-    A block ends after a blank line, else after a line end, where one stands in its last three quarters; else
-    at a character boundary. The blocks together are the text, byte for byte, and do not depend on how the
-    text arrived.
+    A block ends after a blank line if its last three quarters contain one, else after a line end there, else at a
+    character boundary. Joined, the blocks are the text, byte for byte. They do not depend on the sizes of `head` and
+    of the reads.
     """
     buffer, start = head, 0
     while True:
@@ -30,7 +30,7 @@ def cut_blocks(head: bytes, rest: BinaryIO, block_bytes: int) -> Iterator[bytes]
 
 
 def _block_end(buffer: bytes, start: int, limit: int) -> int:
-    """Where the block at `start` ends, `limit` at the latest; `buffer` goes on after `limit`."""
+    """The end of the block that begins at `start`: at most `limit`. `buffer` must be longer than `limit`."""
     earliest = start + (limit - start) // 4
     blank_line = max(buffer.rfind(b"\n\n", earliest, limit) + 2, buffer.rfind(b"\n\r\n", earliest, limit) + 3)
     if blank_line > earliest:
@@ -38,7 +38,7 @@ def _block_end(buffer: bytes, start: int, limit: int) -> int:
     line_end = buffer.rfind(b"\n", earliest, limit) + 1
     if line_end > earliest:
         return line_end
-    # A UTF-8 character has at most three continuation bytes (0b10xxxxxx); more of them are not UTF-8 at all.
+    # A UTF-8 character has at most three continuation bytes (0b10xxxxxx); a longer series is not UTF-8.
     for end in range(limit, limit - 4, -1):
         if buffer[end] & 0xC0 != 0x80:
             return end

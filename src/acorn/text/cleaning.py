@@ -1,7 +1,7 @@
-"""Cleaning of document text, and how WikiText is known by its looks.
+"""Cleaning of document text, and detection of WikiText.
 
-Cleaning changes what a model sees, never what a document is: splitting, deduplication and the counts of
-bytes and words look at the original.
+Cleaning changes only what the model sees. Splitting, deduplication and the counts of bytes and words use the original
+text.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _WIKITEXT_HEADING = re.compile(rb"^ ?= [^=\n]+ = ?\r?$", re.MULTILINE)
 
 
 def clean(text: str, how: Literal["none", "wikitext"]) -> str:
-    """`text` cleaned: `none` leaves it as it is, `wikitext` undoes WikiText's artefacts as `original` does."""
+    """`text` cleaned: `none` changes nothing, `wikitext` removes WikiText's artifacts, as in the preset `original`."""
     if how == "wikitext":
-        for artefact, replacement in _WIKITEXT_REPLACEMENTS:
-            text = text.replace(artefact, replacement)
+        for artifact, replacement in _WIKITEXT_REPLACEMENTS:
+            text = text.replace(artifact, replacement)
     return text
 
 
 def looks_like_wikitext(head: bytes) -> bool:
-    """Whether the beginning of a text is WikiText: an article's heading (` = Title = `) and one of its marks."""
+    """Whether the beginning of a text is WikiText: it has an article heading (` = Title = `) and one of the marks."""
     return any(mark in head for mark in _WIKITEXT_MARKS) and _WIKITEXT_HEADING.search(head) is not None

@@ -1,4 +1,4 @@
-"""Parts of a source -> documents, in one streaming pass."""
+"""The parts of a source -> documents, in one streaming pass."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from acorn.text.rows import RowReader
 from acorn.text.sources import Part, open_reader
 from acorn.text.text_files import TextFile
 
-_PROGRESS_BYTES = 1 << 20  # bytes of text between two words to the listener
+_PROGRESS_BYTES = 1 << 20  # bytes of text between two progress updates
 
 
 class Document(NamedTuple):
-    """One unit of text, as the model sees it, with what its original counts."""
+    """One unit of text, as the model sees it, with the size of its original."""
 
     text: str  # cleaned
-    n_bytes: int  # UTF-8 bytes of the original text; a byte that could not be decoded is one
-    n_words: int  # of the original text: words between white space, and one end-of-line a line
-    source: str  # where it stands: the file or dataset, and the byte, line or row
+    n_bytes: int  # UTF-8 bytes of the original text; a byte that cannot be decoded counts as one
+    n_words: int  # words of the original text, separated by white space, plus one end-of-line per line
+    source: str  # its location: the file or dataset, and the byte, line or row
 
 
 @dataclass
 class Corpus:
-    """Parts to be read one after the other.
+    """Parts of a text that are read one after another.
 
     Attributes:
-        cut_small: cut a .txt that would be one document into about 64 blocks.
+        cut_small: a .txt that would be one document is cut into about 64 blocks.
     """
 
     parts: Sequence[Part]
@@ -45,22 +45,22 @@ class Corpus:
         task: str = "reading text",
         source_ends: Callable[[str], None] = lambda name: None,
     ) -> Iterator[tuple[bytes, int, RowReader]]:
-        """Rows that hold more than white space: original bytes, position, and the reader that can name the place.
+        """Yields the rows that contain more than white space: original bytes, position, and the reader of the row.
 
-        `progress` hears of bytes read and to read, as they are on disk (a Hub dataset: of text, total not known);
-        `source_ends` of each part that has been read.
+        The reader can describe a position. `progress` gets the number of bytes read and the total, both as stored on
+        disk (for a Hub dataset: bytes of text, total unknown). `source_ends` is called after each part.
         """
         sizes = [part.size if isinstance(part, TextFile) else 0 for part in self.parts]
         total = sum(sizes) if all(isinstance(part, TextFile) for part in self.parts) else 0
         done = 0
         for part, size in zip(self.parts, sizes, strict=True):
             reader = open_reader(part, self.data, reading, cut_small=self.cut_small)
-            unsaid = _PROGRESS_BYTES  # speaks at once, so that a slow start shows
+            unreported = _PROGRESS_BYTES  # so that the first row is reported at once
             for raw, position in reader.rows():
-                unsaid += len(raw)
-                if unsaid > _PROGRESS_BYTES:
+                unreported += len(raw)
+                if unreported > _PROGRESS_BYTES:
                     progress.at(task, done + reader.bytes_read, total)
-                    unsaid = 0
+                    unreported = 0
                 if not raw or raw.isspace():
                     reading.counts.dropped_empty += 1
                 else:
@@ -80,13 +80,12 @@ class Corpus:
         task: str = "reading text",
         source_ends: Callable[[str], None] = lambda name: None,
     ) -> Iterator[Document]:
-        """The documents whose original bytes are `wanted` (None: all), cleaned.
+        """Yields the cleaned documents for whose original bytes `wanted` is true (None: all documents).
 
-        What becomes of wanted documents is counted in `reading`; empty and bad rows, which no one could ask about,
-        in `rows`.
+        `reading` counts these documents. `rows` counts empty and bad rows, for which `wanted` is never called.
 
         Raises:
-            InputError: for text that cannot be decoded, under `data.errors = "strict"`; and as the readers of rows.
+            InputError: text cannot be decoded under `data.errors = "strict"`, a row is bad, or a file is damaged.
         """
         counts, how = reading.counts, self.data.clean
         for raw, position, reader in self.rows(rows, progress, task, source_ends):
@@ -113,6 +112,6 @@ class Corpus:
             counts.documents += 1
             counts.bytes += len(raw)
             counts.words += n_words
-            counts.with_crlf += "\r" in text and "\r\n" in text  # one character is found far sooner than two
+            counts.with_crlf += "\r" in text and "\r\n" in text  # searching for one character first is much faster
             counts.with_nul += "\0" in text
             yield Document(cleaned, len(raw), n_words, reader.place(position))

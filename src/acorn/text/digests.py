@@ -1,7 +1,7 @@
-"""Digests of documents: what decides the split, finds duplicates, and finds held-out text in training.
+"""Digests of documents. They decide the split and find duplicates and held-out text in training.
 
-Each document is known by 16 bytes of BLAKE2b over its original bytes. Two different documents share a digest
-with a chance of about n^2 / 2^129 for n documents: never, in practice.
+A digest is 16 bytes of BLAKE2b over the original bytes of a document. The probability that two of n different documents
+have the same digest is about n^2 / 2^129, which is negligible.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from hashlib import blake2b
 
 DIGEST_BYTES = 16
-_FIRST_SLOTS = 1 << 15
-_EMPTY = bytes(DIGEST_BYTES)  # marks a free slot; as a digest its chance is 2^-128
+_INITIAL_SLOTS = 1 << 15
+_EMPTY_SLOT = bytes(DIGEST_BYTES)  # marks a free slot; the probability that a digest equals it is 2^-128
 
 
 def digest_of(raw: bytes) -> bytes:
@@ -19,18 +19,18 @@ def digest_of(raw: bytes) -> bytes:
 
 
 def digest_limit(share: float) -> bytes:
-    """The bytes below which `share` (0 to 1) of all digests sort: those documents are validation."""
+    """The threshold that a `share` (0 to 1) of all digests is below. These documents are the validation split."""
     return int(share * 2**64).to_bytes(8, "big")
 
 
 class DigestSet:
-    """A set of digests in one block of memory: an open-addressing table of 16-byte slots, at most 2/3 full.
+    """A set of digests in one block of memory: a hash table with open addressing, 16-byte slots, at most 2/3 full.
 
-    A Python set of bytes takes about 100 bytes an entry; this takes 24 to 48.
+    It takes 24 to 48 bytes per entry; a Python set of bytes objects takes about 100.
     """
 
     def __init__(self) -> None:
-        self._slots = bytearray(_FIRST_SLOTS * DIGEST_BYTES)
+        self._slots = bytearray(_INITIAL_SLOTS * DIGEST_BYTES)
         self._count = 0
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class DigestSet:
         return self._find(digest)[1]
 
     def add(self, digest: bytes) -> bool:
-        """Puts `digest` in. Returns whether it is new."""
+        """Adds `digest`. Returns whether it is new."""
         at, present = self._find(digest)
         if present:
             return False
@@ -51,13 +51,13 @@ class DigestSet:
         return True
 
     def _find(self, digest: bytes) -> tuple[int, bool]:
-        """The offset of `digest`, or of the free slot it belongs in; and whether it is there."""
+        """The offset of `digest`, or of the free slot where it belongs, and whether the digest is present."""
         slots = self._slots
         last = len(slots) - 1
-        # The second half chooses the slot: the first half has already chosen the split, so in training
-        # its high bits are not uniform.
+        # The second half of the digest chooses the slot. The first half decided the split, so its high bits are not
+        # uniform within a split.
         at = int.from_bytes(digest[8:], "big") * DIGEST_BYTES & last
-        while (held := slots[at : at + DIGEST_BYTES]) != _EMPTY:
+        while (held := slots[at : at + DIGEST_BYTES]) != _EMPTY_SLOT:
             if held == digest:
                 return at, True
             at = (at + DIGEST_BYTES) & last
@@ -69,8 +69,8 @@ class DigestSet:
         last = len(slots) - 1
         for start in range(0, len(old), DIGEST_BYTES):
             digest = old[start : start + DIGEST_BYTES]
-            if digest != _EMPTY:
+            if digest != _EMPTY_SLOT:
                 at = int.from_bytes(digest[8:], "big") * DIGEST_BYTES & last
-                while slots[at : at + DIGEST_BYTES] != _EMPTY:
+                while slots[at : at + DIGEST_BYTES] != _EMPTY_SLOT:
                     at = (at + DIGEST_BYTES) & last
                 slots[at : at + DIGEST_BYTES] = digest

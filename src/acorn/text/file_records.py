@@ -1,8 +1,8 @@
-"""Records of the files that something was made from: enough to tell later, cheaply, whether they are still the same.
+"""Records of the files that something was made from, with which a later run can check quickly whether they changed.
 
-A file whose size and time of change are as recorded is taken to be unchanged, without reading it. Otherwise its content
-decides, by digest, so that a file that was copied or merely touched is still the same one. Names do not count, order
-does.
+A file whose size and modification time are as recorded counts as unchanged and is not read. Otherwise the digest of its
+content decides, so a file that was copied or touched still counts as unchanged. The order of the files matters, their
+names do not.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from acorn.text.sources import Part
 from acorn.text.text_files import TextFile
 
 SHA256, GIT, ADDRESS = "sha256", "git", "address"
-"""How a content is told: by the digest of its bytes, by git's (of small files at the Hub), or by where it lies."""
+"""What identifies a file's content: the digest of its bytes, git's digest (small files on the Hub), or its address."""
 
 HUB_FILE = "hf://"
-MOST_LINES = 10
-"""Differences that a message lists one by one."""
+MAX_DIFFERENCES = 10
+"""The largest number of differences that a message lists."""
 
-LARGE = 2**30
-"""Bytes whose digests take long enough, about a second, to tell how far they are."""
+PROGRESS_BYTES = 2**30
+"""Computing the digests of this many bytes takes about a second; for more, progress is reported."""
 
-DIGITS = 12
-"""Of a digest, in messages."""
+DIGEST_DIGITS = 12
+"""Digits of a digest that messages show."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class FileRecord:
     """A file as it was when something was made from it.
 
     Attributes:
-        name: its absolute path, or its address at the Hub (`hf://...`).
-        size: bytes; 0 where that is not known.
-        changed_ns: time of the last change, in ns since 1970; 0 at the Hub.
-        content: how its content is told and the digest, as `sha256:...`.
+        name: its absolute path, or its address on the Hub (`hf://...`).
+        size: in bytes; 0 if unknown.
+        changed_ns: modification time, in ns since 1970; 0 for files on the Hub.
+        content: the kind of digest and the digest, such as `sha256:...`.
     """
 
     name: str
@@ -55,21 +55,21 @@ class FileRecord:
 
     @classmethod
     def of(cls, place: str, kind: str = SHA256) -> FileRecord:
-        """The record of the file at `place` as it is now. Reads it whole, unless the Hub has it.
+        """The record of the current file at `place`. Reads the whole file unless it is on the Hub.
 
         Args:
-            place: a path, or an address at the Hub.
-            kind: how to tell the content of a file on disk.
+            place: a path, or an address on the Hub.
+            kind: the kind of digest for a file on disk.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the file cannot be read.
         """
         if "://" in place:
             return _hub_record(place)
         try:
             status = os.stat(place)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError("This is no regular file.", where=place, fix="name a regular file")
+                raise InputError("This is not a regular file.", where=place, fix="name a regular file")
             kind = GIT if kind == GIT else SHA256
             content = _git_digest(Path(place), status.st_size) if kind == GIT else sha256_of(Path(place))
         except OSError as error:
@@ -77,20 +77,20 @@ class FileRecord:
         return cls(os.path.abspath(place), status.st_size, status.st_mtime_ns, f"{kind}:{content}")
 
     @property
-    def told(self) -> str:
-        """The file within a sentence: `3,000 bytes, sha256 5f70bf18a086`."""
+    def description(self) -> str:
+        """Size and digest for a message: `3,000 bytes, sha256 5f70bf18a086`."""
         kind, _, digest = self.content.partition(":")
-        return f"{self.size:,} bytes, {kind} {digest[:DIGITS]}" if kind != ADDRESS else digest
+        return f"{self.size:,} bytes, {kind} {digest[:DIGEST_DIGITS]}" if kind != ADDRESS else digest
 
     @property
     def kind(self) -> str:
         return self.content.partition(":")[0]
 
-    def still(self, place: str) -> FileRecord | None:
-        """The record of `place` as it is now if its content is the one recorded here, else None.
+    def if_unchanged(self, place: str) -> FileRecord | None:
+        """The current record of `place` if its content is the recorded one, else None.
 
         Raises:
-            InputError: it cannot be read, or told only in another way than was recorded.
+            InputError: the file cannot be read, or only another kind of digest is available.
         """
         if "://" not in place:
             try:
@@ -103,26 +103,26 @@ class FileRecord:
                 return None
         now = FileRecord.of(place, self.kind)
         if now.kind != self.kind:
-            raise InputError(f"Its {now.kind} cannot be compared with the {self.kind} recorded.", where=place)
+            raise InputError(f"Its {now.kind} cannot be compared with the recorded {self.kind}.", where=place)
         return now if now.content == self.content else None
 
 
 def places_of(parts: Iterable[Part]) -> list[str]:
-    """The files behind parts of a text: paths, and addresses at the Hub, in the order of reading."""
+    """The files of the parts of a text: paths, and addresses on the Hub, in reading order."""
     return [place for part in parts for place in ([str(part.path)] if isinstance(part, TextFile) else part.files)]
 
 
 def records_of(parts: Sequence[Part], progress: Progress = QUIET) -> list[FileRecord]:
-    """Records of the files of `parts`, which were looked at before.
+    """Records of the files of `parts`.
 
     Args:
-        progress: hears of the files read, where they are large.
+        progress: gets the number of files read, if they are large.
 
     Raises:
-        InputError: one changed since it was looked at, or cannot be read.
+        InputError: a file changed since `parts` was made, or cannot be read.
     """
-    task, places = "taking digests of the text", places_of(parts)
-    if sum(part.size for part in parts if isinstance(part, TextFile)) < LARGE:
+    task, places = "computing digests of the text", places_of(parts)
+    if sum(part.size for part in parts if isinstance(part, TextFile)) < PROGRESS_BYTES:
         progress = QUIET
     records: list[FileRecord] = []
     for place in places:
@@ -136,21 +136,21 @@ def records_of(parts: Sequence[Part], progress: Progress = QUIET) -> list[FileRe
 
 
 def untold(parts: Iterable[Part]) -> list[str]:
-    """Names of parts that no record can be made of: datasets that do not tell their files."""
+    """Names of the parts that cannot be recorded: datasets whose files are unknown."""
     return [part.name for part in parts if isinstance(part, HubSplit) and not part.files]
 
 
 def compare(recorded: Sequence[FileRecord], places: Sequence[str]) -> tuple[list[FileRecord], list[str]]:
-    """Whether the files at `places` are those recorded, in the same order.
+    """Compares the files at `places` with the recorded ones. The order counts.
 
     Returns:
-        their records as they are now, where nothing changed; and what changed, one line a file.
+        the current records if nothing changed, else an empty list; and the changes, one line per file.
 
     Raises:
-        InputError: as `FileRecord.of`.
+        InputError: a file cannot be read.
     """
     if len(recorded) == len(places):
-        now = [record.still(place) for record, place in zip(recorded, places, strict=True)]
+        now = [record.if_unchanged(place) for record, place in zip(recorded, places, strict=True)]
         unchanged = [record for record in now if record is not None]
         if len(unchanged) == len(now):
             return unchanged, []
@@ -160,17 +160,18 @@ def compare(recorded: Sequence[FileRecord], places: Sequence[str]) -> tuple[list
         name = place if "://" in place else os.path.abspath(place)
         record = before.pop(name, None)
         if record is None:
-            lines.append(f"{name}: not there then, {FileRecord.of(place).told} now")
-        elif record.still(place) is None:
-            lines.append(f"{name}: {record.told} then, {FileRecord.of(place, record.kind).told} now")
-    lines += [f"{name}: {record.told} then, not there now" for name, record in before.items()]
-    if len(lines) > MOST_LINES:
-        lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES:,} more files"]
-    return [], lines or ["the files are read in another order"]
+            lines.append(f"{name}: was absent; is now {FileRecord.of(place).description}")
+        elif record.if_unchanged(place) is None:
+            now_here = FileRecord.of(place, record.kind)
+            lines.append(f"{name}: was {record.description}; is now {now_here.description}")
+    lines += [f"{name}: was {record.description}; is now absent" for name, record in before.items()]
+    if len(lines) > MAX_DIFFERENCES:
+        lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES:,} more files"]
+    return [], lines or ["the files are in another order"]
 
 
 def _git_digest(path: Path, size: int) -> str:
-    """What git names the content of a file by: SHA-1 of a header and the bytes."""
+    """Git's name for the content of a file: SHA-1 of a header and the bytes."""
     digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -179,11 +180,11 @@ def _git_digest(path: Path, size: int) -> str:
 
 
 def _hub_record(address: str) -> FileRecord:
-    """A file that the Hub keeps, by the digest in its index, else by its address: nothing is fetched."""
+    """The record of a file on the Hub: the digest from the Hub's index, else the address. Nothing is downloaded."""
     if address.startswith(HUB_FILE):
         import huggingface_hub
 
-        with contextlib.suppress(Exception):  # the library and what it stands on raise errors of many families
+        with contextlib.suppress(Exception):  # the library and its dependencies raise errors of many kinds
             info: dict[str, Any] = huggingface_hub.HfFileSystem().info(address)
             large = info.get("lfs")
             content = f"{SHA256}:{large['sha256']}" if large else f"{GIT}:{info['blob_id']}"
@@ -192,4 +193,6 @@ def _hub_record(address: str) -> FileRecord:
 
 
 def _unreadable(place: str, error: OSError) -> InputError:
-    return InputError(f"The file cannot be read: {error.strerror}.", where=place, fix="check that it can be opened")
+    return InputError(
+        f"The file cannot be read: {error.strerror}.", where=place, fix="check its permissions and that its disk works"
+    )

@@ -1,8 +1,8 @@
-"""Datasets of the Hugging Face Hub, streamed; or a local folder in the Hub's layout, which needs no network.
+"""Streams datasets of the Hugging Face Hub, or a local folder in the Hub's layout, which needs no network.
 
-`hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER[:CONFIG]`. A folder has the layout of a dataset on the Hub: either a
-README.md that lists its configs, or files named after their split (`train-00000-of-00001.parquet`), at the
-top, or one folder of them a config.
+A source is `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER[:CONFIG]`. The layout of a folder is that of a dataset on the Hub:
+a README.md that lists the configs, or files named after their split (`train-00000-of-00001.parquet`), either at the top
+or in one folder per config.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from acorn.text.reading import Reading
 from acorn.text.rows import Row, check_columns, column_bytes, undecodable_value
 
 SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "val", "dev"), "test": ("test",)}
-PATIENCE_S = 5.0  # seconds without an answer until that is said
-_PATIENCE_AFTERWARDS_S = 30.0
-_WATCH = "waiting for the Hub"  # the name of the thread that says so
+WAIT_NOTE_S = 5.0  # seconds to wait for an answer before a note says so
+_WAIT_NOTE_INTERVAL_S = 30.0
+_WATCH_THREAD = "waiting for the Hub"  # name of the thread that writes the note
 _BATCH_ROWS = 1024
-# The library retries 20 times in an outer loop around its own five tries: half an hour against a dead network.
-_TRIES = {"STREAMING_OPEN_MAX_RETRIES": 2, "STREAMING_READ_MAX_RETRIES": 3}
+# By default the library retries 20 times around five inner attempts: half an hour if the network is down.
+_RETRY_LIMITS = {"STREAMING_OPEN_MAX_RETRIES": 2, "STREAMING_READ_MAX_RETRIES": 3}
 
 
 def is_on_the_hub(source: str) -> bool:
-    """Whether `source` names a dataset of the Hub, and no local folder in its layout.
+    """Whether `source` names a dataset on the Hub rather than a local folder in the Hub's layout.
 
     Raises:
         UsageError: it begins with `hf:` and is neither.
@@ -46,16 +46,16 @@ def is_on_the_hub(source: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class HubSplit:
-    """One split of a dataset. Every pass streams it anew, at the same revision."""
+    """One split of a dataset. Each pass streams it again, at the same revision."""
 
-    name: str  # what messages call it
+    name: str  # for messages
     dataset: Any  # datasets.IterableDataset
-    progress: Progress  # told when the Hub takes long
-    files: tuple[str, ...] = ()  # paths, or addresses at the Hub (`hf://...`), in the order they are read
+    progress: Progress  # gets a note if the Hub does not answer
+    files: tuple[str, ...] = ()  # paths, or addresses on the Hub (`hf://...`), in reading order
 
 
 class _Streams(NamedTuple):
-    """A dataset's splits by their own names."""
+    """The splits of a dataset, by the dataset's names for them."""
 
     datasets: Any  # name -> datasets.IterableDataset
     files: dict[str, tuple[str, ...]]  # name -> its files
@@ -65,13 +65,13 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
     """The splits of `hf:...`, under acorn's names for them (`train`, `valid`, `test`).
 
     Raises:
-        UsageError: it is not of the form above, or a config must be named and is not, or is unknown.
-        InputError: the Hub cannot be reached and no local copy stands in, or there is no such dataset.
+        UsageError: `source` does not have the form above, or the config is unknown or missing.
+        InputError: the dataset does not exist, or the Hub cannot be reached and there is no local copy.
     """
     path, config = _parse(source)
     if os.path.isdir(path):
         streams = _streams(source, os.path.abspath(path), config, QUIET)
-        progress = QUIET  # there is no Hub to wait for
+        progress = QUIET  # a local folder: nothing to wait for
     else:
         streams = _remote_streams(source, path, config, progress)
     there = streams.datasets
@@ -92,7 +92,7 @@ def hub_splits(source: str, progress: Progress) -> dict[str, HubSplit]:
 
 
 class HubReader:
-    """One pass over the rows of a split. Position: the number of the row, from 1."""
+    """One pass over the rows of a split. A position is the row number, from 1."""
 
     def __init__(self, split: HubSplit, data: DataConfig, reading: Reading) -> None:
         self.split, self.data, self.reading = split, data, reading
@@ -118,7 +118,7 @@ class HubReader:
 
 
 def tables_of(split: HubSplit) -> Iterator[Any]:
-    """A pass over a split as Arrow tables of some rows each.
+    """One pass over a split. Yields Arrow tables with a batch of rows each.
 
     Raises:
         InputError: the Hub cannot be reached, or the dataset cannot be read.
@@ -134,7 +134,7 @@ def tables_of(split: HubSplit) -> Iterator[Any]:
 
 
 def _parse(source: str) -> tuple[str, str]:
-    """Folder or OWNER/NAME, and the config ("" where none is named)."""
+    """The folder or OWNER/NAME, and the config ("" if none is named)."""
     reference = source.removeprefix(HUB_PREFIX)
     if reference and os.path.isdir(reference):
         return reference, ""
@@ -142,14 +142,14 @@ def _parse(source: str) -> tuple[str, str]:
     if (path and os.path.isdir(path)) or is_repository(path):
         return path, config
     raise UsageError(
-        f"{source} is neither a dataset of the Hub nor a folder that is there.",
+        f"{source} is neither a Hub dataset nor an existing folder.",
         where=str(Path(path).absolute()),
         fix="write hf:OWNER/NAME, hf:OWNER/NAME:CONFIG or hf:FOLDER:CONFIG",
     )
 
 
 def _remote_streams(source: str, repository: str, config: str, progress: Progress) -> _Streams:
-    """The Hub's dataset, or this machine's copy of it where the Hub does not answer."""
+    """The dataset on the Hub, or this machine's copy of it if the Hub does not answer."""
     import huggingface_hub
 
     try:
@@ -158,9 +158,9 @@ def _remote_streams(source: str, repository: str, config: str, progress: Progres
         try:
             copy = huggingface_hub.snapshot_download(repository, repo_type="dataset", local_files_only=True)
             streams = _streams(source, copy, config, QUIET)
-        except (OSError, InputError):  # there is no copy, or not one with data
+        except (OSError, InputError):  # there is no copy, or it contains no data
             raise unreachable from None
-        progress.note(f"The Hub cannot be reached; {source} is read from its copy in {copy}.")
+        progress.note(f"The Hub cannot be reached. {source} is read from the local copy in {copy}.")
         return streams
 
 
@@ -173,7 +173,7 @@ def _streams(source: str, path: str, config: str, progress: Progress) -> _Stream
     with _library_call(source, progress):
         try:
             builder = datasets.load_dataset_builder(path, name, data_dir=folder)
-        except ValueError:  # a config is missing or unknown, or the data cannot be understood
+        except ValueError:  # a config is missing or unknown, or the data cannot be read
             names = datasets.get_dataset_config_names(path)
             if (name is None and len(names) < 2) or name in names:
                 raise
@@ -183,7 +183,7 @@ def _streams(source: str, path: str, config: str, progress: Progress) -> _Stream
 
 
 def _config_folders(path: Path) -> list[str]:
-    """The configs of a local `path` whose README.md lists none: its folders that have files named after `train`."""
+    """The configs of a local `path` whose README.md lists none: folders with files named `train*`."""
     card = path / "README.md"
     listed = card.is_file() and re.search("^configs:", card.read_text("utf-8", "replace"), re.MULTILINE)
     if listed or not path.is_dir():
@@ -194,32 +194,32 @@ def _config_folders(path: Path) -> list[str]:
 
 
 def _choose(config: str, names: list[str], source: str) -> str:
-    """`config`, or the only one there is where none is named."""
+    """`config`, or the only config if none is named."""
     if config in names:
         return config
     if not config and len(names) == 1:
         return names[0]
     base = source.removesuffix(f":{config}") if config else source
     raise UsageError(
-        f"The dataset has no config {config!r}." if config else "The dataset has several configs, and none is named.",
+        f"The dataset has no config {config!r}." if config else "The dataset has several configs; name one of them.",
         where=source,
-        fix="name one: " + ", ".join(f"{base}:{name}" for name in sorted(names)),
+        fix="use one of " + ", ".join(f"{base}:{name}" for name in sorted(names)),
     )
 
 
 @contextlib.contextmanager
 def _library_call(name: str, progress: Progress) -> Iterator[None]:
-    """Around a call that may wait for the Hub: waiting is said, tries are few and silent, failure is an InputError."""
+    """Wraps a call that may wait for the Hub: a note about the wait, few and silent retries, failures as InputError."""
     import datasets
 
-    before = {setting: getattr(datasets.config, setting) for setting in _TRIES}
+    before = {setting: getattr(datasets.config, setting) for setting in _RETRY_LIMITS}
     loggers = {logger: logger.level for logger in map(logging.getLogger, ("huggingface_hub", "datasets"))}
     bars = datasets.are_progress_bars_disabled()
     answered = threading.Event()
-    watch = threading.Thread(target=_say_waiting, args=(name, progress, answered), name=_WATCH, daemon=True)
+    watch = threading.Thread(target=_say_waiting, args=(name, progress, answered), name=_WATCH_THREAD, daemon=True)
     watch.start()
     try:
-        for setting, tries in _TRIES.items():
+        for setting, tries in _RETRY_LIMITS.items():
             setattr(datasets.config, setting, tries)
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
@@ -227,7 +227,7 @@ def _library_call(name: str, progress: Progress) -> Iterator[None]:
         yield
     except AcornError:
         raise
-    except Exception as error:  # the library and what it stands on raise errors of many families
+    except Exception as error:  # the library and its dependencies raise errors of many kinds
         raise _load_error(name, error) from error
     finally:
         answered.set()
@@ -241,13 +241,13 @@ def _library_call(name: str, progress: Progress) -> Iterator[None]:
 
 
 def _say_waiting(name: str, progress: Progress, answered: threading.Event) -> None:
-    started, patience = time.monotonic(), PATIENCE_S
+    started, patience = time.monotonic(), WAIT_NOTE_S
     while not answered.wait(patience):
         progress.note(
-            f"Still waiting for the Hub ({name}, {time.monotonic() - started:.0f} s). To do without it, set "
-            "HF_HUB_OFFLINE=1 where the dataset is in this machine's cache, or give a local folder: hf:FOLDER."
+            f"Still waiting for the Hub ({name}, {time.monotonic() - started:.0f} s). To work offline, set "
+            "HF_HUB_OFFLINE=1 if the dataset is in this machine's cache, or name a local folder: hf:FOLDER."
         )
-        patience = _PATIENCE_AFTERWARDS_S
+        patience = _WAIT_NOTE_INTERVAL_S
 
 
 def _load_error(name: str, error: Exception) -> InputError:
@@ -256,20 +256,20 @@ def _load_error(name: str, error: Exception) -> InputError:
     cause = one_line(error)
     if isinstance(error, DatasetNotFoundError):
         return InputError(
-            f"The Hub does not give this dataset: {cause}",
+            f"The Hub does not provide this dataset: {cause}",
             where=name,
-            fix="check its name; `hf auth login` for a private one",
+            fix="check its name; for a private dataset, run `hf auth login`",
         )
     if isinstance(error, ConnectionError):
         cause, fix = why_not_reached(error)
         return InputError(
             f"The Hub cannot be reached: {cause}.",
             where=name,
-            fix=f"{fix}; or work offline: on a connected machine run `hf download OWNER/NAME "
-            "--repo-type dataset --local-dir FOLDER`, copy FOLDER here, and give hf:FOLDER[:CONFIG]",
+            fix=f"{fix}; or work offline: on a machine with network access run `hf download OWNER/NAME "
+            "--repo-type dataset --local-dir FOLDER`, copy FOLDER here, and use hf:FOLDER[:CONFIG]",
         )
     return InputError(
         f"The dataset cannot be read: {type(error).__name__}: {cause}.",
         where=name,
-        fix="check its files, or give text files or a local folder (hf:FOLDER[:CONFIG]) instead",
+        fix="check its files, or use text files or a local folder (hf:FOLDER[:CONFIG]) instead",
     )

@@ -1,4 +1,4 @@
-"""Documents that come more than once: exact repeats in one text, and training documents that are also held out."""
+"""Duplicate documents: exact repeats within one text, and training documents that are also in held-out text."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from acorn.text.digests import DigestSet, digest_of
 
 
 class HeldOut:
-    """The distinct documents of a held-out split, and which of them a pass over training has met."""
+    """The distinct documents of a held-out split, and which of them a pass over training has found there too."""
 
     def __init__(self, documents: Iterable[bytes]) -> None:
         self._digests = DigestSet()
         self.bytes = sum(len(raw) for raw in documents if self._digests.add(digest_of(raw)))
-        self.forget()
+        self.start_pass()
 
     def __len__(self) -> int:
         return len(self._digests)
 
-    def forget(self) -> None:
-        """Begins a new pass over training."""
+    def start_pass(self) -> None:
+        """Starts a new pass over training."""
         self._met = DigestSet()
         self.bytes_met = 0
 
     def meet(self, digest: bytes, n_bytes: int) -> bool:
-        """Whether a training document is held out; remembers it if so."""
+        """Whether a training document is also held out. If so, it is counted."""
         if digest not in self._digests:
             return False
         if self._met.add(digest):
@@ -35,31 +35,31 @@ class HeldOut:
 
     @property
     def met(self) -> int:
-        """Distinct held-out documents met."""
+        """The number of distinct held-out documents found in training."""
         return len(self._met)
 
 
 class OverlapFilter:
-    """Decides, over one pass, which training documents leave because they are held out."""
+    """Decides, during one pass, which training documents are dropped because they are also held out."""
 
     def __init__(self, data: DataConfig, held_out: Mapping[str, HeldOut]) -> None:
         self._drop_overlap = data.overlap == "drop"
         self._held_out = tuple(held_out.values())
         for split in self._held_out:
-            split.forget()
+            split.start_pass()
 
     def drops(self, digest: bytes, n_bytes: int) -> bool:
-        # Every split is asked, also after a hit: one document may stand in both.
+        # Check every split, even after a match: a document can be in both.
         hits = [split.meet(digest, n_bytes) for split in self._held_out]
         return self._drop_overlap and any(hits)
 
 
 class Repeats:
-    """The documents of one pass over a text, and those that repeat an earlier one exactly.
+    """Counts the documents of one pass over a text, and how many repeat an earlier one exactly.
 
     Attributes:
-        documents, bytes: all of them.
-        repeats, repeated_bytes: those that came before.
+        documents, bytes: of all documents.
+        repeats, repeated_bytes: of those equal to an earlier document.
     """
 
     def __init__(self) -> None:
@@ -71,12 +71,12 @@ class Repeats:
         return self.documents - self.repeats
 
     @property
-    def mostly(self) -> bool:
-        """Whether less than half of the documents are distinct."""
+    def are_majority(self) -> bool:
+        """Whether more than half of the documents are repeats."""
         return 2 * self.distinct < self.documents
 
     def is_repeat(self, digest: bytes, n_bytes: int) -> bool:
-        """Takes the next document, and tells whether an equal one came before."""
+        """Counts the next document. Returns whether it is equal to an earlier one."""
         self.documents += 1
         self.bytes += n_bytes
         if self._seen.add(digest):
@@ -85,8 +85,8 @@ class Repeats:
         self.repeated_bytes += n_bytes
         return True
 
-    def told(self) -> str:
-        """The numbers in words."""
+    def summary(self) -> str:
+        """The counts in words, as the beginning of a sentence."""
         return (
             f"{counted(self.documents, 'document')}, {self.distinct:,} of them distinct: the "
             f"{counted(self.repeats, 'exact repeat')} "

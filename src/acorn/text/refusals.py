@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from acorn.counting import counted
 from acorn.errors import InputError
 from acorn.text.examples import Refusal
-from acorn.text.reading import MOST_NAMED
+from acorn.text.reading import MAX_NAMES
 
 _SKIP_HINT = 'correct them, or set data.errors = "skip" to leave such rows out and count them'
 
@@ -23,7 +23,7 @@ def rows_refused(where: str, refused: Sequence[Refusal], rows: int) -> InputErro
     """
     if len(refused) == 1:
         return InputError(refused[0].reason, where=refused[0].where, fix=_SKIP_HINT.replace("them", "it"))
-    lines = "\n".join(f"  - {reason}" for reason in reasons_of(refused, MOST_NAMED))
+    lines = "\n".join(f"  - {reason}" for reason in reasons_of(refused, MAX_NAMES))
     return InputError(
         f"{len(refused):,} of {counted(rows, 'row')} cannot be used:\n{lines}", where=where, fix=_SKIP_HINT
     )

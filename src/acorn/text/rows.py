@@ -1,12 +1,12 @@
-"""Files -> rows: the original bytes of each unit that may become a document, and where it stands.
+"""Files -> rows: the original bytes of each unit that may become a document, and its position.
 
-Every reader has `rows()`, one pass over (bytes, position); `place(position, byte)`, which says in words where
-byte `byte` of that row stands; `undecodable(error, position)`, which tells of a row that is no UTF-8; and
-`bytes_read`, how far the pass is. Memory holds a row or block at a time and a buffer, never the file.
+Each reader has `rows()`, one pass over (bytes, position); `place(position, byte)`, which describes the place of a byte
+of that row in words; `undecodable(error, position)`, the error for a row that is not UTF-8; and `bytes_read`, the
+progress of the pass. Memory holds one row or block and a buffer, never the whole file.
 
-Rows of a file in another encoding are UTF-8 here already, with a byte 0xFF for each byte that could not be decoded.
-A byte order mark at the beginning of a file is dropped. CRLF line ends and NUL characters stay as they are.
-Half a surrogate pair, which JSON can spell, is bad text like bytes that are not UTF-8.
+Rows of a file in another encoding are already converted to UTF-8, with a byte 0xFF for each byte that could not be
+decoded. A byte order mark at the beginning of a file is removed. CRLF line ends and NUL characters are kept. A lone
+surrogate, which JSON escapes can produce, is bad text, like bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from acorn.text.reading import ERRORS_HINT, SKIP_HINT, Reading
 from acorn.text.text_files import OpenFile, TextFile, open_text
 from acorn.text.transcoding import UTF8, as_utf8, find_bad_bytes, marked, share_of
 
-WHOLE_FILE_BYTES = 1 << 20  # a longer .txt is cut into blocks
+MAX_WHOLE_FILE_BYTES = 1 << 20  # a longer .txt is cut into blocks
 BLOCK_BYTES = 16 << 10
-SMALL_FILE_BLOCKS = 64  # blocks of a lone short .txt
+SMALL_FILE_BLOCKS = 64  # number of blocks of a short .txt that is the only file
 SMALL_BLOCK_BYTES = 256
 _WIKITEXT_HEAD_BYTES = 64 << 10
 _TABLE_BATCH_ROWS = 1024
@@ -37,7 +37,7 @@ Row = tuple[bytes, int]
 
 
 class RowReader(Protocol):
-    """One pass over the rows of a file or of a Hub dataset's split."""
+    """One pass over the rows of a file, or of a split of a Hub dataset."""
 
     @property
     def bytes_read(self) -> int: ...
@@ -50,14 +50,14 @@ class RowReader(Protocol):
 
 
 def file_reader(file: TextFile, data: DataConfig, reading: Reading, *, cut_small: bool = False) -> RowReader:
-    """The reader of `file`. With `cut_small`, a .txt that would be one document is cut into about 64 blocks."""
+    """The reader for `file`. If `cut_small`, a .txt that would be one document is cut into about 64 blocks."""
     if file.form == "txt":
         return TxtReader(file, data, reading, cut_small)
     return JsonlReader(file, data, reading) if file.form == "jsonl" else ParquetReader(file, data, reading)
 
 
 class FileReader(ABC):
-    """What the readers of plain and packed files share. A position is a byte of the unpacked file."""
+    """The common part of the readers of files. An offset is in bytes of the uncompressed file."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
         self.file, self.data, self.reading = file, data, reading
@@ -71,19 +71,19 @@ class FileReader(ABC):
     def place(self, position: int, byte: int = 0) -> str: ...
 
     def _where(self, offset: int) -> str:
-        return f"{self.file.name}, byte {offset}" + (" of the unpacked text" if self.file.packing else "")
+        return f"{self.file.name}, byte {offset}" + (" of the uncompressed text" if self.file.packing else "")
 
     def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError:
-        """What to say of the row at `position`, which `error` tells to be no UTF-8: with the share in the file."""
+        """The error for the row at `position`, which is not UTF-8. It gives the share of bad bytes in the file."""
         encoding = self.file.encoding
         with open_text(self.file, decoded=False) as file:
             found = find_bad_bytes(file.bytes, encoding)
-        if found is None:  # it stands beyond what is looked at
+        if found is None:  # the bad byte is after the part of the file that is searched
             what, where = f"byte 0x{error.object[error.start]:02X}, {error.reason}", self.place(position, error.start)
         elif encoding == UTF8:
             what = f"byte 0x{error.object[error.start]:02X}, {error.reason} ({found.share()})"
             where = self.place(position, error.start)
-        else:  # a row has marks in place of the bytes themselves
+        else:  # the row contains marks instead of the original bytes
             what = f"byte 0x{found.byte:02X}, {found.reason} ({found.share()})"
             where = self._where(found.offset)
         utf16 = encoding == UTF8 and found is not None and found.like_utf16
@@ -92,13 +92,13 @@ class FileReader(ABC):
         return InputError(
             f"This text is not {name}: {what}{'; the file begins like UTF-16' if utf16 else ''}.",
             where=where,
-            fix=f"name the file's encoding if it has another, such as data.encoding={example} (none is guessed), "
-            f"convert it to UTF-8, or {ERRORS_HINT}",
+            fix=f"set data.encoding to the file's encoding, such as data.encoding={example} (acorn does not guess it), "
+            f"convert the file to UTF-8, or {ERRORS_HINT}",
         )
 
 
 class TxtReader(FileReader):
-    """A .txt: its lines, its blocks, or the file as one row. Position: the byte at which the row begins."""
+    """Reads a .txt by lines, by blocks, or as one row. A position is the byte offset of the row."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading, cut_small: bool) -> None:
         super().__init__(file, data, reading)
@@ -107,7 +107,7 @@ class TxtReader(FileReader):
     def rows(self) -> Iterator[Row]:
         with open_text(self.file) as self._open:
             rest = self._open.bytes
-            head = rest.read(WHOLE_FILE_BYTES + 1)
+            head = rest.read(MAX_WHOLE_FILE_BYTES + 1)
             position = 0
             if head.startswith(_BOM):
                 self.reading.counts.with_bom += 1
@@ -127,7 +127,7 @@ class TxtReader(FileReader):
             return _lines(head, rest)
         if document == "file":
             return iter((head + rest.read(),))
-        if len(head) > WHOLE_FILE_BYTES:
+        if len(head) > MAX_WHOLE_FILE_BYTES:
             return cut_blocks(head, rest, BLOCK_BYTES)
         if self.cut_small or document == "block":
             return cut_blocks(head, rest, max(SMALL_BLOCK_BYTES, len(head) // SMALL_FILE_BLOCKS))
@@ -135,12 +135,14 @@ class TxtReader(FileReader):
 
 
 class JsonlReader(FileReader):
-    """A .jsonl: the text field of each line's object. Position: the number of the line, from 1."""
+    """Reads a .jsonl: the text field of the object on each line. A position is the line number, from 1."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
         super().__init__(file, data, reading)
-        self._seen: set[str] = set()  # columns
-        self._spellings = {json.dumps(data.text_field, ensure_ascii=wanted) for wanted in (True, False)}  # in JSON
+        self._seen: set[str] = set()  # names of columns
+        self._spellings = {
+            json.dumps(data.text_field, ensure_ascii=wanted) for wanted in (True, False)
+        }  # as JSON writes it
 
     def rows(self) -> Iterator[Row]:
         with open_text(self.file) as self._open:
@@ -159,7 +161,7 @@ class JsonlReader(FileReader):
         return f"{self.file.name}, line {position}"
 
     def _text_of(self, line: bytes, number: int, start: int) -> bytes | None:
-        """UTF-8 of the line's text field, with marks under `replace`; None where the line is left out."""
+        """The line's text field in UTF-8, with marks under `replace`; None if the line is dropped."""
         try:
             decoded = line.decode()
         except UnicodeDecodeError as error:
@@ -177,10 +179,10 @@ class JsonlReader(FileReader):
             self.reading.refuse(f"This line is not JSON: {error}.", self.place(number))
             return None
         text = record.get(self.data.text_field) if isinstance(record, dict) else None
-        # Most lines spell the name once: only the others are parsed a second time.
+        # Most lines contain the name once. Only the other lines are parsed a second time.
         may_repeat = text is not None and sum(map(decoded.count, self._spellings)) > 1
         if may_repeat and (same := _count_fields(decoded, self.data.text_field)) > 1:
-            what = f"This line has {same} fields {self.data.text_field!r}, and only one can hold the text."
+            what = f"This line has {same} fields named {self.data.text_field!r}, and only one of them can be the text."
             self.reading.refuse(what, self.place(number))
             return None
         if not isinstance(text, str):
@@ -193,19 +195,19 @@ class JsonlReader(FileReader):
         return self._encoded(text, number)
 
     def _encoded(self, text: str, number: int) -> bytes | None:
-        """UTF-8 of `text`; JSON's escapes can spell half a surrogate pair, which no UTF-8 can hold."""
+        """`text` in UTF-8, which cannot represent the lone surrogates that JSON escapes can produce."""
         try:
             return text.encode("utf-8")
         except UnicodeEncodeError as error:
             if self.reading.errors == "replace":
                 return as_utf8(text)
-            what = f"The text holds a lone surrogate (\\u{ord(text[error.start]):04x}), which is no character."
+            what = f"The text contains a lone surrogate (\\u{ord(text[error.start]):04x}), which is not a character."
             self.reading.refuse(what, self.place(number), f"correct it, or {ERRORS_HINT}")
             return None
 
 
 class ParquetReader(FileReader):
-    """A .parquet: its text column. Position: the number of the row, from 1."""
+    """Reads the text column of a .parquet. A position is the row number, from 1."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
         super().__init__(file, data, reading)
@@ -216,17 +218,17 @@ class ParquetReader(FileReader):
         return int(self._share_read * self.file.size)
 
     def rows(self) -> Iterator[Row]:
-        import pyarrow  # a quarter of a second, for this format alone
+        import pyarrow  # slow to import, so only for this format
         import pyarrow.parquet
 
         number = 0
         self.file.check_unchanged()
         try:
-            # With a buffer it reads a column's pages bit by bit instead of a whole row group.
+            # With a buffer the library reads a column page by page instead of a whole row group at once.
             options = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
             with pyarrow.parquet.ParquetFile(self.file.path, **options) as table:
                 check_columns(table.schema_arrow.names, self.data.text_field, self.file.name, self.reading)
-                # The library takes a column's name for a path: "a.b" also selects the field b of a struct a.
+                # The library treats a column name as a path: "a.b" also selects the field b of a struct a.
                 for batch in table.iter_batches(_TABLE_BATCH_ROWS, columns=[self.data.text_field]):
                     for raw in column_bytes(batch[self.data.text_field], self.data.text_field, self.file.name):
                         number += 1
@@ -239,7 +241,7 @@ class ParquetReader(FileReader):
         except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:  # a column's name may be damaged, too
             self.file.check_unchanged()
             raise InputError(
-                f"The file is cut short or damaged: {error}.",
+                f"The file is truncated or damaged: {error}.",
                 where=f"{self.file.name}, after row {number} ({self.file.size:,} bytes)",
                 fix="copy or download it again",
             ) from error
@@ -253,28 +255,28 @@ class ParquetReader(FileReader):
 
 
 def undecodable_value(error: UnicodeDecodeError, where: str) -> InputError:
-    """What to say of a column's value that is no UTF-8, the only encoding that tables have."""
+    """The error for a value of a table's column that is not UTF-8, the only encoding that tables support."""
     raw: bytes = error.object
     count = sum("\udc00" <= character <= "\udfff" for character in marked(raw))
     return InputError(
         f"This text is not UTF-8: byte 0x{raw[error.start]:02X}, {error.reason} (bad bytes in the "
         f"text: {share_of(count, len(raw))}).",
         where=where,
-        fix=f"write the column anew as UTF-8, or {ERRORS_HINT}",
+        fix=f"rewrite the column as UTF-8, or {ERRORS_HINT}",
     )
 
 
 def check_columns(names: list[str], wanted: str, where: str, reading: Reading) -> None:
-    """Tells `reading` of the columns of a table.
+    """Reports the columns of a table to `reading`.
 
     Raises:
-        InputError: the text column is not among them, or several have its name.
+        InputError: there is no text column, or several columns have its name.
     """
     if wanted not in names:
         raise InputError(f"There is no column {wanted!r}; {_keys_seen(names)}.", where=where, fix=_FIELD_HINT)
     if (same := names.count(wanted)) > 1:
         raise InputError(
-            f"There are {same} columns {wanted!r}, and only one can hold the text.",
+            f"There are {same} columns named {wanted!r}, and only one of them can be the text.",
             where=where,
             fix=f"rename the other columns, or {_FIELD_HINT}",
         )
@@ -282,31 +284,33 @@ def check_columns(names: list[str], wanted: str, where: str, reading: Reading) -
 
 
 def column_bytes(column: Any, name: str, where: str) -> list[bytes | None]:
-    """The UTF-8 (unchecked) of each value of an Arrow column of text; None for null.
+    """The bytes of each value of an Arrow column of text; None for null. Whether they are UTF-8 is not checked.
 
-    Which kinds hold text is the library's to say: those that it casts to bytes.
+    Text types are those that the library can cast to bytes.
     """
     import pyarrow
 
     try:
         values: list[bytes | None] = column.cast(pyarrow.large_binary()).to_pylist()
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
-        raise InputError(f"The column {name!r} holds {column.type}, not text.", where=where, fix=_FIELD_HINT) from None
+        raise InputError(
+            f"The column {name!r} contains {column.type}, not text.", where=where, fix=_FIELD_HINT
+        ) from None
     return values
 
 
-_FIELD_HINT = "set data.text_field to the one that holds the text"
+_FIELD_HINT = "set data.text_field to the name of the one that contains the text"
 
 
 def _lines(head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:
-    """The lines of `head` + everything in `rest`, each with its line end."""
+    """Yields the lines of `head` + everything in `rest`, each with its line end."""
     for line in io.BytesIO(head):
         yield line if line.endswith(b"\n") else line + rest.readline()
     yield from rest
 
 
 def _fault(record: object, field: str) -> str:
-    """Why a line's JSON gives no text."""
+    """The reason why the JSON on a line has no text."""
     if not isinstance(record, dict):
         return f"This line is a JSON {_json_kind(record)}, not an object with a field {field!r}."
     if field not in record:
@@ -315,7 +319,7 @@ def _fault(record: object, field: str) -> str:
 
 
 def _count_fields(line: str, field: str) -> int:
-    """How many fields of that name the object in a line of JSON has; of equal names a dict keeps the last one."""
+    """The number of fields with that name in the JSON object on a line. (A dict would keep only the last of them.)"""
     return sum(name == field for name, _ in json.loads(line, object_pairs_hook=list))
 
 
@@ -327,4 +331,4 @@ def _json_kind(value: object) -> str:
 
 def _keys_seen(names: Any) -> str:
     shown = [repr(name[:40]) for name in list(names)[:20]]
-    return "it has " + (", ".join(shown) + (", ..." if len(names) > len(shown) else "") if shown else "none at all")
+    return "it has " + (", ".join(shown) + (", ..." if len(names) > len(shown) else "") if shown else "no fields")

@@ -1,11 +1,11 @@
-"""Training, validation and test text: what `prepare` and the tokenizer's training consume.
+"""Training, validation and test text, as `prepare` and the training of a tokenizer read it.
 
-The held-out text is what the config names, else what the source brings with it, else a share of the training
-text, chosen by a digest of each document's own bytes. That choice knows no random state and no neighbours, so
-that adding files never moves old validation text into training.
+The held-out text is the one named in the config, else the source's own, else a share of the training text. This
+automatic split is decided by a digest of each document's bytes alone, without random state, so adding files never moves
+old validation text into training.
 
-Exact repeats of a document leave training. Where the split is a share of the training text they leave both sides
-(all copies would fall to one); held-out text that is named, or that the source brings, is scored row by row.
+Exact repeats of a document are dropped from training. In an automatic split they are dropped from both sides, since all
+copies are on one side. Held-out text that the config names or the source has is scored row by row, repeats included.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from acorn.text.sources import Part, held_out_parts, merged, resolve
 from acorn.text.text_files import TextFile
 from acorn.text.transcoding import UTF8
 
-NAMES = ("train", "valid", "test")
-FEW_DOCUMENTS = 10  # in validation
-_HEAD_BYTES = 64 << 10  # of a source, to tell whether it is WikiText
+SPLIT_ORDER = ("train", "valid", "test")
+FEW_VALID_DOCUMENTS = 10  # fewer whole files in validation than this get a warning
+_HEAD_BYTES = 64 << 10  # read from a source to detect WikiText
 
 
 class TextSplits:
-    """The documents of each split, streamed anew at every call. Memory: up to 48 bytes a document.
+    """The documents of each split, read again at every call. Memory: up to 48 bytes per document.
 
     Attributes:
-        names: the splits there are, in the order of `NAMES`.
+        names: the existing splits, in the order of `SPLIT_ORDER`.
         automatic: validation is a share of the training text.
         has_wikitext: training text is WikiText, whose rare words are `<unk>`.
-        counts: split -> facts of its last whole pass (the fields of `SplitCounts`).
-        overlap: held-out split -> share of its distinct documents that are training documents too; known after
-            a whole pass over `train`.
+        counts: split -> counts of its last complete pass (the fields of `SplitCounts`).
+        overlap: held-out split -> share of its distinct documents that are also training documents; known after a
+            complete pass over `train`.
     """
 
     def __init__(self, data: DataConfig, corpora: dict[str, Corpus], has_wikitext: bool, progress: Progress) -> None:
         self.data = data
         self.automatic = "train" in corpora and "valid" not in corpora
         has = {*corpora, "valid"} if self.automatic else set(corpora)
-        self.names = tuple(name for name in dict.fromkeys((*NAMES, *corpora)) if name in has)
+        self.names = tuple(name for name in dict.fromkeys((*SPLIT_ORDER, *corpora)) if name in has)
         self.has_wikitext = has_wikitext
         self.counts: dict[str, dict[str, int]] = {}
         self.overlap: dict[str, float] = {}
@@ -57,17 +57,17 @@ class TextSplits:
         self._progress = progress
         self._held_out: dict[str, HeldOut] | None = None
         self._repeats_told = False
-        self._ignored: set[str] = set()  # columns that have been told of
+        self._ignored: set[str] = set()  # columns that a note has named
 
     @classmethod
     def open(cls, data: DataConfig, progress: Progress = QUIET, out: Path | None = None) -> TextSplits:
-        """Finds the text that `data` names and looks at its beginning.
+        """Finds the text that `data` names and reads its beginning.
 
         Args:
-            out: the run folder that the text is for; a source folder that holds it is read without it.
+            out: the run folder that the text is for; it is skipped if it is inside a source folder.
 
         Raises:
-            UsageError: a source cannot be understood.
+            UsageError: a source has an unknown form.
             InputError: a source matches nothing, cannot be reached, or cannot be read.
         """
         sources = resolve(data.source, data, "data.source", progress, out)
@@ -91,30 +91,31 @@ class TextSplits:
 
     @property
     def parts(self) -> dict[str, Sequence[Part]]:
-        """The files and datasets that are read, by split, in the order of reading."""
+        """The files and datasets of each split, in reading order."""
         return {split: corpus.parts for split, corpus in self._corpora.items()}
 
     @classmethod
     def open_held_out(
         cls, sources: Sequence[str], data: DataConfig, progress: Progress = QUIET, *, named_by: str = "--input"
     ) -> TextSplits:
-        """All of `sources` as one split, whole: what an evaluation of other text scores.
+        """All of `sources` as one split, for an evaluation of another text.
 
         Args:
-            named_by: the option or setting that names the sources; the split has this name.
+            named_by: the option or setting that names the sources; it is also the name of the split.
 
         Raises:
-            UsageError, InputError: as `open`.
+            UsageError: a source has an unknown form.
+            InputError: a source matches nothing, cannot be reached, or cannot be read.
         """
         parts = held_out_parts(resolve(sources, data, named_by, progress), "test")
-        if data.encoding != UTF8:  # not told on the command line: the model's run had it
+        if data.encoding != UTF8:  # it comes from the run of the model, not from the command line
             progress.note(f"Text files are read as {data.encoding} (data.encoding).")
         return cls(data, {named_by: Corpus(parts, data)}, False, progress)
 
     def entries(self, kind: Literal["wordpiece", "bpe"]) -> tuple[str, ...]:
-        """Strings of this text that a tokenizer of `kind` must hold as one entry: WikiText's mark of a rare word.
+        """Strings of this text that must be one vocabulary entry each: WikiText's mark for a rare word.
 
-        Cleaning turns `<unk>` into `[UNK]`, which every WordPiece has anyway.
+        Cleaning replaces `<unk>` by `[UNK]`, which is in the vocabulary of every WordPiece tokenizer.
         """
         if not self.has_wikitext:
             return ()
@@ -123,26 +124,28 @@ class TextSplits:
         return () if kind == "wordpiece" else ("[UNK]",)
 
     def documents(self, split: str, task: str = "reading text") -> Iterator[Document]:
-        """A pass over the documents of `split`: cleaned, without repeats (see above), the overlap policy applied.
+        """Yields the documents of `split`: cleaned, without repeats (see above), with the overlap policy applied.
 
         Args:
             split: one of `names`.
-            task: what `progress` calls the pass.
+            task: the name of the pass for `progress`.
 
         Raises:
             UsageError: there is no such split.
-            InputError: for bad text (see `data.errors`) and damaged or changed files where they are met; at the end
-                of the pass, where the split or the other side of an automatic split has no document or all documents
-                are equal, and for overlap under `data.overlap = "fail"`.
+            InputError: text is bad (see `data.errors`), or a file is damaged or changed. At the end of the pass: the
+                split, or the other side of an automatic split, has no document; all documents are equal; or documents
+                overlap and `data.overlap` is "fail".
         """
         if split not in self.names:
-            hint = f"name it in data.{split}_source" if split in NAMES else f"the splits are {', '.join(self.names)}"
+            hint = (
+                f"name it in data.{split}_source" if split in SPLIT_ORDER else f"the splits are {', '.join(self.names)}"
+            )
             raise UsageError(f"There is no {split} text.", where=f"split {split!r}", fix=hint)
         shared = self.automatic and split != "test"  # this pass reads both sides
         reading, rows = Reading(self.data.errors), Reading(self.data.errors)
         overlap = OverlapFilter(self.data, self._held_out_splits()) if split == "train" else None
         repeats = Repeats() if shared or (split == "train" and self.data.dedup) else None
-        # Rows that became no document belong to no side of an automatic split: they are counted with training.
+        # Rows that did not become documents belong to neither side of an automatic split: training counts them.
         losses = Losses(reading) if shared and split == "valid" else Losses(reading, rows)
         other_side, limit = 0, digest_limit(self.data.valid_fraction)
 
@@ -170,8 +173,8 @@ class TextSplits:
         both = reading.counts + rows.counts
         if shared and repeats and repeats.distinct == 1 < repeats.documents:
             raise InputError(
-                f"The text repeats one document: of {repeats.documents:,} documents, 1 is distinct, and one cannot be "
-                "split into training and validation.",
+                f"The text repeats one document: of {repeats.documents:,} documents, 1 is distinct, and one document "
+                "cannot be split into training and validation.",
                 where=self._where("train"),
                 fix="give more text, or name validation text in data.valid_source",
             )
@@ -182,42 +185,42 @@ class TextSplits:
             self._tell_few(other_side if split == "train" else both.documents, both.documents + other_side)
         if overlap:
             self._settle_overlap()
-        if split not in self.counts and (told := losses.told()):
-            self._progress.note(f"{split}: {told}.")
+        if split not in self.counts and (summary := losses.summary()):
+            self._progress.note(f"{split}: {summary}.")
         self._tell_ignored(rows)
         self.counts[split] = dataclasses.asdict(reading.counts if shared and split == "valid" else both)
 
     def _tell_repeats(self, repeats: Repeats) -> None:
-        """After the first whole pass over training text: what it repeats, and what became of that."""
+        """After the first complete pass over training text: notes the repeats and what was done about them."""
         if self._repeats_told or not repeats.repeats:
             return
         self._repeats_told = True
-        warning = "warning: " if repeats.mostly else ""
+        warning = "warning: " if repeats.are_majority else ""
         before = " before the split into training and validation" if self.automatic else " from training"
         if self.data.dedup:
-            self._progress.note(f"{warning}{repeats.told()} were dropped{before} (data.dedup=false keeps them).")
-        elif repeats.mostly:
+            self._progress.note(f"{warning}{repeats.summary()} were dropped{before} (data.dedup=false keeps them).")
+        elif repeats.are_majority:
             self._progress.note(
-                f"{warning}{repeats.told()} are kept (data.dedup=false), and all copies of one are on the same side of "
-                "the split, so that the sizes of training and validation can be far from data.valid_fraction."
+                f"{warning}{repeats.summary()} are kept (data.dedup=false). All copies of a document are on the same "
+                "side of the split, so the sizes of training and validation can be far from data.valid_fraction."
             )
 
     def _tell_few(self, documents: int, total: int) -> None:
-        """After the first whole pass of an automatic split: that some whole files are a poor sample of all.
+        """After the first complete pass of an automatic split: warns if validation is only a few whole files.
 
         Args:
-            documents: of validation.
-            total: of both sides; more than there are files, where some file is cut.
+            documents: number in validation.
+            total: number on both sides; it exceeds the number of files if some file is cut.
         """
         whole_files = total <= len(self._parts_of("train"))
-        if documents < FEW_DOCUMENTS and whole_files and self._finer_unit(total) == "block":
+        if documents < FEW_VALID_DOCUMENTS and whole_files and self._finer_unit(total) == "block":
             self._progress.note(
                 f"warning: validation is {documents:,} whole {'file' if documents == 1 else 'files'}, which may differ "
-                "much from the others. data.document=block takes pieces of every file instead."
+                "a lot from the others. data.document=block takes pieces of every file instead."
             )
 
     def _tell_ignored(self, reading: Reading) -> None:
-        """Says, once, which columns are not read."""
+        """Notes, once per column, which columns are not read."""
         fresh = {name: source for name, source in reading.ignored.items() if name not in self._ignored}
         self._ignored |= fresh.keys()
         for source in dict.fromkeys(fresh.values()):
@@ -225,7 +228,7 @@ class TextSplits:
             self._progress.note(f"{source}: the text is the column {self.data.text_field!r}; not read: {named}.")
 
     def _held_out_splits(self) -> dict[str, HeldOut]:
-        """The held-out splits that have a place of their own; the sides of an automatic split cannot overlap."""
+        """The held-out splits with their own source. (The sides of an automatic split cannot overlap.)"""
         if self._held_out is None:
             self._held_out = {
                 split: HeldOut(raw for raw, _, _ in corpus.rows(Reading(self.data.errors)))
@@ -235,7 +238,7 @@ class TextSplits:
         return self._held_out
 
     def _settle_overlap(self) -> None:
-        """After a whole pass over training: the rates, said once; or the refusal."""
+        """After a complete pass over training: notes the overlap, once, or raises InputError."""
         first = not self.overlap
         held_out = {split: found for split, found in self._held_out_splits().items() if len(found)}
         self.overlap = {"valid": 0.0} if self.automatic else {}
@@ -257,14 +260,14 @@ class TextSplits:
             self._progress.note(f"{what}{dropped}.")
 
     def _check_not_empty(self, split: str, counts: SplitCounts, other_side: int | None) -> None:
-        """Raises InputError where the split just read, or the other side of an automatic split, has no document."""
+        """Raises InputError if the split just read, or the other side of an automatic split, has no document."""
         if counts.documents and other_side != 0:
             return
-        left_out = f"; left out: {counts.dropped()}" if counts.dropped() else ""
+        dropped = f"; dropped: {counts.dropped()}" if counts.dropped() else ""
         if not other_side and not counts.documents:
             read = sum(part.size for part in self._parts_of(split) if isinstance(part, TextFile))
             raise InputError(
-                f"The text has no document (0 documents, {read:,} bytes){left_out}.",
+                f"The text has no document (0 documents, {read:,} bytes){dropped}.",
                 where=self._where(split),
                 fix=_what_to_change(counts),
             )
@@ -272,22 +275,22 @@ class TextSplits:
         sides = {split: counts.documents, other: other_side or 0}
         total = sum(sides.values())
         remedies = ["give more text", "name validation text in data.valid_source"]
-        if total > 1:  # one document is on one side, whatever the share is
+        if total > 1:  # one document is on one side, whatever the fraction is
             remedies.append("change data.valid_fraction")
         if unit := self._finer_unit(total):
             remedies.append(f'cut the text finer with data.document = "{unit}"')
         raise InputError(
             f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
-            f"{counted(sides['train'], 'document')} in train, {sides['valid']:,} in valid{left_out}.",
+            f"{counted(sides['train'], 'document')} in train, {sides['valid']:,} in valid{dropped}.",
             where=f"data.valid_fraction = {self.data.valid_fraction}" if total > 1 else self._where("train"),
             fix=f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
         )
 
     def _finer_unit(self, documents: int) -> Literal["block", "line", ""]:
-        """What to set `data.document` to so that training text has more than `documents` distinct documents.
+        """The value of `data.document` with which training text has more than `documents` distinct documents.
 
         Returns:
-            the coarser of the units that do; "" where none does.
+            the coarsest such unit; "" if there is none.
         """
         by_lines = self.data.document == "line" or (self.data.document == "auto" and self.has_wikitext)
         parts = self._parts_of("train")
@@ -311,20 +314,21 @@ class TextSplits:
 
 
 def _what_to_change(counts: SplitCounts) -> str:
-    """How a text of which nothing is left could give a document."""
+    """Advice for a text that has no document left."""
     if counts.dropped_bad:
         return (
-            "correct the bad rows, or name the encoding of text files in data.encoding; data.errors = strict shows one"
+            "correct the bad rows (data.errors=strict shows the first one), or set data.encoding to the encoding of "
+            "the text files"
         )
     if counts.dropped_by_cleaning:
-        return "set data.clean to none, or give other text"
+        return "set data.clean=none, or use other text"
     if counts.dropped_overlap:
-        return "give text that is not held out as well, or set data.overlap to warn"
-    return "give text that holds more than white space"
+        return "add text that is not held out too, or set data.overlap=warn"
+    return "use text that contains more than white space"
 
 
 def _look_at(part: Part, data: DataConfig) -> tuple[bool, Reading]:
-    """Whether the beginning of a part looks like WikiText; and the reading, which has seen its columns."""
+    """Whether the beginning of a part looks like WikiText, and the `Reading`, which knows the part's columns."""
     head, reading = bytearray(), Reading("skip")
     for raw, _, _ in Corpus((part,), data).rows(reading):
         head += raw[:_HEAD_BYTES] + b"\n"

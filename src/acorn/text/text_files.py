@@ -1,6 +1,6 @@
-"""Text files on disk: what they are, opening them plain or unpacked, and noticing damage and change.
+"""Text files on disk: their formats, opening plain and compressed ones, and detecting damage and changes.
 
-Whatever stands where a file is expected is looked at before it is opened, so that nothing hangs on a pipe.
+The kind of a file is checked before it is opened, so that opening a named pipe cannot hang.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from acorn.text.transcoding import UTF8, Utf8Stream
 
 Form = Literal["txt", "jsonl", "parquet", "json", "csv", "tsv", "conll"]
 _PACKINGS = ("", ".gz", ".xz", ".zst")
-MARKUP = (".md", ".csv", ".tsv", ".html", ".htm")
-"""Endings of files that are more than plain text, and are read as plain text all the same."""
+MARKUP_ENDINGS = (".md", ".csv", ".tsv", ".html", ".htm")
+"""Endings of formats with markup or separators, which are read as plain text."""
 
 
 @dataclass(frozen=True)
 class Endings:
-    """The endings that files of one kind can have.
+    """The supported endings of one kind of file.
 
     Attributes:
-        noun: what messages call such a file.
-        forms: ending, in small letters -> how the file is read, and how it is packed.
+        noun: the word for such a file, for messages.
+        forms: ending, in lower case -> the format of the file, and its compression.
     """
 
     noun: str
@@ -41,24 +41,24 @@ class Endings:
 
     @classmethod
     def of(cls, noun: str, forms: Mapping[str, Form]) -> Endings:
-        """Endings that can each be followed by that of a packing."""
+        """Endings that can each be followed by the ending of a compression."""
         packed = {f"{ending}{packing}": (form, packing) for ending, form in forms.items() for packing in _PACKINGS}
-        return cls(noun, {**packed, ".parquet": ("parquet", "")})  # it packs itself
+        return cls(noun, {**packed, ".parquet": ("parquet", "")})  # has its own compression
 
     @property
-    def told(self) -> str:
-        """The endings within a sentence."""
+    def listed(self) -> str:
+        """The endings in words, for messages."""
         plain = ", ".join(ending for ending, (form, packing) in self.forms.items() if not packing and form != "parquet")
         return f"{plain} (each also with {', '.join(_PACKINGS[1:])} after it) and .parquet"
 
 
-TEXT = Endings.of("text", {".txt": "txt", ".jsonl": "jsonl", **dict.fromkeys(MARKUP, "txt")})
-"""Of text to pretrain on."""
+TEXT = Endings.of("text", {".txt": "txt", ".jsonl": "jsonl", **dict.fromkeys(MARKUP_ENDINGS, "txt")})
+"""The endings of text for pretraining."""
 
 EXAMPLES = Endings.of(
     "table", {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".conll": "conll", ".iob": "conll"}
 )
-"""Of rows to finetune on."""
+"""The endings of rows for finetuning."""
 
 _BUFFER_BYTES = 1 << 18
 _FILE_KINDS = {
@@ -78,10 +78,10 @@ def ending_of(name: str, endings: Endings = TEXT) -> str | None:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A regular file with a supported ending, as it was when it was first looked at."""
+    """A regular file with a supported ending, as it was when this object was made."""
 
     path: Path
-    name: str  # what messages call it
+    name: str  # for messages
     form: Form
     packing: str  # "", ".gz", ".xz" or ".zst"
     size: int  # bytes on disk
@@ -90,39 +90,38 @@ class TextFile:
 
     @classmethod
     def at(cls, path: Path, name: str = "", encoding: str = UTF8, endings: Endings = TEXT) -> TextFile:
-        """The text file at `path`. A parquet file holds UTF-8 whatever `encoding` is.
+        """The text file at `path`. A parquet file is UTF-8 whatever `encoding` is.
 
         Raises:
-            InputError: there is none, it is no regular file, or its ending is not supported.
+            InputError: it does not exist, is not a regular file, or has an unsupported ending.
         """
         name = name or str(path)
         status = _status(path, name)
         ending = ending_of(path.name, endings)
         if ending is None:
-            is_one = "it is text" if endings is TEXT else "it holds such rows"
-            refuse_pickle(path, name, fix=f"give {'text' if endings is TEXT else 'rows'}: {endings.told}")
+            refuse_pickle(path, name, fix=f"name a {endings.noun} file: {endings.listed}")
             raise InputError(
-                f"{path.name} does not have the ending of a {endings.noun} acorn can read.",
+                f"acorn cannot read {path.name}: its ending is not that of a {endings.noun} format.",
                 where=name,
-                fix=f"give it one of these endings, if {is_one}: {endings.told}",
+                fix=f"if it is a {endings.noun} file, rename it to one of these endings: {endings.listed}",
             )
         form, packing = endings.forms[ending]
         encoding = UTF8 if form == "parquet" else encoding
         return cls(path, name, form, packing, status.st_size, status.st_mtime_ns, encoding)
 
     def check_unchanged(self) -> None:
-        """Raises InputError if the file is not what it was when it was first looked at."""
+        """Raises InputError if size or modification time of the file changed since this object was made."""
         status = _status(self.path, self.name)
         if (status.st_size, status.st_mtime_ns) != (self.size, self.changed_ns):
             raise InputError(
-                f"The file changed while it was in use: it had {self.size:,} bytes, now it has {status.st_size:,}.",
+                f"The file changed while it was in use: it had {self.size:,} bytes and now has {status.st_size:,}.",
                 where=self.name,
-                fix="let whatever writes it finish, then start again",
+                fix="wait until the program that writes it has finished, then run the command again",
             )
 
 
 class OpenFile:
-    """A text file open for reading: `bytes` is its unpacked text, `position` how far the file itself is read."""
+    """A text file open for reading: `bytes` is its uncompressed text, `position` the offset in the file itself."""
 
     def __init__(self, content: io.BufferedReader, raw: io.FileIO) -> None:
         self.bytes = content
@@ -130,19 +129,19 @@ class OpenFile:
 
     @property
     def position(self) -> int:
-        """Bytes read so far of the file on disk."""
+        """The number of bytes of the file on disk that have been read."""
         return 0 if self._raw.closed else self._raw.tell()
 
 
 @contextlib.contextmanager
 def open_text(file: TextFile, *, decoded: bool = True) -> Iterator[OpenFile]:
-    """Opens `file`; only reading errors may leave the block as OSError.
+    """Opens `file`. An OSError raised in the block is taken for a failure to read the file.
 
     Args:
-        decoded: give its text as UTF-8, whatever its encoding is (see `transcoding.py`); else its own bytes.
+        decoded: convert the text from its encoding to UTF-8 (see `transcoding.py`); else read its own bytes.
 
     Raises:
-        InputError: it changed since it was first looked at, is cut short or damaged, or cannot be read.
+        InputError: the file changed since `file` was made, is truncated or damaged, or cannot be read.
     """
     file.check_unchanged()
     raw: io.FileIO | None = None
@@ -171,7 +170,7 @@ def _unpacked(raw: io.FileIO, file: TextFile) -> io.BufferedReader:
     elif file.packing == ".xz":
         content = lzma.LZMAFile(cast(BinaryIO, raw))  # noqa: SIM115 - closed with `raw`
     elif file.packing == ".zst":
-        import pyarrow  # a quarter of a second, for this format alone
+        import pyarrow  # slow to import, so only for this format
 
         content = pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
     return io.BufferedReader(content, _BUFFER_BYTES)
@@ -180,11 +179,13 @@ def _unpacked(raw: io.FileIO, file: TextFile) -> io.BufferedReader:
 def _damage(error: Exception, file: TextFile, position: int) -> InputError:
     if isinstance(error, OSError) and error.errno:
         return InputError(
-            f"The file cannot be read: {error.strerror}.", where=file.name, fix="check that it can be opened"
+            f"The file cannot be read: {error.strerror}.",
+            where=file.name,
+            fix="check its permissions and that its disk works",
         )
     cut_short = isinstance(error, EOFError) or "runcated" in str(error)  # pyarrow: "Truncated compressed stream"
     return InputError(
-        "The file is cut short: it ends inside its compressed data." if cut_short else f"The file is damaged: {error}.",
+        "The file is truncated: it ends within its compressed data." if cut_short else f"The file is damaged: {error}.",
         where=f"{file.name}, at or before byte {position} of {file.size}",
         fix="copy or download it again",
     )
@@ -195,9 +196,9 @@ def _status(path: Path, name: str) -> os.stat_result:
     try:
         status = path.stat()
     except OSError as error:
-        what = f"There is no file to read: {error.strerror}."
+        what = f"The file cannot be read: {error.strerror}."
         raise InputError(what, where=name, fix="check the path and its links") from None
     if not stat.S_ISREG(status.st_mode):
-        kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
-        raise InputError(f"This is {kind}, where a file is expected.", where=name, fix="name a regular file")
+        kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
+        raise InputError(f"This is {kind}, but a file is expected.", where=name, fix="name a regular file")
     return status

@@ -1,7 +1,7 @@
-"""Text in another encoding, read as UTF-8; and bytes that are no text in the encoding they are said to be in.
+"""Converts text in another encoding to UTF-8, and finds bytes that are not valid in a file's encoding.
 
-A byte that cannot be decoded is carried on as one byte 0xFF, which no UTF-8 holds: `data.errors` is applied where
-documents are decoded, whatever the encoding of the file, and the length of a document counts that byte as one.
+A byte that cannot be decoded becomes a mark: one byte 0xFF, which never occurs in UTF-8. `data.errors` is applied
+later, where documents are decoded, whatever the encoding of the file, and a document's length counts the byte as one.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import BinaryIO
 from acorn.errors import InputError
 
 UTF8 = "utf-8"
-SCANNED_BYTES = 1 << 26
-"""How much of a file is looked at to tell the share of its bad bytes."""
+MAX_SCAN_BYTES = 1 << 26
+"""How much of a file is searched to compute the share of its bad bytes."""
 
 _CHUNK_BYTES = 1 << 18
-_MARKED = "acorn.marked"
+_MARK_ERRORS = "acorn.marked"
 _MARK = "\udcff"  # becomes the byte 0xFF under Python's surrogateescape
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
-    """Python's handler of errors: one mark for each byte that cannot be decoded."""
+    """An error handler for Python's codecs: one mark for each byte that cannot be decoded."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return _MARK * (error.end - error.start), error.end
 
 
-codecs.register_error(_MARKED, _mark)
+codecs.register_error(_MARK_ERRORS, _mark)
 
 
 def marked(raw: bytes) -> str:
-    """`raw` decoded as UTF-8, with a lone surrogate for each byte that is not."""
-    return raw.decode(UTF8, _MARKED)
+    """`raw` decoded as UTF-8, with a lone surrogate for each byte that is not UTF-8."""
+    return raw.decode(UTF8, _MARK_ERRORS)
 
 
 def as_utf8(text: str) -> bytes:
-    """UTF-8 of `text`, with one byte 0xFF for each lone surrogate, which no UTF-8 can hold."""
+    """`text` in UTF-8, with one byte 0xFF for each lone surrogate, which UTF-8 cannot represent."""
     try:
         return text.encode(UTF8)
     except UnicodeEncodeError:
@@ -48,18 +48,18 @@ def as_utf8(text: str) -> bytes:
 
 
 class Utf8Stream(io.RawIOBase):
-    """A stream of bytes in another encoding, as UTF-8 (with marks).
+    """Converts a stream of bytes in another encoding to UTF-8 (with marks).
 
     Args:
-        name: what messages call the file.
+        name: of the file, for messages.
 
     Raises:
-        InputError: while reading, where the codec refuses the text as a whole (UTF-16 without its mark).
+        InputError: while reading, if the codec refuses the whole text, such as UTF-16 without a byte order mark.
     """
 
     def __init__(self, content: BinaryIO, encoding: str, name: str) -> None:
         self._content, self._encoding, self._name = content, encoding, name
-        self._decoder = codecs.getincrementaldecoder(encoding)(_MARKED)
+        self._decoder = codecs.getincrementaldecoder(encoding)(_MARK_ERRORS)
         self._ready = b""
         self._ended = False
 
@@ -76,8 +76,8 @@ class Utf8Stream(io.RawIOBase):
                 raise InputError(
                     f"This text is not {self._encoding}: {error}.",
                     where=self._name,
-                    fix="name the file's own encoding in data.encoding (utf-16-le or utf-16-be for UTF-16 without a "
-                    "byte order mark), or convert the file to UTF-8",
+                    fix="set data.encoding to the file's encoding (utf-16-le or utf-16-be for UTF-16 without a byte "
+                    "order mark), or convert the file to UTF-8",
                 ) from None
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
@@ -87,16 +87,16 @@ class Utf8Stream(io.RawIOBase):
 
 @dataclass(frozen=True)
 class BadBytes:
-    """Bytes of a file that its encoding cannot mean.
+    """Bytes of a file that are invalid in its encoding.
 
     Attributes:
-        offset: of the first one, in bytes of the unpacked file.
+        offset: of the first bad byte, in the uncompressed file.
         byte: its value.
-        reason: the codec's own words about it.
-        count: how many there are.
-        total: bytes looked at.
-        complete: whether that was the whole file.
-        like_utf16: the file begins with the byte order mark of UTF-16.
+        reason: the codec's explanation.
+        count: the number of bad bytes.
+        total: the number of bytes searched.
+        complete: whether the whole file was searched.
+        like_utf16: the file begins with a byte order mark of UTF-16.
     """
 
     offset: int
@@ -108,33 +108,33 @@ class BadBytes:
     like_utf16: bool
 
     def share(self) -> str:
-        """How many of how many, in words."""
+        """The number and share of bad bytes, in words."""
         part = "" if self.complete else f"first {self.total:,} bytes of the "
         return f"bad bytes in the {part}file: {share_of(self.count, self.total)}"
 
 
 def share_of(count: int, total: int) -> str:
-    """`count` of `total` (above 0) in words, with the share."""
+    """`count` of `total` (above 0) with the share: `3 of 400, 0.75%`."""
     share = count / total
     return f"{count:,} of {total:,}, {f'{share:.2%}' if share >= 0.0001 else 'under 0.01%'}"
 
 
 def find_bad_bytes(content: BinaryIO, encoding: str) -> BadBytes | None:
-    """Looks through the first `SCANNED_BYTES` of `content`; None where all of them are text."""
+    """Searches the first `MAX_SCAN_BYTES` of `content` for bad bytes. None if there are none."""
     make = codecs.getincrementaldecoder(encoding)
-    strict, marking = make("strict"), make(_MARKED)
+    strict, marking = make("strict"), make(_MARK_ERRORS)
     first: tuple[int, int, str] | None = None
     count = total = 0
     head = b""
     chunk = None
-    while chunk != b"" and total < SCANNED_BYTES:
+    while chunk != b"" and total < MAX_SCAN_BYTES:
         chunk = content.read(_CHUNK_BYTES)
         head = head or chunk[:2]
         total += len(chunk)
         if first is None:
             try:
                 strict.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:  # `error.object` has the bytes that the decoder had kept back, too
+            except UnicodeDecodeError as error:  # `error.object` begins with the bytes the decoder had buffered
                 first = total - len(error.object) + error.start, error.object[error.start], error.reason
         count += len(_SURROGATE.findall(marking.decode(chunk, final=not chunk)))
     if first is None:

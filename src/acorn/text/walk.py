@@ -1,4 +1,4 @@
-"""The files of a folder or a pattern, without what is no text of the user's: runs, sweeps, models, shards, caches."""
+"""Finds the files of a folder or a pattern. Skips what is not the user's text: runs, models, shards, caches."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ class Walk:
     """One search for files.
 
     Args:
-        out: the folder of the run that the text is for, which may not exist yet.
+        out: the folder of the run that the text is for. It need not exist yet.
 
     Attributes:
-        skipped: folders that were left out, and what they are.
+        skipped: the folders that were skipped, each with its kind.
     """
 
     out: Path | None = None
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
     def files(self, folder: Path, depth: int | None = None) -> Iterator[Path]:
-        """Everything below `folder`, at most `depth` folders deep, but folders and what is hidden (`.name`).
+        """Yields all files below `folder`, at most `depth` folders deep, except hidden ones (`.name`).
 
-        Linked folders are entered, each folder once, so that a loop of links ends. `folder` itself is never skipped.
+        Links to folders are followed, but each folder is entered once, so that a loop of links ends. `folder` itself is
+        never skipped.
 
         Raises:
             InputError: a folder cannot be read.
@@ -60,7 +61,7 @@ class Walk:
             yield from (Path(here, name) for name in files if not name.startswith("."))
 
     def matches(self, pattern: Path) -> Iterator[Path]:
-        """Files that match `pattern`; `**` stands for any number of folders, `*` and `?` stay within a name."""
+        """Yields the files that match `pattern`. `**` matches any number of folders, `*` and `?` parts of a name."""
         parts = pattern.parts
         first = next(index for index, part in enumerate(parts) if has_wildcard(part))
         folder, wanted = Path(*parts[:first]), parts[first:]
@@ -70,7 +71,7 @@ class Walk:
             yield from (path for path in found if _matches(path.relative_to(folder).parts, wanted))
 
     def kind_of(self, folder: Path, folders: Sequence[str], files: Sequence[str]) -> str:
-        """What a folder with these entries is, if it holds no text of the user's; else empty."""
+        """The kind of a folder with these entries if it is not the user's text, else an empty string."""
         names = set(files)
         if self.out is not None and self.out.exists() and os.path.samefile(folder, self.out):
             return OUT
@@ -92,8 +93,8 @@ class Walk:
             return CACHE
         return CACHE if folder.name.startswith(_HUB_CACHES) and "snapshots" in folders else ""
 
-    def told(self) -> str:
-        """What was skipped, in words: `2 run folders (runs/1, runs/2), 1 cache (build)`; empty where nothing was."""
+    def summary(self) -> str:
+        """The skipped folders in words: `2 run folders (runs/1, runs/2), 1 cache (build)`; empty if there are none."""
         kinds = Counter(kind for _, kind in self.skipped)
         named = {kind: names_of(str(path) for path, its in self.skipped if its == kind) for kind in kinds}
         return ", ".join(f"{n:,} {_plural(kind) if n > 1 else kind} ({named[kind]})" for kind, n in kinds.items())
@@ -108,7 +109,7 @@ def _plural(kind: str) -> str:
 
 
 def _contains(path: Path, words: str, *, at_end: bool = False) -> bool:
-    """Whether `words` stand in the first part of a regular file, or in its last."""
+    """Whether the beginning (or end) of a regular file contains `words`."""
     try:
         if not path.is_file():
             return False
@@ -122,7 +123,7 @@ def _contains(path: Path, words: str, *, at_end: bool = False) -> bool:
 
 def _refuse(error: OSError) -> None:
     what = f"This folder cannot be read: {error.strerror}."
-    raise InputError(what, where=str(error.filename), fix="check that it can be opened")
+    raise InputError(what, where=str(error.filename), fix="check its permissions")
 
 
 def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:

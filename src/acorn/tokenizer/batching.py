@@ -1,4 +1,4 @@
-"""Documents in batches that are worth encoding on all cores at once."""
+"""Groups documents into batches large enough to encode on all cores."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ Item = TypeVar("Item")
 
 
 def batches(items: Iterable[Item], length: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
-    """`items` in lists, each ended by the item with which it reaches `most` (such as characters).
+    """Yields `items` in lists. A list is complete when the lengths of its items add up to `most` or more.
 
     Args:
-        length: of an item, in the unit of `most`.
+        length: returns the length of an item, such as its number of characters.
+        most: in the unit of `length`.
     """
     batch: list[Item] = []
     size = 0

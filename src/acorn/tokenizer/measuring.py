@@ -1,4 +1,4 @@
-"""How well a tokenizer fits a text: its length in tokens, and what of the text is lost on the way."""
+"""Measures how well a tokenizer fits a text: bytes per token, and how much of the text it loses."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from acorn.tokenizer.sized_text import SizedText, text_and_bytes
 from acorn.tokenizer.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 1 << 20
-MOST_DROPPED = 0.001  # share of letters and marks
-LEAST_ROUND_TRIP = 0.99  # share of words
-SAMPLES = 5
+MAX_DROPPED_LETTER_RATE = 0.001  # share of letters and marks; above it there is a warning
+MIN_ROUND_TRIP_RATE = 0.99  # share of words; below it there is a warning
+MAX_SAMPLES = 5
 
 
 @dataclass(frozen=True)
 class TokenizerReport:
-    """Figures of one tokenizer on one text. Shares are 0 to 1; of an empty text they are those of a perfect one.
+    """Figures for one tokenizer on one text. Shares are 0 to 1; for an empty text, those of a lossless tokenizer.
 
     Attributes:
         vocab_size: entries of the vocabulary.
-        bytes_per_token: UTF-8 bytes of the original text per token, no separators counted.
-        unknown_rate: share of the tokens that are the unknown token although the text did not spell it out.
-        round_trip_rate: share of the text's words (between white space) that encoding and decoding give back
-            unchanged, spaces inside them aside; for a lossless tokenizer, the words of documents that come back
-            exactly.
-        dropped_letter_rate: share of the text's letters and marks (Unicode L and M, accents counted by themselves)
-            that the normaliser drops or replaces.
-        samples: a few words that do not come back, and what comes back instead.
+        bytes_per_token: UTF-8 bytes of the original text per token, without separators.
+        unknown_rate: share of the tokens that are the unknown token although the text does not contain its name.
+        round_trip_rate: share of the text's words (separated by white space) that are unchanged after encoding and
+            decoding, apart from spaces inside them; for a lossless tokenizer, the share of words in documents that are
+            decoded exactly.
+        dropped_letter_rate: share of the text's letters and marks (Unicode L and M, each accent counted separately)
+            that the normalizer drops or replaces.
+        samples: a few words that change, each with the result of decoding.
     """
 
     vocab_size: int
@@ -42,9 +42,9 @@ class TokenizerReport:
 
 
 def measure(tokenizer: Tokenizer, texts: str | Iterable[str | SizedText]) -> TokenizerReport:
-    """How well the vocabulary fits `texts`, which should be held-out text; a lone one stands for a list of one.
+    """Measures `tokenizer` on `texts`, which should be held-out text. A single string counts as a list of one.
 
-    They are streamed: memory is that of one batch of documents and of the distinct words.
+    Texts are streamed: memory holds one batch of documents, and the distinct words.
     """
     texts = [texts] if isinstance(texts, str) else texts
     n_bytes = tokens = unknown = 0
@@ -75,7 +75,7 @@ def measure(tokenizer: Tokenizer, texts: str | Iterable[str | SizedText]) -> Tok
             words += n
             if came_back[word] == word:
                 kept += n
-            elif len(samples) < SAMPLES:
+            elif len(samples) < MAX_SAMPLES:
                 samples[word] = came_back[word]
     return TokenizerReport(
         vocab_size=tokenizer.vocab_size,
@@ -88,10 +88,10 @@ def measure(tokenizer: Tokenizer, texts: str | Iterable[str | SizedText]) -> Tok
 
 
 def unspelled_tokens(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
-    """How many of a text's `ids` are the unknown token although the text does not spell that token out.
+    """The number of `ids` that are the unknown token although the text does not contain the token's name.
 
     Args:
-        ids: of `encode_documents`.
+        ids: the ids of `text` from `encode_documents`.
     """
     if tokenizer.unknown is None or tokenizer.unknown_id is None:
         return 0
@@ -99,20 +99,20 @@ def unspelled_tokens(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int
 
 
 def mangling_warning(report: TokenizerReport) -> str | None:
-    """A warning, where the tokenizer loses more of the text than a reader would accept."""
-    if report.dropped_letter_rate <= MOST_DROPPED and report.round_trip_rate >= LEAST_ROUND_TRIP:
+    """A warning if the tokenizer loses much of the text, else None."""
+    if report.dropped_letter_rate <= MAX_DROPPED_LETTER_RATE and report.round_trip_rate >= MIN_ROUND_TRIP_RATE:
         return None
     examples = ", ".join(f"{word!r} becomes {back!r}" for word, back in report.samples)
     return (
-        f"This tokenizer does not keep the text: its normaliser drops {report.dropped_letter_rate:.2%} of the letters "
-        f"and marks, and {report.round_trip_rate:.2%} of the words of held-out text come back unchanged"
+        f"This tokenizer loses part of the text: its normalizer drops {report.dropped_letter_rate:.2%} of the letters "
+        f"and marks, and only {report.round_trip_rate:.2%} of the words of held-out text are decoded unchanged"
         + (f" ({examples})" if examples else "")
-        + ". The model can only learn what is left. A tokenizer trained with tokenizer.kind=bpe keeps everything."
+        + ". The model cannot learn what is lost. A tokenizer trained with tokenizer.kind=bpe loses nothing."
     )
 
 
 def _dropped_letters(tokenizer: Tokenizer, characters: Counter[str]) -> float:
-    """Compares each character's canonical decomposition, in which an accent is a mark, before and after."""
+    """Compares the canonical decomposition of each character, in which accents are marks, before and after."""
     total = dropped = 0
     for character, n in characters.items():
         before = Counter(c for c in unicodedata.normalize("NFD", character) if unicodedata.category(c)[0] in "LM")

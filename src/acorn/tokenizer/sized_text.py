@@ -1,7 +1,7 @@
-"""Texts with the size that counts: that of the original, in which a byte that could not be decoded is one byte.
+"""Texts that know the size of their original, in which a byte that could not be decoded is one byte.
 
-U+FFFD, which replaces such a byte in the text, takes three bytes in UTF-8, and cleaning removes characters; so the size
-of an original cannot be computed from the text that was made of it.
+That size cannot be computed from the text: U+FFFD, which replaces such a byte, takes three bytes in UTF-8, and cleaning
+removes characters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class SizedText(Protocol):
 
 
 def text_and_bytes(item: str | SizedText) -> tuple[str, int]:
-    """The text and the bytes of its original; a plain string is its own original."""
+    """The text, and the number of bytes of its original. A plain string is its own original."""
     if isinstance(item, str):
         return item, len(item.encode("utf-8", "surrogatepass"))
     return item.text, item.n_bytes

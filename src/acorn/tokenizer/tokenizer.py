@@ -1,6 +1,6 @@
-"""One tokenizer value: encode, decode, save, and what the rest of the program needs to know about the vocabulary.
+"""The tokenizer: encode, decode, save, and the facts about the vocabulary that the rest of the program needs.
 
-It wraps the `tokenizers` library, and its saved form is that library's tokenizer.json, nothing added.
+It wraps the `tokenizers` library. Its saved form is that library's tokenizer.json, without additions.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from acorn.files import path_named, write_file
 from acorn.pickles import refuse_pickle
 from acorn.tokenizer import bpe, wordpiece
 
-# What may stand between documents, the first one found counts: our own two, then those of other people's files.
-MOST_HOLES = 1 << 16
-"""Ids without a token, beside as many as there are tokens, up to which a file is taken to mean what it says."""
+MAX_UNUSED_IDS = 1 << 16
+"""A file may have this many ids without a token, plus one per token. With more it is taken for damaged."""
 
+# Document separators, of which the first in the vocabulary is used: acorn's own two, then those of other tokenizers.
 SEPARATORS = (
     bpe.SEPARATOR,
     wordpiece.SEPARATOR,
@@ -37,31 +37,31 @@ SEPARATORS = (
     "<｜end▁of▁sentence｜>",
 )
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-"""A byte of a character that is not in the vocabulary, as tokenizers made by SentencePiece spell it."""
+"""How tokenizers made by SentencePiece write a byte of a character that is not in the vocabulary."""
 
-_PROBE = "a b"
+_PROBE_TEXT = "a b"
 
 
 class NoTokenizerError(InputError):
-    """A file that cannot be read as a tokenizer at all, as opposed to one that cannot be used here."""
+    """The file is not a tokenizer, as opposed to a tokenizer that acorn cannot use."""
 
 
 class Tokenizer:
-    """A vocabulary and the rules that turn text into its ids and back.
+    """A vocabulary, and the rules that convert text to its ids and back.
 
     Args:
-        backend: the library's tokenizer. It is taken over, without truncation and padding.
-        as_it_is: a prompt begins as the backend has it, for a model that was trained so; else a backend that puts
-            nothing before a prompt is made to put one document separator there, as training documents begin.
+        backend: the library's tokenizer. It is modified: truncation and padding are switched off.
+        as_it_is: keep what the backend adds before a prompt, for a model that was trained with it. Otherwise, if the
+            backend adds nothing, it will add one document separator, because training documents begin with one.
 
     Attributes:
         prompt_start: ids that `encode_prompt` puts before a text.
         control_tokens: names of the tokens that no ordinary text becomes, such as the separator and chat markup.
         marks_beginning: a text that begins without a space gets the mark of one, as SentencePiece does it.
-        document_start: ids before each document in training: the separator, then what prompts begin with beside it.
+        document_start: ids before each document in training: the separator, then other ids that prompts begin with.
 
     Raises:
-        InputError: it has no document separator that is known here, or cannot encode.
+        InputError: the backend has no known document separator, or cannot encode.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, as_it_is: bool = False) -> None:
@@ -76,7 +76,9 @@ class Tokenizer:
             unknown = None
         specials = [token["content"] for token in spec["added_tokens"] if token["special"]]
 
-        self.kind: str = spec["model"]["type"].lower()  # wordpiece or bpe; others only when made elsewhere
+        self.kind: str = spec["model"][
+            "type"
+        ].lower()  # wordpiece or bpe; other kinds only in files that acorn did not make
         self.vocab_size = max(vocabulary.values()) + 1
         self.separator_id = vocabulary[self.separator]
         self.unknown = unknown
@@ -87,10 +89,10 @@ class Tokenizer:
         start = [token_id for token_id in self.prompt_start if token_id != self.separator_id]
         self.document_start = [self.separator_id, *start]
         self.bos = self.piece(start[0]) if start else self.separator
-        # Ids without a token can only come from a file made elsewhere, whose own control tokens may be trained.
+        # Only files that acorn did not make have ids without a token. Their control tokens may have been trained.
         holes = set(range(self.vocab_size)).difference(vocabulary.values())
-        is_ours = set(bpe.RESERVED) <= set(specials)
-        self.reserved_ids = sorted(holes | ({vocabulary[name] for name in bpe.RESERVED} if is_ours else set()))
+        is_ours = set(bpe.RESERVED_TOKENS) <= set(specials)
+        self.reserved_ids = sorted(holes | ({vocabulary[name] for name in bpe.RESERVED_TOKENS} if is_ours else set()))
         self._bytes = {vocabulary[piece] for piece in vocabulary if _BYTE.fullmatch(piece)}
         self.lossless = _is_lossless(spec, vocabulary)
         self.fingerprint = _digest(spec)
@@ -109,8 +111,8 @@ class Tokenizer:
         """The tokenizer in the text of a tokenizer.json.
 
         Raises:
-            NoTokenizerError: it is not one.
-            InputError: it is not one that can be used here.
+            NoTokenizerError: it is not a tokenizer.json.
+            InputError: acorn cannot use this tokenizer.
         """
         with _library_errors("This is not a tokenizer.json", where, NoTokenizerError):
             backend = tokenizers.Tokenizer.from_str(text)
@@ -126,35 +128,35 @@ class Tokenizer:
 
         Raises:
             UsageError: `path` is not a path.
-            NoTokenizerError: it cannot be read, or is not a tokenizer.json.
-            InputError: it is not one that can be used here.
+            NoTokenizerError: the file cannot be read, or is not a tokenizer.json.
+            InputError: acorn cannot use this tokenizer.
         """
         path = path_named(path, "the tokenizer's path")
-        refuse_pickle(Path(path), str(path), fix=_OTHER_TOKENIZER)
-        if os.path.exists(path) and not os.path.isfile(path):  # who opens a pipe waits for what may never come
+        refuse_pickle(Path(path), str(path), fix=_TOKENIZER_HINT)
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe could wait forever
             raise InputError(
-                "The tokenizer cannot be read: this is no regular file.", where=str(path), fix=_OTHER_TOKENIZER
+                "The tokenizer cannot be read: this is not a regular file.", where=str(path), fix=_TOKENIZER_HINT
             )
         try:
             text = Path(path).read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             raise NoTokenizerError(
-                "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), fix=_OTHER_TOKENIZER
+                "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), fix=_TOKENIZER_HINT
             ) from None
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        except (OSError, ValueError) as error:  # ValueError: the path contains NUL
             raise NoTokenizerError(
                 f"The tokenizer cannot be read: {getattr(error, 'strerror', error)}.",
                 where=str(path),
-                fix=_OTHER_TOKENIZER,
+                fix=_TOKENIZER_HINT,
             ) from None
         return cls.from_json(text, where=str(path), as_it_is=as_it_is)
 
     def to_json(self) -> str:
-        """The content of tokenizer.json, which the `tokenizers` library loads by itself."""
+        """The content of tokenizer.json, which the `tokenizers` library can load without acorn."""
         return self._backend.to_str(pretty=True) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Writes tokenizer.json; a crash leaves the old file or the new one.
+        """Writes tokenizer.json. After a crash the file is the old one or the new one, and whole.
 
         Raises:
             UsageError: `path` is not a path, or is a folder.
@@ -168,13 +170,13 @@ class Tokenizer:
         write_file(path, self.to_json())
 
     def encode_documents(self, texts: str | Sequence[str]) -> list[list[int]]:
-        """The ids of each text, on all cores, without separators. A lone text stands for a list of one.
+        """The ids of each text, without separators, encoded on all cores. A single string counts as a list of one.
 
-        The text of a control token (separator, chat markup) is ordinary text here; the unknown token and the entries
-        the vocabulary was trained with, such as `<unk>`, are matched.
+        The name of a control token (separator, chat markup) in a text is ordinary text. The unknown token and the
+        entries that the vocabulary was trained with, such as `<unk>`, are matched.
 
         Raises:
-            InputError: a text is no Unicode, or the library fails at it.
+            InputError: a text is not valid Unicode, or the library cannot encode it.
         """
         return encode_all(self._documents, texts, add_special_tokens=False)
 
@@ -196,9 +198,9 @@ class Tokenizer:
         return encoding.ids, encoding.offsets
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids a model is prompted with: what its prompts begin with, then the text, control tokens matched.
+        """The ids of a prompt: the ids that prompts begin with, then the text. Control tokens are matched.
 
-        Exactly what transformers' AutoTokenizer gives, by default, for the exported model.
+        They are equal to those of transformers' AutoTokenizer, with its defaults, for the exported model.
         """
         with _library_errors("The tokenizer cannot encode the text"):
             try:
@@ -207,31 +209,30 @@ class Tokenizer:
                 raise _not_unicode([text]) from None
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`. Bytes that are not whole UTF-8 characters become U+FFFD; ids without a token nothing."""
+        """The text of `ids`. Incomplete UTF-8 characters become U+FFFD; ids without a token are ignored."""
         with _library_errors("The tokenizer cannot decode these ids"):
             return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def normalize(self, text: str) -> str:
-        """What the normaliser leaves of `text`, before it is cut into tokens."""
+        """`text` after the normalizer, before it is split into tokens."""
         normalizer = self._backend.normalizer
         return normalizer.normalize_str(text) if normalizer else text
 
     def unsampled_ids(self, ends: Collection[int] = ()) -> list[int]:
-        """Ids that are not to be drawn unless asked for, since no text is decoded from them: reserved ones, and the
-        unknown token.
+        """Ids that are not sampled by default because they decode to no text: reserved ids and the unknown token.
 
         Args:
-            ends: ids that end a text; in some vocabularies the unknown token is one of them, and may be drawn.
+            ends: ids that end a text. In some vocabularies the unknown token is one of them; it is sampled then.
         """
         unknown = {self.unknown_id} if self.unknown_id is not None else set()
         return sorted({*self.reserved_ids, *unknown} - {self.separator_id, *ends})
 
     def is_byte(self, token_id: int) -> bool:
-        """Whether the token is one byte whose character is only known with its neighbours."""
+        """Whether the token is a single byte, whose character is known only together with its neighbors."""
         return token_id in self._bytes
 
     def reads_like(self, other: Tokenizer) -> bool:
-        """Whether every document has the same ids in both; a prompt may begin otherwise."""
+        """Whether both give the same ids for every document. What prompts begin with may differ."""
         return self._reading == other._reading
 
     def id_of(self, piece: str) -> int | None:
@@ -239,13 +240,13 @@ class Tokenizer:
         return self._backend.token_to_id(piece)
 
     def piece(self, token_id: int) -> str | None:
-        """The vocabulary's spelling of an id; None where there is no token."""
+        """The vocabulary entry with this id; None if there is none."""
         return self._backend.id_to_token(token_id)
 
     def transformers_config(self, model_max_length: int) -> dict[str, Any]:
-        """The content of tokenizer_config.json beside a model of that context length.
+        """The content of tokenizer_config.json for a model with that context length.
 
-        The class is stated because AutoTokenizer would otherwise build another tokenizer from the model type.
+        Without the class, AutoTokenizer would build a different tokenizer from the model type.
         """
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -254,8 +255,8 @@ class Tokenizer:
             "pad_token": self.pad,
             "clean_up_tokenization_spaces": False,
             "model_max_length": model_max_length,
-            "padding_side": "left",  # of a batch of prompts, so that text goes on from each prompt's end
-            # By default also token_type_ids, which GPT-2 would add to its embeddings.
+            "padding_side": "left",  # in a batch of prompts, generation continues at the end of each prompt
+            # The default also contains token_type_ids, which GPT-2 would add to its embeddings.
             "model_input_names": ["input_ids", "attention_mask"],
         }
         return {**config, "unk_token": self.unknown} if self.unknown else config
@@ -279,23 +280,23 @@ def encode_all(
 
 
 def gpt2_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
-    """GPT-2's tokenizer out of the two files in which it was first published.
+    """GPT-2's tokenizer from the two files in which it was originally published.
 
     Raises:
         NoTokenizerError: they are not such files.
-        InputError: it cannot be used here.
+        InputError: acorn cannot use this tokenizer.
     """
     with _library_errors("This is not GPT-2's vocabulary", str(vocabulary.parent), NoTokenizerError):
         backend = bpe.reader(models.BPE.from_file(str(vocabulary), str(merges)))
     return Tokenizer(backend, as_it_is=True)
 
 
-_OTHER_TOKENIZER = "name a tokenizer.json of the Hugging Face tokenizers library; `acorn tokenizer train` makes one"
+_TOKENIZER_HINT = "name a tokenizer.json of the Hugging Face tokenizers library, such as `acorn tokenizer train` writes"
 
 
 @contextlib.contextmanager
 def _library_errors(what: str, where: str = "", kind: type[InputError] = InputError) -> Iterator[None]:
-    """The library raises plain Exception for bad files, and PanicException, which is none, for what it overlooked."""
+    """Turns errors of the library into `kind`: it raises Exception for bad files, PanicException for its own faults."""
     try:
         yield
     except (AcornError, MemoryError):
@@ -303,35 +304,35 @@ def _library_errors(what: str, where: str = "", kind: type[InputError] = InputEr
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise kind(f"{what}: {error}", where=where, fix=_OTHER_TOKENIZER) from None
+        raise kind(f"{what}: {error}", where=where, fix=_TOKENIZER_HINT) from None
 
 
 def _digest(spec: dict[str, Any]) -> str:
-    """SHA-256 of a tokenizer.json, however it is laid out."""
+    """SHA-256 of the content of a tokenizer.json, independent of its layout."""
     canonical = json.dumps(spec, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _not_unicode(texts: object) -> AcornError:
-    """What the library's TypeError means: something is no string, or a string that is no Unicode."""
+    """The error for a TypeError of the library: a text is not a string, or not valid Unicode."""
     for text in texts if isinstance(texts, Sequence) else [texts]:
         if not isinstance(text, str):
             return UsageError(f"A text cannot be {shown(text)}.", where="the text to encode", fix="give strings")
     return InputError(
-        "The text holds a lone surrogate, which is no character.",
+        "The text contains a lone surrogate, which is not a character.",
         where="the text to encode",
-        fix="give text that is valid Unicode",
+        fix="use text that is valid Unicode",
     )
 
 
 def _check_ids(backend: tokenizers.Tokenizer) -> None:
-    """Refuses ids far beyond the number of entries: the library lists each in between, a model has a row for it."""
+    """Refuses ids far above the number of entries: every id below them takes memory in the library and in a model."""
     vocabulary = backend.get_vocab()
     largest = max(vocabulary.values(), default=0)
-    if largest >= 2 * len(vocabulary) + MOST_HOLES:
+    if largest >= 2 * len(vocabulary) + MAX_UNUSED_IDS:
         raise InputError(
-            f"The tokenizer's largest id is {largest:,}, but it has {len(vocabulary):,} entries only.",
-            fix=_OTHER_TOKENIZER,
+            f"The tokenizer's largest id is {largest:,}, but it has only {len(vocabulary):,} entries.",
+            fix=_TOKENIZER_HINT,
         )
 
 
@@ -346,15 +347,15 @@ def _find_separator(backend: tokenizers.Tokenizer) -> str:
 
 
 def _prompt_start(backend: tokenizers.Tokenizer) -> list[int]:
-    """The ids that `backend` puts before a text; empty also where it adds any after it."""
+    """The ids that `backend` adds before a text; empty if it also adds ids after the text."""
     with _library_errors("The tokenizer cannot encode text"):
-        text, prompt = backend.encode(_PROBE, add_special_tokens=False).ids, backend.encode(_PROBE).ids
+        text, prompt = backend.encode(_PROBE_TEXT, add_special_tokens=False).ids, backend.encode(_PROBE_TEXT).ids
     added = len(prompt) - len(text)
     return prompt[:added] if prompt[added:] == text else []
 
 
 def _adapt(backend: tokenizers.Tokenizer, separator: str, as_it_is: bool) -> None:
-    """Makes `backend` treat whole texts, and begin each with something. Ours are that way already."""
+    """Makes `backend` encode whole texts and begin prompts with a separator. acorn's own tokenizers already do."""
     backend.no_truncation()
     backend.no_padding()
     separator_id = backend.token_to_id(separator)
@@ -367,13 +368,13 @@ def _adapt(backend: tokenizers.Tokenizer, separator: str, as_it_is: bool) -> Non
 
 
 def _without_controls(spec: dict[str, Any], separator: str, unknown: str | None) -> tokenizers.Tokenizer:
-    """A second backend for documents, in which only vocabulary entries, not control tokens, are matched."""
+    """A second backend, for documents: it matches vocabulary entries, but not control tokens."""
     added = []
     for token in spec["added_tokens"]:
         is_control = token["content"] == separator or (token["special"] and token["content"] != unknown)
         added.append({**token, "special": is_control})
     backend = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": added}))
-    backend.encode_special_tokens = True  # as ordinary text, that is
+    backend.encode_special_tokens = True  # that means: as ordinary text
     return backend
 
 
@@ -390,7 +391,7 @@ def _marks_beginning(spec: dict[str, Any]) -> bool:
 
 
 def _is_lossless(spec: dict[str, Any], vocabulary: dict[str, int]) -> bool:
-    """Whether every text comes back as it went in: bytes on the way in and out, each one in the vocabulary."""
+    """Whether decoding restores every text exactly: text is split into bytes, and all bytes are in the vocabulary."""
     pre_tokenizer, decoder = spec["pre_tokenizer"] or {}, spec["decoder"] or {}
     steps = [pre_tokenizer, *pre_tokenizer.get("pretokenizers", [])]
     return (

@@ -1,7 +1,7 @@
-"""The original's WordPiece: small, English, and not lossless. How it reads text, and how its vocabulary is learned.
+"""WordPiece as in the preset `original`: small, for English, not lossless. Its text rules, and training.
 
-The normaliser drops accents and control characters, so text does not come back as it went in; for any language
-but plain English the byte-level BPE is the better choice.
+The normalizer drops accents and control characters, so decoding does not restore the text. For any language other than
+plain English the byte-level BPE is the better choice.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 UNKNOWN = "[UNK]"
 SEPARATOR = "<|EOS|>"
-SPECIALS = (UNKNOWN, SEPARATOR)
+SPECIAL_TOKENS = (UNKNOWN, SEPARATOR)
 CONTINUATION = "##"  # marks a piece that does not begin a word
-LONGEST_WORD = 100  # characters; a longer word is one [UNK]
+MAX_WORD_CHARACTERS = 100  # characters; a longer word is one [UNK]
 
 
 def reader() -> tokenizers.Tokenizer:
-    """Normaliser, pre-tokenizer and decoder around an empty vocabulary."""
+    """A tokenizer with normalizer, pre-tokenizer and decoder, and an empty vocabulary."""
     backend = tokenizers.Tokenizer(_model({}))
     backend.normalizer = normalizers.Sequence(
         [
@@ -37,8 +37,8 @@ def reader() -> tokenizers.Tokenizer:
 def alphabet(texts: Iterable[str]) -> list[str]:
     """The characters that reach the vocabulary, in code-point order.
 
-    Normaliser and pre-tokenizer treat each character by itself as far as this set goes, so the distinct characters
-    of the raw text are collected, in memory bounded by Unicode's size, and only those are passed through them.
+    Normalizer and pre-tokenizer handle each character independently of the others here. So it is enough to collect the
+    distinct characters of the raw text, in memory bounded by the size of Unicode, and to pass those through them.
     """
     raw: set[str] = set()
     for text in texts:
@@ -52,13 +52,13 @@ def alphabet(texts: Iterable[str]) -> list[str]:
 def learn(
     texts: Iterable[str], letters: Sequence[str], vocab_size: int, entries: Sequence[str]
 ) -> tokenizers.Tokenizer:
-    """A WordPiece of at most `vocab_size` entries: SPECIALS, `entries`, every letter in both forms, learned pieces.
+    """Trains a WordPiece of at most `vocab_size` entries: SPECIAL_TOKENS, `entries`, both forms of each letter, pieces.
 
-    The library's trainer numbers the `##` letters in the order of a hash map, and the numbers decide ties between
-    pairs, so each process would learn another vocabulary. Giving it every letter in both forms, in a fixed
-    order, leaves it nothing to number by chance.
+    The library's trainer numbers the `##` letters in the order of a hash map, and the numbers break ties between
+    pairs, so each process would learn a different vocabulary. Here the trainer gets both forms of each letter in a
+    fixed order, which makes its result deterministic.
     """
-    fixed = [*SPECIALS, *entries, *(CONTINUATION + letter for letter in letters)]
+    fixed = [*SPECIAL_TOKENS, *entries, *(CONTINUATION + letter for letter in letters)]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         special_tokens=fixed,
@@ -69,7 +69,7 @@ def learn(
     backend = reader()
     backend.train_from_iterator(texts, trainer)
     vocabulary = backend.get_vocab()
-    # A fresh one: for the trained backend the `##` letters are special tokens, to be matched anywhere in a text.
+    # A new tokenizer: in the trained one the `##` letters are special tokens, which are matched anywhere in a text.
     backend = reader()
     backend.model = _model(dict(sorted(vocabulary.items(), key=lambda item: item[1])))
     return backend
@@ -79,6 +79,6 @@ def _model(vocabulary: dict[str, int]) -> models.WordPiece:
     return models.WordPiece(
         vocabulary,
         unk_token=UNKNOWN,
-        max_input_chars_per_word=LONGEST_WORD,
+        max_input_chars_per_word=MAX_WORD_CHARACTERS,
         continuing_subword_prefix=CONTINUATION,
     )
