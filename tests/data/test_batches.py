@@ -1,4 +1,4 @@
-"""Batches: windows of a ring of tokens, targets one token on."""
+"""Batches: windows of a ring of tokens; targets are shifted by one token."""
 
 from __future__ import annotations
 

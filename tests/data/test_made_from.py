@@ -1,4 +1,4 @@
-"""What a run was made from, and where its prepared shards lie."""
+"""The record of what a run was made from, and of where its prepared shards are."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_it_reads_back_as_it_was(tmp_path: Path) -> None:
     assert read_made_from(run) == made_from
 
 
-def test_a_run_of_an_earlier_version_has_none(tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_has_no_record(tmp_path: Path) -> None:
     assert read_made_from(RunFolder(tmp_path)) is None
 
 
 @pytest.mark.parametrize("damage", ["sealed", "form", "JSON"])
-def test_damage_is_named(run: RunFolder, damage: str) -> None:
+def test_a_damaged_record_is_reported(run: RunFolder, damage: str) -> None:
     text = run.sources.read_text()
     run.sources.write_text({"sealed": text.replace("shards", "shardz"), "form": "{}", "JSON": text[:-5]}[damage])
     with pytest.raises(DamageError) as caught:
@@ -61,34 +61,38 @@ def test_damage_is_named(run: RunFolder, damage: str) -> None:
     assert "remove it" in caught.value.fix
 
 
-def test_own_shards(tmp_path: Path) -> None:
+def test_without_a_pointer_the_runs_own_shards_are_used(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     make_shards(run.data)
     assert shards_folder(run, "") == run.data
 
 
-def test_the_folder_is_found_from_anywhere(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_found_from_any_current_folder(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards = tmp_path / "project" / "shards"
     assert shards_folder(run, "shards") == shards
-    make_shards(tmp_path / "shards", "others")  # which a search from the current folder would find
+    make_shards(tmp_path / "shards", "others")  # a search from the current folder would find these
     monkeypatch.chdir(tmp_path)
     assert shards_folder(run, "shards") == shards
 
 
-def test_it_is_found_where_run_and_shards_were_moved_together(run: RunFolder, tmp_path: Path) -> None:
+def test_the_folder_is_found_after_run_and_shards_were_moved_together(run: RunFolder, tmp_path: Path) -> None:
     shutil.move(tmp_path / "project", tmp_path / "moved")
     found = shards_folder(RunFolder(tmp_path / "moved" / "runs" / "a"), "shards")
     assert found.samefile(tmp_path / "moved" / "shards")
 
 
-def test_other_shards_in_its_place_are_passed_over_for_the_right_ones(run: RunFolder, tmp_path: Path) -> None:
+def test_the_recorded_shards_are_preferred_to_others_in_their_place(run: RunFolder, tmp_path: Path) -> None:
     shutil.move(tmp_path / "project" / "shards", run.root / "shards")
     make_shards(tmp_path / "project" / "shards", "others")
     assert shards_folder(run, "shards") == run.root / "shards"
 
 
-def test_a_run_of_an_earlier_version_is_searched_for_it(run: RunFolder, tmp_path: Path, monkeypatch) -> None:
-    """From the current folder, else inside the run; where there is none, the first place is named."""
+def test_without_a_record_the_current_folder_and_the_run_are_searched(
+    run: RunFolder, tmp_path: Path, monkeypatch
+) -> None:
+    """The current folder first. If there are no shards anywhere, the error names the first place."""
     run.sources.unlink()
     assert shards_folder(run, "shards").samefile(tmp_path / "project" / "shards")
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,7 @@ TRAIN = ["The first text .", "<|endoftext|> is text here, <unk> an entry", "", "
 VALID = ["One more text"]
 SRC = Path(__file__).parents[2] / "src"
 
-# A process that ends between two shards, without a chance to tidy up.
+# A process that ends between two shards, without cleanup.
 KILLED = """
 import os
 from pathlib import Path
@@ -83,9 +83,7 @@ class Notes(Quiet):
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
-def test_a_tokenizer_that_mangles_the_text_is_told_before_anything_is_encoded(
-    kind: Literal["wordpiece", "bpe"], tmp_path: Path
-) -> None:
+def test_a_lossy_tokenizer_gives_a_warning_before_encoding(kind: Literal["wordpiece", "bpe"], tmp_path: Path) -> None:
     texts = {"train": ["Tiếng Việt có nhiều dấu"] * 40, "valid": ["Tiếng Việt"]}
     tokenizer = train(lambda: iter(texts["train"]), kind, 400)
     notes = Notes()
@@ -112,7 +110,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_documents_come_back_from_between_the_separators(byte_level: Tokenizer, tmp_path: Path) -> None:
+def test_decoding_between_separators_gives_the_documents(byte_level: Tokenizer, tmp_path: Path) -> None:
     shards = prepare(splits_of(train=TRAIN, valid=VALID), byte_level, tmp_path / "out", shard_tokens=5)
     for split, texts in (("train", TRAIN), ("valid", VALID)):
         ids = shards.tokens(split)[:].astype(np.int64)
@@ -142,7 +140,7 @@ def test_unknown_tokens_are_counted(word_piece: Tokenizer, tmp_path: Path) -> No
     assert shards.tokens("train")[:].tolist().count(word_piece.separator_id) == 2
 
 
-def test_the_folder_holds_its_tokenizer_and_the_facts_of_the_text(byte_level: Tokenizer, tmp_path: Path) -> None:
+def test_the_folder_contains_the_tokenizer_and_facts_about_the_text(byte_level: Tokenizer, tmp_path: Path) -> None:
     splits = Texts({"train": TRAIN}, {"train": {"bytes": 500}}, {"valid": 0.25})
     shards = prepare(splits, byte_level, tmp_path / "out", shard_tokens=100)  # type: ignore[arg-type]
     assert shards.tokenizer().fingerprint == byte_level.fingerprint == shards.manifest["tokenizer"]["fingerprint"]
@@ -156,7 +154,7 @@ def test_the_folder_holds_its_tokenizer_and_the_facts_of_the_text(byte_level: To
     assert splits.task == "encoding train"
 
 
-def test_equal_text_has_an_equal_digest_whatever_the_tokenizer(
+def test_the_text_digest_does_not_depend_on_the_tokenizer(
     byte_level: Tokenizer, word_piece: Tokenizer, tmp_path: Path
 ) -> None:
     def digests(name: str, tokenizer: Tokenizer, valid: list[str]) -> tuple[str, str]:
@@ -172,7 +170,7 @@ def test_equal_text_has_an_equal_digest_whatever_the_tokenizer(
 
 
 @pytest.mark.parametrize("batch", [1, 20, 1 << 22])
-def test_equal_input_gives_equal_bytes_however_it_is_batched(
+def test_the_bytes_do_not_depend_on_the_batches(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     """Faults 19 and 20."""
@@ -183,7 +181,7 @@ def test_equal_input_gives_equal_bytes_however_it_is_batched(
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
 
 
-def test_what_a_killed_process_left_is_made_anew(byte_level: Tokenizer, tmp_path: Path) -> None:
+def test_the_remains_of_a_killed_process_are_replaced(byte_level: Tokenizer, tmp_path: Path) -> None:
     """Fault 20."""
     prepare(splits_of(train=TRAIN), byte_level, tmp_path / "whole", shard_tokens=7)
     script = KILLED.format(tokenizer=byte_level.to_json(), out=str(tmp_path / "out"))
@@ -195,7 +193,7 @@ def test_what_a_killed_process_left_is_made_anew(byte_level: Tokenizer, tmp_path
     assert not (tmp_path / "out.new").exists()
 
 
-def test_an_existing_folder_is_refused_untouched(byte_level: Tokenizer, tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_and_not_changed(byte_level: Tokenizer, tmp_path: Path) -> None:
     """Fault 19."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
@@ -204,10 +202,10 @@ def test_an_existing_folder_is_refused_untouched(byte_level: Tokenizer, tmp_path
     assert content_of(tmp_path / "out") == {"mine.txt": b"mine"}
 
 
-def test_too_small_a_disk_is_seen_before_writing(
+def test_a_disk_that_is_too_small_is_refused_before_writing(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 17: ten times the first batch's bytes are to come, so ten times its tokens of 2 bytes."""
+    """Fault 17: the text has ten times the bytes of the first batch, so ten times its tokens of 2 bytes."""
     monkeypatch.setattr(files, "free_bytes", lambda path: 50)
     tokens = 1 + len(byte_level.encode_documents(VALID)[0])
     n_bytes = len(VALID[0].encode()) + 100
@@ -217,7 +215,7 @@ def test_too_small_a_disk_is_seen_before_writing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_leaves_nothing(
+def test_nothing_is_left_after_the_disk_filled_up(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 17."""
@@ -235,10 +233,10 @@ def test_a_disk_that_fills_up_leaves_nothing(
 
 
 @pytest.mark.parametrize("failing", ["text", "encoder"])
-def test_an_error_on_the_way_comes_out_and_leaves_nothing(
+def test_an_error_in_any_thread_is_raised_and_nothing_is_left(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    """Fault 21: whichever thread fails, the caller gets the error, and nothing waits for ever."""
+    """Fault 21: whichever thread fails, the caller gets the error, and nothing waits forever."""
 
     def broken_text(split: str, task: str) -> Iterator[Document]:
         yield from Texts({"train": TRAIN}).documents(split, task)
@@ -258,7 +256,7 @@ def test_an_error_on_the_way_comes_out_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tokenizer_that_makes_separators_of_text_is_refused(
+def test_a_tokenizer_that_encodes_text_as_separators_is_refused(
     byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 13."""
@@ -277,7 +275,7 @@ def test_an_empty_split_is_refused(byte_level: Tokenizer, tmp_path: Path) -> Non
 
 
 def test_from_files_to_shards(byte_level: Tokenizer, tmp_path: Path) -> None:
-    """Through the real reader: two rows each, counted as they stand in the files."""
+    """With the real reader: two rows each, counted as in the files."""
     for split, rows in (("train", ["a text", "b text\nmore"]), ("valid", ["c text", "d text"])):
         lines = [json.dumps({"text": row}) for row in rows]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
@@ -289,10 +287,10 @@ def test_from_files_to_shards(byte_level: Tokenizer, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["text"]["counts"]["valid"]["documents"] == 2
 
 
-def test_the_share_of_text_that_cannot_be_spelled_is_that_of_whole_splits(
+def test_the_unknown_rate_covers_whole_splits(
     word_piece: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not of a split's first documents alone, and without what the text itself spells out."""
+    """Not only the first documents of a split, and without unknown tokens that the text itself contains."""
     monkeypatch.setattr(module, "MEASURED_DOCUMENTS", 1)
     valid = ["text", "ж ж", "[UNK]"]
     shards = prepare(splits_of(train=["text", "ж"], valid=valid), word_piece, tmp_path / "shards")

@@ -1,4 +1,4 @@
-"""The order of samples: a permutation every epoch, independent of everything but seed and sample number."""
+"""The order of samples: a permutation in each epoch that depends only on seed and sample number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_permutation_is_a_bijection(size: int, key: int) -> None:
 
 
 def test_permutation_looks_random() -> None:
-    """Neighbours do not stay neighbours, and every image is about equally likely over keys (chi-square, 63 degrees)."""
+    """Neighbors do not stay neighbors, and over keys all images are about equally likely (chi-square, 63 degrees)."""
     order = permutation(np.arange(10_000), 10_000, 1)
     assert np.mean(np.abs(np.diff(order)) <= 10) < 0.01
     counts = np.bincount([int(permutation(np.array([5]), 64, key)[0]) for key in range(6400)], minlength=64)
@@ -40,7 +40,7 @@ def test_permutation_looks_random() -> None:
     shuffle_group=st.integers(0, 4),
 )
 @settings(max_examples=80, deadline=None)
-def test_each_window_once_an_epoch_and_every_token_a_target(
+def test_an_epoch_has_each_window_once_and_every_token_as_a_target(
     n_tokens: int, block_size: int, seed: int, rollbacks: int, n_shards: int, shuffle_group: int
 ) -> None:
     shard_starts = tuple(n_tokens * number // n_shards for number in range(n_shards))
@@ -78,7 +78,7 @@ def test_epochs_seeds_and_rollbacks_differ() -> None:
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_groups_are_read_one_after_the_other() -> None:
+def test_groups_are_read_one_after_another() -> None:
     """With shuffle_group = 2, the windows of two shards are all read before those of the next two begin."""
     order = SampleOrder(1200, 10, seed=0, shard_starts=(0, 200, 400, 600, 800, 1000), shuffle_group=2)
     phase = order.phase(0)
@@ -88,7 +88,7 @@ def test_groups_are_read_one_after_the_other() -> None:
     assert sorted(set(groups)) == [0, 1, 2]
 
 
-def test_too_little_text_names_both_numbers() -> None:
+def test_a_text_shorter_than_a_window_is_refused_with_both_numbers() -> None:
     """Fault 24: fewer tokens than one window."""
     with pytest.raises(InputError) as caught:
         SampleOrder(n_tokens=256, block_size=256, seed=0)

@@ -61,14 +61,14 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[int], TokenSequ
     return ids, shards.tokens("train")
 
 
-def test_files_are_raw_little_endian_and_exactly_full(folder: Path) -> None:
+def test_files_are_raw_little_endian_ids_and_full(folder: Path) -> None:
     assert (folder / "train-00000.bin").read_bytes() == bytes([7, 0, 1, 0, 2, 0, 3, 0])
     sizes = [(folder / f"train-0000{n}.bin").stat().st_size for n in range(3)]
     assert sizes == [8, 8, 4]
     assert not (folder / "train-00003.bin").exists()
 
 
-def test_reads_what_was_written(folder: Path) -> None:
+def test_reading_gives_what_was_written(folder: Path) -> None:
     shards = TokenShards.open(folder, "f00d", check=True)
     tokens = shards.tokens("train")
     assert shards.splits == ("train", "valid")
@@ -81,7 +81,7 @@ def test_reads_what_was_written(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(2, "uint16"), (65_536, "uint16"), (65_537, "uint32")])
-def test_ids_take_16_bits_where_they_fit(vocab_size: int, dtype: str) -> None:
+def test_ids_take_16_bits_if_they_fit(vocab_size: int, dtype: str) -> None:
     assert dtype_for(vocab_size) == dtype
 
 
@@ -91,7 +91,7 @@ def test_32_bit_shards(tmp_path: Path) -> None:
     assert shards.tokens("train")[:].tolist() == ids
 
 
-def test_an_id_too_big_for_the_file_is_refused(tmp_path: Path) -> None:
+def test_an_id_too_large_for_the_integer_type_is_refused(tmp_path: Path) -> None:
     """Fault 18."""
     writer = ShardWriter(tmp_path, "train", "uint16", 4)
     writer.append(np.array([65_535], np.uint32))
@@ -101,18 +101,18 @@ def test_an_id_too_big_for_the_file_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.integers(-110, 110), st.integers(-110, 110))
-def test_slices_are_those_of_a_list(long: tuple[list[int], TokenSequence], start: int, stop: int) -> None:
+def test_slices_equal_those_of_a_list(long: tuple[list[int], TokenSequence], start: int, stop: int) -> None:
     ids, tokens = long
     assert tokens[start:stop].tolist() == ids[start:stop]
 
 
-def test_steps_are_refused(long: tuple[list[int], TokenSequence]) -> None:
+def test_slices_with_another_step_are_refused(long: tuple[list[int], TokenSequence]) -> None:
     with pytest.raises(ValueError, match="step 1"):
         long[1][::2]
 
 
 @given(st.lists(st.integers(0, 101), max_size=6), st.integers(1, 35))
-def test_gathered_windows_are_slices(long: tuple[list[int], TokenSequence], starts: list[int], length: int) -> None:
+def test_gathered_windows_equal_slices(long: tuple[list[int], TokenSequence], starts: list[int], length: int) -> None:
     """Also across one, two and three shard boundaries, in any order, with repeats."""
     ids, tokens = long
     starts = [start for start in starts if start + length <= len(ids)]
@@ -193,7 +193,7 @@ def test_shards_of_another_tokenizer_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, '{"files": {}}', '{"format": "acorn-token-shards", "version": 2}', "[]"])
-def test_what_is_no_folder_of_shards_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_other_folders_are_refused(tmp_path: Path, content: str | None) -> None:
     if content:
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""A listener that remembers, and text files in a folder of their own."""
+"""A recording listener, and text files in the folder of a test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 class Listener:
-    """A `Progress` that keeps what it is told."""
+    """A `Progress` that records its calls."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

@@ -14,7 +14,7 @@ from acorn.text.cleaning import clean, looks_like_wikitext
         (" the club 's \\ ground \n", " the club s  ground "),
     ],
 )
-def test_wikitext_artefacts_are_undone(original: str, cleaned: str) -> None:
+def test_wikitext_artifacts_are_removed(original: str, cleaned: str) -> None:
     assert clean(original, "wikitext") == cleaned
     assert clean(original, "none") == original
 
@@ -31,5 +31,5 @@ def test_wikitext_artefacts_are_undone(original: str, cleaned: str) -> None:
         (b"", False),
     ],
 )
-def test_wikitext_is_known_by_headings_and_marks(head: bytes, is_wikitext: bool) -> None:
+def test_wikitext_is_detected_by_headings_and_marks(head: bytes, is_wikitext: bool) -> None:
     assert looks_like_wikitext(head) is is_wikitext

@@ -37,14 +37,14 @@ def test_a_document_knows_its_text_size_and_place(write: Write) -> None:
     assert (counts.documents, counts.bytes, counts.words, counts.dropped_empty) == (2, 26, 7, 2)
 
 
-def test_words_count_one_line_end_a_line(write: Write) -> None:
+def test_words_include_one_line_end_per_line(write: Write) -> None:
     (document,), _ = read(write("a.txt", "one two\nthree\n\nfour"))
     assert document.n_words == 4 + 4
     (document,), _ = read(write("a.txt", "one two\nthree\n\nfour\n"))
     assert document.n_words == 4 + 4
 
 
-def test_cleaning_changes_the_text_and_not_the_counts(write: Write) -> None:
+def test_cleaning_changes_the_text_but_not_the_counts(write: Write) -> None:
     path = write("a.txt", " = Title = \n \n the 17th @-@ century <unk> \n '\\' \n")
     documents, counts = read(path, clean="wikitext")
     assert [document.text for document in documents] == [" = Title = ", " the 17th  century [UNK] "]
@@ -109,7 +109,7 @@ def first_bad_byte(content: bytes) -> int | None:
     return None
 
 
-def test_utf16_is_said_to_be_that(write: Write) -> None:
+def test_utf16_is_recognized(write: Write) -> None:
     """Fault 8: the usual cause of invalid UTF-8 on Windows."""
     path = write("a.txt", "some text".encode("utf-16"))
     with pytest.raises(InputError, match="like UTF-16") as error:
@@ -121,7 +121,7 @@ def test_utf16_is_said_to_be_that(write: Write) -> None:
 
 
 def test_the_share_of_bad_bytes_is_that_of_the_file(write: Write) -> None:
-    """Fault 8: whether a file is damaged or in another encoding shows in how many of its bytes are no UTF-8."""
+    """Fault 8: the share of bytes that are not UTF-8 tells a damaged file from one in another encoding."""
     text = "Café à la crème, élève.\n" * 500
     raw = text.encode("latin-1")
     count = sum(byte >= 0x80 for byte in raw)
@@ -147,11 +147,11 @@ def test_a_named_encoding_gives_the_documents_that_utf8_gives(write: Write, enco
     path = write("a.txt.gz", gzip.compress(raw, 1)) if packed else write("a.txt", raw)
     documents, counts = read(path, document="line", encoding=encoding)
     assert [document.text for document in documents] == lines
-    assert counts.bytes == len("".join(lines).encode())  # of UTF-8, whatever the file had
+    assert counts.bytes == len("".join(lines).encode())  # of UTF-8, whatever the encoding of the file
 
 
-def test_a_byte_that_the_named_encoding_does_not_have_follows_errors(write: Write) -> None:
-    """Fault 8: the same for other encodings: cp1252 has no byte 0x81."""
+def test_bad_bytes_of_a_named_encoding_follow_data_errors(write: Write) -> None:
+    """Fault 8: the same for other encodings. In cp1252 the byte 0x81 is undefined."""
     content = "élève\n".encode("cp1252") + b"a\x81b\x8d\n" + b"more\n"
     path = write("a.txt", content)
     with pytest.raises(InputError, match="not cp1252: byte 0x81, character maps") as error:
@@ -168,7 +168,7 @@ def test_a_byte_that_the_named_encoding_does_not_have_follows_errors(write: Writ
 
 @pytest.mark.parametrize("errors", ["replace", "skip"])
 def test_bytes_are_those_of_the_original_text(write: Write, errors: str) -> None:
-    """Latin-1 read as UTF-8 with U+FFFD for its accents is not longer for that; nor is such a line of JSON."""
+    """U+FFFD in place of Latin-1 accents does not make a text longer, nor a line of JSON."""
     raw = ("élève, crème brûlée\n" * 100).encode("latin-1")
     _, counts = read(write("a.txt", raw), errors=errors)
     assert counts.bytes == (len(raw) if errors == "replace" else 0)

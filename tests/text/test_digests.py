@@ -9,7 +9,7 @@ from acorn.text.digests import DigestSet, digest_limit, digest_of
 
 
 @given(st.lists(st.integers(0, 40)))
-def test_a_digest_set_is_a_set(numbers: list[int]) -> None:
+def test_a_digest_set_behaves_like_a_set(numbers: list[int]) -> None:
     ours, reference = DigestSet(), set[int]()
     for number in numbers:
         digest = digest_of(b"%d" % number)
@@ -19,7 +19,7 @@ def test_a_digest_set_is_a_set(numbers: list[int]) -> None:
     assert len(ours) == len(reference)
 
 
-def test_digests_that_want_the_same_slot_are_kept_apart() -> None:
+def test_digests_with_the_same_slot_are_distinguished() -> None:
     same_slot = [bytes([first]) + bytes(14) + b"\x07" for first in range(1, 50)]
     ours = DigestSet()
     assert all(ours.add(digest) for digest in same_slot)
@@ -35,8 +35,8 @@ def test_nothing_is_lost_when_the_table_grows() -> None:
     assert len(ours) == len(digests)
 
 
-def test_one_side_of_a_split_does_not_crowd_the_table() -> None:
-    """Digests whose first half is alike (the split has chosen it) still spread: few looks find a free slot."""
+def test_digests_of_one_side_of_a_split_are_spread_over_the_table() -> None:
+    """Digests with similar first halves, which decide the split, are spread: few probes find a free slot."""
     ours = DigestSet()
     for number in range(20_000):
         ours.add(bytes(8) + hashlib.sha256(b"%d" % number).digest()[:8])
@@ -49,9 +49,9 @@ def test_the_digest_is_blake2b() -> None:
     assert digest_of(b"acorn") == hashlib.blake2b(b"acorn", digest_size=16).digest()
 
 
-def test_the_share_below_a_limit_is_what_was_asked_for() -> None:
+def test_the_share_of_digests_below_the_limit() -> None:
     digests = [digest_of(b"%d" % number) for number in range(10_000)]
     # The count is binomial: mean 1000, standard deviation 30.
     assert 850 < sum(digest < digest_limit(0.1) for digest in digests) < 1150
     assert digest_limit(0.1) < digest_limit(0.1 + 1e-12) < digest_limit(1 - 2**-53)
-    assert bytes(16) > digest_limit(0)  # nothing is below a share of nothing
+    assert bytes(16) > digest_limit(0)  # no digest is below a share of 0

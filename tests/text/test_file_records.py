@@ -1,4 +1,4 @@
-"""Whether files are still the ones that something was made from."""
+"""Detecting whether the files that something was made from have changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from acorn.text.splits import TextSplits
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """Three files of the same size and of different content."""
+    """Three files of the same size with different content."""
     paths = [tmp_path / f"{name}.txt" for name in "abc"]
     for path in paths:
         path.write_text(path.name * 10)
@@ -42,7 +42,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_record_is_what_the_system_tells(files: list[str]) -> None:
+def test_a_record_matches_the_file_system(files: list[str]) -> None:
     record, status = FileRecord.of(files[0]), os.stat(files[0])
     assert record.content == "sha256:" + hashlib.sha256(b"a.txt" * 10).hexdigest()
     assert (record.name, record.size, record.changed_ns) == (files[0], 50, status.st_mtime_ns)
@@ -55,8 +55,8 @@ def test_untouched_files_are_not_read(files: list[str], reads: list[str]) -> Non
     assert reads == []
 
 
-def test_copied_or_touched_files_are_the_same(files: list[str], tmp_path: Path, reads: list[str]) -> None:
-    """By their content; their records then have the new names and times."""
+def test_copied_or_touched_files_are_unchanged(files: list[str], tmp_path: Path, reads: list[str]) -> None:
+    """The content decides. The new records have the new names and times."""
     recorded = [FileRecord.of(file) for file in files]
     os.utime(files[1], ns=(1, 1))
     moved = tmp_path / "moved.txt"
@@ -68,7 +68,7 @@ def test_copied_or_touched_files_are_the_same(files: list[str], tmp_path: Path, 
     assert now == [recorded[0], FileRecord.of(files[1]), FileRecord.of(str(moved))]
 
 
-def test_a_change_is_named_with_what_was_and_what_is(files: list[str], tmp_path: Path) -> None:
+def test_a_change_is_reported_with_before_and_after(files: list[str], tmp_path: Path) -> None:
     recorded = [FileRecord.of(file) for file in files]
     Path(files[0]).write_text("longer than it was" * 10)
     Path(files[1]).write_text("x" * 50)  # of the same size
@@ -102,18 +102,18 @@ def test_many_changes_are_counted(tmp_path: Path) -> None:
     assert changed[-1] == "and 20 more files"
 
 
-def test_what_is_absent_or_no_file_cannot_be_compared(files: list[str], tmp_path: Path) -> None:
+def test_missing_and_special_files_cannot_be_compared(files: list[str], tmp_path: Path) -> None:
     recorded = [FileRecord.of(files[0])]
     os.unlink(files[0])
     with pytest.raises(InputError, match="No such file") as caught:
         compare(recorded, [files[0]])
     assert caught.value.where == files[0]
-    os.mkfifo(files[0])  # whoever opened it would wait for ever
+    os.mkfifo(files[0])  # opening it would wait forever
     with pytest.raises(InputError, match="not a regular file"):
         compare([FileRecord(files[0], 0, 0, "sha256:0")], [files[0]])
 
 
-def test_a_text_that_changes_while_its_digests_are_taken_is_refused(files: list[str], monkeypatch) -> None:
+def test_a_text_that_changes_while_digests_are_computed_is_refused(files: list[str], monkeypatch) -> None:
     """Fault 14: the record must be of what is read."""
     parts = TextSplits.open(DataConfig(source=tuple(files)), QUIET).parts["train"]
     assert [record.name for record in records_of(parts)] == files == places_of(parts)
@@ -129,8 +129,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, **info: object) -> None:
 ADDRESS = "hf://datasets/owner/name@0123/data/train.txt"
 
 
-def test_a_large_file_of_the_hub_is_its_copy_on_disk(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Hub's index has the SHA-256 of large files: a run that began online goes on offline."""
+def test_a_large_file_on_the_hub_equals_its_copy_on_disk(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub's index has the SHA-256 of large files, so a run that started online can resume offline."""
     content = Path(files[0]).read_bytes()
     hub(monkeypatch, size=50, blob_id="0", lfs={"sha256": hashlib.sha256(content).hexdigest()})
     recorded = [FileRecord.of(ADDRESS)]
@@ -139,7 +139,7 @@ def test_a_large_file_of_the_hub_is_its_copy_on_disk(files: list[str], monkeypat
     assert compare(recorded, [ADDRESS.replace("0123", "4567")])[1] == []  # another revision, the same file
 
 
-def test_a_small_file_of_the_hub_is_named_as_git_does(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_on_the_hub_has_gits_digest(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     blob = subprocess.run(["git", "hash-object", files[0]], capture_output=True, text=True, check=True).stdout.strip()
     hub(monkeypatch, size=50, blob_id=blob, lfs=None)
     recorded = [FileRecord.of(ADDRESS)]
@@ -149,8 +149,8 @@ def test_a_small_file_of_the_hub_is_named_as_git_does(files: list[str], monkeypa
         compare([FileRecord.of(files[0])], [ADDRESS])
 
 
-def test_where_the_hub_does_not_answer_a_file_is_known_by_its_address(files: list[str], monkeypatch) -> None:
-    """Which names the revision. Against a digest that cannot tell."""
+def test_without_an_answer_from_the_hub_a_file_is_identified_by_its_address(files: list[str], monkeypatch) -> None:
+    """The address contains the revision. It cannot be compared with a digest."""
     monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda: SimpleNamespace(info=lambda address: 1 / 0))
     recorded = [FileRecord.of(ADDRESS)]
     assert compare(recorded, [ADDRESS])[1] == []
@@ -162,7 +162,7 @@ def test_where_the_hub_does_not_answer_a_file_is_known_by_its_address(files: lis
     assert compare([FileRecord.of(elsewhere)], [elsewhere])[1] == []
 
 
-def test_a_local_dataset_tells_its_files(tmp_path: Path) -> None:
+def test_a_local_dataset_lists_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     for split, rows in (("train", 5), ("test", 2)):

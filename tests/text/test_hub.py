@@ -35,7 +35,7 @@ def table(folder: Path, split: str, texts: list[str], column: str = "text") -> N
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """WikiText's layout: a folder a config, a file a split."""
+    """WikiText's layout: one folder per config, one file per split."""
     for config in ("wikitext-103-v1", "wikitext-2-v1"):
         for split, rows in (("train", 3_000), ("validation", 7), ("test", 5)):
             table(tmp_path / "wiki" / config, split, ["", *(f" {config} {split} row {row} \n" for row in range(rows))])
@@ -60,15 +60,15 @@ def test_a_local_folder_in_the_hubs_layout_streams_without_a_network(folder: Pat
         ]
         assert documents[-1].source == f"hf:{folder}:wikitext-103-v1, split {theirs}, row {rows + 1}"
         assert splits.counts[split]["dropped_empty"] == 1
-    assert not any("aiting" in note for note in listener.notes)  # a local folder is never said to be waited for
+    assert not any("aiting" in note for note in listener.notes)  # no note about waiting for a local folder
     assert sum("not read: 'id'" in note for note in listener.notes) == 1
     done = [step[1] for step in listener.steps]
     assert done[-1] > 0
-    assert {of for _, _, of in listener.steps} == {0}  # how much there is to read is not known
+    assert {of for _, _, of in listener.steps} == {0}  # the total is unknown
 
 
 @pytest.mark.parametrize("config", ["", ":wikitext-7"])
-def test_a_config_must_be_one_there_is(folder: Path, config: str) -> None:
+def test_an_unknown_config_is_refused(folder: Path, config: str) -> None:
     with pytest.raises(UsageError) as error:
         opened(f"hf:{folder}{config}")
     for name in ("wikitext-103-v1", "wikitext-2-v1"):
@@ -90,15 +90,15 @@ def test_configs_of_a_readme(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "only", "data"])
-def test_a_folder_with_one_config_needs_none_named(tmp_path: Path, below: str) -> None:
+def test_the_only_config_need_not_be_named(tmp_path: Path, below: str) -> None:
     table(tmp_path / below, "train", ["a"])
     table(tmp_path / below, "validation", ["b"])
     splits = opened(f"hf:{tmp_path}")
     assert (texts(splits, "train"), texts(splits, "valid")) == (["a"], ["b"])
 
 
-def test_a_missing_column_lists_those_there_are(tmp_path: Path) -> None:
-    """Fault 9: missing field: list the keys seen."""
+def test_a_missing_column_is_refused_with_the_existing_ones(tmp_path: Path) -> None:
+    """Fault 9: a missing field; the existing fields are listed."""
     table(tmp_path, "train", ["a"], column="body")
     with pytest.raises(InputError, match="no column 'text'; it has 'body', 'id'"):
         opened(f"hf:{tmp_path}")
@@ -133,23 +133,23 @@ def test_documents_of_a_table_are_its_rows(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["hf:", "hf:wikitext", "hf:./gone/folder", "hf:a/b/c", "hf:a/b:c:d"])
-def test_what_is_no_dataset_name_and_no_folder_is_refused(source: str) -> None:
+def test_neither_a_dataset_name_nor_a_folder_is_refused(source: str) -> None:
     with pytest.raises(UsageError, match="neither a Hub dataset nor an existing folder"):
         opened(source)
 
 
-def test_a_hub_out_of_reach_is_said_with_the_offline_way() -> None:
-    """Fault 15: a Hub that cannot be reached: say so, name the offline way. (The tests run offline.)"""
+def test_an_unreachable_hub_is_reported_with_a_way_to_work_offline() -> None:
+    """Fault 15: the Hub cannot be reached. (The tests run offline.)"""
     with pytest.raises(InputError, match="The Hub cannot be reached: HF_HUB_OFFLINE is set") as error:
         opened("hf:Salesforce/wikitext:wikitext-103-v1")
     assert "hf download" in error.value.fix
     assert "hf:FOLDER" in error.value.fix
 
 
-def test_a_copy_in_the_cache_stands_in_for_the_hub(
+def test_a_copy_in_the_cache_is_used_without_the_hub(
     folder: Path, listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 15: offline, a dataset that `hf download` fetched before."""
+    """Fault 15: offline, with a dataset that `hf download` downloaded before."""
     cache = folder.parent / "cache"
     repository = cache / "datasets--Salesforce--wikitext"
     (repository / "refs").mkdir(parents=True)
@@ -168,17 +168,17 @@ def test_a_copy_in_the_cache_stands_in_for_the_hub(
 
 
 class SlowHub:
-    """Stands for the library's loading functions: answers only once someone has been told that it is slow."""
+    """A substitute for the library's loading functions that answers only after a note about the wait."""
 
     def __init__(self, answer: Any) -> None:
-        self.told = threading.Event()
+        self.noted = threading.Event()
         self.notes: list[str] = []
         self.answer = answer
         self.tries = 0
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-        self.told.set()
+        self.noted.set()
 
     def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None: ...
 
@@ -186,7 +186,7 @@ class SlowHub:
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         self.tries = datasets.config.STREAMING_OPEN_MAX_RETRIES
-        assert self.told.wait(30)
+        assert self.noted.wait(30)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -195,7 +195,7 @@ class SlowHub:
         return self.answer
 
 
-def test_waiting_for_the_hub_is_said_and_does_not_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_the_hub_is_noted_and_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 15: a Hub that does not answer."""
     slow = SlowHub(ConnectionError("timed out"))
     monkeypatch.setattr(datasets, "load_dataset_builder", slow)
@@ -210,7 +210,7 @@ def test_waiting_for_the_hub_is_said_and_does_not_go_on_for_ever(monkeypatch: py
     assert before == datasets.config.STREAMING_OPEN_MAX_RETRIES
 
 
-def test_waiting_in_the_middle_of_a_stream_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_in_the_middle_of_a_stream_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 15: a Hub that stops answering."""
     slow = SlowHub(None)
 
@@ -234,7 +234,7 @@ def test_waiting_in_the_middle_of_a_stream_is_said(monkeypatch: pytest.MonkeyPat
         next(rows)
 
 
-def test_no_watch_outlives_its_call() -> None:
+def test_the_watch_thread_ends_with_the_call() -> None:
     with pytest.raises(InputError):
         opened("hf:some/dataset")
     assert "waiting for the Hub" not in {thread.name for thread in threading.enumerate()}

@@ -9,7 +9,7 @@ def test_a_long_list_of_names_is_cut_and_counted() -> None:
     assert names_of(map(str, range(1_210))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1,200 more"
 
 
-def test_what_was_lost_is_told_by_source() -> None:
+def test_losses_are_summarized_by_source() -> None:
     side, rows = Reading("skip"), Reading("skip")
     losses = Losses(side, rows)
     side.counts.documents += 3
@@ -29,7 +29,7 @@ def test_what_was_lost_is_told_by_source() -> None:
     )
 
 
-def test_columns_are_remembered_with_their_first_source_and_without_end() -> None:
+def test_columns_are_remembered_with_their_first_source_up_to_a_limit() -> None:
     reading = Reading("strict")
     reading.sees(["text", "label"], "text", "a.jsonl")
     reading.sees(["label", "id"], "text", "b.jsonl")

@@ -90,8 +90,8 @@ def test_wikitext_is_read_by_lines(write: Write) -> None:
     assert texts(write("b.txt", plain), clean="wikitext") == [b"one\n", b"two\n"]
 
 
-def test_a_byte_order_mark_is_dropped_and_positions_count_it(write: Write) -> None:
-    """Fault 11: BOM at the beginning of a file; one elsewhere is a character."""
+def test_a_byte_order_mark_is_removed_but_counted_in_positions(write: Write) -> None:
+    """Fault 11: a BOM at the beginning of a file. Elsewhere it is a character."""
     reading = Reading("strict")
     path = write("a.txt", BOM + b"one\n" + BOM + b"two\n")
     assert rows(path, document="line", reading=reading) == [(b"one\n", 3), (BOM + b"two\n", 7)]
@@ -110,7 +110,7 @@ def test_jsonl_gives_the_text_field(
 ) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "a.jsonl"
     lines = [json.dumps({"id": 1, "body": value}, ensure_ascii=ascii_only) + "\n" for value in values]
-    path.write_text("\n".join(lines), "utf-8")  # a blank line between two is nothing
+    path.write_text("\n".join(lines), "utf-8")  # blank lines are ignored
     assert texts(path, text_field="body") == [value.encode() for value in values]
 
 
@@ -148,10 +148,8 @@ def test_a_bad_line_is_refused_with_its_number_or_skipped_and_counted(write: Wri
         ("text", '{"id": 1, "text": "one", "id": 2}', b"one"),
     ],
 )
-def test_two_fields_of_the_name_in_one_line_are_refused(
-    write: Write, field: str, line: str, text: bytes | None
-) -> None:
-    """Fault 9: as two columns of a table; the names of other fields, and of fields inside fields, do not matter."""
+def test_two_text_fields_in_one_line_are_refused(write: Write, field: str, line: str, text: bytes | None) -> None:
+    """Fault 9: as with two columns of a table. Names of other fields and of nested fields do not matter."""
     path = write("a.jsonl", line)
     if text is not None:
         assert texts(path, text_field=field) == [text]
@@ -172,7 +170,7 @@ def test_a_line_that_is_not_utf8_is_refused_with_its_byte(write: Write) -> None:
     assert texts(path, errors="replace", reading=replacing) == [b"good", b"\xff"]  # replaced where it is decoded
 
 
-def test_half_a_surrogate_pair_can_be_replaced_and_a_whole_one_is_a_character(write: Write) -> None:
+def test_a_lone_surrogate_can_be_replaced_and_a_pair_is_a_character(write: Write) -> None:
     """Fault 11: lone surrogates."""
     path = write("a.jsonl", r'{"text": "\ud83c\udf30 \ud83c"}')
     assert texts(path, errors="replace") == ["\U0001f330 ".encode() + b"\xff"]
@@ -211,14 +209,14 @@ NO_TEXT = [pa.array([1]), pa.array([1.5]), pa.array([True]), pa.array([["a"]]), 
 
 
 @pytest.mark.parametrize("column", NO_TEXT, ids=lambda column: str(column.type))
-def test_other_kinds_are_no_text(tmp_path: Path, column: pa.Array) -> None:
-    """Fault 9: a column of numbers is not spelled out into text."""
+def test_columns_of_other_types_are_refused(tmp_path: Path, column: pa.Array) -> None:
+    """Fault 9: a column of numbers is not converted to text."""
     with pytest.raises(InputError, match="not text") as error:
         rows(parquet(tmp_path / "a.parquet", column))
     assert "data.text_field" in error.value.fix
 
 
-def test_a_value_that_is_not_utf8_has_its_row_and_no_hint_of_an_encoding(tmp_path: Path) -> None:
+def test_a_bad_value_is_refused_with_its_row_and_without_advice_on_encodings(tmp_path: Path) -> None:
     """Fault 8: tables are UTF-8; data.encoding would change nothing."""
     path = parquet(tmp_path / "a.parquet", pa.array([b"good", b"caf\xe9"], pa.binary()))
     data = DataConfig()
@@ -240,7 +238,7 @@ def test_columns_that_are_not_read_are_remembered(tmp_path: Path, write: Write) 
 
 
 def test_lines_of_json_in_another_encoding(write: Write) -> None:
-    """Fault 8: the byte is that of the file, also where the text has been made UTF-8 of."""
+    """Fault 8: the reported byte is that of the file, even after conversion to UTF-8."""
     lines = '{"text": "élève"}\n{"text": "crème"}\n'
     assert texts(write("a.jsonl", lines.encode("utf-16")), encoding="utf-16") == ["élève".encode(), "crème".encode()]
     path = write("b.jsonl", lines.encode("cp1252") + b'{"text": "\x81"}\n')
@@ -249,8 +247,8 @@ def test_lines_of_json_in_another_encoding(write: Write) -> None:
     assert error.value.where == f"{path}, byte {len(lines) + 10} (line 3)"
 
 
-def test_parquet_without_the_column_lists_those_there_are(tmp_path: Path) -> None:
-    """Fault 9: missing field: list the keys seen."""
+def test_parquet_without_the_column_is_refused_with_the_existing_ones(tmp_path: Path) -> None:
+    """Fault 9: a missing field; the existing fields are listed."""
     path = parquet(tmp_path / "a.parquet", pa.array(["a"]), name="body")
     with pytest.raises(InputError, match="no column 'text'; it has 'body', 'id'") as error:
         rows(path)
@@ -280,8 +278,8 @@ def test_fields_of_a_struct_are_not_columns(tmp_path: Path) -> None:
         rows(path, text_field="a")
 
 
-def test_two_columns_of_the_name_are_refused(tmp_path: Path) -> None:
-    """Fault 9: which of them is the text, only the user can know."""
+def test_two_text_columns_are_refused(tmp_path: Path) -> None:
+    """Fault 9: only the user can know which of them is the text."""
     table = pa.Table.from_arrays([pa.array(["one"]), pa.array(["two"]), pa.array(["x"])], names=["text", "text", "id"])
     path = tmp_path / "a.parquet"
     pq.write_table(table, path)
@@ -302,7 +300,7 @@ def test_null_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
-    """Fault 10: truncated parquet: the file and offset."""
+    """Fault 10: a truncated parquet file; file and offset are reported."""
     path = parquet(tmp_path / "a.parquet", pa.array([f"row {number}" for number in range(1_000)]))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
@@ -311,8 +309,8 @@ def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
     assert error.value.where == f"{path}, after row 0 ({int(kept * len(whole)):,} bytes)"
 
 
-def test_a_flipped_bit_in_parquet_never_passes_for_text(tmp_path: Path) -> None:
-    """Fault 10: damage inside a file, where its writer left checksums."""
+def test_a_flipped_bit_in_parquet_is_found(tmp_path: Path) -> None:
+    """Fault 10: damage inside a file that has checksums."""
     values = pa.array([f"row {number}" for number in range(4_000)])
     path = parquet(tmp_path / "a.parquet", values, row_group_size=2_000, write_page_checksum=True, use_dictionary=False)
     damaged = bytearray(path.read_bytes())

@@ -18,7 +18,7 @@ Write = Callable[[str, bytes | str], Path]
 
 
 def found(*sources: str, **settings: Any) -> list[str]:
-    """Names of the training files, in the order they are read."""
+    """Names of the training files, in reading order."""
     parts = merged(resolve(sources, DataConfig(**settings), "data.source", QUIET))["train"]
     assert all(isinstance(part, TextFile) for part in parts)
     return [part.name for part in parts]
@@ -87,7 +87,7 @@ def test_a_pipe_in_a_folder_of_text_is_refused(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["gone.txt", "gone/*.txt", "*.parquet", "notes.doc", "*.doc", "gone*"])
-def test_a_source_that_matches_no_text_is_refused_and_the_offline_text_named(tree: Path, source: str) -> None:
+def test_a_source_without_text_is_refused_and_the_bundled_text_named(tree: Path, source: str) -> None:
     """Fault 15: a source that matches no file."""
     with pytest.raises(InputError, match=r"no file|no text file|ending") as error:
         found("a.txt", source)
@@ -96,12 +96,12 @@ def test_a_source_that_matches_no_text_is_refused_and_the_offline_text_named(tre
         assert "bundled:wikitext-2" in error.value.fix
 
 
-def test_files_that_are_not_text_are_said_to_be_left_out(tree: Path, listener: Any) -> None:
+def test_files_that_are_not_text_are_noted(tree: Path, listener: Any) -> None:
     resolve(["."], DataConfig(), "data.source", listener)
     assert listener.notes == [".: 1 of 6 files are not read because of their endings (.doc 1): notes.doc."]
 
 
-def test_files_that_are_not_read_are_named_with_their_endings(write: Write, tree: Path, listener: Any) -> None:
+def test_files_that_are_not_read_are_listed_with_their_endings(write: Write, tree: Path, listener: Any) -> None:
     for name in ("a.png", "b.png", "c.PNG", "Makefile", "deep/x.pdf"):
         write(name, "x")
     resolve(["."], DataConfig(), "data.source", listener)
@@ -112,7 +112,7 @@ def test_files_that_are_not_read_are_named_with_their_endings(write: Write, tree
 
 
 @pytest.mark.parametrize("source", ["book", "book/*", "book/a.md"])
-def test_markup_is_read_as_plain_text_and_said(write: Write, tree: Path, listener: Any, source: str) -> None:
+def test_markup_is_read_as_plain_text_with_a_note(write: Write, tree: Path, listener: Any, source: str) -> None:
     content = {"a.md": "# Title", "b.csv": "x,y\n1,2", "c.tsv": "x\ty", "d.html": "<p>x", "e.htm.gz": "", "f.txt": "x"}
     for name, text in content.items():
         write(f"book/{name}", text)
@@ -125,12 +125,12 @@ def test_markup_is_read_as_plain_text_and_said(write: Write, tree: Path, listene
     assert listener.notes == [f"{source}: read as plain text, including markup and separators: {listed}."]
 
 
-# --- folders that are no text
+# --- folders that are not text
 
 
 @pytest.fixture
 def run_within(write: Write, tree: Path) -> Path:
-    """A run folder with its model and token shards, below the text."""
+    """A run folder, with model and token shards, inside the folder of text."""
     write("runs/1/config.toml", to_toml(Config()))
     write("runs/1/samples.jsonl", '{"text": "drawn"}')
     write("runs/1/final/config.json", '{"model_type": "qwen3"}')
@@ -143,7 +143,7 @@ def run_within(write: Write, tree: Path) -> Path:
 TEXTS = ["a.txt", "b.txt", "c.jsonl", "deep/d.txt", "deep/er/e.txt.gz"]
 
 
-def test_runs_and_models_among_the_text_are_skipped_and_said(run_within: Path, listener: Any, write: Write) -> None:
+def test_runs_and_models_among_the_text_are_skipped_with_a_note(run_within: Path, listener: Any, write: Write) -> None:
     write("runs/2/half.txt", "x")
     parts = merged(resolve(["."], DataConfig(), "data.source", listener, Path("runs/2")))["train"]
     assert [part.name for part in parts] == TEXTS
@@ -152,7 +152,7 @@ def test_runs_and_models_among_the_text_are_skipped_and_said(run_within: Path, l
         "1 folder of token shards (shards)."
     )
     assert found("**/*") == [*TEXTS, "runs/2/half.txt"]
-    assert found("runs/1/samples.jsonl") == ["runs/1/samples.jsonl"]  # who names a file means it
+    assert found("runs/1/samples.jsonl") == ["runs/1/samples.jsonl"]  # a file that is named is read
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_the_folder_of_the_run_named_as_text_is_refused(tree: Path) -> None:
     assert resolve(["deep/*.txt"], DataConfig(), "data.source", QUIET, tree / "deep")
 
 
-def test_nothing_but_skipped_folders_is_said_to_be_that(run_within: Path) -> None:
+def test_a_source_with_only_skipped_folders_is_refused(run_within: Path) -> None:
     with pytest.raises(InputError, match=r"matches no text file; skipped: 1 run folder \(runs/1\)"):
         found("runs")
 
@@ -186,7 +186,7 @@ def test_nothing_but_skipped_folders_is_said_to_be_that(run_within: Path) -> Non
 # --- encodings
 
 
-def test_a_named_encoding_is_for_files_of_text(write: Write, tree: Path, listener: Any) -> None:
+def test_a_named_encoding_applies_to_text_files_only(write: Write, tree: Path, listener: Any) -> None:
     write("t.parquet", "")
     data = DataConfig(encoding="latin-1")
     encodings = {}
@@ -218,13 +218,13 @@ def test_no_source_at_all() -> None:
 
 
 @pytest.mark.parametrize(("source", "document"), [("a.txt", "row"), ("c.jsonl", "line"), ("c.jsonl", "file")])
-def test_a_document_that_the_file_does_not_have_is_refused(tree: Path, source: str, document: str) -> None:
+def test_a_unit_that_does_not_fit_the_file_is_refused(tree: Path, source: str, document: str) -> None:
     with pytest.raises(UsageError, match=r"rows") as error:
         found(source, document=document)
     assert f'{source} with data.document = "{document}"' == error.value.where
 
 
-def test_the_bundled_text_brings_its_own_splits() -> None:
+def test_the_bundled_text_has_its_own_splits() -> None:
     (splits,) = resolve(["bundled:wikitext-2"], DataConfig(), "data.source", QUIET)
     assert {split: [part.name for part in parts] for split, parts in splits.items()} == {
         split: [f"bundled:wikitext-2 ({split})"] for split in ("train", "valid", "test")

@@ -62,7 +62,7 @@ def test_adding_files_moves_no_document(
     assert not set(before) & set(texts(after, "train"))
 
 
-def test_a_larger_share_keeps_what_was_held_out(write: Write) -> None:
+def test_a_larger_fraction_keeps_the_documents_held_out_before(write: Write) -> None:
     path = write("a.jsonl", jsonl(TEXTS))
     held_out = [set(texts(opened(path, valid_fraction=share), "valid")) for share in (0.05, 0.1, 0.5)]
     assert held_out[0] < held_out[1] < held_out[2]
@@ -129,7 +129,7 @@ def test_a_corpus_that_cleaning_leaves_empty_is_refused_with_counts(write: Write
         texts(opened(path, clean="wikitext", dedup=False), "train")
 
 
-# --- text of its own for validation and test
+# --- separate text for validation and test
 
 
 def test_validation_and_test_text_can_be_named(write: Write) -> None:
@@ -144,13 +144,13 @@ def test_validation_and_test_text_can_be_named(write: Write) -> None:
     assert texts(with_share, "test") == ["test one\n", "test two\n"]
 
 
-def test_a_split_that_is_not_there_is_refused_with_the_key_that_brings_it(write: Write) -> None:
+def test_a_missing_split_is_refused_with_the_key_for_it(write: Write) -> None:
     with pytest.raises(UsageError, match="no test text") as error:
         texts(opened(write("a.jsonl", jsonl(TEXTS))), "test")
     assert error.value.fix == "name it in data.test_source"
 
 
-def test_named_validation_text_stands_before_the_sources_own(write: Write) -> None:
+def test_named_validation_text_replaces_the_sources_own(write: Write) -> None:
     splits = opened("bundled:wikitext-2", valid_source=str(write("mine.txt", "Mine.\n")))
     assert splits.names == ("train", "valid", "test")
     assert texts(splits, "valid") == ["Mine.\n"]
@@ -158,7 +158,7 @@ def test_named_validation_text_stands_before_the_sources_own(write: Write) -> No
     assert len(texts(both, "valid")) == 2461 + 1
 
 
-def test_duplicates_leave_training_alone(write: Write) -> None:
+def test_duplicates_are_dropped_from_training_only(write: Write) -> None:
     lines = "one\ntwo\none\none\n"
     train, valid = write("train.txt", lines), write("valid.txt", "three\nthree\n")
     splits = opened(train, valid_source=str(valid), document="line")
@@ -191,12 +191,12 @@ def test_overlap(write: Write, listener: Any, policy: str) -> None:
     else:
         expected = ["a\n", "b\n", "c\n", "d\n"] if policy == "warn" else ["a\n", "d\n"]
         assert texts(splits, "train") == expected
-        assert texts(splits, "train") == expected  # and is said once
+        assert texts(splits, "train") == expected  # and is noted once
         assert listener.notes[-1] == note + (", and were dropped from training." if policy == "drop" else ".")
-        assert sum("are also training documents" in told for told in listener.notes) == 1
+        assert sum("are also training documents" in note for note in listener.notes) == 1
         assert splits.counts["train"]["dropped_overlap"] == (3 if policy == "drop" else 0)
     assert splits.overlap == {"valid": 0.25, "test": 1.0}
-    assert texts(splits, "valid") == ["b\n", "b\n", "x\n", "yy\n", "z\n"]  # held-out text is always scored whole
+    assert texts(splits, "valid") == ["b\n", "b\n", "x\n", "yy\n", "z\n"]  # all held-out text is scored
 
 
 def test_an_automatic_split_does_not_overlap(write: Write, listener: Any) -> None:
@@ -219,7 +219,7 @@ def test_an_automatic_split_does_not_overlap(write: Write, listener: Any) -> Non
 def test_repeats_change_neither_side_of_an_automatic_split(
     tmp_path_factory: pytest.TempPathFactory, copies: list[int], order: Any
 ) -> None:
-    """Each document once, where its hash puts it, however often and wherever it comes."""
+    """Each document occurs once, on the side that its hash selects, however often and wherever it is repeated."""
     repeated = [text for text, n in zip(TEXTS[:60], copies, strict=True) for _ in range(n)]
     order.shuffle(repeated)
     folder = tmp_path_factory.mktemp("repeats")
@@ -233,7 +233,7 @@ def test_repeats_change_neither_side_of_an_automatic_split(
 
 
 @pytest.mark.parametrize("first", ["train", "valid"])
-def test_dropped_repeats_are_told_once_and_warned_of_where_they_are_most(
+def test_dropped_repeats_are_noted_once_with_a_warning_if_they_are_the_majority(
     write: Write, listener: Any, first: str
 ) -> None:
     rows = [*TEXTS[:60], *TEXTS[:70]]
@@ -241,17 +241,17 @@ def test_dropped_repeats_are_told_once_and_warned_of_where_they_are_most(
     for split in (first, "train", "valid"):
         texts(splits, split)
     n_bytes, all_bytes = sum(map(len, TEXTS[:60])), sum(map(len, rows))
-    told = (
+    note = (
         f"130 documents, 70 of them distinct: the 60 exact repeats ({n_bytes} of {all_bytes:,} bytes) were dropped "
         "before the split into training and validation (data.dedup=false keeps them)."
     )
-    assert listener.notes == [told]
+    assert listener.notes == [note]
     listener.notes.clear()
     texts(opened(write("b.jsonl", jsonl(TEXTS[:60] * 3)), progress=listener), first)
     assert listener.notes[0].startswith("warning: 180 documents, 60 of them distinct")
 
 
-def test_repeats_that_are_kept_are_warned_of_where_they_are_most(write: Write, listener: Any) -> None:
+def test_kept_repeats_give_a_warning_if_they_are_the_majority(write: Write, listener: Any) -> None:
     path = write("a.jsonl", jsonl(TEXTS[:60] * 3))
     splits = opened(path, dedup=False, progress=listener)
     assert sorted(texts(splits, "train") + texts(splits, "valid")) == sorted(TEXTS[:60] * 3)
@@ -260,7 +260,7 @@ def test_repeats_that_are_kept_are_warned_of_where_they_are_most(write: Write, l
     assert "are kept (data.dedup=false)" in note
 
 
-def test_one_document_over_and_over_cannot_be_split(write: Write) -> None:
+def test_one_repeated_document_cannot_be_split(write: Write) -> None:
     """Fault 1: refused with both numbers."""
     path = write("a.txt", "hello world\n" * 5_000)
     for split in ("train", "valid"):
@@ -272,8 +272,8 @@ def test_one_document_over_and_over_cannot_be_split(write: Write) -> None:
     assert texts(opened(path, document="line", valid_source=str(held_out)), "train") == ["hello world\n"]
 
 
-def test_held_out_text_that_is_named_keeps_its_repeats(write: Write, listener: Any) -> None:
-    """Every row of it is scored; training loses its repeats, and that is told."""
+def test_named_held_out_text_keeps_its_repeats(write: Write, listener: Any) -> None:
+    """All its rows are scored. Training drops its repeats, with a note."""
     train, held_out = write("a.jsonl", jsonl(TEXTS[:10] * 2)), write("b.jsonl", jsonl(TEXTS[20:30] * 3))
     splits = opened(train, valid_source=str(held_out), test_source=str(held_out), progress=listener)
     assert texts(splits, "valid") == texts(splits, "test") == TEXTS[20:30] * 3
@@ -290,7 +290,7 @@ def test_held_out_text_that_is_named_keeps_its_repeats(write: Write, listener: A
 @pytest.mark.parametrize(
     ("name", "content", "config", "finer"),
     [
-        ("a.txt", "One.\nTwo.\n", {}, "line"),  # a lone file is cut into blocks, of which it is too small for two
+        ("a.txt", "One.\nTwo.\n", {}, "line"),  # a single file is cut into blocks; this one is too small for two
         ("a.txt", "One.\nTwo.\n", {"document": "file"}, "line"),
         ("a.txt", "".join(f"{n}, and a line\n\n" for n in range(40)), {"document": "file"}, "block"),
         ("a.txt", "Too short to be split.", {}, ""),
@@ -303,7 +303,7 @@ def test_held_out_text_that_is_named_keeps_its_repeats(write: Write, listener: A
         ("a.jsonl", jsonl(TEXTS[:2]), {}, ""),
     ],
 )
-def test_a_finer_unit_is_proposed_only_where_there_is_one(
+def test_a_finer_unit_is_proposed_only_if_it_helps(
     write: Write, name: str, content: str, config: dict[str, Any], finer: str
 ) -> None:
     with pytest.raises(InputError, match="side of the split is empty") as error:
@@ -313,8 +313,8 @@ def test_a_finer_unit_is_proposed_only_where_there_is_one(
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
-def test_a_lone_document_is_not_told_to_change_the_share(write: Write, name: str) -> None:
-    """Fault 1: it is on one side, whatever the share is; with two documents some share does divide them."""
+def test_advice_for_a_single_document_does_not_name_the_fraction(write: Write, name: str) -> None:
+    """Fault 1: it is on one side, whatever the fraction is. Two documents are divided by some fraction."""
     content = "Too short to be split." if name == "a.txt" else jsonl(TEXTS[:1])
     with pytest.raises(InputError, match="1 document in train, 0 in valid") as error:
         texts(opened(write(name, content), valid_fraction=1e-9), "train")
@@ -325,25 +325,25 @@ def test_a_lone_document_is_not_told_to_change_the_share(write: Write, name: str
     assert "change data.valid_fraction" in error.value.fix
 
 
-def test_tiny_files_are_not_told_of_blocks(write: Write, listener: Any) -> None:
+def test_blocks_are_not_proposed_for_tiny_files(write: Write, listener: Any) -> None:
     files = [write(f"{name}.txt", f"{name}, a file of one line\n") for name in "abcdefghij"]
     texts(opened(*files, valid_fraction=0.5, progress=listener), "valid")
     assert not [note for note in listener.notes if "whole file" in note]
 
 
 def some_files(write: Write, count: int) -> list[Path]:
-    lines = (f"line {number}, of a text of its own\n\n" for number in range(1000 * count))
+    lines = (f"line {number}, of a text of many lines\n\n" for number in range(1000 * count))
     return [write(f"{name}.txt", "".join(next(lines) for _ in range(1000))) for name in "abcdefgh"[:count]]
 
 
-def test_files_too_few_to_be_split_are_told_of_blocks(write: Write) -> None:
+def test_blocks_are_proposed_for_few_files(write: Write) -> None:
     two = some_files(write, 2)
     with pytest.raises(InputError, match="side of the split is empty") as error:
         texts(opened(*two, valid_fraction=1e-9), "train")
     assert 'data.document = "block"' in error.value.fix
 
 
-def test_blocks_are_those_of_each_file_whatever_other_files_there_are(write: Write) -> None:
+def test_blocks_of_a_file_do_not_depend_on_other_files(write: Write) -> None:
     three = some_files(write, 3)
     alone = {side: texts(opened(three[0], document="block"), side) for side in ("train", "valid")}
     together = {side: texts(opened(*three, document="block"), side) for side in ("train", "valid")}
@@ -351,10 +351,10 @@ def test_blocks_are_those_of_each_file_whatever_other_files_there_are(write: Wri
     for side in ("train", "valid"):
         assert [text for text in together[side] if text in set(alone["train"] + alone["valid"])] == alone[side]
     assert sum(map(len, together.values())) == pytest.approx(3 * 64, abs=24)
-    assert alone == {side: texts(opened(three[0]), side) for side in ("train", "valid")}  # a lone file is cut as well
+    assert alone == {side: texts(opened(three[0]), side) for side in ("train", "valid")}  # a single file is also cut
 
 
-def test_a_validation_side_of_a_few_whole_files_is_told(write: Write, listener: Any) -> None:
+def test_validation_of_a_few_whole_files_gives_a_warning(write: Write, listener: Any) -> None:
     files = some_files(write, 4)
     splits = opened(*files, valid_fraction=0.5, progress=listener)
     held_out = len(texts(splits, "valid"))
@@ -375,7 +375,7 @@ def test_a_validation_side_of_a_few_whole_files_is_told(write: Write, listener: 
         (b" \n", {}, "more than white space"),
     ],
 )
-def test_a_text_of_which_nothing_is_left_gets_the_hint_that_fits(
+def test_the_advice_for_an_empty_text_fits_the_cause(
     write: Write, content: bytes, config: dict[str, Any], hint: str
 ) -> None:
     train, held_out = write("a.txt", content), write("b.txt", "Held out.")
@@ -387,7 +387,7 @@ def test_a_text_of_which_nothing_is_left_gets_the_hint_that_fits(
 # --- counts
 
 
-def test_bad_rows_of_an_automatic_split_are_counted_once_and_said(write: Write, listener: Any) -> None:
+def test_bad_rows_of_an_automatic_split_are_counted_and_noted_once(write: Write, listener: Any) -> None:
     path = write("a.jsonl", jsonl(TEXTS[:80]) + "{bad\n\n{}\n" + jsonl(["", " "]))
     splits = opened(path, errors="skip", progress=listener)
     train, valid = texts(splits, "train"), texts(splits, "valid")
@@ -401,21 +401,21 @@ def test_bad_rows_of_an_automatic_split_are_counted_once_and_said(write: Write, 
     assert listener.notes == [f"train: 2 bad rows were dropped: 2 of {path}."]
 
 
-def test_whole_files_that_are_left_out_are_named(write: Write, listener: Any) -> None:
-    """Fault 8: with data.errors = "skip" no file disappears without a word."""
+def test_whole_files_that_are_dropped_are_named(write: Write, listener: Any) -> None:
+    """Fault 8: with data.errors = "skip" no file is dropped silently."""
     files = [write(f"{number:02d}.txt", f"Text number {number}.") for number in range(60)]
     bad = [write(f"bad{number}.txt", f"\xe9t\xe9 {number}".encode("latin-1")) for number in range(40)]
     splits = opened(files[0].parent, errors="skip", progress=listener)
     read = texts(splits, "train") + texts(splits, "valid")
     assert len(read) == len(files)
-    told = {note.split(":")[0]: note for note in listener.notes if " were dropped" in note}
-    assert set(told) == {"train", "valid"}
-    assert sum(int(note.split()[1]) for note in told.values()) == len(bad)
-    assert all("bad rows were dropped: all of " in note for note in told.values())
-    assert told["train"].endswith(" more.")
+    notes = {note.split(":")[0]: note for note in listener.notes if " were dropped" in note}
+    assert set(notes) == {"train", "valid"}
+    assert sum(int(note.split()[1]) for note in notes.values()) == len(bad)
+    assert all("bad rows were dropped: all of " in note for note in notes.values())
+    assert notes["train"].endswith(" more.")
 
 
-def test_columns_that_are_not_read_are_told_once(write: Write, listener: Any) -> None:
+def test_columns_that_are_not_read_are_noted_once(write: Write, listener: Any) -> None:
     rows = "".join(json.dumps({"text": text, "label": 1, "id": 2}) + "\n" for text in TEXTS[:50])
     first, second = write("a.jsonl", rows), write("b.jsonl", rows.replace("document", "other").replace('"id"', '"key"'))
     splits = opened(first, second, progress=listener)
@@ -423,7 +423,7 @@ def test_columns_that_are_not_read_are_told_once(write: Write, listener: Any) ->
         f"{first}: the text is the column 'text'; not read: 'label', 'id'.",
         f"{second}: the text is the column 'text'; not read: 'key'.",
     ]
-    assert listener.notes == expected  # before anything is read whole
+    assert listener.notes == expected  # before a complete pass
     for split in ("train", "valid"):
         texts(splits, split)
     assert listener.notes == expected
@@ -458,7 +458,7 @@ def test_wikitext_gives_the_tokenizer_an_entry(write: Write, clean: str, kind: A
     assert splits.entries(kind) == entries
 
 
-def test_wikitext_is_seen_in_any_source_and_any_form(write: Write) -> None:
+def test_wikitext_is_detected_in_any_source_and_format(write: Write) -> None:
     rows = jsonl(["", " = Title = \n", " A <unk> 17th @-@ century house .\n"])
     plain, wikitext = write("plain.txt", "Plain text.\n"), write("w.jsonl", rows)
     assert opened(plain, wikitext).has_wikitext
@@ -466,10 +466,10 @@ def test_wikitext_is_seen_in_any_source_and_any_form(write: Write) -> None:
     assert opened(plain).entries("bpe") == ()
 
 
-# --- other text to score, and trouble between passes
+# --- other text for scoring, and changes between passes
 
 
-def test_text_to_score_is_one_whole_split(write: Write) -> None:
+def test_text_for_scoring_is_one_split(write: Write) -> None:
     path = write("a.txt", "one\ntwo\ntwo\n")
     splits = TextSplits.open_held_out([str(path)], DataConfig(document="line"))
     assert splits.names == ("--input",)
@@ -479,7 +479,7 @@ def test_text_to_score_is_one_whole_split(write: Write) -> None:
 
 
 @pytest.mark.parametrize("named_by", ["--input", "data.valid_source"])
-def test_an_empty_text_is_named_by_what_named_it(write: Write, named_by: str) -> None:
+def test_an_empty_text_is_reported_with_its_option(write: Write, named_by: str) -> None:
     path = write("a.txt", "")
     splits = TextSplits.open_held_out([str(path)], DataConfig(), named_by=named_by)
     with pytest.raises(InputError, match="no document") as error:
@@ -487,7 +487,7 @@ def test_an_empty_text_is_named_by_what_named_it(write: Write, named_by: str) ->
     assert error.value.where == f"{named_by}: {path}"
 
 
-def test_the_encoding_that_a_run_had_is_said_of_other_text(write: Write, listener: Any) -> None:
+def test_the_encoding_of_the_run_is_noted_for_other_text(write: Write, listener: Any) -> None:
     path = write("a.txt", "é".encode("latin-1"))
     splits = TextSplits.open_held_out([str(path)], DataConfig(encoding="latin-1"), listener)
     assert texts(splits, "--input") == ["é"]
@@ -509,7 +509,7 @@ def test_a_file_that_changes_between_two_passes_is_noticed(write: Write) -> None
         texts(splits, "valid")
 
 
-def test_the_task_is_named_by_the_caller(write: Write, listener: Any) -> None:
+def test_the_caller_names_the_task(write: Write, listener: Any) -> None:
     splits = opened(write("a.jsonl", jsonl(TEXTS)), progress=listener)
     list(splits.documents("valid", "looking at text"))
     assert listener.ended == ["looking at text"]

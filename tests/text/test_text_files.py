@@ -17,8 +17,8 @@ from acorn.text import text_files
 from acorn.text.text_files import EXAMPLES, TextFile, ending_of, open_text
 
 Write = Callable[[str, bytes | str], Path]
-TEXT = "".join(f"Line {number} of a text that is long enough to be packed.\n" for number in range(5_000)).encode()
-PACK = {
+TEXT = "".join(f"Line {number} of a text that is long enough to be compressed.\n" for number in range(5_000)).encode()
+COMPRESS = {
     ".gz": lambda data: gzip.compress(data[: len(data) // 2]) + gzip.compress(data[len(data) // 2 :]),
     ".xz": lzma.compress,
     ".zst": lambda data: bytes(pyarrow.compress(data, "zstd", asbytes=True)),
@@ -67,19 +67,19 @@ def test_endings_of_tables(name: str, ending: str | None) -> None:
     assert ending_of(name, EXAMPLES) == ending
 
 
-def test_the_two_kinds_of_endings_are_told_apart(write: Write) -> None:
+def test_the_two_kinds_of_endings_are_distinguished(write: Write) -> None:
     path = write("a.csv", "a,b\n")
     assert TextFile.at(path).form == "txt"
     assert TextFile.at(path, endings=EXAMPLES).form == "csv"
-    assert text_files.TEXT.told.startswith(
+    assert text_files.TEXT.listed.startswith(
         ".txt, .jsonl, .md, .csv, .tsv, .html, .htm (each also with .gz, .xz, .zst after it)"
     )
-    assert EXAMPLES.told.endswith(".conll, .iob (each also with .gz, .xz, .zst after it) and .parquet")
+    assert EXAMPLES.listed.endswith(".conll, .iob (each also with .gz, .xz, .zst after it) and .parquet")
 
 
-@pytest.mark.parametrize("packing", PACK)
-def test_packed_text_comes_out_and_position_follows_the_file(write: Write, packing: str) -> None:
-    path = write(f"a.txt{packing}", PACK[packing](TEXT))
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_compressed_text_is_read_and_position_follows_the_file(write: Write, compression: str) -> None:
+    path = write(f"a.txt{compression}", COMPRESS[compression](TEXT))
     with open_text(TextFile.at(path)) as file:
         assert file.bytes.read(100) == TEXT[:100]
         assert 0 < file.position <= path.stat().st_size
@@ -88,35 +88,35 @@ def test_packed_text_comes_out_and_position_follows_the_file(write: Write, packi
 
 
 def test_several_zstandard_frames_in_a_row(write: Write) -> None:
-    assert content(write("a.txt.zst", PACK[".zst"](b"one\n") + PACK[".zst"](b"two\n"))) == b"one\ntwo\n"
+    assert content(write("a.txt.zst", COMPRESS[".zst"](b"one\n") + COMPRESS[".zst"](b"two\n"))) == b"one\ntwo\n"
 
 
-@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("compression", COMPRESS)
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.999])
-def test_a_truncated_file_is_refused(write: Write, packing: str, kept: float) -> None:
-    """Fault 10: a truncated gzip, xz or zst: the file and offset."""
-    packed = PACK[packing](TEXT)
-    path = write(f"a.txt{packing}", packed[: int(len(packed) * kept)])
+def test_a_truncated_file_is_refused(write: Write, compression: str, kept: float) -> None:
+    """Fault 10: a truncated gzip, xz or zst file; file and offset are reported."""
+    packed = COMPRESS[compression](TEXT)
+    path = write(f"a.txt{compression}", packed[: int(len(packed) * kept)])
     with pytest.raises(InputError, match="truncated") as error:
         content(path)
-    assert re.search(rf"a\.txt{packing}, at or before byte \d+ of \d+", error.value.where)
+    assert re.search(rf"a\.txt{compression}, at or before byte \d+ of \d+", error.value.where)
 
 
-@pytest.mark.parametrize("packing", PACK)
-def test_a_file_that_is_not_packed_at_all_is_refused(write: Write, packing: str) -> None:
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_a_file_that_is_not_compressed_is_refused(write: Write, compression: str) -> None:
     """Fault 10: damage of other kinds."""
     with pytest.raises(InputError, match="damaged"):
-        content(write(f"a.txt{packing}", TEXT))
+        content(write(f"a.txt{compression}", TEXT))
 
 
-def test_bytes_after_the_packed_text_are_refused(write: Write) -> None:
+def test_bytes_after_the_compressed_text_are_refused(write: Write) -> None:
     """Fault 10: damage of other kinds."""
     with pytest.raises(InputError, match="damaged"):
         content(write("a.txt.gz", gzip.compress(TEXT) + b"garbage"))
 
 
 def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
-    """Fault 12: a FIFO where a file is expected. In a process of its own, which a hang would not take along."""
+    """Fault 12: a FIFO where a file is expected. In a separate process, so that a hang does not stop the tests."""
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "link.txt").symlink_to("pipe.txt")
     program = "import sys, pathlib, acorn.text.text_files as t\nt.TextFile.at(pathlib.Path(sys.argv[1]))"
@@ -126,7 +126,7 @@ def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) ->
         assert "This is a named pipe, but a file is expected." in done.stderr
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_refused(tmp_path: Path) -> None:
     """Fault 12: a directory, a symlink loop, a device, nothing at all."""
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "a.txt").symlink_to("b.txt")
@@ -139,7 +139,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         assert error.value.where == str(tmp_path / name)
 
 
-def test_an_unknown_ending_is_refused_with_those_that_work(write: Write) -> None:
+def test_an_unknown_ending_is_refused_with_the_supported_ones(write: Write) -> None:
     with pytest.raises(InputError, match=r"notes\.doc") as error:
         TextFile.at(write("notes.doc", "text"))
     assert all(ending in error.value.fix for ending in (".jsonl", ".md", ".zst", ".parquet"))
@@ -160,8 +160,8 @@ def test_a_file_that_grows_while_it_is_read_is_noticed(write: Write) -> None:
     assert error.value.where == str(path)
 
 
-def test_a_file_rewritten_at_equal_length_between_two_passes_is_noticed(write: Write) -> None:
-    """Fault 14: a file changed between the passes, told by its modification time."""
+def test_a_file_rewritten_with_equal_length_between_two_passes_is_noticed(write: Write) -> None:
+    """Fault 14: a file changed between the passes, detected by its modification time."""
     path = write("a.txt", TEXT)
     file = TextFile.at(path)
     with open_text(file) as opened:

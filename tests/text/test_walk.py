@@ -35,7 +35,7 @@ def found(walk: Walk, folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_text_of_the_users_is_skipped_and_told(write: Write, tmp_path: Path, kind: str) -> None:
+def test_folders_that_are_not_the_users_text_are_skipped_and_listed(write: Write, tmp_path: Path, kind: str) -> None:
     for name, content in KINDS[kind].items():
         write(f"corpus/deep/it/{name}", content)
     write("corpus/a.txt", "mine")
@@ -47,7 +47,7 @@ def test_what_is_no_text_of_the_users_is_skipped_and_told(write: Write, tmp_path
 
 
 @pytest.mark.parametrize("name", TEXT)
-def test_a_folder_that_merely_resembles_one_is_text(write: Write, tmp_path: Path, name: str) -> None:
+def test_a_similar_folder_is_text(write: Write, tmp_path: Path, name: str) -> None:
     for file, content in TEXT[name].items():
         write(f"corpus/it/{file}", content)
     walk = Walk()
@@ -55,7 +55,7 @@ def test_a_folder_that_merely_resembles_one_is_text(write: Write, tmp_path: Path
     assert walk.summary() == ""
 
 
-def test_caches_are_known_by_their_names(write: Write, tmp_path: Path) -> None:
+def test_caches_are_recognized_by_their_names(write: Write, tmp_path: Path) -> None:
     for name in (
         "__pycache__/a.txt",
         "node_modules/a/README.md",
@@ -64,11 +64,11 @@ def test_caches_are_known_by_their_names(write: Write, tmp_path: Path) -> None:
     ):
         write(name, "a")
     walk = Walk()
-    assert found(walk, tmp_path) == {"datasets--a/b.txt"}  # of the Hub's cache it has only the name
+    assert found(walk, tmp_path) == {"datasets--a/b.txt"}  # it has only the name of a Hub cache
     assert sorted(kind for _, kind in walk.skipped) == [CACHE, CACHE, PACKAGES]
 
 
-def test_the_folder_of_the_run_itself_is_skipped_whatever_it_holds(write: Write, tmp_path: Path) -> None:
+def test_the_folder_of_the_run_is_skipped_whatever_its_content(write: Write, tmp_path: Path) -> None:
     write("a.txt", "mine")
     write("runs/new/half.txt", "not mine")
     (tmp_path / "link").symlink_to("runs/new")
@@ -78,7 +78,7 @@ def test_the_folder_of_the_run_itself_is_skipped_whatever_it_holds(write: Write,
     assert found(Walk(tmp_path / "runs" / "other"), tmp_path / "runs") == {"new/half.txt"}
 
 
-def test_several_of_a_kind_are_told_together(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_one_kind_are_listed_together(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(12):
         write(f"runs/{number}/config.toml", to_toml(Config()))

@@ -1,4 +1,4 @@
-"""The bundled WikiText-2: its bytes, and figures that its README and the literature give."""
+"""The bundled WikiText-2: its bytes, and the figures in its README and in the literature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHA256 = {
 
 
 @pytest.mark.parametrize("split", SHA256)
-def test_the_files_unpack_to_what_the_licence_file_says(split: str) -> None:
+def test_the_files_match_the_digests_in_the_license_file(split: str) -> None:
     text = lzma.decompress((FOLDER / f"{split}.txt.xz").read_bytes())
     digest = hashlib.sha256(text).hexdigest()
     assert digest == SHA256[split]
@@ -47,7 +47,7 @@ def test_every_row_of_the_held_out_text_is_a_document(split: str, rows: int, lin
     assert splits.counts[split]["dropped_empty"] == lines - rows
 
 
-def test_training_rows_are_distinct_and_it_is_known_as_wikitext() -> None:
+def test_training_rows_are_distinct_and_detected_as_wikitext() -> None:
     splits = TextSplits.open(DataConfig(source=("bundled:wikitext-2",)))
     assert splits.names == ("train", "valid", "test")
     assert splits.has_wikitext

@@ -21,7 +21,7 @@ def byte_level() -> Tokenizer:
     return train(lambda: [TEXT] * 3, "bpe", 300)
 
 
-def test_plain_text_comes_back(word_piece: Tokenizer) -> None:
+def test_plain_text_is_decoded_unchanged(word_piece: Tokenizer) -> None:
     report = measure(word_piece, [TEXT])
     assert report.bytes_per_token == len(TEXT) / len(word_piece.encode_documents([TEXT])[0])
     assert (report.unknown_rate, report.round_trip_rate, report.dropped_letter_rate) == (0.0, 1.0, 0.0)
@@ -34,8 +34,8 @@ class Sized(NamedTuple):
 
 
 @pytest.mark.parametrize("kind", ["word_piece", "byte_level"])
-def test_bytes_are_those_of_the_original(kind: str, request: pytest.FixtureRequest) -> None:
-    """A bad byte is one byte of the original, whatever U+FFFD takes in the text."""
+def test_bytes_per_token_counts_the_original(kind: str, request: pytest.FixtureRequest) -> None:
+    """A bad byte is one byte of the original, although U+FFFD takes three bytes in the text."""
     tokenizer: Tokenizer = request.getfixturevalue(kind)
     originals = [b"caf\xe9 \xff\xfe the cat", b"sat on the mat"]
     sized = [Sized(raw.decode("utf-8", "replace"), len(raw)) for raw in originals]
@@ -45,32 +45,32 @@ def test_bytes_are_those_of_the_original(kind: str, request: pytest.FixtureReque
     assert measure(tokenizer, [item.text for item in sized]).bytes_per_token == (sum(map(len, originals)) + 6) / tokens
 
 
-def test_dropped_accents_count_as_letters_lost(word_piece: Tokenizer) -> None:
-    """`Việt` decomposes into V, i, e, dot below, circumflex, t; the two marks go."""
+def test_dropped_accents_count_as_dropped_letters(word_piece: Tokenizer) -> None:
+    """`Việt` decomposes into V, i, e, dot below, circumflex, t; the two marks are dropped."""
     report = measure(word_piece, ["Việt", "the cat"])
     assert report.dropped_letter_rate == pytest.approx(2 / (6 + 6))
     assert report.round_trip_rate == pytest.approx(2 / 3)
     assert report.samples == (("Việt", "Viet"),)
 
 
-def test_composed_and_decomposed_text_lose_the_same(word_piece: Tokenizer) -> None:
+def test_composed_and_decomposed_text_have_equal_rates(word_piece: Tokenizer) -> None:
     composed, decomposed = measure(word_piece, ["\u00e9"]), measure(word_piece, ["e\u0301"])
     assert composed.dropped_letter_rate == decomposed.dropped_letter_rate == 0.5
 
 
-def test_hindi_vowel_signs_count(word_piece: Tokenizer) -> None:
-    """`में`: the letter ma and two nonspacing marks, which go."""
+def test_dropped_hindi_vowel_signs_count(word_piece: Tokenizer) -> None:
+    """`में`: the letter ma and two nonspacing marks, which are dropped."""
     assert measure(word_piece, ["में"]).dropped_letter_rate == pytest.approx(2 / 3)
 
 
-def test_only_unknown_tokens_that_the_text_did_not_spell_count(word_piece: Tokenizer) -> None:
-    """Six tokens: one spelled `[UNK]`, one word of letters never seen."""
+def test_unknown_tokens_in_the_text_itself_do_not_count(word_piece: Tokenizer) -> None:
+    """Six tokens: one is `[UNK]` in the text, one a word of unknown letters."""
     report = measure(word_piece, ["the cat [UNK] 日本 the cat"])
     assert report.unknown_rate == pytest.approx(1 / 6)
     assert report.round_trip_rate == pytest.approx(5 / 6)
 
 
-def test_lossless_documents_come_back_exactly(byte_level: Tokenizer) -> None:
+def test_a_lossless_tokenizer_decodes_documents_exactly(byte_level: Tokenizer) -> None:
     texts = ["Việt हिन्दी \t\n<|endoftext|> 日本", TEXT]
     report = measure(byte_level, texts)
     assert (report.unknown_rate, report.round_trip_rate, report.dropped_letter_rate) == (0.0, 1.0, 0.0)
@@ -85,11 +85,11 @@ def test_batches_do_not_change_the_figures(word_piece: Tokenizer, monkeypatch: p
     assert measure(word_piece, iter(texts)) == whole
 
 
-def test_no_text_is_no_fault(word_piece: Tokenizer) -> None:
+def test_measuring_no_text_is_allowed(word_piece: Tokenizer) -> None:
     assert measure(word_piece, []) == TokenizerReport(word_piece.vocab_size, 0.0, 0.0, 1.0, 0.0)
 
 
-def test_the_warning_says_what_is_lost_and_what_to_use() -> None:
+def test_the_warning_names_losses_and_an_alternative() -> None:
     fine = TokenizerReport(8192, 4.0, 0.01, 0.9901, 0.0009)
     assert mangling_warning(fine) is None
     samples = (("Việt", "Viet"),)

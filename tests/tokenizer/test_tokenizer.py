@@ -49,7 +49,7 @@ def word_piece() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def transformers_own(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What transformers builds from the two files of an exported model."""
+    """The tokenizer that transformers builds from the two files of an exported model."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer.save(folder / "tokenizer.json")
     files.write_json(folder / "tokenizer_config.json", tokenizer.transformers_config(128))
@@ -81,7 +81,7 @@ def test_empty_prompt_is_one_separator(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode_prompt("") == [tokenizer.separator_id]
 
 
-def test_saved_file_is_the_librarys_own(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_saved_file_is_the_librarys_format(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "tokenizer.json")
     library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     again = Tokenizer.from_file(tmp_path / "tokenizer.json")
@@ -91,12 +91,12 @@ def test_saved_file_is_the_librarys_own(tokenizer: Tokenizer, tmp_path: Path) ->
 
 
 @given(st.lists(st.text(), max_size=4))
-def test_byte_level_gives_every_text_back(byte_level: Tokenizer, texts: list[str]) -> None:
+def test_byte_level_decodes_every_text_exactly(byte_level: Tokenizer, texts: list[str]) -> None:
     for text, ids in zip(texts, byte_level.encode_documents(texts), strict=True):
         assert byte_level.decode(ids) == text
 
 
-def test_entries_survive_in_documents_and_prompts(byte_level: Tokenizer) -> None:
+def test_entries_are_matched_in_documents_and_prompts(byte_level: Tokenizer) -> None:
     (ids,) = byte_level.encode_documents([" the <unk> of "])
     entry = json.loads(byte_level.to_json())["model"]["vocab"]["<unk>"]
     assert ids.count(entry) == 1
@@ -131,15 +131,15 @@ def test_reserved_ids(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
     assert word_piece.pad_id == word_piece.separator_id
 
 
-def test_ids_that_are_not_drawn_unless_asked_for(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
-    """None of them gives text; a token that ends texts too stays."""
+def test_ids_that_are_not_sampled_by_default(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
+    """They decode to no text. The unknown token is sampled if it also ends texts."""
     assert byte_level.unsampled_ids() == byte_level.reserved_ids
     assert word_piece.unsampled_ids() == [word_piece.unknown_id]
     assert all(word_piece.decode([token_id]) == "" for token_id in word_piece.unsampled_ids())
     assert word_piece.unsampled_ids(ends=[word_piece.unknown_id]) == []
 
 
-def test_kinds_say_what_they_lose(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
+def test_lossless_is_known_for_each_kind(byte_level: Tokenizer, word_piece: Tokenizer) -> None:
     assert (byte_level.kind, byte_level.lossless, byte_level.unknown_id) == ("bpe", True, None)
     assert (word_piece.kind, word_piece.lossless, word_piece.unknown_id) == ("wordpiece", False, 0)
     assert byte_level.normalize("Việt\t") == "Việt\t"
@@ -193,7 +193,7 @@ def test_a_failed_save_leaves_the_old_file(
         b'"max_input_chars_per_word": 100, "vocab": {"</s>": 0}}}',
     ],
 )
-def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -217,7 +217,7 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 
 
 def made_elsewhere(*specials: str, **settings: Any) -> str:
-    """A byte-level tokenizer.json as other programs make them: no template, specials beside the learned vocabulary."""
+    """A byte-level tokenizer.json like those of other programs: no template, special tokens not in the model."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
@@ -233,11 +233,11 @@ def made_elsewhere(*specials: str, **settings: Any) -> str:
 
 
 @pytest.mark.parametrize("separator", ["<|endoftext|>", "<|EOS|>", "</s>", "<|end_of_text|>"])
-def test_a_tokenizer_made_elsewhere_is_adapted(separator: str) -> None:
+def test_a_tokenizer_of_another_program_is_adapted(separator: str) -> None:
     tokenizer = Tokenizer.from_json(made_elsewhere("<mask>", separator))
     assert tokenizer.separator == separator
     assert tokenizer.separator_id == tokenizer.vocab_size - 1
-    assert tokenizer.reserved_ids == []  # whoever made it may have trained <mask>
+    assert tokenizer.reserved_ids == []  # <mask> may have been trained by the other program
     assert tokenizer.lossless
     (ids,) = tokenizer.encode_documents([f"the {separator} tree"])
     assert separator in tokenizer.decode(ids)
@@ -246,7 +246,7 @@ def test_a_tokenizer_made_elsewhere_is_adapted(separator: str) -> None:
     assert Tokenizer.from_json(tokenizer.to_json()).fingerprint == tokenizer.fingerprint
 
 
-def test_truncation_and_padding_of_a_file_made_elsewhere_are_dropped() -> None:
+def test_truncation_and_padding_are_switched_off() -> None:
     backend = tokenizers.Tokenizer.from_str(made_elsewhere("</s>"))
     backend.enable_truncation(3)
     backend.enable_padding(length=10)
@@ -254,7 +254,7 @@ def test_truncation_and_padding_of_a_file_made_elsewhere_are_dropped() -> None:
     assert tokenizer.decode(tokenizer.encode_documents(["the tree that stood there"])[0]) == "the tree that stood there"
 
 
-def test_a_normaliser_is_not_lossless() -> None:
+def test_a_tokenizer_with_a_normalizer_is_not_lossless() -> None:
     assert not Tokenizer.from_json(made_elsewhere("</s>", normalizer=normalizers.NFC())).lossless
 
 

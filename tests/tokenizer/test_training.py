@@ -45,7 +45,7 @@ def words(n: int) -> list[str]:
 
 
 def test_every_process_and_thread_count_learns_the_same_vocabulary() -> None:
-    """Fault 7. The random words hold many pairs of equal count, so anything left to chance would show."""
+    """Fault 7. The random words contain many pairs with equal counts, so any randomness would show."""
     digests = set()
     for threads in ("1", "2", "4"):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(SRC)}
@@ -57,7 +57,7 @@ def test_every_process_and_thread_count_learns_the_same_vocabulary() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_are_contiguous_and_the_size_is_what_was_asked_for(kind: Kind) -> None:
+def test_ids_are_contiguous_and_the_size_is_the_requested_one(kind: Kind) -> None:
     tokenizer = train(lambda: words(50), kind, 400, entries=["<unk>"])
     vocabulary = json.loads(tokenizer.to_json())["model"]["vocab"]
     assert sorted(vocabulary.values()) == list(range(400))
@@ -81,7 +81,7 @@ def test_nothing_to_train_on(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(("kind", "least"), [("wordpiece", 2 + 1 + 2 * 8), ("bpe", 17 + 1 + 256)])
-def test_too_small_a_vocabulary_names_the_least_that_works(kind: Kind, least: int) -> None:
+def test_a_vocabulary_that_is_too_small_is_refused_with_the_smallest_size(kind: Kind, least: int) -> None:
     """Fault 2."""
     with pytest.raises(UsageError, match=f"need {least:,}") as caught:
         train(lambda: words(50), kind, least - 1, entries=["<unk>"])
@@ -90,7 +90,7 @@ def test_too_small_a_vocabulary_names_the_least_that_works(kind: Kind, least: in
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_too_small_a_corpus_says_the_size_reached(kind: Kind) -> None:
+def test_a_small_corpus_gives_a_note_with_the_size_reached(kind: Kind) -> None:
     """Fault 3."""
     listener = Notes()
     tokenizer = train(lambda: ["one small text"], kind, 5000, progress=listener)
@@ -102,7 +102,7 @@ def test_too_small_a_corpus_says_the_size_reached(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bytes_of_the_corpus_are_those_of_the_originals(kind: Kind) -> None:
+def test_the_note_counts_bytes_of_the_originals(kind: Kind) -> None:
     class Sized(NamedTuple):
         text: str
         n_bytes: int
@@ -115,7 +115,7 @@ def test_bytes_of_the_corpus_are_those_of_the_originals(kind: Kind) -> None:
 
 @pytest.mark.parametrize(("kind", "character"), [("wordpiece", "a"), ("bpe", "a"), ("bpe", " ")])
 def test_a_million_equal_characters(kind: Kind, character: str) -> None:
-    """Fault 4. Uncut, the trainer's time grows with the square: 14 s at 160,000 characters, ten minutes here."""
+    """Fault 4. Without cutting, the trainer's time grows with the square: ten minutes here."""
     line = character * 1_000_000
     tokenizer = train(lambda: [*words(5), line], kind, 320)
     ids = tokenizer.encode_documents([line])[0]
@@ -125,8 +125,8 @@ def test_a_million_equal_characters(kind: Kind, character: str) -> None:
         assert ids == [tokenizer.unknown_id]
 
 
-def test_cutting_endless_words_loses_no_letter() -> None:
-    """Fault 4: the pieces of a word of 3 1/2 times the longest are all learned from."""
+def test_cutting_long_words_loses_no_letter() -> None:
+    """Fault 4: all pieces of a word 3.5 times the maximum length are learned from."""
     line = "x" * (3 * MAX_RUN_CHARACTERS + MAX_RUN_CHARACTERS // 2)
     size = 17 + 256 + 11
     tokenizer = train(lambda: [line], "bpe", size)
@@ -137,7 +137,7 @@ def test_cutting_endless_words_loses_no_letter() -> None:
 
 @pytest.mark.parametrize("length", [MAX_RUN_CHARACTERS + n for n in (-1, 0, 1, 2, 1025)])
 @pytest.mark.parametrize("run", ["x", " ", "é"])
-def test_long_runs_are_cut_wherever_they_stand(run: str, length: int) -> None:
+def test_long_runs_are_cut_at_any_position(run: str, length: int) -> None:
     other = "." if run == " " else " "
     for before in (0, 1, 2, 511, 512, 513, 1000, 1023, 1024, 1025):
         for after in (0, 1, 600):
@@ -149,13 +149,13 @@ def test_long_runs_are_cut_wherever_they_stand(run: str, length: int) -> None:
             assert length > MAX_RUN_CHARACTERS or pieces == [text]
 
 
-@pytest.mark.parametrize("room", [0, 200, 10_000])
-def test_wordpiece_reads_twice_what_is_too_long_to_keep(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+@pytest.mark.parametrize("cache_bytes", [0, 200, 10_000])
+def test_wordpiece_reads_a_text_larger_than_the_cache_twice(monkeypatch: pytest.MonkeyPatch, cache_bytes: int) -> None:
     texts, passes = ["the cat sat on the mat"] * 20, []
     whole = train(lambda: texts, "wordpiece", 60).to_json()
-    monkeypatch.setattr(training, "TEXT_CACHE_BYTES", room)
+    monkeypatch.setattr(training, "TEXT_CACHE_BYTES", cache_bytes)
     assert train(lambda: passes.append(1) or texts, "wordpiece", 60).to_json() == whole
-    assert len(passes) == (1 if room > 200 else 2)
+    assert len(passes) == (1 if cache_bytes > 200 else 2)
 
 
 @pytest.mark.parametrize(
@@ -170,27 +170,27 @@ def test_wordpiece_reads_twice_what_is_too_long_to_keep(monkeypatch: pytest.Monk
         ([""], "'' does not consist of"),
     ],
 )
-def test_colliding_entries_are_named(entries: list[str], named: str) -> None:
+def test_colliding_entries_are_refused(entries: list[str], named: str) -> None:
     """Fault 5."""
     with pytest.raises(UsageError) as caught:
         train(lambda: words(5), "bpe", 400, entries=entries)
     assert named in caught.value.what
 
 
-def test_all_colliding_entries_are_named_together() -> None:
+def test_all_colliding_entries_are_reported_together() -> None:
     """Fault 5."""
     with pytest.raises(UsageError, match=r"'\[UNK\]' is a special token.*'<a>' is given 2 times|'<a>'.*'\[UNK\]'"):
         train(lambda: words(5), "wordpiece", 400, entries=["[UNK]", "<a>", "<a>"])
 
 
-def test_entries_are_not_learned_from() -> None:
-    """They are matched whole, so pieces such as `unk` would only waste the vocabulary."""
+def test_entries_are_not_learned_as_pieces() -> None:
+    """They are matched as a whole, so pieces such as `unk` would only waste entries."""
     tokenizer = train(lambda: ["<unk> <unk> see"] * 50, "bpe", 400, entries=["<unk>"])
     assert not any("nk" in piece for piece in json.loads(tokenizer.to_json())["model"]["vocab"] if piece != "<unk>")
 
 
-def test_an_error_of_the_text_keeps_its_kind() -> None:
-    """The library runs the generator; what it raises must come out as it went in."""
+def test_an_error_from_the_text_keeps_its_type() -> None:
+    """The library runs the generator. An exception from it must not be changed."""
 
     def texts() -> Iterator[str]:
         yield "some text"
@@ -207,12 +207,12 @@ def test_unknown_kind() -> None:
 
 
 def test_wordpiece_learns_the_most_frequent_pairs() -> None:
-    """By hand: `ab` stands 13 times, then `abc` 10 times, then `abd` 3 times."""
+    """By hand: `ab` occurs 13 times, then `abc` 10 times, then `abd` 3 times."""
     tokenizer = train(lambda: ["abc " * 10 + "abd " * 3 + "bc"], "wordpiece", 2 + 2 * 4 + 3)
     assert list(json.loads(tokenizer.to_json())["model"]["vocab"])[-3:] == ["ab", "abc", "abd"]
 
 
-def test_equal_text_gives_equal_fingerprint_and_other_text_another() -> None:
+def test_the_fingerprint_depends_on_the_text_only() -> None:
     first, second = train(lambda: words(20), "bpe", 300), train(lambda: words(20), "bpe", 300)
     assert first.fingerprint == second.fingerprint != train(lambda: words(21), "bpe", 300).fingerprint
     assert first.to_json() == second.to_json()

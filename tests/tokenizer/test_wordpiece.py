@@ -14,19 +14,19 @@ LONG_ASSIGNED = st.characters(max_codepoint=0x052F, exclude_categories=["Cn", "C
 
 
 def by_the_definition(text: str) -> str:
-    """The original's normaliser, written with Python's Unicode tables instead of regular expressions."""
+    """The normalizer of the original, written with Python's Unicode tables instead of regular expressions."""
     kept = "".join(c for c in text if c in "\n\t\r" or unicodedata.category(c)[0] != "C")
     spaced = "".join(" " if c.isspace() else c for c in kept)
     return "".join(c for c in unicodedata.normalize("NFD", spaced) if unicodedata.category(c) != "Mn")
 
 
 @given(st.text(LONG_ASSIGNED))
-def test_normaliser_follows_its_definition(text: str) -> None:
+def test_the_normalizer_follows_its_definition(text: str) -> None:
     assert wordpiece.reader().normalizer.normalize_str(text) == by_the_definition(text)
 
 
 def test_the_patterns_are_regular_expressions() -> None:
-    """As plain strings they would match nothing, and control characters and tabs would stay."""
+    """As plain strings they would match nothing, and control characters and tabs would remain."""
     assert wordpiece.reader().normalizer.normalize_str("a\x00b\tc\u00a0d\u200be") == "ab c de"
 
 
@@ -38,7 +38,7 @@ def test_accents_and_vowel_signs_are_lost() -> None:
 
 @given(st.lists(st.text(LONG_ASSIGNED), max_size=5))
 def test_alphabet_is_every_character_of_every_word(texts: list[str]) -> None:
-    """Character by character it must find what whole texts give."""
+    """Characters one by one must give the same result as whole texts."""
     backend = wordpiece.reader()
     words = [
         word

@@ -71,7 +71,7 @@ class FileReader(ABC):
     def place(self, position: int, byte: int = 0) -> str: ...
 
     def _where(self, offset: int) -> str:
-        return f"{self.file.name}, byte {offset}" + (" of the uncompressed text" if self.file.packing else "")
+        return f"{self.file.name}, byte {offset}" + (" of the uncompressed text" if self.file.compression else "")
 
     def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError:
         """The error for the row at `position`, which is not UTF-8. It gives the share of bad bytes in the file."""

@@ -204,7 +204,9 @@ def _refuse_own(folder: Path, source: str, walk: Walk) -> None:
 def _note_markup(source: str, files: Sequence[TextFile], progress: Progress) -> None:
     """Notes which files are read as plain text although their endings mean a format with markup or separators."""
     found = Counter(ending_of(file.path.name) for file in files if file.form == "txt")
-    named = ", ".join(f"{n:,} {ending}" for ending, n in sorted(found.items()) if str(ending).startswith(MARKUP_ENDINGS))
+    named = ", ".join(
+        f"{n:,} {ending}" for ending, n in sorted(found.items()) if str(ending).startswith(MARKUP_ENDINGS)
+    )
     if named:
         progress.note(f"{source}: read as plain text, including markup and separators: {named}.")
 

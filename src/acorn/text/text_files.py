@@ -22,7 +22,7 @@ from acorn.pickles import refuse_pickle
 from acorn.text.transcoding import UTF8, Utf8Stream
 
 Form = Literal["txt", "jsonl", "parquet", "json", "csv", "tsv", "conll"]
-_PACKINGS = ("", ".gz", ".xz", ".zst")
+_COMPRESSIONS = ("", ".gz", ".xz", ".zst")
 MARKUP_ENDINGS = (".md", ".csv", ".tsv", ".html", ".htm")
 """Endings of formats with markup or separators, which are read as plain text."""
 
@@ -42,14 +42,20 @@ class Endings:
     @classmethod
     def of(cls, noun: str, forms: Mapping[str, Form]) -> Endings:
         """Endings that can each be followed by the ending of a compression."""
-        packed = {f"{ending}{packing}": (form, packing) for ending, form in forms.items() for packing in _PACKINGS}
-        return cls(noun, {**packed, ".parquet": ("parquet", "")})  # has its own compression
+        compressed = {
+            f"{ending}{compression}": (form, compression)
+            for ending, form in forms.items()
+            for compression in _COMPRESSIONS
+        }
+        return cls(noun, {**compressed, ".parquet": ("parquet", "")})  # has its own compression
 
     @property
     def listed(self) -> str:
         """The endings in words, for messages."""
-        plain = ", ".join(ending for ending, (form, packing) in self.forms.items() if not packing and form != "parquet")
-        return f"{plain} (each also with {', '.join(_PACKINGS[1:])} after it) and .parquet"
+        plain = ", ".join(
+            ending for ending, (form, compression) in self.forms.items() if not compression and form != "parquet"
+        )
+        return f"{plain} (each also with {', '.join(_COMPRESSIONS[1:])} after it) and .parquet"
 
 
 TEXT = Endings.of("text", {".txt": "txt", ".jsonl": "jsonl", **dict.fromkeys(MARKUP_ENDINGS, "txt")})
@@ -83,7 +89,7 @@ class TextFile:
     path: Path
     name: str  # for messages
     form: Form
-    packing: str  # "", ".gz", ".xz" or ".zst"
+    compression: str  # "", ".gz", ".xz" or ".zst"
     size: int  # bytes on disk
     changed_ns: int  # modification time
     encoding: str = UTF8
@@ -105,9 +111,9 @@ class TextFile:
                 where=name,
                 fix=f"if it is a {endings.noun} file, rename it to one of these endings: {endings.listed}",
             )
-        form, packing = endings.forms[ending]
+        form, compression = endings.forms[ending]
         encoding = UTF8 if form == "parquet" else encoding
-        return cls(path, name, form, packing, status.st_size, status.st_mtime_ns, encoding)
+        return cls(path, name, form, compression, status.st_size, status.st_mtime_ns, encoding)
 
     def check_unchanged(self) -> None:
         """Raises InputError if size or modification time of the file changed since this object was made."""
@@ -147,7 +153,7 @@ def open_text(file: TextFile, *, decoded: bool = True) -> Iterator[OpenFile]:
     raw: io.FileIO | None = None
     try:
         raw = open(file.path, "rb", buffering=0)  # noqa: SIM115 - closed below
-        content = _unpacked(raw, file)
+        content = _decompressed(raw, file)
         if decoded and file.encoding != UTF8:
             stream = Utf8Stream(content, file.encoding, file.name)
             content = io.BufferedReader(stream, _BUFFER_BYTES)
@@ -161,15 +167,15 @@ def open_text(file: TextFile, *, decoded: bool = True) -> Iterator[OpenFile]:
     file.check_unchanged()
 
 
-def _unpacked(raw: io.FileIO, file: TextFile) -> io.BufferedReader:
-    if file.packing and not file.size:
+def _decompressed(raw: io.FileIO, file: TextFile) -> io.BufferedReader:
+    if file.compression and not file.size:
         raise EOFError
     content: Any = raw
-    if file.packing == ".gz":
+    if file.compression == ".gz":
         content = gzip.GzipFile(fileobj=cast(BinaryIO, raw), mode="rb")
-    elif file.packing == ".xz":
+    elif file.compression == ".xz":
         content = lzma.LZMAFile(cast(BinaryIO, raw))  # noqa: SIM115 - closed with `raw`
-    elif file.packing == ".zst":
+    elif file.compression == ".zst":
         import pyarrow  # slow to import, so only for this format
 
         content = pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
