@@ -185,7 +185,7 @@ def test_the_source_of_shards_changed_after_the_first_step(
         with untouched(out):
             done = acorn("pretrain", "--resume", "--out", out, *steps)
         digests = (hashlib.sha256(told).hexdigest()[:12] for told in (content, content + b"\n"))
-        refused(done, 2, "started from other files", f"{path}: {len(content):,} bytes", *digests, str(out), "--out")
+        refused(done, 2, "started from other files", f"{path}: was {len(content):,} bytes", *digests, str(out), "--out")
         path.write_bytes(content)
     text.rename(tmp_path / "my.txt")
     with untouched(out):

@@ -141,7 +141,7 @@ def inspect(
     text: Annotated[str | None, typer.Option(help="Text to encode.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show the properties of a tokenizer, or how it splits a text into tokens."""
+    """Show a tokenizer, or how it splits a text."""
     from acorn.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_file(tokenizer_file(path), as_it_is=True)
