@@ -230,7 +230,7 @@ def test_a_changed_text_beside_an_unreadable_one(
     content = text.read_text()
     text.write_text(content.replace("dog", "fox"))
     with untouched(out):
-        refused(acorn(*resume), 2, "started from other files", f"train text: {text}: {len(content):,} bytes")
+        refused(acorn(*resume), 2, "started from other files", f"train text: {text}: was {len(content):,} bytes")
 
 
 @pytest.mark.fault(40)
@@ -248,12 +248,12 @@ def test_a_missing_file_of_a_folder_of_text(
     assert [Path(record.name).name for record in read_made_from(RunFolder(out)).text["train"]] == ["more.txt", "my.txt"]
     fine(
         pretrain(fresh, "data.document=line", "train.steps=1", "--resume", text=own_text),
-        "more.txt: 87 bytes",
+        "more.txt: was 87 bytes",
         "made again",
     )
     (own_text / "other.txt").write_text("The cat slept.\n")
     with untouched(out):
-        refused(acorn(*resume), 2, f"{own_text / 'other.txt'}: not there then")
+        refused(acorn(*resume), 2, f"{own_text / 'other.txt'}: was absent")
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def has_manifest(folder: Path) -> bool:
         raise InputError(
             "The token shards cannot be read: permission denied.",
             where=str(folder),
-            fix="give yourself the right to read this folder and its files",
+            fix="change the permissions so that you can read this folder and its files",
         )
     return is_there
 

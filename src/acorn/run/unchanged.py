@@ -192,7 +192,7 @@ def _compare_split(records: list[FileRecord], places: list[str]) -> tuple[list[F
     return (
         [record if record in gone else next(there) for record in records],
         [],
-        [f"{record.name}: {record.told} then, not there now" for record in gone],
+        [f"{record.name}: was {record.description}; is now absent" for record in gone],
     )
 
 
@@ -206,11 +206,11 @@ def _compare_each(known: MadeFrom, folders: Sequence[Path], reason: AcornError) 
             now = None
             with contextlib.suppress(AcornError):  # such as one that cannot be opened: it is absent
                 if os.path.isfile(place):
-                    now = record.still(place)
+                    now = record.if_unchanged(place)
                     compared += 1
                     if now is None:
-                        told = FileRecord.of(place, record.kind).told
-                        changed.append(f"{split} text: {place}: {record.told} then, {told} now")
+                        is_now = FileRecord.of(place, record.kind).description
+                        changed.append(f"{split} text: {place}: was {record.description}; is now {is_now}")
             text[split].append(now or record)
     what = "A part of the text" if compared else "The text"
     return Comparison(
