@@ -214,9 +214,7 @@ def test_shards_without_read_permission(acorn, refused, unfinished: Path, monkey
     monkeypatch.setattr(os, "stat", denying_stat)
     monkeypatch.setattr(os, "access", denying_access)
     for command in (("evaluate", unfinished), ("pretrain", "--resume", "--out", unfinished)):
-        refused(
-            acorn(*command), 3, "The token shards cannot be read: permission denied", str(data), "change the permissions"
-        )
+        refused(acorn(*command), 3, "The token shards cannot be read: permission denied", str(data), "permissions")
     shutil.rmtree(unfinished / "checkpoints")
     refused(acorn("pretrain", "--resume", "--out", unfinished), 3, "The token shards cannot be read")
 
