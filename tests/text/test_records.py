@@ -35,7 +35,7 @@ def test_a_folder_gives_the_rows_of_its_files_in_order(
     monkeypatch.chdir(tmp_path)
     assert read("rows", progress=listener) == [{"a": 1}, {"a": "2"}, {"a": 3}]
     assert listener.notes == [
-        "rows: 2 of 5 files are not read, for their endings (.txt 1, .md 1): rows/notes.txt, rows/readme.md."
+        "rows: 2 of 5 files are not read because of their endings (.txt 1, .md 1): rows/notes.txt, rows/readme.md."
     ]
     assert read("rows/*.csv", "rows/b.csv") == [{"a": "2"}]  # a file named twice is read once
 
@@ -51,7 +51,7 @@ def test_progress_is_of_bytes_on_disk(write: Write, listener: Any) -> None:
 
 
 def test_what_is_no_table_is_refused(write: Write) -> None:
-    with pytest.raises(InputError, match=r"a\.txt does not have the ending of a table acorn can read") as error:
+    with pytest.raises(InputError, match=r"its ending is not that of a table format") as error:
         read(write("a.txt", "text"))
     assert ".csv" in error.value.fix
     with pytest.raises(UsageError, match="is text, not a table"):

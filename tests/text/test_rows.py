@@ -325,5 +325,5 @@ def test_a_damaged_name_of_a_column_in_parquet_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a"], "sentence": ["b"]}), path)
     path.write_bytes(path.read_bytes().replace(b"sentence", b"sent\xffnce"))
-    with pytest.raises(InputError, match="cut short or damaged"):
+    with pytest.raises(InputError, match="truncated or damaged"):
         texts(path)
