@@ -36,7 +36,8 @@ def requirements(extra: str) -> list[Requirement]:
 
 
 def import_name(requirement: Requirement) -> str:
-    return {"llama-cpp-python": "llama_cpp"}.get(requirement.name, requirement.name.replace("-", "_"))
+    names = {"llama-cpp-python": "llama_cpp", "scikit-learn": "sklearn"}
+    return names.get(requirement.name, requirement.name.replace("-", "_"))
 
 
 def applicable(lines: list[str] | None, *extras: str) -> list[Requirement]:

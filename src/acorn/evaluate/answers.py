@@ -1,0 +1,110 @@
+"""Figures of generated answers beside the expected ones.
+
+Exact match compares text with text. Normalized match forgives what a reader would not call another answer: Unicode's
+compatibility forms (NFKC: full-width letters, ligatures, no-break spaces), case, and the amount of white space. It
+keeps punctuation, accents and articles, unlike SQuAD's: in a date, a number, a query or a name they are the answer.
+An answer that did not end by itself is no match: whoever asked would get more text than the answer.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from acorn.counting import counted
+from acorn.errors import InputError
+
+FORM = "NFKC"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer.
+
+    Attributes:
+        prompt: what was asked, as it is to be shown.
+        expected: the answer of the data.
+        text: what the model wrote, without the token that ended it.
+        ended: whether it ended by itself, not by a limit.
+    """
+
+    prompt: str
+    expected: str
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """An answer, and whether it matches."""
+
+    answer: Answer
+    exact: bool
+    normalized: bool
+
+
+def normalized(text: str) -> str:
+    """`text` in Unicode's form NFKC, case folded, its runs of white space each one space, none at the ends."""
+    # Twice, as folding case may leave the form.
+    return " ".join(unicodedata.normalize(FORM, unicodedata.normalize(FORM, text).casefold()).split())
+
+
+def scored_answers(answers: Sequence[Answer], round_trip: Callable[[str], str]) -> list[ScoredAnswer]:
+    """Compares each answer with what was expected of it.
+
+    Args:
+        round_trip: `decode(encode(text))` of the model's tokenizer. The expected answer goes through it first, as a
+            tokenizer that lowers case or drops accents can write no other.
+    """
+    scored = []
+    for answer in answers:
+        expected = round_trip(answer.expected)
+        exact = answer.ended and answer.text == expected
+        is_close = answer.ended and (exact or normalized(answer.text) == normalized(expected))
+        scored.append(ScoredAnswer(answer, exact, is_close))
+    return scored
+
+
+def answer_figures(
+    scored: Sequence[ScoredAnswer],
+    round_trip: Callable[[str], str],
+    *,
+    task: str = "complete",
+    answer_loss: float | None = None,
+) -> dict[str, Any]:
+    """Figures of generated answers.
+
+    Args:
+        scored: what `scored_answers` gives.
+        round_trip: the same function.
+        task: "chat" or "complete".
+        answer_loss: nats per counted token of the expected answers, from scoring; None: not measured.
+
+    Returns:
+        `task`, `examples`, `answer_loss`, `exact_match`, `normalized_match`, `ended_rate` (shares of the examples),
+        `notes`.
+
+    Raises:
+        InputError: there is no answer.
+    """
+    if not scored:
+        raise InputError("There is no answer to score (0 examples).", fix="name data that holds examples with answers")
+    total = len(scored)
+    altered = sum(round_trip(one.answer.expected) != one.answer.expected for one in scored)
+    notes = [] if answer_loss is not None else ["The loss of the expected answers was not measured."]
+    if altered:
+        notes.append(
+            f"The tokenizer alters {counted(altered, 'expected answer')} of {total:,}, which "
+            f"{'is' if altered == 1 else 'are'} compared as altered."
+        )
+    return {
+        "task": task,
+        "examples": total,
+        "answer_loss": answer_loss,
+        "exact_match": sum(one.exact for one in scored) / total,
+        "normalized_match": sum(one.normalized for one in scored) / total,
+        "ended_rate": sum(one.answer.ended for one in scored) / total,
+        "notes": notes,
+    }
