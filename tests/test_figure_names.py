@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acorn.figure_names import FIGURES, altered_text, beside
+from acorn.figure_names import BASELINES, FIGURES, SHARES, SMALLER_IS_BETTER, TASK_FIGURES, altered_text, beside
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,7 @@ def test_an_altered_text_is_named(clean: str, lossless: bool, told: str) -> None
 
 
 def test_no_two_figures_have_one_name() -> None:
-    assert len(set(FIGURES.values())) == len(FIGURES)
+    for names in ({**FIGURES, **TASK_FIGURES}, BASELINES):
+        assert len(set(names.values())) == len(names)
+    assert SHARES.items() <= TASK_FIGURES.items()
+    assert not SMALLER_IS_BETTER - set(TASK_FIGURES)

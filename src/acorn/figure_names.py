@@ -31,6 +31,47 @@ CONDITIONS = {
 }
 """How it was measured."""
 
+SHARES = {
+    "accuracy": "Accuracy",
+    "subset_accuracy": "Accuracy of whole label sets",
+    "token_accuracy": "Token accuracy",
+    "exact_match": "Exact match",
+    "normalized_match": "Normalized match",
+    "ended_rate": "Answers that ended by themselves",
+}
+"""Figures of a finetuned model that are shares of the examples or tokens."""
+
+TASK_FIGURES = {
+    **{name: SHARES[name] for name in ("accuracy", "exact_match", "normalized_match", "ended_rate")},
+    "micro_f1": "Micro F1",
+    "micro_precision": "Micro precision",
+    "micro_recall": "Micro recall",
+    "macro_f1": "Macro F1",
+    "subset_accuracy": SHARES["subset_accuracy"],
+    "expected_calibration_error": "Expected calibration error",
+    "mean_absolute_error": "Mean absolute error",
+    "rmse": "Root mean squared error",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "token_accuracy": SHARES["token_accuracy"],
+    "entity_f1": "Entity F1",
+    "entity_precision": "Entity precision",
+    "entity_recall": "Entity recall",
+    "answer_loss": "Loss of answers (nats per token)",
+}
+"""Figures of a finetuned model on examples of its task, the one to look at first before the others of its kind."""
+
+SMALLER_IS_BETTER = frozenset({"expected_calibration_error", "mean_absolute_error", "rmse", "answer_loss"})
+
+BASELINES = {
+    "majority": "Most frequent label",
+    "mean": "Mean of training",
+    "tfidf_logistic": "TF-IDF + logistic regression",
+    "tfidf_ridge": "TF-IDF + ridge regression",
+    "random_weights": "Same network from random weights",
+}
+"""What a finetuned model stands beside."""
+
 FIGURES = {**MEASURED, **COUNTED, **CONDITIONS}
 
 SPLITS = {"train": "Training", "valid": "Validation", "test": "Test"}

@@ -72,6 +72,18 @@ def test_the_expected_answer_is_compared_as_the_tokenizer_can_write_it() -> None
     assert (found["answer_loss"], found["task"], found["examples"]) == (0.5, "complete", 2)
 
 
+def test_a_scored_answer_is_a_flat_record() -> None:
+    (scored,) = scored_answers([Answer("q", "Yes", "yes", True)], same)
+    assert scored.record == {
+        "prompt": "q",
+        "expected": "Yes",
+        "text": "yes",
+        "ended": True,
+        "exact": False,
+        "normalized": True,
+    }
+
+
 def _plain(text: str) -> str:
     return text.lower().replace("é", "e")
 

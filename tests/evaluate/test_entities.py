@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -78,9 +79,17 @@ def test_figures_are_json_without_nan_and_perfect_for_equal_tags(found: list[lis
 
 
 @given(sentences)
-def test_entities_are_what_seqeval_counts(found: list[list[tuple[str, str]]]) -> None:
-    labeling = pytest.importorskip("seqeval.metrics.sequence_labeling", reason="seqeval is not installed")
+def test_entities_are_the_longest_runs_of_a_type_between_marks(found: list[list[tuple[str, str]]]) -> None:
     for sentence in found:
         tags = [pair[0] for pair in sentence]
-        theirs = [(kind, start, end + 1) for kind, start, end in labeling.get_entities(tags)]
-        assert [tuple(entity) for entity in entities(tags)] == theirs
+        spans = entities(tags)
+        covered = [at for span in spans for at in range(span.start, span.end)]
+        assert covered == [at for at, tag in enumerate(tags) if tag != "O"]
+        for span in spans:
+            inside = tags[span.start : span.end]
+            assert {tag[2:] for tag in inside} == {span.type}
+            assert not any(tag[0] in "BS" for tag in inside[1:])
+            assert not any(tag[0] in "ES" for tag in inside[:-1])
+        for one, next_one in itertools.pairwise(spans):
+            if one.end == next_one.start and one.type == next_one.type:
+                assert tags[one.end - 1][0] in "ES" or tags[next_one.start][0] in "BS"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from acorn.report.glossary import REPORT_TERMS, glossary, glossary_section
+import pytest
+
+from acorn.report.glossary import REPORT_TERMS, TASK_TERMS, glossary, glossary_section
 
 
-def test_each_term_stands_with_its_meaning() -> None:
-    section = glossary_section()
-    for term in REPORT_TERMS:
+@pytest.mark.parametrize("terms", [REPORT_TERMS, TASK_TERMS])
+def test_each_term_stands_with_its_meaning(terms: tuple[str, ...]) -> None:
+    section = glossary_section(terms)
+    assert list(terms) == sorted(terms, key=str.lower)
+    for term in terms:
         assert f"<dt>{term}</dt><dd>" in section
     assert "<code>optimizer.lr</code>" not in section
     assert "`" not in section

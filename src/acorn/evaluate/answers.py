@@ -11,12 +11,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from acorn.counting import counted
 from acorn.errors import InputError
 
-FORM = "NFKC"
+FORM: Final = "NFKC"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class ScoredAnswer:
     answer: Answer
     exact: bool
     normalized: bool
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The answer and its matches as JSON has them."""
+        return {**vars(self.answer), "exact": self.exact, "normalized": self.normalized}
 
 
 def normalized(text: str) -> str:

@@ -78,9 +78,11 @@ def label_baselines(
     majority = max(labels, key=lambda label: counts[label])
     predicted, notes = _predicted(train, scored, [train.labels], class_weights)
     names = ("accuracy", "macro_f1")
-    figures = {"majority": _chosen(label_scores(scored.labels, [majority] * len(scored.labels), labels), names)}
-    figures["tfidf_logistic"] = predicted and _chosen(label_scores(scored.labels, predicted[0], labels), names)
-    return figures | {"notes": notes}
+    of_majority = label_scores(scored.labels, [majority] * len(scored.labels), labels)
+    figures: dict[str, Any] = {"majority": _chosen(of_majority, names), "tfidf_logistic": None, "notes": notes}
+    if predicted is not None:
+        figures["tfidf_logistic"] = _chosen(label_scores(scored.labels, predicted[0], labels), names)
+    return figures
 
 
 def several_label_baselines(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from acorn.evaluate.calibration import calibration
-from acorn.evaluate.predictions import label_ids, label_table, probability_table, some_of
+from acorn.evaluate.predictions import label_ids, label_table, named, probability_table, some_of
 
 THRESHOLD = 0.5
 """A label of several is predicted where its probability is above: where its logit is above 0."""
@@ -134,7 +134,7 @@ def _several_scores(expected: NDArray[np.bool_], predicted: NDArray[np.bool_], l
         "macro_f1": macro,
         "subset_accuracy": float((expected == predicted).all(axis=1).mean()),
         "label_names": list(labels),
-        "labels": [[labels[column] for column in np.flatnonzero(row)] for row in predicted],
+        "labels": [named(row, labels) for row in predicted],
         "per_label": per_label,
         "notes": notes,
     }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from acorn.evaluate.labels import THRESHOLD
-from acorn.evaluate.predictions import label_ids, label_table, probability_table
+from acorn.evaluate.predictions import label_ids, label_table, named, probability_table
 
 SHOWN = 20
 
@@ -80,8 +80,8 @@ def confident_several_mistakes(
             {
                 "example": number,
                 "text": texts[number],
-                "true": [labels[at] for at in np.flatnonzero(expected[number])],
-                "predicted": [labels[at] for at in np.flatnonzero(predicted[number])],
+                "true": named(expected[number], labels),
+                "predicted": named(predicted[number], labels),
                 "label": labels[column],
                 "probability": float(table[number, column]),
             }

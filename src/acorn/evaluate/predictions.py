@@ -53,6 +53,11 @@ def label_table(true: Sequence[Collection[str]], labels: Sequence[str]) -> NDArr
     return table
 
 
+def named(row: NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
+    """The labels of one row of a `label_table`."""
+    return [label for label, has_it in zip(labels, row.tolist(), strict=True) if has_it]
+
+
 def probability_table(probabilities: ArrayLike, examples: int, labels: int, *, exclusive: bool) -> NDArray[np.float64]:
     """Probabilities as an array (N, L) between 0 and 1.
 
