@@ -49,10 +49,7 @@ def test_the_middle_of_long_names_is_left_out() -> None:
 def test_names_that_would_look_alike_are_told_apart() -> None:
     names = [f"intent_number_{number}_of_the_bank" for number in range(3)]
     assert short_names(names, 16) == ["…0_of_the_bank", "…1_of_the_bank", "…2_of_the_bank"]
-    assert (
-        short_names(["a  b", "a b", "c"], 16) == ["1: …", "2: …", "c"]
-        or len(set(short_names(["a  b", "a b"], 16))) == 2
-    )
+    assert short_names(["a  b", "a b", "c"], 16) == ["1: a b", "2: a b", "c"]
 
 
 def test_names_stand_on_one_line_and_are_never_empty() -> None:
@@ -61,7 +58,7 @@ def test_names_stand_on_one_line_and_are_never_empty() -> None:
 
 def test_characters_without_a_glyph_are_escaped() -> None:
     assert short_names(["垃圾 x", "ok"], 20, str.isascii) == ["\\u5783\\u573e x", "ok"]
-    assert short_names(["垃圾邮件"], 20, str.isascii) == ["\\u5783…\\u4ef6"]
+    assert short_names(["垃圾邮件"], 18, str.isascii) == ["\\u5783…\\u4ef6"]
     assert short_names(["垃圾邮件"], 5) == ["垃…件"]
     assert short_names(["\U0001f389"], 20, str.isascii) == ["\\U0001f389"]
 
