@@ -342,7 +342,7 @@ def test_files_that_a_user_added_to_an_export_are_not_removed(folder: Folder, tm
     (out / "notes").mkdir()
     (out / "notes" / "a.txt").write_text("precious")
     (out / ".hidden").write_text("precious")
-    check_refused("did not write", "notes", ".hidden")
+    check_refused("not part of the export", "notes", ".hidden")
     assert (out / "notes" / "a.txt").read_text() == (out / ".hidden").read_text() == "precious"
     shutil.rmtree(out / "notes")
     (out / ".hidden").unlink()

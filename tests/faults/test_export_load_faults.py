@@ -256,7 +256,7 @@ def test_an_export_with_files_of_the_user(acorn, refused, untouched, run: Path, 
     (tmp_path / "export" / "precious.txt").write_text("precious")
     with untouched(tmp_path):
         done = acorn("export", run, "--format", "hf", "--out", tmp_path / "export", "--force")
-        refused(done, 2, "did not write: precious.txt", "move them elsewhere")
+        refused(done, 2, "not part of the export: precious.txt", "move them elsewhere")
 
 
 @pytest.mark.fault(65)

@@ -68,7 +68,8 @@ def test_a_run_without_any_loss_gets_an_empty_picture(tmp_path: Path) -> None:
     assert imread(tmp_path / "loss.png").shape == (750, 1350, 4)
 
 
-def test_pyplot_and_its_global_state_are_left_alone(tmp_path: Path) -> None:
+def test_pyplot_and_its_global_state_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # another test may have imported it
     loss_png([curves()], tmp_path / "loss.png")
     assert "matplotlib.pyplot" not in sys.modules
 

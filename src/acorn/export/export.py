@@ -147,7 +147,7 @@ def _check_target(out: Path, force: bool) -> None:
     if theirs := _not_of_export(place):
         more = f" and {len(theirs) - MAX_LISTED:,} more" if len(theirs) > MAX_LISTED else ""
         raise UsageError(
-            f"{place} contains files that acorn export did not write: {', '.join(theirs[:MAX_LISTED])}{more}.",
+            f"{place} contains files that are not part of the export: {', '.join(theirs[:MAX_LISTED])}{more}.",
             where=f"--out {out}",
             fix="move them elsewhere, or name another folder",
         )
