@@ -181,7 +181,7 @@ def test_a_target_that_exists(
         elif kind == "shards":
             refused(acorn(*prepare, shards), 2, f"{shards} already exists", "name another folder")
         else:
-            refused(pretrain(mine), 2, f"The folder {mine} is not empty, and holds no run", "--out")
+            refused(pretrain(mine), 2, f"The folder {mine} is not empty and holds no run", "--out")
             refused(acorn(*prepare, mine), 2, f"{mine} already exists", "name another folder")
 
 
@@ -190,7 +190,7 @@ def test_a_target_that_exists(
 def test_a_folder_of_the_user_is_not_resumed(acorn, pretrain, refused, untouched, tmp_path: Path, name: str) -> None:
     """Fault 64: refused as without --resume, even if a file is named like one of a run; the demo always resumes."""
     (tmp_path / name).write_text("precious")
-    told = f"The folder {tmp_path} is not empty, and holds no run"
+    told = f"The folder {tmp_path} is not empty and holds no run"
     with untouched(tmp_path):
         refused(pretrain(tmp_path, "--resume"), 2, told, "name another folder")
         refused(acorn("pretrain", "--resume", "--out", tmp_path), 2, told)

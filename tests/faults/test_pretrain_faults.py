@@ -275,7 +275,7 @@ def test_checkpoints_that_do_not_fit_on_the_disk(pretrain, refused, monkeypatch,
     ("override", "said"),
     [
         ("train.device=cuda", "The device cuda is unavailable on this machine"),
-        ("model.vocab_size=1000", "the tokenizer is to have 300 at the most"),
+        ("model.vocab_size=1000", "the tokenizer will have at most 300"),
         ("report.trackers=wandb", "needs the package wandb"),
     ],
 )
@@ -301,7 +301,7 @@ def test_errors_about_a_given_tokenizer_come_before_the_text(
     for given, text in ((f"tokenizer.path={tokenizer_file}", tmp_path), (f"data.shards={shards}", None)):
         with untouched(tmp_path):
             done = pretrain(tmp_path / "run", given, "model.vocab_size=299", text=text)
-        refused(done, 2, "299 vocabulary entries; the tokenizer has 300", "model.vocab_size")
+        refused(done, 2, "299 vocabulary entries, but the tokenizer has 300", "model.vocab_size")
 
 
 @pytest.mark.fault(19)

@@ -14,7 +14,7 @@ from acorn.data.prepare import prepare
 from acorn.data.token_shards import TokenShards
 from acorn.model.gpt import GPT
 from acorn.progress import Quiet
-from acorn.run.final_scoring import BATCH_SIZE, TIMED_BATCHES, WORTH_TIMING, score_held_out
+from acorn.run.final_scoring import BATCH_SIZE, MIN_BATCHES_TO_TIME, TIMED_BATCHES, score_held_out
 from acorn.run.resolve import choose_runtime
 from acorn.run_folder import RunFolder
 from acorn.text.splits import TextSplits
@@ -99,7 +99,7 @@ def seconds_of_all(shards: TokenShards, seconds_a_batch: float) -> float:
 
 
 def test_the_text_is_long_enough_to_be_timed(shards: TokenShards) -> None:
-    assert sum(all_tokens(shards).values()) > WORTH_TIMING * BATCH_SIZE * BLOCK
+    assert sum(all_tokens(shards).values()) > MIN_BATCHES_TO_TIME * BATCH_SIZE * BLOCK
     assert max(all_tokens(shards).values()) > TIMED_BATCHES * BATCH_SIZE * BLOCK
 
 

@@ -292,7 +292,7 @@ def test_no_step_is_more_than_the_peak(tmp_path: Path, run_tiny, monkeypatch) ->
     assert len(measured) == 1
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["peak"] == {"flops_per_second": 1e15, "of": "matmuls"}
-    assert [text for text in notes.texts if "from now on" in text and "1e+03 TFLOP/s (matmuls)" in text]
+    assert [text for text in notes.texts if "is now relative to 1e+03 TFLOP/s (matmuls)" in text]
 
 
 def test_a_folder_in_use_is_refused_without_resume(whole: Path, run_tiny) -> None:

@@ -28,7 +28,7 @@ def test_the_users_own_files_are_no_run(tmp_path: Path, name: str, resume: bool)
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text('steps = 5\nname = "mine"\n')
-    with pytest.raises(UsageError, match="not empty, and holds no run") as caught:
+    with pytest.raises(UsageError, match="not empty and holds no run") as caught:
         check_folder(RunFolder(tmp_path), resume)
     assert "--resume" not in caught.value.fix
 

@@ -1,7 +1,7 @@
-"""Scoring the finished model on its held-out splits: announced, and in proportion to a run by the clock.
+"""Scores the finished model on its held-out splits, within a share of train.minutes.
 
-Whole splits are scored, unless the run was given minutes and scoring them would take more than a third of those: then
-the first part of each split, which the figures state.
+Whole splits are scored, unless train.minutes is set and scoring would take more than a third of that time. Then only
+the first part of each split is scored, and the figures state its size.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from acorn.report.formats import duration
 from acorn.train.setup import Setup
 from acorn.train.windows import RunText
 
-HELD_OUT: tuple[str, ...] = ("valid", "test")
-SHARE_OF_MINUTES = 1 / 3
-SMALLEST_SHARE = 1 / 64
-ANNOUNCED_SECONDS = 5.0  # scoring all in less needs no words
+HELD_OUT_SPLITS: tuple[str, ...] = ("valid", "test")
+MAX_SHARE_OF_MINUTES = 1 / 3
+MIN_SHARE_OF_SPLIT = 1 / 64
+ANNOUNCE_FROM_SECONDS = 5.0  # scoring that takes less is not announced
 BATCH_SIZE = 8
-TIMED_BATCHES = 3  # the first of which warms up
-WORTH_TIMING = 32  # batches; fewer are scored without asking how long they take
+TIMED_BATCHES = 3  # the first one is the warm-up
+MIN_BATCHES_TO_TIME = 32  # fewer are scored without estimating how long it takes
 
 
 def score_held_out(
@@ -45,15 +45,15 @@ def score_held_out(
     A split whose loss is not finite is noted and left out.
 
     Args:
-        clock: seconds that never run backwards.
+        clock: monotonic time in seconds.
     """
     config, shards = setup.config, text.shards
-    sizes = {split: shards.count(split).tokens - 1 for split in HELD_OUT if split in shards.splits}
+    sizes = {split: shards.count(split).tokens - 1 for split in HELD_OUT_SPLITS if split in shards.splits}
     seconds = sum(sizes.values()) / _tokens_per_second(setup, model, shards, sizes, progress, clock)
     share = _share(config, seconds)
     limits = {split: max(round(share * size), min(config.train.eval_tokens, size)) for split, size in sizes.items()}
     seconds *= sum(limits.values()) / max(1, sum(sizes.values()))
-    if seconds > ANNOUNCED_SECONDS or limits != sizes:
+    if seconds > ANNOUNCE_FROM_SECONDS or limits != sizes:
         progress.note(_announcement(sizes, limits, seconds, setup))
     evaluation = {}
     for split, limit in limits.items():
@@ -68,8 +68,8 @@ def score_held_out(
                 limit=limit,
                 progress=progress,
             )
-        except DamageError as error:  # a loss that is not finite is no reason to lose the model
-            progress.note(f"No figures of {split}: {error.what}")
+        except DamageError as error:  # the model is written even if its loss is not finite
+            progress.note(f"{split} has no scores: {error.what}")
             continue
         evaluation[split] = dataclasses.asdict(result)
     return evaluation
@@ -83,13 +83,16 @@ def _tokens_per_second(
     progress: Progress,
     clock: Callable[[], float],
 ) -> float:
-    """How fast a few batches are scored; infinite where there are too few to ask."""
+    """Scoring speed, measured on a few batches; infinite if there are too few to measure."""
     context = setup.config.model.block_size
     split = max(sizes, key=lambda name: sizes[name])
-    if sum(sizes.values()) < WORTH_TIMING * BATCH_SIZE * context or sizes[split] < TIMED_BATCHES * BATCH_SIZE * context:
+    if (
+        sum(sizes.values()) < MIN_BATCHES_TO_TIME * BATCH_SIZE * context
+        or sizes[split] < TIMED_BATCHES * BATCH_SIZE * context
+    ):
         return math.inf
     watch = _Stopwatch(progress, clock)
-    with contextlib.suppress(DamageError):  # which the scoring meets again, and says
+    with contextlib.suppress(DamageError):  # scoring meets the same error, and reports it
         score(
             model,
             shards.tokens(split),
@@ -98,23 +101,23 @@ def _tokens_per_second(
             autocast=setup.runtime.autocast,
             limit=TIMED_BATCHES * BATCH_SIZE * context,
             progress=watch,
-            task="Measuring how fast this is scored",
+            task="Measuring the scoring speed",
         )
     return watch.per_second
 
 
 def _share(config: Config, seconds: float) -> float:
-    """The part of each split that a run by the clock has time for: all, a half, a quarter and so on."""
-    allowed = SHARE_OF_MINUTES * 60 * config.train.minutes if config.train.minutes else math.inf
+    """The share of each split that there is time to score: 1, 1/2, 1/4 and so on."""
+    allowed = MAX_SHARE_OF_MINUTES * 60 * config.train.minutes if config.train.minutes else math.inf
     share = 1.0
-    while share > SMALLEST_SHARE and share * seconds > allowed:
+    while share > MIN_SHARE_OF_SPLIT and share * seconds > allowed:
         share /= 2
     return share
 
 
 def _announcement(sizes: dict[str, int], limits: dict[str, int], seconds: float, setup: Setup) -> str:
     names, scored, tokens = " and ".join(sizes), sum(limits.values()), sum(sizes.values())
-    safe = f"Ctrl-C is safe: training is saved, and {setup.command} does the rest."
+    safe = f"Ctrl-C is safe: training is saved, and {setup.command} finishes the rest."
     if scored == tokens:
         return f"Scoring all of {names} ({tokens:,} tokens) takes about {duration(seconds)}. {safe}"
     return (
@@ -125,7 +128,7 @@ def _announcement(sizes: dict[str, int], limits: dict[str, int], seconds: float,
 
 
 class _Stopwatch:
-    """A progress that measures the rate from its first word to its last."""
+    """A progress listener that measures the rate from its first report to its last."""
 
     def __init__(self, listener: Progress, clock: Callable[[], float]) -> None:
         self._listener, self._clock = listener, clock

@@ -1,4 +1,4 @@
-"""The end of a run: model folder, figures, curve and report. Each can be made again from what is there."""
+"""The end of a run: model folder, evaluation, loss curve and report. Each can be recreated from the run folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from acorn.train.setup import Setup
 def finish_run(setup: Setup, model: GPT, ending: Ending, counters: Counters, progress: Progress) -> None:
     """Scores the model and writes, in this order, what `ending` writes, evaluation.json, loss.png and report.html.
 
-    evaluation.json names the step, so that a run killed anywhere in here is seen as unfinished and ends up equal.
+    evaluation.json names the step: a run killed before the end counts as unfinished, and resuming gives equal results.
     """
     run, config, step = setup.run, setup.config, counters.step
     rise = rise_of(counters.best_step, counters.best_loss, counters.valid_step, counters.valid_loss)
@@ -32,15 +32,15 @@ def finish_run(setup: Setup, model: GPT, ending: Ending, counters: Counters, pro
         if best.is_dir():
             step = counters.best_step or step
             restore(model, [], read_checkpoint(best, weights_only=True))
-        else:  # damage was gone back past, and the best one of then had been removed
+        else:  # resumed from before a damaged checkpoint; its best one had been removed
             progress.note(
-                f"The best checkpoint, {best.name}, is gone: final/ holds the last weights, of step {step:,}."
+                f"The best checkpoint, {best.name}, is missing: final/ has the last weights, of step {step:,}."
             )
     evaluation = ending.evaluate(model, progress)
     ending.write(run, model, evaluation, step, [rise.limit] if rise and step == counters.step else [])
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):
-            page.unlink(missing_ok=True)  # of an earlier end of this run: `is_finished` goes by their being there
+            page.unlink(missing_ok=True)  # from an earlier end of this run: `is_finished` checks that they exist
         sync_folder(run.root)
     write_sealed_json(run.evaluation, {"step": counters.step, "weights_of_step": step, **evaluation})
     write_loss_picture(run.root)
@@ -48,10 +48,10 @@ def finish_run(setup: Setup, model: GPT, ending: Ending, counters: Counters, pro
 
 
 def _note_a_rise(run: RunFolder, rise: Rise | None, progress: Progress) -> None:
-    """Says where the best weights are, if they are clearly not the last ones."""
+    """Notes where the best weights are, if they are clearly better than the last ones."""
     if rise:
         best = run.checkpoint(rise.best_step)
-        progress.note(f"{rise.told}. final/ has the last weights, {best} the best. {REMEDIES}")
+        progress.note(f"{rise.told}. final/ has the last weights; the best are in {best}. {REMEDIES}")
 
 
 def is_finished(run: RunFolder, step: int, missing: Callable[[RunFolder], list[str]]) -> bool:

@@ -1,4 +1,4 @@
-"""A whole pretraining run: text, tokenizer and shards where they are missing, the loop, the model, the report."""
+"""A complete pretraining run: prepare text, tokenizer and shards if missing, train, write model and report."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ from acorn.train.windows import RunText, Windows
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """Where a run ended.
+    """The outcome of a run.
 
     Attributes:
         folder: the run folder.
         step: optimizer steps done, over all resumes.
         evaluation: split -> the fields of `acorn evaluate --json`.
-        was_complete: the run had ended before; nothing was written.
+        was_complete: the run was complete already; nothing was written.
     """
 
     folder: Path
@@ -105,16 +105,18 @@ def pretrain(
     """Trains a model from text, start to finish, in the run folder `out`.
 
     Args:
-        config: what to do; None: what the run folder's own config.toml says, with `overrides`.
-        resume: start, or go on from the newest whole checkpoint.
-        allow_change: keys that may differ from the run's own config when it goes on.
+        config: the run's settings; None: those in the run folder's config.toml, with `overrides`.
+        resume: start the run, or resume it from its newest intact checkpoint.
+        allow_change: keys that may differ from the run's own config when it is resumed.
         overrides: used only where `config` is None.
 
     Raises:
         UsageError: the folder is in use or not empty, or settings do not fit.
         InputError: the text, tokenizer or shards cannot be used.
-        DamageError: there are checkpoints, but none is whole.
-        StoppedError, DivergedError, ResourceError: as `Loop.train`.
+        DamageError: there are checkpoints, but none is intact.
+        StoppedError: a signal stopped the run, after a checkpoint was saved.
+        DivergedError: training diverged, and going back to earlier checkpoints did not help.
+        ResourceError: disk or memory ran out, or would.
     """
     run = RunFolder(out)
     check_name(run)
@@ -124,7 +126,7 @@ def pretrain(
     missing = missing_folders(run.root)
     check_folder(run, resume)
     with FolderLock(run.lock), nothing_left_behind(run, missing):
-        check_folder(run, resume)  # again: another process may have been quicker to the lock
+        check_folder(run, resume)  # again: another process may have taken the lock first
         clear_leftovers(run)
         found = newest_whole_checkpoint(run, progress) if resume else None
         if config is None:
@@ -157,17 +159,17 @@ def pretrain(
         check_machine(config, checkpoint.config, functools.partial(resume_command, run.root, *words))
         note_changes(changed, counters, progress)
         if made_from is not None:
-            write_made_from(run, made_from)  # with the times of now, so that a copied text is read but once
+            write_made_from(run, made_from)  # with the files' current times, so that a copied text is read only once
         return _run(config, run, checkpoint, folders, command_line, watcher or Unwatched(), progress)
 
 
 def _folders(run: RunFolder, overrides: Sequence[str], *, is_given: bool, is_new: bool) -> list[Path]:
-    """Where relative paths of the run's config are looked for."""
+    """Folders in which relative paths of the run's config are looked up."""
     names_paths = is_given or any(override.startswith(PATH_KEYS) for override in overrides)
     if is_given and is_new:
         return [Path.cwd()]
     known = None
-    with contextlib.suppress(DamageError):  # which is said where the text is compared
+    with contextlib.suppress(DamageError):  # reported where the text is compared
         known = read_made_from(run)
     return start_folders(run, known, named_now=names_paths)
 
@@ -181,7 +183,7 @@ def _run(
     watcher: Watcher,
     progress: Progress,
 ) -> PretrainResult:
-    """Trains from `origin` on: a checkpoint of the run, a model it starts from, or new weights."""
+    """Trains from `origin`: a checkpoint of the run, an initial model, or None for new weights."""
     checkpoint = origin if isinstance(origin, Checkpoint) else None
     initial = origin if isinstance(origin, LoadedModel) else None
     tokenizer, shards = text_to_shards(config, run, checkpoint, progress, initial, folders)
@@ -196,7 +198,7 @@ def _run(
     if checkpoint:
         environment = with_the_start(environment, _environment_before(run))
     for choice in runtime.choices:
-        if checkpoint is None or choice.has_remark:  # a run goes on in its precision where another machine is slow
+        if checkpoint is None or choice.has_remark:  # a resumed run keeps a precision that is slow here
             progress.note(str(choice))
     if line := c_code_note(runtime):
         progress.note(line)
@@ -206,7 +208,7 @@ def _run(
         network, counters = _build(config, run, runtime, origin, shards.tokens("train"), progress)
         peak = machine_peak(runtime)
         environment["peak"] = {"flops_per_second": peak.flops, "of": peak.of}
-        write_file(run.config, to_toml(config))  # not before the checkpoint was found to fit it
+        write_file(run.config, to_toml(config))  # only after the checkpoint was found to fit it
         write_json(run.environment, environment)
         logs = stack.enter_context(open_logs(run, config, counters, watcher, progress.note))
         note_inequality(config, checkpoint, environment, counters, progress)
@@ -222,20 +224,20 @@ def _run(
             f"{size.parameters:,} parameters; {shards.count('train').tokens:,} training tokens; "
             f"{config.train.batch_size * config.model.block_size:,} tokens a step"
         )
-        progress.note(f'"% of peak" is of {peak}, measured once on this machine.')
+        progress.note(f'"% of peak" is relative to {peak}, measured once on this machine.')
         if 0 < config.train.eval_tokens < shards.count("valid").tokens - 1 and config.train.eval_every:
             progress.note(
-                f"Validation while it trains is of the first {config.train.eval_tokens:,} of "
+                f"Validation during training uses the first {config.train.eval_tokens:,} of "
                 f"{shards.count('valid').tokens - 1:,} tokens (train.eval_tokens)."
             )
 
         def note_peak(higher: Peak) -> None:
             environment["peak"] = {"flops_per_second": higher.flops, "of": higher.of}
-            with contextlib.suppress(ResourceError):  # a figure is no reason to end a run
+            with contextlib.suppress(ResourceError):  # a missing figure must not end the run
                 write_json(run.environment, environment)
             watcher.note(
-                f'Training is faster than the peak kept for this machine, which was busy when that was measured: "% of '
-                f'peak" is of {higher} from now on.'
+                "Training exceeds the peak stored for this machine, which was busy when it was measured. "
+                f'"% of peak" is now relative to {higher}.'
             )
 
         setup = Setup(
@@ -264,7 +266,7 @@ def _build(
     tokens: TokenSequence,
     progress: Progress,
 ) -> tuple[Network, Counters]:
-    """Network and counters, new or as the checkpoint has them; only the weights are those of a model."""
+    """Network and counters: new or restored from a checkpoint. Of an initial model, only the weights are taken."""
     model, optimizers = build_network(config, runtime)
     initial = origin if isinstance(origin, LoadedModel) else None
     network = Network(
@@ -278,7 +280,7 @@ def _build(
 
 
 def _environment_before(run: RunFolder) -> dict[str, Any]:
-    """environment.json as an earlier sitting left it; empty where it is missing or damaged, for nothing rests on it."""
+    """environment.json of an earlier session; empty if missing or damaged, because nothing depends on it."""
     try:
         before = json.loads(run.environment.read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A run in a process of its own, as a sweep starts it."""
+"""A run in its own process, started by a sweep."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from acorn.files import disk_errors
 from acorn.run_folder import RunFolder
 
 TAIL_BYTES = 20_000
-"""Of a log, to find the message that a run ended with; of metrics.jsonl, to find its last line."""
+"""Read from the end of a log for a run's last message, and from the end of metrics.jsonl for its last line."""
 
 PROMPT = "\n$ "
-"""In a log, before the command that what follows is from."""
+"""Marks a command line in a log; the output of the command follows it."""
 
 OUT_OF_RESOURCES = 6
-"""Exit code for a run that the system killed, which it does where memory runs out."""
+"""Exit code of a run that the system killed, which usually means that memory ran out."""
 
 
 class Job(Protocol):
-    """A run that was started."""
+    """A started run."""
 
     @property
     def exit_code(self) -> int: ...
 
     @property
     def error(self) -> str:
-        """What the run said at its end, in one line."""
+        """The last message of the run, in one line."""
 
     def is_over(self) -> bool: ...
 
     def stop(self) -> None:
-        """Asks the run to save and end. May be called again and again."""
+        """Asks the run to save and stop. Calling it again does no harm."""
 
 
 class RunProcess:
-    """`acorn pretrain --resume --out RUN`, its messages in a file.
+    """`acorn pretrain --resume --out RUN` with its messages in a file.
 
-    It is in a process group of its own, so that Ctrl-C reaches it once, through `stop`.
+    It has its own process group, so that Ctrl-C reaches it only once, through `stop`.
     """
 
     def __init__(self, run: RunFolder, overrides: Sequence[str], log: Path) -> None:
@@ -59,7 +59,7 @@ class RunProcess:
 
     @property
     def exit_code(self) -> int:
-        """As a shell tells it; that of a run killed by SIGKILL is the one for a lack of memory."""
+        """The exit code as a shell gives it; for a run killed by SIGKILL, that of out of memory."""
         code = self._process.wait()
         if code == -signal.SIGKILL:
             return OUT_OF_RESOURCES
@@ -69,11 +69,11 @@ class RunProcess:
     def error(self) -> str:
         if (code := self._process.wait()) < 0:
             return f"killed by {signal.Signals(-code).name}" + (
-                ", as the system does where memory runs out" if code == -signal.SIGKILL else ""
+                ", which usually means that memory ran out" if code == -signal.SIGKILL else ""
             )
         lines = _tail(self._log).rpartition(PROMPT)[2].splitlines()[1:]
         messages = [line.removeprefix("acorn: ") for line in lines if line.startswith("acorn: ")]
-        return next(reversed(messages or lines), "it said nothing")
+        return next(reversed(messages or lines), "it printed nothing")
 
     def is_over(self) -> bool:
         return self._process.poll() is not None
@@ -81,13 +81,13 @@ class RunProcess:
     def stop(self) -> None:
         if not self._asked and not self.is_over():
             self._asked = True
-            self._process.send_signal(signal.SIGTERM)  # which no shell makes a process ignore
+            self._process.send_signal(signal.SIGTERM)  # not SIGINT: shells let background processes ignore that
 
 
 def step_and_share(run: RunFolder, config: Config) -> tuple[int, float]:
-    """The last step that a run logged, and the share of its length that is done: 0 and 0 before the first."""
+    """The last step that a run logged, and the share of the run that is done; (0, 0) before the first step."""
     for line in reversed(_tail(run.metrics).splitlines()):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that is torn, or cut by the tail
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a half-written line, or one cut by TAIL_BYTES
             record = json.loads(line)
             step, seconds = int(record["step"]), float(record["seconds"])
             done = step / config.train.steps if config.train.steps else seconds / (60 * config.train.minutes)

@@ -1,4 +1,4 @@
-"""What must hold before a run starts, and its folder as an interrupted process may have left it."""
+"""Checks before a run starts, and cleanup of what an interrupted process left in its folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 
 def clear_leftovers(run: RunFolder) -> None:
-    """Finishes or removes what an interrupted process was in the middle of. Only the holder of the lock may."""
+    """Finishes or removes what an interrupted process left half done. The caller must hold the lock."""
     with disk_errors(run.root):
         for folder in (run.root, run.checkpoints):
             remove_temporary_files(folder)
@@ -43,19 +43,19 @@ def clear_leftovers(run: RunFolder) -> None:
 
 
 def missing_folders(path: Path) -> list[Path]:
-    """`path` and those above it that are not there yet, the innermost first."""
+    """`path` and those of its parents that do not exist yet, the innermost first."""
     return [folder for folder in (path, *path.parents) if not folder.exists()]
 
 
 @contextlib.contextmanager
 def nothing_left_behind(run: RunFolder, missing: Sequence[Path] = ()) -> Iterator[None]:
-    """Removes what a run that ends early began to write, so that its corrected command line meets an empty place.
+    """Cleans up if the run fails early, so that the corrected command line can use the same folder.
 
-    That is the folder itself, if an error came before anything was written into it; and, of a run that was new, what
-    stands there when it turns out that it was asked for wrongly.
+    An empty folder is removed. If a new run fails with a UsageError, what it wrote so far is removed too.
 
     Args:
-        missing: folders that this process created, the innermost first; they go too, unless others use them.
+        missing: folders that this process created, the innermost first; those that are empty are
+            removed too.
     """
     is_new = _is_empty(run)
     try:
@@ -66,7 +66,7 @@ def nothing_left_behind(run: RunFolder, missing: Sequence[Path] = ()) -> Iterato
         if _is_empty(run):
             run.lock.unlink(missing_ok=True)
             for folder in missing or [run.root]:
-                with contextlib.suppress(OSError):  # such as on systems that keep an open file's folder
+                with contextlib.suppress(OSError):  # it is not empty, or the system keeps the folder of an open file
                     folder.rmdir()
         raise
 
@@ -76,63 +76,63 @@ def _is_empty(run: RunFolder) -> bool:
 
 
 def _remove_beginning(run: RunFolder) -> None:
-    """Removes what this process wrote before the first step. A disk that refuses is no reason for another message."""
+    """Removes what this process wrote before the first step. Disk errors are ignored: another error is under way."""
     if run.checkpoints.exists():
         return
     with contextlib.suppress(OSError):
         remove_folder(run.data)
-        # The config last: by it the rest is known as a run's, should this process be killed here.
+        # The config last: if this process is killed here, it shows that the other files belong to a run.
         for path in (run.samples, run.metrics, run.environment, run.sources, run.tokenizer, run.config):
             path.unlink(missing_ok=True)
 
 
 def check_name(run: RunFolder) -> None:
-    """Refuses a folder whose name cannot be written down: reports and results name it.
+    """Refuses a folder whose path is not valid Unicode, because reports and results contain it.
 
     Raises:
-        UsageError: its path is not Unicode text.
+        UsageError: it is not.
     """
     check_unicode(os.path.abspath(run.root), "--out")
 
 
 def check_config(config: Config) -> None:
-    """Refuses what no run can be made of, before anything is touched."""
+    """Refuses a config that cannot be run, before anything is written."""
     check_address_space("training", config.train.threads)
     check_length(config)
     if not (config.data.source or config.data.shards):
         raise UsageError(
             "No text is named.",
             where="data.source",
-            fix="name some, such as 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
+            fix="name some, for example 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
         )
     check_launch()
 
 
 def check_length(config: Config) -> None:
-    """Refuses a run without a length."""
+    """Refuses a config that sets neither steps nor minutes."""
     if not (config.train.steps or config.train.minutes):
         raise UsageError("The run has no length.", where="train.steps, train.minutes", fix="set one of them")
 
 
 def check_launch() -> None:
-    """Refuses more processes than the one that trains."""
+    """Refuses a launch of several processes."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
-            "Several processes were launched; this version trains in one.",
+            "Several processes were launched, but this version of acorn trains in one process.",
             where="WORLD_SIZE",
             fix="start acorn without torchrun",
         )
 
 
 def check_machine(config: Config, begun: Config | None = None, resuming: Callable[[str], str] | None = None) -> None:
-    """Refuses what this machine lacks, before any text is read.
+    """Refuses a device or package that this machine does not have, before any text is read.
 
     Args:
-        begun: of a run that is resumed: its config before this command.
-        resuming: of a run that is resumed: returns the command that resumes it as this one does, with one more setting.
+        begun: if a run is resumed: its config before this command.
+        resuming: if a run is resumed: adds a setting to the command that resumes it, and returns that command.
 
     Raises:
-        UsageError: the device is not there.
+        UsageError: the device is unavailable.
         MissingPackageError: the package of a tracker is not installed.
     """
     check_packages(config.report.trackers)
@@ -141,22 +141,22 @@ def check_machine(config: Config, begun: Config | None = None, resuming: Callabl
         commands = (resuming(f"train.device={other}") for other in available_devices())
         raise UsageError(
             f"The run started on {device}, which is unavailable here.",
-            where="train.device of the run, which auto keeps",
+            where="train.device of the run (auto keeps it)",
             fix=f"resume it on a machine with {device}; or here, no longer bit-identical: {', or '.join(commands)}",
         )
     check_device(device)
 
 
 def check_fits(config: Config, run: RunFolder, initial: LoadedModel | None, folders: Sequence[Path] = ()) -> None:
-    """Refuses a new run whose vocabulary or disk will not do, as far as that can be told before its text is read.
+    """Refuses a new run whose vocabulary size or disk is wrong, as far as is known before its text is read.
 
     Args:
-        initial: the model that it starts from.
-        folders: where relative paths of `config` are looked for; by default in the current folder.
+        initial: the model that the run starts from.
+        folders: where relative paths of `config` are looked up; by default the current folder.
 
     Raises:
-        UsageError: `model.vocab_size` is not that of the tokenizer.
-        ResourceError: the disk is too small for the run's checkpoints.
+        UsageError: `model.vocab_size` does not match the tokenizer.
+        ResourceError: the disk has too little free space for the run's checkpoints.
         InputError, DamageError: the tokenizer or the prepared shards named cannot be used.
     """
     known = _known_vocab_size(config, run, initial, folders or [Path.cwd()])
@@ -166,28 +166,28 @@ def check_fits(config: Config, run: RunFolder, initial: LoadedModel | None, fold
 
 
 def check_vocab_size(config: Config, known: int | None, most: int) -> None:
-    """Refuses a model of another vocabulary than the tokenizer's.
+    """Refuses a model whose vocabulary size differs from the tokenizer's.
 
     Args:
-        known: entries of the tokenizer; None: it has yet to be trained, and a small text may give fewer than `most`.
+        known: the vocabulary size of the tokenizer; None: it is not trained yet, and may get fewer entries than `most`.
 
     Raises:
         UsageError: with both numbers.
     """
     asked = config.model.vocab_size
     if asked > most or (known is not None and asked not in (0, known)):
-        will_have = f"has {most:,}" if known is not None else f"is to have {most:,} at the most"
+        will_have = f"has {most:,}" if known is not None else f"will have at most {most:,}"
         raise UsageError(
-            f"The model is to have {asked:,} vocabulary entries; the tokenizer {will_have}.",
+            f"The model is set to {asked:,} vocabulary entries, but the tokenizer {will_have}.",
             where="model.vocab_size",
-            fix="leave model.vocab_size out, and set tokenizer.vocab_size",
+            fix="leave model.vocab_size out and set tokenizer.vocab_size instead",
         )
 
 
 def _known_vocab_size(
     config: Config, run: RunFolder, initial: LoadedModel | None, folders: Sequence[Path]
 ) -> int | None:
-    """Entries of a tokenizer that is there already, None where it has to be trained."""
+    """Vocabulary size of an existing tokenizer; None if it has to be trained first."""
     if initial:
         return initial.tokenizer.vocab_size
     if config.data.shards:
@@ -199,11 +199,11 @@ def _known_vocab_size(
 
 
 def check_folder(run: RunFolder, resume: bool) -> None:
-    """Refuses a folder that holds something else than a run to resume, and one that cannot be written.
+    """Refuses a folder that holds anything but a run to resume, or that cannot be written to.
 
     Raises:
-        UsageError: it is a file, or holds something already; with `resume`, something that is not acorn's run.
-        ResourceError: it cannot be written.
+        UsageError: it is a file, or is not empty; with `resume`: it is a file, or is not empty and holds no run.
+        ResourceError: it cannot be written to.
     """
     if run.root.exists() and not run.root.is_dir():
         raise UsageError(f"{run.root} is a file, not a folder.", where="--out", fix="name another folder")
@@ -211,17 +211,17 @@ def check_folder(run: RunFolder, resume: bool) -> None:
         is_run = _holds_run(run)
         if not (resume and is_run) and _holds_anything(run):
             raise UsageError(
-                f"The folder {run.root} is not empty" + ("." if is_run else ", and holds no run."),
+                f"The folder {run.root} is not empty" + ("." if is_run else " and holds no run."),
                 where="--out",
-                fix=("resume that run by adding --resume, or " if is_run else "") + "name another folder with --out",
+                fix=("add --resume to resume that run, or " if is_run else "") + "name another folder with --out",
             )
         make_folders(run.root)
 
 
 def _holds_run(run: RunFolder) -> bool:
-    """Whether acorn began a run here. A file that only has the name of one of a run's may be the user's own.
+    """Whether acorn started a run here. A file name alone does not show it: the file may be the user's own.
 
-    A run writes its config first, so that whatever a killed process leaves is known by it.
+    A run writes its config first, so that it marks whatever a killed process leaves.
     """
     with contextlib.suppress(OSError):
         if os.path.isfile(run.config) and SEAL_LINE.encode() in run.config.read_bytes():
@@ -237,7 +237,7 @@ def _holds_run(run: RunFolder) -> bool:
 
 
 def _holds_anything(run: RunFolder) -> bool:
-    """Whether there is more in the folder than its lock and what a run that was killed at once left half-written."""
+    """Whether the folder has more than its lock and the half-written files of a run that was killed at its start."""
     if not run.root.exists():
         return False
     first = {path.name for path in (run.config, run.tokenizer, run.sources)}
@@ -245,15 +245,15 @@ def _holds_anything(run: RunFolder) -> bool:
 
 
 def check_not_begun(run: RunFolder) -> None:
-    """Refuses to begin at step 1 in a folder that shows that a run had got further.
+    """Refuses to start at step 1 in a folder whose files show that a run had got further.
 
     Raises:
-        DamageError: there is what only a run with a checkpoint leaves.
+        DamageError: there are files that only a run with a checkpoint writes.
     """
     shown = [path for path in (run.best, run.evaluation, readable(run.final)) if path.exists()]
     if shown:
         raise DamageError(
-            f"The run's checkpoints are gone, though {shown[0].name} shows that there were some.",
+            f"The run's checkpoints are missing, but {shown[0].name} shows that there were some.",
             where=str(run.checkpoints),
-            fix="put them back from a copy, or train anew in another folder with --out",
+            fix="restore them from a copy, or start a new run in another folder with --out",
         )
