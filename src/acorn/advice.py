@@ -1,4 +1,4 @@
-"""Commands that messages advise, written so that they can be pasted into a shell."""
+"""Commands that messages suggest, quoted so that they can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def acorn_command(*words: str | Path) -> str:
-    """`acorn` with these words, each quoted where a shell would take it apart."""
+    """The command `acorn` with these arguments, each quoted for a shell where needed."""
     return shlex.join(["acorn", *map(str, words)])
 
 
 def resume_command(run: Path, *more: str) -> str:
-    """The command that starts or resumes the run in the folder `run` by its own config.
+    """The command that starts or resumes the run in the folder `run` with its own config.
 
     Args:
-        more: further words, such as settings that the run is to be resumed with.
+        more: further arguments, such as settings to resume the run with.
     """
     return acorn_command("pretrain", "--resume", "--out", run, *more)

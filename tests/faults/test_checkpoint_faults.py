@@ -200,7 +200,7 @@ def test_a_disk_that_stays_full(
     assert run.checkpoint_steps() == [10]
     assert [digest(run.checkpoint(10))] == kept
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000010"]
-    fine(pretrain(run.root, *command, "--resume"), "Going on from step 10")
+    fine(pretrain(run.root, *command, "--resume"), "Resuming from step 10")
 
 
 @pytest.mark.fault(34)
@@ -279,7 +279,7 @@ def test_a_signal_during_a_save(pretrain, acorn, fine, monkeypatch, tmp_path: Pa
     assert f"acorn pretrain --resume --out {run.root}" in done.stderr
     assert "Traceback" not in done.stderr
     assert verify_folder(run.checkpoint(4)) == []
-    fine(acorn("pretrain", "--resume", "--out", run.root), "Going on from step 4")
+    fine(acorn("pretrain", "--resume", "--out", run.root), "Resuming from step 4")
 
 
 @pytest.mark.fault(36)
@@ -305,7 +305,7 @@ def test_a_signal_during_the_final_scoring(
     assert verify_folder(run.checkpoint(8)) == []
     assert not run.final.exists()
     assert not run.evaluation.exists()
-    fine(acorn("pretrain", "--resume", "--out", run.root), "Going on from step 8")
+    fine(acorn("pretrain", "--resume", "--out", run.root), "Resuming from step 8")
     assert digest(run.final) == digest(RunFolder(finished).final)
     assert run.evaluation.read_bytes() == RunFolder(finished).evaluation.read_bytes()
 
@@ -360,7 +360,7 @@ def test_a_second_interrupt_during_a_save(acorn, fine, digest, unfinished: Path)
     assert run.checkpoint_steps() == [4]
     assert digest(run.checkpoint(4)) == before
     assert run.checkpoint(8).with_name("step-00000008.new").exists()
-    fine(acorn("pretrain", "--resume", "--out", unfinished), "Going on from step 4")
+    fine(acorn("pretrain", "--resume", "--out", unfinished), "Resuming from step 4")
     assert run.checkpoint_steps() == [4, 8]
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.json", "step-00000004", "step-00000008"]
     steps = [record["step"] for record in read_metrics(run.metrics) if record["split"] == "train"]

@@ -83,7 +83,7 @@ def test_a_step_that_does_not_fit_into_memory(pretrain, refused, monkeypatch, tm
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(control_groups, "PROC_SELF", proc)
     done = pretrain(tmp_path / "run", "train.batch_size=512", "train.micro_batch_size=512")
-    refused(done, 6, "A training step would need about", "GB are there", "train.micro_batch_size = 512 on cpu")
+    refused(done, 6, "A training step would need about", "GB are available", "train.micro_batch_size = 512 on cpu")
     assert "set train.micro_batch_size=" in done.stderr
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     smaller = int(done.stderr.rpartition("set train.micro_batch_size=")[2].split()[0])
@@ -266,7 +266,7 @@ def test_checkpoints_that_do_not_fit_on_the_disk(pretrain, refused, monkeypatch,
     """Fault 29: the bytes needed by the checkpoints and the free bytes, before the first step."""
     monkeypatch.setattr("acorn.run.budget.free_bytes", lambda path: 1000)
     done = pretrain(tmp_path / "run")
-    refused(done, 6, "The run's checkpoints would take", "bytes; 1,000 are free", str(tmp_path), "checkpoint.keep")
+    refused(done, 6, "The run's checkpoints need", "bytes; only 1,000 are free", str(tmp_path), "checkpoint.keep")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -67,7 +67,7 @@ def test_a_damaged_newest_checkpoint(acorn, fine, finished: Path, unfinished: Pa
     done = acorn("generate", unfinished, "--max-new-tokens", 2)
     fine(done, "Using the checkpoint of step 4; newer ones are damaged", str(file))
     done = acorn("pretrain", "--resume", "--out", unfinished)
-    fine(done, "Using the checkpoint of step 4; newer ones are damaged", str(file), "Going on from step 4")
+    fine(done, "Using the checkpoint of step 4; newer ones are damaged", str(file), "Resuming from step 4")
     assert_equal_runs(finished, unfinished, 8, digest)
 
 
@@ -163,7 +163,7 @@ def test_the_source_of_shards_changed_before_the_first_step(
         fine(acorn("tokenizer", "train", "--vocab-size", 290, "--input", text, "--out", tokenizer))
         changed = f"tokenizer.path: {tokenizer}: "
     done = pretrain(tmp_path / "run", *more, "train.steps=1", "--resume", text=own_text)
-    fine(done, f"changed since the token shards were made: {changed}", "made again")
+    fine(done, f"Changed since the token shards were made: {changed}", "Making tokenizer and token shards again")
     fine(pretrain(tmp_path / "fresh", *more, "train.steps=1", text=own_text))
     for name in ("data", "tokenizer.json", "final"):
         assert digest(tmp_path / "run" / name) == digest(tmp_path / "fresh" / name)
@@ -191,7 +191,7 @@ def test_the_source_of_shards_changed_after_the_first_step(
     with untouched(out):
         fine(acorn("pretrain", "--resume", "--out", out), "already complete")
     if not is_finished:
-        fine(acorn("pretrain", "--resume", "--out", out, *steps), "The text cannot be compared", "Going on from step 8")
+        fine(acorn("pretrain", "--resume", "--out", out, *steps), "The text cannot be compared", "Resuming from step 8")
 
 
 @pytest.mark.fault(40)
@@ -204,7 +204,7 @@ def test_a_text_that_was_only_copied_or_touched(
     os.utime(text, ns=(1, 1))
     with untouched(out):
         fine(acorn("pretrain", "--resume", "--out", out), "already complete")
-    fine(acorn("pretrain", "--resume", "--out", out, "train.steps=9"), "Going on from step 8")
+    fine(acorn("pretrain", "--resume", "--out", out, "train.steps=9"), "Resuming from step 8")
     assert read_made_from(RunFolder(out)).text["train"][0].changed_ns == 1
 
 
@@ -224,9 +224,7 @@ def test_a_changed_text_beside_an_unreadable_one(
         more.write_bytes(b"\xff\xfe caf\xe9")
     resume = ("pretrain", "--resume", "--out", out)
     if fault != "no UTF-8":
-        fine(
-            acorn(*resume, "train.steps=9"), "A part of the text cannot be compared", str(more), "Going on from step 8"
-        )
+        fine(acorn(*resume, "train.steps=9"), "Part of the text cannot be compared", str(more), "Resuming from step 8")
     content = text.read_text()
     text.write_text(content.replace("dog", "fox"))
     with untouched(out):
@@ -244,12 +242,12 @@ def test_a_missing_file_of_a_folder_of_text(
     refused(pretrain(fresh, "model.block_size=40000", "data.document=line", text=own_text), 3, "fewer than one window")
     (own_text / "more.txt").unlink()
     resume = ("pretrain", "--resume", "--out", out)
-    fine(acorn(*resume, "train.steps=9"), f"Absent: train text: {own_text / 'more.txt'}: ", "Going on from step 8")
+    fine(acorn(*resume, "train.steps=9"), f"Missing: train text: {own_text / 'more.txt'}: ", "Resuming from step 8")
     assert [Path(record.name).name for record in read_made_from(RunFolder(out)).text["train"]] == ["more.txt", "my.txt"]
     fine(
         pretrain(fresh, "data.document=line", "train.steps=1", "--resume", text=own_text),
         "more.txt: was 87 bytes",
-        "made again",
+        "Making tokenizer and token shards again",
     )
     (own_text / "other.txt").write_text("The cat slept.\n")
     with untouched(out):
@@ -275,13 +273,13 @@ def test_resuming_from_another_folder(
     (away / "my.txt").write_text("other text\n" * 50)
     resume = ("pretrain", "--resume", "--out", out)
     done = acorn(*resume, "train.steps=9", cwd=away)
-    fine(done, "Going on from step 8")
+    fine(done, "Resuming from step 8")
     assert "cannot be compared" not in done.stderr
     named = ("pretrain", "small", "data.source=my.txt", *settings, "train.steps=10", "--resume", "--out", out)
     with untouched(out):
-        refused(acorn(*named, cwd=away), 2, f"in {away} it names other text than in {at_home}")
+        refused(acorn(*named, cwd=away), 2, f"in {away} it names different text than in {at_home}")
     shutil.copy(text, away / "my.txt")
-    fine(acorn(*named, cwd=away), "Going on from step 9")  # an equal copy
+    fine(acorn(*named, cwd=away), "Resuming from step 9")  # an equal copy
     text.write_text(text.read_text().replace("dog", "fox"))
     with untouched(out):
         refused(acorn(*resume, cwd=away), 2, "started from other files", f"train text: {text}: ")
@@ -300,7 +298,7 @@ def test_shards_are_created_again_from_another_folder(
     home = at_home.rename(tmp_path / "home") if moved else at_home
     shutil.rmtree(home / "r" / "data")
     resume = ("pretrain", "--resume", "--out", home / "r")
-    fine(acorn(*resume, "train.steps=9", cwd=away), "made again from the text", "Going on from step 8")
+    fine(acorn(*resume, "train.steps=9", cwd=away), "from the text again", "Resuming from step 8")
     assert digest(home / "r" / "data") == before
     for name in ("data", "checkpoints"):
         shutil.rmtree(home / "r" / name)
@@ -325,7 +323,7 @@ def test_a_run_without_a_record_of_its_sources(
     refused(pretrain(out, "model.block_size=40000", text=own_text), 3, "fewer than one window")
     (out / "sources.json").unlink()
     shutil.copytree(out, tmp_path / "absent")
-    fine(pretrain(out, "train.steps=1", "--resume", text=own_text), "cannot be checked", "made again")
+    fine(pretrain(out, "train.steps=1", "--resume", text=own_text), "cannot check", "token shards again")
     (own_text / "my.txt").unlink()
     done = pretrain(tmp_path / "absent", "train.steps=1", "--resume", text=own_text)
     fine(done, "cannot be checked", "own token shards are used")
@@ -380,7 +378,7 @@ def test_the_device_of_a_run_is_unavailable(
         "changed on resume: train.device: cuda -> cpu",
         "changed on resume: optimizer.lr: 0.01 -> 0.005",
         "changed on resume: train.steps: 8 -> 9",
-        "Going on from step 8",
+        "Resuming from step 8",
     )
     assert shlex.split(json.loads((out / "environment.json").read_text())["command_line"]) == ["acorn", *command]
 
@@ -427,11 +425,11 @@ def test_the_runs_tokenizer_was_changed(acorn, refused, untouched, unfinished: P
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        ("acorn", "No longer bit-equal to an undisturbed run: acorn: "),
-        ("torch", f"No longer bit-equal to an undisturbed run: torch: {torch.__version__} then, 9.9.9 now"),
-        ("machine", "No longer bit-equal to an undisturbed run: machine: "),
-        ("threads", "No longer bit-equal to an undisturbed run: threads: 1 then, 2 now"),
-        ("precision", "No longer bit-equal to an undisturbed run: precision: fp32 then, bf16 now"),
+        ("acorn", "No longer bit-identical to an uninterrupted run: acorn: "),
+        ("torch", f"No longer bit-identical to an uninterrupted run: torch: {torch.__version__} then, 9.9.9 now"),
+        ("machine", "No longer bit-identical to an uninterrupted run: machine: "),
+        ("threads", "No longer bit-identical to an uninterrupted run: threads: 1 then, 2 now"),
+        ("precision", "No longer bit-identical to an uninterrupted run: precision: fp32 then, bf16 now"),
     ],
 )
 def test_a_change_that_affects_bit_identity(
@@ -451,7 +449,7 @@ def test_a_change_that_affects_bit_identity(
     else:  # requested, with --allow-change
         more = ["train.precision=bf16", "--allow-change=train.precision"]
     done = pretrain(unfinished, *more, "--resume")
-    fine(done, "Going on from step 4", note)
+    fine(done, "Resuming from step 4", note)
     state = json.loads((RunFolder(unfinished).checkpoint(8) / "state.json").read_text())
     assert state["counters"]["undisturbed"] is False
     assert [r["step"] for r in read_metrics(unfinished / "metrics.jsonl") if r["split"] == "train"] == [*range(1, 9)]
@@ -478,7 +476,7 @@ def test_resuming_at_the_end_of_an_epoch_and_in_a_later_one(
         stop_after(stop)
         done = pretrain(tmp_path / "cut", steps, *small, "--resume", text=text)
         assert done.returncode == 143, done.stderr
-    fine(pretrain(tmp_path / "cut", steps, *small, "--resume", text=text), f"Going on from step {ends[1] + 2}")
+    fine(pretrain(tmp_path / "cut", steps, *small, "--resume", text=text), f"Resuming from step {ends[1] + 2}")
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", 3 * windows, digest)
 
 
@@ -497,7 +495,7 @@ def test_resuming_a_finished_run(acorn, pretrain, fine, untouched, run: Path, co
 def test_a_finished_run_with_more_steps(pretrain, fine, run: Path) -> None:
     """Fault 43: it resumes, and the jump of the schedule is reported."""
     done = pretrain(run, "train.steps=10", "--resume")
-    fine(done, "Going on from step 8", "the rate goes from", "no longer equal to an undisturbed one")
+    fine(done, "Resuming from step 8", "the rate changes from", "No longer bit-identical to an uninterrupted run")
     records = [r for r in read_metrics(run / "metrics.jsonl") if r["split"] == "train"]
     assert [record["step"] for record in records] == list(range(1, 11))
     assert RunFolder(run).checkpoint_steps()[-1] == 10
@@ -546,7 +544,7 @@ def test_a_foreign_file_in_a_checkpoint(
         assert "  where: " in done.stderr
         assert "  fix:   " in done.stderr
     opened.clear()
-    fine(acorn("pretrain", "--resume", "--out", unfinished), "Going on from step 4", str(newest / name))
+    fine(acorn("pretrain", "--resume", "--out", unfinished), "Resuming from step 4", str(newest / name))
     assert str((newest / name).resolve()) not in opened
 
 

@@ -96,7 +96,7 @@ STEPS = """
 from acorn.config import Config, ModelConfig, OptimizerConfig
 from acorn.runtime.device import Runtime
 from acorn.runtime.memory import resident_memory
-from acorn.run.budget import LIBRARIES, step_memory
+from acorn.run.budget import LIBRARY_BYTES, step_memory
 from acorn.run.calibration import _Network
 
 model = ModelConfig(n_layer=4, n_embd=256, block_size=256, vocab_size=8192)
@@ -108,7 +108,7 @@ with runtime.start():
     for _ in range(30):
         network.step(1, 1)
     taken = resident_memory() - before  # nothing goes back to the system yet
-print(taken / (LIBRARIES + step_memory(config, runtime, 1)))
+print(taken / (LIBRARY_BYTES + step_memory(config, runtime, 1)))
 """
 
 
@@ -121,7 +121,7 @@ def test_a_pass_of_one_sequence_takes_what_is_planned() -> None:
 
 @pytest.mark.parametrize(
     ("step", "said"),
-    [(0, "Out of memory in the first step."), (7, "Out of memory after step 7; the last checkpoint stands.")],
+    [(0, "Out of memory in the first step."), (7, "Out of memory after step 7; the last checkpoint is intact.")],
 )
 def test_memory_that_runs_out_in_a_step(step: int, said: str) -> None:
     config = Config(train=TrainConfig(device="cpu", micro_batch_size=12))

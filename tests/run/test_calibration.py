@@ -24,7 +24,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[int, int, int]] = []
-        monkeypatch.setattr(calibration, "SECONDS", 0.0)
+        monkeypatch.setattr(calibration, "MIN_SECONDS", 0.0)
         monkeypatch.setattr(calibration, "_Network", lambda config, runtime, depth, logits: Network(self, depth))
 
 
@@ -45,7 +45,7 @@ def test_layers_passes_and_the_update_add_up(monkeypatch: pytest.MonkeyPatch, co
     config = config_of(n_layer=4, batch_size=12, compile=compiled)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=6)
     one_turn = [(1, 1, 6), (1, 2, 6), (2, 1, 6), (2, 2, 6)]
-    assert clock.seen == [(1, 1, 6)] * 2 + [(1, 2, 6), (2, 2, 6)] + one_turn * calibration.ROUNDS
+    assert clock.seen == [(1, 1, 6)] * 2 + [(1, 2, 6), (2, 2, 6)] + one_turn * calibration.MIN_ROUNDS
     gain = 1 + COMPILED_GAIN["fp32"] if compiled else 1
     assert seconds == pytest.approx(2 * (1.0 + 3 * 0.5) / gain + 0.2 + 3 * 0.1)
 
@@ -61,13 +61,13 @@ def test_every_timed_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
     config = config_of(n_layer=4, batch_size=12)
     calibration.seconds_per_step(config, choose_runtime(config.train), 6, Listening())
-    assert heard == list(range(4 * calibration.ROUNDS + 1))
+    assert heard == list(range(4 * calibration.MIN_ROUNDS + 1))
 
 
 @pytest.mark.parametrize(("quick", "sequences"), [(0.1, 256), (10.0, 512)])
 def test_a_long_pass_is_measured_in_part(monkeypatch: pytest.MonkeyPatch, quick: float, sequences: int) -> None:
     """2,048 tokens, or twice as many where that is soon done."""
-    monkeypatch.setattr(calibration, "QUICK_PASS", quick)
+    monkeypatch.setattr(calibration, "QUICK_STEP_SECONDS", quick)
     clock = Clock(monkeypatch)
     config = config_of(n_layer=1, batch_size=2048)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=2048)
@@ -81,7 +81,7 @@ def test_a_slow_network_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch
     now = iter([0.0, 1e-9, 1e-9, 1.0])
     monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: next(now)))
     config = config_of(n_layer=2, batch_size=4)
-    monkeypatch.setattr(calibration, "MOST_SECONDS", 0.5)
+    monkeypatch.setattr(calibration, "MAX_SECONDS", 0.5)
     calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=4)
     assert clock.seen[4:] == [(1, 1, 4), (1, 2, 4), (2, 1, 4), (2, 2, 4)] * 2
 
@@ -103,7 +103,7 @@ def test_a_single_layer_needs_no_second_network(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_real_steps_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "SECONDS", 0.1)
+    monkeypatch.setattr(calibration, "MIN_SECONDS", 0.1)
     config = config_of(n_layer=2, batch_size=4)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=2)
     assert 0 < seconds < math.inf

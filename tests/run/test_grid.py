@@ -8,7 +8,7 @@ import pytest
 
 from acorn.config_files import load_config, with_values
 from acorn.errors import UsageError
-from acorn.run.grid import LONGEST_NAME, build_grid
+from acorn.run.grid import MAX_NAME_BYTES, build_grid
 
 FIXED = ["data.source=my.txt", "train.steps=10"]
 
@@ -47,7 +47,7 @@ def test_names_are_different_and_fit_a_file_system() -> None:
     assert not any(set(name) & set('/\\*?"<>| ') for name in names)
     long = ['"' + letter * 300 + '.txt"' for letter in "xy"]
     runs = build_grid("small", [f"data.source=[[{long[0]}],[{long[1]}]]"])
-    assert all(len(run.name.encode()) <= LONGEST_NAME for run in runs)
+    assert all(len(run.name.encode()) <= MAX_NAME_BYTES for run in runs)
     runs = build_grid(
         "small", [*FIXED, "optimizer.name=['adamw','muon']", "tokenizer.kind=['bpe']", "model.tied=[true]"]
     )
@@ -64,10 +64,10 @@ def test_names_are_different_and_fit_a_file_system() -> None:
         ([*FIXED, "train.seed=[0,1]", "train.seed=[2]"], "given twice"),
         ([*FIXED, "train.seed=[0,1,0]"], "Two runs would be the same"),
         ([*FIXED, "train.sed=[0,1]"], "did you mean train.seed"),
-        ([*FIXED, "model.n_head=[4,3]"], "The run n_head=3 cannot be made"),
+        ([*FIXED, "model.n_head=[4,3]"], "The config of the run n_head=3 is not valid"),
         ([*FIXED, "train.steps=[10]"], "given twice"),
         ([*FIXED, "train.seed"], "is not a setting"),
-        ([*FIXED, "optimizer.lr=[0.01,-1]"], "The run lr=-1 cannot be made"),
+        ([*FIXED, "optimizer.lr=[0.01,-1]"], "The config of the run lr=-1 is not valid"),
     ],
 )
 def test_what_cannot_be_a_grid_is_refused(arguments: list[str], said: str) -> None:
@@ -88,7 +88,7 @@ def test_a_run_knows_the_preset_or_file_it_comes_from(tmp_path: Path) -> None:
         ("model.architecture=[gpt2,modern]", """'model.architecture=["gpt2","modern"]'"""),
         ("model.architecture=[gpt2, 'modern']", """'model.architecture=["gpt2",'modern']'"""),
         ("train.seed=[0,one]", """'train.seed=[0,"one"]'"""),
-        ("model.architecture=[gpt2,]]", "name several values of a setting in brackets"),
+        ("model.architecture=[gpt2,]]", "give the values of a setting as a list"),
     ],
 )
 def test_strings_without_quotes_are_told_with_the_corrected_form(argument: str, right: str) -> None:
@@ -109,4 +109,4 @@ def test_a_pattern_of_files_is_no_list() -> None:
 def test_a_fault_of_all_runs_names_none(source: str, argument: str) -> None:
     with pytest.raises(UsageError) as refused:
         build_grid(source, [*FIXED, argument, "optimizer.lr=[0.1,0.2]"])
-    assert "cannot be made" not in str(refused.value)
+    assert "is not valid" not in str(refused.value)

@@ -248,9 +248,9 @@ def test_settings_that_say_what_is_so_are_no_contradiction(other: Path) -> None:
         ("model.n_head=2", "model.n_head is 2; the model has 4"),
         ("model.qk_norm=true", "model.qk_norm is True; the model has False"),
         ("model.architecture=gpt2", "model.architecture is 'gpt2'; the model has 'modern'"),
-        ("model.block_size=65", "model.block_size is 65; the model knows 64 positions"),
+        ("model.block_size=65", "model.block_size is 65; the model supports 64 positions"),
         ("model.vocab_size=9", "model.vocab_size is 9; the model has"),
-        ("tokenizer.vocab_size=512", "the model comes with its tokenizer"),
+        ("tokenizer.vocab_size=512", "the model has its own tokenizer"),
     ],
 )
 def test_contradictions_are_refused_and_nothing_is_left(
@@ -270,7 +270,7 @@ def test_shards_must_be_those_of_the_models_tokenizer(
         tokenizer = Tokenizer.from_file(file) if file else Tokenizer.from_json(style("gpt2")[0])
         prepare(texts, tokenizer, tmp_path / name)
     pretrain(config_from(other, "train.steps=1", f"data.shards={tmp_path / 'fits'}"), tmp_path / "run")
-    with pytest.raises(InputError, match="another tokenizer"):
+    with pytest.raises(InputError, match="a different tokenizer"):
         pretrain(config_from(other, f"data.shards={tmp_path / 'other'}"), tmp_path / "second")
 
 

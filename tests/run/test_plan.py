@@ -120,7 +120,7 @@ def test_a_disk_that_is_too_small_for_checkpoints_or_shards(
     real = os.statvfs(tmp_path)
     assert real.f_bavail
     monkeypatch.setattr(budget, "free_bytes", lambda _: 1000)
-    with pytest.raises(ResourceError, match="The run's checkpoints would take"):
+    with pytest.raises(ResourceError, match="The run's checkpoints need"):
         plan_run(tiny(), tmp_path / "run")
     monkeypatch.undo()
     monkeypatch.setattr(plan, "seconds_per_step", lambda *_: 1.0)
@@ -142,7 +142,7 @@ def test_memory_that_runs_out_while_steps_are_measured(tiny, monkeypatch: pytest
         raise error
 
     monkeypatch.setattr(plan, "seconds_per_step", measured)
-    with pytest.raises(ResourceError, match="Memory ran out while a step of one or two layers was measured"):
+    with pytest.raises(ResourceError, match="Out of memory while timing a step of one or two layers"):
         plan_run(tiny())
 
 

@@ -260,7 +260,7 @@ def test_a_finished_run_is_left_alone_and_can_go_on(whole: Path, tmp_path: Path,
     result = run_tiny(out, "train.steps=14", resume=True, progress=notes)
     assert result.step == 14
     assert not result.was_complete
-    assert any("no longer equal to an undisturbed one" in note for note in notes.texts)
+    assert any("No longer bit-identical to an uninterrupted run" in note for note in notes.texts)
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl") if r["split"] == "train"] == list(range(1, 15))
 
 
@@ -362,7 +362,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_ti
     assert "train.micro_batch_size=" in str(caught.value) or "lower model.n_layer" in str(caught.value)
     monkeypatch.undo()
     monkeypatch.setattr("acorn.run.budget.free_bytes", lambda path: 1000)
-    with pytest.raises(ResourceError, match="1,000 are free"):
+    with pytest.raises(ResourceError, match="only 1,000 are free"):
         run_tiny(tmp_path / "disk")
     assert not (tmp_path / "disk" / "metrics.jsonl").exists()
 
@@ -534,7 +534,7 @@ def test_choices_made_before_the_first_checkpoint_stay(tmp_path: Path, run_tiny,
         patch.setattr(pretrain_module.Loop, "train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(tmp_path / "run")
-    monkeypatch.setattr("acorn.run.resolve.SAFE_SHARE", 0.0)  # a choice made now would be 1
+    monkeypatch.setattr("acorn.run.resolve.MAX_MEMORY_SHARE", 0.0)  # a choice made now would be 1
     run_tiny(tmp_path / "run", resume=True)
     assert load_run_config(tmp_path / "run" / "config.toml").train.micro_batch_size == 4
 
@@ -588,7 +588,7 @@ def test_what_is_made_cannot_be_changed(tmp_path: Path, run_tiny, key: str) -> N
 @pytest.mark.fault(43)
 def test_fewer_steps_than_reached_are_refused(whole: Path, run_tiny) -> None:
     """Fault 43: a slip of the finger must not end a run as finished."""
-    with pytest.raises(UsageError, match="at step 12 already"):
+    with pytest.raises(UsageError, match="the run is at step 12"):
         run_tiny(whole, "train.steps=4", resume=True)
 
 

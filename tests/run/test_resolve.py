@@ -14,7 +14,7 @@ from acorn.kernels.build import Unavailable
 from acorn.run import resolve as choosing
 from acorn.run.budget import step_memory
 from acorn.run.resolve import (
-    UNDECIDED,
+    OPEN_VALUES,
     choose_micro_batch_size,
     choose_runtime,
     open_again,
@@ -42,17 +42,17 @@ def choice_of(runtime: Runtime, setting: str) -> Choice[object]:
             {"avx2": True},
             {},
             "fp32",
-            "no bf16 products in this hardware, fp16: this CPU has no fp16 instructions",
+            "this hardware has no bf16 matmuls, fp16: this CPU has no fp16 instructions",
         ),  # emulated: not even tried
-        ({"avx512_bf16": True}, {"bf16": 1.9}, "bf16", "bf16 products are 1.9 times as fast as fp32 ones here"),
-        ({"avx512_bf16": True}, {"bf16": 0.5}, "fp32", "bf16 products are 0.5 times as fast as fp32 ones here"),
-        ({"amx_bf16": True, "avx512_fp16": True}, {"bf16": 7.0}, "bf16", "bf16 products are 7.0 times"),
-        ({"avx512_bf16": True, "avx512_fp16": True}, {"bf16": 0.5, "fp16": 1.8}, "fp16", "fp16 products are 1.8 times"),
+        ({"avx512_bf16": True}, {"bf16": 1.9}, "bf16", "bf16 matmuls are 1.9x as fast as fp32 here"),
+        ({"avx512_bf16": True}, {"bf16": 0.5}, "fp32", "bf16 matmuls are 0.5x as fast as fp32 here"),
+        ({"amx_bf16": True, "avx512_fp16": True}, {"bf16": 7.0}, "bf16", "bf16 matmuls are 7.0x"),
+        ({"avx512_bf16": True, "avx512_fp16": True}, {"bf16": 0.5, "fp16": 1.8}, "fp16", "fp16 matmuls are 1.8x"),
         (
             {"avx512_fp16": True},
             {"fp16": 1.1},
             "fp32",
-            "fp16 products are 1.1 times as fast as fp32 ones here, no bf16",
+            "fp16 matmuls are 1.1x as fast as fp32 here, this hardware has no bf16",
         ),
     ],
 )
@@ -92,7 +92,7 @@ def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | 
         assert told.startswith(
             "precision fp16: as asked, with PyTorch's matmuls, which are no faster than fp32 on a CPU: "
         )
-        assert told.endswith("compiled has PyTorch's products" if compiled else "no C compiler was found")
+        assert told.endswith("a compiled network uses PyTorch's matmuls" if compiled else "no C compiler was found")
     # Commands that only read a model have no network of their own to tell.
     assert not runtime_for_inference("cpu", "fp16").fp16_matmuls
 
@@ -137,7 +137,7 @@ def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
     needs = {n: step_memory(config, runtime, n) for n in (1, 2, 3, 4, 6, 12)}
     assert sorted(needs.values()) == list(needs.values())
     assert choose_micro_batch_size(config, runtime, None) == 12
-    assert choose_micro_batch_size(config, runtime, int(needs[6] / choosing.SAFE_SHARE) + 1) == 6
+    assert choose_micro_batch_size(config, runtime, int(needs[6] / choosing.MAX_MEMORY_SHARE) + 1) == 6
     assert choose_micro_batch_size(config, runtime, 1) == 1
 
 
@@ -152,7 +152,7 @@ def test_nothing_stays_open(no_gpu, tmp_path: Path) -> None:
     config = Config(model=ModelConfig(n_layer=1, n_embd=16, block_size=8), train=TrainConfig(steps=1, threads=3))
     resolved, runtime = resolve(config, tmp_path / "run", 300, None)
     values = flatten(resolved)
-    assert {key for key, open_value in UNDECIDED.items() if values[key] == open_value} == set()
+    assert {key for key, open_value in OPEN_VALUES.items() if values[key] == open_value} == set()
     assert values["train.init"] != "auto"
     for key in ("device", "precision", "compile", "threads"):
         assert choice_of(runtime, key).value == values[f"train.{key}"] == getattr(runtime, key)

@@ -10,7 +10,7 @@ from acorn.config import Config
 from acorn.config_files import load_config, with_values
 from acorn.data.made_from import MadeFrom, prepared_shards, write_made_from
 from acorn.errors import UsageError
-from acorn.run.resolve import UNDECIDED
+from acorn.run.resolve import OPEN_VALUES
 from acorn.run.resume import merge_configs, with_known_shards
 from acorn.run_folder import RunFolder
 
@@ -31,7 +31,7 @@ def stored() -> Config:
 
 def test_the_same_command_line_changes_nothing() -> None:
     """Choices that were made stay made, though the command line leaves them open again."""
-    assert set(RESOLVED) == set(UNDECIDED)
+    assert set(RESOLVED) == set(OPEN_VALUES)
     config, changed = merge_configs(stored(), load_config("small", ["train.steps=100"]))
     assert config == stored()
     assert changed == {}
@@ -91,5 +91,5 @@ def test_other_changes_are_refused_together() -> None:
     config, changed = merge_configs(stored(), asked, ["optimizer.lr"])
     assert config.optimizer.lr == 0.5
     assert "optimizer.lr" in changed
-    with pytest.raises(UsageError, match="no key"):
+    with pytest.raises(UsageError, match="no setting"):
         merge_configs(stored(), asked, ["optimizer.rate"])

@@ -307,7 +307,7 @@ def test_other_text_or_settings_than_before_are_refused(run, tmp_path: Path, sho
     text.write_text(short_text.read_text().replace("are", "make"))
     for file in (tmp_path / "sweep" / "text").glob("*/data/*"):
         file.unlink()
-    with pytest.raises(UsageError, match="another one than when seed=0 was begun"):
+    with pytest.raises(UsageError, match="The text has changed since seed=0 was started"):
         run("train.seed=[0,1]", text=text, resume=True)
 
 
@@ -329,7 +329,7 @@ def test_refused_text_touches_nothing_and_an_absent_source_goes_on(
         (shards / "manifest.json").write_text("{}")
     text.write_text(short_text.read_text().replace("are", "make"))
     for _ in range(2):
-        with pytest.raises(UsageError, match="another one than when seed=0 was begun"):
+        with pytest.raises(UsageError, match="The text has changed since seed=0 was started"):
             run("train.seed=[0,1]", text=text, resume=True, start=started_nothing)
         assert (shards / "manifest.json").read_bytes() == manifest
     text.unlink()
@@ -353,5 +353,5 @@ def test_folders_that_are_no_sweeps_are_left_alone(run, tmp_path: Path) -> None:
 
 def test_a_disk_that_is_too_small_for_all_runs(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "free_bytes", lambda _: 1000)
-    with pytest.raises(ResourceError, match="The checkpoints of 2 runs would take"):
+    with pytest.raises(ResourceError, match="The checkpoints of 2 runs need"):
         run("train.seed=[0,1]", start=started_nothing)

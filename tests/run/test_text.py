@@ -113,7 +113,7 @@ def test_a_checkpoint_refuses_other_shards_and_another_tokenizer(run: RunFolder,
         text_to_shards(config, run, checkpoint_of(run, config, "another digest"), QUIET)
     checkpoint = checkpoint_of(run, config, fingerprint_of(TokenShards.open(run.data)))
     run.tokenizer.write_text("{}")
-    with pytest.raises(DamageError, match="not the one that the run was trained with"):
+    with pytest.raises(DamageError, match="not the tokenizer that the run was trained with"):
         text_to_shards(config, run, checkpoint, QUIET)
     (run.data / "manifest.json").unlink()
     with pytest.raises(DamageError, match=r"manifest\.json of the token shards is missing"):
@@ -124,6 +124,6 @@ def test_a_folder_that_holds_the_users_own_files_is_never_replaced(config: Confi
     other = RunFolder(tmp_path / "other")
     other.data.mkdir(parents=True)
     (other.data / "novel.txt").write_text("the user's own text")
-    with pytest.raises(UsageError, match=r"it holds novel\.txt"):
+    with pytest.raises(UsageError, match=r"such as novel\.txt"):
         text_to_shards(config, other, None, QUIET)
     assert (other.data / "novel.txt").read_text() == "the user's own text"

@@ -27,7 +27,7 @@ PART = 2 << 20
 
 @pytest.fixture(autouse=True)
 def short_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_estimate, "FIRST_PART", PART)
+    monkeypatch.setattr(text_estimate, "FIRST_PART_BYTES", PART)
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""The life of a run: start, text, settings resolved, resume, finish; and what is made of runs: plans, sweeps."""
+"""The life of a run: start, text, resolved settings, resume, finish. Also what is built on runs: plans and sweeps."""

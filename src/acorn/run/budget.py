@@ -1,4 +1,4 @@
-"""What a run will take, checked before its first step."""
+"""Memory and disk space that a run needs, checked before its first step."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from acorn.runtime.address_space import address_space_left, is_out_of_memory
 from acorn.runtime.device import Runtime
 from acorn.train.step_memory import training_memory
 
-LIBRARIES, COMPILER = 20 * 2**20, 130 * 2**20
-"""Bytes of what PyTorch loads and sets up in its first step, and of its compiler."""
+LIBRARY_BYTES, COMPILER_BYTES = 20 * 2**20, 130 * 2**20
+"""Memory for what PyTorch loads and sets up in its first step, and for its compiler."""
 
 
 def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
-    """Bytes that a step of `config`, with its vocabulary's size, needs at its peak on `runtime`."""
+    """Peak memory in bytes of a step of `config`, whose model.vocab_size is set, on `runtime`."""
     model = config.model
-    room = attention_workspace(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_matmuls else 0
-    return room + training_memory(
+    workspace = attention_workspace(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_matmuls else 0
+    return workspace + training_memory(
         model,
         config.optimizer.name,
         micro_batch_size,
@@ -37,10 +37,10 @@ def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
 
 
 def check_memory(config: Config, runtime: Runtime, available: int | None) -> None:
-    """Refuses a run that cannot fit. On a CPU the kernel would otherwise kill it without a word.
+    """Refuses a run that does not fit in memory. On a CPU, the kernel would otherwise kill it without a message.
 
     Raises:
-        ResourceError: with the setting to lower, and to what.
+        ResourceError: names the setting to lower, and a value that fits.
     """
     now = config.train.micro_batch_size
     needed = step_memory(config, runtime, now)
@@ -48,38 +48,40 @@ def check_memory(config: Config, runtime: Runtime, available: int | None) -> Non
         return
     smaller = next((n for n in range(now - 1, 0, -1) if step_memory(config, runtime, n) <= available), None)
     if smaller:
-        advice = f"set train.micro_batch_size={smaller} (the same result, in more passes)"
+        advice = f"set train.micro_batch_size={smaller} (same result, in more micro-batches)"
     else:
-        advice = "lower model.n_layer, model.n_embd, model.block_size or tokenizer.vocab_size: one sequence is too much"
+        advice = (
+            "lower model.n_layer, model.n_embd, model.block_size or tokenizer.vocab_size: one sequence is too large"
+        )
     if runtime.device == "cpu" and (left := address_space_left()) is not None and left <= available:
-        advice = f"raise the limit of address space (ulimit -v unlimited), or {advice}"
+        advice = f"raise the address space limit (ulimit -v unlimited), or {advice}"
     raise ResourceError(
-        f"A training step would need about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are there.",
+        f"A training step would need about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available.",
         where=f"train.micro_batch_size = {now} on {runtime.device}",
         fix=advice,
     )
 
 
 def check_disk(config: Config, out: Path) -> None:
-    """Refuses a run whose checkpoints will not fit on the disk.
+    """Refuses a run whose checkpoints do not fit on the disk.
 
     Raises:
-        ResourceError: with the bytes needed and free.
+        ResourceError: says how many bytes are needed and how many are free.
     """
     needed, free = disk_needed(config, out), free_bytes(out)
     if needed > free:
         raise ResourceError(
-            f"The run's checkpoints would take {needed:,} more bytes; {free:,} are free.",
+            f"The run's checkpoints need {needed:,} more bytes; only {free:,} are free.",
             where=str(out),
-            fix="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
+            fix="free disk space, choose a folder on another disk with --out, or lower checkpoint.keep",
         )
 
 
 def disk_needed(config: Config, out: Path) -> int:
-    """Bytes that the checkpoints and the final model of the run in `out` will take beside what is there already."""
+    """Bytes that the checkpoints and the final model of the run in `out` need in addition to what is already there."""
     weights = 4 * size_of(config.model).parameters
     checkpoint = weights + optimizer_bytes(config.model, config.optimizer.name)
-    # Kept ones, the best one, one being written, and final/ twice while it is replaced.
+    # The kept checkpoints, the best one, one being written, and two copies of final/ while it is replaced.
     needed = (config.checkpoint.keep + 2) * checkpoint + 2 * weights
     folders = [out / "final", *(out / "checkpoints").glob("*")]
     there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
@@ -88,10 +90,10 @@ def disk_needed(config: Config, out: Path) -> int:
 
 @contextlib.contextmanager
 def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
-    """Turns running out of memory inside the block into a ResourceError with the setting to lower, and to what.
+    """Turns an out-of-memory error inside the block into a ResourceError that names the setting to lower.
 
     Args:
-        counters: of the run, as they move on inside the block.
+        counters: of the run; they advance inside the block.
     """
     try:
         yield
@@ -99,10 +101,10 @@ def memory_errors(config: Config, counters: Counters) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         size = config.train.micro_batch_size
-        advice = f"start anew with train.micro_batch_size={size // 2}, or " if size > 1 else ""
-        after = f"after step {counters.step:,}; the last checkpoint stands" if counters.step else "in the first step"
+        advice = f"start a new run with train.micro_batch_size={size // 2}, or " if size > 1 else ""
+        after = f"after step {counters.step:,}; the last checkpoint is intact" if counters.step else "in the first step"
         raise ResourceError(
             f"Out of memory {after}.",
             where=f"train.micro_batch_size = {size} on {config.train.device}",
-            fix=f"{advice}lower model.block_size, or leave more memory to this program",
+            fix=f"{advice}lower model.block_size, or free memory for this program",
         ) from None

@@ -1,4 +1,4 @@
-"""How long a step will take on this machine, from a few steps of shallow copies of the network."""
+"""Estimates the time of a training step on this machine from a few steps of one- and two-layer networks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from acorn.train.parallel import uncompiled
 from acorn.train.step import initial_counters, train_step
 from acorn.train.training_data import Batch
 
-TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
-"""Device -> tokens of a measured pass at the most; longer passes take as much longer as they have more tokens."""
+MAX_MEASURED_TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
+"""Device -> most tokens of a measured micro-batch. The time of larger ones is scaled up in proportion."""
 
-QUICK_PASS = 0.3
-"""Seconds; where a step of one layer and one pass takes less, the measured passes have twice as many tokens."""
+QUICK_STEP_SECONDS = 0.3
+"""If a step of one layer and one micro-batch takes less, the measured micro-batches get twice as many tokens."""
 
-SECONDS, ROUNDS, MOST_SECONDS = 4.0, 3, 10.0
-"""What is timed takes turns, for so long and so often at least, but no turn begins after the last of these."""
-
+MIN_SECONDS, MIN_ROUNDS, MAX_SECONDS = 4.0, 3, 10.0
+"""All variants are timed in turn, in rounds: at least so long and so many, but no round starts after MAX_SECONDS."""
 
 TASK = "timing training steps of one and two layers"
 
@@ -35,15 +34,16 @@ TASK = "timing training steps of one and two layers"
 def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int, progress: Progress = QUIET) -> float:
     """Seconds of one optimizer step of `config`, forward, backward and update.
 
-    Networks of one and of two layers are timed, with one pass a step and with two. From these come the time of a pass
-    and of an update, each for the layers and for what stands once, which add up to any depth and number of passes.
-    All four take turns, since a machine with neighbours is not as fast at all times. Measured without compiling; where
-    the run is compiled, passes are taken to be faster by `COMPILED_GAIN`.
+    Networks of one and two layers are timed, with one and with two micro-batches per step. The differences give the
+    time of a micro-batch and of an optimizer update, per layer and for the rest of the network. From these follows the
+    time for any depth and number of micro-batches. The four variants are timed in turn, because the speed of a shared
+    machine varies. Steps are timed without compilation; for a compiled run, micro-batches are assumed to be faster by
+    `COMPILED_GAIN`.
 
     Args:
         config: with model.vocab_size set.
-        micro_batch_size: sequences of a pass.
-        progress: hears of every step that is timed.
+        micro_batch_size: sequences per micro-batch.
+        progress: is told of every step that is timed.
     """
     model, train = config.model, config.train
     sequences, shortest = _measure(config, runtime, micro_batch_size, progress)
@@ -56,7 +56,7 @@ def seconds_per_step(config: Config, runtime: Runtime, micro_batch_size: int, pr
 
 
 def _at_depth(seconds: list[float], depth: int) -> float:
-    """From those of one layer and of two, which noise may have made negative. A single layer needs no second one."""
+    """Extrapolates from one and two layers to `depth`. Negative values, which come from noise, count as 0."""
     one, two = max(0.0, seconds[0]), max(0.0, seconds[-1])
     return one + (depth - 1) * max(0.0, two - one)
 
@@ -64,23 +64,23 @@ def _at_depth(seconds: list[float], depth: int) -> float:
 def _measure(
     config: Config, runtime: Runtime, most: int, progress: Progress
 ) -> tuple[int, dict[tuple[int, int], float]]:
-    """The sequences of a measured pass, `most` at the most, and (layers, passes) -> the shortest step's seconds."""
-    tokens = TOKENS[runtime.device]
+    """Sequences of a measured micro-batch, `most` at most; (layers, micro-batches) -> seconds of the fastest step."""
+    tokens = MAX_MEASURED_TOKENS[runtime.device]
     progress.at(TASK, 0, 0, "steps")
     done = 0
     with runtime.start(), uncompiled(runtime), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        logits = Workspace()  # one for both: a run has one, and 28,144 entries in fp32 take 231 MB
+        logits = Workspace()  # shared, as a run has only one: 28,144 entries in fp32 take 231 MB
         networks = {n: _Network(config, runtime, n, logits) for n in range(1, min(2, config.model.n_layer) + 1)}
         sequences = max(1, min(most, tokens // config.model.block_size))
         for _ in range(2):  # the first step of a process takes longer
             seconds = networks[1].step(1, sequences)
-        if runtime.device != "cuda" and seconds < QUICK_PASS:  # on a GPU passes are recorded for their first size
+        if runtime.device != "cuda" and seconds < QUICK_STEP_SECONDS:  # a GPU has captured the first size
             sequences = max(1, min(most, 2 * tokens // config.model.block_size))
         for network in networks.values():
             network.step(2, sequences)
         shortest: dict[tuple[int, int], float] = {}
         begin, rounds = time.perf_counter(), 0
-        while time.perf_counter() - begin < (SECONDS if rounds >= ROUNDS else MOST_SECONDS):
+        while time.perf_counter() - begin < (MIN_SECONDS if rounds >= MIN_ROUNDS else MAX_SECONDS):
             for depth, network in networks.items():
                 for passes in (1, 2):
                     seconds = network.step(passes, sequences)
@@ -93,10 +93,10 @@ def _measure(
 
 
 class _Network:
-    """`config`'s network with `depth` layers, and steps of it on tokens drawn at random.
+    """The network of `config` with `depth` layers, for timing steps on random tokens.
 
     Args:
-        logits: where its head writes them.
+        logits: the workspace that the head writes its logits to.
     """
 
     def __init__(self, config: Config, runtime: Runtime, depth: int, logits: Workspace) -> None:
@@ -105,10 +105,10 @@ class _Network:
         self._model.init_weights(0)
         set_rates(self._optimizers, 0.01)
         self._forward_backward = uncompiled_forward_backward(self._model, runtime)
-        self._counters = initial_counters(1, runtime.precision)  # kept: fp16's loss scale comes down in the first steps
+        self._counters = initial_counters(1, runtime.precision)  # kept, as fp16's loss scale drops in the first steps
 
     def step(self, passes: int, sequences: int) -> float:
-        """Seconds of a step with so many passes of so many sequences each."""
+        """Seconds of one step with `passes` micro-batches of `sequences` sequences each."""
         model = self._config.model
         text = torch.randint(model.vocab_size, (passes * sequences, model.block_size + 1))
         batch = Batch.of_windows(text[:, :-1], text[:, 1:], sequences)

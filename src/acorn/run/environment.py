@@ -1,4 +1,4 @@
-"""Where a run happened: versions, machine, and the state of the user's own folder."""
+"""Describes where a run happened: versions, machine, and the git state of the user's folder."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from acorn.kernels.cpu import parts_in_c
 from acorn.runtime.device import Runtime
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CODE = (".py", ".c", ".h")
-"""Endings of the files that acorn computes with."""
+CODE_SUFFIXES = (".py", ".c", ".h")
+"""Suffixes of the files with acorn's code."""
 
 PACKAGES = ("acorn-lm", "torch", "numpy", "tokenizers", "datasets", "safetensors", "pydantic")
 
-EQUALITY = (
+EQUALITY_FIELDS = (
     *("acorn", "acorn_source", "torch", "machine", "instructions", "device"),
     *("threads", "world_size", "precision", "compile", "native"),
 )
-"""What bit-for-bit equality of a resumed run rests on."""
+"""Fields that must not change if a resumed run is to be bit-identical to an uninterrupted one."""
 
 
 def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
     """The content of environment.json.
 
-    `acorn` is its version, `acorn_commit` the commit of the checkout or repository that it was installed from (`+`
-    appended if it has changes; None where that is not known), `acorn_source` a digest of its code: two commits with
-    equal code train alike, and two states of a changed checkout need not. `git_revision` is that of the user's own
-    checkout, `git_folder`, which the command was started in.
+    - `acorn`: its version.
+    - `acorn_commit`: the commit of the checkout or repository that it was installed from, with `+` appended if the
+      code was changed; None if unknown.
+    - `acorn_source`: a digest of its code. Commits with equal code train identically; a changed checkout may not.
+    - `git_revision`: the commit of the user's own checkout, in which the command was started; its top folder is
+      `git_folder`.
     """
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
@@ -44,13 +46,13 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
         "acorn_source": _acorn_source(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()} {_processor()}".strip(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),  # one name of a processor may stand for several
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # may differ between CPUs of one name
         "system": platform.platform(),
         "device": torch.cuda.get_device_name() if runtime.device == "cuda" else runtime.device,
         "threads": runtime.threads,
         "precision": runtime.precision,
         "compile": runtime.compile,
-        "native": ", ".join(parts_in_c(runtime)) or "nothing",  # what of a step is computed by acorn's own C files
+        "native": ", ".join(parts_in_c(runtime)) or "nothing",  # parts of a step in acorn's own C code
         "choices": [str(choice) for choice in runtime.choices],
         "world_size": 1,
         "strategy": "single",
@@ -61,13 +63,13 @@ def describe_environment(runtime: Runtime, command_line: str) -> dict[str, Any]:
 
 
 def with_the_start(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """`now`, of a run that is resumed, with what only its start knows.
+    """`now`, the environment of a resumed run, completed with what only its start knows.
 
-    A resumed run is told every choice by its own config. Why a value was first chosen stays as it was said then, and
-    `first_command_line` is the one that started the run.
+    A resumed run takes every choice from its own config, so the reasons for the choices come from `before`.
+    `first_command_line` is the command that started the run.
 
     Args:
-        before: environment.json as the run left it; anything may be missing.
+        before: environment.json before the run was resumed; any field may be missing.
     """
     earlier = before.get("choices")
     lines = [line for line in earlier if isinstance(line, str)] if isinstance(earlier, list) else []
@@ -78,9 +80,11 @@ def with_the_start(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any
 
 
 def changed_since(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs of the things that bit-for-bit equality rests on, one line each."""
+    """The fields in EQUALITY_FIELDS that differ, one line each."""
     return [
-        f"{key}: {stored[key]} then, {now[key]} now" for key in EQUALITY if key in stored and stored[key] != now[key]
+        f"{key}: {stored[key]} then, {now[key]} now"
+        for key in EQUALITY_FIELDS
+        if key in stored and stored[key] != now[key]
     ]
 
 
@@ -92,7 +96,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's name as the system gives it."""
+    """The name of the processor, according to the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -102,21 +106,23 @@ def _processor() -> str:
 
 
 def _acorn_source() -> str:
-    """SHA-256 over acorn's own code, Python and C, whether it is in a checkout or installed."""
+    """SHA-256 of acorn's own Python and C code, in a checkout or installed."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in CODE):
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in CODE_SUFFIXES):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}:{sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 
 def _acorn_commit() -> str | None:
-    """The commit that acorn's code is of, `+` appended if that has changes; None where it is not known."""
+    """The commit of acorn's code, with `+` appended if the code was changed; None if unknown."""
     try:
-        _git("ls-files", "--error-unmatch", "__init__.py", folder=PACKAGE)  # a checkout may just hold the installed one
+        _git(
+            "ls-files", "--error-unmatch", "__init__.py", folder=PACKAGE
+        )  # fails for an installation inside a checkout
         return _revision(PACKAGE, "--", ".")
     except (OSError, subprocess.SubprocessError):
         pass
-    try:  # what pip notes of an installation from a repository (PEP 610)
+    try:  # what pip records when it installs from a repository (PEP 610)
         origin = json.loads(metadata.distribution("acorn-lm").read_text("direct_url.json") or "{}")
     except (metadata.PackageNotFoundError, ValueError):
         return None
@@ -124,7 +130,7 @@ def _acorn_commit() -> str | None:
 
 
 def _git_revision() -> str | None:
-    """The commit of the current folder, `+` appended if it has changes; None outside a checkout."""
+    """The commit of the current folder, with `+` appended if it has changes; None outside a checkout."""
     try:
         return _revision(Path.cwd(), "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

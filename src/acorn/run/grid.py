@@ -1,4 +1,4 @@
-"""The runs of a sweep: every combination of the values that its command line names, each with a config and a name."""
+"""The runs of a sweep: every combination of the values on its command line, each with a config and a name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from acorn.config_files import FORMER_PRESETS, flatten, load_config, override_of
 from acorn.errors import UsageError
 from acorn.report.sweep_figures import short_keys, shown
 
-LONGEST_NAME = 120
-"""Bytes of a run's name; most file systems take 255 of a name, and files inside are named beside it in messages."""
+MAX_NAME_BYTES = 120
+"""Of a run's name. Most file systems allow 255, but messages show the name together with files in the folder."""
 
-HOW_TO = (
-    "name several values of a setting in brackets, quoted for the shell: 'optimizer.lr=[0.005,0.01]'; several values "
-    """of a setting that is a list itself are lists in a list: 'data.source=[["a.txt"],["b.txt","c.txt"]]'"""
+LIST_SYNTAX = (
+    "give the values of a setting as a list, quoted for the shell: 'optimizer.lr=[0.005,0.01]'; for a setting that is "
+    """itself a list, give a list of lists: 'data.source=[["a.txt"],["b.txt","c.txt"]]'"""
 )
+"""How several values of a setting are given: the advice of messages."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class GridRun:
     """One run of a sweep.
 
     Attributes:
-        name: that of its folder; it tells its settings.
+        name: the name of its folder, made from its settings.
         settings: the settings that the sweep varies -> this run's values.
-        config: the whole config.
+        config: its complete config.
         origin: where it comes from: `preset NAME`, or the path of a TOML file.
     """
 
@@ -47,23 +48,25 @@ def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
 
     Args:
         source: a preset's name or a TOML file.
-        arguments: overrides; those that name several values (see `values_of`) span the grid.
+        arguments: overrides; those with several values (see `values_of`) form the grid.
 
     Raises:
         UsageError: nothing is varied, a value is wrong, or two runs would be the same.
     """
     given = [read_override(argument) for argument in arguments]
     if twice := [key for key, times in Counter(key for key, _ in given).items() if times > 1]:
-        raise UsageError(f"{twice[0]} is given twice.", where="acorn sweep", fix=f"give it once; {HOW_TO}")
+        raise UsageError(f"{twice[0]} is given twice.", where="acorn sweep", fix=f"give it once; {LIST_SYNTAX}")
     for key, value in given:
         _check_quoted(key, value)
     several = {key: values_of(key, value) for key, value in given}
     fixed = [argument for argument, (key, _) in zip(arguments, given, strict=True) if several[key] is None]
     varied = {key: values for key, values in several.items() if values is not None}
     if not varied:
-        raise UsageError("No setting has several values: there is nothing to sweep.", where="acorn sweep", fix=HOW_TO)
+        raise UsageError(
+            "No setting has several values: there is nothing to sweep.", where="acorn sweep", fix=LIST_SYNTAX
+        )
     if none := [key for key, values in varied.items() if not values]:
-        raise UsageError(f"{none[0]} has no value.", where=f"{none[0]}=[]", fix=HOW_TO)
+        raise UsageError(f"{none[0]} has no value.", where=f"{none[0]}=[]", fix=LIST_SYNTAX)
     combinations = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     names = _names(combinations)
     origin = f"preset {source}" if source in (*preset_names(), *FORMER_PRESETS) else source
@@ -82,10 +85,10 @@ def build_grid(source: str, arguments: Sequence[str]) -> list[GridRun]:
 
 
 def values_of(key: str, value: Any) -> list[Any] | None:
-    """The values that an override names for `key`; None where it is one value.
+    """The values that an override gives for `key`; None if it gives only one.
 
-    A list is several values, but for a setting that is a list itself: there it is one value, and several ones are
-    lists in a list.
+    A list gives several values, unless the setting is itself a list: then a list is one value, and a list of lists
+    gives several.
     """
     if not isinstance(value, list):
         return None
@@ -95,8 +98,8 @@ def values_of(key: str, value: Any) -> list[Any] | None:
 
 
 def _check_quoted(key: str, value: Any) -> None:
-    """Refuses `[gpt2,modern]`, which is no list of TOML and so came as one string."""
-    is_list = isinstance(flatten(Config()).get(key), tuple)  # whose strings may be patterns, such as [ab].txt
+    """Refuses `[gpt2,modern]`: it is not a TOML list, so it was read as one string."""
+    is_list = isinstance(flatten(Config()).get(key), tuple)  # its strings may be glob patterns, such as [ab].txt
     if not isinstance(value, str) or is_list or not (value.startswith("[") and value.endswith("]")):
         return
     quoted = re.sub(r"[^\[\],]+", lambda item: _quoted(item[0]), value)
@@ -104,12 +107,12 @@ def _check_quoted(key: str, value: Any) -> None:
     raise UsageError(
         f"{key}={value} is not a list: strings in a list need quotes.",
         where="acorn sweep",
-        fix=f"write '{key}={quoted}'" if is_right else HOW_TO,
+        fix=f"write '{key}={quoted}'" if is_right else LIST_SYNTAX,
     )
 
 
 def _quoted(item: str) -> str:
-    """An item of a list as TOML has it: a string without quotes gets them."""
+    """A list item as valid TOML: a string without quotes gets them."""
     item = item.strip()
     is_toml = not item or read_override(f"item={item}")[1] != item or item.startswith(('"', "'"))
     return item if is_toml else json.dumps(item, ensure_ascii=False)
@@ -119,7 +122,7 @@ def _configs(source: str, names: Sequence[str], overrides: Sequence[Sequence[str
     """The config of each run.
 
     Raises:
-        UsageError: one cannot be made; the run is named, unless all of them have this fault.
+        UsageError: a config is not valid; the message names the run, unless all runs have the same error.
     """
     configs: list[Config] = []
     faults: list[tuple[str, UsageError]] = []
@@ -132,37 +135,37 @@ def _configs(source: str, names: Sequence[str], overrides: Sequence[Sequence[str
         name, first = faults[0]
         if not configs and all(error.what == first.what for _, error in faults):
             raise first
-        raise UsageError(f"The run {name} cannot be made. {first.what}", where=first.where, fix=first.fix)
+        raise UsageError(f"The config of the run {name} is not valid. {first.what}", where=first.where, fix=first.fix)
     return configs
 
 
 def _names(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A folder name for each combination, all different, also where the file system takes A for a."""
+    """A folder name for each combination. All differ, even if the file system ignores case."""
     keys = short_keys(list(combinations[0]))
     names: list[str] = []
     for settings in combinations:
         name = ",".join(f"{keys[key]}={_for_a_file(value)}" for key, value in settings.items())
-        if len(name.encode()) > LONGEST_NAME or name.casefold() in map(str.casefold, names):
+        if len(name.encode()) > MAX_NAME_BYTES or name.casefold() in map(str.casefold, names):
             digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-            name = name.encode()[: LONGEST_NAME - 9].decode("utf-8", "ignore") + "~" + digest
+            name = name.encode()[: MAX_NAME_BYTES - 9].decode("utf-8", "ignore") + "~" + digest
         names.append(name)
     return names
 
 
 def _for_a_file(value: Any) -> str:
-    """`value` without what a file name, a shell or an address would take for something else."""
-    if isinstance(value, int | float):  # the minus of a number tells it from another
+    """`value` without the characters that have a meaning in file names, shells or URLs."""
+    if isinstance(value, int | float):  # with its minus sign, or -1 and 1 would get the same name
         return shown(value)
     return re.sub(r"[^\w.+-]+", "-", shown(value)).strip("-") or "empty"
 
 
 def _check_distinct(runs: Sequence[GridRun]) -> None:
-    """Raises UsageError where two runs have the same settings: they would be the same run."""
+    """Raises UsageError if two runs have the same settings: they would be the same run."""
     seen: dict[str, str] = {}
     for run in runs:
         values = {key: value for key, value in flatten(run.config).items() if key != "name"}
         first = seen.setdefault(repr(values), run.name)
         if first != run.name:
             raise UsageError(
-                f"Two runs would be the same: {first} and {run.name}.", where="acorn sweep", fix="name each value once"
+                f"Two runs would be the same: {first} and {run.name}.", where="acorn sweep", fix="give each value once"
             )

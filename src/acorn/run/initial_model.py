@@ -1,4 +1,4 @@
-"""The weights that a run begins with: new ones, or those of another model, with its network and tokenizer."""
+"""The initial weights of a run: new ones, or those of another model, with its network and tokenizer."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from acorn.run.unchanged import same_base
 from acorn.run_folder import RunFolder
 from acorn.train.bigrams import add_bigrams
 
-FREE = ("block_size", "dropout")
-"""What a run may set otherwise than the model it goes on from: a shorter context, and what only training knows."""
+FREE_FIELDS = ("block_size", "dropout")
+"""Fields in which a run may differ from the model it starts from: a shorter context, and what only training uses."""
 
 
 def load_initial_model(config: Config, progress: Progress, folders: Sequence[Path] = ()) -> tuple[Config, LoadedModel]:
     """The model that `train.init_from` names, and the config with its network.
 
     Args:
-        folders: where a relative path is looked for; by default in the current folder.
+        folders: where a relative path is looked up; by default the current folder.
 
     Raises:
-        UsageError: it is not there, or other settings contradict it.
-        InputError, DamageError, MissingPackageError: as `load`.
+        UsageError: it does not exist, or other settings contradict it.
+        InputError: acorn cannot build it.
+        DamageError: its files fail their check.
     """
     initial = load(first_there(config.train.init_from, folders or [Path.cwd()]), progress=progress)
     progress.note(f"Training starts from {descent(bases_of(initial))}.")
@@ -41,10 +42,10 @@ def load_initial_model(config: Config, progress: Progress, folders: Sequence[Pat
 
 
 def with_network(config: Config, network: ModelConfig) -> Config:
-    """`config` with `network`, of which it may only have said what is so, or a shorter context.
+    """`config` with the model settings of `network`. Those it sets itself must agree, but its context may be shorter.
 
     Raises:
-        UsageError: it says otherwise; both values of each setting are shown.
+        UsageError: they do not agree; both values of each setting are shown.
     """
     given = {name: getattr(config.model, name) for name in config.model.model_fields_set}
     if not given.get("vocab_size"):
@@ -54,17 +55,17 @@ def with_network(config: Config, network: ModelConfig) -> Config:
     faults = [
         f"model.{name} is {getattr(asked, name)!r}; the model has {getattr(theirs, name)!r}"
         for name in given
-        if name not in FREE and getattr(theirs, name) != getattr(ours, name)
+        if name not in FREE_FIELDS and getattr(theirs, name) != getattr(ours, name)
     ]
     if asked.block_size > network.block_size:
-        faults.append(f"model.block_size is {asked.block_size:,}; the model knows {network.block_size:,} positions")
+        faults.append(f"model.block_size is {asked.block_size:,}; the model supports {network.block_size:,} positions")
     if config.tokenizer != TokenizerConfig():
-        faults.append("tokenizer.* is set; the model comes with its tokenizer")
+        faults.append("tokenizer.* is set; the model has its own tokenizer")
     if faults:
         raise UsageError(
             f"The settings contradict the model {config.train.init_from}:\n" + "\n".join(f"  - {f}" for f in faults),
             where="train.init_from",
-            fix="leave these settings out: network and tokenizer are those of the model",
+            fix="remove these settings: network and tokenizer come from the model",
         )
     return with_values(config, {f"model.{name}": value for name, value in asked})
 
@@ -77,33 +78,33 @@ def begin_weights(
     initial: LoadedModel | None,
     progress: Progress,
 ) -> None:
-    """Gives `model` the weights that a run of `config` begins with.
+    """Sets the initial weights of `model` for a run of `config`.
 
     Args:
-        tokens: of the training text.
-        initial: the model that `train.init_from` names; None: it is loaded if there is one.
+        tokens: the training text.
+        initial: the model that `train.init_from` names; None: it is loaded if one is named.
 
     Raises:
-        UsageError: the model that `train.init_from` names is gone, or another than it was.
-        InputError, DamageError, MissingPackageError: as `load`.
+        UsageError: the model that `train.init_from` names no longer exists, or has changed.
+        InputError, DamageError: it cannot be loaded, see `load_initial_model`.
     """
     if config.train.init_from:
         if initial is None:
             initial = same_base(run, config, progress)
-            with_network(config, initial.config)  # refuses another than it was, where no digest is known
+            with_network(config, initial.config)  # refuses a changed model if no digest was recorded
         _take_weights(model, initial.model)
         return
     model.init_weights(config.train.seed)
     if config.chosen_init == "bigrams":
         add_bigrams(model, tokens, config.train.seed)
-        progress.note("Embedding and head begin with which token follows which in the text (train.init).")
+        progress.note("Embedding and head are initialized from bigram counts of the text (train.init).")
 
 
 @torch.no_grad()
 def _take_weights(model: GPT, initial: GPT) -> None:
-    """Copies the weights of `initial`; of learned positions the first ones, where `model` has a shorter context.
+    """Copies the weights of `initial`. If the context is shorter, only the first learned positions are copied.
 
-    Parameters that only `model` has (`GPT.new_parameters`) are left as they are.
+    Parameters that only `model` has (`GPT.new_parameters`) are unchanged.
     """
     weights, new = dict(initial.named_parameters()), model.new_parameters()
     for name, parameter in model.named_parameters():

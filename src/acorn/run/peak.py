@@ -1,8 +1,8 @@
-"""The peak of this machine, of which training's speed is a share: measured once, kept, and the same for every run.
+"""The peak FLOP/s of this machine, to compare training speed with: measured once, stored, and equal for all runs.
 
-Measured anew at each start, one noisy moment doubled a run's share of the peak. It is kept for a processor or GPU, a
-version of PyTorch, a precision and a number of threads, in the machine's cache; without the file it is measured again,
-and where training turns out to be faster than it.
+When it was measured at each start, noise could double a run's share of the peak. It is stored in the machine's cache
+for each processor or GPU, version of PyTorch, precision and number of threads. It is measured again if the file is
+missing, or if training turns out to be faster.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from acorn.run.matmul_timing import matmul_on, seconds_of
 from acorn.runtime.device import Runtime
 from acorn.runtime.machine_cache import cache_folder, processor
 
-ROUND_SECONDS, MOST_ROUNDS, GAINLESS_ROUNDS = 0.3, 10, 2
-"""The fastest matmul counts, so it is waited for until so many rounds brought no more than 1 %."""
+ROUND_SECONDS, MAX_ROUNDS, ROUNDS_WITHOUT_GAIN = 0.3, 10, 2
+"""The fastest matmul counts: measuring ends once this many rounds in a row gained less than 1 %."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """A rate that is reached here, and of what.
+    """A rate that this machine reaches.
 
     Attributes:
         flops: FLOP/s.
-        of: what was measured, in words.
+        of: what was measured, as text.
     """
 
     flops: float
@@ -42,12 +42,12 @@ class Peak:
 
 
 def machine_peak(runtime: Runtime) -> Peak:
-    """The peak that is kept for such a runtime. Where there is none, it is measured for one to three seconds and kept.
+    """The stored peak of such a runtime. If there is none, it is measured for one to three seconds and stored.
 
-    Where the cache cannot be written it is measured for this process alone.
+    If the cache cannot be written, it is measured for this process alone.
     """
     name, of = _file_and_words(runtime)
-    with contextlib.suppress(OSError, RuntimeError, DamageError):  # none is kept, or not as it was written
+    with contextlib.suppress(OSError, RuntimeError, DamageError):  # none is stored, or the file is damaged
         flops = read_sealed_json(cache_folder() / name).get("flops")
         if isinstance(flops, float) and flops > 0:
             return Peak(flops, of)
@@ -57,13 +57,13 @@ def machine_peak(runtime: Runtime) -> Peak:
 
 
 class ExceededPeak:
-    """What to do where training reaches more than the peak that it was said to be a share of.
+    """Corrects the peak when training exceeds it.
 
-    That peak was measured while something else had the machine. It is measured once more, while training waits; at the
-    least it is what training reached.
+    The peak was then measured while something else used the machine. It is measured once more, while training waits.
+    The new peak is at least the rate that training reached.
 
     Args:
-        told: hears of the new peak.
+        told: called with the new peak.
     """
 
     def __init__(self, peak: Peak, runtime: Runtime, told: Callable[[Peak], None]) -> None:
@@ -71,7 +71,7 @@ class ExceededPeak:
         self._is_measured = False
 
     def __call__(self, reached: float) -> float:
-        """The FLOP/s to go by from now on, where training reached more than before: `reached` FLOP/s."""
+        """The new peak in FLOP/s, after training reached `reached` FLOP/s, which is more than the old one."""
         if self._is_measured:
             self.peak = replace(self.peak, flops=max(self.peak.flops, reached))
             return self.peak.flops
@@ -86,7 +86,7 @@ class ExceededPeak:
 
 
 def _file_and_words(runtime: Runtime) -> tuple[str, str]:
-    """The name of the file that keeps the peak for such a runtime, and what is measured, in words."""
+    """The name of the file that stores the peak of such a runtime, and what is measured, as text."""
     device = torch.cuda.get_device_name() if runtime.device == "cuda" else runtime.device
     n = peak_size(runtime.device)
     where = f"{runtime.threads} threads" if runtime.device == "cpu" else device
@@ -96,14 +96,14 @@ def _file_and_words(runtime: Runtime) -> tuple[str, str]:
 
 
 def _keep(peak: Peak, runtime: Runtime) -> None:
-    """Keeps it for later runs, where the cache can be written."""
+    """Stores the peak for later runs, if the cache can be written."""
     name, _ = _file_and_words(runtime)
     with contextlib.suppress(OSError, RuntimeError, AcornError):
         write_sealed_json(cache_folder() / name, {"flops": peak.flops, "of": peak.of, "torch": torch.__version__})
 
 
 def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
-    """FLOP/s of the fastest of some large matmuls in the runtime's precision, as the machine is now."""
+    """FLOP/s of the fastest of some large matmuls in the runtime's precision, measured now."""
     n = peak_size(runtime.device)
     multiply = matmul_on(runtime, n)
     best = float("inf")
@@ -122,10 +122,10 @@ def peak_size(device: str) -> int:
 def _measured(runtime: Runtime) -> float:
     """FLOP/s of the fastest matmul."""
     best, gainless = 0.0, 0
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         flops = measure_peak(runtime, ROUND_SECONDS)
         gainless = gainless + 1 if flops < 1.01 * best else 0
         best = max(best, flops)
-        if gainless == GAINLESS_ROUNDS:
+        if gainless == ROUNDS_WITHOUT_GAIN:
             break
     return best

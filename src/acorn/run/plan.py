@@ -1,4 +1,4 @@
-"""What a run will take on this machine, and what would keep it from starting, before anything is written."""
+"""What a run will need on this machine, and what would stop it from starting, before anything is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acorn.data.token_shards import DTYPES, dtype_for
 from acorn.errors import ResourceError
 from acorn.model.sizing import optimizer_bytes, size_of
 from acorn.progress import QUIET, Progress
-from acorn.run.budget import COMPILER, LIBRARIES, step_memory
+from acorn.run.budget import COMPILER_BYTES, LIBRARY_BYTES, step_memory
 from acorn.run.calibration import seconds_per_step
 from acorn.run.initial_model import load_initial_model
 from acorn.run.resolve import resolve
@@ -25,17 +25,17 @@ from acorn.runtime.memory import available_memory, resident_memory
 
 
 def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET) -> dict[str, Any]:
-    """Parameters, memory, tokens and time of a run on this machine. The text is read in part, nothing is written.
+    """Parameters, memory, tokens and time of a run on this machine. Part of the text is read, nothing is written.
 
-    Time rests on a few steps of shallow copies of the network, measured now; it is that of the steps alone, without
-    validations, samples and saves. Sizes are bytes, `minutes` are minutes.
+    The time is estimated from a few steps of one- and two-layer networks, measured now. It covers the steps alone,
+    without validation, samples and saves. Sizes are in bytes, `minutes` in minutes.
 
     Args:
-        config: it may name no text, for a first idea of the sizes.
-        out: the folder of the run, whose disk must hold it; None: runs/<name>.
+        config: need not name a text; then what depends on the text is None.
+        out: the folder of the run, which must have enough disk space; None: runs/<name>.
 
     Raises:
-        AcornError: as `pretrain` would, as far as the beginning of the text and the sizes of its files show it.
+        AcornError: what `pretrain` would raise, as far as the beginning of the text and its file sizes show it.
     """
     process = resident_memory()  # of Python and PyTorch alone
     run = RunFolder(out or Path("runs") / config.name)
@@ -51,7 +51,7 @@ def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET
         config, initial = load_initial_model(config, progress)
     check_fits(config, run, initial)
     tokenizer = initial.tokenizer if initial else None
-    del initial  # its weights, which would count as taken memory
+    del initial  # frees its weights, which would count as used memory
     text = estimate_text(config, run, tokenizer, progress)
     config, runtime = resolve(config, run.root, text.vocab_size, text.train_tokens)
     if text.train_tokens is not None and not config.data.shards:
@@ -65,9 +65,9 @@ def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET
         if not is_out_of_memory(error):
             raise
         raise ResourceError(
-            "Memory ran out while a step of one or two layers was measured.",
+            "Out of memory while timing a step of one or two layers.",
             where=f"{runtime.device}, {available or 0:,} bytes free before",
-            fix="lower model.n_embd, model.block_size or tokenizer.vocab_size, or leave more memory to this program",
+            fix="lower model.n_embd, model.block_size or tokenizer.vocab_size, or free memory for this program",
         ) from None
     size = size_of(model)
     steps = train.steps or int(60 * train.minutes * speed / batch_tokens)
@@ -83,7 +83,7 @@ def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET
         "threads": runtime.threads,
         "micro_batch_size": train.micro_batch_size,
         "memory_bytes": step_memory(config, runtime, train.micro_batch_size)
-        + (process + LIBRARIES + COMPILER * runtime.compile if runtime.device == "cpu" else 0),
+        + (process + LIBRARY_BYTES + COMPILER_BYTES * runtime.compile if runtime.device == "cpu" else 0),
         "memory_available_bytes": available,
         "text": text.known,
         "train_bytes": text.train_bytes,
@@ -99,7 +99,7 @@ def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET
 
 
 def _epochs(config: Config, text: TextEstimate, steps: int) -> float | None:
-    """Passes over the training text, as metrics.jsonl counts them."""
+    """Epochs over the training text, counted as in metrics.jsonl; None: the text's size is unknown."""
     if text.train_tokens is None:
         return None
     order = SampleOrder(text.train_tokens, config.model.block_size, config.train.seed)

@@ -30,7 +30,7 @@ from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
 from acorn.run.budget import memory_errors
 from acorn.run.ending import PretrainingEnding
-from acorn.run.environment import EQUALITY, describe_environment, with_the_start
+from acorn.run.environment import EQUALITY_FIELDS, describe_environment, with_the_start
 from acorn.run.finish import finish_run, is_finished
 from acorn.run.initial_model import begin_weights, load_initial_model
 from acorn.run.peak import ExceededPeak, Peak, machine_peak
@@ -212,7 +212,7 @@ def _run(
         write_json(run.environment, environment)
         logs = stack.enter_context(open_logs(run, config, counters, watcher, progress.note))
         note_inequality(config, checkpoint, environment, counters, progress)
-        resolved = {key: environment[key] for key in EQUALITY} | {
+        resolved = {key: environment[key] for key in EQUALITY_FIELDS} | {
             "micro_batch_size": config.train.micro_batch_size,
             "strategy": config.parallel.strategy,
             "tokenizer": tokenizer.fingerprint,

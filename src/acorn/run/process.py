@@ -21,7 +21,7 @@ TAIL_BYTES = 20_000
 PROMPT = "\n$ "
 """Marks a command line in a log; the output of the command follows it."""
 
-OUT_OF_RESOURCES = 6
+OUT_OF_MEMORY_EXIT_CODE = 6
 """Exit code of a run that the system killed, which usually means that memory ran out."""
 
 
@@ -62,7 +62,7 @@ class RunProcess:
         """The exit code as a shell gives it; for a run killed by SIGKILL, that of out of memory."""
         code = self._process.wait()
         if code == -signal.SIGKILL:
-            return OUT_OF_RESOURCES
+            return OUT_OF_MEMORY_EXIT_CODE
         return 128 - code if code < 0 else code
 
     @property

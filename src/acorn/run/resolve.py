@@ -1,8 +1,8 @@
-"""Every setting that a training run leaves open to this machine, decided here: what `auto` and 0 come to, and why.
+"""Resolves every setting that a training run leaves open (`auto` or 0) for this machine, and says why.
 
-Whoever is about to train, or to plan it, calls `resolve`. What follows from the config alone is a property of it
-(heads, peak rate, `Config.chosen_init`). Device, and the precision that hardware has, are chosen in runtime/choose.py,
-as for commands that only read a model; on a CPU the precision of a run is measured here.
+Training and planning call `resolve`. What follows from the config alone is a property of the config (heads, peak
+learning rate, `Config.chosen_init`). Device and the hardware's precision are chosen in runtime/choose.py, which also
+serves commands that only read a model. On a CPU, the precision of a run is chosen here, by measuring.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from acorn.runtime.choose import choose_device, choose_precision
 from acorn.runtime.device import Choice, Precision, Runtime, multiplies_bf16, usable_cores
 from acorn.runtime.memory import available_memory
 
-UNDECIDED: dict[str, object] = {
+OPEN_VALUES: dict[str, object] = {
     "train.device": "auto",
     "train.precision": "auto",
     "train.compile": "auto",
@@ -33,41 +33,39 @@ UNDECIDED: dict[str, object] = {
     "parallel.strategy": "auto",
     "model.vocab_size": 0,
 }
-"""Values that leave a choice open; a run that goes on keeps the choice it made."""
+"""Key -> the value that leaves the choice to acorn. A resumed run keeps the choices it made."""
 
 COMPILE_SECONDS = 30
-"""What torch.compile costs before the first step with nothing in its cache: 24 on two fast cores, less beside a GPU."""
+"""What torch.compile takes before the first step if its cache is empty; an upper estimate."""
 
 COMPILED_GAIN = {"fp32": 0.2, "bf16": 0.3, "fp16": 0.3}
-"""How much faster compiled steps are, at least (docs/performance.md; fp16 is taken to be like bf16).
+"""Precision -> how much faster compiled steps are at least; 0.2 is 1.2x (docs/performance.md; fp16 is assumed equal to
+bf16). Matmuls take most of a step, and compilation does not make them faster."""
 
-Matrix products take most of a step, and no compiler makes them faster.
-"""
+MIN_SPEEDUP = {"bf16": 1.3, "fp16": 1.2}
+"""Matmul speed relative to fp32 from which `auto` chooses a precision on a CPU. bf16's conversions cost some of the
+gain; those of fp16 are part of the matmul. Measured CPUs reached 0.5 or 7 in bf16, and 1.3 to 1.7 in fp16."""
 
-WORTH_ROUNDING = {"bf16": 1.3, "fp16": 1.2}
-"""How much faster products have to be on a CPU for `auto` to take them. bf16's conversions cost some of it again;
-those of fp16 are part of a product. Seen on CPUs that have them: 0.5 and 7; 1.3 to 1.7."""
+MAX_MEMORY_SHARE = 0.8
+"""Share of free memory that a step may take if acorn chooses the micro-batch. One-layer steps took up to 25 % more than
+`training_memory` estimates (docs/lab-notebook.md); the rest of the program takes little in comparison."""
 
-SAFE_SHARE = 0.8
-"""Share of the free memory that a step may take where its size is chosen. Measured, steps took up to 25 % more than
-`training_memory` tells (docs/lab-notebook.md), those of one layer; the rest of the program is small beside it."""
-
-SLOWEST_SENSIBLE = 50e9
-"""FLOP/s of fp32 on two modest cores, to tell a run of seconds from one of hours before anything is measured."""
+SLOW_CPU_FLOPS = 50e9
+"""FLOP/s in fp32 on two slow cores, to tell a run of seconds from one of hours before anything is measured."""
 
 
 def resolve(config: Config, out: Path, vocab_size: int, train_tokens: int | None) -> tuple[Config, Runtime]:
-    """The config with every choice made, and the runtime it asks for. Refuses what cannot fit this machine.
+    """The config with every choice made, and its runtime. Refuses what does not fit this machine.
 
     Args:
-        out: the run folder, whether it is there or not.
-        vocab_size: entries of the tokenizer.
-        train_tokens: of the training text; None: not known, as in a plan.
+        out: the run folder; it need not exist.
+        vocab_size: of the tokenizer.
+        train_tokens: tokens of the training text; None: unknown, which happens in plans.
 
     Raises:
         UsageError: another vocabulary size is set, or the device is unavailable.
         InputError: the text is shorter than a window.
-        ResourceError: memory or disk is too small.
+        ResourceError: there is too little memory or disk space.
     """
     check_vocab_size(config, vocab_size, vocab_size)
     if train_tokens is not None:
@@ -93,21 +91,21 @@ def resolve(config: Config, out: Path, vocab_size: int, train_tokens: int | None
 
 
 def with_choices_of(earlier: Config, config: Config) -> Config:
-    """`config` with the choices that a run made (`earlier`) where it leaves them open itself."""
+    """`config` with the choices of `earlier`, the config of a run, for what it leaves open itself."""
     chosen, given = flatten(earlier), flatten(config)
-    return with_values(config, {key: chosen[key] for key, value in UNDECIDED.items() if given[key] == value})
+    return with_values(config, {key: chosen[key] for key, value in OPEN_VALUES.items() if given[key] == value})
 
 
 def open_again(*keys: str) -> list[str]:
-    """Overrides that leave the choices of `keys` open; without any, those of all settings."""
-    return [f"{key}={UNDECIDED[key]}" for key in keys or UNDECIDED]
+    """Overrides that leave the choice of `keys` to acorn again; without keys, all such choices."""
+    return [f"{key}={OPEN_VALUES[key]}" for key in keys or OPEN_VALUES]
 
 
 def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) -> Runtime:
-    """What `train` asks for, with every `auto` decided for this machine.
+    """The runtime that `train` asks for, with every `auto` resolved for this machine.
 
     Args:
-        expected_seconds: how long the run will be, if that is known; decides whether compiling pays.
+        expected_seconds: length of the run, if known; decides whether compilation pays off.
 
     Raises:
         UsageError: the device asked for is unavailable here.
@@ -130,11 +128,11 @@ def choose_runtime(train: TrainConfig, expected_seconds: float | None = None) ->
 def _choose_threads(wanted: int) -> Choice[int]:
     if wanted:
         return Choice("threads", wanted, True)
-    return Choice("threads", usable_cores(), False, "one for each core this process may use")
+    return Choice("threads", usable_cores(), False, "one per core that this process may use")
 
 
 def _choose_precision(device: str, train: TrainConfig, threads: int) -> tuple[Choice[Precision], bool]:
-    """The precision of matmuls, and whether a network here can have those in fp16 of tensors in fp32."""
+    """The precision of matmuls, and whether fp16 matmuls of fp32 tensors are available here."""
     is_wanted = train.precision in ("auto", "fp16")
     lacking = _why_no_fp16_matmuls(device, train.compile is True) if is_wanted else "not asked for"
     if device == "cpu" and train.precision == "auto":
@@ -143,28 +141,28 @@ def _choose_precision(device: str, train: TrainConfig, threads: int) -> tuple[Ch
 
 
 def _fastest_on_a_cpu(threads: int, has_bf16: bool, lacking: str | None) -> Choice[Precision]:
-    """bf16 where that is worth its rounding, else fp16 where that is, else fp32. No CPU was seen to be fast at both."""
+    """bf16 if it is fast enough, else fp16 if that is, else fp32. No CPU is known to be fast at both."""
     tried = []
     candidates: list[tuple[Precision, bool]] = [("bf16", has_bf16), ("fp16", lacking is None)]
     for precision, there in candidates:
         if there:
             speedup = speedup_of(precision, threads)
-            tried.append(f"{precision} products are {speedup:.1f} times as fast as fp32 ones here")
-            if speedup >= WORTH_ROUNDING[precision]:
+            tried.append(f"{precision} matmuls are {speedup:.1f}x as fast as fp32 here")
+            if speedup >= MIN_SPEEDUP[precision]:
                 return Choice("precision", precision, False, tried[-1])
     if not has_bf16:
-        tried.append("no bf16 products in this hardware")
+        tried.append("this hardware has no bf16 matmuls")
     if lacking:
         tried.append(f"fp16: {lacking}")
     return Choice("precision", "fp32", False, ", ".join(tried))
 
 
 def _why_no_fp16_matmuls(device: str, compiled: bool) -> str | None:
-    """Why a network cannot have its products in fp16 of tensors in fp32; None: it can."""
+    """Why fp16 matmuls of fp32 tensors are unavailable; None: they are available."""
     if device != "cpu":
-        return "they are for CPUs"
+        return "they exist on CPUs only"
     if compiled:
-        return "a network that is compiled has PyTorch's products"
+        return "a compiled network uses PyTorch's matmuls"
     library = fp16_library()
     return library.reason if isinstance(library, Unavailable) else None
 
@@ -176,28 +174,28 @@ def _choose_compile(
         return Choice("compile", wanted, True)
     if device == "mps":
         return Choice("compile", False, False, "not on this device")
-    if device == "cpu":  # what stands between products is in C (kernels/block.py)
+    if device == "cpu":  # acorn's C code fuses what is between matmuls (kernels/block.py)
         return Choice("compile", False, False, "not on a CPU, unless asked for")
     gain = COMPILED_GAIN[precision]
     if expected_seconds is not None and expected_seconds * gain / (1 + gain) <= COMPILE_SECONDS:
-        reason = f"the run is too short to earn {COMPILE_SECONDS} s of compiling back"
+        reason = f"the run is too short to amortize {COMPILE_SECONDS} s of compilation"
         return Choice("compile", False, False, reason)
-    return Choice("compile", True, False, "the run is long enough to earn compiling back")
+    return Choice("compile", True, False, "the run is long enough to amortize compilation")
 
 
 def _estimated_seconds(config: Config) -> float:
-    """Roughly how long the run will be: the minutes given, or its FLOPs on a modest CPU."""
+    """Rough length of the run: the minutes given, or its FLOPs on a slow CPU."""
     if config.train.minutes:
         return 60 * config.train.minutes
     tokens = config.train.steps * config.train.batch_size * config.model.block_size
-    return tokens * size_of(config.model).flops_per_token / SLOWEST_SENSIBLE
+    return tokens * size_of(config.model).flops_per_token / SLOW_CPU_FLOPS
 
 
 def choose_micro_batch_size(config: Config, runtime: Runtime, available: int | None) -> int:
-    """Sequences of a pass: as set, the batch at the most; else the batch's largest divisor whose step fits.
+    """Sequences per micro-batch: as set, at most the batch; else the largest divisor of the batch that fits in memory.
 
     Args:
-        available: bytes of free memory; None: not known.
+        available: bytes of free memory; None: unknown.
     """
     train = config.train
     if train.micro_batch_size:
@@ -205,13 +203,13 @@ def choose_micro_batch_size(config: Config, runtime: Runtime, available: int | N
     if available is None:
         return train.batch_size
     divisors = (n for n in range(train.batch_size, 0, -1) if train.batch_size % n == 0)
-    return next((n for n in divisors if step_memory(config, runtime, n) <= SAFE_SHARE * available), 1)
+    return next((n for n in divisors if step_memory(config, runtime, n) <= MAX_MEMORY_SHARE * available), 1)
 
 
 def speedup_of(precision: Precision, threads: int) -> float:
-    """How many times as fast as fp32 the CPU multiplies in bf16 or fp16, measured in a tenth of a second.
+    """Matmul speed of bf16 or fp16 relative to fp32 on this CPU, measured in a fraction of a second.
 
-    That it has instructions for it does not say: AVX512-BF16 halves the rate on some (docs/lab-notebook.md).
+    That a CPU has the instructions is not enough: AVX512-BF16 halves the speed of some (docs/lab-notebook.md).
     """
     n = 1024 if threads <= 8 else 2048
     fp32 = matmul_on(Runtime("cpu", "fp32", False, threads, True), n)

@@ -1,4 +1,4 @@
-"""What a run resumes with: what may change, what may not, which choices stay, and what ends bit-identical runs."""
+"""Resuming a run: which settings may change, which choices are kept, and when the run is no longer bit-identical."""
 
 from __future__ import annotations
 
@@ -38,71 +38,73 @@ MAY_CHANGE = frozenset(
     }
 )
 
-FIXED = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init")
-"""Keys, or beginnings of keys, that no run can change: shards, first weights, shapes and optimizer's state are made."""
+FIXED_PREFIXES = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init")
+"""Keys that start so cannot be changed: shards, initial weights, shapes and optimizer state already exist."""
 
-STILL_FREE = frozenset({"data.shuffle_group", "model.dropout"})
+NOT_FIXED = frozenset({"data.shuffle_group", "model.dropout"})
+"""Exceptions from FIXED_PREFIXES: `--allow-change` may change them."""
 
 
 def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
-    """The config a run goes on with: as stored, with the changes asked for that do no harm.
+    """The config that a run resumes with: the stored one, with the requested changes if they are allowed.
 
     Args:
         stored: the run's resolved config.
         asked: the config of the new command line.
-        allow_change: more keys that may change, at the user's risk.
+        allow_change: further keys that may change, at the user's risk.
 
     Returns:
-        the config, and what changed: dotted key -> "old -> new".
+        the config, and the changes: dotted key -> "old -> new".
 
     Raises:
-        UsageError: anything else differs; every difference is listed.
+        UsageError: other settings differ; every difference is listed.
     """
     unknown = [key for key in allow_change if key not in flatten(stored)]
     if unknown:
         raise UsageError(
-            f"There is no key {', '.join(unknown)}.", where="--allow-change", fix="name a key of the config"
+            f"There is no setting {', '.join(unknown)}.", where="--allow-change", fix="name a setting of the config"
         )
-    fixed = [key for key in allow_change if key.startswith(FIXED) and key not in STILL_FREE]
+    fixed = [key for key in allow_change if key.startswith(FIXED_PREFIXES) and key not in NOT_FIXED]
     if fixed:
         raise UsageError(
-            f"A run that goes on cannot change {', '.join(fixed)}: its shards, network and first weights are made.",
+            f"A resumed run cannot change {', '.join(fixed)}: its shards, network and initial weights already exist.",
             where="--allow-change",
-            fix="start another run with --out",
+            fix="start a new run with --out",
         )
     if stored.train.init_from and asked.train.init_from == stored.train.init_from:
-        asked = with_network(asked, stored.model)  # which the command line need not repeat
+        asked = with_network(asked, stored.model)  # the command line need not repeat the model settings
     asked = with_values(asked, {"train.init": asked.chosen_init})
     found = differences(stored, with_choices_of(stored, asked))
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}
     if refused:
-        free = [f"--allow-change {key}" for key in refused if not key.startswith(FIXED) or key in STILL_FREE]
+        free = [f"--allow-change {key}" for key in refused if not key.startswith(FIXED_PREFIXES) or key in NOT_FIXED]
         lines = [f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in refused.items()]
         raise UsageError(
-            "The run was started with other settings:\n" + "\n".join(lines),
-            where="the command line, against config.toml of the run",
-            fix="leave them as they were, or start another run with --out"
-            + (f", or insist with {' '.join(free)}" if free else ""),
+            "The run was started with different settings:\n" + "\n".join(lines),
+            where="the command line, compared with config.toml of the run",
+            fix="use the run's settings, or start a new run with --out"
+            + (f", or change them anyway with {' '.join(free)}" if free else ""),
         )
     changed = {key: new for key, (_, new) in found.items() if key != "name"}
     return with_values(stored, changed), {key: f"{found[key][0]} -> {found[key][1]}" for key in changed}
 
 
 def own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]) -> Config:
-    """The config that the run wrote into its folder; where that file is gone, the one in its checkpoint.
+    """The config in the run's folder; if that file is missing, the one in its checkpoint.
 
-    Before the first checkpoint nothing rests on the choices in it: those that cannot be had here are open again.
+    Before the first checkpoint, nothing depends on the choices for the machine. If they are unavailable here, they are
+    made again.
 
     Raises:
-        UsageError: there is neither, or an override is wrong.
+        UsageError: there is neither file, or an override is wrong.
         DamageError: the file is not what the run wrote.
     """
     if not run.config.exists():
         if checkpoint is None:
             raise UsageError(
-                "There is no run to go on with.",
+                "There is no run to resume.",
                 where=str(run.config),
-                fix="name a preset or a TOML file to start one",
+                fix="give a preset or a TOML file to start a run",
             )
         return load_run_config(checkpoint / CONFIG, overrides)
     if checkpoint is not None:
@@ -114,9 +116,10 @@ def own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]
 
 
 def with_known_shards(config: Config, stored: Config, run: RunFolder) -> Config:
-    """`config` of a command line, in which `data.shards` may name the run's own from elsewhere, or others by its name.
+    """`config` of a command line, with `data.shards` as the run stores it if both name the same shards.
 
-    The former becomes the run's own spelling, the latter an absolute path.
+    A relative path depends on the current folder, so shards are compared by content. The path of other shards becomes
+    absolute.
     """
     if not (config.data.shards and stored.data.shards):
         return config
@@ -127,40 +130,40 @@ def with_known_shards(config: Config, stored: Config, run: RunFolder) -> Config:
     shards = stored.data.shards if same else os.path.abspath(asked)
     return config.model_copy(
         update={"data": config.data.model_copy(update={"shards": shards})}
-    )  # not as if all was set
+    )  # a new DataConfig would mark all its fields as set
 
 
 def with_earlier_choices(config: Config, run: RunFolder, progress: Progress) -> Config:
-    """`config` with what an earlier start of this run, killed before its first checkpoint, chose for the machine."""
+    """`config` with the choices for the machine of an earlier start that was killed before its first checkpoint."""
     try:
         merged = merge_configs(load_run_config(run.config), config)[0]
-    except (DamageError, UsageError):  # there was none, or it was another run
+    except (DamageError, UsageError):  # there was none, or its settings were different
         return config
     if not is_available(merged.train.device):
         progress.note(
-            f"An earlier start of this run chose {merged.train.device}, which is unavailable here. There is no "
-            "checkpoint yet, so device and precision are chosen again."
+            f"An earlier start of this run chose {merged.train.device}, which is unavailable here. As there is no "
+            "checkpoint yet, device and precision are chosen again."
         )
         return config
-    return with_values(merged, {"model.vocab_size": config.model.vocab_size})  # the text may be another one by now
+    return with_values(merged, {"model.vocab_size": config.model.vocab_size})  # the text may have changed
 
 
 def check_steps_left(config: Config, counters: Counters) -> None:
-    """Refuses a length that the run has passed already.
+    """Refuses a length that the run has already passed.
 
     Raises:
         UsageError: `train.steps` is below the step of the checkpoint.
     """
     if 0 < config.train.steps < counters.step:
         raise UsageError(
-            f"The run is at step {counters.step:,} already; {config.train.steps:,} steps are behind it.",
+            f"train.steps={config.train.steps:,} is below the current step: the run is at step {counters.step:,}.",
             where="train.steps",
-            fix="name more steps, or leave train.steps out",
+            fix="set train.steps higher, or leave it out",
         )
 
 
 def resumed_with(stored: Config, config: Config) -> list[str]:
-    """The words of a command line that resumes a run of `stored` with `config`."""
+    """The arguments of a command that resumes a run with the config `stored` as `config`."""
     words = []
     for key, (_, new) in differences(stored, config).items():
         words += [override_of(key, new), *([] if key in MAY_CHANGE else ["--allow-change", key])]
@@ -168,42 +171,44 @@ def resumed_with(stored: Config, config: Config) -> list[str]:
 
 
 def note_changes(changed: dict[str, str], counters: Counters, progress: Progress) -> None:
-    """Says what a run resumes with that it did not start with: what `merge_configs` found changed."""
+    """Notes the changes that `merge_configs` found, and those after which the run is no longer bit-identical."""
     for key, change in changed.items():
         progress.note(f"changed on resume: {key}: {change}")
         if key not in MAY_CHANGE:
-            progress.note(f"No longer bit-equal to an undisturbed run: {key} was changed.")
+            progress.note(f"No longer bit-identical to an uninterrupted run: {key} was changed.")
             counters.undisturbed = False
 
 
 def note_inequality(
     config: Config, checkpoint: Checkpoint | None, environment: dict[str, Any], counters: Counters, progress: Progress
 ) -> None:
-    """Says what keeps the run from being bit-equal to an undisturbed one, if anything does."""
+    """Notes why the run is not bit-identical to an uninterrupted one, if it is not."""
     if config.train.minutes:
-        progress.note("The schedule follows the clock: this run does not repeat bit for bit. train.steps would.")
+        progress.note(
+            "The schedule follows the clock, so this run is not reproducible bit for bit. Runs with train.steps are."
+        )
     if checkpoint is None:
         return
     train = config.train
     progress.note(
-        f"Going on from step {counters.step:,} ({checkpoint.path}) as the run was started: device {train.device}, "
+        f"Resuming from step {counters.step:,} ({checkpoint.path}) as the run was started: device {train.device}, "
         f"precision {train.precision}, compile {'on' if train.compile else 'off'}, threads {train.threads}."
     )
     for change in changed_since(checkpoint.resolved, environment):
-        progress.note(f"No longer bit-equal to an undisturbed run: {change}.")
+        progress.note(f"No longer bit-identical to an uninterrupted run: {change}.")
         counters.undisturbed = False
     if config.train.steps != counters.schedule_steps and config.schedule.name != "constant":
         old, new = (_factor_at(config, counters, steps) for steps in (counters.schedule_steps, config.train.steps))
         progress.note(
-            f"The schedule is computed for {config.train.steps:,} steps from now on: at step {counters.step:,} the "
-            f"rate goes from {old:.3f} to {new:.3f} of its peak. The run is no longer equal to an undisturbed one."
+            f"The schedule is now computed for {config.train.steps:,} steps: at step {counters.step:,} the rate "
+            f"changes from {old:.3f} to {new:.3f} of its peak. No longer bit-identical to an uninterrupted run."
         )
         counters.undisturbed = False
     counters.schedule_steps = config.train.steps
 
 
 def _factor_at(config: Config, counters: Counters, steps: int) -> float:
-    """Share of the peak rate where the run stands, in a run of `steps` steps (0: by the clock)."""
+    """Learning rate at the current step as a share of its peak, in a run of `steps` steps (0: by the clock)."""
     if steps:
         return rate_factor(config.schedule, min(1.0, counters.step / steps), 1 / steps)
     return rate_factor(config.schedule, min(1.0, counters.seconds / (60 * config.train.minutes or 1)), 0.0)

@@ -1,8 +1,8 @@
-"""One text for many runs: tokenizer and shards are made once, and each run gets them as its own.
+"""One text for many runs: tokenizer and shards are made once, and each run gets its own links or copies.
 
-A text is prepared in a folder that looks like a run that was stopped before its first step, by the functions of
-`run_text.py`. A run is begun with the same files; its shards are hard links to the same data, where the file system has
-such, so that each run is whole by itself and the text takes its space once.
+A text is prepared by `run/text.py` in a folder that looks like a run that was stopped before its first step. Each run
+starts with the same files. Its shards are hard links if the file system supports them, so that each run is complete by
+itself and the text takes disk space only once.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from acorn.run.text import open_prepared, text_to_shards
 from acorn.run.unchanged import compare_all
 from acorn.run_folder import MANIFEST, RunFolder
 
-WITHOUT_EFFECT = frozenset({"data.shuffle_group"})
-"""Keys of the text's sections that change neither tokenizer nor shards."""
+KEYS_WITHOUT_EFFECT = frozenset({"data.shuffle_group"})
+"""Keys of the text's sections that affect neither tokenizer nor shards."""
 
 
 def text_key(config: Config) -> str:
-    """A name for the text of `config`: equal for configs whose tokenizer and shards are the same."""
+    """A name for the text of `config`: equal for configs with the same tokenizer and shards."""
     values = {
         key: value
         for key, value in flatten(config).items()
-        if key.startswith(("data.", "tokenizer.", "train.init_from")) and key not in WITHOUT_EFFECT
+        if key.startswith(("data.", "tokenizer.", "train.init_from")) and key not in KEYS_WITHOUT_EFFECT
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def prepare_text(config: Config, folder: Path, progress: Progress) -> TokenShards:
-    """Tokenizer and shards of `config`: those that `data.shards` names, else in `folder`, made now or found whole.
+    """Tokenizer and shards of `config`: those that `data.shards` names, else those in `folder`, made if needed.
 
     Raises:
-        AcornError: as a run of `config` would, while it reads its text.
+        AcornError: what a run of `config` would raise while it reads its text.
     """
     run, initial = RunFolder(folder), None
     if config.train.init_from:
@@ -59,9 +59,9 @@ def prepare_text(config: Config, folder: Path, progress: Progress) -> TokenShard
 
 
 def restore_text(config: Config, folder: Path, begun: RunFolder) -> None:
-    """Puts the text of `config` back into `folder` as the run `begun` has it, where it is another one or is gone.
+    """Restores the text of `config` in `folder` from the started run `begun`, if it is missing or different there.
 
-    Nothing is done where the run lacks its shards: they are made again from the text.
+    Nothing is done if that run has no shards: they are then made from the text again.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
@@ -72,23 +72,23 @@ def restore_text(config: Config, folder: Path, begun: RunFolder) -> None:
     make_folders(folder)
     with FolderLock(text.lock), disk_errors(folder):
         clear_leftovers(text)
-        remove_folder(text.data)  # first: shards of other text must never stand beside these records
+        remove_folder(text.data)  # first: other shards must never be beside these records
         _copy_made_from(begun, text)
         write_file(text.config, to_toml(config))
         link_folder(begun.data, text.data)
 
 
 def changes_of_text(config: Config, folder: Path) -> tuple[str, ...]:
-    """What the text in `folder` was made from and is another one now, one line each. Reads only.
+    """The files from which the text in `folder` was made and that have changed since, one line each. Only reads.
 
-    What is absent has not changed: the shards that were made from it are used.
+    Missing files count as unchanged: the shards that were made from them are used.
     """
     run = RunFolder(folder)
     if config.data.shards or not has_manifest(run.data):
         return ()
     try:
         known = read_made_from(run)
-    except DamageError:  # then the text is made again, and compared by its shards
+    except DamageError:  # the text is then prepared again, and its shards are compared
         return ()
     if known is None:
         return ()
@@ -97,9 +97,9 @@ def changes_of_text(config: Config, folder: Path) -> tuple[str, ...]:
 
 
 def begin_run(config: Config, run: RunFolder, text: Path) -> None:
-    """Makes the folder of a run of `config` with the text in `text`, as the run would have it before its first step.
+    """Makes the folder of a run of `config` with the text in `text`, in the state before the first step.
 
-    It can be interrupted at any moment and done again: the config is written last.
+    It can be interrupted at any moment and repeated: the config is written last.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
@@ -115,7 +115,7 @@ def begin_run(config: Config, run: RunFolder, text: Path) -> None:
 
 
 def _copy_made_from(source: RunFolder, target: RunFolder) -> None:
-    """Gives the run `target` the sources.json of `source`, with the start folder as it is seen from there."""
+    """Copies sources.json of the run `source` to `target`, with the start folder relative to `target`."""
     known = read_made_from(source)
     if known is not None:
         start = StartFolder.of(Path(known.start.folder), target) if known.start else None
@@ -123,7 +123,7 @@ def _copy_made_from(source: RunFolder, target: RunFolder) -> None:
 
 
 def has_shards_of(run: RunFolder, text: Path) -> bool:
-    """Whether the run's own shards are those of the text in `text`, by their manifests."""
+    """Whether the run's shards are those of the text in `text`: their manifests are equal."""
     ours, theirs = run.data / MANIFEST, RunFolder(text).data / MANIFEST
     both = has_manifest(ours.parent) and has_manifest(theirs.parent)
     return both and ours.read_bytes() == theirs.read_bytes()

@@ -1,7 +1,7 @@
-"""The folder that the relative paths of a run are meant from: the one in which the run was started.
+"""Resolves the relative paths of a run: they are relative to the folder in which the run was started.
 
-A command may resume the run from another folder, or after run and text were moved together. What is named on the
-command line itself is meant from the current folder.
+A command may resume the run from another folder, or after run and text were moved together. Paths on the command line
+itself are relative to the current folder.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from acorn.text.splits import TextSplits
 from acorn.text.walk import has_wildcard
 
 PATH_KEYS = ("data.source", "data.valid_source", "data.test_source", "tokenizer.path", "train.init_from")
-"""Settings that name files. (Where data.shards is, `shards_folder` tells.)"""
+"""Settings that name files. (`shards_folder` resolves data.shards.)"""
 
 
 def start_folders(run: RunFolder, known: MadeFrom | None, *, named_now: bool) -> list[Path]:
-    """Where relative paths of a run's config are looked for, absolute, in this order.
+    """The absolute folders in which relative paths of a run's config are looked up, in this order.
 
     Args:
-        known: what the run's sources.json says; without it, or where it does not tell, the current folder is taken.
-        named_now: the command line names them, so the current folder comes first.
+        known: the run's sources.json; without it, or without a start folder in it, the current folder is used.
+        named_now: the command line names such paths, so the current folder comes first.
     """
     start = known.start if known else None
     here = Path.cwd()
@@ -41,7 +41,7 @@ def start_folders(run: RunFolder, known: MadeFrom | None, *, named_now: bool) ->
 
 
 def config_from(config: Config, folder: Path) -> Config:
-    """`config` with its relative paths (text, tokenizer, model to start from) as they are meant from `folder`."""
+    """`config` with its relative paths (text, tokenizer, initial model) resolved from `folder`."""
     if folder == Path.cwd():
         return config
     data, tokenizer, train = config.data, config.tokenizer, config.train
@@ -49,7 +49,7 @@ def config_from(config: Config, folder: Path) -> Config:
         key: tuple(path_from(folder, source) for source in getattr(data, key))
         for key in ("source", "valid_source", "test_source")
     }
-    return config.model_copy(  # not as if all was set
+    return config.model_copy(  # keeps which fields were set
         update={
             "data": data.model_copy(update=sources),
             "tokenizer": tokenizer.model_copy(update={"path": path_from(folder, tokenizer.path)}),
@@ -59,7 +59,7 @@ def config_from(config: Config, folder: Path) -> Config:
 
 
 def path_from(folder: Path, path: str) -> str:
-    """What `path` (a file, folder, glob or `hf:FOLDER`) is called from anywhere, if it was meant from `folder`."""
+    """`path` (a file, folder, glob or `hf:FOLDER`), which is relative to `folder`, as an absolute path."""
     if not path or path.startswith(BUNDLED_PREFIX) or os.path.isabs(os.path.expanduser(path)):
         return path
     if path.startswith(HUB_PREFIX):
@@ -72,7 +72,7 @@ def path_from(folder: Path, path: str) -> str:
 
 
 def first_there(path: str, folders: Sequence[Path]) -> str:
-    """`path` as it is meant from the first of `folders` in which it is there, else from the first of all."""
+    """`path` resolved from the first of `folders` in which it exists, else from the first folder."""
     named = [path_from(folder, path) for folder in folders]
     return next(filter(os.path.lexists, named), named[0])
 
@@ -81,7 +81,7 @@ def open_text(config: Config, run: RunFolder, folders: Sequence[Path], progress:
     """The text of a run, from the first of `folders` in which all of it is found; and that folder.
 
     Raises:
-        UsageError, InputError: it is in none; the error is that of the first.
+        UsageError, InputError: no folder has all of it; the error is that of the first folder.
     """
     first: AcornError | None = None
     for folder in folders:
@@ -94,7 +94,7 @@ def open_text(config: Config, run: RunFolder, folders: Sequence[Path], progress:
 
 
 def moved_to(folder: Path, known: MadeFrom, record: FileRecord) -> FileRecord:
-    """`record` under the name that its file has where everything below the start folder was moved to `folder`."""
+    """`record` with the path of its file after everything below the start folder was moved to `folder`."""
     start = known.start
     if start is None or not Path(record.name).is_relative_to(start.folder):
         return record

@@ -1,15 +1,14 @@
-"""A sweep: the runs of a grid over texts that are prepared once, one after another or several at a time.
+"""A sweep: the runs of a grid, one after another or several at a time. Each text is prepared only once.
 
     DIR/
-      sweep.json        the runs and their settings, and what became of those that failed
-      text/KEY/         a text as a run has it before its first step: tokenizer and shards
-      NAME/             a run folder like any other, for each run
-      logs/NAME.log     what the run said
+      sweep.json        the runs and their settings, and the errors of those that failed
+      text/KEY/         a prepared text: tokenizer and shards, as in a run before its first step
+      NAME/             an ordinary run folder for each run
+      logs/NAME.log     the messages of the run
       report.html
 
-Each run is a process of its own (`acorn pretrain --resume --out DIR/NAME`), so that one that breaks down takes no other
-with it. Nothing of the sweep's state is in memory: what is done is seen in the run folders, so that it can be killed at
-any moment and goes on from there.
+Each run is its own process (`acorn pretrain --resume --out DIR/NAME`), so that a crash does not affect the others. The
+sweep keeps no state in memory alone: the run folders show what is done, so it can be killed at any moment and resumed.
 """
 
 from __future__ import annotations
@@ -46,18 +45,18 @@ from acorn.runtime.device import usable_cores
 from acorn.train.stop import StopRequest
 
 POLL_SECONDS = 0.2
-DIVERGED = 5
-"""Exit code of a run whose settings are to blame: it is a result, and not tried again."""
+DIVERGED_EXIT_CODE = 5
+"""Exit code of a run that diverged: that is a result of its settings, so it is not tried again."""
 
 Start = Callable[[RunFolder, Sequence[str], Path], Job]
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Where a sweep ended.
+    """The outcome of a sweep.
 
     Attributes:
-        stopped_by: the number of the signal that stopped it before its end.
+        stopped_by: the number of the signal that stopped it early.
     """
 
     folder: SweepFolder
@@ -66,30 +65,30 @@ class SweepResult:
 
     @property
     def error(self) -> AcornError | None:
-        """What the sweep ends with: stopped, or with runs that failed; None where all is done."""
+        """The error that the sweep ends with: it was stopped, or runs failed. None if all runs are done."""
         done = sum(run.status == "done" for run in self.runs)
         if self.stopped_by is not None:
             return StoppedError(
                 self.stopped_by,
-                f"Stopped; {done} of {len(self.runs)} runs are done; those under way have saved and stopped.",
+                f"Stopped: {done} of {len(self.runs)} runs are done; those in progress have saved and stopped.",
                 where=str(self.folder.root),
-                fix="the same command with --resume goes on",
+                fix="the same command with --resume continues",
             )
         return FailedRunsError(self.folder, self.runs) if done < len(self.runs) else None
 
 
 class FailedRunsError(AcornError):
-    """Runs of a sweep that did not end well. The exit code is the largest of theirs."""
+    """Runs of a sweep failed. The exit code is the largest of theirs."""
 
     def __init__(self, folder: SweepFolder, runs: Sequence[SweepRun]) -> None:
         failed = [run for run in runs if run.status != "done"]
         lines = [
             f"  - {run.name}: {run.error} (exit code {run.exit_code})"
             if run.exit_code
-            else f"  - {run.name}: not finished, without an error"
+            else f"  - {run.name}: not finished, no error reported"
             for run in failed
         ]
-        again = "; the same command with --resume tries again, but not what diverged"
+        again = "; the same command with --resume tries again, except runs that diverged"
         super().__init__(
             f"{len(failed)} of {len(runs)} runs failed:\n" + "\n".join(lines),
             where=str(folder.root),
@@ -107,19 +106,19 @@ def run_sweep(
     start: Start = RunProcess,
     progress: Progress = QUIET,
 ) -> SweepResult:
-    """Runs the grid in the folder `out`; what is done there already is not done again.
+    """Runs the grid in the folder `out`. Runs that are already done there are skipped.
 
     Args:
-        jobs: runs at a time. Each gets its share of the CPU's cores, unless train.threads is set.
-        start: starts the process of a run: its folder, overrides of its config, the file for its messages.
+        jobs: runs at a time. Each gets an equal share of the CPU's cores, unless train.threads is set.
+        start: starts the process of a run, given its folder, overrides of its config and a file for its messages.
 
     Raises:
-        UsageError: the folder is in use or holds something else, a setting is wrong, or a begun run had others.
+        UsageError: the folder is in use or holds something else, a setting is wrong, or differs from a started run's.
         InputError, DamageError, ...: no text of the grid can be prepared.
-        ResourceError: the disk is too small for all the checkpoints.
+        ResourceError: the disk has too little space for all the checkpoints.
     """
     if jobs < 1:
-        raise UsageError(f"{jobs} runs at a time cannot be.", where="--jobs", fix="name 1 or more")
+        raise UsageError(f"There cannot be {jobs} runs at a time.", where="--jobs", fix="give 1 or more")
     for run in grid:
         check_config(run.config)
         check_machine(run.config)
@@ -136,7 +135,7 @@ def run_sweep(
 
 
 class _Sweep:
-    """One sitting of a sweep. `failures` is what sweep.json tells; all else is read from the run folders."""
+    """One session of a sweep. `failures` comes from sweep.json; all else is read from the run folders."""
 
     def __init__(
         self, grid: Sequence[GridRun], folder: SweepFolder, jobs: int, start: Start, progress: Progress
@@ -144,38 +143,38 @@ class _Sweep:
         self.grid, self.folder, self.jobs, self.start, self.progress = grid, folder, jobs, start, progress
         self.failures = read_failures(folder)
         self.overrides: dict[str, list[str]] = {}
-        self._done: set[str] = set()  # whose final model was checked
+        self._done: set[str] = set()  # runs whose final model was checked
 
     def check_runs(self) -> None:
-        """Finds what the command line changes for the runs that were begun, and refuses others that cannot begin.
+        """Finds what the command line changes for started runs, and refuses new runs that cannot start.
 
         Raises:
-            UsageError: settings that no run can change when it goes on; a vocabulary size that is not the tokenizer's.
-            InputError, DamageError, ResourceError: as `check_fits`.
+            UsageError: a started run cannot change these settings, or a vocabulary size is not the tokenizer's.
+            InputError, DamageError, ResourceError: a tokenizer, prepared shards or the disk of a new run will not do.
         """
         for run in self.grid:
             own = self.folder.run(run.name)
             self.overrides[run.name] = []
-            with contextlib.suppress(DamageError):  # not begun; or damaged, which the run itself will say
+            with contextlib.suppress(DamageError):  # not started; or damaged, which the run itself will report
                 stored = load_run_config(own.config)
                 try:
                     changed = differences(stored, merge_configs(stored, run.config)[0])
                 except UsageError as error:
                     raise UsageError(
                         f"{own.root}: {error.what}",
-                        where="the command line, against config.toml of the run",
-                        fix="leave these settings as they were, or start another sweep with --out",
+                        where="the command line, compared with config.toml of the run",
+                        fix="use the run's settings, or start a new sweep with --out",
                     ) from None
                 self.overrides[run.name] = [override_of(key, new) for key, (_, new) in changed.items() if key != "name"]
             if not (own.config.exists() or run.config.train.init_from):
                 check_fits(run.config, own, None)
 
     def prepare_texts(self) -> None:
-        """Prepares each distinct text once. Runs whose text cannot be prepared fail by that.
+        """Prepares each distinct text once. Runs whose text cannot be prepared fail.
 
         Raises:
-            UsageError: runs were begun, and the text is another one now; nothing is touched.
-            AcornError: none can be.
+            UsageError: the text has changed since runs were started; nothing is written.
+            AcornError: no text can be prepared.
         """
         texts = {text_key(run.config): run.config for run in reversed(self.grid)}
         errors: dict[str, AcornError] = {}
@@ -200,7 +199,7 @@ class _Sweep:
         self._write_record()
 
     def _check_text_unchanged(self, config: Config, runs: Sequence[GridRun]) -> None:
-        """Refuses to prepare other text than that of runs that were begun, before anything of it is made."""
+        """Refuses to prepare a text that differs from that of started runs, before anything is written."""
         begun = next((run for run in runs if self._is_begun(run)), None)
         if begun is None:
             return
@@ -208,44 +207,44 @@ class _Sweep:
         restore_text(config, text, self.folder.run(begun.name))
         if changed := changes_of_text(config, text):
             raise UsageError(
-                f"The text is another one than when {begun.name} was begun:\n"
+                f"The text has changed since {begun.name} was started:\n"
                 + "\n".join(f"  - {line}" for line in changed),
                 where=", ".join(config.data.source),
-                fix="put it back as it was, or start another sweep with --out; where it is absent, the sweep goes on "
-                "with the token shards that it has made",
+                fix="restore it, or start a new sweep with --out; if it is moved away, the sweep continues with its "
+                "own token shards",
             )
 
     def _is_begun(self, run: GridRun) -> bool:
         return self.folder.run(run.name).checkpoints.exists() and not run.config.data.shards
 
     def _check_same_text(self, runs: Sequence[GridRun]) -> None:
-        """Refuses to go on where runs that were begun have other text than those to come would have."""
+        """Refuses to continue if new runs would get a different text than the started runs have."""
         for run in runs:
             if self._is_begun(run) and not has_shards_of(self.folder.run(run.name), self.folder.text(run.config)):
                 raise UsageError(
-                    f"The text is another one than when {run.name} was begun.",
+                    f"The text has changed since {run.name} was started.",
                     where=", ".join(run.config.data.source),
-                    fix="put it back as it was, or start another sweep with --out",
+                    fix="restore it, or start a new sweep with --out",
                 )
 
     def check_disk(self) -> None:
-        """Refuses a grid whose checkpoints will not fit on the disk, before the first of them is written."""
+        """Refuses a grid whose checkpoints do not fit on the disk, before the first one is written."""
         todo, needed = self._todo(), 0
         for run in todo:
-            with contextlib.suppress(AcornError):  # which the run itself will say
+            with contextlib.suppress(AcornError):  # the run itself will report it
                 vocab_size = run.config.model.vocab_size or run.config.tokenizer.vocab_size
                 config = with_values(run.config, {"model.vocab_size": vocab_size})
                 needed += disk_needed(config, self.folder.run(run.name).root)
         free = free_bytes(self.folder.root)
         if needed > free:
             raise ResourceError(
-                f"The checkpoints of {len(todo)} runs would take {needed:,} more bytes; {free:,} are free.",
+                f"The checkpoints of {len(todo)} runs need {needed:,} more bytes; only {free:,} are free.",
                 where=str(self.folder.root),
-                fix="free some space, name a folder on another disk with --out, or lower checkpoint.keep",
+                fix="free disk space, choose a folder on another disk with --out, or lower checkpoint.keep",
             )
 
     def run_all(self) -> int | None:
-        """Runs what is not over. Returns the number of the signal that stopped it, if one did."""
+        """Runs what is not over yet. Returns the number of the signal that stopped the sweep, if one did."""
         todo = deque(self._todo())
         over = len(self.grid) - len(todo)
         if todo:
@@ -254,7 +253,7 @@ class _Sweep:
             if self.jobs > 1:
                 self.progress.note(
                     f"Each run has {self._threads()} of {usable_cores()} CPU threads, unless train.threads is set. "
-                    "With another number the last bits of its figures differ."
+                    "With a different number of threads, the last bits of its results differ."
                 )
         running: dict[str, tuple[GridRun, Job]] = {}
         waited_for: set[str] = set()
@@ -264,7 +263,7 @@ class _Sweep:
                 job.stop()
 
         with StopRequest(stop_runs) as stop, contextlib.ExitStack() as on_error:
-            on_error.callback(stop_runs)  # an error here must leave no run behind; at a good end none is running
+            on_error.callback(stop_runs)  # an error here must leave no run behind; normally none is running by then
             is_told = False
             while todo or running:
                 if stop.signal_number is not None:
@@ -272,8 +271,8 @@ class _Sweep:
                     stop_runs()
                     if running and not is_told:
                         self.progress.note(
-                            f"Stopping: waiting for {', '.join(running)} to save. A second Ctrl-C leaves without "
-                            "waiting; the runs save and stop all the same."
+                            f"Stopping: waiting for {', '.join(running)} to save. A second Ctrl-C exits without "
+                            "waiting; the runs still save and stop."
                         )
                         is_told = True
                 over += self._collect(running, todo, stop)
@@ -281,16 +280,16 @@ class _Sweep:
                     if stop.signal_number is not None:
                         break
                     run = todo.popleft()
-                    if self._is_in_use(run):  # by a process that outlived the sweep that had started it
+                    if self._is_in_use(run):  # by a process that outlived an earlier sweep
                         todo.append(run)
                         if run.name not in waited_for:
-                            self.progress.note(f"{run.name} is still being trained by an earlier process: waiting.")
+                            self.progress.note(f"Waiting: an earlier process is still training {run.name}.")
                             waited_for.add(run.name)
                         continue
                     if self.is_over(run):
                         over += 1
                         continue
-                    with stop.held():  # or the process would be there, and be unknown to `stop_runs`
+                    with stop.held():  # or `stop_runs` might not know the new process
                         running[run.name] = (run, self._begin(run))
                     if len(running) == self.jobs:
                         break
@@ -304,7 +303,7 @@ class _Sweep:
         return [run for run in self.grid if not self.is_over(run) and run.name not in self.failures]
 
     def _threads(self) -> int:
-        """CPU threads of a run, where that is not set."""
+        """CPU threads of a run that does not set them."""
         return max(1, usable_cores() // self.jobs)
 
     def is_over(self, run: GridRun) -> bool:
@@ -312,16 +311,16 @@ class _Sweep:
         return self.outcome(run).status in ("done", "diverged") and not self.overrides[run.name]
 
     def outcome(self, run: GridRun) -> SweepRun:
-        """What became of `run`, as its folder tells."""
+        """The state of `run`, read from its folder."""
         own = self.folder.run(run.name)
         evaluation: dict[str, Any] = {}
-        with contextlib.suppress(DamageError):  # there is none yet, or it is written again
+        with contextlib.suppress(DamageError):  # there is none yet, or it will be written again
             evaluation = read_sealed_json(own.evaluation)
         step = evaluation.get("step")
         figures = {split: value for split, value in evaluation.items() if isinstance(value, dict)}
         found = SweepRun(run.name, own.root, run.settings, "unfinished", origin=run.origin, given=flatten(run.config))
         if failure := self.failures.get(run.name):
-            status: Literal["diverged", "failed"] = "diverged" if failure.exit_code == DIVERGED else "failed"
+            status: Literal["diverged", "failed"] = "diverged" if failure.exit_code == DIVERGED_EXIT_CODE else "failed"
             return replace(found, status=status, exit_code=failure.exit_code, error=failure.error)
         if step is not None and (run.name in self._done or is_finished(own, step, PretrainingEnding.missing)):
             self._done.add(run.name)
@@ -339,19 +338,20 @@ class _Sweep:
         return found
 
     def _valid_text(self, run: GridRun, own: RunFolder) -> tuple[str, str]:
-        """The digest of the validation text and how it was cleaned, as its shards tell; empty where they do not."""
+        """The digest of the validation text and its cleaning, from the shards; empty if they cannot be read."""
         try:
             shards = TokenShards.open(shards_folder(own, run.config.data.shards))
-        except AcornError:  # moved away, or damaged: the run is done all the same
+        except AcornError:  # moved away, or damaged: the run is done nevertheless
             return "", ""
         return str(shards.manifest["splits"].get("valid", {}).get("text_sha256", "")), shards.clean
 
     def _stands(self, name: str, failure: Failure) -> bool:
-        """Whether a recorded failure is final: that of a run that diverged, and is there and asked for as it was."""
-        return failure.exit_code == DIVERGED and self.folder.run(name).config.exists() and not self.overrides.get(name)
+        """Whether a recorded failure is final: the run diverged, and its folder and settings are still the same."""
+        is_begun = self.folder.run(name).config.exists()
+        return failure.exit_code == DIVERGED_EXIT_CODE and is_begun and not self.overrides.get(name)
 
     def _begin(self, run: GridRun) -> Job:
-        """Starts or resumes `run` in a process of its own."""
+        """Starts or resumes `run` in its own process."""
         own, text = self.folder.run(run.name), self.folder.text(run.config)
         is_new = not own.config.exists()
         if is_new or not (own.checkpoints.exists() or run.config.data.shards or has_shards_of(own, text)):
@@ -364,15 +364,15 @@ class _Sweep:
         return self.start(own, self.overrides[run.name], log)
 
     def _collect(self, running: dict[str, tuple[GridRun, Job]], todo: deque[GridRun], stop: StopRequest) -> int:
-        """Takes note of the runs that ended. Returns how many are over by that."""
+        """Records the runs that have ended. Returns how many of them are over."""
         over = 0
         for run, job in [(run, job) for run, job in running.values() if job.is_over()]:
             del running[run.name]
             self.progress.end(run.name)
             code = job.exit_code
-            if code and stop.signal_number is not None:  # it was asked to stop, and goes on with --resume
+            if code and stop.signal_number is not None:  # it was asked to stop; --resume continues it
                 continue
-            if code == UsageError.exit_code and self._is_in_use(run):  # an earlier process was just about to begin
+            if code == UsageError.exit_code and self._is_in_use(run):  # an earlier process had just started it
                 todo.append(run)
                 continue
             over += 1

@@ -1,4 +1,4 @@
-"""The folder of a sweep: its paths, the failures that its record tells of, and what must hold before it is used."""
+"""The folder of a sweep: its paths, its recorded failures, and the checks before it is used."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class SweepFolder:
 
 @dataclass(frozen=True)
 class Failure:
-    """How a run ended that did not end well."""
+    """The error of a run that failed."""
 
     exit_code: int
     error: str
 
 
 def read_failures(folder: SweepFolder) -> dict[str, Failure]:
-    """The failures that sweep.json tells of; none where it is damaged or not there: those runs are tried again."""
+    """The failures in sweep.json. If it is damaged or missing there are none, so those runs are tried again."""
     try:
         return {name: Failure(**entry) for name, entry in read_sealed_json(folder.record)["failures"].items()}
     except (DamageError, KeyError, TypeError, AttributeError):
@@ -64,28 +64,27 @@ def read_failures(folder: SweepFolder) -> dict[str, Failure]:
 
 
 def check_sweep_folder(folder: SweepFolder, resume: bool) -> None:
-    """Refuses a folder that holds something else, and without `resume` one that holds anything.
+    """Refuses a folder that holds anything but a sweep; without `resume`, any folder that is not empty.
 
     Raises:
-        UsageError: it does, or its path is not Unicode text, which no run below it could have.
+        UsageError: it does, or its path is not Unicode text, which no run inside it could use.
     """
     check_unicode(os.path.abspath(folder.root), "--out")
     if folder.root.exists() and not folder.root.is_dir():
         raise UsageError(f"{folder.root} is a file, not a folder.", where="--out", fix="name another folder")
     there = {entry for entry in folder.root.iterdir()} - {folder.lock} if folder.root.exists() else set()
-    is_sweep = folder.record in there or there == {folder.texts}  # the latter was killed while it prepared its text
+    is_sweep = folder.record in there or there == {folder.texts}  # the latter: killed while preparing its text
     if there and not (resume and is_sweep):
         raise UsageError(
-            f"The folder {folder.root} is not empty" + ("." if is_sweep else ", and holds no sweep."),
+            f"The folder {folder.root} is not empty" + ("." if is_sweep else " and holds no sweep."),
             where="--out",
-            fix=("go on with that sweep by adding --resume, or " if is_sweep else "")
-            + "name another folder with --out",
+            fix=("add --resume to continue that sweep, or " if is_sweep else "") + "name another folder with --out",
         )
 
 
 @contextlib.contextmanager
 def nothing_left_of_sweep(folder: SweepFolder) -> Iterator[None]:
-    """Removes the folder again if an error came before anything was written into it."""
+    """Removes the folder again if an error occurs before anything is written into it."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""The text of a run as it trains on it: its tokenizer and token shards, made once and then found in its folder."""
+"""The tokenizer and token shards of a run: made once, then read from its folder."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def text_to_shards(
     initial: LoadedModel | None = None,
     folders: Sequence[Path] = (),
 ) -> tuple[Tokenizer, TokenShards]:
-    """The run's tokenizer and shards: those in its folder if they are whole and its own, else made now.
+    """The run's tokenizer and shards: those in its folder if they are complete and its own, else made now.
 
     Args:
         initial: the model that a new run starts from.
-        folders: where relative paths of `config` are looked for; by default in the current folder.
+        folders: where relative paths of `config` are looked up; by default the current folder.
     """
     folders = folders or [Path.cwd()]
     if config.data.shards:
@@ -70,11 +70,11 @@ def _given_shards(
     initial: LoadedModel | None,
     folders: Sequence[Path],
 ) -> tuple[Tokenizer, TokenShards]:
-    """Those that `data.shards` names. A new run records them, and takes their tokenizer as its own."""
+    """The shards that `data.shards` names. A new run records them and copies their tokenizer."""
     given = initial.tokenizer if initial else None
     tokenizer, shards = open_prepared(config, run, given, check=True, progress=progress)
     if checkpoint is None:
-        write_file(run.config, to_toml(config))  # first: by it the folder is known as a run's
+        write_file(run.config, to_toml(config))  # first: it marks the folder as a run's
         write_file(run.tokenizer, tokenizer.to_json())
         base = model_records(initial) if initial else []
         start = StartFolder.of(folders[0], run)
@@ -85,29 +85,29 @@ def _given_shards(
 def _shards_of_checkpoint(
     config: Config, run: RunFolder, checkpoint: Checkpoint, progress: Progress, folders: Sequence[Path]
 ) -> tuple[Tokenizer, TokenShards]:
-    """The checkpoint's tokenizer and the run's own shards, which are made again if their folder is gone.
+    """The checkpoint's tokenizer and the run's own shards, which are made again if their folder is missing.
 
     Raises:
-        DamageError: their manifest alone is missing, or a shard is not what was written.
+        DamageError: only their manifest is missing, or a shard is not what was written.
     """
     where = str(checkpoint.path / TOKENIZER)
     tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
     settle(run.data)
     if not run.data.exists():
-        progress.note(f"{run.data.name}/ is gone: the token shards are made again from the text.")
+        progress.note(f"{run.data.name}/ is missing: making the token shards from the text again.")
         texts, _ = open_text(config, run, folders, progress)
         prepare(texts, tokenizer, run.data, shard_tokens=config.data.shard_tokens, progress=progress)
     elif not has_manifest(run.data):
         raise DamageError(
             f"{MANIFEST} of the token shards is missing.",
             where=str(run.data / MANIFEST),
-            fix=f"put it back from a copy, or remove the folder {run.data}: it is made again from the text",
+            fix=f"restore it from a copy, or remove the folder {run.data}, which is then made from the text again",
         )
     return tokenizer, TokenShards.open(run.data, tokenizer.fingerprint, check=True, progress=progress)
 
 
 def _shards_of_earlier_start(run: RunFolder, progress: Progress) -> tuple[Tokenizer, TokenShards]:
-    """Those that a start of this run made which ended before its first checkpoint."""
+    """The shards of an earlier start of this run that ended before its first checkpoint."""
     shards = TokenShards.open(run.data, check=True, progress=progress)
     tokenizer = shards.tokenizer()
     write_file(run.tokenizer, tokenizer.to_json())
@@ -115,7 +115,7 @@ def _shards_of_earlier_start(run: RunFolder, progress: Progress) -> tuple[Tokeni
 
 
 def _check_own_data(run: RunFolder) -> None:
-    """Refuses to replace a folder `data` that holds what no token shards do: it is the user's own.
+    """Refuses to replace a folder `data` that holds other files than token shards: it is the user's own.
 
     Raises:
         UsageError: it does; one of these files is named.
@@ -126,17 +126,17 @@ def _check_own_data(run: RunFolder) -> None:
     foreign = sorted(path for path in run.data.iterdir() if path.name not in ours and path.suffix != ".bin")
     if foreign:
         raise UsageError(
-            f"The folder {run.data} is not one of token shards, which the run would put there: it holds "
+            f"The run would write its token shards to {run.data}, but that folder holds other files, such as "
             f"{foreign[0].name}.",
             where="--out",
-            fix="name another folder with --out; nothing was removed",
+            fix="choose another folder with --out; nothing was removed",
         )
 
 
 def _new_shards(
     config: Config, run: RunFolder, progress: Progress, initial: LoadedModel | None, folders: Sequence[Path]
 ) -> tuple[Tokenizer, TokenShards]:
-    """Those of the text as it is now; what a start over other text left is removed first."""
+    """Shards of the current text. What an earlier start with other text left is removed first."""
     texts, folder = open_text(config, run, folders, progress)
     made_from = MadeFrom(text_records(texts, progress), start=StartFolder.of(folder, run))
     if initial:
@@ -152,7 +152,7 @@ def _new_shards(
     )
     _check_own_data(run)
     with disk_errors(run.root):
-        remove_folder(run.data)  # first: shards of other text must never stand beside this config
+        remove_folder(run.data)  # first: shards of other text must never be beside this config
         sync_folder(run.root)
     write_file(run.config, to_toml(config))
     write_file(run.tokenizer, tokenizer.to_json())
@@ -167,25 +167,25 @@ def open_prepared(
     """Tokenizer and shards of the folder that `data.shards` names.
 
     Args:
-        run: the run that is to use them, whether it is there or not.
+        run: the run that will use them; it need not exist.
         given: the tokenizer of the model that a new run starts from.
-        check: compare every file with its checksum, instead of only names and sizes.
+        check: compare every file with its checksum, not just names and sizes.
 
     Raises:
-        InputError: they are no token shards of training and validation text, or `given` reads text otherwise.
+        InputError: the folder has no token shards of training and validation text, or `given` is another tokenizer.
         DamageError: a shard is missing, or is not what was written.
     """
     shards = TokenShards.open(shards_folder(run, config.data.shards), check=check, progress=progress)
     if missing := {"train", "valid"} - set(shards.splits):
         raise InputError(
-            f"The token shards have no split {' and no split '.join(sorted(missing))}.",
+            f"The token shards have no {' and no '.join(sorted(missing))} split.",
             where=str(shards.folder / MANIFEST),
             fix="make them with `acorn data prepare`, which always writes both",
         )
     tokenizer = shards.tokenizer()
     if given and not given.reads_like(tokenizer):
         raise InputError(
-            f"The token shards were made with another tokenizer than that of the model {config.train.init_from}.",
+            f"The token shards were made with a different tokenizer than that of the model {config.train.init_from}.",
             where=str(shards.folder / TOKENIZER),
             fix="make them with `acorn data prepare --tokenizer` and the model's tokenizer.json",
         )
@@ -195,15 +195,15 @@ def open_prepared(
 def choose_tokenizer(
     config: Config, given: Tokenizer | None, texts: Texts, entries: Sequence[str], progress: Progress
 ) -> Tokenizer:
-    """The tokenizer of a new run: that of the model it starts from, that of `tokenizer.path`, or one trained now.
+    """The tokenizer of a new run: that of its initial model, the one at `tokenizer.path`, or one that is trained now.
 
     Args:
         given: the tokenizer of the model that the run starts from.
-        texts: gives the training documents, from the first on, each time it is called.
+        texts: returns the training documents, from the first one, each time it is called.
         entries: strings of the text that become one vocabulary entry each.
 
     Raises:
-        UsageError, InputError: the vocabulary is too small, there is no text, or the file is no tokenizer.
+        UsageError, InputError: the vocabulary is too small, there is no text, or the file is not a tokenizer.
     """
     if given:
         return given
@@ -214,43 +214,43 @@ def choose_tokenizer(
 
 
 def _check_own_tokenizer(run: RunFolder, checkpoint: Checkpoint) -> None:
-    """The tokenizer.json beside the checkpoints is the one in them; a missing one is written again.
+    """Checks that tokenizer.json in the run folder is the one in its checkpoints. A missing one is written again.
 
     Raises:
-        DamageError: it is another one.
+        DamageError: it is not.
     """
     if not run.tokenizer.exists():
         write_file(run.tokenizer, checkpoint.tokenizer_json)
     elif run.tokenizer.read_bytes() != checkpoint.tokenizer_json.encode("utf-8"):
         raise DamageError(
-            f"{run.tokenizer.name} is not the one that the run was trained with.",
+            f"{run.tokenizer.name} is not the tokenizer that the run was trained with.",
             where=str(run.tokenizer),
-            fix="remove it; the run then writes it again from its checkpoint",
+            fix="remove it; resuming then restores it from the checkpoint",
         )
 
 
 def _check_same_shards(shards: TokenShards, checkpoint: Checkpoint) -> None:
-    """The shards are those that the run was started with.
+    """Checks that the shards are those that the run was started with.
 
     Raises:
-        DamageError: they are others.
+        DamageError: they are not.
     """
     before, now = checkpoint.resolved.get("data"), fingerprint_of(shards)
     if now != before:
         raise DamageError(
             f"The token shards are not those that the run was started with: the SHA-256 of their {MANIFEST} was "
-            f"{before}, and is {now} now.",
+            f"{before} then and is {now} now.",
             where=str(shards.folder / MANIFEST),
-            fix="put the original shards back, or start another run with --out",
+            fix="restore the original shards, or start a new run with --out",
         )
 
 
 def _has_own_shards(
     config: Config, run: RunFolder, initial: LoadedModel | None, progress: Progress, folders: Sequence[Path]
 ) -> bool:
-    """Whether an earlier start of this very run, over this very text, got as far as its shards.
+    """Whether an earlier start of the same run, with the same text, has already written its shards.
 
-    A damaged record of the config or of the text is no help to tell.
+    False if the record of the config or of the text is damaged.
     """
     settle(run.data)
     if not has_manifest(run.data):
@@ -263,34 +263,36 @@ def _has_own_shards(
     if any(key.startswith(("data.", "tokenizer.", "train.init_from")) for key in changed):
         return False
     if initial and TokenShards.open(run.data).manifest["tokenizer"]["fingerprint"] != initial.tokenizer.fingerprint:
-        progress.note("The model that the run starts from has another tokenizer now: the token shards are made again.")
+        progress.note(
+            "The model that the run starts from now has a different tokenizer: making the token shards again."
+        )
         return False
     if known is None:
         return not _can_be_read(config, run, progress, folders)
     found = compare_all(replace(known, model=[]), run, config, folders)
     for line in (*found.changed, *found.gone):
-        progress.note(f"changed since the token shards were made: {line}")
+        progress.note(f"Changed since the token shards were made: {line}")
     if found.changed or found.gone:
-        progress.note("Tokenizer and token shards are made again.")
+        progress.note("Making tokenizer and token shards again.")
         return False
     for sentence in found.absent:
-        progress.note(f"{sentence}; the token shards made from it are used.")
+        progress.note(f"{sentence}; using the token shards made from it.")
     write_made_from(run, replace(found.made_from, model=model_records(initial) if initial else []))
     return True
 
 
 def _can_be_read(config: Config, run: RunFolder, progress: Progress, folders: Sequence[Path]) -> bool:
-    """Whether there is text to make shards of, in a run that does not tell what its own were made from. Says so."""
-    unknown = f"There is no {run.sources.name}, so whether the text has changed cannot be checked"
+    """Whether there is text to make shards from, for a run without a record of its sources. Notes the result."""
+    unknown = f"There is no {run.sources.name}, so acorn cannot check whether the text has changed"
     try:
         open_text(config, run, folders, QUIET)
     except AcornError as error:
-        progress.note(f"{unknown}: {error.what} ({error.where}); the run's own token shards are used.")
+        progress.note(f"{unknown}: {error.what} ({error.where}) Using the run's own token shards.")
         return False
-    progress.note(f"{unknown}: tokenizer and token shards are made again.")
+    progress.note(f"{unknown}. Making tokenizer and token shards again.")
     return True
 
 
 def fingerprint_of(shards: TokenShards) -> str:
-    """One value for all token shards: their manifest names the content of every file."""
+    """One fingerprint of all token shards: that of their manifest, which has the checksum of every file."""
     return sha256_of(shards.folder / MANIFEST)

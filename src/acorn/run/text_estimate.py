@@ -1,4 +1,4 @@
-"""How many tokens a run's text will be, from its first part: what a plan reads of it."""
+"""Estimates how many tokens a run's text has from its first part, for a plan."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from acorn.text.hub import is_on_the_hub
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 
-FIRST_PART = 8 << 20
-"""Bytes of training text that are read, and bytes on the disk at the most. Reading it, learning a vocabulary from it
-and encoding it take some three seconds."""
+FIRST_PART_BYTES = 8 << 20
+"""Most bytes that are read of a split: of its text, and of its files. Reading, training a tokenizer and encoding this
+much text takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class TextEstimate:
     """The text of a run, as far as a plan knows it.
 
     Attributes:
-        known: `whole` where all of it was counted, `part` where figures are scaled up from its first part, `hub` where
-            a source is on the Hub, which is not asked, `none` where no text is named.
-        vocab_size: entries of the run's tokenizer; what the config asks for where that is not known yet.
-        train_tokens: tokens of the training split, separators included; None: not known.
-        train_bytes: UTF-8 bytes of its original text; None: not known.
+        known: `whole`: all of it was counted; `part`: figures are scaled up from its first part; `hub`: a source is on
+            the Hub, from which nothing is fetched; `none`: no text is named.
+        vocab_size: of the run's tokenizer; if that is not known yet, the value in the config.
+        train_tokens: tokens of the training split, separators included; None: unknown.
+        train_bytes: UTF-8 bytes of its original text; None: unknown.
     """
 
     known: Literal["whole", "part", "hub", "none"]
@@ -40,14 +40,14 @@ class TextEstimate:
 
 
 def estimate_text(config: Config, run: RunFolder, given: Tokenizer | None, progress: Progress) -> TextEstimate:
-    """Reads the first part of every split as a run of `config` would. Nothing is written or fetched.
+    """Reads the first part of every split, as a run of `config` would. Nothing is written or fetched.
 
     Args:
-        run: the folder that the run will have; a source folder that holds it is read without it.
+        run: the folder of the run; it is skipped if a source folder contains it.
         given: the tokenizer of the model that the run starts from.
 
     Raises:
-        UsageError, InputError, DamageError: as the run, if its first part or the sizes of its files show it.
+        UsageError, InputError, DamageError: what the run would raise, as far as the first part and file sizes show it.
     """
     if config.data.shards:
         tokenizer, shards = open_prepared(config, run, given, check=False, progress=progress)
@@ -68,16 +68,16 @@ def _estimate(config: Config, run: RunFolder, given: Tokenizer | None, progress:
     is_whole, share = part.is_whole, part.share
     for split in texts.names:
         if split != "train":
-            for _ in part.read(texts, split):  # for its faults alone
+            for _ in part.read(texts, split):  # only to find its faults
                 pass
-    if not (documents or is_whole):  # thousands of repeats, and all of them held out
+    if not (documents or is_whole):  # the part has only repeats, which were all held out
         return TextEstimate("part", _vocab_size_without_text(config, given))
     tokenizer = choose_tokenizer(
         config,
         given,
         lambda: documents,
         texts.entries(config.tokenizer.kind),
-        progress if is_whole else QUIET,  # which would hear that a part of the text gives too few entries
+        progress if is_whole else QUIET,  # not `progress`: a part of the text may give too few entries
     )
     count = count_tokens(documents, tokenizer)
     if is_whole:
@@ -90,7 +90,7 @@ def _estimate(config: Config, run: RunFolder, given: Tokenizer | None, progress:
 
 
 def _read_local_sources(config: Config, progress: Progress) -> None:
-    """Reads the first part of the sources that are on this machine, for their faults alone."""
+    """Reads the first part of the sources that are on this machine, only to find their faults."""
     for name in ("source", "valid_source", "test_source"):
         sources, named_by = getattr(config.data, name), f"data.{name}"
         if local := [source for source in sources if not is_on_the_hub(source)]:
@@ -106,14 +106,14 @@ def _vocab_size_without_text(config: Config, given: Tokenizer | None) -> int:
 
 
 class _Enough(Exception):
-    """A pass over text has read its first part."""
+    """Raised when the first part of a text was read."""
 
 
 class _FirstPart:
-    """A `Progress` that ends a pass over text after its first part, and knows what share of the text that was.
+    """A `Progress` that stops reading a text after its first part, and knows what share of the text that was.
 
     Attributes:
-        is_whole: the last pass came to the end of its text.
+        is_whole: the last reading came to the end of the text.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -122,15 +122,15 @@ class _FirstPart:
 
     def _begin(self) -> None:
         self.is_whole = False
-        self._bytes = 0  # of the documents handed on
-        self._marks: list[tuple[float, int]] = []  # bytes read of the files, and of documents by then
+        self._bytes = 0  # of the documents returned
+        self._marks: list[tuple[float, int]] = []  # bytes read of the files, and bytes of documents returned by then
         self._total = 0.0  # bytes of the files
 
     @property
     def share(self) -> float | None:
-        """Share of the split that the last pass handed on; None where the size of the text is not known.
+        """Share of the split that the last reading returned; None if the size of the text is unknown.
 
-        The first mark is left out: readers have read ahead by then, and less so later.
+        The first mark is left out: readers read ahead at the start, and less so later.
         """
         if not self._total or len(self._marks) < 3:
             return None
@@ -144,7 +144,7 @@ class _FirstPart:
         """The documents of the first part of `split`.
 
         Raises:
-            InputError: as a whole pass, for what it meets.
+            InputError: the part that was read has a fault.
         """
         self._begin()
         task = f"reading the first part of {split}"
@@ -162,9 +162,9 @@ class _FirstPart:
     def at(self, task: str, done: float, total: float, unit: str = "bytes") -> None:
         self._marks.append((done, self._bytes))
         self._total = total
-        if self._bytes >= FIRST_PART or done - self._marks[0][0] >= FIRST_PART:
+        if self._bytes >= FIRST_PART_BYTES or done - self._marks[0][0] >= FIRST_PART_BYTES:
             raise _Enough
-        self._progress.at(task, done, min(FIRST_PART, total), unit)
+        self._progress.at(task, done, min(FIRST_PART_BYTES, total), unit)
 
     def end(self, task: str) -> None:
         self._progress.end(task)

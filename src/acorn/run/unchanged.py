@@ -1,7 +1,7 @@
-"""Whether what a run was made from is still the same: its text, the tokenizer and the model that it was given.
+"""Checks whether the sources of a run have changed: its text, and the tokenizer and initial model it was given.
 
-Sizes and times are looked at first, digests where they differ (`text/file_records.py`). What is absent cannot have been
-meant to change: a run may be moved away from its text, and resumes from its own shards.
+Sizes and times are compared first, digests only where they differ (`text/file_records.py`). Missing files do not count
+as changed: a run may be moved away from its text, and then resumes from its own shards.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ MODEL_FILES = (
     *("config.json", "config.toml", "generation_config.json", "tokenizer*.json", "vocab.json", "merges.txt"),
     "model*.safetensors*",
 )
-"""Files that a model to start from is read from."""
+"""Patterns of the files that an initial model is read from."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a look at everything that a run was made from came to.
+    """The result of comparing everything that a run was made from.
 
     Attributes:
-        made_from: what was found unchanged, as it is now; the rest as recorded.
-        changed: what is another one than before, one line each: key, file, then and now.
-        gone: files of the text that are not there now beside others that are, one line each.
+        made_from: current records of what is unchanged; the old records of the rest.
+        changed: what has changed, one line each: key, file, then and now.
+        gone: files of the text that are missing while others exist, one line each.
         absent: what could not be compared, one sentence each.
     """
 
@@ -48,7 +48,7 @@ class Comparison:
 
 
 def text_records(texts: TextSplits, progress: Progress = QUIET) -> dict[str, list[FileRecord]]:
-    """Records of the files of each split. A dataset that does not tell its files has none.
+    """Records of the files of each split. A dataset that does not list its files has none.
 
     Raises:
         InputError: a file changed since `texts` was opened, or cannot be read.
@@ -57,7 +57,7 @@ def text_records(texts: TextSplits, progress: Progress = QUIET) -> dict[str, lis
 
 
 def model_records(initial: LoadedModel) -> list[FileRecord]:
-    """Records of the files of a model that a run starts from.
+    """Records of the files of the initial model.
 
     Raises:
         InputError: one cannot be read.
@@ -68,10 +68,10 @@ def model_records(initial: LoadedModel) -> list[FileRecord]:
 
 
 def compare_all(known: MadeFrom, run: RunFolder, config: Config, folders: Sequence[Path]) -> Comparison:
-    """Compares everything in `known` with what is there now. Nothing is fetched, and nothing is made.
+    """Compares everything in `known` with the current files. Nothing is fetched, and nothing is written.
 
     Args:
-        folders: where relative paths of `config` are looked for, as `start_folders` gives them.
+        folders: where relative paths of `config` are looked up, from `start_folders`.
     """
     text = _compare_text(known, run, config, folders)
     changed, absent, found = list(text.changed), list(text.absent), []
@@ -92,14 +92,14 @@ def compare_all(known: MadeFrom, run: RunFolder, config: Config, folders: Sequen
 
 
 def check_unchanged(run: RunFolder, config: Config, folders: Sequence[Path], progress: Progress) -> MadeFrom | None:
-    """Refuses to resume a run whose text, tokenizer or base changed since its first step. Reads only.
+    """Refuses to resume a run whose text, tokenizer or initial model changed since its first step. Only reads.
 
     Args:
-        folders: where relative paths of `config` are looked for.
-        progress: hears of what cannot be compared.
+        folders: where relative paths of `config` are looked up.
+        progress: is told what cannot be compared.
 
     Returns:
-        what sources.json should hold from now on; None where the run has none.
+        the new content of sources.json; None if the run has no such file.
 
     Raises:
         UsageError: something changed; each file is named, with what it was and what it is.
@@ -108,29 +108,29 @@ def check_unchanged(run: RunFolder, config: Config, folders: Sequence[Path], pro
     known = read_made_from(run)
     if known is None:
         progress.note(
-            f"There is no {run.sources.name}, as in runs of earlier versions: whether the text has changed since the "
-            "run started cannot be checked. Its own token shards are used."
+            f"There is no {run.sources.name}, as in runs of earlier versions, so acorn cannot check whether the text "
+            "has changed since the run started. Using the run's own token shards."
         )
         return None
     found = compare_all(known, run, config, folders)
     if found.changed:
         raise UsageError(
-            "The run was started from other files:\n" + "\n".join(f"  - {line}" for line in found.changed),
-            where=f"the files now, against {run.sources}",
-            fix="restore them, or start another run with --out; where they are absent, the run resumes from the token "
-            "shards that it has made",
+            "These files have changed since the run started:\n" + "\n".join(f"  - {line}" for line in found.changed),
+            where=f"the current files, compared with {run.sources}",
+            fix="restore them, or start a new run with --out; if they are moved away, the run resumes from its own "
+            "token shards",
         )
-    for sentence in (*(f"Absent: {line}" for line in found.gone), *found.absent):
-        progress.note(f"{sentence}; the run uses what it has made from it.")
+    for sentence in (*(f"Missing: {line}" for line in found.gone), *found.absent):
+        progress.note(f"{sentence}; the run uses what it made from it.")
     return found.made_from
 
 
 def same_base(run: RunFolder, config: Config, progress: Progress) -> LoadedModel:
-    """The model that the run began with, loaded again.
+    """The initial model of the run, loaded again.
 
     Raises:
-        UsageError: it is another one than it was.
-        AcornError: as `load`.
+        UsageError: it has changed.
+        AcornError: it cannot be loaded.
     """
     known = read_made_from(run)
     folders = start_folders(run, known, named_now=False)
@@ -139,15 +139,15 @@ def same_base(run: RunFolder, config: Config, progress: Progress) -> LoadedModel
         _, lines = compare(known.model, [record.name for record in model_records(initial)])
         if lines:
             raise UsageError(
-                "The model that the run began with is another one now:\n" + "\n".join(f"  - {line}" for line in lines),
+                "The model that the run started from has changed:\n" + "\n".join(f"  - {line}" for line in lines),
                 where="train.init_from",
-                fix="put it back as it was",
+                fix="restore its files",
             )
     return initial
 
 
 def _compare_text(known: MadeFrom, run: RunFolder, config: Config, folders: Sequence[Path]) -> Comparison:
-    """The comparison of the text alone: with what its sources name now, or else of each file that is still there."""
+    """Compares the text alone: with what its sources name now, or, if that fails, each file that still exists."""
     if not known.text:
         return Comparison(known)
     try:
@@ -162,19 +162,23 @@ def _compare_text(known: MadeFrom, run: RunFolder, config: Config, folders: Sequ
             gone += [f"{split} text: {line}" for line in missing]
     except AcornError as error:
         return _compare_each(known, folders, error)
-    absent = tuple(f"{name} does not tell its files, so they cannot be compared" for name in silent)
+    absent = tuple(f"{name} does not list its files, so they cannot be compared" for name in silent)
     made_from = replace(known, text=text, start=StartFolder.of(folder, run))
-    if known.start and folder not in start_folders(run, known, named_now=False):  # it is named now, from elsewhere
+    if known.start and folder not in start_folders(
+        run, known, named_now=False
+    ):  # the command line names it, in another folder
         if changed or gone:
-            line = f"data.source: in {folder} it names other text than in {known.start.folder}, where the run started"
+            line = (
+                f"data.source: in {folder} it names different text than in {known.start.folder}, where the run started"
+            )
             return Comparison(known, (line,), absent=absent)
         if all(os.path.lexists(record.name) for records in known.text.values() for record in records):
-            made_from = known  # an equal copy: the run stays with its own
+            made_from = known  # an equal copy: the run keeps its own records
     return Comparison(made_from, tuple(changed), tuple(gone), absent)
 
 
 def _compare_split(records: list[FileRecord], places: list[str]) -> tuple[list[FileRecord], list[str], list[str]]:
-    """The records of a split as they are now, what changed, and which files are gone, one line each."""
+    """The current records of a split, the changes, and the missing files, one line each."""
     if len(records) == len(places):
         now, lines = compare(records, places)
         if not lines:
@@ -197,14 +201,14 @@ def _compare_split(records: list[FileRecord], places: list[str]) -> tuple[list[F
 
 
 def _compare_each(known: MadeFrom, folders: Sequence[Path], reason: AcornError) -> Comparison:
-    """Compares each file of the text by itself, where its sources cannot all be read, for a `reason`."""
+    """Compares each file of the text by itself, after its sources could not all be read for `reason`."""
     text, changed, compared = dict(known.text), [], 0
     for split, records in known.text.items():
         text[split] = []
         for record in records:
             place = _place(record, known, folders)
             now = None
-            with contextlib.suppress(AcornError):  # such as one that cannot be opened: it is absent
+            with contextlib.suppress(AcornError):  # it cannot be opened, say: it counts as missing
                 if os.path.isfile(place):
                     now = record.if_unchanged(place)
                     compared += 1
@@ -212,7 +216,7 @@ def _compare_each(known: MadeFrom, folders: Sequence[Path], reason: AcornError) 
                         is_now = FileRecord.of(place, record.kind).description
                         changed.append(f"{split} text: {place}: was {record.description}; is now {is_now}")
             text[split].append(now or record)
-    what = "A part of the text" if compared else "The text"
+    what = "Part of the text" if compared else "The text"
     return Comparison(
         replace(known, text=text),
         tuple(changed),
@@ -221,6 +225,6 @@ def _compare_each(known: MadeFrom, folders: Sequence[Path], reason: AcornError) 
 
 
 def _place(record: FileRecord, known: MadeFrom, folders: Sequence[Path]) -> str:
-    """Where the file of `record` is now: under its own name, or where it was moved with its folder."""
+    """The current path of the file of `record`: its own, or where it was moved with its folder."""
     names = [record.name, *(moved_to(folder, known, record).name for folder in folders)]
     return next(filter(os.path.lexists, names), record.name)
