@@ -1,25 +1,25 @@
-"""The names of an evaluation's figures in the terminal, the report and the model card, and which text they are of.
+"""Names of an evaluation's figures in the terminal, the report and the model card, and notes on altered text.
 
-The keys are those of `acorn evaluate --json`.
+The keys are the fields of `acorn evaluate --json`.
 """
 
 from __future__ import annotations
 
-MEASURED = {
+SCORES = {
     "bits_per_byte": "Bits per byte",
     "loss_per_token": "Loss (nats per token)",
     "perplexity_per_token": "Perplexity per token",
     "word_perplexity": "Word perplexity",
 }
-"""Figures of a model on a text."""
+"""Scores of a model on a text."""
 
-COUNTED = {
+TEXT_COUNTS = {
     "documents": "Documents",
     "tokens": "Tokens (separators included)",
     "bytes": "Bytes of original text",
     "words": "Words (each line end counts as one)",
 }
-"""How much text that is."""
+"""The size of the scored text."""
 
 CONDITIONS = {
     "context": "Context (tokens)",
@@ -29,7 +29,7 @@ CONDITIONS = {
     "round_trip_rate": "Round-trip rate",
     "unknown_rate": "Out-of-vocabulary rate",
 }
-"""How it was measured."""
+"""How the scores were measured."""
 
 SHARES = {
     "accuracy": "Accuracy",
@@ -59,7 +59,7 @@ TASK_FIGURES = {
     "entity_recall": "Entity recall",
     "answer_loss": "Loss of answers (nats per token)",
 }
-"""Figures of a finetuned model on examples of its task, the one to look at first before the others of its kind."""
+"""Figures of a finetuned model on examples of its task, the most important of each kind first."""
 
 SMALLER_IS_BETTER = frozenset({"expected_calibration_error", "mean_absolute_error", "rmse", "answer_loss"})
 
@@ -70,9 +70,9 @@ BASELINES = {
     "tfidf_ridge": "TF-IDF + ridge regression",
     "random_weights": "Same network from random weights",
 }
-"""What a finetuned model stands beside."""
+"""Baselines that a finetuned model is compared with."""
 
-FIGURES = {**MEASURED, **COUNTED, **CONDITIONS}
+FIGURES = {**SCORES, **TEXT_COUNTS, **CONDITIONS}
 
 SPLITS = {"train": "Training", "valid": "Validation", "test": "Test"}
 
@@ -80,27 +80,27 @@ NOT_COMPARABLE = "not comparable with published figures"
 
 
 def altered_text(clean: str, lossless: bool) -> str:
-    """Which text figures are of, where it is not the original one: `cleaned and normalized text`; else empty.
+    """How the scored text differs from the original: `cleaned and normalized text`; empty if it does not.
 
-    Such figures are not comparable with published ones, which are of the original text.
+    Figures of altered text are not comparable with published ones, which are measured on the original text.
 
     Args:
-        clean: as `data.clean`; empty where it is not known.
-        lossless: of the tokenizer.
+        clean: the value of `data.clean`; empty if unknown.
+        lossless: whether the tokenizer is lossless.
     """
     changes = [*(["cleaned"] if clean not in ("", "none") else []), *([] if lossless else ["normalized"])]
     return f"{' and '.join(changes)} text" if changes else ""
 
 
 def beside(altered: str) -> str:
-    """What stands beside a figure of an altered text; empty beside one of the original.
+    """The note beside a figure of altered text; empty for the original text.
 
     Args:
-        altered: as `altered_text` gives it.
+        altered: the result of `altered_text`.
     """
     return f"{altered}, {NOT_COMPARABLE}" if altered else ""
 
 
 def in_a_sentence(name: str) -> str:
-    """A name without the capital that a row begins with: `bits per byte`."""
+    """A name with a lower-case first letter, for use inside a sentence: `bits per byte`."""
     return name[:1].lower() + name[1:]

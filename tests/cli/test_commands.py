@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import acorn.run.pretrain  # noqa: F401 - loaded before a test patches what it imports
-from acorn.figure_names import FIGURES, MEASURED
+from acorn.figure_names import FIGURES, SCORES
 from acorn.report.data_section import HIDDEN
 from acorn.report.labels import DATA, ENVIRONMENT, TOKENIZER
 from acorn.report.metrics_log import read_metrics
@@ -207,7 +207,7 @@ def test_every_field_of_a_real_run_is_labeled_in_its_report(run: Path) -> None:
         found = {**manifest["splits"][split], **manifest["text"]["counts"][split]}
         found |= manifest["tokenizer_report"].get(split, {})
         assert set(found) - {"shards"} <= set(DATA) | HIDDEN
-    notes = {f"{name}_note" for name in MEASURED}
+    notes = {f"{name}_note" for name in SCORES}
     assert set(evaluation["valid"]) - {"split"} <= set(FIGURES) | notes
 
 

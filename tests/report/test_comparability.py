@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from acorn.report.comparability import NEEDED, conditions_of, differing, scored_part
+from acorn.report.comparability import CONDITIONS_TO_MATCH, conditions_of, differing, scored_part
 from acorn.report.run_facts import read_run
 
 MakeRun = Callable[..., Path]
@@ -33,12 +33,12 @@ def give_digests(run: Path, valid: str, fingerprint: str = "ab" * 32, clean: str
 
 
 def wrong(runs: list[Path], figure: str = "bits_per_byte", split: str = "valid", **how: bool) -> list[str]:
-    return differing(conditions_of([read_run(run) for run in runs], split, **how), NEEDED[figure])
+    return differing(conditions_of([read_run(run) for run in runs], split, **how), CONDITIONS_TO_MATCH[figure])
 
 
 def test_equal_runs_differ_in_nothing(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two")]
-    assert [wrong(runs, name) for name in NEEDED] == [[], [], []]
+    assert [wrong(runs, name) for name in CONDITIONS_TO_MATCH] == [[], [], []]
     assert wrong(runs, in_curve=True) == []
 
 

@@ -54,7 +54,7 @@ def test_a_rise_is_told_with_where_the_best_weights_are(make_run: MakeRun) -> No
     metrics.close()
     assert "final/ has the last weights. More text" in notes_of(run)[0]
     (run / "checkpoints" / "step-00000060").mkdir(parents=True)
-    assert "final/ has the last weights, checkpoints/step-00000060 the best. More text" in notes_of(run)[0]
+    assert "final/ has the last weights; the best are in checkpoints/step-00000060. More text" in notes_of(run)[0]
     evaluation = json.loads((run / "evaluation.json").read_text())
     (run / "evaluation.json").write_text(json.dumps({**evaluation, "weights_of_step": 60}))
     assert notes_of(run)[0].endswith("final/ has the best weights, of step 60.")

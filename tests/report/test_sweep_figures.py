@@ -80,7 +80,7 @@ def test_runs_that_are_not_done_keep_their_setting_from_being_named() -> None:
     groups = setting_groups(runs)
     verdict = verdict_of(groups)
     assert verdict.best is groups[0]
-    assert "Not ranked, for not all of its runs have a figure: lr 2.0" in verdict.sentence
+    assert "Not ranked, because not all of its runs have a figure: lr 2.0" in verdict.sentence
     head, rows = group_rows(groups)
     assert head[-1] == "left out"
     assert [row[1] for row in rows] == ["1/2", "2/2"]
@@ -135,7 +135,7 @@ def test_a_model_without_a_finite_figure_is_named_in_table_verdict_and_notes() -
     without = dataclasses.replace(run(2.0, 0, None), name="bad")
     groups = setting_groups([run(1.0, 0, 1.5), without])
     assert group_rows(groups)[1][1][-1] == "1 not finite"
-    assert "Not ranked, for none of its runs counts: lr 2.0 (1 not finite)." in verdict_of(groups).sentence
+    assert "Not ranked, because none of its runs counts: lr 2.0 (1 not finite)." in verdict_of(groups).sentence
     assert "Bits per byte of lr 2.0: the loss of the final model is not a finite number." in caveats(groups)
     partly = setting_groups([run(1.0, 0, 1.5), run(2.0, 1, 1.4), without])
     assert "not all of its runs have a figure: lr 2.0" in verdict_of(partly).sentence

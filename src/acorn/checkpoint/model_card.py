@@ -13,7 +13,7 @@ from typing import Any
 
 from acorn.config import Config, ModelConfig
 from acorn.data.token_shards import SplitCount
-from acorn.figure_names import CONDITIONS, COUNTED, MEASURED, SPLITS, altered_text, beside, in_a_sentence
+from acorn.figure_names import CONDITIONS, SCORES, SPLITS, TEXT_COUNTS, altered_text, beside, in_a_sentence
 from acorn.model.sizing import size_of
 from acorn.origin import STARTS_FROM, Base, descent, hub_repository, public_name
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -309,7 +309,7 @@ def _data(facts: CardFacts) -> dict[str, Any]:
         "source": _sources(facts),
         "license": _license(facts),
         "cleaning": facts.clean,
-        **{in_a_sentence(label): getattr(facts, key) for key, label in COUNTED.items()},
+        **{in_a_sentence(label): getattr(facts, key) for key, label in TEXT_COUNTS.items()},
         "epochs": _figure(facts.tokens_seen / facts.tokens) if facts.tokens else 0,
     }
 
@@ -324,9 +324,9 @@ def _evaluation(evaluation: Mapping[str, Any], facts: CardFacts) -> str:
     figures = {
         _measured(key, facts): _figure(evaluation[key]) for key in HUB_METRICS if evaluation.get(key) is not None
     }
-    names = {**{key: CONDITIONS[key] for key in ("context", "stride", "precision")}, **COUNTED}
+    names = {**{key: CONDITIONS[key] for key in ("context", "stride", "precision")}, **TEXT_COUNTS}
     others = {name: evaluation[key] for key, name in names.items() if key in evaluation}
-    said = {name: evaluation.get(f"{key}_note") for key, name in MEASURED.items()}
+    said = {name: evaluation.get(f"{key}_note") for key, name in SCORES.items()}
     notes = [f"{name}: {str(note).removesuffix('.')}." for name, note in said.items() if note]
     split = SPLITS.get(evaluation["split"], evaluation["split"])
     return "\n\n".join([_table(f"{split} split", "", {**figures, **others}), *notes])
@@ -335,7 +335,7 @@ def _evaluation(evaluation: Mapping[str, Any], facts: CardFacts) -> str:
 def _measured(key: str, facts: CardFacts) -> str:
     """The name of a figure, with what a reader has to know before it is compared with another one."""
     note = beside(altered_text(facts.clean, facts.lossless))
-    return MEASURED[key] + (f": {note}" if note else "")
+    return SCORES[key] + (f": {note}" if note else "")
 
 
 def _limits(facts: CardFacts) -> str:

@@ -12,7 +12,7 @@ from acorn.cli.evaluation_facts import split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
-from acorn.figure_names import COUNTED, in_a_sentence
+from acorn.figure_names import TEXT_COUNTS, in_a_sentence
 
 app = typer.Typer(cls=Verbs, help="Make token shards from text, or check them.", no_args_is_help=True)
 
@@ -56,7 +56,7 @@ def prepare(
     for split in shards.splits:
         count = shards.count(split)
         print(f"\n{split_name(split)}")
-        print_facts({in_a_sentence(name): getattr(count, key) for key, name in COUNTED.items()})
+        print_facts({in_a_sentence(name): getattr(count, key) for key, name in TEXT_COUNTS.items()})
     print(f"\n{out}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from acorn.cli.output import readable
-from acorn.figure_names import FIGURES, MEASURED, SPLITS, beside, in_a_sentence
+from acorn.figure_names import FIGURES, SCORES, SPLITS, beside, in_a_sentence
 
 
 def evaluation_facts(figures: Mapping[str, Any], altered: str = "") -> dict[str, str]:
@@ -21,8 +21,8 @@ def evaluation_facts(figures: Mapping[str, Any], altered: str = "") -> dict[str,
     for key, name in FIGURES.items():
         if (value := figures.get(key)) is not None:
             facts[in_a_sentence(name)] = rate(value) if key.endswith("_rate") else readable(value)
-            facts[in_a_sentence(name)] += note if key in MEASURED else ""
-    for key, name in MEASURED.items():
+            facts[in_a_sentence(name)] += note if key in SCORES else ""
+    for key, name in SCORES.items():
         if said := figures.get(f"{key}_note"):
             facts[f"note on {in_a_sentence(name)}"] = str(said)
     return facts

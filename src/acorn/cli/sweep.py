@@ -109,11 +109,11 @@ def _group(group: SettingGroup) -> dict[str, Any]:
 
 
 def _print_table(groups: Sequence[SettingGroup]) -> None:
-    from acorn.report.sweep_figures import MEASURED_HEADS, altered_in, group_rows
+    from acorn.report.sweep_figures import SCORE_HEADS, altered_in, group_rows
 
     head, rows = group_rows(groups)
     if of_text := altered_in(groups):
-        head = [f"{name} ({of_text})" if name in MEASURED_HEADS else name for name in head]
+        head = [f"{name} ({of_text})" if name in SCORE_HEADS else name for name in head]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,6 +1,6 @@
-"""What the figures of several runs were measured on, and so which of them are comparable.
+"""Decides which figures of several runs are comparable: those that were measured under equal conditions.
 
-Figures of different texts or contexts are different measurements: their difference says nothing about the models.
+If texts or contexts differ, the difference between two figures says nothing about the models.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from acorn.report.run_facts import RunFacts
 
 DIGEST_DIGITS = 12
 
-# What has to be equal, by figure. Losses and perplexities per token depend on how the tokenizer cuts the text.
+# Figure -> conditions that must be equal. A loss per token depends on how the tokenizer splits the text.
 _TEXT = ("text", "part", "context", "stride", "cleaning", "normalization")
-NEEDED = {
+CONDITIONS_TO_MATCH = {
     "bits_per_byte": _TEXT,
     "loss_per_token": (*_TEXT, "tokenizer"),
     "word_perplexity": _TEXT,
@@ -41,8 +41,8 @@ class Conditions:
     """How a run's figures of one split were measured.
 
     Attributes:
-        identity: equal for runs whose split holds the same text; None if unknown.
-        values: name of `LABELS` -> what a reader sees; equal strings are equal conditions. `text` is compared by
+        identity: equal for runs whose split has the same text; None if unknown.
+        values: key of `LABELS` -> the text shown; equal strings are equal conditions. `text` is compared by
             `identity`.
     """
 
@@ -54,7 +54,7 @@ def conditions_of(runs: Sequence[RunFacts], split: str, *, in_curve: bool = Fals
     """The conditions of each run's figures of `split`.
 
     Args:
-        in_curve: of the validations while training, instead of the finished model's evaluation.
+        in_curve: of the validations during training, not of the finished model's evaluation.
     """
     identities = _identities(runs, split)
     return [
@@ -64,7 +64,7 @@ def conditions_of(runs: Sequence[RunFacts], split: str, *, in_curve: bool = Fals
 
 
 def differing(conditions: Sequence[Conditions], names: Sequence[str]) -> list[str]:
-    """Those of `names` in which the conditions differ. Unknown conditions count as equal.
+    """The `names` in which the conditions differ. Unknown conditions count as equal.
 
     If the texts differ, their scored parts are not compared.
     """
@@ -73,10 +73,10 @@ def differing(conditions: Sequence[Conditions], names: Sequence[str]) -> list[st
 
 
 def scored_part(facts: RunFacts, split: str, *, in_curve: bool = False) -> tuple[int, int] | None:
-    """How many tokens of `split` were scored, and how many it has to score; None if unknown.
+    """How many tokens of `split` were scored, and how many could be scored; None if unknown.
 
     Args:
-        in_curve: while training, instead of at its end.
+        in_curve: during training, not at its end.
     """
     tokens = facts.counted(split, "tokens")
     if tokens is None or tokens < 2:
@@ -88,7 +88,7 @@ def scored_part(facts: RunFacts, split: str, *, in_curve: bool = False) -> tuple
 
 
 def scored_text(facts: RunFacts) -> str:
-    """Which text a run's figures are of, where it is not the original; see `figure_names.altered_text`."""
+    """How the text of a run's figures differs from the original; see `figure_names.altered_text`."""
     lossless = next((figures["lossless"] for figures in facts.evaluation.values() if "lossless" in figures), None)
     kind = mapping_in(facts.shards, "tokenizer").get("kind")
     return altered_text(_cleaning(facts), lossless is not False if lossless is not None else kind in ("bpe", None))
@@ -101,11 +101,13 @@ def _distinct(conditions: Sequence[Conditions], name: str) -> set[str]:
 
 
 def _identities(runs: Sequence[RunFacts], split: str) -> list[str | None]:
-    """A value for each run's text of `split`, equal where the text is.
+    """A value for each run's text of `split`; equal values mean equal text.
 
-    By the text's digest where all that have the split tell it; it is of cleaned text, so that it says nothing about
-    texts that were cleaned differently. Then by the digests of the shards, which tell as much of one tokenizer. Then by
-    the counts of documents, bytes and words. Where a run's shards are not there, its evaluation tells the counts.
+    The first of these that all runs with the split have:
+
+    - the digest of the text, if the runs have the same cleaning: it is the digest of the cleaned text;
+    - the digests of the shards, if the runs also have the same tokenizer;
+    - the counts of documents, bytes and words. If a run has no shards, the counts come from the evaluations.
     """
     entries = [mapping_in(mapping_in(facts.shards, "splits"), split) for facts in runs]
     clean = [_cleaning(facts) for facts in runs]
@@ -140,7 +142,7 @@ def _shard_digests(facts: RunFacts, entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _text(facts: RunFacts, split: str) -> str:
-    """A short description of the text of a split that differs from that of another text."""
+    """A short description of the text of a split, different for different texts."""
     entry = mapping_in(mapping_in(facts.shards, "splits"), split)
     parts = [f"{figure(entry[name])} {name}" for name in ("documents", "bytes") if name in entry]
     if digest := entry.get("text_sha256"):
@@ -172,7 +174,7 @@ def _cleaning(facts: RunFacts) -> str:
 
 
 def _normalization(facts: RunFacts, evaluated: Mapping[str, Any]) -> str:
-    """`none` for a lossless tokenizer; else the normalization of that kind of tokenizer."""
+    """`none` for a lossless tokenizer, else that of its kind."""
     kind = str(mapping_in(facts.shards, "tokenizer").get("kind") or "")
     lossless = evaluated.get("lossless")
     if lossless is None:

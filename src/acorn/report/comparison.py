@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from acorn.figure_names import MEASURED as NAMES
+from acorn.figure_names import SCORES as NAMES
 from acorn.figure_names import SPLITS, beside, in_a_sentence
 from acorn.report.charts import COLOURS
-from acorn.report.comparability import LABELS, NEEDED, Conditions, conditions_of, differing, scored_text
+from acorn.report.comparability import CONDITIONS_TO_MATCH, LABELS, Conditions, conditions_of, differing, scored_text
 from acorn.report.curve_notes import rise_note
 from acorn.report.formats import duration, figure, short, unbroken
 from acorn.report.markup import absent, escaped, mapping_in, noted, table
@@ -17,7 +17,7 @@ from acorn.report.run_facts import RunFacts
 from acorn.report.seeds import SeedGroup, Spread, seed_groups
 from acorn.report.settings import OF_THE_MACHINE, flat_settings, setting_name, spelled_out
 
-HELD_OUT = ("valid", "test")
+HELD_OUT_SPLITS = ("valid", "test")
 
 
 class Measured(NamedTuple):
@@ -29,10 +29,10 @@ class Measured(NamedTuple):
     decimals: int
 
 
-MEASURED = tuple(
+SCORE_ROWS = tuple(
     Measured(split, name, f"{SPLITS[split]} {in_a_sentence(NAMES[name])}", decimals)
     for name, decimals in (("bits_per_byte", 4), ("loss_per_token", 4), ("word_perplexity", 1))
-    for split in HELD_OUT
+    for split in HELD_OUT_SPLITS
 )
 
 
@@ -51,12 +51,12 @@ def comparison_section(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     heads = ["", *(f'<i class="swatch c{n % COLOURS}"></i>{escaped(name)}' for n, name in enumerate(names))]
     problems = [problem for facts in runs[1:] for problem in facts.problems]
     parts = [f'<p class="problem">{escaped(problem)}</p>' for problem in problems]
-    by_split = {split: conditions_of(runs, split) for split in HELD_OUT}
+    by_split = {split: conditions_of(runs, split) for split in HELD_OUT_SPLITS}
     parts.append(table(heads, [*_measured_rows(runs, by_split), *_other_rows(runs)]))
     parts += [_seed_table(runs, names, group) for group in seed_groups(runs)]
     parts.append(_changed_when_resumed(runs, names))
     for split, conditions in by_split.items():
-        if any(facts.figure(split, row.name) is not None for facts in runs for row in MEASURED if row.split == split):
+        if any(facts.figure(split, row.name) is not None for facts in runs for row in SCORE_ROWS if row.split == split):
             parts.append(f"<h3>How the {SPLITS[split].lower()} figures were measured</h3>")
             parts.append(table(heads, _condition_rows(conditions)))
     parts.append("<h3>Settings that differ</h3>")
@@ -73,15 +73,15 @@ def curve_caveats(runs: Sequence[RunFacts], names: Sequence[str]) -> list[str]:
     """Sentences on the curves of runs that do not measure the same, and on those whose validation rose again."""
     valid, train = (conditions_of(runs, split, in_curve=True) for split in ("valid", "train"))
     said = []
-    if wrong := differing(valid, NEEDED["bits_per_byte"]):
+    if wrong := differing(valid, CONDITIONS_TO_MATCH["bits_per_byte"]):
         said.append(
             f"Validation losses and bits per byte are not comparable between these runs: different {_listed(wrong)}."
         )
-    elif wrong := differing(valid, NEEDED["loss_per_token"]):
+    elif wrong := differing(valid, CONDITIONS_TO_MATCH["loss_per_token"]):
         have_bits = all("bits_per_byte" in record for facts in runs for record in facts.curves.valid)
         bits = "; bits per byte are" if have_bits else ""
         said.append(f"Validation losses are not comparable between these runs (different {_listed(wrong)}){bits}.")
-    if "part" in differing(valid, NEEDED["bits_per_byte"]):
+    if "part" in differing(valid, CONDITIONS_TO_MATCH["bits_per_byte"]):
         parts = [f"{name}: {one.values['part'] or 'unknown'}" for name, one in zip(names, valid, strict=True)]
         said.append(f"Tokens scored by each validation (train.eval_tokens): {'; '.join(parts)}.")
     if wrong := differing(train, ("text", "cleaning", "normalization", "tokenizer")):
@@ -92,12 +92,12 @@ def curve_caveats(runs: Sequence[RunFacts], names: Sequence[str]) -> list[str]:
 
 def _measured_rows(runs: Sequence[RunFacts], by_split: dict[str, list[Conditions]]) -> list[list[str]]:
     rows = []
-    for row in MEASURED:
+    for row in SCORE_ROWS:
         values = [facts.figure(row.split, row.name) for facts in runs]
         if all(value is None for value in values):
             continue
         known = [c for c, value in zip(by_split[row.split], values, strict=True) if value is not None]
-        wrong = differing(known, NEEDED[row.name])
+        wrong = differing(known, CONDITIONS_TO_MATCH[row.name])
         label = noted(row.label, f"not comparable: different {_listed(wrong)}" if wrong else "", "warning")
         texts = [scored_text(facts) for facts in runs]
         common = texts[0] if len(set(texts)) == 1 else ""
@@ -149,7 +149,7 @@ def _seed_table(runs: Sequence[RunFacts], names: Sequence[str], group: SeedGroup
     members = ", ".join(f"{names[n]} ({figure(seed)})" for n, seed in zip(group.members, group.seeds, strict=True))
     rows = [
         [row.label, *_spread_cells(group.spreads[row.split, row.name], row.decimals)]
-        for row in MEASURED
+        for row in SCORE_ROWS
         if (row.split, row.name) in group.spreads
     ]
     return (

@@ -28,7 +28,7 @@ def rise_note(facts: RunFacts) -> str:
     if facts.weights_of_step == rise.best_step:
         return f"{rise.told}. final/ has the best weights, of step {rise.best_step:,}."
     best = RunFolder(facts.folder).checkpoint(rise.best_step)
-    where = f", checkpoints/{best.name} the best" if best.is_dir() else ""
+    where = f"; the best are in checkpoints/{best.name}" if best.is_dir() else ""
     return f"{rise.told}. final/ has the last weights{where}. {REMEDIES}"
 
 

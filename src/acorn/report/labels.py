@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from acorn.figure_names import CONDITIONS, COUNTED
+from acorn.figure_names import CONDITIONS, TEXT_COUNTS
 from acorn.report.markup import row_name
 
 DATA = {
-    **{name: COUNTED[name] for name in ("documents", "bytes", "words", "tokens")},
+    **{name: TEXT_COUNTS[name] for name in ("documents", "bytes", "words", "tokens")},
     "round_trip_rate": CONDITIONS["round_trip_rate"],
     "also_in_training_rate": "Distinct documents that are also in training",
     "dropped_empty": "Dropped as empty rows",

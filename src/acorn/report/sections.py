@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acorn.config import Config, Section
-from acorn.figure_names import FIGURES, MEASURED, SPLITS, beside, in_a_sentence
+from acorn.figure_names import FIGURES, SCORES, SPLITS, beside, in_a_sentence
 from acorn.report.formats import figure
 from acorn.report.markup import absent, escaped, in_order, noted, table, with_code, written
 from acorn.report.settings import OF_THE_MACHINE, spelled_out
@@ -50,14 +50,14 @@ def evaluation_section(
     splits = list(by_split.values())
     rows = [
         [
-            noted(label, beside(altered) if name in MEASURED else ""),
+            noted(label, beside(altered) if name in SCORES else ""),
             *(written(name, split.get(name)) for split in splits),
         ]
         for name, label in FIGURES.items()
         if any(split.get(name) is not None for split in splits)
     ]
     said = [f"The figures are of the weights of step {weights_of_step:,}."] if weights_of_step is not None else []
-    for name, about in MEASURED.items():
+    for name, about in SCORES.items():
         note_name = f"{name}_note"
         notes = {split: figures.get(note_name) for split, figures in by_split.items() if figures.get(note_name)}
         for note in dict.fromkeys(map(str, notes.values())):

@@ -1,4 +1,4 @@
-"""A curve in one line of text."""
+"""Draws a curve as one line of text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """`values` (at least one) as at most `width` bars, each the mean of its share of the values."""
+    """`values` (at least one) as at most `width` bars; each bar is the mean of its part of the values."""
     width = min(width, len(values))
     edges = [len(values) * number // width for number in range(width + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]

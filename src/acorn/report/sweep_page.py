@@ -1,4 +1,4 @@
-"""The report of a sweep: what was tried, which setting is best and how sure that is, all figures and curves."""
+"""The report of a sweep: what was tried, which setting is best and how certain that is, all figures and curves."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from acorn.report.run_facts import RunFacts, read_run
 from acorn.report.settings import setting_name
 from acorn.report.sweep_dots import dots_figure
 from acorn.report.sweep_figures import (
-    LEFT_OUT,
-    MEASURED_HEADS,
+    LEFT_OUT_HEAD,
+    SCORE_HEADS,
     SettingGroup,
     SweepRun,
     altered_in,
@@ -35,7 +35,7 @@ from acorn.report.sweep_setup import setup_section
 
 
 def write_sweep_report(path: Path, runs: Sequence[SweepRun]) -> Path:
-    """Writes the page to `path` and returns it. Runs that cannot be read are named in it.
+    """Writes the page to `path` and returns `path`. Runs that cannot be read are named on the page.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
@@ -64,21 +64,21 @@ def write_sweep_report(path: Path, runs: Sequence[SweepRun]) -> Path:
 
 
 def _compared(groups: Sequence[SettingGroup]) -> str:
-    """The table of settings; what is left out stands below a setting, where a narrow page shows it too."""
+    """The table of settings. Runs that are left out are noted below a setting, where a narrow page shows them too."""
     head, rows = group_rows(groups)
     cells = [[escaped(cell) for cell in row] for row in rows]
-    if head[-1] == LEFT_OUT:
+    if head[-1] == LEFT_OUT_HEAD:
         head = head[:-1]
         cells = [
-            [row[0] + (f'<span class="note">{LEFT_OUT}: {row[-1]}</span>' if row[-1] else ""), *row[1:-1]]
+            [row[0] + (f'<span class="note">{LEFT_OUT_HEAD}: {row[-1]}</span>' if row[-1] else ""), *row[1:-1]]
             for row in cells
         ]
     of_text = altered_in(groups)
-    return table([noted(escaped(name), of_text if name in MEASURED_HEADS else "") for name in head], cells)
+    return table([noted(escaped(name), of_text if name in SCORE_HEADS else "") for name in head], cells)
 
 
 def _read_all(runs: Sequence[SweepRun]) -> dict[str, RunFacts]:
-    """Name of a run -> what its folder tells, without the runs that have not begun."""
+    """Name of a run -> facts from its folder, without runs that have not started."""
     facts = {}
     for run in runs:
         with contextlib.suppress(AcornError):
@@ -87,7 +87,7 @@ def _read_all(runs: Sequence[SweepRun]) -> dict[str, RunFacts]:
 
 
 def _curves(groups: Sequence[SettingGroup], facts: Mapping[str, RunFacts]) -> str:
-    """The validation curves of all runs, those of one setting in one colour."""
+    """The validation curves of all runs, with one color per setting."""
     curves: list[tuple[int, RunCurves]] = []
     problems, risen = [], []
     for number, group in enumerate(groups):
@@ -129,5 +129,5 @@ def _runs(runs: Sequence[SweepRun], groups: Sequence[SettingGroup], folder: Path
                 "—" if loss is None else f"{loss:.4f}",
             ]
         )
-    figures = (noted(head, altered_in(groups)) for head in MEASURED_HEADS)
+    figures = (noted(head, altered_in(groups)) for head in SCORE_HEADS)
     return table(["run", "status", *map(setting_name, names.values()), *figures], rows)

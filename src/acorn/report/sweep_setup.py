@@ -1,4 +1,4 @@
-"""The sweep report's setup: which settings were varied, and which were the same in every run."""
+"""The setup section of a sweep report: the settings that vary, and those that are the same in every run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from acorn.report.run_facts import RunFacts
 from acorn.report.settings import setting_name
 from acorn.report.sweep_figures import SweepRun, shown
 
-TOLD_ABOVE = ("name", "data.source", "data.shards", "train.steps", "train.minutes")
-"""Settings that have a line of their own, so that they are left out of the list of the others."""
+KEYS_SHOWN_ABOVE = ("name", "data.source", "data.shards", "train.steps", "train.minutes")
+"""Settings with a line of their own. The list of the other settings leaves them out."""
 
 
 def setup_section(runs: Sequence[SweepRun], facts: Mapping[str, RunFacts]) -> str:
-    """The section.
+    """The HTML of the section.
 
     Args:
-        facts: name of a run -> what its folder tells; without the runs that have not begun.
+        facts: name of a run -> facts from its folder; runs that have not started are missing.
     """
     begun = [facts[run.name] for run in runs if run.name in facts]
     varied = {key: list(dict.fromkeys(shown(run.settings[key]) for run in runs)) for key in runs[0].settings}
@@ -47,18 +47,18 @@ def setup_section(runs: Sequence[SweepRun], facts: Mapping[str, RunFacts]) -> st
 
 
 def _listed(values: Sequence[str]) -> str:
-    """Values one after another; where they hold commas themselves, set apart by semicolons."""
+    """Values separated by commas, or by semicolons if they contain commas themselves."""
     return ("; " if any("," in value for value in values) else ", ").join(value or '""' for value in values)
 
 
 def _common(runs: Sequence[SweepRun], key: str) -> Any:
-    """The value that a setting was given in all runs; None where it differs, or is not known."""
+    """The value of a setting in all runs; None if it differs or is unknown."""
     values = [run.given.get(key) for run in runs]
     return values[0] if all(value == values[0] for value in values) else None
 
 
 def _text(runs: Sequence[SweepRun], begun: Sequence[RunFacts]) -> str:
-    """Where the text came from, and how much there is."""
+    """The source of the text, and its size."""
     shards = _common(runs, "data.shards")
     parts = [shown(_common(runs, "data.source") or "") or (f"the shards in {shards}" if shards else "")]
     for split, name in (("train", "training"), ("valid", "validation")):
@@ -68,7 +68,7 @@ def _text(runs: Sequence[SweepRun], begun: Sequence[RunFacts]) -> str:
 
 
 def _length(runs: Sequence[SweepRun], begun: Sequence[RunFacts]) -> str:
-    """Steps or minutes of each run, where they are the same, and the tokens that the finished ones went through."""
+    """Steps or minutes per run, if they are the same, and the tokens that finished runs were trained on."""
     steps, minutes = _common(runs, "train.steps"), _common(runs, "train.minutes")
     length = f"{steps:,} steps" if steps else f"{minutes:g} minutes of training" if minutes else ""
     seen = _range((one.last.get("tokens") for one in begun if one.finished), shorten=True)
@@ -76,19 +76,19 @@ def _length(runs: Sequence[SweepRun], begun: Sequence[RunFacts]) -> str:
 
 
 def _range(values: Iterable[Any], *, shorten: bool = False) -> str:
-    """`2,048`, or `2,048 to 4,096` where they differ; empty without any."""
+    """`2,048`, or `2,048 to 4,096` if they differ; empty without values."""
     known = [value for value in values if isinstance(value, int)]
     ends = dict.fromkeys([min(known), max(known)]) if known else {}
     return " to ".join(dict.fromkeys(short(end) if shorten else f"{end:,}" for end in ends))
 
 
 def _held(runs: Sequence[SweepRun]) -> dict[str, Any]:
-    """Key -> value of the settings that all runs share, that are not the defaults, and that no other line tells."""
+    """Key -> value of the settings that are equal in all runs, not the default, and not shown elsewhere."""
     defaults = flatten(Config())
     return {
         key: value
         for key, value in runs[0].given.items()
-        if key not in TOLD_ABOVE
+        if key not in KEYS_SHOWN_ABOVE
         and key not in runs[0].settings
         and value != defaults.get(key)
         and all(run.given.get(key) == value for run in runs)

@@ -1,8 +1,8 @@
 """Progress in the terminal: one live line, or plain lines in a log.
 
-Everything goes to stderr, so that stdout holds results only. In a log (stderr is not a terminal) a line comes at most
-every ten seconds, and always for validations, samples and notes. All times are `time.monotonic`: a system clock
-that jumps changes no rate and no time left.
+Everything goes to stderr, so that stdout has only results. In a log (stderr is not a terminal), a progress line is
+printed at most every ten seconds; validations, samples and notes always are. All times are from `time.monotonic`, so a
+jump of the system clock changes no rate and no time left.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from rich.text import Text
 from acorn.report.formats import amount, duration, part_of, printable, rate
 
 LOG_SECONDS = 10.0  # between plain lines
-REDRAW_SECONDS = 0.1  # between pictures of the live line
-RATE_WINDOW = 30.0  # seconds of the recent past that a rate and its time left are taken from
-RATE_LEAST = 1.0  # seconds of work before a rate means anything
-LEAST_LEFT = 0.05  # seconds; less would be shown as 0.0
+REDRAW_SECONDS = 0.1  # between updates of the live line
+RATE_WINDOW = 30.0  # recent seconds from which a rate and the time left are computed
+MIN_RATE_SECONDS = 1.0  # of work before a rate is shown
+MIN_SECONDS_LEFT = 0.05  # less would be shown as 0.0
 BAR_WIDTH = 24
-BAR_FITS = 100  # columns from which on the bar leaves the figures enough room
+MIN_WIDTH_WITH_BAR = 100  # columns; a narrower terminal has no space for the bar beside the figures
 
 Clock = Callable[[], float]
 
 
 class TrainingLine:
-    """The line of a training run.
+    """The live line of a training run.
 
     Args:
-        steps: steps of the run, or 0 where the clock decides.
+        steps: steps of the run; 0 if it ends by the clock.
         screen: where to write; by default stderr.
     """
 
@@ -55,7 +55,7 @@ class TrainingLine:
         Args:
             record: the record.
             done: share of the run that is done, 0 to 1.
-            seconds_left: None while that cannot be said.
+            seconds_left: None while it is unknown.
         """
         line = "  ".join(part for part in self._figures(record, seconds_left) if part)
         self._latest = (line, done)
@@ -68,24 +68,24 @@ class TrainingLine:
             self._say_latest()
 
     def valid(self, record: Mapping[str, Any]) -> None:
-        """Prints a validation record of metrics.jsonl, and keeps its loss on the line."""
+        """Prints a validation record of metrics.jsonl, and shows its loss in the line from now on."""
         self._validation_loss = _number(record, "loss")
         bits = _number(record, "bits_per_byte")
         in_bits = f" ({bits:.3f} bits per byte)" if math.isfinite(bits) else ""
         self._screen.print(f"step {record['step']:,}  validation loss {self._validation_loss:.4f}{in_bits}")
 
     def sample(self, step: int, prompt: str, text: str) -> None:
-        """Prints text drawn from the model, indented; control characters in it are shown, not obeyed."""
+        """Prints sampled text, indented. Control characters in it are escaped."""
         start = f' from "{printable(prompt)}"' if prompt else ""
         body = "\n".join(f"    {line}" for line in printable(text).splitlines())
         self._screen.print(f"step {step:,}  sample{start}:\n{body}")
 
     def note(self, text: str) -> None:
-        """Prints one line, such as a warning or where a checkpoint was saved."""
+        """Prints one line, such as a warning or the path of a saved checkpoint."""
         self._screen.print(printable(text))
 
     def close(self) -> None:
-        """Prints the last state of the line. May be called twice."""
+        """Prints the last state of the line. Calling it again does no harm."""
         if self._latest:
             self._say_latest()
         self._screen.close()
@@ -97,21 +97,21 @@ class TrainingLine:
         self._screen.print(f"{line}  ({100 * done:.0f} % done)")
 
     def _figures(self, record: Mapping[str, Any], seconds_left: float | None) -> list[str]:
-        """The parts of the line, the most wanted first: a narrow terminal cuts off the end."""
+        """The parts of the line, the most important first: a narrow terminal cuts off the end."""
         loss, speed, mfu = (_number(record, name) for name in ("loss", "tokens_per_second", "mfu"))
         left, known = math.nan if seconds_left is None else seconds_left, math.isfinite
         return [
             f"step {record['step']:,}" + (f"/{self._steps:,}" if self._steps else ""),
             f"loss {loss:.3f}" if known(loss) else "",
             f"valid {self._validation_loss:.3f}" if known(self._validation_loss) else "",
-            f"{duration(left)} left" if LEAST_LEFT <= left < math.inf else "",
+            f"{duration(left)} left" if MIN_SECONDS_LEFT <= left < math.inf else "",
             rate(speed, "tokens") if known(speed) else "",
             f"{100 * mfu:.0f} % of peak" if known(mfu) else "",
         ]
 
 
 class TaskProgress:
-    """A `progress.Progress` for the command line: a bar for each task under way, and one line when it is done."""
+    """A `progress.Progress` for the command line: a bar for each running task, and one line when it is done."""
 
     def __init__(self, screen: Screen | None = None) -> None:
         self._screen = screen or Screen()
@@ -141,7 +141,7 @@ class TaskProgress:
         self._screen.print(f"{printable(task)}: {state.summary(self._screen.clock()) if state else 'done'}")
 
     def close(self) -> None:
-        """Takes the bars of unfinished tasks away, as when an error ends the work."""
+        """Removes the bars of unfinished tasks, when an error ends the work, for example."""
         self._tasks.clear()
         self._screen.close()
 
@@ -152,7 +152,7 @@ class TaskProgress:
 
 
 class _Task:
-    """How far one task is, and how fast it went lately."""
+    """The progress of one task and its recent rate."""
 
     def __init__(self, name: str, now: float, done: float) -> None:
         self.name = name
@@ -163,7 +163,7 @@ class _Task:
 
     @property
     def share(self) -> float | None:
-        """Done of total (0..1); None where the total is not known."""
+        """Done divided by total (0 to 1); None if the total is unknown."""
         return min(1.0, self._done / self._total) if self._total > 0 else None
 
     def update(self, now: float, done: float, total: float, unit: str) -> None:
@@ -174,7 +174,7 @@ class _Task:
             self._recent.popleft()
 
     def progress(self) -> str:
-        """`34 %, 4.2 MB of 12.3 MB, 3.1 MB/s, 3 s left`; what is not known is left out."""
+        """`34 %, 4.2 MB of 12.3 MB, 3.1 MB/s, 3 s left`; unknown parts are left out."""
         parts = []
         if self.share is not None:
             parts.append(f"{100 * self.share:.0f} %")
@@ -182,7 +182,7 @@ class _Task:
         else:
             parts.append(amount(self._done, self._unit))
         (start, before), (now, done) = self._recent[0], self._recent[-1]
-        if now - start >= RATE_LEAST and done > before:
+        if now - start >= MIN_RATE_SECONDS and done > before:
             speed = (done - before) / (now - start)
             parts.append(rate(speed, self._unit))
             if self._total >= self._done and self._total > 0:
@@ -192,22 +192,22 @@ class _Task:
     def summary(self, now: float) -> str:
         """`12.3 MB in 4.1 s (3.0 MB/s)`."""
         seconds, work = now - self._started, self._done - self._first
-        speed = f" ({rate(work / seconds, self._unit)})" if seconds >= RATE_LEAST and work > 0 else ""
+        speed = f" ({rate(work / seconds, self._unit)})" if seconds >= MIN_RATE_SECONDS and work > 0 else ""
         return f"{amount(self._done, self._unit)} in {duration(seconds)}{speed}"
 
 
 class Screen:
-    """Where lines go: on a terminal a live picture stays below what is printed, elsewhere there are only the prints.
+    """The output of progress: on a terminal, a live display stays below the printed lines; elsewhere, only lines.
 
-    Whoever draws at the same time must share one: two live pictures would overwrite each other.
+    All that draw at the same time must share one screen: two live displays would overwrite each other.
 
     Args:
         console: where to write; by default stderr.
-        clock: seconds that never run backwards.
+        clock: monotonic time in seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
-        # Said outright: rich would otherwise take FORCE_COLOR for a terminal and fill log files with cursor moves.
+        # Set explicitly: with FORCE_COLOR, rich would assume a terminal and write cursor movements to log files.
         self._console = console or Console(stderr=True, force_terminal=sys.stderr is not None and sys.stderr.isatty())
         self.clock = clock
         self._live: Live | None = None
@@ -223,7 +223,7 @@ class Screen:
         return self._console.width
 
     def draw(self, picture: Callable[[], RenderableType]) -> None:
-        """Replaces the live picture, at most every REDRAW_SECONDS. Without a thread, forks and signals stay simple."""
+        """Replaces the live display, at most every REDRAW_SECONDS. No thread is used: forks and signals stay simple."""
         now = self.clock()
         if now - self._drawn < REDRAW_SECONDS:
             return
@@ -244,20 +244,20 @@ class Screen:
         self._drawn = -math.inf
 
     def _write(self, write: Callable[[], None]) -> None:
-        """A reader that has gone, or a full disk behind stderr, must not end the work that is being told of."""
+        """Writes, but ignores a closed pipe or a full disk behind stderr: they must not end the reported work."""
         if self._is_gone:
             return
         try:
             write()
-        except (OSError, SystemExit):  # rich exits where it meets a broken pipe
+        except (OSError, SystemExit):  # rich exits when it meets a broken pipe
             self._is_gone = True
             self._console.file = io.StringIO()
 
 
 def _bar_and_text(line: str, done: float | None, width: int) -> RenderableType:
-    """One line: the bar, where there is room for it, and the figures."""
+    """One line: the bar, if the terminal is wide enough, and the figures."""
     text = Text(line, no_wrap=True, overflow="ellipsis")
-    if done is None or width < BAR_FITS:
+    if done is None or width < MIN_WIDTH_WITH_BAR:
         return text
     grid = Table.grid(padding=(0, 2))
     grid.add_row(ProgressBar(total=1.0, completed=done, width=BAR_WIDTH), text)
@@ -265,5 +265,5 @@ def _bar_and_text(line: str, done: float | None, width: int) -> RenderableType:
 
 
 def _number(record: Mapping[str, Any], name: str) -> float:
-    """A figure of a record; NaN where it is left out."""
+    """A figure of a record; NaN if it is missing."""
     return float(record.get(name, math.nan))

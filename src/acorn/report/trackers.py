@@ -1,7 +1,7 @@
 """Sends the metrics to TensorBoard, Weights & Biases or Trackio.
 
-metrics.jsonl is the record; trackers are a convenience. So a tracker that fails (no network, no login, a full
-disk) is reported once and gets nothing more, and training continues.
+metrics.jsonl is the record; trackers are a convenience. If a tracker fails (no network, no login, a full disk), this is
+reported once, it gets no more metrics, and training continues.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROJECT = "acorn"
 
 
 class Tracker(Protocol):
-    """One service or format that metrics are sent to."""
+    """A service or format that metrics are sent to."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -34,7 +34,7 @@ class Trackers:
         self._note = note
 
     def log(self, step: int, split: str, record: Mapping[str, Any]) -> None:
-        """Sends the numbers of a metrics record, each as `<split>/<field>`."""
+        """Sends the numeric fields of a metrics record, each as `<split>/<field>`."""
         values = {
             f"{split}/{key}": float(value)
             for key, value in record.items()
@@ -52,13 +52,13 @@ class Trackers:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # Trackio prints; stdout is for results
                 call()
-        except Exception as error:  # foreign code: whatever it raises must not stop training
+        except Exception as error:  # third-party code: no error of it may stop training
             del self._trackers[name]
             self._note(_failure(name, error))
 
 
 def check_packages(names: Sequence[str]) -> None:
-    """Imports what the trackers named need, and starts none of them.
+    """Imports the packages that the named trackers need, without starting any of them.
 
     Raises:
         MissingPackageError: a tracker's package is not installed.
@@ -76,8 +76,8 @@ def open_trackers(
         names: any of `tensorboard`, `wandb`, `trackio`.
         run_name: shown in the tracker's list of runs.
         folder: the run folder; TensorBoard's files go to `tensorboard/` in it, those of wandb to `wandb/`.
-        config: shown beside the curves by wandb and Trackio.
-        note: is told, once for each tracker, that it failed.
+        config: wandb and Trackio show it beside the curves.
+        note: called once for each tracker that fails.
 
     Raises:
         MissingPackageError: a tracker's package is not installed.
@@ -89,13 +89,13 @@ def open_trackers(
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 trackers[name] = _KINDS[name](package, run_name, folder, config)
-        except Exception as error:  # foreign code, as in Trackers
+        except Exception as error:  # third-party code, as in Trackers
             note(_failure(name, error))
     return Trackers(trackers, note)
 
 
 class TensorBoard:
-    """Event files, written with the tensorboard package's own writer, which needs neither TensorFlow nor torch."""
+    """Event files, written by the tensorboard package's own writer, which needs neither TensorFlow nor torch."""
 
     def __init__(self, summary: Any, run_name: str, folder: Path, config: dict[str, Any]) -> None:
         self._writer = summary.Writer(str(folder / "tensorboard"))
