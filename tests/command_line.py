@@ -1,4 +1,4 @@
-"""The command as a user runs it: arguments in; exit code, stdout and stderr apart out. For every folder of tests."""
+"""Runs the command as a user does: with arguments, giving exit code, stdout and stderr. For all tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acorn.cli.main import main
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The outcome of a command."""
 
     returncode: int
     stdout: str
@@ -27,7 +27,7 @@ class Done:
 
 @contextlib.contextmanager
 def signal_handlers_put_back() -> Iterator[None]:
-    """Around the command line in this process: it catches signals, and ignores them while it ends."""
+    """Restores signal handlers: the command line installs its own, and ignores signals at its end."""
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     handlers = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
     try:
@@ -38,9 +38,9 @@ def signal_handlers_put_back() -> Iterator[None]:
 
 
 def run_acorn(*arguments: object, cwd: Path | None = None) -> Done:
-    """Runs the command line in this process: a fresh one would load PyTorch anew, and no fault could be injected.
+    """Runs the command line in this process: a new one would load PyTorch again, and faults could not be injected.
 
-    Whatever `main` does not turn into a message and an exit code comes out here as the exception it is.
+    Exceptions that `main` does not turn into a message and an exit code are raised.
     """
     out, err, argv, folder = io.StringIO(), io.StringIO(), sys.argv, Path.cwd()
     sys.argv = ["acorn", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""What holds for every test: no network, the user's own caches untouched, one core's worth of threads, no luck."""
+"""Conditions for every test: no network, no use of the user's caches, one thread, no randomness between runs."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from typing import Any
 import hypothesis
 import pytest
 
-# Whoever started the tests may ignore signals (nohup, a shell's background job), and children inherit that.
+# The parent process may ignore signals (nohup, background jobs of a shell), which child processes inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# Read by PyTorch's and NumPy's libraries when they load, in child processes too. The tensors of a test are so
-# small that a second thread costs more than it brings, and sums come out the same on any number of cores.
+# The libraries of PyTorch and NumPy read these when they load, also in child processes. The tensors of tests are so
+# small that a second thread makes them slower. With one thread, sums are the same on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Read by the Hugging Face libraries when they load: nothing is asked of the Hub, nothing lands in the user's cache.
+# The Hugging Face libraries read these when they load: no request to the Hub, no file in the user's cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
 _hugging_face_cache = tempfile.TemporaryDirectory(prefix="acorn-tests-", ignore_cleanup_errors=True)
 os.environ["HF_HOME"] = _hugging_face_cache.name
 
-# Compiled C code and the machine's measured peak: begins with the compiled code that the user's own cache holds.
+# For compiled C code and the measured peak. It starts with the compiled code of the user's own cache.
 _acorn_cache = tempfile.TemporaryDirectory(prefix="acorn-tests-", ignore_cleanup_errors=True)
 _users_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 for _library in (_users_cache / "acorn").glob("*.so"):
     Path(_acorn_cache.name, "acorn").mkdir(exist_ok=True)
     shutil.copy(_library, Path(_acorn_cache.name, "acorn"))
-os.environ.setdefault("MPLCONFIGDIR", str(_users_cache / "matplotlib"))  # its list of fonts takes seconds to make
+os.environ.setdefault("MPLCONFIGDIR", str(_users_cache / "matplotlib"))  # making its list of fonts takes seconds
 os.environ["XDG_CACHE_HOME"] = _acorn_cache.name
 
-# A run must not fail because the machine was busy, nor find another example each time.
+# Tests must not fail because the machine is busy, nor use different examples each time.
 hypothesis.settings.register_profile("acorn", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("acorn")
 
 
 def pytest_configure() -> None:
-    """Gives each process of a parallel run its own cores, so that "all cores" of one does not mean those of all."""
+    """Gives each process of a parallel run its own cores, which are then "all cores" for it."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -57,10 +57,10 @@ _network_attempts: list[str] = []
 
 
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """Audit hook: sees every connection and name lookup of this process, whatever library makes it."""
+    """Audit hook: sees every connection and name lookup of this process, from any library."""
     if event == "socket.connect":
         address = arguments[1]
-        host = address[0] if isinstance(address, tuple) else "localhost"  # a path: a socket of this machine
+        host = address[0] if isinstance(address, tuple) else "localhost"  # a path: a local socket
     elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = arguments[0]
     else:
@@ -83,7 +83,7 @@ sys.addaudithook(_refuse_network)
 
 @pytest.fixture(autouse=True)
 def network_attempts() -> Iterator[list[str]]:
-    """Uses of the network during a test. Any left at its end fails it, for a library may have swallowed the error."""
+    """Uses of the network during a test. Any of them fails the test, because a library may swallow the error."""
     _network_attempts.clear()
     yield _network_attempts
     assert not _network_attempts, f"the test tried to use the network: {_network_attempts}"
@@ -91,7 +91,7 @@ def network_attempts() -> Iterator[list[str]]:
 
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
-    """A test that leaves a signal ignored fails: runs of later tests, and their child processes, would not stop."""
+    """Fails a test that leaves a signal ignored: runs of later tests and their child processes would not stop."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -107,18 +107,18 @@ CPUS = {
     "SSE": ["-march=x86-64"],
     "tiles": ["-D__AMX_BF16__", f"-I{Path(__file__).parent / 'emulated'}"],
 }
-"""What a compiler is told after acorn's own options, to compile for a CPU that this one can stand for."""
+"""Compiler options, after acorn's own, for other CPUs whose code this CPU can run."""
 
 
 @pytest.fixture(scope="session")
 def compiled_for(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """CPU -> where the C files are kept as they are compiled for it, once for all files of tests."""
+    """CPU -> folder of the C files compiled for it, shared by all test files."""
     return {name: tmp_path_factory.mktemp("cpu") for name in CPUS}
 
 
 @pytest.fixture(scope="module", params=CPUS)
 def cpu(request: pytest.FixtureRequest, compiled_for: dict[str, Path]) -> Iterator[str]:
-    """acorn's C files as they are compiled for CPUs of several kinds, one after the other."""
+    """Runs the test with acorn's C files compiled for each of several kinds of CPUs."""
     import torch
 
     from acorn.kernels.build import Unavailable, c_library, find_compiler

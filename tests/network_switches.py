@@ -1,4 +1,4 @@
-"""Pairs of networks that differ by one switch: for tests that a place knows every field of `ModelConfig`."""
+"""Pairs of configs that differ in one switch, to test that some code handles every field of `ModelConfig`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ARCHITECTURES = get_args(ModelConfig.model_fields["architecture"].annotation)
 
 
 def other_values(name: str, value: Any) -> list[Any]:
-    """Values that a switch could have instead."""
+    """Other values that a switch can have."""
     annotation = ModelConfig.model_fields[name].annotation
     if isinstance(value, bool) or bool in get_args(annotation):
         return [True, False]
@@ -25,7 +25,7 @@ def other_values(name: str, value: Any) -> list[Any]:
 
 
 def variants() -> list[Any]:
-    """(config, another one that differs by one switch, in what the network is)."""
+    """Pairs of configs that differ in one switch and give different networks."""
     found = []
     for architecture in ARCHITECTURES:
         config = ModelConfig(architecture=architecture, **BASE)

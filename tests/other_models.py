@@ -1,4 +1,4 @@
-"""Models as other programs make them: random weights by transformers, tokenizers in the four usual styles."""
+"""Models like those of other programs: random weights from transformers, tokenizers in four common styles."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _begins_with(backend: tokenizers.Tokenizer, bos: str) -> Any:
 
 
 def _sentence_piece() -> tokenizers.Tokenizer:
-    """Llama-2's: spaces as letters, and bytes for characters that the vocabulary lacks."""
+    """Llama-2's style: a letter replaces the space, and characters outside the vocabulary become bytes."""
     names = ["<unk>", "<s>", "</s>"]
     every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
     backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))

@@ -1,4 +1,4 @@
-"""What pyproject.toml and git say of the project, for every test that asks."""
+"""Facts about the project from pyproject.toml and git. For all tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf
 
 
 def tracked_files() -> set[str]:
-    """Every file that git tracks, from the top of the checkout; none where the folder is not a checkout."""
+    """Every file that git tracks, relative to the top of the checkout; none outside a checkout."""
     git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     return {name for name in git.stdout.split("\0") if name and (ROOT / name).is_file()}
 
@@ -24,7 +24,7 @@ def extras() -> list[str]:
 
 
 def requirements(extra: str) -> list[Requirement]:
-    """What pyproject.toml asks for: the core (`""`) or an extra, extras named by it included."""
+    """Requirements in pyproject.toml: those of the core (`""`) or of an extra and the extras it includes."""
     lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
     found = []
     for requirement in map(Requirement, lines):
@@ -41,6 +41,6 @@ def import_name(requirement: Requirement) -> str:
 
 
 def applicable(lines: list[str] | None, *extras: str) -> list[Requirement]:
-    """Those requirements of an installed package that this machine and these extras call for."""
+    """Requirements of an installed package that apply to this machine and these extras."""
     found = [Requirement(line) for line in lines or []]
     return [r for r in found if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in ("", *extras))]

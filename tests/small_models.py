@@ -1,4 +1,4 @@
-"""Small models whose parameters all differ from what they start as."""
+"""Small models in which every parameter differs from its initial value."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LINES = [
     "Việt Nam, ελιά, дуб, 橡树, नमस्ते, naïve café",
     "Unhappily, the winters were longer then. Walking, talked, walker, talks.",
 ] * 3
-"""A text to learn a tokenizer from."""
+"""A text to train a tokenizer on."""
 
 
 def model_for(tokenizer: Tokenizer, architecture: str, **more: object) -> GPT:
-    """No parameter keeps a value that would hide a mistake."""
+    """A model whose parameters have no values that could hide a mistake."""
     sizes = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 64} | more
     model = GPT(ModelConfig(architecture=architecture, vocab_size=tokenizer.vocab_size, **sizes))
     generator = torch.Generator().manual_seed(0)
@@ -30,7 +30,7 @@ def model_for(tokenizer: Tokenizer, architecture: str, **more: object) -> GPT:
 
 
 def random_model_of(architecture: str, vocab_size: int, block_size: int = 16, **shape: object) -> GPT:
-    """Weights large enough that the next token depends on the text and ties do not happen."""
+    """A model with weights so large that the next token depends on the text, without ties."""
     settings = {"n_layer": 2, "n_embd": 32, "n_head": 4, "tied": architecture != "original"} | shape
     if architecture == "modern":
         settings = {"n_kv_head": 2} | settings

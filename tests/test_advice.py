@@ -13,23 +13,23 @@ from acorn.advice import acorn_command, resume_command
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "acorn"
 VERBS = "pretrain|evaluate|generate|verify|report|plan|export|sweep|demo|data|tokenizer"
 COMMAND = re.compile(rf"acorn ({VERBS})\b[^.;`]*$")
-"""A command written out in a text, up to the value that follows it."""
+"""A command in an f-string, up to the value that follows it."""
 
 
-def test_a_shell_gives_the_words_back() -> None:
+def test_a_shell_parses_the_command_into_the_same_arguments() -> None:
     words = ["pretrain", "it's my run/[1]", 'data.source=["a b.txt"]', "$HOME", "", "train.steps=5"]
     script = f"acorn() {{ printf '%s\\n' \"$@\"; }}; {acorn_command(*words)}"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "".join(f"{word}\n" for word in words)
 
 
-def test_what_needs_no_quotes_has_none() -> None:
+def test_simple_arguments_are_not_quoted() -> None:
     told = "acorn pretrain --resume --out runs/a train.steps=500"
     assert resume_command(Path("runs/a"), "train.steps=500") == told
 
 
-def test_no_message_puts_a_command_together_by_itself() -> None:
-    """A path in it would not be quoted."""
+def test_messages_only_use_quoted_commands() -> None:
+    """A path in any other command would not be quoted."""
     found = []
     for path in SOURCE.rglob("*.py"):
         for text in ast.walk(ast.parse(path.read_text("utf-8"))):

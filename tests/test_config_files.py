@@ -1,4 +1,4 @@
-"""Configs as text: presets, overrides, errors, and the way back to TOML."""
+"""Configs as text: presets, overrides, errors, and conversion to TOML and back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refusal(*overrides: str, source: str | None = None) -> str:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_resolve_and_have_the_stated_size(name: str) -> None:
-    """Its first line says what it is for, the comment below it the count of a network built on the meta device."""
+    """Its first line names its purpose. The parameter count below equals that of a network on the meta device."""
     config = load_config(name)
     assert config.name == name
     assert config.train.steps or config.train.minutes
@@ -73,14 +73,14 @@ LONE_OVERRIDES = [
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_lone_override_never_makes_a_preset_invalid(name: str) -> None:
+def test_a_single_override_never_makes_a_preset_invalid(name: str) -> None:
     for override in LONE_OVERRIDES:
         config = load_config(name, [override])
         model = config.model.model_copy(update={"vocab_size": 300})
         assert size_of(model).parameters > 0
 
 
-def test_a_length_given_clears_the_other() -> None:
+def test_a_given_length_clears_the_other_one() -> None:
     assert load_config("demo", ["train.steps=7"]).train.minutes == 0
     assert load_config("original", ["train.minutes=2"]).train.steps == 0
     assert "exclude each other" in refusal("train.steps=7", "train.minutes=2")
@@ -93,7 +93,7 @@ def test_the_former_name_of_the_original_is_read() -> None:
     assert differences(former, current) == {"name": ("seed", "original")}
 
 
-def test_all_faults_at_once_with_the_nearest_key() -> None:
+def test_all_errors_are_reported_at_once_with_suggested_keys() -> None:
     """Fault 25."""
     message = refusal("trian.steps=5", "model.n_heads=4", "train.batch_size=abc", "data.clean=x", "model.n_embd=7")
     assert "unknown key trian; did you mean train?" in message
@@ -120,11 +120,11 @@ def test_all_faults_at_once_with_the_nearest_key() -> None:
         ("train=3", "valid dictionary"),
     ],
 )
-def test_single_faults(override: str, part: str) -> None:
+def test_each_error_is_reported(override: str, part: str) -> None:
     assert part in refusal(override)
 
 
-def test_override_values_are_toml_else_bare_strings() -> None:
+def test_override_values_are_toml_or_plain_strings() -> None:
     config = load_config(None, ["data.source=my/*.txt", "train.compile=true", "optimizer.lr=1e-3", 'name="7"'])
     assert config.data.source == ("my/*.txt",)
     assert config.train.compile is True
@@ -135,7 +135,7 @@ def test_override_values_are_toml_else_bare_strings() -> None:
     assert load_config(None, ["train.sample_prompts="]).train.sample_prompts == ("",)
 
 
-def test_config_files(tmp_path) -> None:
+def test_a_config_file_is_read(tmp_path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xef\xbb\xbf[train]\nsteps = 9\n")
     assert load_config(path).train.steps == 9
@@ -160,7 +160,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
     compiled=st.sampled_from(["auto", True, False]),
 )
 @settings(max_examples=100, deadline=None)
-def test_toml_gives_the_same_config_back(tmp_path_factory, name, sources, lr, seed, compiled) -> None:
+def test_a_config_survives_toml(tmp_path_factory, name, sources, lr, seed, compiled) -> None:
     values = {
         "name": name,
         "data": {"source": sources},
@@ -172,8 +172,8 @@ def test_toml_gives_the_same_config_back(tmp_path_factory, name, sources, lr, se
 
 
 @pytest.mark.parametrize("key", ["source", "valid_source", "test_source"])
-def test_empty_strings_among_sources(key: str) -> None:
-    """Alone it says that nothing is named; in a list it would stand for the current folder."""
+def test_an_empty_string_among_sources_is_refused(key: str) -> None:
+    """Alone, it means no source. In a list, it would mean the current folder."""
     assert getattr(load_config(None, [f"data.{key}="]).data, key) == ()
     assert getattr(load_config(None, f'data.{key}=""').data, key) == ()
     for value in ('[""]', '["", "a.txt"]', '["a.txt", ""]'):
@@ -182,7 +182,7 @@ def test_empty_strings_among_sources(key: str) -> None:
     assert load_config(None, ['train.sample_prompts=["", "A"]']).train.sample_prompts == ("", "A")
 
 
-def test_differences_and_changes() -> None:
+def test_differences_and_changes_between_configs() -> None:
     config = Config()
     changed = with_values(config, {"train.steps": 5, "name": "other"})
     assert differences(config, changed) == {"name": ("run", "other"), "train.steps": (0, 5)}
@@ -191,8 +191,8 @@ def test_differences_and_changes() -> None:
         with_values(changed, {"train.minutes": 1.0})
 
 
-def test_a_model_to_start_from_replaces_the_presets_network_and_tokenizer() -> None:
-    """As a length replaces the other length; what the command line says stays, to be held against the model."""
+def test_an_initial_model_replaces_the_presets_network_and_tokenizer() -> None:
+    """Settings on the command line are kept, to be compared with the model."""
     config = load_config("small", ["train.init_from=runs/mine", "model.n_layer=3"])
     assert config.model.model_fields_set == {"n_layer"}
     assert config.tokenizer.model_fields_set == set()
@@ -207,10 +207,10 @@ def test_a_model_to_start_from_replaces_the_presets_network_and_tokenizer() -> N
         (["train.init_from=runs/mine"], "no train.init_from"),
     ],
 )
-def test_pairs_of_the_text_need_a_network_that_can_take_them(overrides: list[str], said: str) -> None:
+def test_bigram_initialization_needs_a_suitable_network(overrides: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         load_config("demo", [*overrides, "train.init=bigrams"])
-    assert load_config("demo", overrides).chosen_init == "random"  # which has `auto`
+    assert load_config("demo", overrides).chosen_init == "random"  # it has `auto`
     assert load_config("demo").chosen_init == "bigrams"
 
 
@@ -229,16 +229,16 @@ def test_an_encoding_has_one_name(name: str, canonical: str) -> None:
         *("punycode", "unicode_escape", "raw-unicode-escape", "RAW_UNICODE_ESCAPE", "charmap", "mbcs", "oem"),
     ],
 )
-def test_what_is_no_encoding_of_text_files_is_refused(name: str) -> None:
+def test_unknown_text_encodings_are_refused(name: str) -> None:
     assert "is not an encoding of text files that Python knows" in refusal(f'data.encoding="{name}"')
 
 
 @pytest.mark.parametrize("name", ["my.txt", "notes.md", "rows.csv", "page.html", "rows.jsonl.gz"])
-def test_text_in_the_place_of_a_config_is_known_by_its_ending(name: str) -> None:
+def test_a_text_file_given_as_config_is_recognized_by_its_suffix(name: str) -> None:
     assert f"{name} is a text file" in refusal(source=name)
 
 
-def test_a_config_of_an_earlier_version_lacks_newer_keys(tmp_path: Path) -> None:
+def test_a_config_of_an_earlier_version_may_lack_newer_keys(tmp_path: Path) -> None:
     text = to_toml(load_config("small"))
     newer = ("n_inner", "head_width", "qk_norm", "norm_eps", "rope_theta", "init_from", "encoding")
     lines = [line for line in text.splitlines() if not line.startswith(tuple(f"{key} =" for key in newer))]
@@ -246,13 +246,13 @@ def test_a_config_of_an_earlier_version_lacks_newer_keys(tmp_path: Path) -> None
     assert load_config(tmp_path / "small.toml") == load_config("small")
 
 
-def test_a_whole_number_with_a_point_is_answered_with_the_number_to_write() -> None:
+def test_the_message_about_an_integer_with_a_decimal_point_shows_the_integer() -> None:
     assert "train.steps: should be written as a whole number, 1000, not 1000.0" in refusal("train.steps=1e3")
     assert "not 1000.5" in refusal("train.steps=1000.5")
     assert "whole number" not in refusal("train.steps=inf")
 
 
-def test_a_preset_by_the_values_of_its_file() -> None:
+def test_a_preset_has_the_values_of_its_file() -> None:
     for name in preset_names():
         values, flat = preset_values(name), flatten(load_config(name))
         assert values

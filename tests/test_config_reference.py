@@ -1,4 +1,4 @@
-"""What is said of a setting is what the config takes."""
+"""The reference describes settings as the config accepts them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def takes(setting: Setting, value: str) -> bool:
     try:
         load_config(None, [f"{setting.key}={value}"])
     except UsageError as error:
-        return f"  - {setting.key}: " not in error.what  # of a value that fits, and some other setting with it
+        return f"  - {setting.key}: " not in error.what  # a valid value, together with another setting
     return True
 
 
-def test_every_setting_is_there_with_its_default() -> None:
+def test_every_setting_is_listed_with_its_default() -> None:
     defaults = flatten(Config())
     assert [setting.key for setting in settings()] == list(defaults)
     for setting in settings():
@@ -32,7 +32,7 @@ def test_every_setting_is_there_with_its_default() -> None:
         assert takes(setting, shown(setting.default))
 
 
-def test_choices_are_taken_and_nothing_else() -> None:
+def test_only_the_listed_choices_are_accepted() -> None:
     chosen = [setting for setting in settings() if setting.choices]
     assert {"model.architecture", "train.compile", "report.trackers"} <= {setting.key for setting in chosen}
     for setting in chosen:
@@ -40,7 +40,7 @@ def test_choices_are_taken_and_nothing_else() -> None:
         assert not takes(setting, "otherwise"), setting
 
 
-def test_limits_are_those_that_the_config_checks() -> None:
+def test_listed_limits_are_those_that_the_config_checks() -> None:
     limited = [s for s in settings() if s.minimum is not None or s.maximum is not None]
     assert len(limited) > 30
     for setting in limited:
@@ -68,11 +68,11 @@ def test_limits_are_those_that_the_config_checks() -> None:
         ("data.shards", "text", ""),
     ],
 )
-def test_types_and_limits_in_words(key: str, type: str, allowed: str) -> None:
+def test_types_and_limits_are_described(key: str, type: str, allowed: str) -> None:
     assert (find(key).type, find(key).allowed) == (type, allowed)
 
 
-def test_a_setting_is_found_by_its_key_its_section_or_its_last_name() -> None:
+def test_a_setting_is_found_by_its_key_section_or_last_part() -> None:
     assert find("lr").key == "optimizer.lr"
     assert [setting.key for setting in find_settings("name")] == ["name"]
     assert [setting.key for setting in find_settings("tokenizer")] == [
@@ -86,7 +86,7 @@ def test_a_setting_is_found_by_its_key_its_section_or_its_last_name() -> None:
 @pytest.mark.parametrize(
     ("wrong", "nearest"), [("optimizer.lrr", "optimizer.lr"), ("optimiser", "optimizer"), ("stepz", "train.steps")]
 )
-def test_the_nearest_is_named_for_a_wrong_key(wrong: str, nearest: str) -> None:
+def test_a_wrong_key_gets_a_suggestion(wrong: str, nearest: str) -> None:
     with pytest.raises(UsageError, match=f"did you mean {nearest}[?]"):
         find_settings(wrong)
     with pytest.raises(UsageError, match=r"no setting zzzzzz\."):

@@ -1,4 +1,4 @@
-"""Numbers with their nouns."""
+"""Numbers with nouns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of figures, and which text they are of."""
+"""Names of figures, and notes on altered text."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from acorn.figure_names import BASELINES, FIGURES, SHARES, SMALLER_IS_BETTER, TA
         ("wikitext", False, "cleaned and normalized text"),
     ],
 )
-def test_an_altered_text_is_named(clean: str, lossless: bool, told: str) -> None:
+def test_changes_of_the_text_are_named(clean: str, lossless: bool, told: str) -> None:
     assert altered_text(clean, lossless) == told
     assert beside(told) == (f"{told}, not comparable with published figures" if told else "")
 
 
-def test_no_two_figures_have_one_name() -> None:
+def test_figure_names_are_unique() -> None:
     for names in ({**FIGURES, **TASK_FIGURES}, BASELINES):
         assert len(set(names.values())) == len(names)
     assert SHARES.items() <= TASK_FIGURES.items()

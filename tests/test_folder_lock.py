@@ -1,4 +1,4 @@
-"""A lock that ends with its holder."""
+"""A lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from acorn.errors import UsageError
 from acorn.folder_lock import FolderLock
 
 
-def test_lock_keeps_a_second_process_out(tmp_path) -> None:
-    """Fault 30. The lock goes with its holder, however that ends."""
+def test_a_lock_excludes_a_second_process(tmp_path) -> None:
+    """Fault 30. The lock ends with its process, however that ends."""
     script = (
         "import sys; from pathlib import Path; from acorn.folder_lock import FolderLock\n"
         "with FolderLock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"

@@ -1,6 +1,6 @@
-"""No pickle is ever opened: not by our own code, and not by whatever a user, or a folder from elsewhere, names.
+"""No pickle is ever opened: neither by acorn's own code, nor because a user or a downloaded folder names one.
 
-Loading a pickle runs the code in it. The ones written here would create a file, so that one that was run is found out.
+Loading a pickle runs the code in it. The pickles in these tests would create a file, which shows that one was loaded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from acorn.run_folder import MANIFEST
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "acorn"
 
-# --- what the code may not do: ruff's rules in pyproject.toml hold it, and this sees that they do
+# --- what the code may not do: ruff's rules in pyproject.toml forbid it, and this checks the rules
 
 UNSAFE = """\
 import pickle
@@ -61,9 +61,9 @@ from safetensors.torch import load_file; load_file("x")
 """.splitlines()
 
 
-def test_ruff_refuses_what_opens_a_pickle_or_runs_text(tmp_path: Path) -> None:
-    """One file a line, since a name that is imported twice would mean only the second; none is in src itself."""
-    folder = tmp_path / "src" / "acorn"  # settings go by folder
+def test_ruff_refuses_code_that_loads_pickles_or_runs_text(tmp_path: Path) -> None:
+    """Each line in its own file, because a second import would replace the first. src has none of them."""
+    folder = tmp_path / "src" / "acorn"  # settings apply per folder
     folder.mkdir(parents=True)
     for kind, lines in (("unsafe", UNSAFE), ("safe", SAFE)):
         for number, line in enumerate(lines):
@@ -73,7 +73,7 @@ def test_ruff_refuses_what_opens_a_pickle_or_runs_text(tmp_path: Path) -> None:
 
 
 def flagged(folder: Path) -> set[str]:
-    """Names of the files below `folder` in which ruff finds what is banned."""
+    """Names of the files below `folder` in which ruff finds banned code."""
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--config", str(ROOT / "pyproject.toml")]
     rules = ["--select", "TID251,S102,S307", "--output-format", "json", str(folder)]
     done = subprocess.run([*command, *rules], capture_output=True, text=True, cwd=folder)
@@ -99,7 +99,7 @@ def write_plain(path: Path, bomb: Bomb) -> None:
 
 
 def write_text_protocol(path: Path, bomb: Bomb) -> None:
-    """Protocol 0 is ASCII: it passes for text."""
+    """Protocol 0 is ASCII, so it looks like text."""
     path.write_bytes(pickle.dumps(bomb, protocol=0))
 
 
@@ -142,15 +142,15 @@ WRITERS: list[Callable[[Path, Bomb], None]] = [
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Iterator[Path]:
-    """The file that must not come to be."""
+    """The file that must not be created."""
     path = tmp_path / "pwned"
     yield path
     assert not path.exists()
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_the_bombs_are_live(tmp_path: Path, writer: Callable[[Path, Bomb], None]) -> None:
-    """Else nothing here would show anything."""
+def test_the_malicious_pickles_work(tmp_path: Path, writer: Callable[[Path, Bomb], None]) -> None:
+    """Otherwise, the tests in this file would prove nothing."""
     path, marker = tmp_path / "bomb", tmp_path / "pwned"
     writer(path, Bomb(marker))
     assert not marker.exists()
@@ -168,7 +168,7 @@ _opened: list[str] | None = None
 
 
 def _remember(event: str, arguments: tuple[Any, ...]) -> None:
-    """Audit hook: every file that this process opens, whatever library asks for it."""
+    """Audit hook: records every file that this process opens, from any library."""
     if _opened is not None and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
         _opened.append(os.path.realpath(os.fsdecode(arguments[0])))
 
@@ -188,7 +188,7 @@ def never_opened(*paths: Path) -> Iterator[None]:
         _opened = None
 
 
-def test_openings_are_seen(tmp_path: Path) -> None:
+def test_opened_files_are_recorded(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("a")
     with pytest.raises(AssertionError, match="was opened"), never_opened(path):
@@ -200,10 +200,10 @@ def test_openings_are_seen(tmp_path: Path) -> None:
 def refused(done: Done) -> None:
     assert done.returncode in (2, 3, 4), done
     assert "Traceback" not in done.stderr
-    assert not done.stdout or done.stdout.startswith("DAMAGED")  # what `acorn verify` says of each folder
+    assert not done.stdout or done.stdout.startswith("DAMAGED")  # what `acorn verify` prints for each folder
 
 
-# Where a command takes a path. {bad}: the file; {text}, {tokenizer}, {run}: good ones; {out}: what is not there yet.
+# Where a command takes a path. {bad}: the pickle; {text}, {tokenizer}, {run}: valid ones; {out}: a new path.
 COMMANDS = [
     "pretrain {bad} --out {out}",
     "pretrain {bad} data.source={text} train.steps=1 --out {out}",
@@ -272,7 +272,7 @@ FOLDER_COMMANDS = [command for command in COMMANDS if "--out {bad}" not in comma
 
 
 @pytest.mark.parametrize("command", FOLDER_COMMANDS)
-def test_pickles_in_a_folder_named_to_a_command_stay_shut(
+def test_pickles_in_a_folder_named_to_a_command_are_not_opened(
     command: str, good: dict[str, Path], tmp_path: Path, marker: Path
 ) -> None:
     folder = tmp_path / "folder"
@@ -294,7 +294,7 @@ def test_a_hub_folder_of_pickles_is_refused(command: str, good: dict[str, Path],
     refused(run_acorn(*filled(command.replace("{bad}", "hf:{bad}"), good, tmp_path, folder), cwd=tmp_path))
 
 
-# Names that are to be read: the content has to be refused as what it is not.
+# Names of files that are read: their content must be refused.
 DISGUISES = {
     "pretrain {bad} --out {out}": "config.toml",
     "plan {bad}": "config.toml",
@@ -310,7 +310,7 @@ DISGUISES = {
 
 @pytest.mark.parametrize("command", DISGUISES)
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_pickle_under_another_name_is_not_what_it_says(
+def test_a_pickle_under_another_name_is_refused(
     command: str, writer: Callable[[Path, Bomb], None], good: dict[str, Path], tmp_path: Path, marker: Path
 ) -> None:
     bad = tmp_path / DISGUISES[command]
@@ -319,7 +319,7 @@ def test_a_pickle_under_another_name_is_not_what_it_says(
 
 
 def fit(folder: Path) -> None:
-    """Makes a folder's manifest say what is there now, as whoever put it there would."""
+    """Updates a folder's manifest to its current files, as an attacker would."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
     manifest["files"] = {
@@ -344,10 +344,10 @@ IN_PLACE = [
 
 @pytest.mark.parametrize(("folder", "name"), IN_PLACE)
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_pickle_in_the_place_of_a_file(
+def test_a_pickle_in_place_of_a_file_is_refused(
     folder: str, name: str, writer: Callable[[Path, Bomb], None], good: dict[str, Path], tmp_path: Path, marker: Path
 ) -> None:
-    """With a manifest that vouches for it."""
+    """With a manifest that has its checksum."""
     shutil.copytree(good["run"], tmp_path / "run")
     here = tmp_path / folder
     writer(here / name, Bomb(marker))
@@ -366,8 +366,8 @@ def test_a_pickle_in_the_place_of_a_file(
 
 
 @pytest.mark.parametrize("folder", ["run/checkpoints/step-00000002", "run/final", "run/data"])
-def test_a_pickle_beside_the_files(folder: str, good: dict[str, Path], tmp_path: Path, marker: Path) -> None:
-    """A file more, vouched for by the manifest: it stays shut, whatever else is read."""
+def test_an_additional_pickle_is_not_opened(folder: str, good: dict[str, Path], tmp_path: Path, marker: Path) -> None:
+    """A new file whose checksum is in the manifest is not opened, whatever else is read."""
     shutil.copytree(good["run"], tmp_path / "run")
     here = tmp_path / folder
     for name, writer in FORMS.items():
@@ -385,7 +385,7 @@ def test_a_pickle_beside_the_files(folder: str, good: dict[str, Path], tmp_path:
         assert "Traceback" not in done.stderr
 
 
-def test_refusal_by_name() -> None:
+def test_pickles_are_refused_by_name() -> None:
     for ending in PICKLE_ENDINGS:
         for name in (f"a{ending}", f"a{ending.upper()}", f"a.b{ending}"):
             with pytest.raises(InputError, match="pickle by its name"):

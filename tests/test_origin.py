@@ -26,11 +26,11 @@ CHAIN = (Base("b", "run", "step 5"), Base("me/model", "hub", "revision abc", "mi
         ("", ""),
     ],
 )
-def test_only_hf_names_a_repository(source: str, repository: str) -> None:
+def test_only_hf_paths_name_a_repository(source: str, repository: str) -> None:
     assert hub_repository(source) == repository
 
 
-def test_a_local_folder_in_the_hubs_layout_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_in_the_hubs_layout_is_not_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "me" / "texts").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert hub_repository("hf:me/texts") == hub_repository("hf:me/texts:config") == ""
@@ -55,7 +55,7 @@ def test_a_local_folder_in_the_hubs_layout_is_no_repository(tmp_path: Path, monk
         ("/", "a folder"),
     ],
 )
-def test_a_path_of_this_machine_is_cut_to_its_last_part(source: str, name: str) -> None:
+def test_a_local_path_is_shortened_to_its_last_part(source: str, name: str) -> None:
     assert public_name(source) == name
 
 
@@ -66,19 +66,19 @@ def test_a_chain_of_bases_is_one_sentence() -> None:
     assert descent(()) == ""
 
 
-def test_what_was_stored_comes_back() -> None:
+def test_stored_bases_are_read_back() -> None:
     assert stored_bases(json.loads(json.dumps(to_stored(CHAIN))), "runs/b") == CHAIN
     assert to_stored(()) == {}
     assert stored_bases({}, "") == ()
 
 
 @pytest.mark.parametrize("stored", [{}, {"starts_from": 3}, {"starts_from": [{"name": "x"}, None, 7]}])
-def test_where_nothing_was_stored_the_setting_still_tells(stored: dict[str, object]) -> None:
-    """Runs of earlier versions, and files that somebody edited."""
+def test_without_stored_bases_the_setting_is_used(stored: dict[str, object]) -> None:
+    """In runs of earlier versions, or after a file was edited."""
     assert stored_bases(stored, "hf:me/model") == (Base("me/model", "hub"),)
     assert stored_bases(stored, "/home/jane/models/mine") == (Base("mine", "folder"),)
 
 
-def test_names_of_repositories() -> None:
+def test_names_of_repositories_are_recognized() -> None:
     assert is_repository("me/model-1.0_b")
     assert not any(map(is_repository, ("model", "a/b/c", "/home/me", "me/", "own er/name")))

@@ -25,7 +25,7 @@ def test_a_step_is_read_from_the_name_of_its_folder(name: str, exact: int | None
     assert (step_of(name), step_of(name, exact=False)) == (exact, begins)
 
 
-def test_steps_are_found_under_the_names_they_are_saved_by(tmp_path: Path) -> None:
+def test_steps_are_found_under_the_names_they_are_saved_under(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for step in (7, 10**8, 12):
         assert step_of(run.checkpoint(step).name) == step

@@ -1,4 +1,4 @@
-"""What is meant by a wrong name of a setting."""
+"""Suggestions for wrong names of settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from acorn.config_files import flatten
 from acorn.setting_names import OTHER_NAMES, all_keys, nearest_keys
 
 
-def test_other_names_lead_to_settings_that_are_there_and_are_no_settings_themselves() -> None:
+def test_names_of_other_programs_suggest_existing_settings() -> None:
     settings = flatten(Config())
     last_names = {key.rpartition(".")[2] for key in settings}
     for name, key in OTHER_NAMES.items():
@@ -38,17 +38,17 @@ def test_other_names_lead_to_settings_that_are_there_and_are_no_settings_themsel
         ("data.batch_size", "train.batch_size"),
     ],
 )
-def test_the_setting_that_is_meant(wrong: str, meant: str) -> None:
+def test_a_wrong_name_suggests_the_intended_setting(wrong: str, meant: str) -> None:
     assert nearest_keys(wrong) == [meant]
 
 
-def test_only_settings_that_count_are_named() -> None:
+def test_only_given_settings_are_suggested() -> None:
     assert nearest_keys("learning_rate", ["data.source", "data.clean"]) == []
     assert nearest_keys("dataset", ["data.source", "data.clean"]) == ["data.source"]
     assert nearest_keys("zzzzzz") == []
 
 
-def test_a_setting_is_its_own_nearest() -> None:
+def test_an_exact_name_suggests_itself() -> None:
     for key in all_keys():
         if "." in key:
             assert nearest_keys(key)[0].rpartition(".")[2] == key.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Checkpoints of a tiny network, for the tests of what saves them and goes back to them."""
+"""Checkpoints of a tiny network, for tests of saving and rollbacks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONFIG = load_config(
 
 
 class Notes(Unwatched):
-    """A watcher that keeps what it is told."""
+    """A watcher that records its notes."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -59,7 +59,7 @@ def weight_of(seed: int) -> torch.Tensor:
 
 @pytest.fixture
 def saved(tmp_path: Path):
-    """Saves checkpoints of a tiny model; each step has weights of its own."""
+    """Saves checkpoints of a tiny model, with different weights for each step."""
     run = RunFolder(tmp_path / "run")
     run.checkpoints.mkdir(parents=True)
 

@@ -1,4 +1,4 @@
-"""A tiny text and a tiny run that takes a second or two."""
+"""A tiny text, and a tiny run of a second or two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command as a user runs it: arguments in; exit code, stdout and stderr apart out."""
+"""Runs the command as a user does: with arguments, giving exit code, stdout and stderr separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = [
     "train.sample_every=4",
     "train.sample_tokens=8",
     "train.compile=false",
-    "train.precision=fp32",  # what auto picks depends on the machine
+    "train.precision=fp32",  # the choice of auto depends on the machine
     "train.threads=1",
 ]
 
@@ -35,13 +35,13 @@ def acorn() -> Acorn:
 
 @pytest.fixture(scope="session")
 def settings() -> list[str]:
-    """Overrides that make a run take a second or two."""
+    """Overrides for a run of a second or two."""
     return SETTINGS
 
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few kilobytes of counted sentences: a lone my.txt, as a beginner has it."""
+    """A few kilobytes of numbered sentences in a single my.txt, which is what a beginner has."""
     path = tmp_path_factory.mktemp("text") / "my.txt"
     path.write_text("".join(f"Sentence {n} says that {n} and {n + 1} make {2 * n + 1}.\n" for n in range(600)))
     return path

@@ -1,4 +1,4 @@
-"""Arguments that are not UTF-8, as Python hands them on: with lone surrogates."""
+"""Arguments that are empty, or not UTF-8: Python passes those on with lone surrogates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "caf\udce9"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of such a name."""
+    """A folder with such a name."""
     path = tmp_path / NAME
     try:
         path.mkdir()
@@ -65,8 +65,8 @@ def test_a_name_that_is_not_utf8_is_refused_at_once(acorn, run: Path, text_file:
 
 
 @pytest.mark.fault(47)
-def test_in_a_folder_that_is_not_utf8(acorn, run: Path, text_file: Path, settings, folder: Path) -> None:
-    """Fault 47: what is named from there has such a path, too: a model is not written, reading and the rest work."""
+def test_commands_in_a_folder_whose_name_is_not_utf8(acorn, run: Path, text_file: Path, settings, folder: Path) -> None:
+    """Fault 47: all paths in it are like that. No model is written there; reading and other commands work."""
     named = (f"data.source={text_file}", "--out", "run")
     training = (("pretrain", "small", *named), ("sweep", "small", *named, "train.seed=[0,1]", "train.steps=1"))
     exports = (("export", run, "--format", format, "--out", "model") for format in ("hf", "gguf"))
@@ -82,7 +82,7 @@ def test_in_a_folder_that_is_not_utf8(acorn, run: Path, text_file: Path, setting
 
 
 @pytest.mark.fault(47)
-def test_from_python(folder: Path, text_file: Path) -> None:
+def test_names_that_are_not_utf8_are_refused_from_python(folder: Path, text_file: Path) -> None:
     """Fault 47: the same."""
     with pytest.raises(UsageError, match="not Unicode"):
         api.pretrain("small", [f"data.source={text_file}", "train.steps=1"], out=folder / "run", quiet=True)
@@ -90,8 +90,10 @@ def test_from_python(folder: Path, text_file: Path) -> None:
 
 
 @pytest.mark.fault(47)
-def test_a_text_that_is_found_works_throughout(acorn, text_file: Path, settings, folder: Path, tmp_path: Path) -> None:
-    """Fault 47: through a glob, names that cannot be spelled are only names; a run records them and resumes."""
+def test_text_files_whose_names_are_not_utf8_work(
+    acorn, text_file: Path, settings, folder: Path, tmp_path: Path
+) -> None:
+    """Fault 47: a glob may match them; a run records the names and resumes."""
     os.link(text_file, folder / f"{NAME}.txt")
     arguments = ("pretrain", "small", *settings, f"data.source={tmp_path}/c*/*.txt", "--out", tmp_path / "run")
     for more in ((), ("--resume",), ("--resume", "train.steps=9")):
@@ -99,7 +101,7 @@ def test_a_text_that_is_found_works_throughout(acorn, text_file: Path, settings,
         assert done.returncode == 0, done.stderr
 
 
-def test_text_for_the_model_is_no_name(acorn, run: Path) -> None:
+def test_a_prompt_that_is_not_utf8_is_refused_as_bad_input(acorn, run: Path) -> None:
     for options in (("--prompt", NAME), (f"--prompt={NAME}",)):
         done = acorn("generate", run, *options)
         assert done.returncode == 3
@@ -112,8 +114,8 @@ def _verbs(group: typer.Typer) -> list[Callable[..., Any]]:
 
 
 @pytest.mark.parametrize("verb", _verbs(app), ids=lambda verb: f"{verb.__module__}.{verb.__name__}")
-def test_every_path_is_read_by_what_refuses_an_empty_one(verb: Callable[..., Any]) -> None:
-    """Typer's own reading makes the current folder of an empty string."""
+def test_every_path_argument_uses_the_type_that_refuses_an_empty_string(verb: Callable[..., Any]) -> None:
+    """Typer itself turns an empty string into the current folder."""
     for name, hint in get_type_hints(verb, include_extras=True).items():
         annotated = get_args(hint)
         if annotated and "Path" in str(annotated[0]):
@@ -152,8 +154,8 @@ def test_every_path_is_read_by_what_refuses_an_empty_one(verb: Callable[..., Any
         ("demo --out ''", "--out"),
     ],
 )
-def test_an_empty_string_is_not_the_current_folder(acorn, run: Path, text_file: Path, command: str, where: str) -> None:
-    """Fault 97: neither of a run, in which the command is given here, nor of anything else."""
+def test_an_empty_path_is_not_the_current_folder(acorn, run: Path, text_file: Path, command: str, where: str) -> None:
+    """Fault 97: also if the current folder is a run."""
     before = sorted(path.name for path in run.iterdir())
     done = acorn(*shlex.split(command.format(run=run, text=text_file)), cwd=run)
     assert done.returncode == 2, done.stderr
@@ -163,6 +165,6 @@ def test_an_empty_string_is_not_the_current_folder(acorn, run: Path, text_file: 
     assert sorted(path.name for path in run.iterdir()) == before
 
 
-def test_text_for_the_model_may_be_empty(acorn, run: Path) -> None:
+def test_a_prompt_may_be_empty(acorn, run: Path) -> None:
     done = acorn("generate", run, "", "--prompt", "", "--max-new-tokens", 1)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Bad use and bad input: the exit code, one message that says what, where and how to fix it, no traceback."""
+"""Wrong use and bad input: exit code, one message with what, where and how to fix it, and no traceback."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def refused(done, code: int, *parts: str) -> None:
         (("tokenizer", "train"), "No text is named"),
         (("tokenizer", "train", "--kind", "sentencepiece", "--input", "x.txt"), "tokenizer.kind"),
         (("evaluate", "nowhere"), "does not exist"),
-        (("generate", "nowhere", "--decoder", "abacus"), "where: --decoder"),  # before a model is looked for
+        (("generate", "nowhere", "--decoder", "abacus"), "where: --decoder"),  # before looking for a model
         (("verify", "nowhere"), "does not exist"),
         (("report", "nowhere"), "not a run folder"),
         (("plan", "small", "model.n_embd=7"), "even head width"),
     ],
 )
-def test_wrong_use_touches_nothing(acorn, tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
+def test_wrong_use_is_refused_and_writes_nothing(acorn, tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
     refused(acorn(*arguments, cwd=tmp_path), 2, part)
     assert list(tmp_path.iterdir()) == []
 
@@ -52,7 +52,7 @@ def test_wrong_use_touches_nothing(acorn, tmp_path: Path, arguments: tuple[str, 
         ("tiny.txt", b"one line\n", ("train", "valid")),
     ],
 )
-def test_bad_text(acorn, tmp_path: Path, name: str, content: bytes, parts: tuple[str, ...]) -> None:
+def test_bad_text_is_refused(acorn, tmp_path: Path, name: str, content: bytes, parts: tuple[str, ...]) -> None:
     """Faults 1, 8, 9 and 10."""
     (tmp_path / name).write_bytes(content)
     done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", tmp_path / name, "--out", tmp_path / "t.json")
@@ -60,13 +60,13 @@ def test_bad_text(acorn, tmp_path: Path, name: str, content: bytes, parts: tuple
     assert not (tmp_path / "t.json").exists()
 
 
-def test_a_source_that_matches_nothing(acorn, tmp_path: Path) -> None:
+def test_a_source_that_matches_no_file_is_refused(acorn, tmp_path: Path) -> None:
     """Fault 15."""
     done = acorn("pretrain", "small", f"data.source={tmp_path}/*.txt", "--out", tmp_path / "run")
     refused(done, 3, "*.txt", "fix:")
 
 
-def test_a_vocabulary_too_small_names_the_least(acorn, tmp_path: Path, text_file: Path) -> None:
+def test_the_message_about_a_small_vocabulary_names_the_minimum(acorn, tmp_path: Path, text_file: Path) -> None:
     """Fault 2."""
     done = acorn("tokenizer", "train", "--vocab-size", 100, "--input", text_file, "--out", tmp_path / "t.json")
     refused(done, 2, "273")  # 256 bytes, the separator and 16 reserved entries
@@ -87,12 +87,12 @@ def test_a_vocabulary_too_small_names_the_least(acorn, tmp_path: Path, text_file
         (("--prompt", "word " * 100, "--strict"), "context"),
     ],
 )
-def test_generation_settings(acorn, run: Path, arguments: tuple[str, ...], part: str) -> None:
+def test_invalid_generation_settings_are_refused(acorn, run: Path, arguments: tuple[str, ...], part: str) -> None:
     """Faults 53 and 55."""
     refused(acorn("generate", run, *arguments), 2, part)
 
 
-def test_a_long_prompt_is_cut_and_said(acorn, run: Path) -> None:
+def test_a_long_prompt_is_cut_with_a_note(acorn, run: Path) -> None:
     """Fault 53; and fault 54, an empty prompt."""
     done = acorn("generate", run, "--prompt", "word " * 100, "--max-new-tokens", 2)
     assert done.returncode == 0
@@ -100,7 +100,7 @@ def test_a_long_prompt_is_cut_and_said(acorn, run: Path) -> None:
     assert acorn("generate", run, "--prompt", "", "--max-new-tokens", 2).returncode == 0
 
 
-def test_evaluate_refusals(acorn, run: Path, tmp_path: Path) -> None:
+def test_evaluate_refuses_invalid_arguments(acorn, run: Path, tmp_path: Path) -> None:
     refused(acorn("evaluate", run, "--split", "test"), 2, "choose one of train, valid")
     refused(acorn("evaluate", run, "--context", 33), 2, "context")
     refused(acorn("evaluate", run / "final", "--input", run / "nothing.txt"), 3, "nothing.txt")
@@ -108,7 +108,7 @@ def test_evaluate_refusals(acorn, run: Path, tmp_path: Path) -> None:
     refused(acorn("evaluate", run, "--input", tmp_path / "empty.txt"), 3, f"where: --input: {tmp_path / 'empty.txt'}")
 
 
-def test_a_pickle_is_refused_unread(acorn, tmp_path: Path) -> None:
+def test_a_pickle_is_refused_without_opening_it(acorn, tmp_path: Path) -> None:
     """Fault 44."""
     folder = tmp_path / "model"
     folder.mkdir()
@@ -126,7 +126,7 @@ def test_debug_shows_the_traceback(acorn) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_a_text_in_the_configs_place(acorn, text_file: Path, tmp_path: Path) -> None:
+def test_a_text_file_given_as_config_is_refused(acorn, text_file: Path, tmp_path: Path) -> None:
     refused(
         acorn("pretrain", text_file, cwd=tmp_path), 2, "not a config", f"acorn pretrain small data.source={text_file}"
     )

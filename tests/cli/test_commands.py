@@ -1,4 +1,4 @@
-"""Every command on its happy path, results on stdout and all else on stderr."""
+"""Every command with valid input: results on stdout, all else on stderr."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_help_and_version(acorn) -> None:
     assert acorn("--version").stdout.startswith("acorn 0.")
 
 
-def test_help_loads_nothing_heavy() -> None:
-    """So that it answers at once."""
+def test_help_loads_no_large_packages() -> None:
+    """So help appears immediately."""
     script = "import sys; sys.argv = ['acorn', '--help']\nfrom acorn.cli.main import main\n"
     script += "try: main()\nexcept SystemExit: pass\n"
     script += "print(sorted({'torch', 'numpy', 'datasets', 'tokenizers', 'pydantic', 'matplotlib'} & set(sys.modules)))"
@@ -62,11 +62,11 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("own", "spins"), [({}, 10000), ({"GOMP_SPINCOUNT": "77"}, 77), ({"OMP_WAIT_POLICY": "passive"}, 0)]
 )
-def test_threads_wait_no_longer_than_they_should(tmp_path: Path, own: dict[str, str], spins: int) -> None:
-    """OpenMP itself says what it read; a user's own choice stands."""
+def test_openmp_threads_do_not_spin_for_long(tmp_path: Path, own: dict[str, str], spins: int) -> None:
+    """Checked in OpenMP's own output. A value that the user sets is kept."""
     others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run(
-        [sys.executable, "-m", "acorn", "generate", tmp_path / "nothing"],  # loads PyTorch, and ends
+        [sys.executable, "-m", "acorn", "generate", tmp_path / "nothing"],  # loads PyTorch and exits
         env=others | own | {"OMP_DISPLAY_ENV": "VERBOSE"},
         capture_output=True,
         text=True,
@@ -177,7 +177,7 @@ def test_generate_from_a_checkpoint_and_a_model_folder(acorn, run: Path, tmp_pat
     assert json_of(acorn("generate", run / "checkpoints" / "step-00000008", *arguments))["new_ids"] == expected
 
 
-def test_verify_names_what_is_damaged_and_what_is_good(acorn, run: Path, tmp_path: Path) -> None:
+def test_verify_names_what_is_damaged_and_what_is_intact(acorn, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     assert acorn("verify", copy).returncode == 0
@@ -199,7 +199,7 @@ def test_report_and_compare(acorn, run: Path) -> None:
 
 
 def test_every_field_of_a_real_run_is_labeled_in_its_report(run: Path) -> None:
-    """A field that is new in one of these files needs a label, or the page would show its raw name."""
+    """A new field in one of these files needs a label; otherwise, the page would show its raw name."""
     manifest, evaluation = (json.loads((run / name).read_text()) for name in ("data/manifest.json", "evaluation.json"))
     assert set(json.loads((run / "environment.json").read_text())) <= set(ENVIRONMENT)
     assert set(manifest["tokenizer"]) <= set(TOKENIZER)
@@ -211,7 +211,7 @@ def test_every_field_of_a_real_run_is_labeled_in_its_report(run: Path) -> None:
     assert set(evaluation["valid"]) - {"split"} <= set(FIGURES) | notes
 
 
-def test_a_comparison_goes_where_it_is_told_and_leaves_the_report(acorn, run: Path, tmp_path: Path) -> None:
+def test_a_comparison_is_written_to_out_and_leaves_the_report_unchanged(acorn, run: Path, tmp_path: Path) -> None:
     own = (run / "report.html").read_bytes()
     assert acorn("report", run, run).stdout.strip() == str(run / "comparison.html")
     done = acorn("report", run, "--compare", run, "--out", tmp_path / "both.html")
@@ -229,8 +229,8 @@ def test_plan(acorn) -> None:
     assert "parameters" in acorn("plan", "gpt2-124m").stdout
 
 
-def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, monkeypatch, capsys) -> None:
-    """In process, with the preset made tiny: the bundled text is large for a test."""
+def test_demo_runs_all_steps_and_can_be_run_again(acorn, tmp_path: Path, monkeypatch, capsys) -> None:
+    """In this process, with a tiny version of the preset: the bundled text is large for a test."""
     from acorn.cli import demo as verb
     from acorn.config_files import load_config
 
@@ -249,7 +249,7 @@ def test_demo_goes_the_whole_path_and_can_be_asked_again(acorn, tmp_path: Path, 
 
 
 def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path: Path, settings) -> None:
-    """SIGINT: a checkpoint, exit 130, and the way on in the message."""
+    """SIGINT: saves a checkpoint, exits with 130, and the message says how to resume."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "acorn", "pretrain", "small", f"data.source={text_file}", *settings]
     command += ["train.steps=100000", "train.eval_every=0", "--out", str(out)]
@@ -266,7 +266,7 @@ def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path
     assert json_of(done)["step"] == step + 2
 
 
-def test_an_interrupt_outside_training_is_said(acorn, monkeypatch) -> None:
+def test_an_interrupt_outside_training_is_reported(acorn, monkeypatch) -> None:
     def interrupted(run: Path) -> None:
         raise KeyboardInterrupt
 
@@ -294,7 +294,7 @@ main()
 
 @pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143), ("HUP", 129)])
 def test_a_signal_while_modules_are_imported(name: str, code: int) -> None:
-    """Libraries swallow an exception in the middle of their import, or break: nothing is raised there."""
+    """No exception is raised there: libraries swallow exceptions during their import, or break."""
     done = subprocess.run([sys.executable, "-c", STARTING], input=name, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "acorn: Stopped.\n")
 
@@ -318,7 +318,7 @@ main()
 
 
 def test_a_signal_while_a_message_is_written() -> None:
-    """A second Ctrl-C, as the first one is being answered: the message and the code stay."""
+    """A second Ctrl-C while the message of the first is printed changes neither message nor exit code."""
     done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True)
     assert done.returncode == 2
     assert "does not exist" in done.stderr
@@ -326,7 +326,7 @@ def test_a_signal_while_a_message_is_written() -> None:
 
 
 def test_stderr_may_be_closed(tmp_path: Path, text_file: Path, settings) -> None:
-    """And nothing that belongs there turns up on stdout."""
+    """Its lines do not appear on stdout instead."""
     script = "import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, '-m', 'acorn', *sys.argv[1:]])"
     command = [sys.executable, "-c", script, "pretrain", "small", f"data.source={text_file}", *settings]
     done = subprocess.run([*command, "--out", str(tmp_path / "run"), "--json"], stdout=subprocess.PIPE, text=True)

@@ -22,7 +22,7 @@ def test_one_setting_is_explained(acorn) -> None:
     assert done.stderr == ""
 
 
-def test_all_and_sections_are_listed_one_a_line(acorn) -> None:
+def test_all_settings_or_a_section_are_listed_one_per_line(acorn) -> None:
     def keys(*arguments: str) -> list[str]:
         return [line.split()[0] for line in acorn("config", *arguments).stdout.splitlines() if line]
 
@@ -45,14 +45,14 @@ def test_json_is_one_object(acorn) -> None:
     assert len(json.loads(acorn("config", "--json").stdout)["settings"]) == len(flatten(Config()))
 
 
-def test_a_wrong_key_is_refused_with_the_nearest(acorn) -> None:
+def test_a_wrong_key_is_refused_with_a_suggestion(acorn) -> None:
     done = acorn("config", "optimizer.momentun")
     assert done.returncode == 2
     assert "did you mean optimizer.momentum?" in done.stderr
     assert done.stdout == ""
 
 
-def test_a_preset_is_no_setting_and_its_command_is_named(acorn) -> None:
+def test_the_name_of_a_preset_is_answered_with_its_command(acorn) -> None:
     for name in ("small", "gpt2-124m"):
         done = acorn("config", name)
         assert (done.returncode, done.stdout) == (2, "")
@@ -60,7 +60,7 @@ def test_a_preset_is_no_setting_and_its_command_is_named(acorn) -> None:
         assert f"`acorn presets {name}`" in done.stderr
 
 
-def test_names_of_other_programs_lead_to_the_setting_everywhere(acorn) -> None:
+def test_names_from_other_programs_suggest_acorns_setting(acorn) -> None:
     meant = "did you mean optimizer.lr?"
     assert meant in acorn("config", "optimizer.learning_rate").stderr
     assert meant in acorn("pretrain", "small", "data.source=x.txt", "learning_rate=1").stderr

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as lines of the terminal."""
+"""The figures of an evaluation, printed in the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIGURES = {
 }
 
 
-def test_facts_have_the_names_of_the_report_and_rates_are_per_cent() -> None:
+def test_facts_have_the_names_of_the_report_and_rates_are_percentages() -> None:
     assert evaluation_facts(FIGURES) == {
         "split": "validation",
         "bits per byte": "1.8279",
@@ -28,7 +28,7 @@ def test_facts_have_the_names_of_the_report_and_rates_are_per_cent() -> None:
     }
 
 
-def test_figures_of_an_altered_text_say_so_on_their_lines() -> None:
+def test_figures_of_altered_text_have_a_note_on_their_lines() -> None:
     facts = evaluation_facts(FIGURES, "cleaned text")
     beside = "  (cleaned text, not comparable with published figures)"
     assert facts["bits per byte"] == "1.8279" + beside

@@ -22,7 +22,7 @@ def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes.Runtime, "installed", False)
 
 
-def test_a_run_goes_to_transformers(acorn: Acorn, run: Path, tmp_path: Path) -> None:
+def test_a_run_is_exported_to_transformers(acorn: Acorn, run: Path, tmp_path: Path) -> None:
     done = acorn("export", run, "--format", "hf", "--dtype", "bf16", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     rows = dict(line.split("  ", 1) for line in done.stdout.splitlines())
@@ -52,7 +52,7 @@ def test_the_json_is_the_report_beside_the_model(acorn: Acorn, run: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_a_gguf_export_is_verified_and_not_taken_for_a_run(acorn: Acorn, run: Path, tmp_path: Path) -> None:
+def test_a_gguf_export_is_verified_and_refused_as_a_run(acorn: Acorn, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert acorn("export", run, "--format", "gguf", "--out", out).returncode == 0
     done = acorn("verify", out)
@@ -116,9 +116,7 @@ def test_wrong_use_is_refused(acorn: Acorn, run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_package_that_is_missing_is_named(
-    acorn: Acorn, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_named(acorn: Acorn, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     done = acorn("export", run, "--format", "gguf", "--out", tmp_path / "out")
     assert done.returncode == 7

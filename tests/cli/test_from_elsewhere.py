@@ -1,4 +1,4 @@
-"""Commands about a run whose text was prepared before, started in another folder than the current one."""
+"""Commands on a run with prepared shards, given in another folder than the run was started in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acorn.report.run_facts import read_run
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, acorn, run: Path, text_file: Path, settings) -> Path:
-    """A folder with `shards` and, in `runs/mine`, a run over them; elsewhere/ beside it, with shards of other text."""
+    """A folder with `shards`, and a run over them in `runs/mine`; beside it, elsewhere/ with shards of other text."""
     folder = tmp_path_factory.mktemp("home") / "project"
     folder.mkdir()
     (other := folder / "other.txt").write_text(text_file.read_text().replace("Sentence", "Statement"))
@@ -28,13 +28,13 @@ def project(tmp_path_factory: pytest.TempPathFactory, acorn, run: Path, text_fil
 
 @pytest.fixture
 def moved(project: Path, tmp_path: Path) -> Path:
-    """All of it in another place."""
+    """The whole project, moved to another folder."""
     return shutil.copytree(project.parent, tmp_path / "moved")
 
 
 @pytest.mark.parametrize("way", ["from elsewhere", "moved"])
-def test_relative_shards_are_the_same_for_every_command(acorn, project: Path, moved: Path, way: str) -> None:
-    """The current folder has shards of that name, too, of which nothing is read."""
+def test_every_command_finds_relative_shards(acorn, project: Path, moved: Path, way: str) -> None:
+    """The current folder also has shards of that name; they are not read."""
     if way == "moved":
         shutil.rmtree(moved / "project" / "other.txt", ignore_errors=True)
         project.rename(project.parent / "away")
@@ -55,7 +55,7 @@ def test_relative_shards_are_the_same_for_every_command(acorn, project: Path, mo
             (project.parent / "away").rename(project)
 
 
-def test_the_same_shards_may_be_named_from_elsewhere(acorn, moved: Path, settings) -> None:
+def test_the_same_shards_may_be_named_from_another_folder(acorn, moved: Path, settings) -> None:
     here = moved / "elsewhere"
     arguments = ("pretrain", "small", *settings, "--out", moved / "project" / "runs" / "mine", "--resume")
     done = acorn(*arguments, "data.shards=../project/shards", cwd=here)
@@ -65,8 +65,8 @@ def test_the_same_shards_may_be_named_from_elsewhere(acorn, moved: Path, setting
     assert "data.shards: " in done.stderr
 
 
-def test_other_shards_in_their_place_are_refused(acorn, project: Path, moved: Path) -> None:
-    """By the digest of their manifest, though their tokenizer is the same."""
+def test_replaced_shards_are_refused(acorn, project: Path, moved: Path) -> None:
+    """Detected by the digest of their manifest, although their tokenizer is the same."""
     out = moved / "project" / "runs" / "mine"
     for place in (project / "shards", moved / "project" / "shards"):
         place.rename(place.with_name("right"))

@@ -1,4 +1,4 @@
-"""What `acorn generate` says beside the text."""
+"""What `acorn generate` prints in addition to the text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_ONCE = "The model ended the text"
 
 @pytest.fixture
 def draw(monkeypatch: pytest.MonkeyPatch, run: Path):
-    """Sets the tokens that are drawn, those of each prompt; a text's end is None."""
+    """Sets the tokens that are sampled for each prompt; None is the end of a text."""
     tokenizer = Tokenizer.from_file(run / "tokenizer.json")
 
     def set_tokens(*texts: str | None) -> None:
@@ -26,27 +26,27 @@ def draw(monkeypatch: pytest.MonkeyPatch, run: Path):
     return set_tokens
 
 
-def test_a_text_of_one_token_is_not_called_empty(acorn, run: Path, draw) -> None:
+def test_a_text_of_one_token_does_not_count_as_empty(acorn, run: Path, draw) -> None:
     draw("S")
     done = acorn("generate", run, "--prompt", "1", "--max-new-tokens", 1)
     assert (done.returncode, done.stdout) == (0, "1S\n")
     assert AT_ONCE not in done.stderr
     draw("a")
     done = acorn("generate", run, "--prompt", "1", "--max-new-tokens", 9, "--stop", "aa")
-    assert done.stdout == "1\n"  # stopped, yet not by the model
+    assert done.stdout == "1\n"  # stopped, but not by the model
     assert AT_ONCE not in done.stderr
 
 
-def test_a_text_that_ended_at_once_is(acorn, run: Path, draw) -> None:
+def test_a_text_that_ends_immediately_is_reported_as_empty(acorn, run: Path, draw) -> None:
     draw(None)
     done = acorn("generate", run, "--prompt", "1")
     assert (done.returncode, done.stdout) == (0, "1\n")
     assert f"{AT_ONCE} immediately. Try another --seed, a prompt, or --ignore-eos." in done.stderr
     done = acorn("generate", run, "--prompt", "1", "--json")
-    assert AT_ONCE not in done.stderr  # its finish_reason says so
+    assert AT_ONCE not in done.stderr  # shown by finish_reason
 
 
-def test_a_stop_string_at_the_beginning_is_named_for_what_it_is(acorn, run: Path, draw) -> None:
+def test_a_stop_string_at_the_beginning_is_named_as_the_reason(acorn, run: Path, draw) -> None:
     draw("a")
     done = acorn("generate", run, "--prompt", "1", "--stop", "a")
     assert (done.returncode, done.stdout) == (0, "1\n")
@@ -54,18 +54,18 @@ def test_a_stop_string_at_the_beginning_is_named_for_what_it_is(acorn, run: Path
     assert "begins with a --stop string" in done.stderr
 
 
-def test_of_several_prompts_it_is_said_how_many(acorn, run: Path, draw) -> None:
+def test_with_several_prompts_the_number_of_empty_texts_is_reported(acorn, run: Path, draw) -> None:
     draw(None, "a", None)
     done = acorn("generate", run, "--prompt", "1", "--prompt", "2", "--prompt", "3", "--max-new-tokens", 1)
     assert f"{AT_ONCE} of 2 of the 3 prompts immediately." in done.stderr
 
 
-def test_the_unknown_token_has_an_option(acorn, run: Path, draw) -> None:
+def test_an_option_allows_unknown_tokens(acorn, run: Path, draw) -> None:
     assert acorn("generate", run, "--max-new-tokens", 1, "--allow-unknown").returncode == 0
     assert "[UNK]" in acorn("generate", "--help").stdout
 
 
-def test_several_texts_are_told_apart_on_a_terminal_alone(
+def test_several_texts_are_separated_by_lines_only_on_a_terminal(
     acorn, run: Path, draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw("S", "S")

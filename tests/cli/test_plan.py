@@ -1,4 +1,4 @@
-"""`acorn plan`: figures for people in their units, for programs in machine units."""
+"""`acorn plan`: figures in readable units as text, and in base units as JSON."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from acorn.run import plan
         (1.02, "1 second"),
     ],
 )
-def test_a_duration_has_the_unit_that_a_person_would_take(seconds: float, said: str) -> None:
+def test_a_duration_has_a_readable_unit(seconds: float, said: str) -> None:
     assert rough_duration(seconds) == said
 
 
-def test_a_plan_is_read_by_people_and_programs(
+def test_a_plan_is_printed_as_text_or_json(
     acorn, text_file: Path, settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(plan, "seconds_per_step", lambda *_: 2.0)
@@ -62,7 +62,7 @@ def test_many_epochs_get_a_warning(acorn, monkeypatch: pytest.MonkeyPatch) -> No
     assert "load" in str(shown["speed"])
 
 
-def test_a_plan_says_what_it_does_not_know(acorn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_names_what_is_unknown(acorn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "seconds_per_step", lambda *_: 2.0)
     assert "does not download it" in acorn("plan", "small", "data.source=hf:some/one").stdout
     assert "needs data.source" in acorn("plan", "small").stdout
@@ -70,7 +70,7 @@ def test_a_plan_says_what_it_does_not_know(acorn, monkeypatch: pytest.MonkeyPatc
     assert "its size is unknown" in str(readable(facts | {"text": "part"})["training text"])
 
 
-def test_a_plan_refuses_text_that_is_not_there(acorn) -> None:
+def test_a_plan_refuses_a_missing_text(acorn) -> None:
     done = acorn("plan", "small", "data.source=nope.txt", "--json")
     assert (done.returncode, done.stdout) == (3, "")
     assert "nope.txt" in done.stderr

@@ -10,7 +10,7 @@ from acorn.config_files import load_config, preset_names, preset_purpose, preset
 from acorn.config_reference import find_settings
 
 
-def test_each_preset_is_told_with_its_purpose_and_size(acorn) -> None:
+def test_each_preset_is_listed_with_its_purpose_and_size(acorn) -> None:
     done = acorn("presets")
     assert done.returncode == 0
     for name in preset_names():
@@ -36,7 +36,7 @@ def test_help_lists_the_presets(acorn, command: str) -> None:
         assert f"{name} {preset_purpose(name)}" in shown
 
 
-def test_one_preset_is_shown_with_all_that_it_sets(acorn) -> None:
+def test_a_preset_is_shown_with_all_its_settings(acorn) -> None:
     done = acorn("presets", "small")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -54,7 +54,7 @@ def test_one_preset_is_shown_with_all_that_it_sets(acorn) -> None:
     assert all(setting["description"] for setting in found["settings"])
 
 
-def test_a_former_name_and_a_wrong_one(acorn) -> None:
+def test_a_former_name_is_accepted_and_a_wrong_one_refused(acorn) -> None:
     assert acorn("presets", "seed").stdout == acorn("presets", "original").stdout
     done = acorn("presets", "smal")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""What print() gets when the stream behind stdout is of another encoding, closed, full, or not read any more."""
+"""Printing when stdout has another encoding, is closed, is on a full disk, or is a closed pipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def written(to: io.TextIOWrapper) -> str:
 
 
 class Failing(io.StringIO):
-    """A stream whose every write fails, or whose flush alone does, as when small writes wait in a buffer."""
+    """A stream in which every write fails, or only the flush, because small writes are buffered."""
 
     def __init__(self, error: OSError, at: str) -> None:
         super().__init__()
@@ -48,11 +48,13 @@ class Failing(io.StringIO):
         ("utf-8", "ภาษา é 🌳", "ภาษา é 🌳"),
         ("cp1252", "ภ é", "\\u0e20 é"),
         ("ascii", "é 🌳", "\\xe9 \\U0001f333"),
-        ("utf-8", "caf\udce9", "caf\\udce9"),  # a file name that is not UTF-8, as Python holds it
+        ("utf-8", "caf\udce9", "caf\\udce9"),  # a file name that is not UTF-8, in Python's representation
     ],
 )
-def test_every_character_is_shown(capsys: pytest.CaptureFixture[str], encoding: str, text: str, shown: str) -> None:
-    """What the encoding has stays; the rest are escapes, which is said once."""
+def test_every_character_is_printed_or_escaped(
+    capsys: pytest.CaptureFixture[str], encoding: str, text: str, shown: str
+) -> None:
+    """Characters outside the encoding are escaped, which is noted once."""
     inner = stream(encoding)
     out = Stdout(inner)
     for _ in range(3):
@@ -65,10 +67,10 @@ def test_every_character_is_shown(capsys: pytest.CaptureFixture[str], encoding: 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", "utf-16"])
 @pytest.mark.parametrize("text", ["plain", "ภาษา é 🌳", "caf\udce9"])
-def test_json_is_json_in_every_encoding(
+def test_json_is_valid_in_every_encoding(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], encoding: str, text: str
 ) -> None:
-    """Python's escapes are not JSON's. JSON's own say the same, so there is nothing to be told."""
+    """Python's escapes are not valid in JSON. JSON's own escapes lose nothing, so there is no note."""
     inner = stream(encoding)
     monkeypatch.setattr(sys, "stdout", Stdout(inner))
     print_json({"text": text})
@@ -77,8 +79,8 @@ def test_json_is_json_in_every_encoding(
 
 
 @pytest.mark.parametrize("at", ["write", "flush"])
-def test_a_full_disk_is_an_error_every_time(at: str) -> None:
-    """Also where a library tries the stream before and swallows the error; and Python's own flush at the end passes."""
+def test_a_full_disk_is_always_an_error(at: str) -> None:
+    """Even if a library has swallowed an earlier error. Python's own flush at exit does not fail again."""
     out = Stdout(Failing(OSError(errno.ENOSPC, "No space left on device"), at))
     with pytest.raises(ResourceError, match="written to stdout: No space left on device") as caught:
         print("text", file=out, flush=True)  # type: ignore[call-overload]
@@ -90,15 +92,15 @@ def test_a_full_disk_is_an_error_every_time(at: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["write", "flush"])
-def test_a_reader_that_has_gone_is_no_fault(at: str) -> None:
+def test_a_closed_pipe_is_no_error(at: str) -> None:
     out = Stdout(Failing(BrokenPipeError(errno.EPIPE, "Broken pipe"), at))
     with pytest.raises(ReaderGoneError):
         print("text", file=out, flush=True)  # type: ignore[call-overload]
     out.flush()
 
 
-def test_a_failing_file_gets_nothing_more(tmp_path: Path) -> None:
-    """What waits in its buffer goes to /dev/null: else Python would fail over it again as it ends (exit code 120)."""
+def test_nothing_more_is_written_to_a_failing_file(tmp_path: Path) -> None:
+    """Its buffer goes to /dev/null; otherwise, Python would fail again at exit (exit code 120)."""
     reader, writer = os.pipe()
     inner = open(writer, "w")  # noqa: SIM115 - closed below
     out = Stdout(inner)
@@ -110,7 +112,7 @@ def test_a_failing_file_gets_nothing_more(tmp_path: Path) -> None:
     inner.close()
 
 
-def test_closed_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_stdout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Stdout(None))
     with pytest.raises(ResourceError, match="it is closed"):
         check_stdout()
@@ -127,8 +129,8 @@ def test_an_open_stdout_passes_the_check(monkeypatch: pytest.MonkeyPatch) -> Non
     assert written(inner) == ""
 
 
-def test_numbers_of_closed_files_are_taken() -> None:
-    """In a child process: no file that is opened later may get the number of stdout."""
+def test_file_descriptors_of_closed_streams_are_reserved() -> None:
+    """In a child process: no file that is opened later may get the file descriptor of stdout."""
     child = os.fork()
     if child == 0:
         os.close(0)
@@ -137,4 +139,4 @@ def test_numbers_of_closed_files_are_taken() -> None:
         opened = os.open("/dev/zero", os.O_RDONLY)
         os._exit(0 if opened > 2 and os.write(1, b"x") == 1 and os.read(0, 1) == b"" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    occupy_closed_files()  # nothing is closed here, and nothing changes
+    occupy_closed_files()  # nothing is closed here, so nothing changes

@@ -1,4 +1,4 @@
-"""`acorn sweep` with real processes: a table, a page, one JSON object, and the exit code of what failed."""
+"""`acorn sweep` with real processes: table, page, JSON object, and the exit code of a failed run."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_a_sweep_of_two_runs_one_of_which_fails(acorn, text_file: Path, settings
     assert abs(evaluated["bits_per_byte"] - facts["best"]["bits_per_byte_mean"]) < 1e-6
 
 
-def test_help_tells_a_grid_from_a_list(acorn) -> None:
+def test_help_explains_a_grid_and_a_list(acorn) -> None:
     shown = " ".join(acorn("sweep", "--help").stdout.split())
     assert "a list is one value, and a list of lists is several" in shown

@@ -1,4 +1,4 @@
-"""Sources and settings on one command line, and that the advice of each message about text can be followed."""
+"""Sources and settings on one command line; the advice in each message about text works."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from acorn.config_files import IDLE_KEYS
 from acorn.errors import UsageError
 
 
-def test_what_has_an_equals_sign_is_a_setting_unless_it_is_a_file(tmp_path: Path, monkeypatch) -> None:
+def test_an_argument_with_an_equals_sign_is_a_setting_unless_it_is_a_file(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data.text_field=body").write_text("text")
     arguments = ["a.txt", "data.errors=skip", "data.text_field=body", "my/*.txt", "x=1"]
     assert split_settings(arguments) == (["a.txt", "data.text_field=body", "my/*.txt"], ["data.errors=skip", "x=1"])
 
 
-def test_options_sources_and_settings_come_together() -> None:
+def test_options_sources_and_settings_are_combined() -> None:
     config = text_config(
         "acorn tokenizer train",
         ["a=b.txt"],
@@ -48,7 +48,7 @@ def test_options_sources_and_settings_come_together() -> None:
         (["a.txt", ""], ['"" in a list names no text']),
     ],
 )  # fmt: skip
-def test_what_is_refused(more: list[str], parts: list[str]) -> None:
+def test_invalid_text_arguments_are_refused(more: list[str], parts: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         text_config("acorn data prepare", [], more, {"data.clean": "wikitext"})
     for part in parts:
@@ -62,10 +62,10 @@ TEXTS = {
     "skip": ("t.jsonl", b'{"text": "the cat saw %d dogs"}\n{bad %d\n', 'data.errors = "skip"', 'data.errors = "skip"'),
     "row": ("t.txt", b"the cat saw %d dogs\n", 'use "auto", "line", "block" or "file"', "data.document=line"),
 }  # fmt: skip
-"""What is wrong with a text -> its name, the pattern of its lines, the advice, and what then is typed."""
+"""What is wrong with a text -> its name, the pattern of its lines, the advice, and the arguments that follow it."""
 
 WRONG = {"row": ["data.document=row"]}
-"""Settings with which the advice is met."""
+"""Settings that follow the advice."""
 
 
 def command(name: str, source: Path, tokenizer: Path, run: Path, out: Path) -> list[object]:
@@ -79,7 +79,7 @@ def command(name: str, source: Path, tokenizer: Path, run: Path, out: Path) -> l
 @pytest.mark.parametrize("kind", TEXTS)
 @pytest.mark.parametrize("name", ["tokenizer train", "data prepare", "evaluate"])
 def test_advice_about_a_text_can_be_followed(acorn, run: Path, tmp_path: Path, name: str, kind: str) -> None:
-    """As typed beside the command that gave it, and then the command works."""
+    """With the advice added to the command that gave it, the command works."""
     file, line, advice, typed = TEXTS[kind]
     source = tmp_path / file
     source.write_bytes(b"".join(line.replace(b"%d", b"%d" % n) for n in range(250)))
@@ -93,7 +93,7 @@ def test_advice_about_a_text_can_be_followed(acorn, run: Path, tmp_path: Path, n
     assert json.loads(done.stdout)
 
 
-def test_a_vocabulary_size_that_is_advised_can_be_typed(acorn, text_file: Path, tmp_path: Path) -> None:
+def test_a_suggested_vocabulary_size_is_accepted(acorn, text_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
     done = acorn("tokenizer", "train", text_file, "tokenizer.vocab_size=30", "--out", out)
     assert "set tokenizer.vocab_size to 273 or more" in done.stderr
@@ -101,7 +101,7 @@ def test_a_vocabulary_size_that_is_advised_can_be_typed(acorn, text_file: Path, 
     assert json.loads(done.stdout)["vocab_size"] == 273
 
 
-def test_a_file_of_that_name_is_scored(acorn, run: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_file_whose_name_looks_like_a_setting_is_scored(acorn, run: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("Sentence 5 says.\n")
     Path("b=c.txt").write_text("Sentence 6 says.\n")
@@ -128,7 +128,7 @@ def test_evaluate_refuses_before_it_loads_a_model(acorn, options: tuple[str, ...
         assert part in done.stderr
 
 
-def test_every_idle_key_is_a_key() -> None:
+def test_every_key_without_effect_exists() -> None:
     from acorn.config_files import flatten, load_config
 
     assert set().union(*IDLE_KEYS.values()) <= set(flatten(load_config()))

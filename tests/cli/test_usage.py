@@ -1,4 +1,4 @@
-"""Wrong commands and options are answered with what was meant."""
+"""Wrong commands and options are answered with a suggestion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def refused(done, *parts: str) -> None:
         ("data xyzzy", ("No such command 'xyzzy'.", "choose one of prepare, verify;")),
     ],
 )
-def test_a_wrong_command(acorn, line: str, parts: tuple[str, ...]) -> None:
+def test_a_wrong_command_is_answered_with_a_suggestion(acorn, line: str, parts: tuple[str, ...]) -> None:
     refused(acorn(*line.split()), "fix: ", *parts)
 
 
@@ -57,31 +57,31 @@ def test_a_wrong_command(acorn, line: str, parts: tuple[str, ...]) -> None:
         ("generate run --top-k x", ("--top-k", "acorn generate --help")),
     ],
 )
-def test_a_wrong_option_or_argument(acorn, line: str, parts: tuple[str, ...]) -> None:
+def test_a_wrong_option_or_argument_is_answered_with_a_suggestion(acorn, line: str, parts: tuple[str, ...]) -> None:
     refused(acorn(*line.split()), *parts)
 
 
-def test_every_command_is_its_own_nearest_and_so_is_each_with_a_letter_less(verbs: TyperGroup) -> None:
+def test_a_command_without_one_letter_suggests_the_command(verbs: TyperGroup) -> None:
     for name in verbs.commands:
         if name[:-1] in OTHER_NAMES:  # `tokenize`
             continue
         assert nearest_commands(name[:-1], verbs)[0] == name
 
 
-def test_names_of_other_programs_lead_to_commands_that_are_there(verbs: TyperGroup) -> None:
+def test_commands_of_other_programs_suggest_commands_that_exist(verbs: TyperGroup) -> None:
     for name, wanted in OTHER_NAMES.items():
         assert nearest_commands(name, verbs) == list(wanted)
 
 
 @pytest.mark.parametrize("line", ["", "data", "tokenizer"])
-def test_without_a_command_there_is_plain_help(acorn, line: str) -> None:
+def test_without_a_command_plain_help_is_shown(acorn, line: str) -> None:
     done = acorn(*line.split())
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == acorn(*line.split(), "--help").stdout
 
 
 @pytest.mark.parametrize("line", ["", "data", "tokenizer"])
-def test_the_list_of_commands_cuts_nothing_off(acorn, line: str) -> None:
+def test_the_list_of_commands_is_not_cut(acorn, line: str) -> None:
     commands = acorn(*line.split(), "--help").stdout.partition("Commands:\n")[2].splitlines()
     assert len(commands) >= 2
     for command in commands:

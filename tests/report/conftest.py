@@ -1,4 +1,4 @@
-"""A small run folder, written as a training run writes it."""
+"""Makes a small run folder with the files that a training run writes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 
 def _complete(run: Path, steps: int) -> None:
-    """What a finished run has beside its config and metrics."""
+    """Adds what a finished run has in addition to config and metrics."""
     samples = JsonLines(run / "samples.jsonl")
     samples.write({"step": steps // 2, "prompt": "The", "text": "The cat <b>sat</b> & 'purred' \x1b[2J"})
     samples.write({"step": steps, "prompt": "", "text": "A dog, at last."})

@@ -36,14 +36,14 @@ def wrong(runs: list[Path], figure: str = "bits_per_byte", split: str = "valid",
     return differing(conditions_of([read_run(run) for run in runs], split, **how), CONDITIONS_TO_MATCH[figure])
 
 
-def test_equal_runs_differ_in_nothing(make_run: MakeRun) -> None:
+def test_equal_runs_have_equal_conditions(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two")]
     assert [wrong(runs, name) for name in CONDITIONS_TO_MATCH] == [[], [], []]
     assert wrong(runs, in_curve=True) == []
 
 
-def test_equal_counts_are_no_equal_text(make_run: MakeRun) -> None:
-    """The digests tell: the same documents, bytes and words of another text."""
+def test_equal_counts_do_not_mean_equal_text(make_run: MakeRun) -> None:
+    """Different texts may have equally many documents, bytes and words; their digests differ."""
     runs = [make_run("one"), make_run("two")]
     for run, digest in zip(runs, "ab", strict=True):
         give_digests(run, digest)
@@ -52,7 +52,7 @@ def test_equal_counts_are_no_equal_text(make_run: MakeRun) -> None:
     assert wrong(runs, split="test") == []
 
 
-def test_another_tokenizer_keeps_bits_per_byte_comparable_and_losses_not(make_run: MakeRun) -> None:
+def test_with_different_tokenizers_bits_per_byte_are_comparable_but_losses_are_not(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two")]
     give_digests(runs[0], "a")
     give_digests(runs[1], "a", fingerprint="cd" * 32)
@@ -60,18 +60,18 @@ def test_another_tokenizer_keeps_bits_per_byte_comparable_and_losses_not(make_ru
     assert wrong(runs, "loss_per_token") == ["tokenizer"]
 
 
-def test_runs_of_earlier_versions_are_told_apart_by_their_shards_or_counts(make_run: MakeRun) -> None:
+def test_texts_of_earlier_versions_are_compared_by_shards_or_counts(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two")]
     for run, sha in zip(runs, "cd", strict=True):
         edit_manifest(run, lambda manifest, sha=sha: manifest["files"].update({"test-00000.bin": {"sha256": sha}}))
     assert wrong(runs) == ["text"]
     edit_manifest(runs[1], lambda manifest: manifest["tokenizer"].update(fingerprint="other"))
-    assert wrong(runs) == []  # shards of two tokenizers tell nothing; the counts are equal
+    assert wrong(runs) == []  # shards of two tokenizers are not compared; the counts are equal
     edit_manifest(runs[1], lambda manifest: manifest["splits"]["valid"].update(bytes=4501))
     assert wrong(runs) == ["text"]
 
 
-def test_texts_that_were_cleaned_differently_are_compared_by_their_originals_counts(make_run: MakeRun) -> None:
+def test_differently_cleaned_texts_are_compared_by_the_counts_of_the_originals(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two")]
     give_digests(runs[0], "a")
     give_digests(runs[1], "b", clean="wikitext")
@@ -79,7 +79,7 @@ def test_texts_that_were_cleaned_differently_are_compared_by_their_originals_cou
 
 
 @pytest.mark.parametrize("name", ["context", "stride"])
-def test_windows_of_the_evaluation_count(make_run: MakeRun, name: str) -> None:
+def test_context_and_stride_of_the_evaluation_are_compared(make_run: MakeRun, name: str) -> None:
     runs = [make_run("one"), make_run("two")]
     for run, tokens in zip(runs, (32, 16), strict=True):
         edit(
@@ -90,13 +90,13 @@ def test_windows_of_the_evaluation_count(make_run: MakeRun, name: str) -> None:
     assert wrong(runs, in_curve=True) == []
 
 
-def test_a_lossy_tokenizer_scores_another_text(make_run: MakeRun) -> None:
+def test_a_lossy_tokenizer_scores_normalized_text(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two")]
     edit(runs[1] / "evaluation.json", lambda found: found["valid"].update(lossless=False))
     assert wrong(runs) == ["normalization"]
 
 
-def test_a_run_still_training_is_measured_on_a_part(make_run: MakeRun) -> None:
+def test_a_run_that_is_still_training_is_scored_on_part_of_the_text(make_run: MakeRun) -> None:
     done, running = make_run("one"), make_run("two", overrides=("train.eval_tokens=300",), complete=False)
     (running / "data").mkdir()
     (running / "data" / "manifest.json").write_bytes((done / "data" / "manifest.json").read_bytes())
@@ -106,7 +106,7 @@ def test_a_run_still_training_is_measured_on_a_part(make_run: MakeRun) -> None:
     assert wrong([done, running], in_curve=True) == ["part"]
 
 
-def test_the_counts_of_an_evaluation_stand_in_for_shards_that_are_gone(make_run: MakeRun) -> None:
+def test_without_shards_the_counts_of_the_evaluation_are_compared(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two")]
     (runs[1] / "data" / "manifest.json").unlink()
     for run in runs:
@@ -116,7 +116,7 @@ def test_the_counts_of_an_evaluation_stand_in_for_shards_that_are_gone(make_run:
     assert wrong(runs) == ["text"]
 
 
-def test_what_is_not_known_does_not_differ(make_run: MakeRun) -> None:
+def test_unknown_conditions_count_as_equal(make_run: MakeRun) -> None:
     runs = [make_run("one"), make_run("two", complete=False)]
     assert wrong(runs) == []
     assert scored_part(read_run(runs[1]), "valid") is None

@@ -13,7 +13,7 @@ MakeRun = Callable[..., Path]
 
 
 def rows(*runs: Path) -> dict[str, list[str]]:
-    """Rows of all tables of the section, by their label with the note beside it; cells without markup."""
+    """Rows of all tables of the section, by their label with its note; cells without markup."""
     section = comparison_section([read_run(run) for run in runs], run_names(runs))
     found = {}
     for row in re.findall("<tr>(.*?)</tr>", section):
@@ -28,7 +28,7 @@ def edit_manifest(run: Path, old: str, new: str) -> None:
     manifest.write_text(manifest.read_text().replace(old, new))
 
 
-def test_comparable_figures_stand_side_by_side_without_a_word(make_run: MakeRun) -> None:
+def test_comparable_figures_have_no_notes(make_run: MakeRun) -> None:
     found = rows(make_run("one"), make_run("two", overrides=("optimizer.name=muon",)))
     assert found["Validation bits per byte"] == ["1.5000", "1.5000"]
     assert found["Test word perplexity"] == ["321.5", "321.5"]
@@ -36,7 +36,7 @@ def test_comparable_figures_stand_side_by_side_without_a_word(make_run: MakeRun)
     assert not any("not comparable" in label or "differs" in label for label in found)
 
 
-def test_another_validation_text_is_said_beside_its_figures_alone(make_run: MakeRun) -> None:
+def test_a_different_validation_text_is_noted_beside_its_figures_only(make_run: MakeRun) -> None:
     one, two = make_run("one"), make_run("two")
     counts = json.loads((two / "data" / "manifest.json").read_text())
     counts["splits"]["valid"] |= {"bytes": 99, "documents": 3}
@@ -49,8 +49,8 @@ def test_another_validation_text_is_said_beside_its_figures_alone(make_run: Make
     assert not any("tokenizer" in label for label in found if label.startswith("Validation"))
 
 
-def test_figures_of_an_altered_text_say_so_beside_them(make_run: MakeRun) -> None:
-    """Beside the name where it holds for all runs; beside the figure where it is one run's alone."""
+def test_figures_of_altered_text_have_a_note(make_run: MakeRun) -> None:
+    """Beside the name if it applies to all runs, else beside the figure."""
     one, two = make_run("one"), make_run("two")
     edit_manifest(two, '"counts"', '"clean": "wikitext", "counts"')
     found = rows(one, two)
@@ -61,7 +61,7 @@ def test_figures_of_an_altered_text_say_so_beside_them(make_run: MakeRun) -> Non
     assert rows(one, two)["Validation bits per byte" + beside] == ["1.5000", "1.5000"]
 
 
-def test_another_tokenizer_is_said_beside_losses_and_not_beside_bits(make_run: MakeRun) -> None:
+def test_a_different_tokenizer_is_noted_beside_losses_but_not_bits_per_byte(make_run: MakeRun) -> None:
     one, two = make_run("one"), make_run("two")
     edit_manifest(two, "abab", "cdcd")
     found = rows(one, two)
@@ -74,8 +74,8 @@ def test_another_tokenizer_is_said_beside_losses_and_not_beside_bits(make_run: M
     ]
 
 
-def test_two_spellings_of_one_network_are_no_difference(make_run: MakeRun) -> None:
-    """Heads of an even width near 64: one of width 64. The modern architecture is tied; Muon's rate is 0.02."""
+def test_equivalent_settings_are_no_difference(make_run: MakeRun) -> None:
+    """The defaults: one head of width 64; the modern architecture is tied; Muon's learning rate is 0.02."""
     one = make_run("one", overrides=("model.n_head=0", "optimizer.name=muon", "train.seed=1"))
     spelled = ("model.n_head=1", "model.tied=true", "optimizer.name=muon", "optimizer.lr=0.02", "train.seed=2")
     found = rows(one, make_run("two", overrides=spelled))
@@ -86,7 +86,7 @@ def test_two_spellings_of_one_network_are_no_difference(make_run: MakeRun) -> No
     assert real["model. n_ head"] == ["1", "2"]
 
 
-def test_what_acorn_may_have_chosen_is_a_table_of_its_own(make_run: MakeRun) -> None:
+def test_settings_that_acorn_may_have_chosen_have_their_own_table(make_run: MakeRun) -> None:
     runs = [make_run("one", overrides=("train.threads=2",)), make_run("two", overrides=("train.threads=4",))]
     section = comparison_section([read_run(run) for run in runs], run_names(runs))
     asked, of_the_machine = section.split("Settings that differ and that acorn may have chosen for the machine")
@@ -94,8 +94,8 @@ def test_what_acorn_may_have_chosen_is_a_table_of_its_own(make_run: MakeRun) -> 
     assert "threads" in of_the_machine
 
 
-def test_a_part_of_another_text_is_not_spoken_of(make_run: MakeRun) -> None:
-    """Of the same text it is, with how much of it each run scored."""
+def test_scored_parts_of_different_texts_are_not_mentioned(make_run: MakeRun) -> None:
+    """For the same text, how much of it each run scored is mentioned."""
     one, two = make_run("one", overrides=("train.eval_tokens=500",)), make_run("two")
     facts = [read_run(run) for run in (one, two)]
     assert curve_caveats(facts, ["one", "two"])[:2] == [
@@ -108,7 +108,7 @@ def test_a_part_of_another_text_is_not_spoken_of(make_run: MakeRun) -> None:
     assert "part" not in said
 
 
-def test_spread_over_seeds_is_a_table(make_run: MakeRun) -> None:
+def test_the_spread_over_seeds_has_a_table(make_run: MakeRun) -> None:
     runs = [make_run(f"run-{seed}", overrides=("name=x", f"train.seed={seed}")) for seed in range(3)]
     section = comparison_section([read_run(run) for run in runs], run_names(runs))
     assert "Mean and spread over 3 seeds" in section
@@ -116,7 +116,7 @@ def test_spread_over_seeds_is_a_table(make_run: MakeRun) -> None:
     assert "standard deviation" in section
 
 
-def test_names_are_as_short_as_tells_folders_apart(tmp_path: Path) -> None:
+def test_names_are_as_short_as_possible_but_unique(tmp_path: Path) -> None:
     a, b, c = tmp_path / "exp1" / "run", tmp_path / "exp2" / "run", tmp_path / "exp2" / "other"
     assert run_names([a]) == ["run"]
     assert run_names([a, c]) == ["run", "other"]

@@ -29,12 +29,12 @@ def rows(shards: dict[str, Any]) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def test_bytes_per_token_stand_there_once() -> None:
+def test_bytes_per_token_are_shown_once() -> None:
     assert rows(manifest())["Bytes per token"] == ["4.000", "4.000"]
     assert "4.4" not in data_section(manifest())
 
 
-def test_unknown_tokens_are_told_from_text_that_cannot_be_spelled() -> None:
+def test_unknown_tokens_are_counted_without_separators() -> None:
     """Of 1,000 tokens 3 are separators: a rate of 2 of 997 is 2 tokens."""
     shards = manifest(unknown_tokens=7)
     shards["tokenizer_report"] |= {"train": {"unknown_rate": 0.0}, "valid": {"unknown_rate": 2 / 997}}
@@ -45,14 +45,14 @@ def test_unknown_tokens_are_told_from_text_that_cannot_be_spelled() -> None:
     assert not any("0 %" in cell for cells in found.values() for cell in cells)
 
 
-def test_without_unknown_tokens_there_is_no_row_of_them() -> None:
+def test_without_unknown_tokens_there_is_no_row() -> None:
     shards = manifest()
     shards["splits"]["train"]["unknown_tokens"] = 0
     assert not any("nknown" in name for name in rows(shards))
     assert "None in any split: unknown tokens; " in data_section(shards)
 
 
-def test_what_never_happened_is_one_sentence() -> None:
+def test_counts_of_zero_are_summed_up_in_one_sentence() -> None:
     found = rows(manifest())
     assert found["Dropped as duplicates"] == ["7", "0"]
     assert "Files with a byte order mark" not in found
@@ -61,12 +61,12 @@ def test_what_never_happened_is_one_sentence() -> None:
     )
 
 
-def test_no_field_is_shown_by_its_own_name() -> None:
+def test_no_raw_field_name_is_shown() -> None:
     words = re.sub("<[^>]*>", " ", data_section(manifest(with_crlf=3)))
     assert not re.search(r"[a-z]_[a-z]|With (bom|crlf|nul)", words)
 
 
-def test_fields_of_another_version_are_shown_all_the_same() -> None:
+def test_unknown_fields_are_shown_too() -> None:
     found = rows(manifest(novel_count=3, documents="many"))
     assert found["Novel count"] == ["—", "3"]
     assert found["Documents"] == ["2", "many"]

@@ -1,4 +1,4 @@
-"""environment.json as a person reads it."""
+"""environment.json as readable text."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def test_a_peak_is_a_rate_in_teraflops() -> None:
     assert facts({"peak": peak}) == {"Peak of the machine": told}
 
 
-def test_windows_name_a_process_only_where_there_are_several() -> None:
+def test_windows_name_a_process_only_if_there_are_several() -> None:
     assert facts({"windows_per_rank": {"0": 9789}}) == {"Training windows": "9,789"}
     several = facts({"windows_per_rank": {"0": 9789, "1": 20}})
     assert several == {"Training windows": "process 0: 9,789<br>process 1: 20"}
 
 
-def test_a_changed_checkout_is_told_in_words_and_none_is_left_out() -> None:
+def test_a_changed_checkout_is_marked_and_a_missing_one_left_out() -> None:
     assert facts({"git_revision": "abc+"}) == {"Git commit of that repository": "abc (with uncommitted changes)"}
     assert facts({"git_revision": None, "git_folder": None, "threads": 2}) == {"CPU threads": "2"}
     assert "no environment.json" in environment_section({})
 
 
-def test_other_shapes_and_fields_are_shown_all_the_same() -> None:
+def test_unknown_fields_and_shapes_are_shown_too() -> None:
     odd = {"peak": "fast", "versions": 3, "windows_per_rank": 4, "acorn_commit": 5, "novel_field": "x"}
     assert list(facts(odd).values()) == ["fast", "4", "3", "5", "x"]
     assert facts(odd)["Novel field"] == "x"

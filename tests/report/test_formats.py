@@ -24,11 +24,11 @@ from acorn.report.formats import amount, duration, figure, part_of, printable, r
         (-1, "?"),
     ],
 )
-def test_durations(seconds: float, written: str) -> None:
+def test_durations_have_readable_units(seconds: float, written: str) -> None:
     assert duration(seconds) == written
 
 
-def test_a_page_breaks_a_duration_between_its_parts_alone() -> None:
+def test_a_duration_breaks_only_between_its_parts() -> None:
     assert unbroken(duration(90)).split(" ") == ["1\xa0min", "30\xa0s"]
 
 
@@ -45,7 +45,7 @@ def test_a_page_breaks_a_duration_between_its_parts_alone() -> None:
         (0.25, "0.25"),
     ],
 )
-def test_short_numbers(number: float, written: str) -> None:
+def test_numbers_are_shortened(number: float, written: str) -> None:
     assert short(number) == written
 
 
@@ -57,7 +57,7 @@ def test_a_short_number_is_within_half_a_percent(number: float) -> None:
     assert value == pytest.approx(number, rel=0.005)
 
 
-def test_amounts_and_rates() -> None:
+def test_amounts_and_rates_have_readable_units() -> None:
     assert amount(999, "bytes") == "999 bytes"
     assert amount(12_300_000, "bytes") == "12.3 MB"
     assert amount(1234, "documents") == "1,234 documents"
@@ -71,7 +71,7 @@ def test_amounts_and_rates() -> None:
     assert rate(12_345, "tokens") == "12.3K tokens/s"
 
 
-def test_figures_of_every_kind() -> None:
+def test_figures_of_every_type_are_formatted() -> None:
     values = [None, True, 12_345, 0.123456789, 23_456.7, ["a", 1], [], ""]
     assert [figure(value) for value in values] == ["—", "yes", "12,345", "0.12346", "23,457", "a, 1", "—", "—"]
 
@@ -82,7 +82,7 @@ def test_printable_keeps_letters_of_every_script() -> None:
 
 
 @given(st.text(st.characters(codec=None)))
-def test_printable_text_can_be_encoded_and_holds_no_control(text: str) -> None:
+def test_printable_text_can_be_encoded_and_has_no_control_characters(text: str) -> None:
     shown = printable(text).encode("utf-8")
     assert not any((byte < 0x20 and byte not in b"\n\t") or byte == 0x7F for byte in shown)
 

@@ -1,4 +1,4 @@
-"""The words of the report's page."""
+"""The glossary of the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from acorn.report.glossary import REPORT_TERMS, TASK_TERMS, glossary, glossary_s
 
 
 @pytest.mark.parametrize("terms", [REPORT_TERMS, TASK_TERMS])
-def test_each_term_stands_with_its_meaning(terms: tuple[str, ...]) -> None:
+def test_each_term_is_shown_with_its_meaning(terms: tuple[str, ...]) -> None:
     section = glossary_section(terms)
     assert list(terms) == sorted(terms, key=str.lower)
     for term in terms:

@@ -19,7 +19,7 @@ VOID = {"meta", "br", "input", "wbr"}
 
 
 class Page(HTMLParser):
-    """A page as a browser takes it apart: its text, and every tag with its attributes. Unbalanced tags fail."""
+    """A parsed page: its text, and every tag with its attributes. Unbalanced tags fail."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Page(HTMLParser):
         return list(dict.fromkeys(self.attributes("data-name")))
 
 
-def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
+def test_a_report_contains_every_part_of_a_run(make_run: MakeRun) -> None:
     run = make_run()
     assert write_report(run) == run / "report.html"
     page = Page(run / "report.html")
@@ -62,7 +62,7 @@ def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
         assert wanted in page.words, wanted
     assert "One end-of-line a line counts as a word." in page.words
     assert "Dropped as duplicates" in page.words
-    assert "1.25 %" in page.words  # the overlap of validation with training
+    assert "1.25 %" in page.words  # overlap of validation and training text
     assert "3.11.7" in page.words
     assert "Transformer blocks." in page.words
     assert page.drawn_names() == [
@@ -74,12 +74,14 @@ def test_a_report_holds_every_part_of_a_run(make_run: MakeRun) -> None:
         "Tokens per second",
     ]
     charts = [attributes["viewbox"] or "" for tag, attributes in page.tags if attributes.get("class") == "chart"]
-    assert len(charts) == (5 + 1) * 3  # the large one has a second picture for phones, each over three axes
-    assert sum(int(box.split()[2]) > 400 for box in charts) == 3  # all others are still legible where 390 pixels are
+    assert len(charts) == (5 + 1) * 3  # the large chart has a second picture for phones; each has three axes
+    assert (
+        sum(int(box.split()[2]) > 400 for box in charts) == 3
+    )  # all others are still readable at a width of 390 pixels
     assert "not in reach" not in page.words
 
 
-def test_a_report_needs_nothing_outside_it(make_run: MakeRun) -> None:
+def test_a_report_needs_no_other_files(make_run: MakeRun) -> None:
     page = Page(write_report(make_run()))
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"link", "img", "iframe", "object", "base"}
@@ -91,7 +93,7 @@ def test_a_report_needs_nothing_outside_it(make_run: MakeRun) -> None:
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def test_text_from_the_run_stays_text(make_run: MakeRun) -> None:
+def test_text_from_the_run_is_escaped(make_run: MakeRun) -> None:
     attack = "</p></style><script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x' &amp; \x00\x1b\u202e\ud800"
     run = make_run(overrides=('name="<i>name<u>"', 'train.sample_prompts=["<u>"]'))
     samples = JsonLines(run / "samples.jsonl")
@@ -131,7 +133,7 @@ def test_equal_runs_give_equal_bytes(make_run: MakeRun) -> None:
         ({"complete": False}, ["counts are left out", "no environment.json"]),
     ],
 )
-def test_what_is_missing_is_said_in_a_sentence(
+def test_missing_parts_are_named_in_a_sentence(
     make_run: MakeRun, settings: dict[str, object], sentences: list[str]
 ) -> None:
     words = Page(write_report(make_run(**settings))).words
@@ -148,8 +150,8 @@ def test_damaged_files_are_named_on_the_page(make_run: MakeRun) -> None:
     assert "config.toml cannot be read" in words
 
 
-def test_odd_contents_do_not_stop_the_report(make_run: MakeRun) -> None:
-    """Files of another version, or written by hand: strange shapes where tables are expected."""
+def test_unexpected_contents_do_not_stop_the_report(make_run: MakeRun) -> None:
+    """Files of another version, or edited by hand, may have values where tables are expected."""
     run = make_run()
     (run / "data" / "manifest.json").write_text('{"splits": [1], "tokenizer": "x", "text": null}')
     (run / "evaluation.json").write_text('{"valid": {"loss_per_token": null, "tokens": "many"}, "test": 3}')
@@ -159,7 +161,7 @@ def test_odd_contents_do_not_stop_the_report(make_run: MakeRun) -> None:
     assert "novel" in words
 
 
-def test_many_samples_are_folded_but_all_there(make_run: MakeRun) -> None:
+def test_many_samples_are_collapsed_but_complete(make_run: MakeRun) -> None:
     run = make_run()
     samples = JsonLines(run / "samples.jsonl")
     for step in range(100, 2100, 100):
@@ -173,7 +175,7 @@ def test_many_samples_are_folded_but_all_there(make_run: MakeRun) -> None:
     assert folded.count('class="sample"') == 22 - 6
 
 
-def test_other_runs_are_laid_over_and_set_beside(make_run: MakeRun) -> None:
+def test_several_runs_share_charts_and_tables(make_run: MakeRun) -> None:
     run = make_run("one")
     other = make_run("two", steps=30, overrides=("optimizer.name=muon",))
     page = Page(write_report(run, [other]))
@@ -184,7 +186,7 @@ def test_other_runs_are_laid_over_and_set_beside(make_run: MakeRun) -> None:
     assert not (other / "report.html").exists()
 
 
-def test_runs_are_called_by_their_folders(make_run: MakeRun) -> None:
+def test_runs_are_named_after_their_folders(make_run: MakeRun) -> None:
     run, other = make_run("one", overrides=("name=same",)), make_run("two", overrides=("name=same",))
     page = Page(write_report(run, [other]))
     assert {"one, training", "two, training"} <= set(page.drawn_names())
@@ -192,7 +194,7 @@ def test_runs_are_called_by_their_folders(make_run: MakeRun) -> None:
     assert "one · two" in page.words
 
 
-def test_a_comparison_leaves_the_runs_own_report_alone(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_comparison_does_not_replace_the_report_of_a_run(make_run: MakeRun, tmp_path: Path) -> None:
     run, other = make_run("one"), make_run("two")
     own = write_report(run).read_bytes()
     assert write_report(run, [other]) == run / "comparison.html"
@@ -203,7 +205,7 @@ def test_a_comparison_leaves_the_runs_own_report_alone(make_run: MakeRun, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "folder.html", "page"])
-def test_what_is_no_html_file_is_not_written_over(make_run: MakeRun, name: str) -> None:
+def test_only_html_files_are_overwritten(make_run: MakeRun, name: str) -> None:
     run = make_run()
     (run / "folder.html").mkdir()
     before = (run / "metrics.jsonl").read_bytes()
@@ -212,14 +214,14 @@ def test_what_is_no_html_file_is_not_written_over(make_run: MakeRun, name: str) 
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_run_may_stand_beside_itself(make_run: MakeRun) -> None:
+def test_a_run_may_be_compared_with_itself(make_run: MakeRun) -> None:
     run = make_run()
     page = Page(write_report(run, [run / ".." / run.name]))
     assert "not comparable" not in page.words
     assert "mine · mine" in page.words
 
 
-def test_the_headline_says_which_part_of_validation_it_is_of(make_run: MakeRun) -> None:
+def test_the_headline_names_the_scored_part_of_validation(make_run: MakeRun) -> None:
     running = Page(write_report(make_run("running", overrides=("train.eval_tokens=500",), complete=False))).words
     assert "Validation so far" in running
     run = make_run("done", overrides=("train.eval_tokens=500",))
@@ -229,8 +231,8 @@ def test_the_headline_says_which_part_of_validation_it_is_of(make_run: MakeRun) 
     assert "The figures of the finished model are of all 999 tokens of the split." in words
 
 
-def test_every_tile_says_which_part_it_is_of(make_run: MakeRun) -> None:
-    """A run by the clock may score a part of each split; its evaluation says of how many tokens."""
+def test_every_tile_names_the_scored_part(make_run: MakeRun) -> None:
+    """A run with train.minutes may score part of each split; its evaluation has the number of tokens."""
     run = make_run()
     evaluation = json.loads((run / "evaluation.json").read_text())
     evaluation["valid"]["tokens"], evaluation["test"]["tokens"] = 500, 250
@@ -244,7 +246,7 @@ def test_every_tile_says_which_part_it_is_of(make_run: MakeRun) -> None:
     ]
 
 
-def test_figures_of_cleaned_text_say_so_beside_each_of_them(make_run: MakeRun) -> None:
+def test_every_figure_of_cleaned_text_has_a_note(make_run: MakeRun) -> None:
     run = make_run()
     told = "cleaned text, not comparable with published figures"
     assert told not in write_report(run).read_text("utf-8")
@@ -259,7 +261,7 @@ def test_figures_of_cleaned_text_say_so_beside_each_of_them(make_run: MakeRun) -
         assert f"<th>{name}{note}</th>" in report
 
 
-def test_validation_that_rose_is_told_below_the_curves(make_run: MakeRun) -> None:
+def test_a_risen_validation_loss_is_noted_below_the_curves(make_run: MakeRun) -> None:
     run, other = make_run("one"), make_run("two")
     metrics = JsonLines(run / "metrics.jsonl")
     metrics.write({"step": 61, "tokens": 15616, "split": "valid", "loss": 3.0})
@@ -270,13 +272,13 @@ def test_validation_that_rose_is_told_below_the_curves(make_run: MakeRun) -> Non
     assert "was lowest at" not in Page(write_report(other)).words
 
 
-def test_the_page_says_what_the_model_card_is_called(make_run: MakeRun) -> None:
+def test_the_page_names_the_file_of_the_model_card(make_run: MakeRun) -> None:
     differs = Page(write_report(make_run("mine", overrides=("name=small",)))).words
     assert "named after the run's folder, mine. The model card in final/ is named after the config, small" in differs
     assert "model card" not in Page(write_report(make_run("same"))).words
 
 
-def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     for arguments in ((tmp_path, []), (run, [tmp_path])):
         with pytest.raises(UsageError):
@@ -285,7 +287,7 @@ def test_a_folder_that_is_no_run_is_refused(make_run: MakeRun, tmp_path: Path) -
     assert not (tmp_path / "report.html").exists()
 
 
-def test_every_colour_class_of_the_charts_is_in_the_stylesheet(make_run: MakeRun) -> None:
+def test_every_color_class_of_the_charts_is_in_the_stylesheet(make_run: MakeRun) -> None:
     runs = [make_run(f"run-{number}", steps=25, complete=False) for number in range(7)]
     report = write_report(runs[0], runs[1:]).read_text("utf-8")
     used = set(re.findall(r'<polyline class="\w+ (c\d+)"', report))

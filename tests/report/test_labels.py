@@ -25,7 +25,7 @@ RAW_NAME = r"\b[a-z]+_[a-z_]+\b"
 
 
 def words_of(section: str) -> str:
-    """The text of a section without the field names in code, which are settings."""
+    """The text of a section without names in code, which are settings."""
     return re.sub("<[^>]*>", " ", re.sub("<code>.*?</code>", "", section))
 
 

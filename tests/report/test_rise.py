@@ -8,18 +8,18 @@ from acorn.report.rise import Rise, rise_in, rise_of
 
 
 @pytest.mark.parametrize(("last", "is_clear"), [(1.9, False), (2.0, False), (2.019, False), (2.021, True), (9.0, True)])
-def test_a_rise_of_one_percent_is_clear(last: float, is_clear: bool) -> None:
+def test_a_rise_of_one_percent_counts(last: float, is_clear: bool) -> None:
     assert (rise_of(5, 2.0, 9, last) is not None) == is_clear
 
 
-def test_what_is_not_known_has_not_risen() -> None:
+def test_unknown_values_count_as_no_rise() -> None:
     assert rise_of(None, None, None, None) is None
     assert rise_of(5, 2.0, 9, None) is None
     assert rise_in([]) is None
     assert rise_in([{"step": 3}]) is None
 
 
-def test_the_log_gives_the_first_of_the_lowest_and_the_last() -> None:
+def test_the_first_lowest_and_the_last_validation_are_read_from_the_log() -> None:
     losses = {1: 4.0, 2: 2.0, 3: 2.0, 4: 5.0, 5: 3.0}
     records = [{"step": step, "loss": loss} for step, loss in losses.items()]
     assert rise_in(records) == rise_of(2, 2.0, 5, 3.0) == Rise(2, 2.0, 5, 3.0)

@@ -17,7 +17,7 @@ from acorn.report.run_facts import read_run
 MakeRun = Callable[..., Path]
 
 
-def test_a_complete_run_is_read_whole(make_run: MakeRun) -> None:
+def test_all_facts_of_a_complete_run_are_read(make_run: MakeRun) -> None:
     facts = read_run(make_run("mine"))
     assert (facts.name, facts.config_name) == ("mine", "mine")
     assert facts.finished
@@ -34,12 +34,12 @@ def test_a_complete_run_is_read_whole(make_run: MakeRun) -> None:
 
 
 def test_parameters_are_counted_from_the_config(make_run: MakeRun) -> None:
-    """2 blocks of 64: embedding, q k v o, SwiGLU of 192, two norms and two head norms each; one norm at the end."""
+    """Embedding; 2 blocks of width 64: q, k, v, o, SwiGLU of width 192, two norms, two head norms; a final norm."""
     block = 4 * 64 * 64 + 3 * 64 * 192 + 2 * 64 + 2 * 32
     assert read_run(make_run()).parameters == 500 * 64 + 2 * block + 64
 
 
-def test_figures_are_those_of_the_finished_model_else_the_last_validation(make_run: MakeRun) -> None:
+def test_figures_come_from_the_finished_model_or_the_last_validation(make_run: MakeRun) -> None:
     done, training = read_run(make_run("done")), read_run(make_run("training", complete=False))
     assert done.figure("valid", "bits_per_byte") == 1.5
     assert done.figure("test", "bits_per_byte") == 1.25
@@ -47,7 +47,7 @@ def test_figures_are_those_of_the_finished_model_else_the_last_validation(make_r
     assert training.figure("test", "bits_per_byte") is None
 
 
-def test_a_run_that_has_only_begun_is_empty_not_wrong(make_run: MakeRun) -> None:
+def test_a_run_that_has_just_started_is_empty_but_valid(make_run: MakeRun) -> None:
     facts = read_run(make_run(steps=0, complete=False))
     assert not facts.finished
     assert facts.last == {}
@@ -55,7 +55,7 @@ def test_a_run_that_has_only_begun_is_empty_not_wrong(make_run: MakeRun) -> None
     assert facts.problems == []
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_kept(make_run: MakeRun) -> None:
+def test_unreadable_files_are_named_and_the_rest_is_read(make_run: MakeRun) -> None:
     run = make_run()
     (run / "evaluation.json").write_text("{")
     (run / "environment.json").write_text("[1]")
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_kept(make_run: MakeRun) ->
 
 
 @pytest.mark.parametrize("kind", ["absolute", "from the run"])
-def test_shards_elsewhere_are_found_by_the_config(make_run: MakeRun, tmp_path: Path, kind: str) -> None:
+def test_shards_in_another_folder_are_found_through_the_config(make_run: MakeRun, tmp_path: Path, kind: str) -> None:
     shards = tmp_path / "prepared"
     pointer = str(shards) if kind == "absolute" else "../../prepared"
     run = make_run(overrides=(f"data.shards={json.dumps(pointer)}",))
@@ -79,7 +79,7 @@ def test_shards_elsewhere_are_found_by_the_config(make_run: MakeRun, tmp_path: P
     assert read_run(run).shards["splits"]["train"]["tokens"] == 9000
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UsageError) as error:
             read_run(folder)
@@ -88,7 +88,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inner", ["final", "checkpoints/step-00000020"])
-def test_a_folder_inside_a_run_is_refused_and_the_run_named(make_run: MakeRun, inner: str) -> None:
+def test_a_folder_inside_a_run_is_refused_and_the_message_names_the_run(make_run: MakeRun, inner: str) -> None:
     run = make_run()
     folder = run / inner
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,8 +100,8 @@ def test_a_folder_inside_a_run_is_refused_and_the_run_named(make_run: MakeRun, i
     assert error.value.fix == f"name the run folder: {run}"
 
 
-def test_what_a_run_started_from_is_told(make_run: MakeRun) -> None:
-    """From environment.json; of an older run, which has nothing of it there, from its config."""
+def test_the_initial_model_of_a_run_is_read(make_run: MakeRun) -> None:
+    """From environment.json, or from the config of an older run, whose environment.json lacks it."""
     assert read_run(make_run("new")).beginning == "trained from scratch"
     older = make_run("older", overrides=("train.init_from=runs/base",))
     assert read_run(older).beginning == "trained from the weights of the model folder base,"

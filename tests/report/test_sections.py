@@ -9,8 +9,8 @@ def bold(config: dict[str, dict[str, object]]) -> list[str]:
     return re.findall('<dt class="changed"><code>(.*?)</code>', config_section(config))
 
 
-def test_what_acorn_chose_or_spelled_out_is_not_other_than_the_default() -> None:
-    """256 wide is 4 heads of 64 by default."""
+def test_values_that_acorn_chose_do_not_count_as_changed() -> None:
+    """A width of 256 has 4 heads of width 64 by default."""
     chosen = {"device": "cpu", "precision": "bf16", "compile": False, "threads": 2, "micro_batch_size": 4}
     config = {
         "model": {"n_embd": 256, "n_head": 4, "tied": True, "vocab_size": 512},

@@ -26,14 +26,14 @@ def seeded(make_run: MakeRun, seed: int, bits: float, *overrides: str) -> Path:
     return with_bits(make_run(name, overrides=("name=x", f"train.seed={seed}", *overrides)), bits)
 
 
-def test_mean_and_sample_deviation() -> None:
+def test_mean_and_sample_standard_deviation() -> None:
     """1, 2, 6: mean 3, squared deviations 4 + 1 + 9 over n - 1 = 2."""
     spread = spread_of([1.0, 2.0, 6.0])
     assert (spread.mean, spread.low, spread.high, spread.count) == (3.0, 1.0, 6.0, 3)
     assert spread.deviation == pytest.approx(7**0.5)
 
 
-def test_runs_of_other_seeds_make_a_group_and_others_stay_out(make_run: MakeRun) -> None:
+def test_only_runs_that_differ_in_their_seed_form_a_group(make_run: MakeRun) -> None:
     runs = [
         seeded(make_run, 0, 1.5),
         seeded(make_run, 0, 1.0, "optimizer.lr=0.5"),
@@ -48,7 +48,7 @@ def test_runs_of_other_seeds_make_a_group_and_others_stay_out(make_run: MakeRun)
     assert group.spreads["test", "bits_per_byte"].deviation == 0.0
 
 
-def test_one_seed_twice_says_nothing_of_chance(make_run: MakeRun) -> None:
+def test_two_runs_of_one_seed_are_no_group(make_run: MakeRun) -> None:
     runs = [make_run("a", overrides=("name=x",)), make_run("b", overrides=("name=x",))]
     assert seed_groups([read_run(run) for run in runs]) == []
 
@@ -59,7 +59,7 @@ def test_a_run_named_twice_counts_once(make_run: MakeRun) -> None:
     assert group.spreads["valid", "bits_per_byte"].mean == pytest.approx(1.5)
 
 
-def test_figures_of_other_texts_have_no_mean(make_run: MakeRun) -> None:
+def test_figures_of_different_texts_have_no_mean(make_run: MakeRun) -> None:
     runs = [seeded(make_run, 0, 1.5), seeded(make_run, 1, 1.7)]
     manifest = json.loads((runs[1] / "data" / "manifest.json").read_text())
     manifest["splits"]["valid"]["bytes"] += 1
@@ -69,7 +69,7 @@ def test_figures_of_other_texts_have_no_mean(make_run: MakeRun) -> None:
     assert ("test", "bits_per_byte") in group.spreads
 
 
-def test_a_run_that_was_changed_when_it_resumed_is_no_other_seed(make_run: MakeRun) -> None:
+def test_a_run_that_was_changed_when_resumed_is_left_out(make_run: MakeRun) -> None:
     runs = [seeded(make_run, seed, 1.0 + seed) for seed in (0, 1, 2)]
     checkpoint = RunFolder(runs[2]).checkpoint(60)
     checkpoint.mkdir(parents=True)

@@ -21,7 +21,7 @@ def texts(picture: ElementTree.Element) -> list[str]:
     return [element.text or "" for element in picture.iter("text")]
 
 
-def test_points_can_be_read_back_by_the_scale_the_chart_states() -> None:
+def test_points_can_be_read_back_with_the_scale_in_the_chart() -> None:
     series = Series(np.array([0.0, 250.0, 1000.0]), np.array([10.0, 2.5, 4.0]))
     picture = drawn([Line("training", series, 0)], y_range=(2.0, 12.0))
     left, top, width, height = map(float, picture.attrib["data-plot"].split())
@@ -33,20 +33,20 @@ def test_points_can_be_read_back_by_the_scale_the_chart_states() -> None:
     assert (left + width, top + height) < SIZE
 
 
-def test_only_named_lines_can_be_read_out_and_names_are_escaped() -> None:
+def test_only_named_lines_have_readable_values_and_names_are_escaped() -> None:
     series = Series(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
     picture = drawn([Line("raw", series, 0, "raw"), Line('<"run">\x1b', series, 1)])
     assert [line.attrib.get("data-name") for line in picture.iter("polyline")] == [None, '<"run">\\x1b']
 
 
-def test_marks_stand_on_points_inside_the_plot_only() -> None:
+def test_markers_are_only_on_points_inside_the_plot() -> None:
     series = Series(np.array([0.0, 1.0, 2.0]), np.array([5.0, 50.0, 10.0]))
     marks = list(drawn([Line("validation", series, 1, "points")]).iter("circle"))
     assert len(marks) == 2
     assert float(marks[1].attrib["cy"]) == 10.0
 
 
-def test_a_crowd_of_points_is_a_plain_line() -> None:
+def test_a_line_with_many_points_has_no_markers() -> None:
     many = Series(np.arange(5000.0), np.ones(5000))
     picture = drawn([Line("validation", many, 1, "points")])
     assert list(picture.iter("circle")) == []
@@ -58,7 +58,7 @@ def test_a_crowd_of_points_is_a_plain_line() -> None:
     ("seconds", "title"),
     [(90.0, "seconds"), (600.0, "minutes"), (20_000.0, "hours"), (900_000.0, "days")],
 )
-def test_time_is_counted_in_a_unit_that_fits(seconds: float, title: str) -> None:
+def test_the_time_axis_has_a_suitable_unit(seconds: float, title: str) -> None:
     series = Series(np.array([0.0, seconds]), np.array([1.0, 2.0]))
     assert texts(drawn([Line("training", series, 0)], x="seconds"))[-1] == f"training time in {title}"
 
@@ -72,16 +72,16 @@ def test_time_is_counted_in_a_unit_that_fits(seconds: float, title: str) -> None
         (2.5e4, ["0", "10K", "20K"]),
     ],
 )
-def test_values_are_told_apart_by_as_few_digits_as_will_do(high: float, labels: list[str]) -> None:
+def test_values_have_as_few_digits_as_needed_to_differ(high: float, labels: list[str]) -> None:
     assert texts(drawn([], y_range=(0.0, high)))[: len(labels)] == labels
 
 
-def test_nothing_to_draw_is_no_fault() -> None:
+def test_a_chart_without_data_is_no_error() -> None:
     assert list(drawn([Line("none", Series(np.array([]), np.array([])), 0)]).iter("polyline")) == []
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6), about=st.integers(2, 12))
-def test_ticks_are_round_evenly_spaced_and_inside(low: float, span: float, about: int) -> None:
+def test_ticks_are_round_numbers_evenly_spaced_and_inside_the_range(low: float, span: float, about: int) -> None:
     high = low + span
     marks = ticks(low, high, about)
     step = marks[1] - marks[0] if len(marks) > 1 else span

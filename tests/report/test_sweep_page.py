@@ -1,4 +1,4 @@
-"""The page of a sweep is whole HTML that tells every run and leads to its report."""
+"""The page of a sweep is valid HTML that lists every run with a link to its report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_a_page_of_runs_done_and_failed(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_page_with_finished_and_failed_runs(make_run: Callable[..., Path], tmp_path: Path) -> None:
     runs = []
     for lr in (0.1, 0.2):
         for seed in (0, 1):
@@ -73,17 +73,17 @@ def test_a_page_of_runs_done_and_failed(make_run: Callable[..., Path], tmp_path:
     assert set(page.drawn) == {run.name for run in runs[:4]}
 
 
-def test_cleaned_text_is_said_in_the_heads_of_its_figures(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_cleaned_text_is_noted_in_the_heads_of_its_figures(make_run: Callable[..., Path], tmp_path: Path) -> None:
     figures = {"valid": {"bits_per_byte": 1.5, "loss_per_token": 2.5}}
     done = SweepRun("a", make_run("a"), {"train.seed": 0}, "done", evaluation=figures, clean="wikitext")
     page = write_sweep_report(tmp_path / "runs" / "report.html", [done]).read_text("utf-8")
     note = '<span class="note">cleaned text, not comparable with published figures</span>'
     for head in ("bits per byte", "loss"):
-        assert page.count(f"<th>{head}{note}</th>") == 2  # of the settings, and of the runs
+        assert page.count(f"<th>{head}{note}</th>") == 2  # in the tables of settings and of runs
 
 
-def test_the_bar_of_a_deviation_is_drawn_whole() -> None:
-    """Two values a and b have a standard deviation of 0.71 |a - b|, so that the bar is longer than their distance."""
+def test_the_bar_of_a_deviation_is_not_cut() -> None:
+    """Two values a and b have a standard deviation of 0.71 |a - b|, so the bar is longer than their distance."""
     runs = [
         SweepRun(str(n), Path("x"), {"train.seed": n}, "done", evaluation={"valid": {"bits_per_byte": bits}})
         for n, bits in enumerate((1.0, 2.0))
@@ -94,15 +94,15 @@ def test_the_bar_of_a_deviation_is_drawn_whole() -> None:
     assert (high - low) / (max(dots) - min(dots)) == pytest.approx(2**0.5, abs=0.01)
 
 
-def test_a_page_of_runs_that_have_not_begun(tmp_path: Path) -> None:
+def test_a_page_of_runs_that_have_not_started(tmp_path: Path) -> None:
     run = SweepRun("seed=0", tmp_path / "seed=0", {"train.seed": 0}, "unfinished")
     page = Page(write_sweep_report(tmp_path / "report.html", [run]).read_text("utf-8"))
     assert "No run is done yet" in page.words
     assert "nothing to draw" in page.words
 
 
-def test_what_was_varied_and_what_was_held_is_told(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    """Defaults are not listed, nor what the runs do not share."""
+def test_varied_and_common_settings_are_listed(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """Neither defaults nor settings that differ between runs are in the list of common settings."""
     runs = []
     for lr in (0.1, 0.2):
         folder = make_run(f"lr={lr}", overrides=(f"optimizer.lr={lr}",))
@@ -122,7 +122,7 @@ def test_what_was_varied_and_what_was_held_is_told(make_run: Callable[..., Path]
     assert "beta1" not in words
 
 
-def test_a_phone_has_a_picture_of_its_own_and_keys_stay_whole(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_there_is_a_picture_for_phones_and_keys_are_not_cut(make_run: Callable[..., Path], tmp_path: Path) -> None:
     runs = [
         SweepRun(f"x={n}", make_run(f"x={n}"), {"train.seed": n}, "done", evaluation={"valid": {"bits_per_byte": n}})
         for n in (1, 2)
@@ -133,7 +133,7 @@ def test_a_phone_has_a_picture_of_its_own_and_keys_stay_whole(make_run: Callable
     assert "th code { overflow-wrap: normal; }" in text
 
 
-def test_a_run_without_a_figure_and_one_changed_when_resumed_are_told(
+def test_runs_without_a_figure_or_changed_when_resumed_have_notes(
     make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     figures = {"valid": {"bits_per_byte": 2.0}}

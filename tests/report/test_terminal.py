@@ -13,7 +13,7 @@ RECORD = {"step": 120, "loss": 3.9123, "tokens_per_second": 12_345.0, "mfu": 0.4
 
 
 class Clock:
-    """A clock that moves when told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -23,7 +23,7 @@ class Clock:
 
 
 class Watched:
-    """A screen whose output can be read."""
+    """A screen whose output the test can read."""
 
     def __init__(self, terminal: bool, width: int = 140) -> None:
         self.file = io.StringIO()
@@ -47,7 +47,7 @@ def log() -> Watched:
     return Watched(terminal=False)
 
 
-def test_a_line_of_the_log_holds_every_figure(log: Watched) -> None:
+def test_a_line_of_the_log_has_every_figure(log: Watched) -> None:
     line = TrainingLine(2000, log.screen)
     line.valid({"step": 100, "loss": 4.1, "bits_per_byte": 1.5})
     line.step(RECORD, 0.06, 754.0)
@@ -57,7 +57,7 @@ def test_a_line_of_the_log_holds_every_figure(log: Watched) -> None:
     ]
 
 
-def test_figures_that_are_not_known_are_left_out(log: Watched) -> None:
+def test_unknown_figures_are_left_out(log: Watched) -> None:
     line = TrainingLine(0, log.screen)
     line.step({"step": 1}, 0.0, None)
     line.step({"step": 2, "loss": 5.0}, 1.0, float("nan"))
@@ -69,7 +69,7 @@ def test_a_finished_run_has_no_time_left(log: Watched) -> None:
     assert log.lines == ["step 5/5  (100 % done)"]
 
 
-def test_the_log_gets_a_line_every_ten_seconds_and_the_last_one(log: Watched) -> None:
+def test_the_log_gets_a_line_every_ten_seconds_and_at_the_end(log: Watched) -> None:
     line = TrainingLine(100, log.screen)
     for step in range(1, 41):
         line.step({"step": step}, step / 100, None)
@@ -80,7 +80,7 @@ def test_the_log_gets_a_line_every_ten_seconds_and_the_last_one(log: Watched) ->
     assert steps == [1, 11, 21, 31, 40]
 
 
-def test_the_log_is_plain_text_never_cut(log: Watched) -> None:
+def test_the_log_is_plain_text_and_never_cut(log: Watched) -> None:
     narrow = Watched(terminal=False, width=20)
     TrainingLine(2000, narrow.screen).step(RECORD, 0.06, 754.0)
     assert len(narrow.lines) == 1
@@ -118,7 +118,7 @@ def test_a_sample_cannot_move_the_cursor(log: Watched) -> None:
     ]
 
 
-def test_notes_are_printed_at_once_and_not_read_as_markup(log: Watched) -> None:
+def test_notes_are_printed_immediately_and_without_markup(log: Watched) -> None:
     TrainingLine(10, log.screen).note("saved [red]x[/red]\x1b]0;title\x07")
     TaskProgress(log.screen).note("second")
     assert log.lines == ["saved [red]x[/red]\\x1b]0;title\\x07", "second"]
@@ -133,7 +133,7 @@ def test_output_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err == "step 1/10  (10 % done)\n"
 
 
-def test_a_log_file_stays_plain_when_colour_is_forced(
+def test_a_log_file_stays_plain_when_color_is_forced(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -143,7 +143,7 @@ def test_a_log_file_stays_plain_when_colour_is_forced(
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_a_task_tells_its_start_its_progress_and_its_end(log: Watched) -> None:
+def test_a_task_prints_its_start_progress_and_end(log: Watched) -> None:
     progress = TaskProgress(log.screen)
     for second in range(21):
         progress.at("reading", second * 1e6, 20e6)
@@ -158,8 +158,8 @@ def test_a_task_tells_its_start_its_progress_and_its_end(log: Watched) -> None:
     ]
 
 
-def test_time_left_follows_the_recent_past_not_the_average(log: Watched) -> None:
-    """100 MB in the first second, then 1 MB/s: after a minute the average would promise 15 s."""
+def test_the_time_left_follows_the_recent_rate_not_the_average(log: Watched) -> None:
+    """100 MB in the first second, then 1 MB/s: after a minute, the average would give 15 s."""
     progress = TaskProgress(log.screen)
     progress.at("reading", 0, 200e6)
     for second in range(61):
@@ -168,7 +168,7 @@ def test_time_left_follows_the_recent_past_not_the_average(log: Watched) -> None
     assert log.lines[-1] == "reading: 80 %, 159 MB of 200 MB, 1 MB/s, 41 s left"
 
 
-def test_an_unknown_total_promises_nothing(log: Watched) -> None:
+def test_without_a_total_no_time_left_is_shown(log: Watched) -> None:
     progress = TaskProgress(log.screen)
     progress.at("reading", 0, 0, "documents")
     log.clock.now += 10
@@ -176,7 +176,7 @@ def test_an_unknown_total_promises_nothing(log: Watched) -> None:
     assert log.lines[-1] == "reading: 5,000 documents, 500 documents/s"
 
 
-def test_one_is_not_spoken_of_as_several_and_slow_work_not_per_second(log: Watched) -> None:
+def test_units_are_singular_for_one_and_slow_rates_are_per_minute(log: Watched) -> None:
     progress = TaskProgress(log.screen)
     progress.at("runs", 0, 6, "runs")
     for done in (1, 2):
@@ -191,7 +191,7 @@ def test_one_is_not_spoken_of_as_several_and_slow_work_not_per_second(log: Watch
     ]
 
 
-def test_the_system_clock_may_jump(log: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jump_of_the_system_clock_has_no_effect(log: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 32."""
     progress = TaskProgress(Screen(log.console))
     line = TrainingLine(10, Screen(log.console))
@@ -204,7 +204,7 @@ def test_the_system_clock_may_jump(log: Watched, monkeypatch: pytest.MonkeyPatch
     assert log.lines[0] == "reading ..."
 
 
-def test_a_training_line_and_a_task_share_one_live_picture() -> None:
+def test_a_training_line_and_a_task_share_one_live_display() -> None:
     watched = Watched(terminal=True)
     line, progress = TrainingLine(10, watched.screen), TaskProgress(watched.screen)
     line.step({"step": 1}, 0.1, None)
@@ -222,8 +222,8 @@ def test_a_training_line_and_a_task_share_one_live_picture() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")])
-def test_nobody_who_stops_listening_ends_the_work(terminal: bool, error: OSError) -> None:
-    """A pipe to `head`, a full disk behind a log file, a terminal that went away."""
+def test_a_closed_stderr_does_not_end_the_work(terminal: bool, error: OSError) -> None:
+    """A pipe to `head`, a full disk behind a log file, a closed terminal."""
 
     class Gone(io.StringIO):
         def write(self, text: str) -> int:

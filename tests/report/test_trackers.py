@@ -14,7 +14,7 @@ RECORD = {"step": 3, "split": "train", "loss": 2.5, "tokens": 96}
 
 
 class FakeWandb(ModuleType):
-    """Records what it is called with; `broken` names the call that fails."""
+    """Records its calls; `broken` names the call that fails."""
 
     def __init__(self, broken: str = "") -> None:
         super().__init__("wandb")
@@ -34,7 +34,7 @@ class FakeWandb(ModuleType):
 
 
 class FakeTrackio(FakeWandb):
-    """The same calls on the module itself, and it prints, as the real one does."""
+    """The same calls as functions of the module; it prints, like the real one."""
 
     def log(self, values: dict[str, float], step: int) -> None:
         print("logged")
@@ -63,7 +63,7 @@ def test_metrics_reach_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no
     assert notes == []
 
 
-def test_metrics_reach_trackio_and_stdout_stays_free(
+def test_metrics_reach_trackio_and_nothing_is_printed_to_stdout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, notes: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeTrackio()
@@ -78,7 +78,7 @@ def test_metrics_reach_trackio_and_stdout_stays_free(
 
 
 @pytest.mark.parametrize("broken", ["init", "log"])
-def test_a_failing_tracker_is_named_once_and_the_others_go_on(
+def test_a_failing_tracker_is_named_once_and_the_others_continue(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, notes: list[str], broken: str
 ) -> None:
     """Fault 31."""
@@ -124,7 +124,7 @@ def test_a_missing_package_is_found_before_any_tracker_starts(
     assert fake.calls == []
 
 
-def test_tensorboard_reads_what_was_written(tmp_path: Path, notes: list[str]) -> None:
+def test_tensorboard_can_read_the_event_files(tmp_path: Path, notes: list[str]) -> None:
     accumulators = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard is not installed"
     )

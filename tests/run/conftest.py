@@ -1,4 +1,4 @@
-"""A tiny run, for the tests here and of what stands around it."""
+"""Makes the fixtures for a tiny run available to the tests of this folder."""
 
 from __future__ import annotations
 

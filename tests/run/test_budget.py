@@ -1,4 +1,4 @@
-"""A step takes the memory that is planned, and says what to lower where that runs out."""
+"""A step takes as much memory as planned. Out of memory, the message says which setting to lower."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from acorn.train.network import build_network
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_attention_with_products_in_fp16_keeps_no_weights(dropout: float) -> None:
-    """Some room for every thread stands for them."""
+def test_fp16_attention_does_not_store_attention_weights(dropout: float) -> None:
+    """Only a workspace per thread is needed."""
     sizes = {"architecture": "original", "n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 20, "dropout": dropout}
     runtime = Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)
     needed = []
     for block_size, sequences in ((100, 10), (200, 5)):
         config = Config(model=ModelConfig(**sizes, block_size=block_size), optimizer=OptimizerConfig(name="adamw"))
-        room = budget.attention_workspace(block_size, 16, 2)
-        assert 2 * 2.5e6 < room < 2 * 4e6
+        workspace = budget.attention_workspace(block_size, 16, 2)
+        assert 2 * 2.5e6 < workspace < 2 * 4e6
         positions = 16 * block_size * 64
-        needed.append(budget.step_memory(config, runtime, sequences) - room - positions)
+        needed.append(budget.step_memory(config, runtime, sequences) - workspace - positions)
     assert needed[1] == needed[0]
 
 
 def kept_by(config: Config, runtime: Runtime) -> int:
-    """Bytes that PyTorch is handed to keep for the backward pass of 32 x 64 tokens, weights left out."""
+    """Bytes that PyTorch saves for the backward pass of 32 x 64 tokens, without weights."""
     model, _ = build_network(config, runtime)
     model.init_weights(0)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -58,26 +58,26 @@ def kept_by(config: Config, runtime: Runtime) -> int:
 @pytest.mark.parametrize(
     "shape", [{}, {"dropout": 0.1}, {"head_width": 128}, {"head_width": 128, "n_kv_head": 1, "n_inner": 128}]
 )
-def test_a_layer_of_modern_keeps_as_much_as_is_planned(shape: dict[str, Any]) -> None:
+def test_saved_activations_of_a_modern_layer_match_the_plan(shape: dict[str, Any]) -> None:
     check_a_layer(Runtime("cpu", "bf16", False, 2, True), architecture="modern", **shape)
 
 
 @needs_fp16
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_layer_with_products_in_fp16_keeps_as_much_as_is_planned(architecture: str, dropout: float) -> None:
+def test_saved_activations_of_a_layer_with_fp16_matmuls_match_the_plan(architecture: str, dropout: float) -> None:
     runtime = Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)
     check_a_layer(runtime, architecture=architecture, dropout=dropout)
 
 
-def test_what_pytorch_multiplies_in_fp16_is_not_fused() -> None:
-    """The C between products takes fp32 and bf16."""
+def test_fp16_matmuls_of_pytorch_are_not_fused() -> None:
+    """The C code between matmuls takes fp32 and bf16 only."""
     assert not is_fused(Runtime("cpu", "fp16", False, 2, True))
     assert is_fused(Runtime("cpu", "fp16", True, 2, True))
 
 
 @needs_fp16
-def test_with_products_in_fp16_what_is_between_is_fused() -> None:
+def test_acorns_fp16_matmuls_are_fused_with_the_rest() -> None:
     assert is_fused(Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True))
 
 
@@ -107,14 +107,14 @@ with runtime.start():
     network = _Network(config, runtime, 4)
     for _ in range(30):
         network.step(1, 1)
-    taken = resident_memory() - before  # nothing goes back to the system yet
+    taken = resident_memory() - before  # no memory was returned to the system yet
 print(taken / (LIBRARY_BYTES + step_memory(config, runtime, 1)))
 """
 
 
 @needs_fp16
-def test_a_pass_of_one_sequence_takes_what_is_planned() -> None:
-    """0.9 times what is planned; with rooms to pack in that glibc does not give out again it was 1.2 to 1.3 times."""
+def test_memory_of_one_sequence_matches_the_plan() -> None:
+    """It would be well above the plan if glibc did not reuse the packing buffers."""
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     assert 0.7 < float(done.stdout) < 1.05
 
@@ -123,7 +123,7 @@ def test_a_pass_of_one_sequence_takes_what_is_planned() -> None:
     ("step", "said"),
     [(0, "Out of memory in the first step."), (7, "Out of memory after step 7; the last checkpoint is intact.")],
 )
-def test_memory_that_runs_out_in_a_step(step: int, said: str) -> None:
+def test_out_of_memory_in_a_step_is_reported(step: int, said: str) -> None:
     config = Config(train=TrainConfig(device="cpu", micro_batch_size=12))
     with pytest.raises(ResourceError) as caught, budget.memory_errors(config, Counters(step=step)):
         raise MemoryError

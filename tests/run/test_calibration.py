@@ -1,4 +1,4 @@
-"""The time of a step is put together from what was measured of one and of two layers."""
+"""The time of a step is extrapolated from measurements of one and two layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config_of(*, n_layer: int, batch_size: int, compile: bool = False) -> Config
 
 
 class Clock:
-    """Networks whose steps take 0.2 and 1.0 s a pass with one layer, 0.1 and 0.5 s more with two."""
+    """Networks whose steps take 0.2 s, plus 1.0 s per micro-batch, with one layer; 0.1 and 0.5 s more with two."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[int, int, int]] = []
@@ -39,8 +39,10 @@ class Network:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_layers_passes_and_the_update_add_up(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
-    """From the shortest of several turns."""
+def test_the_time_of_a_step_is_extrapolated_to_its_layers_and_micro_batches(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """The fastest of several rounds counts."""
     clock = Clock(monkeypatch)
     config = config_of(n_layer=4, batch_size=12, compile=compiled)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=6)
@@ -50,7 +52,7 @@ def test_layers_passes_and_the_update_add_up(monkeypatch: pytest.MonkeyPatch, co
     assert seconds == pytest.approx(2 * (1.0 + 3 * 0.5) / gain + 0.2 + 3 * 0.1)
 
 
-def test_every_timed_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_timed_step_is_reported_as_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[float] = []
 
     class Listening(Quiet):
@@ -65,8 +67,8 @@ def test_every_timed_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("quick", "sequences"), [(0.1, 256), (10.0, 512)])
-def test_a_long_pass_is_measured_in_part(monkeypatch: pytest.MonkeyPatch, quick: float, sequences: int) -> None:
-    """2,048 tokens, or twice as many where that is soon done."""
+def test_a_large_micro_batch_is_measured_in_part(monkeypatch: pytest.MonkeyPatch, quick: float, sequences: int) -> None:
+    """2,048 tokens, or twice as many if that is fast."""
     monkeypatch.setattr(calibration, "QUICK_STEP_SECONDS", quick)
     clock = Clock(monkeypatch)
     config = config_of(n_layer=1, batch_size=2048)
@@ -76,7 +78,7 @@ def test_a_long_pass_is_measured_in_part(monkeypatch: pytest.MonkeyPatch, quick:
     assert seconds == pytest.approx(2048 / sequences + 0.2)
 
 
-def test_a_slow_network_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_a_slow_network_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     now = iter([0.0, 1e-9, 1e-9, 1.0])
     monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: next(now)))
@@ -90,11 +92,11 @@ def test_a_slow_network_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch
     ("seconds", "depth", "wanted"),
     [([2.0, 3.0], 5, 6.0), ([2.0], 1, 2.0), ([-0.05, 0.05], 3, 0.1), ([0.05, -0.05], 3, 0.05), ([-1.0], 1, 0.0)],
 )
-def test_what_noise_made_negative_counts_as_nothing(seconds: list[float], depth: int, wanted: float) -> None:
+def test_negative_differences_count_as_zero(seconds: list[float], depth: int, wanted: float) -> None:
     assert calibration._at_depth(seconds, depth) == pytest.approx(wanted)
 
 
-def test_a_single_layer_needs_no_second_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_a_single_layer_only_one_network_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     config = config_of(n_layer=1, batch_size=4)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=4)
@@ -102,7 +104,7 @@ def test_a_single_layer_needs_no_second_network(monkeypatch: pytest.MonkeyPatch)
     assert seconds == pytest.approx(1.0 + 0.2)
 
 
-def test_real_steps_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_really_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "MIN_SECONDS", 0.1)
     config = config_of(n_layer=2, batch_size=4)
     seconds = calibration.seconds_per_step(config, choose_runtime(config.train), micro_batch_size=2)

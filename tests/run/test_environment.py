@@ -1,4 +1,4 @@
-"""What environment.json says of acorn and of the user's own folder."""
+"""What environment.json says about acorn and the user's folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def describe(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout of a small acorn, which is the one that runs."""
+    """A checkout of a small package that stands in for acorn's own."""
     package = tmp_path / "acorn" / "src" / "acorn"
     (package / "train").mkdir(parents=True)
     for name in ("__init__.py", "train/step.py", "train/step.c"):
@@ -52,7 +52,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "acorn"
 
 
-def test_acorn_and_the_users_folder_are_told_apart(checkout: Path, tmp_path: Path, describe, monkeypatch) -> None:
+def test_the_commits_of_acorn_and_of_the_users_folder_are_separate(
+    checkout: Path, tmp_path: Path, describe, monkeypatch
+) -> None:
     own = tmp_path / "mine"
     (own / "below").mkdir(parents=True)
     (own / "notes").write_text("notes\n")
@@ -67,7 +69,7 @@ def test_acorn_and_the_users_folder_are_told_apart(checkout: Path, tmp_path: Pat
     assert (found["acorn_commit"], found["git_revision"]) == (theirs, mine + "+")
 
 
-def test_only_acorns_own_code_makes_its_commit_dirty(checkout: Path, describe) -> None:
+def test_only_changes_of_acorns_own_code_mark_its_commit(checkout: Path, describe) -> None:
     commit = commit_all(checkout)
     (checkout / "README.md").write_text("more about it\n")
     assert describe()["acorn_commit"] == commit
@@ -75,8 +77,10 @@ def test_only_acorns_own_code_makes_its_commit_dirty(checkout: Path, describe) -
     assert describe()["acorn_commit"] == commit + "+"
 
 
-def test_an_installed_acorn_is_not_of_the_commit_of_the_folder_around_it(checkout: Path, describe, monkeypatch) -> None:
-    """As in a .venv inside the user's checkout, where git knows nothing of the installed files."""
+def test_an_installed_acorn_does_not_get_the_commit_of_the_folder_around_it(
+    checkout: Path, describe, monkeypatch
+) -> None:
+    """For example in a .venv inside the user's checkout, where git does not track the installed files."""
     (checkout / ".gitignore").write_text("src\n")
     commit_all(checkout)
     noted: dict[str, object] = {}
@@ -90,8 +94,8 @@ def test_an_installed_acorn_is_not_of_the_commit_of_the_folder_around_it(checkou
 
 
 @pytest.mark.parametrize("name", ["train/step.py", "train/step.c"])
-def test_equality_rests_on_the_code(checkout: Path, describe, monkeypatch, name: str) -> None:
-    """Neither a commit that changes no code nor one that is not made yet can tell."""
+def test_bit_identity_depends_on_the_code_not_the_commit(checkout: Path, describe, monkeypatch, name: str) -> None:
+    """A commit may change no code, and code may change without a commit."""
     before = describe()
     commit_all(checkout)
     assert changed_since(before, describe()) == []
@@ -104,13 +108,13 @@ def test_equality_rests_on_the_code(checkout: Path, describe, monkeypatch, name:
     assert line.startswith(f"acorn_source: {before['acorn_source']} then, ")
 
 
-def test_a_checkpoint_of_an_earlier_version_says_nothing_of_the_code(describe) -> None:
+def test_a_checkpoint_of_an_earlier_version_has_no_digest_to_compare(describe) -> None:
     now = describe()
     stored = {key: value for key, value in now.items() if key != "acorn_source"}
     assert changed_since(stored, now) == []
 
 
-def test_a_resumed_run_says_when_what_was_in_c_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_says_that_its_c_code_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime("cpu", "fp32", False, 2, True)
     monkeypatch.setattr(environment, "parts_in_c", lambda runtime: ["loss", "blocks"])
     then = environment.describe_environment(runtime, "")
@@ -119,7 +123,7 @@ def test_a_resumed_run_says_when_what_was_in_c_is_gone(monkeypatch: pytest.Monke
     assert environment.changed_since(then, now) == ["native: loss, blocks then, nothing now"]
 
 
-def test_a_resumed_run_keeps_the_reasons_of_its_start() -> None:
+def test_a_resumed_run_keeps_the_reasons_for_its_choices() -> None:
     start = {
         "choices": ["device cpu: no GPU found", "threads 2: one for each core"],
         "command_line": "acorn pretrain a",

@@ -1,4 +1,4 @@
-"""Scoring at the end of a run, by a clock that the test turns."""
+"""Scoring at the end of a run, with a fake clock."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def config_of(*overrides: str) -> Config:
 
 
 def score(shards: TokenShards, tokenizer: Tokenizer, config: Config, seconds_a_batch: float) -> tuple[dict, list[str]]:
-    """The figures and the notes, where each look at the clock is one batch later."""
+    """The figures and the notes. The clock advances by one batch at each reading."""
     progress = Noting()
     model = GPT(config.model)
     with torch.no_grad():
@@ -98,12 +98,12 @@ def seconds_of_all(shards: TokenShards, seconds_a_batch: float) -> float:
     return sum(all_tokens(shards).values()) / (BATCH_SIZE * BLOCK) * seconds_a_batch
 
 
-def test_the_text_is_long_enough_to_be_timed(shards: TokenShards) -> None:
+def test_the_text_of_these_tests_is_long_enough_to_be_timed(shards: TokenShards) -> None:
     assert sum(all_tokens(shards).values()) > MIN_BATCHES_TO_TIME * BATCH_SIZE * BLOCK
     assert max(all_tokens(shards).values()) > TIMED_BATCHES * BATCH_SIZE * BLOCK
 
 
-def test_a_run_of_steps_scores_all_however_long_it_takes_and_says_so(shards: TokenShards, tokenizer: Tokenizer) -> None:
+def test_a_run_with_steps_scores_whole_splits_and_announces_it(shards: TokenShards, tokenizer: Tokenizer) -> None:
     found, (note,) = score(shards, tokenizer, config_of(), 1000.0)
     assert {split: figures["tokens"] for split, figures in found.items()} == all_tokens(shards)
     assert note.startswith("Scoring all of valid and test")
@@ -112,14 +112,14 @@ def test_a_run_of_steps_scores_all_however_long_it_takes_and_says_so(shards: Tok
     assert found["valid"]["bits_per_byte_note"] is None
 
 
-def test_what_is_quick_needs_no_words(shards: TokenShards, tokenizer: Tokenizer) -> None:
+def test_quick_scoring_is_not_announced(shards: TokenShards, tokenizer: Tokenizer) -> None:
     found, notes = score(shards, tokenizer, config_of(), 1e-3)
     assert list(found) == ["valid", "test"]
     assert notes == []
 
 
-def test_a_run_by_the_clock_scores_the_share_it_has_time_for(shards: TokenShards, tokenizer: Tokenizer) -> None:
-    """All would take 0.7 of the minutes: of a half, a quarter and so on, a quarter is the first within a third."""
+def test_a_run_with_minutes_scores_the_share_it_has_time_for(shards: TokenShards, tokenizer: Tokenizer) -> None:
+    """Whole splits would take 0.7 of the minutes. Of 1/2, 1/4 and so on, 1/4 is the first within a third."""
     minutes = seconds_of_all(shards, 1.0) / 60 / 0.7
     found, (note,) = score(shards, tokenizer, config_of(f"train.minutes={minutes}"), 1.0)
     for split, tokens in all_tokens(shards).items():
@@ -129,18 +129,18 @@ def test_a_run_by_the_clock_scores_the_share_it_has_time_for(shards: TokenShards
     assert "acorn evaluate runs/mine scores all" in note
 
 
-def test_a_share_is_said_however_quick_it_is(shards: TokenShards, tokenizer: Tokenizer) -> None:
+def test_scoring_a_share_is_announced_even_if_quick(shards: TokenShards, tokenizer: Tokenizer) -> None:
     minutes = seconds_of_all(shards, 1e-3) / 60 / 0.7
     _, (note,) = score(shards, tokenizer, config_of(f"train.minutes={minutes}"), 1e-3)
     assert note.startswith("Scoring the first 25 % of valid and test")
 
 
-def test_at_least_what_validation_scored_is_scored(shards: TokenShards, tokenizer: Tokenizer) -> None:
+def test_at_least_as_much_is_scored_as_in_validation(shards: TokenShards, tokenizer: Tokenizer) -> None:
     config = config_of("train.minutes=0.1", "train.eval_tokens=1000")
     found, _ = score(shards, tokenizer, config, 1000.0)
     assert {figures["tokens"] for figures in found.values()} == {1000}
 
 
-def test_a_run_by_the_clock_with_time_enough_scores_all(shards: TokenShards, tokenizer: Tokenizer) -> None:
+def test_a_run_with_enough_minutes_scores_whole_splits(shards: TokenShards, tokenizer: Tokenizer) -> None:
     found, _ = score(shards, tokenizer, config_of("train.minutes=1000"), 1.0)
     assert {split: figures["tokens"] for split, figures in found.items()} == all_tokens(shards)

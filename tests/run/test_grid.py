@@ -1,4 +1,4 @@
-"""Which runs a command line names, and what they are called."""
+"""The runs of a sweep's command line and their names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acorn.run.grid import MAX_NAME_BYTES, build_grid
 FIXED = ["data.source=my.txt", "train.steps=10"]
 
 
-def test_every_combination_is_a_run_with_a_name_that_tells_it() -> None:
+def test_every_combination_is_a_run_named_after_its_settings() -> None:
     runs = build_grid("small", [*FIXED, "optimizer.lr=[0.005,1e-2]", "train.seed=[0,1,2]"])
     assert [run.name for run in runs] == [f"lr={lr},seed={seed}" for lr in ("0.005", "0.01") for seed in (0, 1, 2)]
     expected = load_config("small", [*FIXED, "optimizer.lr=0.01", "train.seed=1"])
@@ -21,7 +21,7 @@ def test_every_combination_is_a_run_with_a_name_that_tells_it() -> None:
     assert runs[4].settings == {"optimizer.lr": 0.01, "train.seed": 1}
 
 
-def test_a_list_is_one_value_of_a_setting_that_is_a_list() -> None:
+def test_for_a_list_setting_a_list_is_one_value() -> None:
     runs = build_grid("small", ['data.source=["a.txt","b.txt"]', "train.seed=[0,1]"])
     assert [run.config.data.source for run in runs] == [("a.txt", "b.txt")] * 2
     runs = build_grid("small", ['data.source=[["a.txt"],["a.txt","in/b.txt"],"c.txt"]'])
@@ -31,16 +31,16 @@ def test_a_list_is_one_value_of_a_setting_that_is_a_list() -> None:
     assert runs[0].config.train.sample_prompts == ("One", "Two")
 
 
-def test_a_length_takes_the_place_of_the_presets_own() -> None:
+def test_a_length_replaces_that_of_the_preset() -> None:
     runs = build_grid("small", ["data.source=my.txt", "train.steps=[10,20]"])
     assert [(run.config.train.steps, run.config.train.minutes) for run in runs] == [(10, 0), (20, 0)]
 
 
-def test_a_name_that_is_given_stays() -> None:
+def test_a_given_name_is_kept() -> None:
     assert build_grid("small", [*FIXED, "name=mine", "train.seed=[0]"])[0].config.name == "mine"
 
 
-def test_names_are_different_and_fit_a_file_system() -> None:
+def test_names_are_unique_and_valid_in_file_systems() -> None:
     runs = build_grid("small", ['data.source=[["A.txt"],["a.txt"],["a*txt"],["***"]]', "train.seed=[0]"])
     names = [run.name.casefold() for run in runs]
     assert len(set(names)) == 4
@@ -70,12 +70,12 @@ def test_names_are_different_and_fit_a_file_system() -> None:
         ([*FIXED, "optimizer.lr=[0.01,-1]"], "The config of the run lr=-1 is not valid"),
     ],
 )
-def test_what_cannot_be_a_grid_is_refused(arguments: list[str], said: str) -> None:
+def test_invalid_grids_are_refused(arguments: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         build_grid("small", arguments)
 
 
-def test_a_run_knows_the_preset_or_file_it_comes_from(tmp_path: Path) -> None:
+def test_a_run_records_its_preset_or_file(tmp_path: Path) -> None:
     assert build_grid("small", [*FIXED, "train.seed=[0]"])[0].origin == "preset small"
     path = tmp_path / "mine.toml"
     path.write_text("")
@@ -91,14 +91,14 @@ def test_a_run_knows_the_preset_or_file_it_comes_from(tmp_path: Path) -> None:
         ("model.architecture=[gpt2,]]", "give the values of a setting as a list"),
     ],
 )
-def test_strings_without_quotes_are_told_with_the_corrected_form(argument: str, right: str) -> None:
+def test_the_message_about_unquoted_strings_shows_the_quoted_form(argument: str, right: str) -> None:
     with pytest.raises(UsageError, match="strings in a list need quotes") as refused:
         build_grid("small", [*FIXED, argument, "optimizer.lr=[0.1,0.2]"])
     assert refused.value.fix
     assert right in refused.value.fix
 
 
-def test_a_pattern_of_files_is_no_list() -> None:
+def test_a_glob_pattern_is_not_a_list() -> None:
     runs = build_grid("small", ["data.source=[ab]", "train.seed=[0]", "train.steps=1"])
     assert runs[0].config.data.source == ("[ab]",)
 
@@ -106,7 +106,7 @@ def test_a_pattern_of_files_is_no_list() -> None:
 @pytest.mark.parametrize(
     ("source", "argument"), [("smal", "train.seed=[0,1]"), ("small", "train.sed=[0,1]"), ("small", "data.sauce=x")]
 )
-def test_a_fault_of_all_runs_names_none(source: str, argument: str) -> None:
+def test_an_error_of_all_runs_names_no_single_run(source: str, argument: str) -> None:
     with pytest.raises(UsageError) as refused:
         build_grid(source, [*FIXED, argument, "optimizer.lr=[0.1,0.2]"])
     assert "is not valid" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Training that goes on from another model."""
+"""Training that starts from another model."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def config_from(text_file: Path):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-2", "qwen3"])
-def test_the_run_begins_where_the_model_stands(name: str, tmp_path: Path, config_from) -> None:
-    """With a learning rate of nothing, the run's figures are those of the model, and so are its weights."""
+def test_the_run_starts_with_the_models_weights(name: str, tmp_path: Path, config_from) -> None:
+    """With a negligible learning rate, the run has the figures and weights of the model."""
     theirs = make_model(tmp_path / "model", name, padding=0)
     pretrain(config_from(tmp_path / "model", *STILL, "train.steps=1"), tmp_path / "run")
     run = RunFolder(tmp_path / "run")
@@ -94,7 +94,7 @@ class Stopped(Unwatched):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_stopped_and_resumed_it_ends_as_undisturbed_and_needs_the_folder_no_more(
+def test_a_stopped_run_resumes_bit_identically_without_the_models_folder(
     tmp_path: Path, config_from, other: Path
 ) -> None:
     model = tmp_path / "model"
@@ -115,8 +115,8 @@ def test_stopped_and_resumed_it_ends_as_undisturbed_and_needs_the_folder_no_more
             pretrain(config_from(model, override), tmp_path / "parts", resume=True)
 
 
-def test_a_run_says_what_it_started_from(tmp_path: Path, config_from, other: Path) -> None:
-    """In its card, report, environment and checkpoints; after a resume that finds no model and no environment, too."""
+def test_a_run_records_its_initial_model(tmp_path: Path, config_from, other: Path) -> None:
+    """In its card, report, environment and checkpoints, also after resuming without the model and environment.json."""
     model = tmp_path / "private" / "theirs"
     shutil.copytree(other, model)
     (model / "README.md").write_text("---\nlicense: mit\nbase_model: me/older\n---\n# Model\n")
@@ -148,7 +148,7 @@ def test_a_run_says_what_it_started_from(tmp_path: Path, config_from, other: Pat
     assert "from the weights of the run a (step 6), which started from the model folder theirs" in page
 
 
-def test_before_its_first_checkpoint_a_run_goes_back_to_the_model(
+def test_before_its_first_checkpoint_a_run_rolls_back_to_the_model(
     config_from, other: Path, tmp_path, monkeypatch
 ) -> None:
     began = []
@@ -168,10 +168,10 @@ def test_before_its_first_checkpoint_a_run_goes_back_to_the_model(
 
 
 @pytest.mark.parametrize("now", ["gone", "another"])
-def test_where_the_model_is_gone_a_run_goes_back_to_what_a_signal_saved(
+def test_without_the_model_a_run_rolls_back_to_the_checkpoint_of_a_stop(
     now: str, config_from, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No undisturbed run would, and the checkpoint is not removed before it is known that there is nothing better."""
+    """An uninterrupted run would not. That checkpoint is only removed once there is a better one."""
     model = tmp_path / "model"
     shutil.copytree(other, model)
     config = config_from(model, "train.save_every=0", "train.max_skips=0", "train.eval_every=0")
@@ -182,7 +182,7 @@ def test_where_the_model_is_gone_a_run_goes_back_to_what_a_signal_saved(
     real, starts = loop.train_step, []
 
     def poisoned(*given: Any, counters: Counters, **options: Any) -> StepResult:
-        if now == "another" and not starts:  # after the look that a resume takes at it; of the same shapes
+        if now == "another" and not starts:  # after resuming has checked it; with the same shapes
             weights = load_file(model / "model.safetensors")
             save_file(
                 {name: 2 * tensor for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"}
@@ -198,8 +198,8 @@ def test_where_the_model_is_gone_a_run_goes_back_to_what_a_signal_saved(
 
 
 @pytest.mark.fault(40)
-def test_another_model_in_its_place_is_refused_after_the_first_step(config_from, other: Path, tmp_path: Path) -> None:
-    """Fault 40: both are named; before the first step a run takes the model that is there."""
+def test_a_changed_model_is_refused_after_the_first_step(config_from, other: Path, tmp_path: Path) -> None:
+    """Fault 40: the message names both. Before the first step, a run uses the current model."""
     model = tmp_path / "model"
     shutil.copytree(other, model)
     with pytest.raises(StoppedError):
@@ -221,7 +221,7 @@ def sha256(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-2"])
-def test_a_shorter_context(name: str, tmp_path: Path, config_from) -> None:
+def test_the_context_may_be_shorter_than_the_models(name: str, tmp_path: Path, config_from) -> None:
     make_model(tmp_path / "model", name, padding=0)
     pretrain(config_from(tmp_path / "model", *STILL, "train.steps=1", "model.block_size=16"), tmp_path / "run")
     short, long = load(tmp_path / "run"), load(tmp_path / "model")
@@ -231,7 +231,7 @@ def test_a_shorter_context(name: str, tmp_path: Path, config_from) -> None:
         torch.testing.assert_close(short.model(ids), long.model(ids))
 
 
-def test_settings_that_say_what_is_so_are_no_contradiction(other: Path) -> None:
+def test_settings_that_agree_with_the_model_are_accepted(other: Path) -> None:
     network = load(other).config
     asked = load_config(
         "small", [f"train.init_from={other}", "model.n_layer=2", "model.n_kv_head=2", "model.tied=false"]
@@ -253,7 +253,7 @@ def test_settings_that_say_what_is_so_are_no_contradiction(other: Path) -> None:
         ("tokenizer.vocab_size=512", "the model has its own tokenizer"),
     ],
 )
-def test_contradictions_are_refused_and_nothing_is_left(
+def test_contradicting_settings_are_refused_and_nothing_is_left(
     override: str, said: str, tmp_path: Path, config_from, other: Path
 ) -> None:
     with pytest.raises(UsageError, match=said) as caught:
@@ -262,7 +262,7 @@ def test_contradictions_are_refused_and_nothing_is_left(
     assert not (tmp_path / "run").exists()
 
 
-def test_shards_must_be_those_of_the_models_tokenizer(
+def test_shards_must_be_made_with_the_models_tokenizer(
     tmp_path: Path, text_file: Path, config_from, other: Path
 ) -> None:
     texts = TextSplits.open(config_from(other).data, QUIET)
@@ -274,7 +274,7 @@ def test_shards_must_be_those_of_the_models_tokenizer(
         pretrain(config_from(other, f"data.shards={tmp_path / 'other'}"), tmp_path / "second")
 
 
-def test_the_plan_is_that_of_the_model(config_from, other: Path) -> None:
+def test_a_plan_uses_the_models_network_and_tokenizer(config_from, other: Path) -> None:
     facts = plan_run(config_from(other))
     assert facts["parameters"] == sum(p.numel() for p in load(other).model.parameters())
 

@@ -1,4 +1,4 @@
-"""The peak is measured once and kept: a noisy moment later changes no figure."""
+"""The peak is measured once and stored, so that later noise changes no figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNTIME = Runtime("cpu", "fp32", False, 2, True)
 
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
-    """What successive measurements give, in FLOP/s; one for which there is none left fails."""
+    """Results of successive measurements in FLOP/s. A measurement beyond the last one fails."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     values: list[float] = []
 
@@ -34,13 +34,13 @@ def kept(tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "acorn"
 
 
-def test_it_is_measured_until_it_rises_no_more_and_then_kept(rates: list[float], kept: Path) -> None:
+def test_the_peak_is_measured_until_it_stops_rising_and_then_stored(rates: list[float], kept: Path) -> None:
     rates += [0.8e11, 1.1e11, 1.105e11, 0.5e11]
     peak = machine_peak(RUNTIME)
     assert peak.flops == 1.105e11
     assert rates == []
     assert str(peak) == "0.111 TFLOP/s (matmuls of 2,048 x 2,048 in fp32 on 2 threads)"
-    rates += [0.3e11, 0.3e11, 0.3e11]  # a noisy moment
+    rates += [0.3e11, 0.3e11, 0.3e11]  # noise
     assert machine_peak(RUNTIME) == peak
     assert len(rates) == 3
     (file,) = kept.iterdir()
@@ -48,7 +48,7 @@ def test_it_is_measured_until_it_rises_no_more_and_then_kept(rates: list[float],
 
 
 @pytest.mark.parametrize("other", ["threads", "precision", "torch", "processor"])
-def test_each_way_to_compute_has_its_own(rates: list[float], monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+def test_each_kind_of_runtime_has_its_own_peak(rates: list[float], monkeypatch: pytest.MonkeyPatch, other: str) -> None:
     rates += [1e11] * 3
     machine_peak(RUNTIME)
     rates += [2e11] * 3
@@ -65,7 +65,7 @@ def test_each_way_to_compute_has_its_own(rates: list[float], monkeypatch: pytest
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"flops": 3e15}', '{"flops": "fast"}'])
-def test_a_file_that_is_not_as_it_was_written_is_made_again(rates: list[float], kept: Path, content: str) -> None:
+def test_a_damaged_file_is_replaced(rates: list[float], kept: Path, content: str) -> None:
     rates += [1e11] * 3
     machine_peak(RUNTIME)
     (file,) = kept.iterdir()
@@ -76,30 +76,30 @@ def test_a_file_that_is_not_as_it_was_written_is_made_again(rates: list[float], 
     assert file.read_text() == whole
 
 
-def test_without_a_place_to_keep_it_it_is_measured_each_time(rates: list[float], kept: Path) -> None:
+def test_without_a_cache_the_peak_is_measured_each_time(rates: list[float], kept: Path) -> None:
     kept.write_text("a file in the folder's place")
     rates += [1e11] * 3 + [2e11] * 3
     assert [machine_peak(RUNTIME).flops for _ in range(2)] == [1e11, 2e11]
 
 
 @pytest.mark.parametrize(("again", "reached"), [(2e11, 1.6e11), (1.5e11, 1.6e11)])
-def test_a_peak_that_training_exceeds_is_measured_again_and_kept(
+def test_a_peak_that_training_exceeds_is_measured_again_and_stored(
     rates: list[float], kept: Path, again: float, reached: float
 ) -> None:
-    rates += [1e11] * 3  # something else has the machine
+    rates += [1e11] * 3  # something else uses the machine
     busy, told = machine_peak(RUNTIME), []
     exceeded = ExceededPeak(busy, RUNTIME, told.append)
     rates += [again] * 3
     peak = exceeded(reached)
     assert peak == max(again, reached)
     assert [str(found) for found in told] == [f"{peak / 1e12:.3g} TFLOP/s ({busy.of})"]
-    assert exceeded(2.2e11) == 2.2e11  # no matmul is timed at every step
+    assert exceeded(2.2e11) == 2.2e11  # matmuls are not timed at every step
     assert len(told) == 1
     assert rates == []
     assert machine_peak(RUNTIME) == told[0]
 
 
-def test_without_memory_for_it_the_peak_is_what_training_reached(
+def test_without_memory_to_measure_the_peak_is_what_training_reached(
     rates: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates += [1e11] * 3
@@ -112,5 +112,5 @@ def test_without_memory_for_it_the_peak_is_what_training_reached(
     assert exceeded(1.6e11) == 1.6e11
 
 
-def test_peak_is_that_of_a_machine() -> None:
+def test_the_measured_peak_is_plausible() -> None:
     assert 1e8 < measure_peak(RUNTIME, seconds=0.01) < 1e15

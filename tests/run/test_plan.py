@@ -1,4 +1,4 @@
-"""A plan knows the text as the run will, and refuses what the run would refuse."""
+"""A plan matches the run's text and sizes, and refuses what the run would refuse."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def one_second_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_second_a_step")
-def test_a_plan_tells_what_the_run_comes_to(tiny, tmp_path: Path) -> None:
-    """Vocabulary, tokens and passes over the text are those that the run then has."""
+def test_a_plan_matches_the_run(tiny, tmp_path: Path) -> None:
+    """Vocabulary size, tokens and epochs are equal to those of the run."""
     facts = plan_run(tiny("tokenizer.vocab_size=9999"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     result = pretrain(tiny("tokenizer.vocab_size=9999"), tmp_path / "run")
@@ -41,7 +41,7 @@ def test_a_plan_tells_what_the_run_comes_to(tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_second_a_step")
-def test_a_plan_with_prepared_shards_counts_them(tiny, run_tiny, tmp_path: Path) -> None:
+def test_a_plan_counts_the_tokens_of_prepared_shards(tiny, run_tiny, tmp_path: Path) -> None:
     run_tiny(tmp_path / "run")
     data = tmp_path / "run" / "data"
     facts = plan_run(tiny("data.source=", f"data.shards={data}"))
@@ -52,7 +52,7 @@ def test_a_plan_with_prepared_shards_counts_them(tiny, run_tiny, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("one_second_a_step")
-def test_a_plan_without_text_tells_the_sizes() -> None:
+def test_a_plan_without_text_has_the_sizes() -> None:
     facts = plan_run(load_config("small", ["train.steps=100"]))
     assert (facts["text"], facts["train_tokens"], facts["epochs"]) == ("none", None, None)
     assert facts["parameters"] == 1_475_456
@@ -60,7 +60,7 @@ def test_a_plan_without_text_tells_the_sizes() -> None:
 
 @pytest.mark.usefixtures("one_second_a_step")
 @pytest.mark.parametrize("key", ["data.source", "data.valid_source"])
-def test_a_data_set_of_the_hub_is_not_asked_for(tiny, key: str, network_attempts: list[str]) -> None:
+def test_a_plan_does_not_fetch_a_dataset_of_the_hub(tiny, key: str, network_attempts: list[str]) -> None:
     facts = plan_run(tiny(f"{key}=hf:someone/something"))
     assert (facts["text"], facts["train_tokens"], facts["vocab_size"]) == ("hub", None, 320)
     assert network_attempts == []
@@ -89,18 +89,18 @@ def refusals(folder: Path) -> list[tuple[type[AcornError], list[str]]]:
 
 @pytest.mark.usefixtures("one_second_a_step")
 @pytest.mark.parametrize("case", range(14))
-def test_what_the_run_would_refuse_is_refused(tiny, tmp_path: Path, case: int) -> None:
-    """With the same error as the run, and nothing is written."""
+def test_a_plan_refuses_what_the_run_would_refuse(tiny, tmp_path: Path, case: int) -> None:
+    """With the same error as the run, and without writing anything."""
     kind, overrides = refusals(tmp_path)[case]
     before = sorted(tmp_path.iterdir())
     with pytest.raises(kind) as planned:
         plan_run(tiny(*overrides), tmp_path / "run")
     assert sorted(tmp_path.iterdir()) == before
-    if "hf:someone" not in overrides[-1]:  # which the run would try to reach first
+    if "hf:someone" not in overrides[-1]:  # the run would try to reach the Hub first
         with pytest.raises(kind) as refused:
             pretrain(tiny(*overrides), tmp_path / "run")
         assert (planned.value.what.split(";")[0], planned.value.where) == (
-            refused.value.what.split(";")[0],  # after it: bytes that are free at the moment
+            refused.value.what.split(";")[0],  # after it: the bytes that are free now, which vary
             refused.value.where,
         )
 
@@ -114,7 +114,7 @@ def test_a_run_without_a_length_is_refused(tiny) -> None:
 
 
 @pytest.mark.usefixtures("one_second_a_step")
-def test_a_disk_that_is_too_small_for_checkpoints_or_shards(
+def test_too_little_disk_space_for_checkpoints_or_shards_is_refused(
     tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.statvfs(tmp_path)
@@ -137,7 +137,7 @@ def test_a_disk_that_is_too_small_for_checkpoints_or_shards(
         RuntimeError("[enforce fail at alloc_cpu.cpp:131] DefaultCPUAllocator: can't allocate memory: you tried"),
     ],
 )
-def test_memory_that_runs_out_while_steps_are_measured(tiny, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_out_of_memory_while_timing_steps_is_reported(tiny, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def measured(*_: object) -> float:
         raise error
 
@@ -146,7 +146,7 @@ def test_memory_that_runs_out_while_steps_are_measured(tiny, monkeypatch: pytest
         plan_run(tiny())
 
 
-def test_any_other_failure_is_not_taken_for_it(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_reported_as_out_of_memory(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(*_: object) -> float:
         raise RuntimeError("shapes do not fit")
 

@@ -38,7 +38,7 @@ CLOCK = ("seconds", "tokens_per_second", "mfu")
 
 
 def metrics_of(out: Path) -> list[dict]:
-    """Metrics without what a clock says."""
+    """Metrics without the fields that depend on a clock."""
     return [{k: v for k, v in record.items() if k not in CLOCK} for record in read_metrics(out / "metrics.jsonl")]
 
 
@@ -47,7 +47,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def assert_equal_runs(one: Path, other: Path, step: int) -> None:
-    """Bit for bit: weights, optimizer state, the final folder, metrics and samples but for the clock."""
+    """Bit-identical weights, optimizer state, final folder, samples and metrics, except for times."""
     first, second = RunFolder(one), RunFolder(other)
     for name in ("model.safetensors", "optimizer.safetensors"):
         tensors = load_file(first.checkpoint(step) / name), load_file(second.checkpoint(step) / name)
@@ -65,7 +65,7 @@ def assert_equal_runs(one: Path, other: Path, step: int) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, text_file):
-    """One undisturbed run, for comparison."""
+    """One uninterrupted run, for comparison."""
     return tmp_path_factory.mktemp("runs") / "whole"
 
 
@@ -76,7 +76,7 @@ def whole(finished, run_tiny) -> Path:
     return finished
 
 
-def test_a_run_leaves_everything_the_contract_names(whole: Path) -> None:
+def test_a_run_writes_all_documented_files(whole: Path) -> None:
     run = RunFolder(whole)
     for path in (run.config, run.tokenizer, run.environment, run.metrics, run.samples, run.loss_picture, run.report):
         assert path.stat().st_size > 0, path
@@ -105,7 +105,7 @@ def test_a_run_leaves_everything_the_contract_names(whole: Path) -> None:
     assert '"auto"' not in config.replace('document = "auto"', "").replace('tied = "auto"', "")
 
 
-def test_metrics_are_those_of_the_contract(whole: Path) -> None:
+def test_metrics_have_the_documented_fields(whole: Path) -> None:
     records = read_metrics(whole / "metrics.jsonl")
     train = [record for record in records if record["split"] == "train"]
     valid = [record for record in records if record["split"] == "valid"]
@@ -120,8 +120,8 @@ def test_metrics_are_those_of_the_contract(whole: Path) -> None:
     assert [record["step"] for record in read_samples(whole / "samples.jsonl")] == [6, 12]
 
 
-def test_bits_per_byte_of_the_log_are_those_of_an_evaluation(whole: Path, tmp_path: Path, run_tiny) -> None:
-    """A text of n tokens takes n - 1 predictions: with n in their place, a short text has too many bits."""
+def test_bits_per_byte_of_the_log_equal_those_of_an_evaluation(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """A text of n tokens has n - 1 predictions. With n instead, a short text would get too many bits."""
     result = run_tiny(tmp_path / "short", "train.steps=2", "train.eval_tokens=0", "data.valid_fraction=0.02")
     last = [r for r in read_metrics(tmp_path / "short" / "metrics.jsonl") if r["split"] == "valid"][-1]
     assert last["loss"] == pytest.approx(result.evaluation["valid"]["loss_per_token"], rel=1e-6)
@@ -177,8 +177,10 @@ KILLED_AT = """
 
 
 @pytest.mark.parametrize("steps", [(7,), (3, 5, 11)], ids=["once", "three times"])
-def test_killed_and_resumed_is_bit_equal(whole: Path, tmp_path: Path, tiny, steps: tuple[int, ...], run_tiny) -> None:
-    """kill -9 in the middle; the same command again; nothing differs from a run that was never killed."""
+def test_a_killed_and_resumed_run_is_bit_identical(
+    whole: Path, tmp_path: Path, tiny, steps: tuple[int, ...], run_tiny
+) -> None:
+    """Killed by SIGKILL and started again with the same command, the run equals one that was never killed."""
     from acorn.config_files import to_toml
 
     config = tmp_path / "tiny.toml"
@@ -194,8 +196,8 @@ def test_killed_and_resumed_is_bit_equal(whole: Path, tmp_path: Path, tiny, step
     assert_equal_runs(whole, out, 12)
 
 
-def test_resume_in_a_later_epoch_is_exact(tmp_path: Path, run_tiny, tiny) -> None:
-    """Fault 42: stopped right at an epoch's end, and in the third epoch."""
+def test_resuming_in_a_later_epoch_is_bit_identical(tmp_path: Path, run_tiny, tiny) -> None:
+    """Fault 42: stopped exactly at the end of an epoch, and in the third epoch."""
     overrides = ["model.block_size=64", "train.batch_size=16", "train.steps=50", *UNDISTURBED]
     run_tiny(tmp_path / "whole", *overrides)
     records = read_metrics(tmp_path / "whole" / "metrics.jsonl")
@@ -210,8 +212,8 @@ def test_resume_in_a_later_epoch_is_exact(tmp_path: Path, run_tiny, tiny) -> Non
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", 50)
 
 
-def test_a_run_may_begin_with_short_contexts(tmp_path: Path, run_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same tokens in the same order, cut into shorter windows; cut runs equal whole ones on either side."""
+def test_a_run_may_start_with_a_short_context(tmp_path: Path, run_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tokens in the same order, in shorter windows. A stop before or after the change has no effect."""
     seen: dict[str, list[torch.Tensor]] = {"whole": [], "short": []}
 
     def note(name: str) -> None:
@@ -249,7 +251,7 @@ class SignalAt(Unwatched):
             os.kill(os.getpid(), self.number)
 
 
-def test_a_finished_run_is_left_alone_and_can_go_on(whole: Path, tmp_path: Path, run_tiny) -> None:
+def test_a_finished_run_is_not_changed_and_can_be_extended(whole: Path, tmp_path: Path, run_tiny) -> None:
     """Fault 43."""
     out = tmp_path / "run"
     run_tiny(out)
@@ -278,7 +280,7 @@ class Notes(Unwatched):
         pass
 
 
-def test_no_step_is_more_than_the_peak(tmp_path: Path, run_tiny, monkeypatch) -> None:
+def test_no_step_exceeds_the_peak(tmp_path: Path, run_tiny, monkeypatch) -> None:
     """A peak that was measured on a busy machine is measured again as soon as training exceeds it."""
     measured = []
     monkeypatch.setattr(pretrain_module, "machine_peak", lambda runtime: Peak(1.0, "matmuls"))
@@ -308,8 +310,8 @@ def test_changed_settings_are_refused_on_resume(whole: Path, run_tiny) -> None:
         run_tiny(whole, "model.n_layer=3", resume=True)
 
 
-def test_the_newest_whole_checkpoint_is_used(whole: Path, tmp_path: Path, run_tiny) -> None:
-    """Faults 37 and 38: a flipped bit in the newest; the run goes on from the one before and ends equal."""
+def test_the_newest_intact_checkpoint_is_used(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """Faults 37 and 38: a bit of the newest is flipped; the run resumes from the one before and ends bit-identical."""
     out = tmp_path / "run"
     run_tiny(out)
     run = RunFolder(out)
@@ -326,8 +328,8 @@ def test_the_newest_whole_checkpoint_is_used(whole: Path, tmp_path: Path, run_ti
         run_tiny(out, resume=True)
 
 
-def test_diverging_rolls_back_then_gives_up(tmp_path: Path, run_tiny, monkeypatch) -> None:
-    """Fault 27: skips, then rollbacks with another sample order, then exit 5; the last checkpoint stands."""
+def test_a_diverging_run_rolls_back_and_then_gives_up(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """Fault 27: skipped steps, rollbacks with a new sample order, then exit code 5; the last checkpoint is intact."""
     real = loop_module.train_step
     orders = []
 
@@ -348,13 +350,15 @@ def test_diverging_rolls_back_then_gives_up(tmp_path: Path, run_tiny, monkeypatc
     assert steps == sorted(set(steps))
 
 
-def test_too_little_text(tmp_path: Path, run_tiny) -> None:
+def test_too_little_text_is_refused(tmp_path: Path, run_tiny) -> None:
     """Fault 24."""
     with pytest.raises(InputError, match="fewer than one window"):
         run_tiny(tmp_path / "run", "model.block_size=40000")
 
 
-def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_tiny, monkeypatch) -> None:
+def test_too_little_memory_or_disk_space_is_refused_before_the_first_step(
+    tmp_path: Path, run_tiny, monkeypatch
+) -> None:
     """Faults 26 and 29."""
     monkeypatch.setattr("acorn.run.resolve.available_memory", lambda device: 100_000)
     with pytest.raises(ResourceError, match=r"A training step would need .* memory") as caught:
@@ -368,7 +372,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(tmp_path: Path, run_ti
 
 
 def test_minutes_end_the_run(tmp_path: Path, run_tiny) -> None:
-    """The schedule follows the clock and comes down to its end; no step is at rate zero."""
+    """The schedule follows the clock and decays at the end; no step has a learning rate of zero."""
     result = run_tiny(tmp_path / "run", "train.minutes=0.05", *UNDISTURBED)
     records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "train"]
     assert result.step == records[-1]["step"] > 3
@@ -383,7 +387,7 @@ def lowest_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows_module, "score", lambda *arguments, **options: (next(losses), 1))
 
 
-def test_best_weights_become_final(tmp_path: Path, run_tiny, monkeypatch) -> None:
+def test_final_can_have_the_best_weights(tmp_path: Path, run_tiny, monkeypatch) -> None:
     """final/ holds the weights of the lowest validation loss."""
     lowest_in_between(monkeypatch)
     out = tmp_path / "run"
@@ -400,8 +404,8 @@ def test_best_weights_become_final(tmp_path: Path, run_tiny, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(("settings", "told"), [([], True), (["checkpoint.final=best"], False)])
-def test_a_validation_loss_that_rose_is_told(tmp_path: Path, run_tiny, monkeypatch, settings, told) -> None:
-    """On the terminal, the page and the card, with where the best weights are, unless final/ has them."""
+def test_a_risen_validation_loss_is_reported(tmp_path: Path, run_tiny, monkeypatch, settings, told) -> None:
+    """In the terminal, report and card, with the place of the best weights, unless final/ has them."""
     lowest_in_between(monkeypatch)
     notes, out = Notes(), tmp_path / "run"
     run_tiny(out, *settings, progress=notes)
@@ -413,15 +417,15 @@ def test_a_validation_loss_that_rose_is_told(tmp_path: Path, run_tiny, monkeypat
     assert (limit in (RunFolder(out).final / "README.md").read_text("utf-8")) == told
 
 
-def test_a_validation_loss_that_did_not_rise_is_not_spoken_of(tmp_path: Path, run_tiny) -> None:
+def test_a_validation_loss_that_did_not_rise_is_not_mentioned(tmp_path: Path, run_tiny) -> None:
     notes = Notes()
     run_tiny(tmp_path / "run", progress=notes)
     assert notes.texts
     assert not any("lowest at step" in text for text in notes.texts)
 
 
-def test_evaluation_equals_transformers_on_the_final_folder(whole: Path, text_file: Path) -> None:
-    """Text, tokenizer and model read by other libraries; windows cut here; the same loss and bits per byte."""
+def test_the_evaluation_equals_that_of_transformers_on_the_final_folder(whole: Path, text_file: Path) -> None:
+    """Other libraries read text, tokenizer and model; the test cuts the windows. Loss and bits per byte are equal."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(whole / "final").eval()
@@ -447,8 +451,8 @@ def test_evaluation_equals_transformers_on_the_final_folder(whole: Path, text_fi
     assert math.exp(total / words) == pytest.approx(ours["word_perplexity"], rel=1e-4)
 
 
-def test_a_signal_at_the_very_end_is_heard(whole: Path, tmp_path: Path, run_tiny) -> None:
-    """In the last step: its checkpoint is saved, the run stops, and going on ends equal."""
+def test_a_signal_in_the_last_step_stops_the_run(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """The checkpoint is saved and the run stops; resuming ends bit-identical."""
     out = tmp_path / "run"
     with pytest.raises(StoppedError):
         run_tiny(out, watcher=SignalAt(12))
@@ -458,8 +462,8 @@ def test_a_signal_at_the_very_end_is_heard(whole: Path, tmp_path: Path, run_tiny
 
 
 @pytest.mark.parametrize("step", [3, 4, 6, 10, 12])
-def test_a_stop_is_answered_before_validation_and_made_up_for(whole: Path, tmp_path: Path, run_tiny, step: int) -> None:
-    """At a validation (4), samples (6), a save (10), the end (12) and between: what a supervisor waits for is short."""
+def test_a_stop_does_not_wait_for_validation(whole: Path, tmp_path: Path, run_tiny, step: int) -> None:
+    """At a validation (4), samples (6), a save (10), the end (12) and between: the run stops within a short time."""
     out = tmp_path / "run"
     with pytest.raises(StoppedError):
         run_tiny(out, resume=True, watcher=SignalAt(step))
@@ -473,8 +477,10 @@ def test_a_stop_is_answered_before_validation_and_made_up_for(whole: Path, tmp_p
 
 
 @pytest.mark.parametrize("at", ["in the middle", "at the end", "when made up for"])
-def test_a_validation_under_way_is_left_for_later(whole: Path, tmp_path: Path, run_tiny, monkeypatch, at: str) -> None:
-    """A whole split may take longer than a supervisor waits. What was cut off leaves no trace."""
+def test_a_stop_interrupts_a_validation_which_resuming_repeats(
+    whole: Path, tmp_path: Path, run_tiny, monkeypatch, at: str
+) -> None:
+    """A whole split may take longer than a supervisor waits. The interrupted validation leaves no trace."""
     real, cut = windows_module.score, []
     step = 12 if at == "at the end" else 8
 
@@ -497,8 +503,8 @@ def test_a_validation_under_way_is_left_for_later(whole: Path, tmp_path: Path, r
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal here")
-def test_a_closed_terminal_is_a_stop(tmp_path: Path, run_tiny) -> None:
-    """But for a run that was started to outlive it, as with nohup."""
+def test_closing_the_terminal_stops_the_run(tmp_path: Path, run_tiny) -> None:
+    """Except a run that was started to outlive it, with nohup for example."""
     with pytest.raises(StoppedError) as caught:
         run_tiny(tmp_path / "run", watcher=SignalAt(3, signal.SIGHUP))
     assert caught.value.exit_code == 129
@@ -510,7 +516,7 @@ def test_a_closed_terminal_is_a_stop(tmp_path: Path, run_tiny) -> None:
 
 
 def test_shards_of_other_text_are_never_trained_on(tmp_path: Path, run_tiny, text_file: Path, monkeypatch) -> None:
-    """Killed over the old text, started with another one, killed before its shards: the third start makes them."""
+    """Killed with the old text, then with a new text before its shards were written: the third start makes them."""
     out, other = tmp_path / "run", tmp_path / "other.txt"
     other.write_text(text_file.read_text().replace("dog", "fox"))
 
@@ -527,14 +533,14 @@ def test_shards_of_other_text_are_never_trained_on(tmp_path: Path, run_tiny, tex
     assert fingerprint(out / "data") == fingerprint(tmp_path / "fresh" / "data")
 
 
-def test_choices_made_before_the_first_checkpoint_stay(tmp_path: Path, run_tiny, monkeypatch) -> None:
-    """Killed before it, and started again where memory is short: another micro-batch would give other bits."""
+def test_choices_made_before_the_first_checkpoint_are_kept(tmp_path: Path, run_tiny, monkeypatch) -> None:
+    """After a kill, the run starts again with less free memory: another micro-batch would change the last bits."""
     monkeypatch.setattr("acorn.run.resolve.available_memory", lambda device: 1 << 40)
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_module.Loop, "train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(tmp_path / "run")
-    monkeypatch.setattr("acorn.run.resolve.MAX_MEMORY_SHARE", 0.0)  # a choice made now would be 1
+    monkeypatch.setattr("acorn.run.resolve.MAX_MEMORY_SHARE", 0.0)  # a new choice would be 1
     run_tiny(tmp_path / "run", resume=True)
     assert load_run_config(tmp_path / "run" / "config.toml").train.micro_batch_size == 4
 
@@ -543,7 +549,7 @@ def interrupt(*arguments, **options) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_run_without_its_config_goes_on_with_that_of_its_checkpoint(tmp_path: Path, run_tiny) -> None:
+def test_a_run_without_its_config_resumes_with_that_of_its_checkpoint(tmp_path: Path, run_tiny) -> None:
     out = tmp_path / "run"
     with pytest.raises(StoppedError):
         run_tiny(out, watcher=SignalAt(7))
@@ -555,8 +561,10 @@ def test_a_run_without_its_config_goes_on_with_that_of_its_checkpoint(tmp_path: 
 
 @pytest.mark.fault(39)
 @pytest.mark.parametrize("left", ["final", "checkpoints/best.json", "evaluation.json"])
-def test_a_run_whose_checkpoints_are_gone_does_not_start_over(whole: Path, tmp_path: Path, run_tiny, left: str) -> None:
-    """Fault 39: what only a run with a checkpoint leaves shows that there was one."""
+def test_a_run_whose_checkpoints_are_missing_does_not_start_over(
+    whole: Path, tmp_path: Path, run_tiny, left: str
+) -> None:
+    """Fault 39: files that only a run with checkpoints writes show that there were some."""
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     run = RunFolder(out)
     for step in run.checkpoint_steps():
@@ -573,8 +581,8 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_over(whole: Path, tmp_p
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("key", ["model.n_layer=3", "tokenizer.vocab_size=330", "data.valid_fraction=0.3"])
-def test_what_is_made_cannot_be_changed(tmp_path: Path, run_tiny, key: str) -> None:
-    """Fault 40: not even when insisted on, for nothing would come of it; and nothing was touched."""
+def test_fixed_settings_cannot_be_changed(tmp_path: Path, run_tiny, key: str) -> None:
+    """Fault 40: not even with --allow-change, where it would have no effect. Nothing is written."""
     out = tmp_path / "run"
     with pytest.raises(StoppedError):
         run_tiny(out, watcher=SignalAt(7))
@@ -587,13 +595,13 @@ def test_what_is_made_cannot_be_changed(tmp_path: Path, run_tiny, key: str) -> N
 
 @pytest.mark.fault(43)
 def test_fewer_steps_than_reached_are_refused(whole: Path, run_tiny) -> None:
-    """Fault 43: a slip of the finger must not end a run as finished."""
+    """Fault 43: a typing error must not mark a run as finished."""
     with pytest.raises(UsageError, match="the run is at step 12"):
         run_tiny(whole, "train.steps=4", resume=True)
 
 
-def test_shards_that_are_gone_are_made_again(whole: Path, tmp_path: Path, run_tiny) -> None:
-    """Equal, byte for byte, or the run does not go on."""
+def test_missing_shards_are_made_again(whole: Path, tmp_path: Path, run_tiny) -> None:
+    """If they are not equal byte for byte, the run is not resumed."""
     out = tmp_path / "run"
     with pytest.raises(StoppedError):
         run_tiny(out, watcher=SignalAt(7))
@@ -606,8 +614,8 @@ def test_shards_that_are_gone_are_made_again(whole: Path, tmp_path: Path, run_ti
         run_tiny(out, resume=True)
 
 
-def test_text_that_the_vocabulary_cannot_spell_has_no_bits_per_byte_anywhere(run_tiny, tmp_path: Path) -> None:
-    """In the log, evaluation.json, report and card; and a text that it can spell keeps them."""
+def test_text_outside_the_vocabulary_has_no_bits_per_byte_anywhere(run_tiny, tmp_path: Path) -> None:
+    """In the log, evaluation.json, report and card. A text inside the vocabulary has them."""
     (tmp_path / "ru.txt").write_text("\n".join([FOREIGN] * 40), "utf-8")
     short = ("tokenizer.kind=wordpiece", "train.steps=2", "train.eval_every=1", "train.sample_every=0")
     result = run_tiny(

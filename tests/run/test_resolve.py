@@ -1,4 +1,4 @@
-"""Choices of device, precision, threads and compiling for a training run."""
+"""Choices of device, precision, threads and compilation for a training run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def choice_of(runtime: Runtime, setting: str) -> Choice[object]:
             {"avx2": True},
             {},
             "fp32",
-            "this hardware has no bf16 matmuls, fp16: this CPU has no fp16 instructions",
+            "the hardware has no bf16 matmuls, fp16: this CPU has no fp16 instructions",
         ),  # emulated: not even tried
         ({"avx512_bf16": True}, {"bf16": 1.9}, "bf16", "bf16 matmuls are 1.9x as fast as fp32 here"),
         ({"avx512_bf16": True}, {"bf16": 0.5}, "fp32", "bf16 matmuls are 0.5x as fast as fp32 here"),
@@ -52,11 +52,11 @@ def choice_of(runtime: Runtime, setting: str) -> Choice[object]:
             {"avx512_fp16": True},
             {"fp16": 1.1},
             "fp32",
-            "fp16 matmuls are 1.1x as fast as fp32 here, this hardware has no bf16",
+            "fp16 matmuls are 1.1x as fast as fp32 here, the hardware has no bf16",
         ),
     ],
 )
-def test_a_cpu_multiplies_in_what_it_is_faster_at(
+def test_a_cpu_uses_the_precision_that_it_is_fast_in(
     no_gpu, monkeypatch, capabilities: dict, speedups: dict[str, float], precision: str, reason: str
 ) -> None:
     library = None if capabilities.get("avx512_fp16") else Unavailable("this CPU has no fp16 instructions")
@@ -70,14 +70,14 @@ def test_a_cpu_multiplies_in_what_it_is_faster_at(
     assert str(told).startswith(f"precision {precision}: {reason}")
     assert runtime.fp16_matmuls == (precision == "fp16")
     assert runtime.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
-    # A command that only reads a model computes in fp32 on a CPU whatever the hardware.
+    # A command that only reads a model computes in fp32 on a CPU, whatever the hardware.
     assert runtime_for_inference("auto", "auto").precision == "fp32"
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("library", [None, Unavailable("no C compiler was found")])
-def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | None, compiled: bool) -> None:
-    """Where the CPU or the compiler does not have it, PyTorch does it its way, and the reason is told."""
+def test_requested_fp16_on_a_cpu(no_gpu, monkeypatch, library: Unavailable | None, compiled: bool) -> None:
+    """If the CPU or compiler does not support it, PyTorch's own fp16 is used, and the reason is given."""
     monkeypatch.setattr(choosing, "fp16_library", lambda: library)
     runtime = choose_runtime(TrainConfig(precision="fp16", compile=compiled))
     own = library is None and not compiled
@@ -93,12 +93,12 @@ def test_fp16_where_it_is_asked_for(no_gpu, monkeypatch, library: Unavailable | 
             "precision fp16: as asked, with PyTorch's matmuls, which are no faster than fp32 on a CPU: "
         )
         assert told.endswith("a compiled network uses PyTorch's matmuls" if compiled else "no C compiler was found")
-    # Commands that only read a model have no network of their own to tell.
+    # Commands that only read a model never use acorn's fp16 matmuls.
     assert not runtime_for_inference("cpu", "fp16").fp16_matmuls
 
 
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=needs_fp16)])
-def test_measuring_leaves_threads_and_random_numbers_alone(precision: Precision) -> None:
+def test_measuring_does_not_change_threads_or_random_state(precision: Precision) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     assert choosing.speedup_of(precision, threads + 1) > 0
     assert torch.get_num_threads() == threads
@@ -106,7 +106,7 @@ def test_measuring_leaves_threads_and_random_numbers_alone(precision: Precision)
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16")])
-def test_gpus(monkeypatch, capability: tuple[int, int], precision: str) -> None:
+def test_precision_and_compilation_on_gpus(monkeypatch, capability: tuple[int, int], precision: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
@@ -114,7 +114,7 @@ def test_gpus(monkeypatch, capability: tuple[int, int], precision: str) -> None:
     assert (runtime.device, runtime.precision, runtime.compile) == ("cuda", precision, True)
 
 
-def test_compiling_must_be_earned_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_runs_that_amortize_compilation_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
@@ -125,12 +125,12 @@ def test_compiling_must_be_earned_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_runtime(TrainConfig(compile=True), expected_seconds=1).compile
 
 
-def test_on_a_cpu_only_what_is_asked_to_be_is_compiled(no_gpu) -> None:
+def test_on_a_cpu_compilation_must_be_requested(no_gpu) -> None:
     assert not choose_runtime(TrainConfig(), expected_seconds=1e6).compile
     assert choose_runtime(TrainConfig(compile=True), expected_seconds=1).compile
 
 
-def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
+def test_the_micro_batch_is_the_largest_divisor_of_the_batch_that_fits() -> None:
     model = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000)
     config = Config(model=model, train=TrainConfig(device="cpu", precision="fp32", batch_size=12))
     runtime = choose_runtime(config.train)
@@ -142,13 +142,13 @@ def test_a_pass_is_the_largest_divisor_of_the_batch_that_fits() -> None:
 
 
 @pytest.mark.parametrize(("asked", "given"), [(5, 5), (13, 12)])
-def test_a_pass_as_asked_for_is_never_more_than_the_batch(asked: int, given: int) -> None:
+def test_a_requested_micro_batch_is_at_most_the_batch(asked: int, given: int) -> None:
     config = Config(train=TrainConfig(device="cpu", precision="fp32", batch_size=12, micro_batch_size=asked))
     assert choose_micro_batch_size(config, choose_runtime(config.train), 1) == given
 
 
-def test_nothing_stays_open(no_gpu, tmp_path: Path) -> None:
-    """Every value that may leave a choice open is another one afterwards, and stays so when it is resolved again."""
+def test_every_open_setting_is_resolved(no_gpu, tmp_path: Path) -> None:
+    """Every value in OPEN_VALUES is replaced, and resolving again changes nothing."""
     config = Config(model=ModelConfig(n_layer=1, n_embd=16, block_size=8), train=TrainConfig(steps=1, threads=3))
     resolved, runtime = resolve(config, tmp_path / "run", 300, None)
     values = flatten(resolved)
@@ -162,7 +162,7 @@ def test_nothing_stays_open(no_gpu, tmp_path: Path) -> None:
     assert all(choice.asked for choice in runtime.choices)
 
 
-def test_choices_that_were_made_stay_where_they_are_left_open() -> None:
+def test_earlier_choices_are_kept_for_open_settings() -> None:
     earlier = Config(train=TrainConfig(device="cpu", precision="bf16", threads=2, steps=7))
     asked = Config(train=TrainConfig(precision="fp32", steps=9))
     kept = with_choices_of(earlier, asked).train

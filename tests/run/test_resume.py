@@ -1,4 +1,4 @@
-"""What may change when a run goes on."""
+"""What may change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def stored() -> Config:
 
 
 def test_the_same_command_line_changes_nothing() -> None:
-    """Choices that were made stay made, though the command line leaves them open again."""
+    """Choices are kept, although the command line leaves them open again."""
     assert set(RESOLVED) == set(OPEN_VALUES)
     config, changed = merge_configs(stored(), load_config("small", ["train.steps=100"]))
     assert config == stored()
     assert changed == {}
 
 
-def test_harmless_changes_are_taken_over() -> None:
+def test_allowed_changes_are_made() -> None:
     asked = load_config("small", ["train.steps=200", "train.eval_every=7", "checkpoint.keep=5"])
     config, changed = merge_configs(stored(), asked)
     assert (config.train.steps, config.train.eval_every, config.checkpoint.keep) == (200, 7, 5)
@@ -45,14 +45,14 @@ def test_harmless_changes_are_taken_over() -> None:
     assert changed["train.steps"] == "100 -> 200"
 
 
-def test_a_run_of_the_former_architecture_name_goes_on_under_the_current_one() -> None:
+def test_a_run_with_the_former_architecture_name_resumes_with_the_current_one() -> None:
     run = with_values(load_config("seed", ["train.steps=100"]), RESOLVED | {"model.architecture": "seed"})
     config, changed = merge_configs(run, load_config("original", ["train.steps=100"]))
     assert (config.model.architecture, changed) == ("original", {})
 
 
-def test_prepared_shards_named_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same ones keep the run's spelling of them; others of that name are not taken for them."""
+def test_prepared_shards_may_be_named_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same shards keep the path stored in the run. Other shards with that path are told apart."""
     run = RunFolder(tmp_path / "here" / "run")
     for folder, content in (("here", "own"), ("there", "others"), ("copies", "own")):
         (tmp_path / folder / "shards").mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_steps_may_become_minutes() -> None:
     assert (config.train.steps, config.train.minutes) == (0, 3)
 
 
-def test_other_changes_are_refused_together() -> None:
+def test_other_changes_are_refused_in_one_message() -> None:
     """Fault 40."""
     asked = load_config("small", ["train.steps=100", "model.n_layer=9", "optimizer.lr=0.5", "train.precision=fp32"])
     with pytest.raises(UsageError) as caught:

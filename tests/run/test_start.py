@@ -19,12 +19,12 @@ from acorn.run.start import check_folder
 from acorn.run_folder import RunFolder
 
 OWN = ("config.toml", "tokenizer.json", "metrics.jsonl", "samples.jsonl", "environment.json", "report.html", "loss.png")
-"""Names in a run folder that a user's own files may have too."""
+"""Names of files in a run folder that a user's own files may also have."""
 
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("name", [*OWN, "sources.json", "evaluation.json", "checkpoints/best.json", "notes.txt"])
-def test_the_users_own_files_are_no_run(tmp_path: Path, name: str, resume: bool) -> None:
+def test_a_folder_with_the_users_own_files_is_not_a_run(tmp_path: Path, name: str, resume: bool) -> None:
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text('steps = 5\nname = "mine"\n')
@@ -33,8 +33,8 @@ def test_the_users_own_files_are_no_run(tmp_path: Path, name: str, resume: bool)
     assert "--resume" not in caught.value.fix
 
 
-def test_a_checkpoint_or_record_shows_a_run(tmp_path: Path) -> None:
-    """Each alone, for any of the others may have been lost."""
+def test_a_checkpoint_or_record_identifies_a_run(tmp_path: Path) -> None:
+    """Each is enough, because the others may be lost."""
     shown: dict[str, Callable[[RunFolder], object]] = {
         "config": lambda run: run.config.write_text(to_toml(Config())),
         "edited config": lambda run: run.config.write_text(to_toml(Config()).replace("lr = 0.0", "lr = 0.5")),
@@ -55,14 +55,14 @@ def test_a_checkpoint_or_record_shows_a_run(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing is cleaned up after it."""
+    """Simulates a kill: nothing is cleaned up after it."""
 
 
 @pytest.mark.parametrize("source", ["text", "prepared shards"])
-def test_a_run_killed_at_any_of_its_first_files_starts_again(
+def test_a_run_that_is_killed_at_any_of_its_first_files_starts_again(
     tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    """At each name that appears in the run folder, the first half-written file included, up to the first step."""
+    """At each file that appears in the run folder up to the first step, including the first half-written one."""
     overrides = ["train.steps=1"]
     if source == "prepared shards":
         monkeypatch.setattr(module, "machine_peak", lambda runtime: pytest.fail("no run gets so far"))
@@ -73,7 +73,7 @@ def test_a_run_killed_at_any_of_its_first_files_starts_again(
     left: list[set[str]] = []
 
     def reach(limit: int) -> bool:
-        """Whether the run, killed before its file number `limit` gets its name, got so far."""
+        """Starts a run that is killed before file number `limit` gets its name. Returns whether it got that far."""
         count = 0
 
         def replace(old: str, new: str) -> None:

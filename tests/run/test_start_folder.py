@@ -1,4 +1,4 @@
-"""What the relative paths of a run are meant from."""
+"""How the relative paths of a run are resolved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from acorn.text.file_records import FileRecord
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of a name that looks like a pattern, with two texts; the current folder is another one."""
+    """A folder with two texts, whose name looks like a glob pattern. It is not the current folder."""
     folder = tmp_path / "my [old] texts"
     (folder / "corpus").mkdir(parents=True)
     for name in ("one", "two"):
@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "path", ["", "/abs/a.txt", "~/a.txt", "bundled:wikitext-2", "hf:owner/name", "hf:owner/name:config"]
 )
-def test_what_is_no_relative_path_stays_as_it_is(home: Path, path: str) -> None:
+def test_other_values_than_relative_paths_are_unchanged(home: Path, path: str) -> None:
     assert path_from(home, path) == path
 
 
@@ -47,14 +47,14 @@ def test_relative_paths_are_made_absolute(home: Path) -> None:
     assert [part.name for part in texts.parts["train"]] == [str(home / f"corpus/{name}.txt") for name in ("one", "two")]
 
 
-def test_the_error_is_that_of_the_first_folder(home: Path) -> None:
+def test_the_error_of_the_first_folder_is_raised(home: Path) -> None:
     config = load_config("small", ["data.source=none.txt"])
     with pytest.raises(InputError) as caught:
         open_text(config, RunFolder(home / "r"), [home, Path.cwd()], QUIET)
     assert caught.value.where == str(home / "none.txt")
 
 
-def test_the_folders_to_look_in(home: Path, tmp_path: Path) -> None:
+def test_the_folders_that_are_searched(home: Path, tmp_path: Path) -> None:
     run = RunFolder(home / "runs" / "r")
     known = MadeFrom(start=StartFolder.of(home, run))
     assert start_folders(run, None, named_now=False) == [Path.cwd()]

@@ -1,4 +1,4 @@
-"""Sweeps: one text for all runs, each like a run alone; kills, failures and stops, and what is done after them."""
+"""Sweeps: one text for all runs, each equal to a run alone; kills, failures and stops, and resuming after them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = [
 
 
 class Ended:
-    """A run that has ended with this code already."""
+    """A run that has already ended with this exit code."""
 
     def __init__(self, exit_code: int = 0, error: str = "") -> None:
         self.exit_code, self.error = exit_code, error
@@ -40,13 +40,13 @@ class Ended:
 
 
 def here(run: RunFolder, overrides: Sequence[str], log: Path) -> Ended:
-    """Trains in this process, as the process of the run would."""
+    """Trains in this process instead of a new one."""
     pretrain(None, run.root, resume=True, overrides=overrides)
     return Ended()
 
 
 def at_once(run: RunFolder, overrides: Sequence[str], log: Path) -> Ended:
-    """Leaves the figures of a run that is done, in no time; for use with `no_models`."""
+    """Writes the figures of a finished run without training; use with `no_models`."""
     write_sealed_json(run.evaluation, {"step": 4, "valid": {"bits_per_byte": 2.5}})
     return Ended()
 
@@ -56,7 +56,7 @@ def started_nothing(run: RunFolder, overrides: Sequence[str], log: Path) -> Ende
 
 
 class Starts:
-    """`start`, or what is named for a seed; remembers what was started."""
+    """Calls `start`, or the function given for a seed, and records what was started."""
 
     def __init__(self, start: Start = here, **instead: Callable[[RunFolder], Ended]) -> None:
         self.start, self.instead, self.names = start, instead, list[str]()
@@ -76,7 +76,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run with figures is taken to be done."""
+    """Makes a run with figures count as done, even without a model."""
     monkeypatch.setattr(sweep, "is_finished", lambda run, step, missing: True)
 
 
@@ -98,7 +98,7 @@ def run(short_text: Path, tmp_path: Path) -> Callable[..., SweepResult]:
     return run
 
 
-def test_the_text_is_prepared_once_and_each_run_is_as_it_would_be_alone(
+def test_the_text_is_prepared_once_and_each_run_equals_a_run_alone(
     run, short_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = []
@@ -117,7 +117,7 @@ def test_the_text_is_prepared_once_and_each_run_is_as_it_would_be_alone(
     assert result.runs[3].figure() == result.runs[3].evaluation["valid"]["bits_per_byte"]
     again = run("optimizer.lr=[0.005,0.02]", "train.seed=[0,1]", resume=True, start=started_nothing)
     assert [found.status for found in again.runs] == ["done"] * 4
-    starts = Starts()  # more seeds, and then more steps, go on from there
+    starts = Starts()  # resume with more seeds, then with more steps
     run("optimizer.lr=[0.02]", "train.seed=[1,2]", resume=True, start=starts)
     assert starts.names == ["lr=0.02,seed=2"]
     longer = run("optimizer.lr=[0.02]", "train.seed=[1]", "train.steps=6", resume=True)
@@ -126,14 +126,14 @@ def test_the_text_is_prepared_once_and_each_run_is_as_it_would_be_alone(
 
 
 @pytest.mark.usefixtures("no_models")
-def test_a_text_for_each_tokenizer(run, tmp_path: Path) -> None:
+def test_each_tokenizer_gets_its_own_prepared_text(run, tmp_path: Path) -> None:
     result = run("tokenizer.vocab_size=[290,300]", "train.seed=[0,1]", start=at_once)
     assert len(list((tmp_path / "sweep" / "text").iterdir())) == 2
     assert len({os.stat(found.folder / "data" / "train-00000.bin").st_ino for found in result.runs}) == 2
 
 
-def test_a_sweep_that_was_killed_goes_on(run, tmp_path: Path) -> None:
-    """In a run that has a checkpoint, one that has its text alone, and before anything of it was there."""
+def test_a_killed_sweep_resumes(run, tmp_path: Path) -> None:
+    """One run has a checkpoint, one has only its text, and one does not exist yet."""
 
     def killed(own: RunFolder) -> Ended:
         raise KeyboardInterrupt
@@ -141,7 +141,7 @@ def test_a_sweep_that_was_killed_goes_on(run, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run("train.seed=[0,1,2]", start=Starts(_1=killed))
     assert (tmp_path / "sweep" / "seed=1" / "config.toml").exists()
-    (tmp_path / "sweep" / "seed=0" / "evaluation.json").unlink()  # as if it had been killed while it was finishing
+    (tmp_path / "sweep" / "seed=0" / "evaluation.json").unlink()  # as after a kill at the very end
     (tmp_path / "sweep" / "seed=1" / "config.toml").unlink()
     (tmp_path / "sweep" / "seed=1" / "data" / "manifest.json").unlink()
     starts = Starts()
@@ -150,7 +150,7 @@ def test_a_sweep_that_was_killed_goes_on(run, tmp_path: Path) -> None:
     assert [found.status for found in result.runs] == ["done"] * 3
 
 
-def test_a_sweep_that_was_killed_while_it_prepared_its_text(run, tmp_path: Path) -> None:
+def test_a_sweep_that_was_killed_while_preparing_text_resumes(run, tmp_path: Path) -> None:
     (tmp_path / "sweep" / "text" / "abc").mkdir(parents=True)
     with pytest.raises(UsageError, match="is not empty"):
         run("train.seed=[0]")
@@ -158,7 +158,7 @@ def test_a_sweep_that_was_killed_while_it_prepared_its_text(run, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_models")
-def test_a_run_that_fails_is_told_and_the_others_go_on(run) -> None:
+def test_a_failed_run_is_reported_and_the_others_continue(run) -> None:
     failing = Starts(at_once, _0=lambda _: Ended(5, "It diverged."), _1=lambda _: Ended(6, "The disk is full."))
     result = run("train.seed=[0,1,2]", start=failing)
     assert [found.status for found in result.runs] == ["diverged", "failed", "done"]
@@ -167,14 +167,14 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(run) -> None:
     assert "seed=0: It diverged. (exit code 5)" in str(result.error)
     again = Starts(at_once)
     result = run("train.seed=[0,1,2]", resume=True, start=again)
-    assert again.names == ["seed=1"]  # the other one would diverge again
+    assert again.names == ["seed=1"]  # the diverged run is not tried again
     assert [found.status for found in result.runs] == ["diverged", "done", "done"]
     assert result.error is not None
     assert result.error.exit_code == 5
 
 
 @pytest.mark.usefixtures("no_models")
-def test_a_text_that_cannot_be_read_fails_its_own_runs_only(run, short_text: Path, tmp_path: Path) -> None:
+def test_an_unreadable_text_fails_only_its_own_runs(run, short_text: Path, tmp_path: Path) -> None:
     grid = f'data.source=[["{tmp_path}/nope.txt"],["{short_text}"]]'
     result = run(grid, text=None, start=at_once)
     assert [(found.status, found.exit_code) for found in result.runs] == [("failed", 3), ("done", None)]
@@ -185,7 +185,7 @@ def test_a_text_that_cannot_be_read_fails_its_own_runs_only(run, short_text: Pat
 
 
 @pytest.mark.usefixtures("no_models")
-def test_a_stop_is_handed_on_and_the_sweep_goes_on_from_there(run, tmp_path: Path) -> None:
+def test_a_stop_is_passed_to_the_runs_and_the_sweep_resumes(run, tmp_path: Path) -> None:
     class Stopping(Ended):
         asked = 0
 
@@ -212,10 +212,10 @@ def test_a_stop_is_handed_on_and_the_sweep_goes_on_from_there(run, tmp_path: Pat
 
 @pytest.mark.usefixtures("no_models")
 @pytest.mark.parametrize("while_starting", [False, True])
-def test_a_second_ctrl_c_stops_the_runs_before_the_sweep_leaves(
+def test_a_second_ctrl_c_stops_the_runs_before_the_sweep_exits(
     run, monkeypatch: pytest.MonkeyPatch, while_starting: bool
 ) -> None:
-    """At once after the first, while the sweep waits or is just starting the run."""
+    """Immediately after the first one, while the sweep waits or is starting the run."""
 
     class Left(BaseException):
         pass
@@ -274,8 +274,8 @@ def test_an_error_of_the_sweep_itself_leaves_no_run_training(run) -> None:
 
 
 @pytest.mark.usefixtures("no_models")
-def test_a_run_of_a_sweep_that_was_killed_is_waited_for(run, tmp_path: Path) -> None:
-    """Its process outlived the sweep, and is at work still."""
+def test_a_sweep_waits_for_a_run_of_a_killed_sweep(run, tmp_path: Path) -> None:
+    """Its process outlived the sweep and is still training."""
     run("train.seed=[0,1]", start=Starts(_0=lambda _: Ended(6, ""), _1=lambda _: Ended(6, "")))
     lock = FolderLock(tmp_path / "sweep" / "seed=0" / ".lock")
     lock.__enter__()
@@ -291,13 +291,13 @@ def test_a_run_of_a_sweep_that_was_killed_is_waited_for(run, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_models")
-def test_runs_share_the_threads(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_parallel_runs_share_the_cpu_threads(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sweep, "usable_cores", lambda: 9)
     run("train.seed=[0,1]", "train.threads=0", jobs=2, start=at_once)
     assert "threads = 4" in (tmp_path / "sweep" / "seed=0" / "config.toml").read_text()
 
 
-def test_other_text_or_settings_than_before_are_refused(run, tmp_path: Path, short_text: Path) -> None:
+def test_changed_text_or_settings_are_refused(run, tmp_path: Path, short_text: Path) -> None:
     text = tmp_path / "mine.txt"
     text.write_text(short_text.read_text())
     run("train.seed=[0]", text=text)
@@ -313,7 +313,7 @@ def test_other_text_or_settings_than_before_are_refused(run, tmp_path: Path, sho
 
 @pytest.mark.usefixtures("no_models")
 @pytest.mark.parametrize("kept", ["whole", "gone", "another"])
-def test_refused_text_touches_nothing_and_an_absent_source_goes_on(
+def test_changed_text_is_refused_without_a_trace_and_missing_text_is_accepted(
     run, tmp_path: Path, short_text: Path, kept: str
 ) -> None:
     text, texts = tmp_path / "mine.txt", tmp_path / "sweep" / "text"
@@ -325,7 +325,7 @@ def test_refused_text_touches_nothing_and_an_absent_source_goes_on(
     if kept == "gone":
         shutil.rmtree(texts)
     if kept == "another":
-        (shards / "manifest.json").unlink()  # it is the same file as the run's
+        (shards / "manifest.json").unlink()  # a hard link to the file of the run
         (shards / "manifest.json").write_text("{}")
     text.write_text(short_text.read_text().replace("are", "make"))
     for _ in range(2):
@@ -338,7 +338,7 @@ def test_refused_text_touches_nothing_and_an_absent_source_goes_on(
     assert seeds == [manifest] * 2
 
 
-def test_folders_that_are_no_sweeps_are_left_alone(run, tmp_path: Path) -> None:
+def test_folders_that_are_not_sweeps_are_refused(run, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.txt").write_text("mine")
     for resume in (False, True):
@@ -351,7 +351,7 @@ def test_folders_that_are_no_sweeps_are_left_alone(run, tmp_path: Path) -> None:
         run("train.seed=[0]", jobs=0)
 
 
-def test_a_disk_that_is_too_small_for_all_runs(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_for_all_runs_is_refused(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "free_bytes", lambda _: 1000)
     with pytest.raises(ResourceError, match="The checkpoints of 2 runs need"):
         run("train.seed=[0,1]", start=started_nothing)

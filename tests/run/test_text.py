@@ -1,4 +1,4 @@
-"""Tokenizer and shards of a run: those it is given, its checkpoint's, those of an earlier start, or new ones."""
+"""Tokenizer and shards of a run: given ones, those of a checkpoint or an earlier start, or new ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def run(config: Config, tmp_path: Path) -> RunFolder:
-    """A run whose text was made into shards, and which ended before its first step."""
+    """A run that has its shards and ended before its first step."""
     run = RunFolder(tmp_path / "run")
     run.root.mkdir()
     text_to_shards(config, run, None, QUIET)
@@ -38,7 +38,7 @@ def run(config: Config, tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def nothing_is_made(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on."""
+    """Fails the test if shards are made from here on."""
 
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("shards or a tokenizer were made")
@@ -63,7 +63,7 @@ def content(shards: TokenShards) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in shards.folder.iterdir()}
 
 
-def test_new_shards_hold_the_text(run: RunFolder, config: Config) -> None:
+def test_new_shards_contain_the_text(run: RunFolder, config: Config) -> None:
     shards = TokenShards.open(run.data)
     tokenizer = Tokenizer.from_file(run.tokenizer)
     decoded = tokenizer.decode([int(token) for token in shards.tokens("train")[1:40]])
@@ -73,7 +73,7 @@ def test_new_shards_hold_the_text(run: RunFolder, config: Config) -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_made")
-def test_those_of_an_earlier_start_are_used(run: RunFolder, config: Config) -> None:
+def test_shards_of_an_earlier_start_are_used(run: RunFolder, config: Config) -> None:
     before = fingerprint_of(TokenShards.open(run.data))
     tokenizer_json = run.tokenizer.read_bytes()
     run.tokenizer.unlink()
@@ -83,7 +83,7 @@ def test_those_of_an_earlier_start_are_used(run: RunFolder, config: Config) -> N
 
 
 @pytest.mark.usefixtures("nothing_is_made")
-def test_those_that_are_given_are_used_where_they_lie(run: RunFolder, config: Config, tmp_path: Path) -> None:
+def test_given_shards_are_used_in_place(run: RunFolder, config: Config, tmp_path: Path) -> None:
     prepared = shutil.copytree(run.data, tmp_path / "prepared")
     given = load_config("small", [f"data.shards={prepared}", "train.steps=1"])
     other = RunFolder(tmp_path / "other")
@@ -96,7 +96,7 @@ def test_those_that_are_given_are_used_where_they_lie(run: RunFolder, config: Co
     assert made_from.shards is not None
 
 
-def test_those_of_a_checkpoint_are_used_and_made_again_where_they_are_gone(run: RunFolder, config: Config) -> None:
+def test_shards_of_a_checkpoint_are_used_and_made_again_if_missing(run: RunFolder, config: Config) -> None:
     shards = TokenShards.open(run.data)
     before, checkpoint = content(shards), checkpoint_of(run, config, fingerprint_of(shards))
     with pytest.MonkeyPatch.context() as patch:
@@ -108,7 +108,7 @@ def test_those_of_a_checkpoint_are_used_and_made_again_where_they_are_gone(run: 
     assert run.tokenizer.read_text(encoding="utf-8") == checkpoint.tokenizer_json
 
 
-def test_a_checkpoint_refuses_other_shards_and_another_tokenizer(run: RunFolder, config: Config) -> None:
+def test_changed_shards_and_tokenizers_are_refused_after_a_checkpoint(run: RunFolder, config: Config) -> None:
     with pytest.raises(DamageError, match="not those that the run was started with"):
         text_to_shards(config, run, checkpoint_of(run, config, "another digest"), QUIET)
     checkpoint = checkpoint_of(run, config, fingerprint_of(TokenShards.open(run.data)))
@@ -120,7 +120,7 @@ def test_a_checkpoint_refuses_other_shards_and_another_tokenizer(run: RunFolder,
         text_to_shards(config, run, checkpoint, QUIET)
 
 
-def test_a_folder_that_holds_the_users_own_files_is_never_replaced(config: Config, tmp_path: Path) -> None:
+def test_a_folder_with_the_users_own_files_is_never_replaced(config: Config, tmp_path: Path) -> None:
     other = RunFolder(tmp_path / "other")
     other.data.mkdir(parents=True)
     (other.data / "novel.txt").write_text("the user's own text")

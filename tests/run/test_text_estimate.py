@@ -1,4 +1,4 @@
-"""The size of a long text, told from its first part, against the text itself."""
+"""The size of a long text, estimated from its first part, compared with the whole text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def short_part(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """Some 5 MB."""
+    """About 5 MB."""
     draw = random.Random(0)
     words = [
         "the",
@@ -87,14 +87,14 @@ def test_figures_scaled_up_from_the_first_part(text: str, tokenizer: Path, tmp_p
     assert found.known == "part"
     assert found.train_bytes == pytest.approx(sum(document.n_bytes for document in documents), rel=0.1)
     assert found.train_tokens is not None
-    last = count_tokens(documents[-20:], Tokenizer.from_file(tokenizer))  # beyond the first part, and no different
+    last = count_tokens(documents[-20:], Tokenizer.from_file(tokenizer))  # beyond the first part, but like it
     assert found.train_tokens / found.train_bytes == pytest.approx(last.tokens / last.bytes, rel=0.05)
 
 
-def test_no_more_is_read_than_the_first_part(
+def test_only_the_first_part_is_read(
     text: str, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even of a text that is all repeats, of which next to nothing is kept."""
+    """Also of a text that consists of repeats, of which almost nothing is kept."""
     read = []
     real = TextSplits.documents
 
@@ -112,11 +112,11 @@ def test_no_more_is_read_than_the_first_part(
     )
     assert PART <= sum(read) < 2 * PART
     rows = b'{"text": "again and again"}\n{"text": "and again"}\n' * 80_000
-    (tmp_path / "repeats.jsonl").write_bytes(rows + b"\xff\n")  # which is not met
+    (tmp_path / "repeats.jsonl").write_bytes(rows + b"\xff\n")  # is not found
     assert estimate_text(config_of(tmp_path / "repeats.jsonl"), RunFolder(Path("runs/x")), None, QUIET).known == "part"
 
 
-def test_what_is_wrong_after_the_first_part_is_not_met(text: str, tokenizer: Path, tmp_path: Path) -> None:
+def test_faults_after_the_first_part_are_not_found(text: str, tokenizer: Path, tmp_path: Path) -> None:
     path = write(tmp_path, "my.txt", text)
     path.write_bytes(path.read_bytes() + b"\xff")
     config = config_of(path, f"tokenizer.path={tokenizer}")
@@ -126,8 +126,8 @@ def test_what_is_wrong_after_the_first_part_is_not_met(text: str, tokenizer: Pat
         estimate_text(config, RunFolder(Path("runs/x")), None, QUIET)
 
 
-def test_the_vocabulary_is_what_was_asked_for_where_the_text_goes_on(text: str, tmp_path: Path) -> None:
-    """The first part may be too small for it, and that says nothing of the text."""
+def test_the_vocabulary_size_of_a_longer_text_is_the_requested_one(text: str, tmp_path: Path) -> None:
+    """The first part may be too small for it, but that says nothing about the whole text."""
     told: list[str] = []
 
     class Told(type(QUIET)):  # type: ignore[misc]

@@ -151,7 +151,7 @@ def _fastest_on_a_cpu(threads: int, has_bf16: bool, lacking: str | None) -> Choi
             if speedup >= MIN_SPEEDUP[precision]:
                 return Choice("precision", precision, False, tried[-1])
     if not has_bf16:
-        tried.append("this hardware has no bf16 matmuls")
+        tried.append("the hardware has no bf16 matmuls")
     if lacking:
         tried.append(f"fp16: {lacking}")
     return Choice("precision", "fp32", False, ", ".join(tried))
