@@ -1,4 +1,4 @@
-"""What the pages say is so."""
+"""The docs are correct."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the pages have it: a small run in runs/mine."""
+    """A folder like in the docs: a small run in runs/mine."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "my.txt").write_text("".join(f"Sentence {n} is {n} and not {n + 1}.\n" for n in range(700)))
     sizes = ["model.n_embd=32", "model.n_layer=1", "model.block_size=32", "tokenizer.vocab_size=300", "train.steps=4"]
@@ -45,13 +45,13 @@ def test_generated_pages_are_up_to_date(tool: str) -> None:
     assert subprocess.run(command).returncode == 0, f"run tools/{tool}.py"
 
 
-def test_the_glossary_is_sorted_and_has_what_the_report_tells() -> None:
+def test_the_glossary_is_sorted_and_has_the_terms_of_the_report() -> None:
     terms = list(glossary())
     assert terms == sorted(terms, key=str.lower)
     assert set(REPORT_TERMS) <= set(terms)
 
 
-def test_the_fields_of_metrics_are_those_of_the_table(folder: Path) -> None:
+def test_the_table_of_metrics_has_the_fields_of_the_log(folder: Path) -> None:
     page = (ROOT / "docs" / "files.md").read_text("utf-8").partition("## metrics.jsonl")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (both|train|valid) \|", page, re.M)
     assert [name for name, _ in rows] == [name for name in FIELDS if name not in ("prompt", "text")]
@@ -63,7 +63,7 @@ def test_the_fields_of_metrics_are_those_of_the_table(folder: Path) -> None:
     assert set(sample) == {"step", *re.findall(r"`(\w+)`", page.partition("`samples.jsonl` has")[2])}
 
 
-def test_the_lines_that_recompute_an_evaluation_give_its_figures(
+def test_the_code_that_recomputes_an_evaluation_gives_its_figures(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (ROOT / "docs" / "evaluation.md").read_text("utf-8")
@@ -78,7 +78,7 @@ def test_the_lines_that_recompute_an_evaluation_give_its_figures(
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/generation.md", "docs/tutorial.md"])
 def test_python_in_the_pages_works(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of a page in order, with a smaller model than they train."""
+    """Runs the blocks of a page in order, with a smaller model."""
     sizes = ["model.n_embd=32", "model.n_layer=1", "model.block_size=32", "tokenizer.vocab_size=300", "train.steps=2"]
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
     assert blocks
@@ -90,7 +90,7 @@ def test_python_in_the_pages_works(page: str, folder: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_have_targets(page: Path) -> None:
     for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
         if target.startswith("http"):
             continue
@@ -100,12 +100,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """What the headings of a page are called in links, by GitHub's rule."""
+    """The link targets of a page's headings, by GitHub's rule."""
     titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_table_of_presets_is_right() -> None:
+def test_the_table_of_presets_is_correct() -> None:
     rows = dict(re.findall(r"^\| `([\w-]+)` \|[^|]+\| ([\d,]+) \|", (ROOT / "README.md").read_text("utf-8"), re.M))
     missing = set(preset_names()) - set(rows)
     assert not missing, f"README.md, Presets: add a row of the form | `NAME` | ... | PARAMETERS | ... | for {missing}"
@@ -117,12 +117,12 @@ def test_the_table_of_presets_is_right() -> None:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """The words of each line that begins with four blanks and `acorn`, lines that go on after a backslash joined."""
+    """The arguments of each line that starts with four spaces and `acorn`, with continued lines joined."""
     lines = re.findall(r"^ {4}acorn ((?:.*\\\n)*.*)$", page.read_text("utf-8"), re.M)
     return [shlex.split(line.replace("\\\n", " "), comments=True) for line in lines]
 
 
-def test_commands_in_the_pages_are_understood() -> None:
+def test_commands_in_the_pages_are_valid() -> None:
     """Commands and options exist, presets and settings are valid."""
     seen = 0
     for page in PAGES:
@@ -134,7 +134,7 @@ def test_commands_in_the_pages_are_understood() -> None:
 
 
 def check_command(words: list[str]) -> None:
-    """Raises what the program says of words that it does not understand; runs nothing."""
+    """Raises the error for arguments that the program does not accept; runs nothing."""
     command: Any = typer.main.get_command(app)
     context = command.make_context("acorn", [*words])
     while hasattr(command, "commands"):
@@ -149,7 +149,7 @@ def check_command(words: list[str]) -> None:
 
 
 RUNNABLE = r"generate runs/mine |evaluate runs/mine --checkpoint|verify runs/mine|tokenizer |data |config |presets"
-"""Commands that take a moment with the run and the text of `folder`. Each page is a sequence, so they run in order."""
+"""Commands that are quick with the run and text of `folder`. They run in the order of the page."""
 
 
 def test_commands_in_the_pages_work(folder: Path) -> None:
@@ -165,8 +165,8 @@ def test_commands_in_the_pages_work(folder: Path) -> None:
     assert len(ran) >= 8
 
 
-def test_the_places_that_guides_name_are_there() -> None:
-    """Rows of the form | `file` | `name`, `Class.name` | ...: each name is defined in the file, or stands in it."""
+def test_files_and_names_in_the_guides_exist() -> None:
+    """Rows of the form | `file` | `name`, `Class.name` | ...: each name is defined in the file or appears in it."""
     page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     rows = re.findall(r"^\| `([\w./]+\.\w+)` \| ([^|]+) \|", page, re.M)
     assert len(rows) >= 10
@@ -179,7 +179,7 @@ def test_the_places_that_guides_name_are_there() -> None:
 
 
 def defined_in(source: str) -> set[str]:
-    """Names of functions, classes, methods and constants of a Python file."""
+    """Functions, classes, methods and constants of a Python file."""
     found = set()
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -208,7 +208,7 @@ def test_model_md_no_forward_pass_reads_a_switch() -> None:
                 assert node.attr in numbers, f"line {node.lineno}"
 
 
-def test_model_md_lines_that_change_a_shape_say_to_which() -> None:
+def test_model_md_lines_that_change_a_shape_name_the_new_shape() -> None:
     lines = (ROOT / "src/acorn/model/gpt.py").read_text("utf-8").splitlines()
     found = 0
     for function in forward_passes():
@@ -220,7 +220,7 @@ def test_model_md_lines_that_change_a_shape_say_to_which() -> None:
 
 
 def test_model_md_names_every_file_of_the_model() -> None:
-    """So that it cannot say that the network is in one file while it is in several."""
+    """So the page cannot claim that the network is in one file if it is in several."""
     page = (ROOT / "docs" / "model.md").read_text("utf-8")
     files = {path.name for path in (ROOT / "src/acorn/model").glob("*.py")} - {"__init__.py"}
     assert {name for name in re.findall(r"`(\w+\.py)`", page)} >= files
@@ -240,7 +240,7 @@ def test_performance_md_is_short_and_its_figures_are_those_of_the_benchmarks() -
         assert set(figures) <= measured, set(figures) - measured
 
 
-def test_model_md_names_what_there_is() -> None:
+def test_model_md_names_existing_code() -> None:
     page = (ROOT / "docs" / "model.md").read_text("utf-8")
     names = defined_in((ROOT / "src/acorn/model/gpt.py").read_text("utf-8"))
     listed = re.findall(r"\*\*`([\w.]+)`\*\*", page)

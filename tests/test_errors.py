@@ -1,4 +1,4 @@
-"""The error family: messages, exit codes, and the way through a process boundary."""
+"""The error classes: messages, exit codes, and copying between processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CODES = {
 
 
 @pytest.mark.parametrize("kind", CODES)
-def test_message_says_what_where_and_how_to_fix(kind: type[errors.AcornError]) -> None:
+def test_a_message_says_what_happened_where_and_how_to_fix_it(kind: type[errors.AcornError]) -> None:
     error = kind("It broke.", where="file.txt, line 3", fix="write it anew")
     assert str(error) == "It broke.\n  where: file.txt, line 3\n  fix:   write it anew"
     assert error.exit_code == CODES[kind]
     assert str(kind("It broke.")) == "It broke."
 
 
-def test_missing_package_names_the_extra() -> None:
+def test_the_message_about_a_missing_package_names_the_extra() -> None:
     error = errors.MissingPackageError("wandb", "wandb", purpose="The tracker")
     assert error.exit_code == 7
     assert "pip install 'acorn-lm[wandb]'" in str(error)
@@ -44,7 +44,7 @@ def test_missing_package_names_the_extra() -> None:
         errors.StoppedError(15, "stopped"),
     ],
 )
-def test_errors_survive_being_copied_between_processes(error: errors.AcornError) -> None:
+def test_errors_can_be_copied_between_processes(error: errors.AcornError) -> None:
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(again) is type(error)
         assert str(again) == str(error)
@@ -58,7 +58,7 @@ NOT_IN_A_WHEEL = re.compile(
 
 
 def shown(source: str, *, docstrings: bool) -> Iterator[str]:
-    """The strings of a module that a user may get to read. The verbs' docstrings are their help texts."""
+    """The strings of a module that a user may see. The docstrings of commands are their help texts."""
     tree = ast.parse(source)
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef
     bodies = [node.body for node in ast.walk(tree) if isinstance(node, kinds)]
@@ -68,7 +68,7 @@ def shown(source: str, *, docstrings: bool) -> Iterator[str]:
             yield node.value
 
 
-def test_messages_and_help_name_no_file_that_an_installed_acorn_lacks() -> None:
+def test_messages_and_help_name_only_installed_files() -> None:
     package = Path(errors.__file__).parent
     texts = [(path, path.read_text("utf-8")) for path in sorted(package.rglob("*.py"))]
     found = [
@@ -77,17 +77,17 @@ def test_messages_and_help_name_no_file_that_an_installed_acorn_lacks() -> None:
         for text in shown(source, docstrings=path.parent.name == "cli")
         if NOT_IN_A_WHEEL.search(text)
     ]
-    presets = sorted(package.joinpath("presets").glob("*.toml"))  # their comments are what `acorn presets` prints
+    presets = sorted(package.joinpath("presets").glob("*.toml"))  # `acorn presets` prints their comments
     found += [path.name for path in presets if NOT_IN_A_WHEEL.search(path.read_text("utf-8"))]
     assert len(texts) > 100
     assert presets
     assert found == []
 
 
-def test_a_wrong_value_is_repeated_in_a_message_as_far_as_it_can_be() -> None:
+def test_a_message_repeats_a_wrong_value_even_if_it_is_hard_to_print() -> None:
     nested: list[object] = []
     nested.append(nested)
     assert errors.shown("a\nb") == "'a\\nb'"
     assert errors.shown(nested) == "[[...]]"
     assert len(errors.shown("x" * 10_000)) == errors.LONGEST_SHOWN + 3
-    assert errors.shown(10**5000) == "<int too long to show>"  # Python itself writes 4,300 digits at most
+    assert errors.shown(10**5000) == "<int too long to show>"  # Python itself converts at most 4,300 digits

@@ -1,4 +1,4 @@
-"""Files written durably: the old or the new, never a mixture."""
+"""Files are written durably: a file is the old or the new one, never a mixture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from acorn.files import (
 )
 
 
-def test_write_file_replaces_whole(tmp_path) -> None:
+def test_write_file_replaces_the_whole_file(tmp_path) -> None:
     path = tmp_path / "deep" / "er" / "file.txt"
     write_file(path, "one")
     write_file(path, b"two")
@@ -32,16 +32,16 @@ def test_write_file_replaces_whole(tmp_path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
-def test_json_has_an_escape_for_what_utf8_has_not(tmp_path) -> None:
-    """Names of files that are not UTF-8 are strings with lone surrogates."""
+def test_json_escapes_lone_surrogates(tmp_path) -> None:
+    """In Python, file names that are not UTF-8 are strings with lone surrogates."""
     value = {"name": "caf\udce9/é.txt", "caf\udce9": [1]}
     write_sealed_json(tmp_path / "file.json", value)
     assert read_sealed_json(tmp_path / "file.json") == value
     assert "é" in (tmp_path / "file.json").read_text("utf-8")
 
 
-def test_a_failed_write_says_only_what_is_true(tmp_path, monkeypatch) -> None:
-    """The file, not the temporary one beside it; that the old one stands only where there is one."""
+def test_the_message_about_a_failed_write_is_true(tmp_path, monkeypatch) -> None:
+    """It names the file, not the temporary one, and says that the old file is unchanged only if there is one."""
 
     def fail(_: object) -> None:
         raise OSError(errno.EIO, "Input/output error", str(tmp_path / "file.txt.7.tmp"))
@@ -81,8 +81,8 @@ def test_json_is_sorted_and_strict(tmp_path) -> None:
         read_json(tmp_path / "a.json")
 
 
-def test_a_sealed_object_shows_every_change(tmp_path) -> None:
-    """Layout and order of keys are not its content; each value is."""
+def test_every_change_of_a_sealed_object_is_found(tmp_path) -> None:
+    """Layout and order of keys do not matter; every value does."""
     path = tmp_path / "a.json"
     write_sealed_json(path, {"b": [1, None], "a": {"c": "é"}})
     assert read_sealed_json(path) == {"b": [1, None], "a": {"c": "é"}}
@@ -95,7 +95,7 @@ def test_a_sealed_object_shows_every_change(tmp_path) -> None:
             read_sealed_json(path)
 
 
-def test_half_written_files_of_processes_that_are_gone_are_removed(tmp_path) -> None:
+def test_half_written_files_of_ended_processes_are_removed(tmp_path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     (tmp_path / f"report.html.{gone.pid}.tmp").touch()
@@ -105,8 +105,8 @@ def test_half_written_files_of_processes_that_are_gone_are_removed(tmp_path) -> 
     assert {entry.name for entry in tmp_path.iterdir()} == {f"report.html.{os.getppid()}.tmp", "mine.tmp"}
 
 
-def test_macos_is_asked_to_empty_the_drives_cache(tmp_path, monkeypatch) -> None:
-    """fsync() alone does not; where F_FULLFSYNC is not supported it is all there is, and other errors count."""
+def test_on_macos_the_cache_of_the_drive_is_flushed(tmp_path, monkeypatch) -> None:
+    """fsync() alone does not flush it. Without support for F_FULLFSYNC, fsync() is used; other errors are raised."""
     calls: list[str] = []
     refusal: list[int] = []
 
@@ -129,8 +129,8 @@ def test_macos_is_asked_to_empty_the_drives_cache(tmp_path, monkeypatch) -> None
         files.sync_file(0)
 
 
-def test_a_file_system_that_cannot_flush_folders_is_no_fault(tmp_path, monkeypatch) -> None:
-    """Some network file systems refuse; a disk that fails is another matter."""
+def test_a_file_system_that_cannot_flush_folders_is_accepted(tmp_path, monkeypatch) -> None:
+    """Some network file systems refuse to flush folders; errors of a failing disk are raised."""
 
     def fail(number: int):
         def fsync(descriptor: int) -> None:
@@ -146,13 +146,13 @@ def test_a_file_system_that_cannot_flush_folders_is_no_fault(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800", None, 5, b"bytes", ["list"], True])
-def test_what_no_path_can_be_is_refused(name) -> None:
+def test_impossible_paths_are_refused(name) -> None:
     with pytest.raises(UsageError) as caught:
         path_named(name, "--out")
     assert caught.value.where.startswith("--out")
     assert caught.value.fix
 
 
-def test_a_path_is_taken_as_it_is(tmp_path) -> None:
+def test_a_path_is_not_changed(tmp_path) -> None:
     for name in (".", "..", " ", "a/b", "caf\udce9", "~", tmp_path):
         assert str(path_named(name, "--out")) == str(name)

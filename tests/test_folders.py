@@ -1,4 +1,4 @@
-"""Folders written durably: the old or the new, never a mixture."""
+"""Folders are written durably: a folder is the old or the new one, never a mixture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make(path, text: str, **options) -> None:
         (folder / "a.txt").write_text(text)
 
 
-def test_new_folder_has_a_manifest(tmp_path) -> None:
+def test_a_new_folder_has_a_manifest(tmp_path) -> None:
     make(tmp_path / "x", "hello", extra={"format": "test"})
     manifest = read_json(tmp_path / "x" / "manifest.json")
     assert manifest["format"] == "test"
@@ -30,7 +30,7 @@ def test_new_folder_has_a_manifest(tmp_path) -> None:
     assert verify_folder(tmp_path / "x") == []
 
 
-def test_existing_folder_is_refused_or_replaced(tmp_path) -> None:
+def test_an_existing_folder_is_refused_or_replaced(tmp_path) -> None:
     """Fault 19."""
     make(tmp_path / "x", "old")
     with pytest.raises(UsageError, match="already exists"):
@@ -41,7 +41,7 @@ def test_existing_folder_is_refused_or_replaced(tmp_path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
 
 
-def test_an_error_inside_leaves_nothing(tmp_path) -> None:
+def test_an_error_during_writing_leaves_nothing(tmp_path) -> None:
     make(tmp_path / "x", "old")
     with pytest.raises(KeyError), new_folder(tmp_path / "x", replace=True):
         raise KeyError("stop")
@@ -52,8 +52,8 @@ def test_an_error_inside_leaves_nothing(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("place", ["file/X", "file/deep/X"])
-def test_a_place_where_nothing_can_lie_is_named_as_it_was_given(tmp_path, place: str) -> None:
-    """Not by the temporary name beside it; and nothing was there that could still stand."""
+def test_an_impossible_path_is_named_as_it_was_given(tmp_path, place: str) -> None:
+    """Not with its temporary name, and without a claim about an old folder, since there is none."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ResourceError, match="file is a file") as caught:
         make(tmp_path / place, "new")
@@ -62,7 +62,7 @@ def test_a_place_where_nothing_can_lie_is_named_as_it_was_given(tmp_path, place:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch) -> None:
+def test_a_failed_rename_restores_the_old_folder(tmp_path, monkeypatch) -> None:
     make(tmp_path / "x", "old")
     replace = os.replace
 
@@ -81,8 +81,8 @@ def test_a_failed_rename_puts_the_old_folder_back(tmp_path, monkeypatch) -> None
     ("present", "expected"),
     [(("new",), "new"), (("old",), "old"), (("old", "new"), "new"), (("", "old"), ""), (("", "new"), "")],
 )
-def test_settle_after_an_interruption(tmp_path, present: tuple[str, ...], expected: str) -> None:
-    """Every state between writing X.new and removing X.old becomes one whole folder."""
+def test_settle_repairs_every_interrupted_state(tmp_path, present: tuple[str, ...], expected: str) -> None:
+    """Every state between writing X.new and removing X.old becomes one complete folder."""
     names = {"": tmp_path / "x", "new": tmp_path / "x.new", "old": tmp_path / "x.old"}
     for name in present:
         make(tmp_path / "scratch", name)
@@ -93,7 +93,7 @@ def test_settle_after_an_interruption(tmp_path, present: tuple[str, ...], expect
     assert (names[""] / "a.txt").read_text() == expected
 
 
-def test_an_unfinished_new_folder_does_not_win(tmp_path) -> None:
+def test_an_unfinished_new_folder_is_not_used(tmp_path) -> None:
     make(tmp_path / "x.old", "old")
     (tmp_path / "x.new").mkdir()
     (tmp_path / "x.new" / MARKER).touch()
@@ -101,8 +101,8 @@ def test_an_unfinished_new_folder_does_not_win(tmp_path) -> None:
     assert (tmp_path / "x" / "a.txt").read_text() == "old"
 
 
-def test_what_cannot_be_read_is_not_thrown_away(tmp_path) -> None:
-    """A damaged X.old with nothing better beside it takes its name back: a damaged folder is seen, none is not."""
+def test_a_damaged_folder_is_not_removed(tmp_path) -> None:
+    """A damaged X.old gets its name back if there is nothing better: damage is reported, a missing folder is not."""
     make(tmp_path / "x.old", "old")
     (tmp_path / "x.old" / "a.txt").write_text("odl")
     settle(tmp_path / "x")
@@ -111,8 +111,8 @@ def test_what_cannot_be_read_is_not_thrown_away(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.new", "x.old"])
-def test_wherever_a_removal_stops_the_rest_is_still_ours(tmp_path, monkeypatch, name: str) -> None:
-    """Else the next start would refuse a folder that nobody knows."""
+def test_after_an_interrupted_removal_the_rest_is_recognized_as_acorns(tmp_path, monkeypatch, name: str) -> None:
+    """Otherwise, the next start would refuse it as an unknown folder."""
     calls = {"unlink": 0}
     unlink = Path.unlink
     for stop_at in range(1, 5):
@@ -135,7 +135,7 @@ def test_wherever_a_removal_stops_the_rest_is_still_ours(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("ending", [".old", ".new"])
-def test_a_users_own_folder_is_never_touched(tmp_path, ending: str) -> None:
+def test_a_users_own_folder_is_never_changed(tmp_path, ending: str) -> None:
     mine = tmp_path / f"x{ending}"
     mine.mkdir()
     (mine / "precious").touch()
@@ -145,7 +145,7 @@ def test_a_users_own_folder_is_never_touched(tmp_path, ending: str) -> None:
 
 
 def test_verify_names_what_is_wrong(tmp_path) -> None:
-    """Fault 22: a file added, missing, cut short, bit-flipped; and a manifest that is none."""
+    """Fault 22: a file is added, missing, truncated or has a flipped bit; or the manifest is not valid."""
 
     def faults_after(damage) -> str:
         folder = tmp_path / "x"
@@ -170,10 +170,8 @@ def test_verify_names_what_is_wrong(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("has_links", [True, False])
-def test_a_folder_has_a_second_place_that_takes_no_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
-) -> None:
-    """Or where the file system has no links, a copy. Either is whole, and outlives the other."""
+def test_a_linked_folder_takes_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    """Without links in the file system, it is a copy. Both folders are complete and independent."""
     if not has_links:
 
         def refused(*_: object) -> None:
@@ -193,20 +191,20 @@ def test_a_folder_has_a_second_place_that_takes_no_space(
     assert other.read_text() == "other"
 
 
-def test_a_second_place_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+def test_an_incomplete_linked_folder_is_made_again(tmp_path: Path) -> None:
     make(tmp_path / "x", "hello")
     begun = tmp_path / "y.new"
     begun.mkdir()
     (begun / MARKER).touch()
     (begun / "a.txt").write_text("hel")
-    assert readable(tmp_path / "y") == tmp_path / "y"  # which is not there
+    assert readable(tmp_path / "y") == tmp_path / "y"  # does not exist
     link_folder(tmp_path / "x", tmp_path / "y")
     assert (tmp_path / "y" / "a.txt").read_text() == "hello"
     assert not begun.exists()
 
 
-def test_a_copy_that_was_put_aside_is_not_taken_for_a_leftover(tmp_path) -> None:
-    """Where no folder is replaced, X.old is no step of a replacement, even if acorn made it."""
+def test_a_users_copy_is_not_taken_for_a_leftover(tmp_path) -> None:
+    """If X is not being replaced, X.old is not part of a replacement, even if acorn made it."""
     make(tmp_path / "x", "mine")
     os.rename(tmp_path / "x", tmp_path / "x.old")
     with pytest.raises(UsageError, match=r"x\.old is in the way") as caught:

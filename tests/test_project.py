@@ -1,4 +1,4 @@
-"""The project itself: import directions, dependencies, package contents, and how light the command line is."""
+"""The project itself: import directions, dependencies, package contents, and what the command line loads."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ SOURCE = ROOT / "src" / "acorn"
 MODULES = sorted(SOURCE.rglob("*.py"))
 STANDARD_LIBRARY = {*sys.stdlib_module_names, "__future__"}
 
-# Imported by us, and always there because a core dependency requires it by name.
+# Imported by acorn, and always installed because a core dependency requires it by name.
 COMES_WITH = {"huggingface_hub": "datasets", "pyarrow": "datasets"}
 
-# Files that stand on a class of an extra, so that they cannot wait for a function to import it.
+# Files with a subclass of a class from an extra, which must be imported when they load.
 LOADED_LATE = {"acorn.evaluate.harness_model": "lm_eval"}
 
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    """Every import of acorn's, those inside functions too; other packages as one module each."""
+    """All imports of acorn, also inside functions. Other packages count as one module each."""
     return grimp.build_graph("acorn", include_external_packages=True, cache_dir=None)
 
 
@@ -42,11 +42,11 @@ def test_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_import_contracts_see_every_file(graph: grimp.ImportGraph) -> None:
-    """A folder without `__init__.py` would stay out of every contract."""
+    """A folder without `__init__.py` would be in no contract."""
     assert {module_name(path) for path in MODULES} == {name for name in graph.modules if root_of(name) == "acorn"}
 
 
-def test_the_guide_gives_every_file_and_folder_its_floor() -> None:
+def test_the_guide_lists_the_floor_of_every_file_and_folder() -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     rows = re.findall(r"^\| \d \| (.*) \|$", page, re.M)
     named = [name for row in rows for name in re.findall(r"`(\w+(?:/|\.py))`", row)]
@@ -55,14 +55,14 @@ def test_the_guide_gives_every_file_and_folder_its_floor() -> None:
     assert sorted(named) == sorted(packages | files)
 
 
-def test_model_needs_torch_and_its_config_only(graph: grimp.ImportGraph) -> None:
+def test_the_model_imports_only_torch_and_its_config(graph: grimp.ImportGraph) -> None:
     own = {"acorn.model", *graph.find_descendants("acorn.model")}
     imported = set().union(*(graph.find_modules_directly_imported_by(module) for module in own)) - own
     assert {name for name in imported if root_of(name) not in STANDARD_LIBRARY} == {"acorn.config", "torch"}
 
 
-def test_the_model_asks_no_tensor_where_it_is_nor_what_autocast_does() -> None:
-    """Which operations it uses, and in which type, is decided by whoever builds it."""
+def test_the_model_does_not_check_devices_or_autocast() -> None:
+    """Whoever builds the model chooses its operations and types."""
     asked = {"device", "is_cpu", "is_cuda", "is_mps", "get_autocast_dtype", "is_autocast_enabled"}
     for path in (SOURCE / "model").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
@@ -71,20 +71,20 @@ def test_the_model_asks_no_tensor_where_it_is_nor_what_autocast_does() -> None:
 
 
 def test_text_tokenizer_and_config_do_not_load_torch() -> None:
-    """Contracts see what acorn imports itself; this sees what its dependencies load in turn."""
+    """Contracts check acorn's own imports; this checks what its dependencies load in turn."""
     files = [path for path in MODULES if path.parent == SOURCE and path.stem not in ("__main__", "api")]
     files += [path for path in MODULES if path.parent.name in ("text", "tokenizer")]
     imports = "\n".join(f"import {module_name(path)}" for path in files)
     assert "torch" not in loaded_by("-c", imports)
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_loads_no_large_packages() -> None:
     heavy = {"datasets", "matplotlib", "numpy", "pandas", "pyarrow", "tokenizers", "torch", "transformers"}
     assert not heavy & loaded_by("-m", "acorn", "--help")
 
 
 def test_imports_at_module_level_are_of_core_dependencies() -> None:
-    """An extra is imported inside the function that needs it, so that only that function fails without it."""
+    """An extra is imported inside the function that needs it, so only that function fails without it."""
     core = {import_name(requirement) for requirement in requirements("")} | set(COMES_WITH)
     found = {(module_name(path), name) for path in MODULES for name in imported_when_loaded(path)}
     strange = {(module, name) for module, name in found if name not in core | STANDARD_LIBRARY | {"acorn"}}
@@ -92,7 +92,7 @@ def test_imports_at_module_level_are_of_core_dependencies() -> None:
 
 
 @pytest.mark.parametrize(("module", "extra"), LOADED_LATE.items())
-def test_files_that_need_an_extra_are_imported_by_no_file_while_it_loads(module: str, extra: str) -> None:
+def test_files_that_need_an_extra_are_only_imported_inside_functions(module: str, extra: str) -> None:
     others = "\n".join(f"import {module_name(path)}" for path in MODULES if path.stem != "__main__")
     others = others.replace(f"import {module}\n", "")
     assert extra not in loaded_by("-c", others)
@@ -112,7 +112,7 @@ def test_undeclared_imports_come_with_a_core_dependency(name: str, bringer: str)
 
 
 @pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
-def test_constraints_pin_what_the_project_asks_for(extra: str) -> None:
+def test_constraints_pin_every_requirement_of_the_project(extra: str) -> None:
     pins = constraints()
     wanted = requirements(extra)
     assert wanted
@@ -121,7 +121,7 @@ def test_constraints_pin_what_the_project_asks_for(extra: str) -> None:
 
 
 def test_constraints_pin_every_installed_dependency() -> None:
-    """Followed from package to package, but not below torch: what it needs on a GPU it pins itself."""
+    """Including indirect dependencies, except those of torch, which pins what it needs on a GPU."""
     pins = constraints()
     waiting = [*requirements(""), *requirements("dev")]
     seen: set[str] = set()
@@ -138,7 +138,7 @@ def test_constraints_pin_every_installed_dependency() -> None:
 
 
 def test_constraints_pin_torch_for_every_kind_of_machine() -> None:
-    """A local label such as +cpu would keep GPU machines from installing."""
+    """A local version label such as +cpu would prevent installation on GPU machines."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", constraints()["torch"])
 
 
@@ -151,20 +151,20 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
         assert not [name for name in names if name.encode() in text], file
 
 
-def test_no_file_lets_a_model_bring_code_of_its_own() -> None:
-    """As SECURITY.md promises. Pickles are another way to bring code: tests/test_no_pickle.py."""
+def test_no_file_allows_models_with_their_own_code() -> None:
+    """SECURITY.md promises this. For code in pickles, see tests/test_no_pickle.py."""
     assert not [path for path in MODULES if b"trust_remote_code" in path.read_bytes()]
 
 
-def test_network_is_refused(network_attempts: list[str]) -> None:
-    """192.0.2.0/24 is kept for documentation: no machine has such an address."""
+def test_network_access_is_refused(network_attempts: list[str]) -> None:
+    """192.0.2.0/24 is reserved for documentation: no machine has such an address."""
     with pytest.raises(RuntimeError, match=r"192\.0\.2\.1"):
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     assert network_attempts
     network_attempts.clear()
 
 
-def test_installed_command_is_the_one_of_this_checkout() -> None:
+def test_the_installed_command_is_that_of_this_checkout() -> None:
     [script] = importlib.metadata.entry_points(group="console_scripts", name="acorn")
     assert script.value == PROJECT["scripts"]["acorn"]
     assert Path(acorn.__file__).parent == SOURCE

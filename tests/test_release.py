@@ -1,4 +1,4 @@
-"""A release: what is in the wheel and the source archive, and that the wheel alone trains a model in a fresh place."""
+"""A release: the contents of wheel and source archive, and training with only the wheel in a new environment."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Fresh:
     home: Path
 
     def run(self, *command: str | Path, path: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Runs a program of the environment as a user does who has only `path` on PATH."""
+        """Runs a program of the environment with only `path` on PATH."""
         kept = {name: os.environ[name] for name in ("HF_HOME", "MPLCONFIGDIR") if name in os.environ}
         variables = {"PATH": path, "HOME": str(self.home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | kept
         program, *arguments = map(str, command)
@@ -71,7 +71,7 @@ class Fresh:
 
 @pytest.fixture(scope="module")
 def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Fresh:
-    """pip installs the wheel without an index: it accepts that only where every dependency is there already."""
+    """pip installs the wheel without an index, which works only if every dependency is already there."""
     folder = tmp_path_factory.mktemp("fresh")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
     [site_packages] = (folder / "env").glob("lib/python*/site-packages")
@@ -100,7 +100,7 @@ def demo(fresh: Fresh, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(folder, done.stdout + done.stderr, compiled)
 
 
-def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     package = {name for name in names if name.startswith("acorn/")}
@@ -110,8 +110,8 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert f"{NAME}.dist-info/licenses/LICENSE" in names
 
 
-def test_source_archive_holds_every_tracked_file_and_nothing_else(unpacked: Path) -> None:
-    """Whatever else lies in a maintainer's folder is not published."""
+def test_the_source_archive_has_exactly_the_tracked_files(unpacked: Path) -> None:
+    """Other files in a maintainer's folder are not published."""
     tracked = tracked_files()
     if not tracked:
         pytest.skip("not a git checkout")
@@ -119,12 +119,12 @@ def test_source_archive_holds_every_tracked_file_and_nothing_else(unpacked: Path
     assert found == tracked | {"PKG-INFO"}
 
 
-def test_wheel_built_from_the_source_archive_is_the_same(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
+def test_a_wheel_built_from_the_source_archive_is_the_same(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
     build(unpacked, tmp_path, "-t", "wheel")
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
 
-def test_metadata_is_what_an_index_accepts(wheel: Path) -> None:
+def test_the_metadata_is_valid_for_a_package_index(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"{NAME}.dist-info/METADATA")
     parsed = Metadata.from_email(metadata, validate=True)
@@ -134,7 +134,7 @@ def test_metadata_is_what_an_index_accepts(wheel: Path) -> None:
     assert email.message_from_bytes(metadata)["Description-Content-Type"] == "text/markdown"
 
 
-def test_fresh_environment_holds_acorn_and_no_package_of_an_extra(fresh: Fresh, tmp_path: Path) -> None:
+def test_the_fresh_environment_has_acorn_and_no_package_of_an_extra(fresh: Fresh, tmp_path: Path) -> None:
     others = {import_name(r) for extra in PROJECT["optional-dependencies"] for r in requirements(extra)}
     others -= {import_name(requirement) for requirement in requirements("")}
     code = "import acorn, importlib.util as u, sys; print(acorn.__file__, *filter(u.find_spec, sys.argv[1:]))"
@@ -146,7 +146,7 @@ def test_fresh_environment_holds_acorn_and_no_package_of_an_extra(fresh: Fresh, 
     assert fresh.run("acorn", "--version", path="", cwd=tmp_path).stdout.split() == ["acorn", acorn.__version__]
 
 
-def test_demo_runs_with_the_wheel_alone(demo: Demo) -> None:
+def test_the_demo_runs_with_only_the_wheel(demo: Demo) -> None:
     run = demo.folder / "runs/demo"
     assert {path.name for path in demo.folder.iterdir()} == {"runs"}
     assert {"report.html", "loss.png", "metrics.jsonl", "final"} <= {path.name for path in run.iterdir()}
@@ -155,13 +155,13 @@ def test_demo_runs_with_the_wheel_alone(demo: Demo) -> None:
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C compiler")
-def test_demo_compiles_the_c_code_of_the_wheel(demo: Demo) -> None:
+def test_the_demo_compiles_the_c_code_in_the_wheel(demo: Demo) -> None:
     assert {"decode", "training"} <= set(demo.compiled)
     assert STEPS_WITHOUT_C not in demo.messages
 
 
-def test_demo_runs_without_a_c_compiler(fresh: Fresh, demo: Demo, tmp_path: Path) -> None:
-    """From the text on that the other run prepared: a tokenizer has nothing to do with C."""
+def test_the_demo_runs_without_a_c_compiler(fresh: Fresh, demo: Demo, tmp_path: Path) -> None:
+    """It starts from the text that the other run prepared, because the tokenizer uses no C code."""
     run = tmp_path / "runs/demo"
     run.mkdir(parents=True)
     for name in ("config.toml", "tokenizer.json", "sources.json", "data"):
@@ -186,7 +186,7 @@ def source_files() -> Iterator[Path]:
 
 
 def core_dependencies() -> set[Path]:
-    """What stands in site-packages for acorn's core dependencies and all that these require in turn."""
+    """The entries in site-packages of acorn's core dependencies and of all their dependencies."""
     waiting = requirements("")
     seen: set[tuple[str, frozenset[str]]] = set()
     places: set[Path] = set()
@@ -204,7 +204,7 @@ def core_dependencies() -> set[Path]:
 
 
 def without_pip_settings() -> dict[str, str]:
-    """This environment, in which pip looks nowhere for packages."""
+    """This environment, with settings that stop pip from searching for packages."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PIP_")} | {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",

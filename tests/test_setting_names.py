@@ -42,7 +42,7 @@ def test_a_wrong_name_suggests_the_intended_setting(wrong: str, meant: str) -> N
     assert nearest_keys(wrong) == [meant]
 
 
-def test_only_given_settings_are_suggested() -> None:
+def test_only_settings_of_the_given_list_are_suggested() -> None:
     assert nearest_keys("learning_rate", ["data.source", "data.clean"]) == []
     assert nearest_keys("dataset", ["data.source", "data.clean"]) == ["data.source"]
     assert nearest_keys("zzzzzz") == []

@@ -84,14 +84,14 @@ BROKEN = {
 }
 
 
-def test_no_word_of_a_page_is_taken_for_a_tag_or_a_dash() -> None:
+def test_no_text_of_a_page_is_read_as_a_tag_or_a_dash() -> None:
     """`runs/<name>` outside code would be shown as `runs/`, and `--out` with one dash."""
     for page in DOCS.rglob("*.md"):
         text = re.sub(r"^(```|~~~).*?^\1$|<!--.*?-->|^ {4}.*?$|`[^`]*`", "", page.read_text("utf-8"), flags=re.M | re.S)
         assert not re.findall(r"<[a-zA-Z/][^>]*>|--\w+", text), page.name
 
 
-def test_a_broken_link_fails(tmp_path: Path) -> None:
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     """Each kind is reported; the same pages without them are built."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "src").mkdir()
@@ -105,7 +105,7 @@ def test_a_broken_link_fails(tmp_path: Path) -> None:
         assert re.search(f"WARNING.*gone.{kind.replace('navigation', 'entry')}", done.stderr), kind
 
 
-def test_the_source_distribution_has_what_the_site_is_built_from() -> None:
+def test_the_source_distribution_has_all_files_of_the_site() -> None:
     """Files outside docs/ that pages link to or stand for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
@@ -131,7 +131,7 @@ def cells() -> list[dict[str, Any]]:
     return notebook["cells"]
 
 
-def test_the_notebook_is_whole_and_holds_no_outputs(cells: list[dict[str, Any]]) -> None:
+def test_the_notebook_is_valid_and_has_no_outputs(cells: list[dict[str, Any]]) -> None:
     """By the format's rules (nbformat 4.5): which keys a cell has, and identifiers that differ."""
     rest = {"cell_type", "id", "metadata", "source"}
     for cell in cells:

@@ -1,4 +1,4 @@
-"""What GitHub runs and shows: forms that it accepts, and workflows that give away no more than they need."""
+"""GitHub's files: they are valid, and workflows have only the permissions they need."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
     ],
 )
 def test_files_fit_their_schema(schema: str, files: list[Path]) -> None:
-    """The schemas come with check-jsonschema, so nothing is fetched."""
+    """The schemas are part of check-jsonschema, so nothing is fetched."""
     assert files
     check("check_jsonschema", "--builtin-schema", schema, *map(str, files))
 
 
-def test_workflows_have_no_known_weakness() -> None:
+def test_zizmor_finds_no_weakness_in_the_workflows() -> None:
     zizmor = Path(sys.executable).with_name("zizmor")
     done = subprocess.run([zizmor, "--offline", "--pedantic", str(GITHUB)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_workflows_begin_without_any_permission(workflow: dict[str, Any]) -> None:
-    """Each job then names its own; only what publishes may write, and it runs no code of the repository."""
+def test_workflows_have_no_permissions_by_default(workflow: dict[str, Any]) -> None:
+    """Each job names its own. Only the job that publishes may write, and it runs no code of the repository."""
     assert workflow["permissions"] == {}
     for name, job in workflow["jobs"].items():
         granted = {what for what, level in job["permissions"].items() if level == "write"}
@@ -58,7 +58,7 @@ def test_workflows_begin_without_any_permission(workflow: dict[str, Any]) -> Non
 
 
 def test_actions_are_pinned_by_commit(workflow: dict[str, Any]) -> None:
-    """A tag can be moved to other code after it was read; a commit cannot."""
+    """A tag can be moved to other code after a review; a commit cannot."""
     steps = [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
     used = [step["uses"] for step in steps if "uses" in step]
     assert used
@@ -66,19 +66,19 @@ def test_actions_are_pinned_by_commit(workflow: dict[str, Any]) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in steps if "checkout" in step.get("uses", ""))
 
 
-def test_one_action_has_one_version_everywhere() -> None:
+def test_each_action_has_the_same_version_everywhere() -> None:
     lines = [line for path in WORKFLOWS for line in path.read_text("utf-8").splitlines()]
     pinned = {line.split("uses: ")[1] for line in lines if "uses: " in line and "@" in line}
     assert all(re.search(r" # v\d+\.\d+\.\d+$", line) for line in pinned)
     assert len({line.partition("@")[0] for line in pinned}) == len(pinned)
 
 
-def test_jobs_end_and_do_not_pile_up(workflow: dict[str, Any]) -> None:
+def test_jobs_have_time_limits_and_replace_older_ones(workflow: dict[str, Any]) -> None:
     assert "github.ref" in workflow["concurrency"]["group"]
     assert all(job.get("timeout-minutes", 0) > 0 for job in workflow["jobs"].values() if "steps" in job)
 
 
-def test_the_pythons_that_are_named_are_the_ones_tested() -> None:
+def test_the_supported_python_versions_are_tested() -> None:
     tested = parsed(GITHUB / "workflows" / "tests.yml")["jobs"]["posix"]["strategy"]["matrix"]["python"]
     prefix = "Programming Language :: Python :: 3."
     named = [line.removeprefix(prefix) for line in PROJECT["classifiers"] if line.startswith(prefix)]
@@ -86,7 +86,7 @@ def test_the_pythons_that_are_named_are_the_ones_tested() -> None:
     assert [SpecifierSet(PROJECT["requires-python"]).contains(v) for v in ("3.10", tested[0])] == [False, True]
 
 
-def test_what_workflows_run_is_there() -> None:
+def test_files_that_workflows_run_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     text = "\n".join(path.read_text("utf-8") for path in WORKFLOWS)
     made = set(re.findall(r"run: make ([a-z-]+)", text))
@@ -97,7 +97,7 @@ def test_what_workflows_run_is_there() -> None:
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """A YAML file. YAML 1.1 reads the key `on` as a truth value; nothing here asks for it."""
+    """A parsed YAML file. YAML 1.1 reads the key `on` as a boolean; no test needs it."""
     document = yaml.safe_load(path.read_text("utf-8"))
     assert isinstance(document, dict)
     return document

@@ -75,9 +75,7 @@ def test_a_report_contains_every_part_of_a_run(make_run: MakeRun) -> None:
     ]
     charts = [attributes["viewbox"] or "" for tag, attributes in page.tags if attributes.get("class") == "chart"]
     assert len(charts) == (5 + 1) * 3  # the large chart has a second picture for phones; each has three axes
-    assert (
-        sum(int(box.split()[2]) > 400 for box in charts) == 3
-    )  # all others are still readable at a width of 390 pixels
+    assert sum(int(box.split()[2]) > 400 for box in charts) == 3  # the others are readable on 390 pixels
     assert "not in reach" not in page.words
 
 

@@ -176,7 +176,7 @@ def test_without_a_total_no_time_left_is_shown(log: Watched) -> None:
     assert log.lines[-1] == "reading: 5,000 documents, 500 documents/s"
 
 
-def test_units_are_singular_for_one_and_slow_rates_are_per_minute(log: Watched) -> None:
+def test_units_are_singular_for_one_and_slow_work_shows_time_per_unit(log: Watched) -> None:
     progress = TaskProgress(log.screen)
     progress.at("runs", 0, 6, "runs")
     for done in (1, 2):

@@ -1,4 +1,4 @@
-"""The end of a run: how its model is scored and what is written, for each kind of run; here for pretraining."""
+"""The end of a run: how its model is scored and what is written. Here is the one for pretraining."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acorn.train.windows import RunText
 
 
 class Ending(Protocol):
-    """What differs between kinds of runs at their end; the rest is `finish_run`."""
+    """The parts of the end of a run that differ between kinds of runs; the rest is in `finish_run`."""
 
     def evaluate(self, model: GPT, progress: Progress) -> dict[str, dict[str, Any]]:
         """Figures of each held-out split, as `acorn evaluate --json` gives them. `model` is not changed."""
@@ -31,17 +31,17 @@ class Ending(Protocol):
         step: int,
         limits: Sequence[str],
     ) -> None:
-        """Writes `final/` and the files that stand beside it for this kind of run, each whole or not at all.
+        """Writes `final/` and the files beside it for this kind of run, each completely or not at all.
 
         Args:
             evaluation: what `evaluate` returned.
-            step: that the weights are of.
-            limits: sentences for the model card on what the training curve says about these weights.
+            step: the step of the weights.
+            limits: sentences for the model card about limits of these weights that the training curve shows.
         """
 
     @staticmethod
     def missing(run: RunFolder) -> list[str]:
-        """Names of the files that `write` creates beside `final/` and that are not there; empty: all are."""
+        """Names of missing files among those that `write` creates beside `final/`."""
 
 
 @dataclass(frozen=True)
@@ -80,5 +80,5 @@ class PretrainingEnding:
 
     @staticmethod
     def missing(run: RunFolder) -> list[str]:
-        """Nothing stands beside `final/`."""
+        """There are no files beside `final/`."""
         return []
