@@ -185,7 +185,15 @@ def test_the_source_of_shards_changed_after_the_first_step(
         with untouched(out):
             done = acorn("pretrain", "--resume", "--out", out, *steps)
         digests = (hashlib.sha256(told).hexdigest()[:12] for told in (content, content + b"\n"))
-        refused(done, 2, "files have changed since the run started", f"{path}: was {len(content):,} bytes", *digests, str(out), "--out")
+        refused(
+            done,
+            2,
+            "files have changed since the run started",
+            f"{path}: was {len(content):,} bytes",
+            *digests,
+            str(out),
+            "--out",
+        )
         path.write_bytes(content)
     text.rename(tmp_path / "my.txt")
     with untouched(out):
@@ -228,7 +236,12 @@ def test_a_changed_text_beside_an_unreadable_one(
     content = text.read_text()
     text.write_text(content.replace("dog", "fox"))
     with untouched(out):
-        refused(acorn(*resume), 2, "files have changed since the run started", f"train text: {text}: was {len(content):,} bytes")
+        refused(
+            acorn(*resume),
+            2,
+            "files have changed since the run started",
+            f"train text: {text}: was {len(content):,} bytes",
+        )
 
 
 @pytest.mark.fault(40)

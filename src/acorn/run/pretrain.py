@@ -222,7 +222,7 @@ def _run(
         size = size_of(config.model)
         progress.note(
             f"{size.parameters:,} parameters; {shards.count('train').tokens:,} training tokens; "
-            f"{config.train.batch_size * config.model.block_size:,} tokens a step"
+            f"{config.train.batch_size * config.model.block_size:,} tokens per step"
         )
         progress.note(f'"% of peak" is relative to {peak}, measured once on this machine.')
         if 0 < config.train.eval_tokens < shards.count("valid").tokens - 1 and config.train.eval_every:
