@@ -16,7 +16,7 @@ def test_each_preset_is_listed_with_its_purpose_and_size(acorn) -> None:
     for name in preset_names():
         assert any(line.split() == [name, *preset_purpose(name).split()] for line in done.stdout.splitlines())
     assert "1,475,456 parameters: modern, 2 layers of width 128, context 256, bpe of 8,192" in done.stdout
-    assert "2,048 tokens a step, 10 minutes" in done.stdout
+    assert "2,048 tokens per step, 10 minutes" in done.stdout
     assert "30,000 steps, 122,880,000 tokens" in done.stdout
 
 

@@ -120,7 +120,7 @@ def test_all_changes_are_shown(pretrain, acorn, refused, fine, untouched, unfini
         done = pretrain(unfinished, "optimizer.lr=0.5", "train.batch_size=8", "--resume")
     refused(done, 2, "optimizer.lr: ", "train.batch_size: 4 in the run, 8 now")
     done = acorn("pretrain", "--resume", "--out", unfinished, "optimizer.lr=0.5", "--allow-change", "optimizer.lr")
-    fine(done, "changed on resume: optimizer.lr: 0.01 -> 0.5")
+    fine(done, "Changed on resume: optimizer.lr: 0.01 -> 0.5")
 
 
 @pytest.mark.fault(40)
@@ -388,9 +388,9 @@ def test_the_device_of_a_run_is_unavailable(
     command = shlex.split(done.stderr.partition("bit-identical: acorn ")[2].split("\n")[0])
     fine(
         acorn(*command),
-        "changed on resume: train.device: cuda -> cpu",
-        "changed on resume: optimizer.lr: 0.01 -> 0.005",
-        "changed on resume: train.steps: 8 -> 9",
+        "Changed on resume: train.device: cuda -> cpu",
+        "Changed on resume: optimizer.lr: 0.01 -> 0.005",
+        "Changed on resume: train.steps: 8 -> 9",
         "Resuming from step 8",
     )
     assert shlex.split(json.loads((out / "environment.json").read_text())["command_line"]) == ["acorn", *command]
@@ -508,7 +508,7 @@ def test_resuming_a_finished_run(acorn, pretrain, fine, untouched, run: Path, co
 def test_a_finished_run_with_more_steps(pretrain, fine, run: Path) -> None:
     """Fault 43: it resumes, and the jump of the schedule is reported."""
     done = pretrain(run, "train.steps=10", "--resume")
-    fine(done, "Resuming from step 8", "the rate changes from", "No longer bit-identical to an uninterrupted run")
+    fine(done, "Resuming from step 8", "learning rate changes from", "No longer bit-identical to an uninterrupted run")
     records = [r for r in read_metrics(run / "metrics.jsonl") if r["split"] == "train"]
     assert [record["step"] for record in records] == list(range(1, 11))
     assert RunFolder(run).checkpoint_steps()[-1] == 10

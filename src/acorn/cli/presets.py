@@ -79,7 +79,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         facts["purpose"],
         f"{facts['parameters']:,} parameters: {facts['architecture']}, {counted(facts['n_layer'], 'layer')} of width "
         f"{facts['n_embd']}, context {facts['block_size']:,}, {facts['tokenizer']} of {facts['vocab_size']:,}",
-        f"{facts['optimizer']}, {facts['tokens_per_step']:,} tokens a step, {length}",
+        f"{facts['optimizer']}, {facts['tokens_per_step']:,} tokens per step, {length}",
     ]
 
 

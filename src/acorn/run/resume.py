@@ -173,7 +173,7 @@ def resumed_with(stored: Config, config: Config) -> list[str]:
 def note_changes(changed: dict[str, str], counters: Counters, progress: Progress) -> None:
     """Notes the changes that `merge_configs` found, and those after which the run is no longer bit-identical."""
     for key, change in changed.items():
-        progress.note(f"changed on resume: {key}: {change}")
+        progress.note(f"Changed on resume: {key}: {change}")
         if key not in MAY_CHANGE:
             progress.note(f"No longer bit-identical to an uninterrupted run: {key} was changed.")
             counters.undisturbed = False
@@ -200,8 +200,9 @@ def note_inequality(
     if config.train.steps != counters.schedule_steps and config.schedule.name != "constant":
         old, new = (_factor_at(config, counters, steps) for steps in (counters.schedule_steps, config.train.steps))
         progress.note(
-            f"The schedule is now computed for {config.train.steps:,} steps: at step {counters.step:,} the rate "
-            f"changes from {old:.3f} to {new:.3f} of its peak. No longer bit-identical to an uninterrupted run."
+            f"The schedule is now computed for {config.train.steps:,} steps: at step {counters.step:,} the "
+            f"learning rate changes from {old:.3f} to {new:.3f} of its peak. "
+            "No longer bit-identical to an uninterrupted run."
         )
         counters.undisturbed = False
     counters.schedule_steps = config.train.steps
