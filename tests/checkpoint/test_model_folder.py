@@ -23,6 +23,7 @@ from acorn.folders import verify_folder
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
+from acorn.model.lora import LoraSpec
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import Kind, train
 
@@ -164,6 +165,29 @@ def test_a_written_folder_reads_back_equal(name: str, kind: Kind, tmp_path: Path
     parameters = dict(model.named_parameters())
     assert weights.keys() == parameters.keys()
     assert all(torch.equal(weights[name], parameters[name]) for name in parameters)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_loras_factors_are_merged(name: str, tmp_path: Path) -> None:
+    """The folder is that of a plain model; transformers and acorn compute with it what the factors gave."""
+    base, tokenizer = a_model(name, "bpe"), a_tokenizer("bpe")
+    model = GPT(base.config, lora=LoraSpec(3, 6.0, markup_ids=(1, 4)))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            weights = dict(base.named_parameters())
+            parameter.copy_(weights[key] if key in weights else 0.2 * torch.randn(parameter.shape, generator=generator))
+    write_model_folder(tmp_path / "final", model.eval(), tokenizer, "card")
+    config, weights, _ = read_model_folder(tmp_path / "final")
+    assert weights.keys() == dict(base.named_parameters()).keys()
+    ids = torch.tensor([tokenizer.encode_prompt(TEXT)])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    with torch.no_grad():
+        expected = model(ids)
+        torch.testing.assert_close(theirs(ids).logits, expected, rtol=0, atol=1e-4)
+        found = build_model(config, weights, "cpu", torch.float32)(ids)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert (expected - base(ids)).abs().max() > 1
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acorn.model.loss import DEFAULT_PARTS, IGNORE, Workspace, cross_entropy
+from acorn.model.loss import DEFAULT_PARTS, IGNORE, Parts, Workspace, cross_entropy, matmul
 
 VOCABULARY, WIDTH = 13, 8
 CHUNK, GROUP = DEFAULT_PARTS.chunk, DEFAULT_PARTS.group
@@ -91,6 +91,22 @@ def test_frozen_activations_or_weight(frozen: str) -> None:
     moving, wanted = (weight, wanted_weight) if frozen == "x" else (x, wanted_x)
     torch.testing.assert_close(moving.grad.double(), wanted, rtol=1e-5, atol=1e-5)
     assert (x if frozen == "x" else weight).grad is None
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight"])
+def test_a_gradient_that_nobody_needs_is_not_computed(frozen: str) -> None:
+    """Of the three matmuls of a group, only two are done."""
+    x, weight, targets = inputs(20)
+    (x if frozen == "x" else weight).requires_grad_(False)
+    shapes = []
+
+    def counted(*arguments, **options):
+        result = matmul(*arguments, **options)
+        shapes.append(tuple(result.shape))
+        return result
+
+    cross_entropy(x, weight, targets, Workspace(), parts=Parts(matmul=counted))[0].backward()
+    assert shapes == [(20, len(weight)), tuple(weight.shape if frozen == "x" else x.shape)]
 
 
 def test_bf16_autocast_equals_autocast_cross_entropy() -> None:

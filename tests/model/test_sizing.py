@@ -6,6 +6,7 @@ import pytest
 
 from acorn.config import ModelConfig
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 from acorn.model.sizing import optimizer_bytes, size_of
 
 
@@ -46,3 +47,18 @@ def test_bytes_of_the_optimizers_state(tied: bool) -> None:
         total = size_of(config, head).parameters
         assert optimizer_bytes(config, "adamw", head) == 8 * total
         assert optimizer_bytes(config, "muon", head) == 8 * (total - blocks) + 4 * blocks
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_lora_trains_its_factors_and_rows_alone(tied: bool) -> None:
+    """Rank times the sum of each matrix's sides; AdamW's two averages of them, also where Muon is asked for."""
+    config = ModelConfig(n_layer=2, n_embd=64, vocab_size=1000, tied=tied)
+    lora = LoraSpec(4, 8.0, markup_ids=(1, 2, 3))
+    base, size = size_of(config), size_of(config, lora=lora)
+    factors = 2 * 4 * (4 * (64 + 64) + 3 * (64 + config.mlp_hidden))
+    rows = 3 * 64 * (1 if tied else 2)
+    assert size.trained_parameters == factors + rows
+    assert size.parameters == base.parameters + factors + rows
+    assert size.muon_parameters == 0
+    for optimizer in ("adamw", "muon"):
+        assert optimizer_bytes(config, optimizer, lora=lora) == 8 * (factors + rows)

@@ -7,10 +7,16 @@ import torch
 
 from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
+from acorn.model.lora import LoraSpec
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
 from acorn.train import forward_backward
-from acorn.train.forward_backward import CapturedForwardBackward, ForwardBackward, eager_forward_backward
+from acorn.train.forward_backward import (
+    MAX_CAPTURED_SHAPES,
+    CapturedForwardBackward,
+    ForwardBackward,
+    eager_forward_backward,
+)
 from acorn.train.optimizer import build_optimizers, set_rates
 from acorn.train.step import initial_counters, train_step
 from acorn.train.training_data import Batch
@@ -83,18 +89,27 @@ class Replayed:
 
     made: list[torch.Size]
 
-    def __init__(self, function, *inputs: torch.Tensor) -> None:
+    def __init__(self, function, *inputs: torch.Tensor, shares_memory_with: Replayed | None = None) -> None:
+        assert (shares_memory_with is None) == (not self.made)
         self.made.append(inputs[0].shape)
         self._function = function
-        function(*inputs)  # like a capture, which changes the gradients
+        for _ in range(4):  # like warm-up and capture, which change the gradients
+            function(*inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return self._function(*inputs)
 
 
-def test_a_longer_context_is_captured_again_and_adds_to_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def replayed(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The captured shapes."""
     Replayed.made = []
     monkeypatch.setattr(forward_backward, "CapturedFunction", Replayed)
+    return Replayed.made
+
+
+def test_a_longer_context_is_captured_again_and_adds_to_the_same_gradients(replayed: list[torch.Size]) -> None:
+    """A smaller last micro-batch is captured when it has come three times."""
     runtime = Runtime("cpu", "fp32", False, 1, True)
     model, other = fresh(), fresh()
     captured, eager = CapturedForwardBackward(model, runtime), eager_forward_backward(other, runtime)
@@ -109,5 +124,48 @@ def test_a_longer_context_is_captured_again_and_adds_to_the_same_gradients(monke
         assert all(map(torch.equal, gradients(model), gradients(other)))
         for network in (model, other):
             network.zero_grad(set_to_none=True)
-    assert Replayed.made == [(8, 16), (4, 32)]
+    assert replayed == [(8, 16), (4, 32), (2, 16)]
     assert len(places) == 1
+
+
+@pytest.mark.parametrize("lora", [None, LoraSpec(2, 4.0, markup_ids=(3, 7))], ids=["all", "LoRA"])
+def test_several_shapes_in_one_step_lose_no_gradients(replayed: list[torch.Size], lora: LoraSpec | None) -> None:
+    """A shape that is captured in the middle of a step leaves what has accumulated as it is, wherever the optimizer has
+    put it; and frozen parameters get no gradient."""
+    runtime = Runtime("cpu", "fp32", False, 1, True)
+    models = [GPT(ModelConfig(**SHAPE), lora=lora) for _ in range(2)]
+    for network in models:
+        network.init_weights(0)
+        network.init_weights(1, [name for name, _ in network.named_parameters() if name.endswith("lora_a")])
+    model, other = models
+    captured, eager = CapturedForwardBackward(model, runtime), eager_forward_backward(other, runtime)
+    optimizers = [
+        build_optimizers(network, OptimizerConfig(name="adamw"), muon_dtype=torch.float32) for network in models
+    ]
+    for step in range(5):
+        shapes = [(4, 8), (2, 16), (3, 8), (4, 8), (1, 24)][: 1 + 4 * (step != 2)]  # one step of a single micro-batch
+        for run, (optimizer,) in zip((captured, eager), optimizers, strict=True):
+            optimizer.zero_grad(keep=len(shapes) > 1)
+            for number, (rows, length) in enumerate(shapes):
+                ids, targets, _ = batch(4, seed=10 * step + number)
+                run((ids[:rows, :length], targets[:rows, :length], None), 0.5)
+        for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+            assert (ours.grad is None) == (theirs.grad is None) == (not ours.requires_grad), name
+            assert ours.grad is None or torch.equal(ours.grad, theirs.grad), name
+        for optimizer, network in zip(optimizers, models, strict=True):
+            set_rates(optimizer, 1.0)
+            optimizer[0].step()
+            if len(shapes) == 1:
+                optimizer[0].zero_grad()
+            assert all(not parameter.isnan().any() for parameter in network.parameters())
+    assert replayed == [(4, 8), (2, 16), (3, 8), (1, 24)]
+
+
+def test_only_so_many_shapes_are_captured(replayed: list[torch.Size]) -> None:
+    runtime, model = Runtime("cpu", "fp32", False, 1, True), fresh()
+    captured = CapturedForwardBackward(model, runtime)
+    ids, targets, _ = batch(1)
+    for _ in range(4):
+        for length in range(1, MAX_CAPTURED_SHAPES + 5):
+            captured((ids[:, :length], targets[:, :length], None), 0.5)
+    assert replayed == [(1, length) for length in range(1, MAX_CAPTURED_SHAPES + 1)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from acorn.config import Config, ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
 from acorn.train.forward_backward import eager_forward_backward
@@ -84,10 +85,10 @@ def batch(model: GPT, some: list[Example], sizes: list[int], gathered: bool) -> 
     return Batch([micro_batch(group, gathered) for group in groups], tokens, count, 26)
 
 
-def network(head: HeadSpec | None, **shape: Any) -> GPT:
+def network(head: HeadSpec | None, lora: LoraSpec | None = None, **shape: Any) -> GPT:
     sizes = {"n_layer": 2, "n_embd": 32, "n_head": 2, "block_size": 32, "vocab_size": V}
     config = Config(model=ModelConfig(**sizes | shape), optimizer=OptimizerConfig(name="adamw"))
-    model, _ = build_network(config, RUNTIME, head=head)
+    model, _ = build_network(config, RUNTIME, head=head, lora=lora)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -102,14 +103,15 @@ def loss_and_gradients(model: GPT, work: Batch) -> tuple[float, Tensor]:
     return loss, torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
+@pytest.mark.parametrize("lora", [None, LoraSpec(2, 4.0, markup_ids=(1, 60))], ids=["all weights", "LoRA"])
 @pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
 @pytest.mark.parametrize("name", HEADS)
-def test_any_grouping_gives_the_same_loss_and_gradients(name: str, architecture: str) -> None:
+def test_any_grouping_gives_the_same_loss_and_gradients(name: str, architecture: str, lora: LoraSpec | None) -> None:
     """To 1e-6 in fp32, with acorn's own kernels: in any order, any padding, with all rows and with counted rows only.
 
     The reference is one example at a time, without padding.
     """
-    model, some = network(HEADS[name], architecture=architecture), examples(HEADS[name])
+    model, some = network(HEADS[name], lora, architecture=architecture), examples(HEADS[name])
     count = sum(model.count(example.targets) for example in some)
     alone = Batch([(e.ids[None], e.targets[None], None) for e in some], 1, count, 24)
     expected, gradients = loss_and_gradients(model, alone)

@@ -14,6 +14,7 @@ from acorn.kernels.build import Unavailable
 from acorn.kernels.matmul import Fp16Matmul, fp16_library
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 from acorn.train.optimizer import AdamW, Muon, build_optimizers, orthogonalize, set_rates
 
 SHAPES = {
@@ -170,6 +171,22 @@ def test_a_label_head_and_frozen_parameters(shape: str, name: str, frozen: str) 
         if "score.bias" in keys:
             assert (kind, group["weight_decay"]) == (AdamW, 0.0)
     assert all(group["params"] for _, group, _ in groups)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_loras_factors_are_updated_by_adamw(shape: str, name: str) -> None:
+    """Although they are matrices of the blocks; the frozen ones are in no group."""
+    model = GPT(SHAPES[shape], lora=LoraSpec(2, 2.0, markup_ids=(3, 4)))
+    config = OptimizerConfig(name=name, weight_decay=0.25, vector_lr=0.003, embedding_lr=0.002)
+    (optimizer,) = build_optimizers(model, config, muon_dtype=torch.float32)
+    assert isinstance(optimizer, AdamW)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    grouped = {names[id(p)]: group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert grouped.keys() == model.new_parameters()
+    muon = name == "muon"
+    assert grouped["blocks.0.attention.q_proj.lora_a"] == (0.003 if muon else config.peak_lr)
+    assert grouped["token_embedding.markup_rows"] == (0.002 if muon else config.peak_lr)
 
 
 def test_vectors_have_no_weight_decay() -> None:

@@ -10,6 +10,7 @@ import torch
 from acorn.checkpoint.training_state import Counters
 from acorn.config import ModelConfig, OptimizerConfig
 from acorn.model.gpt import GPT
+from acorn.model.lora import LoraSpec
 from acorn.model.loss import IGNORE
 from acorn.runtime.device import Runtime
 from acorn.train.forward_backward import eager_forward_backward
@@ -36,8 +37,9 @@ def take_step(
     clip: float = 0.0,
     damage=None,
     ignored: int = 0,
+    lora: LoraSpec | None = None,
 ) -> tuple[StepResult, GPT]:
-    model = GPT(shape)
+    model = GPT(shape, lora=lora)
     model.init_weights(0)
     if damage:
         damage(model)
@@ -139,16 +141,40 @@ def test_a_non_finite_value_changes_nothing(value: float) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_dropout_is_a_function_of_seed_and_step() -> None:
-    """It does not depend on random numbers drawn before."""
-    shape = SHAPE.model_copy(update={"architecture": "gpt2", "dropout": 0.3})
+@pytest.mark.parametrize("of", ["network", "LoRA"])
+def test_dropout_is_a_function_of_seed_and_step(of: str) -> None:
+    """It does not depend on random numbers drawn before. LoRA may be all that drops anything."""
+    shape = SHAPE.model_copy(update={"architecture": "gpt2", "dropout": 0.3 if of == "network" else 0.0})
+    lora = LoraSpec(2, 2.0, dropout=0.3) if of == "LoRA" else None
+
+    def damage(model: GPT) -> None:  # else LoRA's first losses are those of the base model
+        if lora:
+            for block in model.blocks:
+                torch.nn.init.constant_(block.mlp.up_proj.lora_b, 0.5)
+
     losses = {}
     for step, noise in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(noise)
-        result, _ = take_step(shape, counters=Counters(step=step))
+        result, _ = take_step(shape, counters=Counters(step=step), damage=damage, lora=lora)
         losses[step, noise] = result.loss
     assert losses[0, 1] == losses[0, 2]
     assert losses[0, 1] != losses[1, 1]
+
+
+def test_a_step_with_lora_changes_only_what_is_new() -> None:
+    """The base model stays bit-identical, and has no gradients."""
+    shape, lora = SHAPE.model_copy(update={"architecture": "gpt2"}), LoraSpec(2, 2.0, markup_ids=(5, 9))
+    fresh = GPT(shape, lora=lora)
+    fresh.init_weights(0)
+    result, model = take_step(shape, lora=lora, micro_batch_size=2)
+    assert result.updated
+    assert math.isfinite(result.grad_norm)
+    for (name, after), before in zip(model.named_parameters(), fresh.parameters(), strict=True):
+        if name not in model.new_parameters():
+            assert torch.equal(after, before), name
+            assert after.grad is None
+        elif not name.endswith("lora_a"):  # the gradient of A is zero while B is
+            assert not torch.equal(after, before), name
 
 
 def test_fp16_overflow_halves_the_scale_and_does_not_count_as_divergence() -> None:

@@ -20,6 +20,7 @@ from acorn.config import ModelConfig
 from acorn.errors import InputError
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,13 @@ def expected_shapes(config: ModelConfig) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in to_hugging_face(config, meta_parameters(config)).items()}
 
 
-def meta_parameters(config: ModelConfig, head: HeadSpec | None = None) -> dict[str, Tensor]:
-    """The parameters of `GPT(config, head=head)` on the meta device: names and shapes, without a tied head."""
+def meta_parameters(
+    config: ModelConfig, head: HeadSpec | None = None, lora: LoraSpec | None = None
+) -> dict[str, Tensor]:
+    """The parameters of `GPT(config, head=head, lora=lora)` on the meta device: names and shapes, without a tied
+    head."""
     with torch.device("meta"):
-        return dict(GPT(config, head=head).named_parameters())
+        return dict(GPT(config, head=head, lora=lora).named_parameters())
 
 
 def _name(layout: Layout, ours: str) -> str:

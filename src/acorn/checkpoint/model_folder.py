@@ -31,6 +31,7 @@ from acorn.errors import DamageError, InputError
 from acorn.files import read_json, to_json
 from acorn.folders import new_folder
 from acorn.model.gpt import GPT
+from acorn.model.lora import merged
 from acorn.pickles import PICKLE_ENDINGS
 from acorn.run_folder import MODEL_CONFIG, TOKENIZER
 from acorn.tokenizer.tokenizer import SEPARATORS, NoTokenizerError, Tokenizer, gpt2_tokenizer
@@ -90,7 +91,7 @@ def fill_model_folder(
         DamageError: the folder does not read back as it was written.
         OSError: the disk is full or cannot be written.
     """
-    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    parameters = merged(model)
     config, weights = without_padding(model.config, parameters, tokenizer)
     weights = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
     name_of_dtype = str(dtype).removeprefix("torch.")

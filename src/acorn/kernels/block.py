@@ -59,7 +59,7 @@ class _RMSNorm(torch.autograd.Function):
             *(x.data_ptr(), TYPES[x.dtype], weight.data_ptr(), eps, x.numel() // C, C),
             *(grad_y.data_ptr(), TYPES[grad_y.dtype], grad_x.data_ptr(), grad_weights.data_ptr(), c.threads),
         )
-        return grad_x, grad_weights.sum(0), None, None, None
+        return grad_x, grad_weights.sum(0) if ctx.needs_input_grad[1] else None, None, None, None
 
 
 def qk_norm_rope(c: CKernels, x: Tensor, weight: Tensor | None, eps: float, rotation: ops.Rotation | None) -> Tensor:
@@ -97,7 +97,7 @@ class _QKNormRope(torch.autograd.Function):
             *(cosines.data_ptr(), sines.data_ptr(), *x.shape, grad_y.data_ptr(), grad_x.data_ptr()),
             *(grad_weights.data_ptr(), c.threads),
         )
-        return grad_x, None if weight is None else grad_weights.sum(0), None, None, None, None
+        return grad_x, grad_weights.sum(0) if ctx.needs_input_grad[1] else None, None, None, None, None
 
 
 def attention_weights(c: CKernels, q: Tensor, k: Tensor, begin: int) -> Tensor:

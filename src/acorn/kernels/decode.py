@@ -81,7 +81,7 @@ class NativeDecoder:
             WEIGHT_TYPES[weight_type],
             torch.get_num_threads(),
             blocks,
-            self._floats(model.token_embedding.weight),
+            self._floats(model.token_embedding.merged_weight()),
             self._floats(None if learned is None else learned.weight),
             self._floats(rotation[0]),
             self._floats(rotation[1]),
@@ -138,7 +138,7 @@ class NativeDecoder:
     def _matrix(self, module: Any) -> Weights:
         if module is None:
             return Weights()
-        weight, scales = module.weight, None
+        weight, scales = module.merged_weight(), None
         if self._weight_type == "int8":
             weight, scales = quantize_rows(weight)
         elif self._weight_type == "bf16":

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from acorn.config import ModelConfig
 from acorn.model.kv_cache import KVCache, LayerCache
 from acorn.model.label_head import HeadSpec, LabelHead, count_targets
-from acorn.model.layers import Dropout, Embedding, LayerNorm, Linear, RMSNorm
+from acorn.model.layers import Dropout, Embedding, LayerNorm, RMSNorm
 from acorn.model.lm_head import Head
+from acorn.model.lora import LoraSpec, MarkupEmbedding, MarkupHead, is_new, linear_layer
 from acorn.model.loss import Workspace
 from acorn.model.ops import PYTORCH_OPS, Ops, Rotation, arange_like, rotary_tables
 
@@ -42,6 +43,7 @@ class GPT(nn.Module):
         ops: the operations it computes with.
         workspace: memory for the head's logits; None: the head allocates its own.
         head: the label head that stands in place of the language model's; None: a language model.
+        lora: what is trained beside the frozen weights of a base model; None: all weights are trained.
 
     Attributes:
         head: the language model's head; None with a label head.
@@ -55,22 +57,38 @@ class GPT(nn.Module):
         workspace: Workspace | None = None,
         *,
         head: HeadSpec | None = None,
+        lora: LoraSpec | None = None,
     ) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size must be set before the network is built")
-        self.config = config
+        self.config, self.lora = config, lora
         self.head_dim = config.head_dim
         modern = config.architecture == "modern"
-        self.token_embedding = Embedding(config.vocab_size, config.n_embd, ops)
+        markup_ids = lora.markup_ids if lora else ()
+        self.token_embedding = (
+            MarkupEmbedding(config.vocab_size, config.n_embd, ops, markup_ids)
+            if markup_ids
+            else Embedding(config.vocab_size, config.n_embd, ops)
+        )
         self.position_embedding = None if modern else Embedding(config.block_size, config.n_embd, ops)
         self.embedding_dropout = Dropout(config.dropout if config.architecture == "gpt2" else 0.0, ops)
-        self.blocks = nn.ModuleList(Block(config, ops) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config, ops, lora) for _ in range(config.n_layer))
         self.final_norm = norm(config, ops)
-        self.head = Head(config, ops, workspace) if head is None else None
-        self.score = None if head is None else LabelHead(config.n_embd, head)
+        self.head: Head | None = None
+        self.score: LabelHead | None = None
+        if head is not None:
+            self.score = LabelHead(config.n_embd, head)
+        elif markup_ids:
+            self.head = MarkupHead(config, ops, workspace, markup_ids)
+        else:
+            self.head = Head(config, ops, workspace)
         if self.head is not None and config.is_tied:
             self.token_embedding.weight = self.head.weight
+            if markup_ids:
+                self.token_embedding.markup_rows = self.head.markup_rows
+        if lora is not None:
+            self._freeze_all_but_new(lora)
 
     @property
     def device(self) -> torch.device:
@@ -81,6 +99,11 @@ class GPT(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of the parameters."""
         return self.token_embedding.weight.dtype
+
+    @property
+    def draws_random_numbers(self) -> bool:
+        """Whether a forward in training mode depends on PyTorch's random numbers."""
+        return self.config.dropout > 0 or (self.lora is not None and self.lora.dropout > 0)
 
     @property
     def head_spec(self) -> HeadSpec | None:
@@ -156,7 +179,20 @@ class GPT(nn.Module):
 
     def new_parameters(self) -> frozenset[str]:
         """Names of the parameters that no language model of this config has, so that a base model cannot give them."""
-        return frozenset(name for name, _ in self.named_parameters() if name.startswith("score."))
+        return frozenset(name for name, _ in self.named_parameters() if name.startswith("score.") or is_new(name))
+
+    def _freeze_all_but_new(self, lora: LoraSpec) -> None:
+        """Freezes the parameters of the base model.
+
+        Raises:
+            ValueError: a target is no linear layer of the blocks.
+        """
+        new = self.new_parameters()
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in new)
+        found = {name.split(".")[-2] for name in new if name.endswith(".lora_a")}
+        if missing := set(lora.targets) - found:
+            raise ValueError(f"{self.config.architecture} has no linear layer {', '.join(sorted(missing))}")
 
     @torch.no_grad()
     def init_weights(self, seed: int, names: Container[str] | None = None) -> None:
@@ -180,10 +216,15 @@ class GPT(nn.Module):
         modern: N(0, 1/sqrt(fan in)) in the blocks, but output projections zero, so that each block starts as the
         identity; embedding and head N(0, 0.02). The second argument of N is the standard deviation.
         A label head, in all of them: N(0, 0.02), as in GPT-2; its bias zero.
+        LoRA, in all of them: A uniform within 1/sqrt(fan in), as in PEFT; B and the changes of rows zero.
         """
         architecture = self.config.architecture
         module, kind = name.split(".")[-2:]
         normal = torch.empty(shape).normal_(generator=generator)
+        if kind == "lora_a":
+            return torch.empty(shape).uniform_(-1, 1, generator=generator) / math.sqrt(shape[1])
+        if kind in ("lora_b", "markup_rows"):
+            return torch.zeros(shape)
         if module.endswith("norm"):
             return torch.ones(shape) if kind == "weight" else torch.zeros(shape)
         if module == "score":
@@ -206,13 +247,13 @@ class GPT(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each on the normalized residual stream and added to it (pre-norm)."""
 
-    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, lora: LoraSpec | None) -> None:
         super().__init__()
         self.matmul_dtype = ops.matmul_dtype
         self.attention_norm = norm(config, ops)
-        self.attention = Attention(config, ops)
+        self.attention = Attention(config, ops, lora)
         self.mlp_norm = norm(config, ops)
-        self.mlp = MLPS[config.architecture](config, ops)
+        self.mlp = MLPS[config.architecture](config, ops, lora)
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: LayerCache | None, mask: Tensor | None) -> Tensor:
         x = x + self.attention(self.to_matmul_dtype(self.attention_norm(x)), rotation, cache, mask)
@@ -226,16 +267,16 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention; several query heads may share a key and value head."""
 
-    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, lora: LoraSpec | None) -> None:
         super().__init__()
         self.ops = ops
         self.n_head, self.n_kv_head, self.head_dim = config.heads, config.kv_heads, config.head_dim
         modern = config.architecture == "modern"
         bias = config.architecture == "gpt2"
-        self.q_proj = Linear(config.n_embd, self.n_head * self.head_dim, bias, ops)
-        self.k_proj = Linear(config.n_embd, self.n_kv_head * self.head_dim, bias, ops)
-        self.v_proj = Linear(config.n_embd, self.n_kv_head * self.head_dim, bias, ops)
-        self.o_proj = Linear(self.n_head * self.head_dim, config.n_embd, not modern, ops)
+        self.q_proj = linear_layer("q_proj", config.n_embd, self.n_head * self.head_dim, bias, ops, lora)
+        self.k_proj = linear_layer("k_proj", config.n_embd, self.n_kv_head * self.head_dim, bias, ops, lora)
+        self.v_proj = linear_layer("v_proj", config.n_embd, self.n_kv_head * self.head_dim, bias, ops, lora)
+        self.o_proj = linear_layer("o_proj", self.n_head * self.head_dim, config.n_embd, not modern, ops, lora)
         qk_norm = modern and config.qk_norm
         self.q_norm = RMSNorm(self.head_dim, config.epsilon, ops) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, config.epsilon, ops) if qk_norm else None
@@ -263,10 +304,10 @@ class Attention(nn.Module):
 class ReluMLP(nn.Module):
     """The MLP of `original`: two matrices with ReLU and dropout between them."""
 
-    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, lora: LoraSpec | None) -> None:
         super().__init__()
-        self.up_proj = Linear(config.n_embd, config.mlp_hidden, True, ops)
-        self.down_proj = Linear(config.mlp_hidden, config.n_embd, True, ops)
+        self.up_proj = linear_layer("up_proj", config.n_embd, config.mlp_hidden, True, ops, lora)
+        self.down_proj = linear_layer("down_proj", config.mlp_hidden, config.n_embd, True, ops, lora)
         self.dropout = Dropout(config.dropout, ops)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -277,11 +318,11 @@ class ReluMLP(nn.Module):
 class GeluMLP(nn.Module):
     """The MLP of `gpt2`: two matrices with GELU between them."""
 
-    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, lora: LoraSpec | None) -> None:
         super().__init__()
         self.ops = ops
-        self.up_proj = Linear(config.n_embd, config.mlp_hidden, True, ops)
-        self.down_proj = Linear(config.mlp_hidden, config.n_embd, True, ops)
+        self.up_proj = linear_layer("up_proj", config.n_embd, config.mlp_hidden, True, ops, lora)
+        self.down_proj = linear_layer("down_proj", config.mlp_hidden, config.n_embd, True, ops, lora)
         self.dropout = Dropout(config.dropout, ops)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -292,12 +333,12 @@ class GeluMLP(nn.Module):
 class SwigluMLP(nn.Module):
     """The MLP of `modern`: three matrices, one of them a gate."""
 
-    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, lora: LoraSpec | None) -> None:
         super().__init__()
         self.ops = ops
-        self.gate_proj = Linear(config.n_embd, config.mlp_hidden, False, ops)
-        self.up_proj = Linear(config.n_embd, config.mlp_hidden, False, ops)
-        self.down_proj = Linear(config.mlp_hidden, config.n_embd, False, ops)
+        self.gate_proj = linear_layer("gate_proj", config.n_embd, config.mlp_hidden, False, ops, lora)
+        self.up_proj = linear_layer("up_proj", config.n_embd, config.mlp_hidden, False, ops, lora)
+        self.down_proj = linear_layer("down_proj", config.mlp_hidden, config.n_embd, False, ops, lora)
         self.dropout = Dropout(config.dropout, ops)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,5 +29,5 @@ def round_to_int8(model: GPT) -> None:
     """
     for module in model.modules():
         if isinstance(module, Linear | Head):
-            integers, scales = quantize_rows(module.weight)
-            module.weight.copy_(integers * scales[:, None])
+            integers, scales = quantize_rows(module.merged_weight())
+            module.replace_weight(integers * scales[:, None])

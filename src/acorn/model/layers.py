@@ -21,6 +21,14 @@ class Linear(nn.Module):
         """x (..., inputs) -> (..., outputs), optionally with ReLU."""
         return self.ops.linear(x, self.weight, self.bias, relu)
 
+    def merged_weight(self) -> Tensor:
+        """The matrix (outputs, inputs) that the layer multiplies with, for readers other than its forward."""
+        return self.weight
+
+    def replace_weight(self, weight: Tensor) -> None:
+        """Sets the matrix that the layer multiplies with, in place."""
+        self.weight.copy_(weight)
+
 
 class Embedding(nn.Module):
     """A table of n vectors, zero until `GPT.init_weights`."""
@@ -33,6 +41,10 @@ class Embedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...) -> (..., width)."""
         return self.ops.embedding(ids, self.weight)
+
+    def merged_weight(self) -> Tensor:
+        """The table (n, width) that is looked up, for readers other than the layer's forward."""
+        return self.weight
 
 
 class LayerNorm(nn.Module):

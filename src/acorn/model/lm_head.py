@@ -24,5 +24,17 @@ class Head(nn.Module):
         """x (..., C) -> logits (..., V); or, with targets (...), the loss summed in fp32 and the count of targets."""
         if targets is None:
             return F.linear(x, self.weight)
+        return self.loss(x, self.weight, targets)
+
+    def loss(self, x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The cross-entropy of the logits x weight^T, summed in fp32, and the count of targets."""
         x, targets = x.flatten(0, -2), targets.flatten()  # (N, C), (N,)
-        return self.ops.cross_entropy(x, self.weight, targets, self.workspace, self.ops.matmul_dtype)
+        return self.ops.cross_entropy(x, weight, targets, self.workspace, self.ops.matmul_dtype)
+
+    def merged_weight(self) -> Tensor:
+        """The matrix (V, C) that gives the logits, for readers other than the head's forward."""
+        return self.weight
+
+    def replace_weight(self, weight: Tensor) -> None:
+        """Sets the matrix that gives the logits, in place."""
+        self.weight.copy_(weight)

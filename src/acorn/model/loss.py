@@ -158,16 +158,20 @@ class _WithGradients(torch.autograd.Function):
         narrow = weight.to(dtype)
         right = parts.transposed(narrow)  # (C, V)
         total = x.new_zeros((), dtype=torch.float32)
-        grad_x, grad_weight = torch.empty_like(x), None
+        # A frozen weight, or activations that no trained parameter stands behind, need no gradient.
+        needs_x, needs_weight = ctx.needs_input_grad[:2]
+        grad_x, grad_weight = torch.empty_like(x) if needs_x else None, None
         memory = parts.memory(workspace, min(parts.group, x.size(0)), narrow)
         for begin in range(0, x.size(0), parts.group):
             some, wanted = x[begin : begin + parts.group].to(dtype), targets[begin : begin + parts.group]
             logits = parts.matmul(some, right, out=memory[: some.size(0)])
             total += _to_gradient(logits, wanted, parts)
             counts = (wanted != IGNORE)[:, None].to(dtype)
-            grad_x[begin : begin + parts.group] = parts.matmul(logits, narrow) * counts
-            grad_weight = parts.add_weight_gradient(grad_weight, logits, some * counts, parts.matmul)
-        if grad_weight is None:  # no tokens
+            if grad_x is not None:
+                grad_x[begin : begin + parts.group] = parts.matmul(logits, narrow) * counts
+            if needs_weight:
+                grad_weight = parts.add_weight_gradient(grad_weight, logits, some * counts, parts.matmul)
+        if grad_weight is None and needs_weight:  # no tokens
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         ctx.save_for_backward(grad_x, grad_weight)
         ctx.weight_dtype = weight.dtype
@@ -177,9 +181,11 @@ class _WithGradients(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        grad_weight.mul_(scale)  # in place is safe: PyTorch refuses a second backward, which would scale it twice
-        # The scale stays fp32: rounded to grad_x's bf16, 1 / 3,072 would be 0.2 % too large.
-        return grad_x * scale, grad_weight.to(ctx.weight_dtype).contiguous(), None, None, None, None
+        if grad_x is not None:  # the scale stays fp32: rounded to grad_x's bf16, 1 / 3,072 would be 0.2 % too large
+            grad_x = grad_x * scale
+        if grad_weight is not None:  # in place is safe: PyTorch refuses a second backward, which would scale it twice
+            grad_weight = grad_weight.mul_(scale).to(ctx.weight_dtype).contiguous()
+        return grad_x, grad_weight, None, None, None, None
 
 
 def _to_gradient(logits: Tensor, targets: Tensor, parts: Parts) -> Tensor:

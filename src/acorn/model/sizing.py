@@ -9,6 +9,7 @@ import torch
 from acorn.config import ModelConfig
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec, is_new
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Size:
     flops_per_token: int
 
 
-def size_of(config: ModelConfig, head: HeadSpec | None = None) -> Size:
+def size_of(config: ModelConfig, head: HeadSpec | None = None, lora: LoraSpec | None = None) -> Size:
     """Counts the parameters by building the network on the meta device, which takes no memory.
 
     A matmul costs 2 FLOPs per weight in the forward and 4 in the backward. Attention adds scores and weighted sums:
@@ -39,25 +40,29 @@ def size_of(config: ModelConfig, head: HeadSpec | None = None) -> Size:
 
     Args:
         head: a label head in place of the language model's.
+        lora: what is trained beside frozen weights.
     """
     with torch.device("meta"):
-        model = GPT(config, head=head)
+        model = GPT(config, head=head, lora=lora)
     named = dict(model.named_parameters())
-    matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and not name.endswith("embedding.weight"))
+    matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and "embedding." not in name)
     if head is None and config.is_tied:
         matrices += config.vocab_size * config.n_embd
     attention = 6 * config.n_layer * config.block_size * config.heads * config.head_dim
     trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+    in_blocks = (p for name, p in trained.items() if name.startswith("blocks.") and p.ndim == 2 and not is_new(name))
     return Size(
         parameters=sum(parameter.numel() for parameter in named.values()),
         trained_parameters=sum(parameter.numel() for parameter in trained.values()),
         matrix_parameters=matrices,
-        muon_parameters=sum(p.numel() for name, p in trained.items() if p.ndim == 2 and name.startswith("blocks.")),
+        muon_parameters=sum(parameter.numel() for parameter in in_blocks),
         flops_per_token=6 * matrices + attention,
     )
 
 
-def optimizer_bytes(config: ModelConfig, optimizer: str, head: HeadSpec | None = None) -> int:
+def optimizer_bytes(
+    config: ModelConfig, optimizer: str, head: HeadSpec | None = None, lora: LoraSpec | None = None
+) -> int:
     """Bytes of the optimizer's state.
 
     AdamW stores two fp32 averages of every trained parameter. Muon stores one fp32 momentum of the blocks' matrices;
@@ -66,6 +71,7 @@ def optimizer_bytes(config: ModelConfig, optimizer: str, head: HeadSpec | None =
     Args:
         optimizer: "adamw" or "muon".
         head: a label head in place of the language model's.
+        lora: what is trained beside frozen weights.
     """
-    size = size_of(config, head)
+    size = size_of(config, head, lora)
     return 8 * size.trained_parameters - (4 * size.muon_parameters if optimizer == "muon" else 0)

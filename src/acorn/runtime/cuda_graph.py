@@ -25,9 +25,13 @@ class CapturedFunction:
         function: takes tensors, returns a tensor, and never waits for the GPU. It is called WARM_UP_CALLS + 1 times by
             the constructor.
         inputs: its arguments during the capture.
+        shares_memory_with: another captured function, whose intermediate results may use the same memory. The result of
+            either is then valid only until the next call of any.
     """
 
-    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
+    def __init__(
+        self, function: Callable[..., Tensor], *inputs: Tensor, shares_memory_with: CapturedFunction | None = None
+    ) -> None:
         self._inputs = tuple(value.clone() for value in inputs)
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()
@@ -37,7 +41,8 @@ class CapturedFunction:
                 for _ in range(WARM_UP_CALLS):
                     function(*self._inputs)
             torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(self._graph):
+            pool = None if shares_memory_with is None else shares_memory_with._graph.pool()
+            with torch.cuda.graph(self._graph, pool=pool):
                 self._result = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:

@@ -152,7 +152,8 @@ class Loop:
             "grad_norm": result.grad_norm,
             "tokens_per_second": speed,
         }
-        if not batch.is_gathered and self.network.model.head is not None:  # else the FLOPs of a token are not known
+        network = self.network.model
+        if network.head is not None and network.lora is None and not batch.is_gathered:  # else FLOPs are not known
             model = self.config.model.model_copy(update={"block_size": batch.context})
             record["mfu"] = self._share_of_peak(speed * size_of(model).flops_per_token)
         done, share = self._done_and_share()

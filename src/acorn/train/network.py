@@ -12,6 +12,7 @@ from acorn.kernels.choose import training_ops
 from acorn.kernels.matmul import fp16_matmul
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 from acorn.model.loss import Workspace
 from acorn.runtime.device import Runtime
 from acorn.train.optimizer import Optimizer, build_optimizers
@@ -31,17 +32,23 @@ class Network:
 
 
 def build_network(
-    config: Config, runtime: Runtime, workspace: Workspace | None = None, *, head: HeadSpec | None = None
+    config: Config,
+    runtime: Runtime,
+    workspace: Workspace | None = None,
+    *,
+    head: HeadSpec | None = None,
+    lora: LoraSpec | None = None,
 ) -> tuple[GPT, list[Optimizer]]:
     """Model and optimizers for `config` and `runtime`. The weights are not yet initialized.
 
     Args:
         workspace: memory for the head's logits; None: the head allocates its own.
         head: a label head in place of the language model's.
+        lora: what is trained beside frozen weights.
     """
     ops = training_ops(runtime, in_place_gradients=True)  # a single process accumulates the gradients
     with torch.device(runtime.device):
-        model = GPT(config.model, ops, workspace, head=head)
+        model = GPT(config.model, ops, workspace, head=head, lora=lora)
     # Muon iterates in bf16, unless the run is in fp32, or has fp16 matmuls of fp32 tensors, which are faster.
     muon_dtype = torch.float32 if runtime.dtype == torch.float32 else torch.bfloat16
     return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype, matmul=fp16_matmul(runtime))

@@ -193,14 +193,16 @@ def build_optimizers(
     in any; `peak_lr` of a group is its peak rate.
 
     Weight decay applies to matrices and embeddings, not to norms and biases. A label head is updated by AdamW, as a
-    language model's head is.
+    language model's head is. So are LoRA's factors, with Muon at the rate of norms and biases: Muon makes
+    the singular values of an update equal, and a factor is only a part of one.
 
     Args:
         muon_dtype: type of Muon's iterations.
         matmul: the matmul of fp32 matrices for Muon; None: PyTorch's.
     """
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    matrices = {name: value for name, value in parameters.items() if value.ndim == 2}
+    factors = {name: value for name, value in parameters.items() if name.endswith((".lora_a", ".lora_b"))}
+    matrices = {name: value for name, value in parameters.items() if value.ndim == 2 and name not in factors}
     embeddings = _named(matrices, "token_embedding", "position_embedding")
     head = _named(matrices, "head", "score")
     blocks = _named(matrices, "blocks")
@@ -210,6 +212,7 @@ def build_optimizers(
         (embeddings, config.embedding_lr if muon else config.peak_lr, config.weight_decay),
         (head, config.head_lr if muon else config.peak_lr, config.weight_decay),
         (vectors, config.vector_lr if muon else config.peak_lr, 0.0),
+        (factors, config.vector_lr if muon else config.peak_lr, config.weight_decay),
     ]
     if not muon:
         rates.append((blocks, config.peak_lr, config.weight_decay))

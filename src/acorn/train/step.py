@@ -75,7 +75,7 @@ def train_step(
     for optimizer in optimizers:  # so that a step begins in the same state after a step, a validation or a resume
         optimizer.zero_grad(keep=several)
     for micro_step, micro_batch in enumerate(batch.micro_batches):
-        if model.config.dropout:
+        if model.draws_random_numbers:
             torch.manual_seed(_dropout_seed(seed, counters.step, micro_step, rank=0))
         loss_sum += forward_backward(micro_batch, scale / batch.count)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

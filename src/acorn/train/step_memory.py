@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
 from acorn.config import ModelConfig
 from acorn.kernels.attention import MAX_UNFUSED_TOKENS
 from acorn.kernels.gpu import cuda_parts
+from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraLinear, LoraSpec
 from acorn.model.loss import DEFAULT_PARTS
 from acorn.model.sizing import optimizer_bytes, size_of
 
@@ -19,6 +23,7 @@ def training_memory(
     fused: bool,
     fp16_matmuls: bool = False,
     head: HeadSpec | None = None,
+    lora: LoraSpec | None = None,
 ) -> int:
     """Peak bytes of a training step: weights, gradients, optimizer state, activations, a group of logits.
 
@@ -29,13 +34,17 @@ def training_memory(
         fused: whether operations between a block's matmuls are compiled or in C, and save less for the backward.
         fp16_matmuls: whether only matmuls are in fp16, on a CPU; attention then saves no weights.
         head: a label head in place of the language model's; it computes in fp32.
+        lora: what is trained beside frozen weights, which have neither gradients nor optimizer state.
     """
     loss = cuda_parts(compiled=False) if device == "cuda" else DEFAULT_PARTS
-    size = size_of(config, head)
-    fixed = 4 * size.parameters + 4 * size.trained_parameters + optimizer_bytes(config, optimizer, head)
+    size = size_of(config, head, lora)
+    fixed = 4 * size.parameters + 4 * size.trained_parameters + optimizer_bytes(config, optimizer, head, lora)
     tokens = micro_batch_size * config.block_size
     adds_in_place = device == "cpu" and fused and activation_bytes == 4 and tokens <= loss.group
-    if head is None and not adds_in_place:  # the head's gradient of a micro-batch, before it is accumulated
+    if lora is not None:
+        # Frozen, the head's gradient is not computed; but with trained rows, a wider copy of the head is.
+        fixed += 4 * config.vocab_size * (config.n_embd + len(lora.markup_ids)) if lora.markup_ids else 0
+    elif head is None and not adds_in_place:  # the head's gradient of a micro-batch, before it is accumulated
         fixed += 4 * config.vocab_size * config.n_embd
     saved = _SAVED_ACTIVATIONS_FUSED.get(device, _SAVED_ACTIVATIONS) if fused else _SAVED_ACTIVATIONS
     stream, inner, heads, temporary = (_SAVED_ACTIVATIONS_FP16_MATMULS if fp16_matmuls else saved)[config.architecture]
@@ -49,6 +58,8 @@ def training_memory(
     if not fp16_matmuls:
         weight_bytes = _bytes_per_attention_weight(config, activation_bytes, device)
         per_token += config.n_layer * config.heads * config.block_size * weight_bytes
+    if lora is not None:
+        per_token += config.n_layer * activation_bytes * _saved_for_lora(config, lora)
     activations = tokens * (per_token + activation_bytes * temporary * config.n_embd)
     if head is not None:  # the activations in fp32, the outputs, and the gradients of both
         return fixed + activations + 8 * tokens * (config.n_embd + head.outputs)
@@ -56,6 +67,14 @@ def training_memory(
     if not (device == "cuda" and fused):  # the compiled kernel on CUDA stores no fp32 logits
         logits += min(tokens, loss.chunk) * 8
     return fixed + activations + logits * config.vocab_size
+
+
+def _saved_for_lora(config: ModelConfig, lora: LoraSpec) -> int:
+    """Elements per token and layer that LoRA's factors save for the backward beyond what the frozen layers do."""
+    with torch.device("meta"):
+        layers = [m for m in GPT(config, lora=lora).blocks[0].modules() if isinstance(m, LoraLinear)]
+    # The input of B before and after its scaling, and with dropout a mask and a masked input of A.
+    return sum(2 * lora.rank + (2 * layer.weight.size(1) if lora.dropout else 0) for layer in layers)
 
 
 def _bytes_per_attention_weight(config: ModelConfig, activation_bytes: int, device: str) -> int:

@@ -1,0 +1,165 @@
+"""LoRA: small trained factors beside frozen matrices (Hu et al. 2021), and trained rows of a frozen embedding.
+
+A matrix W (out, in) becomes W + alpha / r * B A, with A (r, in) and B (out, r), r much smaller than both. B is zero at
+first, so that training begins with the base model. Only the factors have gradients and optimizer state. A token that
+the base model never saw, such as a mark of a conversation, has an embedding that means nothing; the changes of such
+rows are trained too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acorn.config import ModelConfig
+from acorn.model.layers import Dropout, Embedding, Linear
+from acorn.model.lm_head import Head
+from acorn.model.loss import Workspace
+from acorn.model.ops import Ops, arange_like
+
+NEW_KINDS = (".lora_a", ".lora_b", ".markup_rows")
+"""Endings of the names of LoRA's parameters."""
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Which matrices get factors, and of which size.
+
+    Attributes:
+        rank: r, rows of A and columns of B.
+        alpha: the factors' product is multiplied with alpha / rank.
+        dropout: probability with which an element of A's input is dropped while training.
+        targets: names of linear layers of the blocks, such as `q_proj`; empty: all of them.
+        markup_ids: tokens whose rows of the embedding, and of the head, are trained.
+
+    Raises:
+        ValueError: a value out of range, or an id twice.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+    markup_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"LoRA needs a rank of 1 or more, alpha above 0 and dropout in [0, 1), not {self}")
+        if len(set(self.markup_ids)) < len(self.markup_ids):
+            raise ValueError(f"a token is twice in {self.markup_ids}")
+
+    @property
+    def scale(self) -> float:
+        """The factor of B A."""
+        return self.alpha / self.rank
+
+
+class LoraLinear(Linear):
+    """A linear layer whose frozen matrix is changed by the product of two trained factors."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, ops: Ops, spec: LoraSpec) -> None:
+        super().__init__(inputs, outputs, bias, ops)
+        self.scale = spec.scale
+        self.lora_a = nn.Parameter(torch.empty(spec.rank, inputs))
+        self.lora_b = nn.Parameter(torch.empty(outputs, spec.rank))
+        self.dropout = Dropout(spec.dropout, ops)
+
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """x (..., inputs) -> (..., outputs), optionally with ReLU."""
+        y = self.ops.linear(x, self.weight, self.bias, False)
+        narrow = self.ops.linear(self.dropout(x), self.lora_a, None, False)  # (..., r)
+        y = y + self.ops.linear(narrow * self.scale, self.lora_b, None, False)
+        return F.relu(y) if relu else y
+
+    def merged_weight(self) -> Tensor:
+        """W + alpha / r * B A."""
+        return self.weight + self.scale * (self.lora_b @ self.lora_a)
+
+    def replace_weight(self, weight: Tensor) -> None:
+        """Sets the merged weight, in place."""
+        super().replace_weight(weight)
+        self.lora_b.zero_()
+
+
+def linear_layer(name: str, inputs: int, outputs: int, bias: bool, ops: Ops, lora: LoraSpec | None) -> Linear:
+    """The linear layer `name` of a block: with factors if `lora` has it among its targets."""
+    if lora is None or (lora.targets and name not in lora.targets):
+        return Linear(inputs, outputs, bias, ops)
+    return LoraLinear(inputs, outputs, bias, ops, lora)
+
+
+class MarkupEmbedding(Embedding):
+    """A frozen table of which some rows have trained changes (n, width), zero at first."""
+
+    def __init__(self, n: int, width: int, ops: Ops, ids: tuple[int, ...]) -> None:
+        super().__init__(n, width, ops)
+        self.markup_rows = nn.Parameter(torch.zeros(len(ids), width))
+        place = {token: number for number, token in enumerate(ids)}
+        self.places: Tensor
+        """Token -> its row of `markup_rows`; len(ids) for all others."""
+        self.register_buffer("places", torch.tensor([place.get(i, len(ids)) for i in range(n)]), persistent=False)
+        self.ids: Tensor
+        self.register_buffer("ids", torch.tensor(ids), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (...) -> (..., width)."""
+        changes = F.pad(self.markup_rows, (0, 0, 0, 1))  # (n + 1, width), the last row zero
+        return super().forward(ids) + F.embedding(self.places[ids], changes)
+
+    def merged_weight(self) -> Tensor:
+        """The table with the changed rows."""
+        return self.weight.index_add(0, self.ids, self.markup_rows)
+
+
+class MarkupHead(Head):
+    """A frozen head of which some rows have trained changes (n, C), zero at first; if it is tied, the embedding's."""
+
+    def __init__(self, config: ModelConfig, ops: Ops, workspace: Workspace | None, ids: tuple[int, ...]) -> None:
+        super().__init__(config, ops, workspace)
+        self.markup_rows = nn.Parameter(torch.zeros(len(ids), config.n_embd))
+        self.ids: Tensor
+        self.register_buffer("ids", torch.tensor(ids), persistent=False)
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """x (..., C) -> logits (..., V); or, with targets (...), the loss summed in fp32 and the count of targets."""
+        changes = F.linear(x, self.markup_rows).to(x.dtype)  # (..., n)
+        if targets is None:
+            logits = F.linear(x, self.weight)
+            return logits.index_add(-1, self.ids, changes.to(logits.dtype))
+        # [x, changes] [W, columns]^T = x W^T + changes columns^T, where a column picks a row of the vocabulary. So the
+        # loss needs no gradient of a matrix of the vocabulary's size, of which only these rows are trained.
+        columns = arange_like(0, len(self.weight), like=self.ids)[:, None] == self.ids  # (V, n)
+        return self.loss(torch.cat((x, changes), -1), torch.cat((self.weight, columns.to(self.weight)), 1), targets)
+
+    def merged_weight(self) -> Tensor:
+        """The matrix with the changed rows."""
+        return self.weight.index_add(0, self.ids, self.markup_rows)
+
+    def replace_weight(self, weight: Tensor) -> None:
+        """Sets the merged weight, in place."""
+        super().replace_weight(weight)
+        self.markup_rows.zero_()
+
+
+def is_new(name: str) -> bool:
+    """Whether a parameter of this name is LoRA's."""
+    return name.endswith(NEW_KINDS)
+
+
+@torch.no_grad()
+def merged(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network without LoRA that computes the same as `model`, under the names of its parameters.
+
+    Without LoRA these are the parameters themselves. Nothing in `model` is changed.
+    """
+    weights = {}
+    for name, parameter in model.named_parameters():
+        module = model.get_submodule(name.rpartition(".")[0])
+        if name.endswith(".weight") and isinstance(module, Linear | Embedding | Head):
+            weights[name] = module.merged_weight().detach()
+        elif not is_new(name):
+            weights[name] = parameter.detach()
+    return weights
