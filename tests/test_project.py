@@ -61,13 +61,20 @@ def test_the_model_imports_only_torch_and_its_config(graph: grimp.ImportGraph) -
     assert {name for name in imported if root_of(name) not in STANDARD_LIBRARY} == {"acorn.config", "torch"}
 
 
+DEVICES_OF_TENSORS = {
+    "gpt.py: self.token_embedding.weight.device",  # GPT.device, for callers that have to place their inputs
+    "label_head.py: x.device",  # torch.autocast(enabled=False) is asked for by device; it is the same on each
+}
+
+
 def test_the_model_does_not_check_devices_or_autocast() -> None:
     """Whoever builds the model chooses its operations and types."""
     asked = {"device", "is_cpu", "is_cuda", "is_mps", "get_autocast_dtype", "is_autocast_enabled"}
     for path in (SOURCE / "model").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Attribute) and node.attr in asked:
-                assert ast.unparse(node) == "torch.device", f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+                place = f"{path.name}: {ast.unparse(node)}"
+                assert place.endswith(": torch.device") or place in DEVICES_OF_TENSORS, f"line {node.lineno} of {place}"
 
 
 def test_text_tokenizer_and_config_do_not_load_torch() -> None:

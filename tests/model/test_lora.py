@@ -279,5 +279,5 @@ def test_specs_that_make_no_sense(faulty: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("targets", [("gate_proj",), ("q_proj", "c_attn")])
 def test_a_target_that_the_network_does_not_have(targets: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match=f"gpt2 has no linear layer {targets[-1]}"):
+    with pytest.raises(ValueError, match=f"the blocks have no linear layer {targets[-1]}"):
         GPT(SHAPES["gpt2"], lora=LoraSpec(2, 2.0, targets=targets))

@@ -6,6 +6,8 @@ import pytest
 
 from acorn.config import ModelConfig
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
+from acorn.model.sizing import size_of
 from acorn.train.step_memory import training_memory
 
 
@@ -55,3 +57,19 @@ def test_a_label_head_needs_no_logits_of_the_vocabulary(device: str, width: int)
     logits = 8 * 64 * width * 50_000
     assert model - head > 16 * 50_000 * 64 + 0.9 * logits
     assert head > training_memory(config.model_copy(update={"vocab_size": 100}), "adamw", 8, width, device, True)
+
+
+@pytest.mark.parametrize(
+    ("lora", "measured"),
+    [
+        (None, 643),
+        (LoraSpec(8, 16.0), 204),
+        (LoraSpec(8, 16.0, dropout=0.05), 294),
+        (LoraSpec(8, 16.0, markup_ids=(5, 6, 7, 8)), 237),
+    ],
+)
+def test_memory_of_a_step_with_lora(lora: LoraSpec | None, measured: int) -> None:
+    """MB beyond the weights that processes were measured to need on a CPU (docs/lab-notebook.md)."""
+    config = ModelConfig(n_layer=12, n_embd=512, block_size=128, vocab_size=8192)
+    told = training_memory(config, "adamw", 2, 4, "cpu", True, lora=lora) - 4 * size_of(config, lora=lora).parameters
+    assert told / 1e6 == pytest.approx(measured, rel=0.2)

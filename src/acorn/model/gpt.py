@@ -30,7 +30,7 @@ from acorn.model.kv_cache import KVCache, LayerCache
 from acorn.model.label_head import HeadSpec, LabelHead, count_targets
 from acorn.model.layers import Dropout, Embedding, LayerNorm, RMSNorm
 from acorn.model.lm_head import Head
-from acorn.model.lora import LoraSpec, MarkupEmbedding, MarkupHead, is_new, linear_layer
+from acorn.model.lora import LoraSpec, MarkupEmbedding, MarkupHead, freeze_base, is_new, linear_layer
 from acorn.model.loss import Workspace
 from acorn.model.ops import PYTORCH_OPS, Ops, Rotation, arange_like, rotary_tables
 
@@ -48,6 +48,7 @@ class GPT(nn.Module):
     Attributes:
         head: the language model's head; None with a label head.
         score: the label head; None for a language model.
+        draws_random_numbers: whether a forward in training mode depends on PyTorch's random numbers.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class GPT(nn.Module):
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size must be set before the network is built")
         self.config, self.lora = config, lora
+        self.draws_random_numbers = config.dropout > 0 or (lora is not None and lora.dropout > 0)
         self.head_dim = config.head_dim
         modern = config.architecture == "modern"
         markup_ids = lora.markup_ids if lora else ()
@@ -88,7 +90,7 @@ class GPT(nn.Module):
             if markup_ids:
                 self.token_embedding.markup_rows = self.head.markup_rows
         if lora is not None:
-            self._freeze_all_but_new(lora)
+            freeze_base(self, self.new_parameters(), lora)
 
     @property
     def device(self) -> torch.device:
@@ -99,11 +101,6 @@ class GPT(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of the parameters."""
         return self.token_embedding.weight.dtype
-
-    @property
-    def draws_random_numbers(self) -> bool:
-        """Whether a forward in training mode depends on PyTorch's random numbers."""
-        return self.config.dropout > 0 or (self.lora is not None and self.lora.dropout > 0)
 
     @property
     def head_spec(self) -> HeadSpec | None:
@@ -132,8 +129,8 @@ class GPT(nn.Module):
         """
         x = self.hidden(ids, cache)
         if rows is not None:
-            x = x.flatten(0, 1).index_select(0, rows)  # (n, C)
-            targets = None if targets is None else targets.flatten(0, 1).index_select(0, rows)
+            x = x.flatten(0, 1).index_select(0, rows)  # (B T, C) -> (n, C)
+            targets = None if targets is None else targets.flatten(0, 1).index_select(0, rows)  # (B T) -> (n,)
         head: nn.Module | None = self.score if self.head is None else self.head
         assert head is not None
         result: Tensor | tuple[Tensor, Tensor] = head(x, targets)
@@ -180,19 +177,6 @@ class GPT(nn.Module):
     def new_parameters(self) -> frozenset[str]:
         """Names of the parameters that no language model of this config has, so that a base model cannot give them."""
         return frozenset(name for name, _ in self.named_parameters() if name.startswith("score.") or is_new(name))
-
-    def _freeze_all_but_new(self, lora: LoraSpec) -> None:
-        """Freezes the parameters of the base model.
-
-        Raises:
-            ValueError: a target is no linear layer of the blocks.
-        """
-        new = self.new_parameters()
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name in new)
-        found = {name.split(".")[-2] for name in new if name.endswith(".lora_a")}
-        if missing := set(lora.targets) - found:
-            raise ValueError(f"{self.config.architecture} has no linear layer {', '.join(sorted(missing))}")
 
     @torch.no_grad()
     def init_weights(self, seed: int, names: Container[str] | None = None) -> None:

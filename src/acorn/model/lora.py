@@ -8,6 +8,7 @@ rows are trained too.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -147,6 +148,19 @@ class MarkupHead(Head):
 def is_new(name: str) -> bool:
     """Whether a parameter of this name is LoRA's."""
     return name.endswith(NEW_KINDS)
+
+
+def freeze_base(model: nn.Module, new: Collection[str], spec: LoraSpec) -> None:
+    """Freezes all parameters of a network with LoRA but the `new` ones.
+
+    Raises:
+        ValueError: a target of `spec` is no linear layer of the blocks.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in new)
+    layers = {name.split(".")[-2] for name in new if name.endswith(".lora_a")}
+    if missing := set(spec.targets) - layers:
+        raise ValueError(f"the blocks have no linear layer {', '.join(sorted(missing))}")
 
 
 @torch.no_grad()
