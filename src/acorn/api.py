@@ -91,16 +91,25 @@ class LanguageModel:
         model: the network, a torch module in eval mode.
         tokenizer: text to ids and back.
         end_ids: tokens that end a text, in addition to the separator.
+        trained_ids: other reserved tokens that were trained, so that they may be sampled.
     """
 
-    def __init__(self, model: GPT, tokenizer: tokenizers.Tokenizer, end_ids: Sequence[int] = ()) -> None:
-        self.model, self.tokenizer, self.end_ids = model, tokenizer, tuple(end_ids)
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: tokenizers.Tokenizer,
+        end_ids: Sequence[int] = (),
+        trained_ids: Sequence[int] = (),
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.end_ids, self.trained_ids = tuple(end_ids), tuple(trained_ids)
 
     def __repr__(self) -> str:
         config = self.model.config
         return (
             f"<acorn.LanguageModel: {config.architecture}, {counted(config.n_layer, 'layer')} of width "
-            f"{config.n_embd:,}, {size_of(config).parameters:,} parameters, context {config.block_size:,}, "
+            f"{config.n_embd:,}, {size_of(config, self.model.head_spec).parameters:,} parameters, "
+            f"context {config.block_size:,}, "
             f"{self.tokenizer.kind} of {self.tokenizer.vocab_size:,}, on {self.model.device}>"
         )
 
@@ -173,7 +182,9 @@ class LanguageModel:
                 fix="give acorn.SamplingSettings(...), or settings by name, such as top_k=5",
             )
         settings = dataclasses.replace(settings, **changes)
-        return generate(self.model, self.tokenizer, prompts, settings, end_ids=self.end_ids)
+        return generate(
+            self.model, self.tokenizer, prompts, settings, end_ids=self.end_ids, trained_ids=self.trained_ids
+        )
 
 
 def pretrain(
@@ -217,7 +228,7 @@ def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") ->
         AcornError: the model cannot be loaded, or the device is unavailable.
     """
     loaded = load_model(run, checkpoint, device_for(device))
-    return LanguageModel(loaded.model, loaded.tokenizer, loaded.end_ids)
+    return LanguageModel(loaded.model, loaded.tokenizer, loaded.end_ids, loaded.trained_ids)
 
 
 def _source_names(sources: object) -> list[str]:

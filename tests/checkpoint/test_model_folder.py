@@ -158,7 +158,8 @@ def test_transformers_does_not_generate_the_unknown_token(tmp_path: Path) -> Non
 def test_a_written_folder_reads_back_equal(name: str, kind: Kind, tmp_path: Path) -> None:
     model, tokenizer = a_model(name, kind), a_tokenizer(kind)
     write_model_folder(tmp_path / "final", model, tokenizer, "card")
-    config, weights, read = read_model_folder(tmp_path / "final")
+    found = read_model_folder(tmp_path / "final")
+    config, weights, read = found.config, found.weights, found.tokenizer
     dropout = 0.0 if name.startswith("modern") else 0.1  # Qwen3's config has no field for it
     assert config == model.config.model_copy(update={"dropout": dropout})
     assert read.fingerprint == tokenizer.fingerprint
@@ -198,7 +199,8 @@ def test_folders_written_by_transformers_are_read(name: str, tmp_path: Path) -> 
     transformers.AutoModelForCausalLM.from_pretrained(first).save_pretrained(tmp_path / "second", max_shard_size="60KB")
     transformers.AutoTokenizer.from_pretrained(first).save_pretrained(tmp_path / "second")
     assert len(list((tmp_path / "second").glob("model-*.safetensors"))) > 1
-    config, weights, tokenizer = read_model_folder(tmp_path / "second")
+    found = read_model_folder(tmp_path / "second")
+    config, weights, tokenizer = found.config, found.weights, found.tokenizer
     ids = torch.tensor([tokenizer.encode_prompt(TEXT)])
     with torch.no_grad():
         assert torch.equal(build_model(config, weights, "cpu", torch.float32)(ids), model(ids))
@@ -287,25 +289,27 @@ def test_padding_rows_of_another_program_are_removed(tmp_path: Path) -> None:
     model.resize_token_embeddings(a_tokenizer("bpe").vocab_size + 24)
     model.save_pretrained(tmp_path / "second")
     shutil.copy(tmp_path / "first" / "tokenizer.json", tmp_path / "second")
-    config, weights, _ = read_model_folder(tmp_path / "second")
+    found = read_model_folder(tmp_path / "second")
+    config, weights = found.config, found.weights
     assert config.vocab_size == weights["token_embedding.weight"].size(0) == a_tokenizer("bpe").vocab_size
 
 
 def test_names_of_the_first_releases_of_gpt2(folder: Path) -> None:
     """Names without `transformer.`, and the causal mask stored with the weights."""
-    _, expected, _ = read_model_folder(folder)
+    expected = read_model_folder(folder).weights
     tensors = {k.removeprefix("transformer."): v for k, v in load_file(folder / "model.safetensors").items()}
     mask = torch.ones(1, 1, 256, 256).tril()
     save_file({**tensors, "h.0.attn.bias": mask, "h.1.attn.bias": mask.clone()}, folder / "model.safetensors")
     change_config(folder, tie_word_embeddings="absent", n_inner="absent")
-    config, weights, _ = read_model_folder(folder)
+    found = read_model_folder(folder)
+    config, weights = found.config, found.weights
     assert config.tied
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_half_precision_weights_are_read(folder: Path) -> None:
     change_weights(folder, {k: v.bfloat16() for k, v in load_file(folder / "model.safetensors").items()})
-    _, weights, _ = read_model_folder(folder)
+    weights = read_model_folder(folder).weights
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
@@ -313,7 +317,7 @@ def test_an_edited_card_or_an_added_file_does_not_prevent_loading(tmp_path: Path
     write_model_folder(tmp_path / "final", a_model("gpt2", "bpe"), a_tokenizer("bpe"), "card")
     (tmp_path / "final" / "README.md").write_text("my own words")
     (tmp_path / "final" / ".gitattributes").write_text("*.safetensors filter=lfs")
-    config, _, _ = read_model_folder(tmp_path / "final")
+    config = read_model_folder(tmp_path / "final").config
     assert config.architecture == "gpt2"
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.activations import ACT2FN
 
-from acorn.checkpoint.layouts import GPT2_ACTIVATIONS
+from acorn.checkpoint.config_json import GPT2_ACTIVATIONS
 from acorn.checkpoint.load import build_model
 from acorn.checkpoint.model_folder import read_model_folder, write_model_folder
 from acorn.errors import DamageError
@@ -73,7 +73,8 @@ def some_ids() -> Tensor:
 @torch.no_grad()
 def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
     theirs = made_by_transformers(tmp_path / "model", MODELS[name])
-    config, weights, _ = read_model_folder(tmp_path / "model")
+    found = read_model_folder(tmp_path / "model")
+    config, weights = found.config, found.weights
     ours, ids = build_model(config, weights, "cpu", torch.float32), some_ids()
     expected = theirs(ids).logits
     assert expected.std() > 0.3
@@ -88,7 +89,8 @@ def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
 def test_conversion_in_both_directions_is_exact(name: str, tmp_path: Path) -> None:
     """Loaded by acorn, written, and loaded by transformers: the same class, sizes and bits."""
     theirs = made_by_transformers(tmp_path / "model", MODELS[name])
-    config, weights, tokenizer = read_model_folder(tmp_path / "model")
+    found = read_model_folder(tmp_path / "model")
+    config, weights, tokenizer = found.config, found.weights, found.tokenizer
     write_model_folder(tmp_path / "back", build_model(config, weights, "cpu", torch.float32), tokenizer, "card")
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back")
     assert type(back) is type(theirs)
@@ -107,7 +109,8 @@ def test_shards_in_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path / "model" / "tokenizer.json")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 2
-    config, weights, _ = read_model_folder(tmp_path / "model")
+    found = read_model_folder(tmp_path / "model")
+    config, weights = found.config, found.weights
     with torch.no_grad():
         ours = build_model(config, weights, "cpu", torch.float32)(some_ids())
         torch.testing.assert_close(ours, theirs(some_ids()).logits, rtol=0, atol=1e-4)
@@ -132,7 +135,8 @@ def test_older_spellings_in_config_json_are_read(tmp_path: Path) -> None:
     angles = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}
     save_file({**tensors, **angles, "lm_head.weight": embedding.clone()}, weights, {"format": "pt"})
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    config, read, _ = read_model_folder(tmp_path / "model")
+    found = read_model_folder(tmp_path / "model")
+    config, read = found.config, found.weights
     assert config.rope_theta == 1e5
     with torch.no_grad():
         ours = build_model(config, read, "cpu", torch.float32)(some_ids())

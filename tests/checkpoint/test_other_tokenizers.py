@@ -111,7 +111,8 @@ def test_a_chat_model_stops_at_its_end_of_turn(tmp_path: Path) -> None:
 
 def test_padding_rows_are_removed(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "qwen3", padding=9)
-    config, weights, tokenizer = read_model_folder(tmp_path / "model")
+    found = read_model_folder(tmp_path / "model")
+    config, weights, tokenizer = found.config, found.weights, found.tokenizer
     assert config.vocab_size == tokenizer.vocab_size == model.config.vocab_size - 9
     assert weights["head.weight"].size(0) == config.vocab_size
 

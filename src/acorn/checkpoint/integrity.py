@@ -24,9 +24,10 @@ from acorn.progress import QUIET, Progress
 from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, TOKENIZER, RunFolder, step_of
 
 CHECKPOINT_FILES = (CONFIG, TOKENIZER, "model*.safetensors", "optimizer*.safetensors", STATE, MANIFEST)
+GENERATION_CONFIG = "generation_config.json"
 MODEL_FILES = (
     MODEL_CONFIG,
-    "generation_config.json",
+    GENERATION_CONFIG,
     "model*.safetensors",
     TOKENIZER,
     "tokenizer_config.json",
@@ -216,7 +217,21 @@ def checkpoint_faults(folder: Path) -> list[str]:
 
 def model_faults(folder: Path) -> list[str]:
     """Faults of a model folder that acorn wrote."""
-    return verify_folder(folder) or _missing(folder, _names(folder), MODEL_FILES)
+    if faults := verify_folder(folder):
+        return faults
+    names = _names(folder)
+    no_generation = MODEL_CONFIG in names and _gives_labels(folder / MODEL_CONFIG)
+    needed = tuple(file for file in MODEL_FILES if not (no_generation and file == GENERATION_CONFIG))
+    return _missing(folder, names, needed)
+
+
+def _gives_labels(file: Path) -> bool:
+    """Whether a config.json is of a model that gives labels or values, and so has no settings of generation."""
+    config: object = None
+    with contextlib.suppress(DamageError):
+        config = read_json(file)
+    classes = config.get("architectures") if isinstance(config, dict) else None
+    return isinstance(classes, list) and any(str(name).endswith("Classification") for name in classes)
 
 
 def gguf_faults(folder: Path) -> list[str]:

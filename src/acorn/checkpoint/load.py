@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +20,20 @@ from acorn.checkpoint.integrity import (
     readable_checkpoints,
 )
 from acorn.checkpoint.layouts import meta_parameters
-from acorn.checkpoint.model_folder import end_ids, read_model_folder, without_padding
+from acorn.checkpoint.model_folder import ModelFolder, read_model_folder, without_padding
+from acorn.checkpoint.model_task import LANGUAGE_MODEL, ModelTask
 from acorn.checkpoint.tensor_files import check_layers, check_tensors
-from acorn.checkpoint.training_state import read_checkpoint
+from acorn.checkpoint.training_state import Checkpoint, read_checkpoint
 from acorn.config import ModelConfig
 from acorn.errors import AcornError, DamageError, UsageError, shown
 from acorn.files import read_sealed_json
 from acorn.folders import readable
 from acorn.kernels.choose import inference_ops
 from acorn.model.gpt import GPT
-from acorn.model.label_head import HeadSpec
+from acorn.model.label_head import HeadSpec, LabelKind
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER, RunFolder
+from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
 
 
@@ -43,6 +46,10 @@ class LoadedModel:
         folder: the checkpoint or model folder that it was loaded from.
         step: optimizer steps of the checkpoint; None: unknown (model folders do not store it).
         end_ids: tokens that end a text, in addition to the separator.
+        task: `classify`, `regress` or `tag`: what the label head does; empty: a language model.
+        labels: names of the label head's outputs.
+        trained_ids: other reserved tokens that were trained, so that they may be sampled.
+        chat_template: Jinja template that turns a conversation into text; empty: none.
     """
 
     model: GPT
@@ -51,6 +58,42 @@ class LoadedModel:
     folder: Path
     step: int | None
     end_ids: tuple[int, ...] = ()
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    trained_ids: tuple[int, ...] = ()
+    chat_template: str = ""
+
+    @functools.cached_property
+    def label_text(self) -> LabelText:
+        """How a text that gets a label becomes token ids: as the tokenizer has it, which the label head was trained
+        with."""
+        return LabelText(self.tokenizer, as_it_is=True)
+
+    def require_language_model(self, what: str) -> None:
+        """Refuses a model with a label head.
+
+        Args:
+            what: what it cannot do, as the end of a sentence: `it does not generate text`.
+
+        Raises:
+            UsageError: the model has a label head.
+        """
+        head = self.model.head_spec
+        if head is not None:
+            raise UsageError(
+                f"The model gives {GIVEN[head.kind]}; {what}.",
+                where=str(self.folder),
+                fix="name a language model, such as the one that this model was finetuned from",
+            )
+
+
+GIVEN: dict[LabelKind, str] = {
+    "class": "each text a label",
+    "labels": "each text labels",
+    "value": "each text a value",
+    "tag": "each token a label",
+}
+"""Kind of a label head -> what the model gives."""
 
 
 def load(
@@ -109,21 +152,57 @@ def _load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -
     Raises:
         InputError, DamageError: see `load`.
     """
-    if kind_of(folder) == "model":
-        config, weights, tokenizer = read_model_folder(folder)
-        step, ends = None, end_ids(folder)
-    else:
-        if faults := checkpoint_faults(folder):
-            raise DamageError(
-                _listed(faults), where=str(folder), fix="name the run folder; its newest intact checkpoint is then used"
-            )
-        state = read_checkpoint(folder, weights_only=True)
-        tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER), as_it_is=True)
-        check_layers(state.config.model, state.weights, folder)
-        check_tensors(state.weights, {name: p.shape for name, p in meta_parameters(state.config.model).items()}, folder)
-        config, weights = without_padding(state.config.model, state.weights, tokenizer)
-        step, ends = state.counters.step, ()
-    return LoadedModel(build_model(config, weights, device, dtype), tokenizer, config, folder, step, ends)
+    if kind_of(folder) != "model":
+        return load_checkpoint(folder, device, dtype)
+    return _loaded(read_model_folder(folder), folder, None, device, dtype)
+
+
+def load_checkpoint(
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    task_of: Callable[[Checkpoint, Tokenizer], ModelTask] = lambda state, tokenizer: LANGUAGE_MODEL,
+) -> LoadedModel:
+    """The model in a checkpoint folder.
+
+    Args:
+        task_of: what the model of a checkpoint is for, which the weights alone do not tell.
+
+    Raises:
+        DamageError: the folder fails its check.
+    """
+    if faults := checkpoint_faults(folder):
+        raise DamageError(
+            _listed(faults), where=str(folder), fix="name the run folder; its newest intact checkpoint is then used"
+        )
+    state = read_checkpoint(folder, weights_only=True)
+    tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER), as_it_is=True)
+    task = task_of(state, tokenizer)
+    check_layers(state.config.model, state.weights, folder)
+    wanted = {name: parameter.shape for name, parameter in meta_parameters(state.config.model, task.head).items()}
+    check_tensors(state.weights, wanted, folder)
+    config, weights = without_padding(state.config.model, state.weights, tokenizer)
+    return _loaded(ModelFolder(config, weights, tokenizer, task), folder, state.counters.step, device, dtype)
+
+
+def _loaded(
+    found: ModelFolder, folder: Path, step: int | None, device: torch.device | str, dtype: torch.dtype
+) -> LoadedModel:
+    """The model that was read from `folder`."""
+    task = found.task
+    model = build_model(found.config, found.weights, device, dtype, task.head)
+    return LoadedModel(
+        model,
+        found.tokenizer,
+        found.config,
+        folder,
+        step,
+        task.end_ids,
+        task.name,
+        task.labels,
+        task.trained_ids,
+        task.chat_template,
+    )
 
 
 def build_model(

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from acorn.checkpoint.integrity import check_read_files
+from acorn.checkpoint.config_json import from_config_json, to_config_json
+from acorn.checkpoint.folder_tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_chat_template, read_tokenizer
+from acorn.checkpoint.integrity import GENERATION_CONFIG, check_read_files
 from acorn.checkpoint.layouts import (
     GPT2,
     UNUSED_ENDINGS,
-    Layout,
     expected_shapes,
-    from_config_json,
     from_hugging_face,
     layout_of,
-    to_config_json,
+    storable_head,
     to_hugging_face,
 )
+from acorn.checkpoint.model_task import LANGUAGE_MODEL, ModelTask
 from acorn.checkpoint.tensor_files import MAX_LISTED, RESTORE, check_layers, check_tensors, load_tensors, save_tensors
 from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError
@@ -34,34 +36,67 @@ from acorn.model.gpt import GPT
 from acorn.model.lora import merged
 from acorn.pickles import PICKLE_ENDINGS
 from acorn.run_folder import MODEL_CONFIG, TOKENIZER
-from acorn.tokenizer.tokenizer import SEPARATORS, NoTokenizerError, Tokenizer, gpt2_tokenizer
+from acorn.tokenizer.tokenizer import Tokenizer
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-GENERATION_CONFIG, TOKENIZER_CONFIG, CARD = "generation_config.json", "tokenizer_config.json", "README.md"
-CHAT_TEMPLATE = "chat_template.jinja"
-GPT2_TOKENIZER = ("vocab.json", "merges.txt")
-OTHER_TOKENIZERS = ("tokenizer.model", *GPT2_TOKENIZER, "spiece.model", "vocab.txt")
+CARD = "README.md"
 SHARD_BYTES = 5_000_000_000
 """Largest size of a weights file: the Hub handles smaller files better, and a failed download costs less."""
 
 VOCABULARY_ROWS = ("token_embedding.weight", "head.weight")
 
 
-def write_model_folder(path: Path, model: GPT, tokenizer: Tokenizer, card: str, *, replace: bool = True) -> None:
+@dataclass(frozen=True)
+class ModelFolder:
+    """The content of a model folder.
+
+    Attributes:
+        weights: the parameters of `GPT(config, head=task.head)`, without a tied head, in the stored data type.
+        task: what the model is for, and the names of its labels.
+    """
+
+    config: ModelConfig
+    weights: dict[str, Tensor]
+    tokenizer: Tokenizer
+    task: ModelTask = LANGUAGE_MODEL
+
+
+def write_model_folder(
+    path: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    card: str,
+    *,
+    labels: Sequence[str] = (),
+    chat_template: str = "",
+    end_ids: Sequence[int] = (),
+    trained_ids: Sequence[int] = (),
+    replace: bool = True,
+) -> None:
     """Writes `model` and `tokenizer` to the Hugging Face folder `path` in fp32, completely or not at all.
 
     Args:
         card: the text of README.md.
+        labels, chat_template, end_ids, trained_ids: see `fill_model_folder`.
         replace: replace an existing folder of that name; otherwise refuse it.
 
     Raises:
         UsageError: `path` exists and `replace` is false.
-        InputError: the tokenizer has more entries than the model.
+        InputError: the tokenizer has more entries than the model, or the labels do not fit it.
         DamageError: the folder does not read back as it was written.
         ResourceError: the disk is full or cannot be written.
     """
     with new_folder(path, replace=replace) as folder:
-        fill_model_folder(folder, model, tokenizer, card)
+        fill_model_folder(
+            folder,
+            model,
+            tokenizer,
+            card,
+            labels=labels,
+            chat_template=chat_template,
+            end_ids=end_ids,
+            trained_ids=trained_ids,
+        )
 
 
 def fill_model_folder(
@@ -71,8 +106,10 @@ def fill_model_folder(
     card: str,
     *,
     dtype: torch.dtype = torch.float32,
+    labels: Sequence[str] = (),
     chat_template: str = "",
     end_ids: Sequence[int] = (),
+    trained_ids: Sequence[int] = (),
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes all files of a Hugging Face folder except the manifest, and reads them back.
@@ -81,18 +118,22 @@ def fill_model_folder(
 
     Args:
         folder: an existing, empty folder.
+        tokenizer: of a model with a label head: the one that its texts are encoded with (`LabelText.tokenizer`).
         dtype: data type of the weights.
+        labels: names of the outputs of the model's label head; empty for a language model.
         chat_template: Jinja template that turns a conversation into text; empty: none.
         end_ids: tokens that end a text; empty: the separator.
+        trained_ids: other reserved tokens that were trained, so that generation may sample them.
         shard_bytes: largest size of a weights file in bytes; larger weights are split into several files.
 
     Raises:
-        InputError: the tokenizer has more entries than the model.
+        InputError: the tokenizer has more entries than the model, or the labels do not fit it.
         DamageError: the folder does not read back as it was written.
         OSError: the disk is full or cannot be written.
     """
     parameters = merged(model)
     config, weights = without_padding(model.config, parameters, tokenizer)
+    head, weights = storable_head(model.head_spec, weights)
     weights = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
     name_of_dtype = str(dtype).removeprefix("torch.")
     ends = list(end_ids) or [tokenizer.separator_id]
@@ -101,20 +142,27 @@ def fill_model_folder(
         "eos_token_id": ends if len(ends) > 1 else ends[0],
         "pad_token_id": tokenizer.pad_id,
     }
-    values = to_config_json(config, special_ids)
+    values = to_config_json(config, special_ids, head, labels)
+    tokenizer_config = tokenizer.transformers_config(config.block_size)
+    if head is not None:
+        # The names of special tokens are text to a classifier. transformers numbers positions from the left, so
+        # padding there would change them.
+        tokenizer_config |= {"padding_side": "right", "split_special_tokens": True}
     files = {
         MODEL_CONFIG: to_json({**values, "dtype": name_of_dtype, "torch_dtype": name_of_dtype}),
-        GENERATION_CONFIG: to_json(_generation_config(config, special_ids, tokenizer.unsampled_ids(ends))),
         TOKENIZER: tokenizer.to_json(),
-        TOKENIZER_CONFIG: to_json(tokenizer.transformers_config(config.block_size)),
+        TOKENIZER_CONFIG: to_json(tokenizer_config),
         CARD: card,
     }
+    if head is None:
+        unsampled = tokenizer.unsampled_ids([*ends, *trained_ids])
+        files[GENERATION_CONFIG] = to_json(_generation_config(config, special_ids, unsampled))
     if chat_template:
         files[CHAT_TEMPLATE] = chat_template
-    _save_weights(folder, to_hugging_face(config, weights), shard_bytes)
+    _save_weights(folder, to_hugging_face(config, weights, head), shard_bytes)
     for name, text in files.items():
         (folder / name).write_bytes(text.encode("utf-8"))
-    _check_round_trip(folder, config, weights, tokenizer)
+    _check_round_trip(folder, ModelFolder(config, weights, tokenizer, ModelTask(head, tuple(labels))))
 
 
 def _save_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
@@ -140,21 +188,23 @@ def _save_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
     (folder / WEIGHTS_INDEX).write_bytes(to_json(index).encode("utf-8"))
 
 
-def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:
+def _check_round_trip(folder: Path, written: ModelFolder) -> None:
     """Checks that a folder that was just written contains the same network, bit for bit, and so gives the same logits.
 
     Raises:
         DamageError: it does not.
     """
-    read_config, read_weights, read_tokenizer = read_model_folder(folder)
+    read = read_model_folder(folder)
     different = [
         name
-        for name, weight in weights.items()
-        if name not in read_weights or not torch.equal(read_weights[name], weight.cpu())
+        for name, weight in written.weights.items()
+        if name not in read.weights or not torch.equal(read.weights[name], weight.cpu())
     ]
-    read_shape, shape = (dict(value.spelled_out()) for value in (read_config, config))
+    read_shape, shape = (dict(config.spelled_out()) for config in (read.config, written.config))
     different += [name for name in shape if name != "dropout" and read_shape[name] != shape[name]]
-    different += [TOKENIZER] if read_tokenizer.fingerprint != tokenizer.fingerprint else []
+    different += [TOKENIZER] if read.tokenizer.fingerprint != written.tokenizer.fingerprint else []
+    different += ["the label head"] if read.task.head != written.task.head else []
+    different += ["the labels"] if read.task.labels != written.task.labels else []
     if different:
         raise DamageError(
             f"The model folder does not read back as the model that was written: {', '.join(different[:8])}.",
@@ -163,11 +213,8 @@ def _check_round_trip(folder: Path, config: ModelConfig, weights: Mapping[str, T
         )
 
 
-def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer]:
+def read_model_folder(path: Path) -> ModelFolder:
     """Reads a Hugging Face folder of acorn (checked against its manifest) or of another GPT-2, Llama or Qwen3.
-
-    Returns:
-        the config; the weights with acorn's names (without a tied head), in the stored data type; the tokenizer.
 
     Raises:
         InputError: acorn does not support the network or its tokenizer.
@@ -184,76 +231,39 @@ def read_model_folder(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Token
             where=str(path),
             fix=RESTORE,
         )
-    values = read_json(path / MODEL_CONFIG, RESTORE)
-    if not isinstance(values, dict):
-        raise DamageError(
-            f"{MODEL_CONFIG} does not contain a JSON object.", where=str(path / MODEL_CONFIG), fix=RESTORE
-        )
-    config = from_config_json(values, str(path / MODEL_CONFIG))
+    values = _read_object(path / MODEL_CONFIG)
+    stored = from_config_json(values, str(path / MODEL_CONFIG))
+    config, head = stored.model, stored.head
     tensors: dict[str, Tensor] = {}
     for name in files:
         tensors.update(load_tensors(path / name))
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(UNUSED_ENDINGS)}
     if layout_of(config) is GPT2:
         tensors = _with_prefix(tensors)
-    if config.is_tied:
+    if config.is_tied and head is None:
         tensors = _tied_once(config, tensors, path)
     check_layers(config, tensors, path)
-    check_tensors(tensors, expected_shapes(config), path)
+    check_tensors(tensors, expected_shapes(config, head), path)
     tokenizer = read_tokenizer(path, layout_of(config))
-    config, weights = without_padding(config, from_hugging_face(config, tensors), tokenizer)
-    return config, weights, tokenizer
+    config, weights = without_padding(config, from_hugging_face(config, tensors, head), tokenizer)
+    if head is not None:
+        return ModelFolder(config, weights, tokenizer, ModelTask(head, stored.labels))
+    ends = end_ids(path)
+    trained = _trained_ids(path, tokenizer, ends)
+    task = ModelTask(end_ids=ends, trained_ids=trained, chat_template=read_chat_template(path))
+    return ModelFolder(config, weights, tokenizer, task)
 
 
-def read_tokenizer(path: Path, layout: Layout) -> Tokenizer:
-    """The tokenizer of a model folder. Prompts begin as with transformers' AutoTokenizer.
+def _read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
 
     Raises:
-        InputError: acorn does not support it.
-        DamageError: it is missing or cannot be read.
+        DamageError: there is none.
     """
-    try:
-        tokenizer = _tokenizer_in(path, layout)
-    except NoTokenizerError as error:
-        raise DamageError(error.what, where=error.where, fix=RESTORE) from None
-    except InputError as error:
-        raise InputError(error.what, where=error.where or str(path), fix=_USE_TRANSFORMERS) from None
-    separator = _declared_separator(path)
-    if separator in SEPARATORS and separator != tokenizer.separator:
-        raise InputError(
-            f"The model ends texts with {separator}, but its vocabulary also has {tokenizer.separator}, which acorn "
-            "would use instead.",
-            where=str(path / TOKENIZER_CONFIG),
-            fix=_USE_TRANSFORMERS,
-        )
-    return tokenizer
-
-
-def _tokenizer_in(path: Path, layout: Layout) -> Tokenizer:
-    """The tokenizer in the files of a model folder; tokenizer_config.json is not considered."""
-    if (path / TOKENIZER).is_file():
-        return Tokenizer.from_file(path / TOKENIZER, as_it_is=True)
-    others = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
-    if layout is GPT2 and set(GPT2_TOKENIZER) <= set(others):
-        return gpt2_tokenizer(*(path / name for name in GPT2_TOKENIZER))
-    raise DamageError(
-        f"{TOKENIZER} is missing." + (f" acorn cannot use {' and '.join(others)} without it." if others else ""),
-        where=str(path),
-        fix="download it, or create it: in Python, with the folder's path as P, "
-        "transformers.AutoTokenizer.from_pretrained(P).save_pretrained(P)"
-        if others
-        else RESTORE,
-    )
-
-
-_USE_TRANSFORMERS = "use it with the transformers library instead"
-
-
-def _declared_separator(path: Path) -> object:
-    """The end-of-text token in tokenizer_config.json; None if there is none."""
-    values = read_json(path / TOKENIZER_CONFIG, RESTORE) if (path / TOKENIZER_CONFIG).is_file() else {}
-    token = values.get("eos_token") if isinstance(values, dict) else None
-    return token.get("content") if isinstance(token, dict) else token
+    values = read_json(file, RESTORE)
+    if not isinstance(values, dict):
+        raise DamageError(f"{file.name} does not contain a JSON object.", where=str(file), fix=RESTORE)
+    return values
 
 
 def end_ids(path: Path) -> tuple[int, ...]:
@@ -271,6 +281,19 @@ def end_ids(path: Path) -> tuple[int, ...]:
         if ids:
             return tuple(ids)
     return ()
+
+
+def _trained_ids(path: Path, tokenizer: Tokenizer, ends: Sequence[int]) -> tuple[int, ...]:
+    """Reserved tokens that generation may sample according to a model folder, beside those that end a text.
+
+    A folder that suppresses nothing says nothing of them: other programs drop that list.
+    """
+    values = read_json(path / GENERATION_CONFIG, RESTORE) if (path / GENERATION_CONFIG).is_file() else {}
+    suppressed = values.get("suppress_tokens") if isinstance(values, dict) else None
+    if not isinstance(suppressed, list) or not suppressed:
+        return ()
+    named = [token_id for token_id in tokenizer.reserved_ids if tokenizer.piece(token_id) is not None]
+    return tuple(token_id for token_id in named if token_id not in suppressed and token_id not in ends)
 
 
 def without_padding(
@@ -344,7 +367,7 @@ def _sharded(index: Path) -> list[str]:
 
 def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Adds the prefix `transformer.`, which the names in GPT-2's first releases lack."""
-    outer = ("transformer.", "lm_head.")
+    outer = ("transformer.", "lm_head.", "score.", "classifier.")
     return {name if name.startswith(outer) else f"transformer.{name}": tensor for name, tensor in tensors.items()}
 
 

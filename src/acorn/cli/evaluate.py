@@ -83,6 +83,7 @@ def evaluate(
     runtime = runtime_for_inference(device, precision)
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
+    loaded.require_language_model("it does not predict text, which is what is scored here")
     if precision == "int8":
         round_to_int8(loaded.model)
     clean: str
@@ -216,7 +217,14 @@ def _score_tasks(
             progress.note(line)
         told = True
         with runtime.autocast():
-            results = generate(loaded.model, loaded.tokenizer, prompts, settings, end_ids=loaded.end_ids)
+            results = generate(
+                loaded.model,
+                loaded.tokenizer,
+                prompts,
+                settings,
+                end_ids=loaded.end_ids,
+                trained_ids=loaded.trained_ids,
+            )
         return [result.new_ids for result in results]
 
     return evaluate_tasks(

@@ -83,6 +83,18 @@ def _table(parity: Parity) -> dict[str, str]:
         f"{parity.strings:,} hard strings equal (by {parity.tokens_by})",
         "lines from": ", ".join(f"{place} ({n:,})" for place, n in parity.lines_from.items()),
     }
+    if parity.runtime_version is not None and parity.greedy_tokens is None:  # a model with a label head
+        rows["outputs"] = (
+            f"largest difference {parity.logit_difference:.2g}, {parity.logit_difference_in_deviations:.2g} of their "
+            f"root mean square; {parity.logit_tolerance_in_deviations} allowed"
+        )
+        if parity.probability_difference is not None:
+            rows["probabilities"] = f"largest difference {parity.probability_difference:.2g}"
+        if parity.likeliest_agreement is not None:
+            rows["most likely label"] = (
+                f"equal at {parity.likeliest_agreement:.2%} of {parity.logit_positions:,} places"
+            )
+        return rows
     if parity.runtime_version is None:
         return {**rows, "logits": "not checked", "greedy tokens": "not checked"}
     return {

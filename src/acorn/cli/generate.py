@@ -97,6 +97,7 @@ def generate(
     check_decoder(decoder)
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
+    loaded.require_language_model("it does not generate text")
     if precision == "int8":
         round_to_int8(loaded.model)
     streams = len(prompts) == 1 and not as_json
@@ -116,6 +117,7 @@ def generate(
             prompts,
             settings,
             end_ids=loaded.end_ids,
+            trained_ids=loaded.trained_ids,
             on_text=show if streams else None,
             strict=strict,
             note=progress.note,

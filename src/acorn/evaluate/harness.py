@@ -54,6 +54,12 @@ def evaluate_tasks(
         InputError: the data of a task cannot be read.
         MissingPackageError: the extra `eval` is not installed.
     """
+    if model.head is None:
+        raise UsageError(
+            "The model gives labels or values; the harness asks for text.",
+            where="the model",
+            fix="name a language model, such as the one that this model was finetuned from",
+        )
     try:
         from lm_eval import evaluator
         from lm_eval.tasks import TaskManager

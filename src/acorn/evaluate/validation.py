@@ -191,7 +191,7 @@ def score(
         the loss summed over those tokens, in nats, and their number.
 
     Raises:
-        UsageError: context or stride is out of range.
+        UsageError: context or stride is out of range, or the model has a label head.
     """
     stride = context if stride is None else stride
     _check(model, context, stride)
@@ -262,6 +262,12 @@ def _check_ids(ids: torch.Tensor, targets: torch.Tensor, model: GPT) -> None:
 
 
 def _check(model: GPT, context: int, stride: int) -> None:
+    if model.head is None:
+        raise UsageError(
+            "The model gives labels or values; it does not predict text, which is what is scored here.",
+            where="the model",
+            fix="name a language model, such as the one that this model was finetuned from",
+        )
     most = model.config.block_size
     if not 1 <= context <= most:
         raise UsageError(

@@ -13,19 +13,20 @@ from torch import Tensor
 
 from acorn.checkpoint.bases import bases_of
 from acorn.checkpoint.load import LoadedModel, load
-from acorn.checkpoint.model_folder import CARD, CHAT_TEMPLATE, SHARD_BYTES, TOKENIZER_CONFIG, fill_model_folder
+from acorn.checkpoint.model_folder import CARD, SHARD_BYTES, fill_model_folder
 from acorn.checkpoint.tensor_files import MAX_LISTED
 from acorn.errors import UsageError
 from acorn.export.card import card_of, name_of
 from acorn.export.gguf import GGUFType, check_expressible, check_weights, gguf_package, tokenizer_of, write_gguf
 from acorn.export.parity import Parity, compare
-from acorn.export.probe import probe
+from acorn.export.probe import probe, probe_labels
 from acorn.export.runtimes import RUNTIMES, ask
 from acorn.files import check_unicode, is_sealed, read_json, sha256_of, to_json
 from acorn.folders import check_no_old, new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST, TOKENIZER
 from acorn.tokenizer.chat_format import without_generation
+from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
 
 HF_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -83,6 +84,7 @@ def export(
             f"{out} is the folder of the model itself, or inside it.", where="--out", fix="name a folder outside it"
         )
     if format == "gguf":
+        loaded.require_language_model("GGUF files and llama.cpp are for text that is generated; use --format hf")
         check_expressible(loaded.config, loaded.tokenizer, cast(GGUFType, dtype), loaded.end_ids)
         gguf_package()
     if dtype == "f16":
@@ -94,7 +96,10 @@ def export(
             difference, encode = _write_hf(folder, loaded, dtype, shard_bytes)
         else:
             difference, encode = _write_gguf(folder, loaded, cast(GGUFType, dtype))
-        asked = probe(loaded.model, loaded.tokenizer, loaded.folder)
+        if loaded.model.head_spec is None:
+            asked = probe(loaded.model, loaded.tokenizer, loaded.folder)
+        else:
+            asked = probe_labels(loaded.model, loaded.label_text, loaded.folder)
         answer = None
         if runtime.installed:
             progress.note(f"Checking the export in {runtime.name}.")
@@ -190,14 +195,20 @@ def _write_hf(folder: Path, loaded: LoadedModel, dtype: str, shard_bytes: int) -
         loaded.tokenizer,
         card_of(loaded),
         dtype=stored,
-        chat_template=_chat_template(loaded.folder),
+        labels=loaded.labels,
+        chat_template=loaded.chat_template,
         end_ids=loaded.end_ids,
+        trained_ids=loaded.trained_ids,
         shard_bytes=shard_bytes,
     )
     # fill_model_folder has read the file back and compared it with the weights in that type, bit for bit.
     weights = [weight.detach() for weight in loaded.model.parameters()]
     largest = max(float((weight - weight.to(stored)).abs().max()) for weight in weights)
-    return largest, Tokenizer.from_file(folder / TOKENIZER, as_it_is=True).encode_prompt
+    tokenizer = Tokenizer.from_file(folder / TOKENIZER, as_it_is=True)
+    if loaded.model.head_spec is None:
+        return largest, tokenizer.encode_prompt
+    label_text = LabelText(tokenizer, as_it_is=True)
+    return largest, lambda text: label_text.encode(text)[0]
 
 
 def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[float, Encode]:
@@ -211,7 +222,7 @@ def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[flo
         loaded.tokenizer,
         dtype,
         name_of(loaded),
-        chat_template=without_generation(_chat_template(loaded.folder)),
+        chat_template=without_generation(loaded.chat_template),
         end_ids=loaded.end_ids,
         bases=bases_of(loaded)[1:],
     )
@@ -219,14 +230,3 @@ def _write_gguf(folder: Path, loaded: LoadedModel, dtype: GGUFType) -> tuple[flo
     difference = check_weights(path, loaded.config, weights, dtype)
     read = tokenizer_of(path)
     return difference, lambda text: read.encode(text).ids
-
-
-def _chat_template(folder: Path) -> str:
-    """The Jinja template that turns a conversation into text; empty if the exported model has none."""
-    if (folder / CHAT_TEMPLATE).is_file():
-        return (folder / CHAT_TEMPLATE).read_text("utf-8")
-    if not (folder / TOKENIZER_CONFIG).is_file():
-        return ""
-    values = read_json(folder / TOKENIZER_CONFIG)
-    template = values.get("chat_template") if isinstance(values, dict) else None
-    return template if isinstance(template, str) else ""

@@ -11,6 +11,7 @@ import torch
 from acorn.errors import DamageError
 from acorn.export.probe import Probe
 from acorn.export.runtimes import Answer, Runtime
+from acorn.model.label_head import HeadSpec
 
 LOGIT_TOLERANCE = {"f32": 0.01, "f16": 0.05, "bf16": 0.25, "q8_0": 0.5}
 """Largest allowed difference of a logit, in standard deviations of the logits at its position.
@@ -18,6 +19,15 @@ LOGIT_TOLERANCE = {"f32": 0.01, "f16": 0.05, "bf16": 0.25, "q8_0": 0.5}
 About ten times the measured differences (docs/export.md), and far below those of a wrong network, which are about 1.
 The tolerance of f32 allows for llama.cpp's lookup table of GPT-2's activation, which has f16 values.
 """
+
+OUTPUT_TOLERANCE = {"f32": 0.001, "f16": 0.02, "bf16": 0.1}
+"""Largest allowed difference of a label head's output, as a share of the root mean square of all outputs.
+
+A share of a standard deviation would mean little: a regressor has one output, which may be nearly the same everywhere.
+"""
+
+PROBABILITY_TOLERANCE = 1e-4
+"""Largest allowed difference of a label's probability in f32."""
 
 NEAR_TIE_GAP = 0.02
 """Two tokens with a smaller difference of logits (one at most 2 % more likely) may be swapped."""
@@ -34,8 +44,9 @@ class Parity:
         lines, lines_equal: held-out lines, and those with equal tokens; `lines_from`: source -> number of lines.
         strings, strings_equal: the same for strings that are hard for tokenizers.
         logit_difference: largest difference; `logit_difference_in_deviations`, which has the tolerance: in standard
-            deviations of the logits at its position.
+            deviations of the logits at its position. Of a label head: of its outputs, in their root mean square.
         logit_positions: number of positions compared.
+        probability_difference: of a label head that gives probabilities: the largest difference of one.
         likeliest_agreement: share of these positions with the same most likely token.
         kl_divergence: KL divergence of the runtime's predictions from acorn's, mean over these positions, in nats.
         greedy_tokens: tokens that acorn chose greedily; `greedy_equal`: those that the runtime chose too, after the
@@ -60,6 +71,7 @@ class Parity:
     logit_difference: float | None = None
     logit_difference_in_deviations: float | None = None
     logit_tolerance_in_deviations: float | None = None
+    probability_difference: float | None = None
     likeliest_agreement: float | None = None
     kl_divergence: float | None = None
     greedy_tokens: int | None = None
@@ -105,7 +117,9 @@ def compare(
         "strings": len(probe.tokens) - lines,
         "strings_equal": len(probe.tokens) - lines,
     }
-    if answer:
+    if answer and probe.head is not None:
+        facts |= _output_facts(probe, probe.head, answer, dtype, by)
+    elif answer:
         facts |= _logit_facts(probe, answer, LOGIT_TOLERANCE[dtype], by) | _greedy_facts(probe, answer, dtype, by)
     return Parity(**facts)
 
@@ -142,6 +156,36 @@ def _logit_facts(probe: Probe, answer: Answer, tolerance: float, by: str) -> dic
         "likeliest_agreement": float((ours.argmax(-1) == theirs.argmax(-1)).double().mean()),
         "kl_divergence": float((ours_log.exp() * (ours_log - theirs_log)).sum(-1).mean().clamp(min=0)),
     }
+
+
+def _output_facts(probe: Probe, head: HeadSpec, answer: Answer, dtype: str, by: str) -> dict[str, Any]:
+    """The comparison of a label head's outputs, and of their probabilities."""
+    ours, theirs = torch.cat(probe.logits).double(), torch.cat(answer.logits).double()
+    difference = float((ours - theirs).abs().max())
+    share, tolerance = difference / max(float(ours.square().mean().sqrt()), 1e-30), OUTPUT_TOLERANCE[dtype]
+    facts: dict[str, Any] = {
+        "logit_positions": len(ours),
+        "logit_difference": difference,
+        "logit_difference_in_deviations": share,
+        "logit_tolerance_in_deviations": tolerance,
+    }
+    apart = None
+    if head.has_classes:
+        ours_log, theirs_log = ours.log_softmax(-1), theirs.log_softmax(-1)
+        apart = float((ours_log.exp() - theirs_log.exp()).abs().max())
+        facts["likeliest_agreement"] = float((ours.argmax(-1) == theirs.argmax(-1)).double().mean())
+        facts["kl_divergence"] = float((ours_log.exp() * (ours_log - theirs_log)).sum(-1).mean().clamp(min=0))
+    elif head.kind == "labels":
+        apart = float((ours.sigmoid() - theirs.sigmoid()).abs().max())
+    too_far = dtype == "f32" and apart is not None and not apart <= PROBABILITY_TOLERANCE
+    if too_far or not share <= tolerance:  # in this form NaN fails the check
+        raise DamageError(
+            f"The outputs of the label head differ in {by} by up to {share:.3g} of their root mean square "
+            f"({tolerance} is allowed)" + ("." if apart is None else f", and probabilities by up to {apart:.3g}."),
+            where="the check of labels",
+            fix=_TRY_ANOTHER,
+        )
+    return {**facts, "probability_difference": apart}
 
 
 def _greedy_facts(probe: Probe, answer: Answer, dtype: str, by: str) -> dict[str, Any]:

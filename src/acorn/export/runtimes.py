@@ -55,18 +55,20 @@ class Question:
         windows: token ids; the logits of every position are wanted.
         continuations: (prompt, acorn's continuation), both token ids; the most likely token at each position of the
             continuation is wanted.
+        reader: of a model with a label head, whose outputs are wanted instead of logits: `sequence` (of a window's last
+            token) or `token` (of every token). All windows are then computed in padded batches.
     """
 
     texts: Sequence[str]
     windows: Sequence[Sequence[int]]
     continuations: Sequence[tuple[Sequence[int], Sequence[int]]]
+    reader: str = ""
 
     @property
     def longest(self) -> int:
         """Number of positions that the longest window or continuation needs."""
-        return max(
-            *(len(window) for window in self.windows), *(len(prompt) + len(ids) for prompt, ids in self.continuations)
-        )
+        lengths = [len(window) for window in self.windows]
+        return max(lengths + [len(prompt) + len(ids) for prompt, ids in self.continuations])
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,40 @@ class Transformers:
         return out.logits[0].numpy(), out.past_key_values
 
 
+class TransformersClassifier:
+    """A Hugging Face folder with a label head in transformers; it computes in fp32 with the stored weights."""
+
+    package = "transformers"
+    batch_size = 16
+
+    def __init__(self, path: str, reader: str) -> None:
+        import torch
+        import transformers
+
+        kinds = {
+            "sequence": transformers.AutoModelForSequenceClassification,
+            "token": transformers.AutoModelForTokenClassification,
+        }
+        self._torch, self._reader = torch, reader
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        self._model = kinds[reader].from_pretrained(path, dtype=torch.float32).eval()
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        return list(self._tokenizer(texts)["input_ids"])
+
+    def outputs(self, windows: list[list[int]]) -> list[Logits]:
+        """Outputs of the label head for each window, (1, L) or of a tagger (T, L), computed in padded batches."""
+        found: list[Logits] = []
+        for begin in range(0, len(windows), self.batch_size):
+            batch = windows[begin : begin + self.batch_size]
+            padded = self._tokenizer.pad({"input_ids": batch}, return_tensors="pt")
+            with self._torch.no_grad():
+                outputs = self._model(**padded).logits.numpy()
+            rows = [range(1) if self._reader == "sequence" else range(len(ids)) for ids in batch]
+            found += [np.atleast_2d(output)[list(chosen)] for output, chosen in zip(outputs, rows, strict=True)]
+        return found
+
+
 class LlamaCpp:
     """A GGUF file in llama.cpp through its Python binding, with keys and values in fp32."""
 
@@ -120,15 +154,19 @@ MODELS: dict[str, type[Transformers] | type[LlamaCpp]] = {"transformers": Transf
 def main(folder: Path) -> None:
     """Answers the question in `folder`."""
     question = json.loads((folder / QUESTION).read_bytes())
-    kind = MODELS[question["runtime"]]
-    model: Model = kind(question["model"], question["longest"])
-    answer = {
-        "version": importlib.metadata.version(kind.package),
-        "tokens": model.tokens(question["texts"]),
-        "likeliest": [model.likeliest(prompt, ids) for prompt, ids in question["continuations"]],
-    }
-    logits = {str(number): model.logits(ids) for number, ids in enumerate(question["windows"])}
-    save_file(logits, folder / LOGITS)
+    windows = question["windows"]
+    if question["reader"]:
+        classifier = TransformersClassifier(question["model"], question["reader"])
+        package, tokens, likeliest = classifier.package, classifier.tokens(question["texts"]), []
+        logits = classifier.outputs(windows)
+    else:
+        kind = MODELS[question["runtime"]]
+        model: Model = kind(question["model"], question["longest"])
+        package, tokens = kind.package, model.tokens(question["texts"])
+        likeliest = [model.likeliest(prompt, ids) for prompt, ids in question["continuations"]]
+        logits = [model.logits(ids) for ids in windows]
+    answer = {"version": importlib.metadata.version(package), "tokens": tokens, "likeliest": likeliest}
+    save_file({str(number): found for number, found in enumerate(logits)}, folder / LOGITS)
     (folder / ANSWER).write_text(json.dumps(answer), "utf-8")
 
 

@@ -72,6 +72,7 @@ def generate(
     settings: SamplingSettings,
     *,
     end_ids: Sequence[int] = (),
+    trained_ids: Sequence[int] = (),
     batch_size: int = 16,
     strict: bool = False,
     decoder: str = "auto",
@@ -88,6 +89,7 @@ def generate(
     Args:
         prompts: texts, or token ids that are used unchanged; a single text is the same as a list of one.
         end_ids: tokens that end a text, in addition to the separator.
+        trained_ids: other reserved tokens that were trained, so that they may be sampled.
         batch_size: number of prompts per batch.
         strict: refuse a prompt that is longer than the context; otherwise only its end is used.
         decoder: implementation of decoding: `native` is compiled C for CPUs; `auto` uses it where it is available.
@@ -133,8 +135,10 @@ def generate(
         sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
     _note_unspelled(tokenizer, prompts, note)
     ends = frozenset({tokenizer.separator_id, *end_ids})
-    unsampled = tokenizer.reserved_ids if settings.allow_unknown else tokenizer.unsampled_ids(ends)
-    banned = [*unsampled, *range(tokenizer.vocab_size, model.config.vocab_size)]  # padding rows of the head
+    unsampled = set(tokenizer.unsampled_ids({*ends, *trained_ids}))
+    if settings.allow_unknown and tokenizer.unknown_id is not None:
+        unsampled -= {tokenizer.unknown_id}
+    banned = [*sorted(unsampled), *range(tokenizer.vocab_size, model.config.vocab_size)]  # padding rows of the head
     run = _Run(model, settings, ends, banned, on_text or (lambda index, piece: None), note, before_token, decoder, int8)
     was_training = model.training
     model.eval()

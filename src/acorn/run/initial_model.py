@@ -38,6 +38,8 @@ def load_initial_model(config: Config, progress: Progress, folders: Sequence[Pat
     """
     initial = load(first_there(config.train.init_from, folders or [Path.cwd()]), progress=progress)
     progress.note(f"Training starts from {descent(bases_of(initial))}.")
+    if initial.task:
+        progress.note("Its label head is left out: training starts from its embeddings and blocks.")
     return with_network(config, initial.config), initial
 
 
@@ -92,7 +94,10 @@ def begin_weights(
         if initial is None:
             initial = same_base(run, config, progress)
             with_network(config, initial.config)  # refuses a changed model if no digest was recorded
-        _take_weights(model, initial.model)
+        if untaken := _take_weights(model, initial.model):
+            # The head of a language model, which a model with a label head does not have unless it is tied.
+            model.init_weights(config.train.seed, untaken)
+            progress.note(f"{', '.join(sorted(untaken))}: initialized, since that model has none.")
         return
     model.init_weights(config.train.seed)
     if config.chosen_init == "bigrams":
@@ -101,14 +106,18 @@ def begin_weights(
 
 
 @torch.no_grad()
-def _take_weights(model: GPT, initial: GPT) -> None:
+def _take_weights(model: GPT, initial: GPT) -> frozenset[str]:
     """Copies the weights of `initial`. If the context is shorter, only the first learned positions are copied.
 
     Parameters that only `model` has (`GPT.new_parameters`) are unchanged.
+
+    Returns:
+        names of the parameters that a language model has and `initial`, with its label head, does not.
     """
     weights, new = dict(initial.named_parameters()), model.new_parameters()
     for name, parameter in model.named_parameters():
-        if name in new:
+        if name in new or (name not in weights and initial.head is None):
             continue
         source = weights[name]
         parameter.copy_(source[: len(parameter)] if name == "position_embedding.weight" else source)
+    return frozenset(name for name, _ in model.named_parameters() if name not in weights) - new
