@@ -6,6 +6,7 @@ import torch
 
 from acorn.config import ModelConfig
 from acorn.model.gpt import GPT
+from acorn.model.label_head import HeadSpec
 from acorn.tokenizer.tokenizer import Tokenizer
 
 LINES = [
@@ -26,6 +27,17 @@ def model_for(tokenizer: Tokenizer, architecture: str, **more: object) -> GPT:
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(0.1 * noise + (parameter.ndim == 1))
+    return model.eval()
+
+
+def classifier_for(tokenizer: Tokenizer, head: HeadSpec, **settings: object) -> GPT:
+    """Outputs of the label head are far enough apart to tell networks apart."""
+    sizes = {"n_layer": 2, "n_head": 4, "n_embd": 48, "block_size": 128, "vocab_size": tokenizer.vocab_size} | settings
+    model = GPT(ModelConfig(**sizes), head=head)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator) + (parameter.dim() == 1))
     return model.eval()
 
 
