@@ -8,8 +8,8 @@ import pytest
 from small_models import model_for
 
 from acorn.checkpoint.bases import bases_of
+from acorn.checkpoint.card_parts import with_provenance
 from acorn.checkpoint.load import LoadedModel
-from acorn.checkpoint.model_card import with_provenance
 from acorn.checkpoint.model_folder import CARD
 from acorn.config_files import load_config, to_toml
 from acorn.files import write_json, write_sealed_json

@@ -11,7 +11,8 @@ import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from network_switches import variants
 
-from acorn.checkpoint.model_card import CardFacts, with_provenance, write_card
+from acorn.checkpoint.card_parts import with_provenance
+from acorn.checkpoint.model_card import CardFacts, write_card
 from acorn.config import ModelConfig
 from acorn.origin import Base
 

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import LINES, classifier_for
 
+from acorn.checkpoint.model_folder import write_model_folder
 from acorn.cli.stdout import Stdout
 from acorn.generate import engine
+from acorn.model.label_head import HeadSpec
+from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.training import train
 
 AT_ONCE = "The model ended the text"
 
@@ -81,3 +86,40 @@ def test_several_texts_are_separated_by_lines_only_on_a_terminal(
     assert "text 1" not in acorn("generate", run, "--prompt", "1", "--max-new-tokens", 1).stderr
     draw("S", "S")
     assert "text 1" not in acorn(*command, "--json").stderr
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = LabelText(train(lambda: LINES, "bpe", 300)).tokenizer
+    folder = tmp_path_factory.mktemp("models") / "final"
+    model = classifier_for(tokenizer, HeadSpec("value", 1))
+    write_model_folder(folder, model, tokenizer, "card", labels=["value"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "--prompt", "An"], "it does not generate text"),
+        (["generate", "--prompt", "An", "--precision", "int8"], "it does not generate text"),
+        (["evaluate", "--input", "bundled:wikitext-2"], "it does not predict text"),
+        (["evaluate"], "it does not predict text"),
+        (["evaluate", "--tasks", "arc_easy"], "it does not predict text"),
+        (["export", "--format", "gguf", "--out", "OUT"], "acorn writes GGUF files of language models only"),
+    ],
+)
+def test_a_model_that_gives_values_is_refused(
+    acorn, classifier: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    command, *options = words
+    done = acorn(command, classifier, *(str(tmp_path / "out") if word == "OUT" else word for word in options))
+    assert done.returncode == 2
+    assert f"The model gives each text a value; {said}" in done.stderr
+    assert "fix: " in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_knows_classifiers(acorn, classifier: Path) -> None:
+    done = acorn("verify", classifier)
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["whole", "model"])

@@ -419,3 +419,26 @@ def test_a_model_with_a_label_head_is_refused(random_model: Build, bpe: Tokenize
     with pytest.raises(UsageError, match="does not generate text") as refused:
         generate(model, bpe, "The old", greedy(2))
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("decoder", ["torch", "auto"])
+@pytest.mark.parametrize("allow_unknown", [False, True])
+def test_reserved_tokens_that_were_trained_are_sampled(
+    random_model: Build, bpe: Tokenizer, decoder: str, allow_unknown: bool
+) -> None:
+    """Such as the end of a turn, without which a chat model could not stop, whatever else is allowed."""
+    end, user = bpe.id_of("<|end|>"), bpe.id_of("<|user|>")
+    assert end is not None
+    assert user is not None
+    model = random_model("gpt2", bpe.vocab_size)
+    with torch.no_grad():  # the last activations are all ones, so a row's sum is its logit
+        model.final_norm.weight.zero_()
+        model.final_norm.bias.fill_(1.0)
+        model.head.weight[bpe.reserved_ids] = 5.0
+        model.head.weight[end] = 6.0
+        model.head.weight[user] = 7.0
+    settings = dataclasses.replace(greedy(3), allow_unknown=allow_unknown, ignore_eos=False)
+    (result,) = generate(model, bpe, ["An"], settings, end_ids=[end], decoder=decoder)
+    assert (result.new_ids, result.finish_reason) == ([end], "eos")
+    (result,) = generate(model, bpe, ["An"], settings, end_ids=[end], trained_ids=[user], decoder=decoder)
+    assert result.new_ids == [user] * 3

@@ -17,8 +17,10 @@ import transformers
 import yaml
 from other_models import make_model, style
 from safetensors.torch import load_file, save_file
+from small_models import classifier_for
 
 from acorn.checkpoint.load import load
+from acorn.checkpoint.model_folder import write_model_folder
 from acorn.checkpoint.training_state import Counters
 from acorn.config import Config, ModelConfig
 from acorn.config_files import load_config, load_run_config
@@ -29,13 +31,14 @@ from acorn.evaluate.validation import evaluate_split
 from acorn.files import read_sealed_json
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
-from acorn.progress import QUIET
+from acorn.progress import QUIET, Quiet
 from acorn.run.initial_model import _take_weights, with_network
 from acorn.run.plan import plan_run
 from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
 from acorn.runtime.choose import runtime_for_inference
 from acorn.text.splits import TextSplits
+from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train import loop
 from acorn.train.step import StepResult
@@ -293,3 +296,27 @@ def test_a_label_head_begins_anew_and_the_rest_as_the_model(architecture: str) -
     for name, parameter in model.named_parameters():
         expected = score if name == "score.weight" else weights[name][: len(parameter)]
         assert torch.equal(parameter, expected), name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_classifier_as_a_base_gives_its_trunk_and_that_is_said(tmp_path: Path, config_from, tied: bool) -> None:
+    tokenizer = LabelText(Tokenizer.from_json(style("qwen3")[0], as_it_is=True)).tokenizer
+    base = classifier_for(tokenizer, HeadSpec("class", 3), architecture="modern", tied=tied, block_size=64)
+    write_model_folder(tmp_path / "model", base, tokenizer, "card", labels=["a", "b", "c"])
+    notes: list[str] = []
+
+    class Notes(Quiet):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    pretrain(config_from(tmp_path / "model", *STILL, "train.steps=1"), tmp_path / "run", progress=Notes())
+    assert any("Its label head is left out" in note for note in notes)
+    assert any("head.weight: initialized" in note for note in notes) != tied
+    model, trunk = load(tmp_path / "run").model, dict(base.named_parameters())
+    head = model.head
+    assert head is not None
+    for name, parameter in model.named_parameters():
+        if name in trunk:
+            assert torch.equal(parameter, trunk[name]), name
+    assert tied or head.weight.std() > 0.01
+    assert "score.weight" not in dict(model.named_parameters())

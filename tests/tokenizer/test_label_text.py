@@ -77,3 +77,11 @@ def test_a_tokenizer_that_puts_nothing_before_a_text_gets_the_separator() -> Non
     assert given.encode_prompt("") == []
     assert label_text("gpt2").encode("") == [[given.separator_id]]
     assert label_text("gpt2").tokenizer.reads_like(given)
+
+
+def test_a_tokenizer_that_is_used_as_it_is_puts_nothing_before_a_text() -> None:
+    """The label head of another program was trained so. An empty text is the separator then, not nothing."""
+    given = Tokenizer.from_json(style("gpt2")[0], as_it_is=True)
+    kept = LabelText(given, as_it_is=True)
+    assert kept.encode(["the oak", ""]) == [given.encode_documents("the oak")[0], [given.separator_id]]
+    assert kept.tokenizer.fingerprint == given.fingerprint

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from acorn.checkpoint.card_parts import PROVENANCE, TRAINED_ON, text_description
 from acorn.checkpoint.hub import repository_of
 from acorn.checkpoint.load import LoadedModel
-from acorn.checkpoint.model_card import PROVENANCE, TRAINED_ON, text_description
 from acorn.checkpoint.model_folder import CARD
 from acorn.config_files import load_run_config
 from acorn.errors import DamageError

@@ -69,11 +69,12 @@ class LoadedModel:
         with."""
         return LabelText(self.tokenizer, as_it_is=True)
 
-    def require_language_model(self, what: str) -> None:
+    def require_language_model(self, what: str, fix: str = "") -> None:
         """Refuses a model with a label head.
 
         Args:
             what: what it cannot do, as the end of a sentence: `it does not generate text`.
+            fix: what to do instead; empty: name the language model.
 
         Raises:
             UsageError: the model has a label head.
@@ -83,7 +84,7 @@ class LoadedModel:
             raise UsageError(
                 f"The model gives {GIVEN[head.kind]}; {what}.",
                 where=str(self.folder),
-                fix="name a language model, such as the one that this model was finetuned from",
+                fix=fix or "name a language model, such as the one that this model was finetuned from",
             )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from acorn.checkpoint.bases import bases_of
+from acorn.checkpoint.card_parts import with_provenance
 from acorn.checkpoint.hub import repository_of
-from acorn.checkpoint.load import LoadedModel
-from acorn.checkpoint.model_card import facts_of_run, with_provenance, write_card
+from acorn.checkpoint.load import GIVEN, LoadedModel
+from acorn.checkpoint.model_card import facts_of_run, write_card
 from acorn.checkpoint.model_folder import CARD
+from acorn.checkpoint.task_card import PIPELINES
 from acorn.checkpoint.training_state import read_counters
 from acorn.config_files import load_run_config
 from acorn.evaluate.run_data import shards_of
@@ -17,14 +19,14 @@ from acorn.run_folder import run_of
 CARD_OF_UNKNOWN_RUN = """\
 ---
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {pipeline}
 tags:
 - acorn
 {base_model}---
 
 # {name}
 
-A language model that acorn exported from {origin} without a model card. {text}
+{kind} that acorn exported from {origin} without a model card. {text}
 """
 UNKNOWN_TEXT = """Its training text and the
 license of that text are unknown."""
@@ -44,8 +46,11 @@ def card_of(loaded: LoadedModel) -> str:
         return with_provenance(text, "", bases_of(loaded)) if repository else text
     if run is None or loaded.step is None:
         own, *earlier = bases_of(loaded)
+        head = loaded.model.head_spec
         text = CARD_OF_UNKNOWN_RUN.format(
             name=name_of(loaded),
+            pipeline="text-generation" if head is None else PIPELINES[head.kind],
+            kind="A language model" if head is None else f"A model that gives {GIVEN[head.kind]}",
             base_model=f"base_model: {repository}\n" if repository else "",
             origin=f"`{repository}` on the Hugging Face Hub (revision {revision})" if repository else "a folder",
             text=f"It was trained on {own.text}." if own.text else UNKNOWN_TEXT,

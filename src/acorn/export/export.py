@@ -84,7 +84,7 @@ def export(
             f"{out} is the folder of the model itself, or inside it.", where="--out", fix="name a folder outside it"
         )
     if format == "gguf":
-        loaded.require_language_model("GGUF files and llama.cpp are for text that is generated; use --format hf")
+        loaded.require_language_model("acorn writes GGUF files of language models only", "use --format hf")
         check_expressible(loaded.config, loaded.tokenizer, cast(GGUFType, dtype), loaded.end_ids)
         gguf_package()
     if dtype == "f16":

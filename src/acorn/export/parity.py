@@ -20,7 +20,7 @@ About ten times the measured differences (docs/export.md), and far below those o
 The tolerance of f32 allows for llama.cpp's lookup table of GPT-2's activation, which has f16 values.
 """
 
-OUTPUT_TOLERANCE = {"f32": 0.001, "f16": 0.02, "bf16": 0.1}
+OUTPUT_TOLERANCE = {"f32": 0.001, "f16": 0.05, "bf16": 0.25}
 """Largest allowed difference of a label head's output, as a share of the root mean square of all outputs.
 
 A share of a standard deviation would mean little: a regressor has one output, which may be nearly the same everywhere.
