@@ -35,6 +35,7 @@ from acorn.evaluate.validation import evaluate_split
 from acorn.files import seal, sha256_of
 from acorn.folders import verify_folder
 from acorn.model.gpt import GPT
+from acorn.model.label_head import HeadSpec
 from acorn.report.html import write_report
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.report.run_facts import read_run
@@ -72,6 +73,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
         models[kind] = GPT(ModelConfig.model_validate({"architecture": kind, **shapes}))
         models[kind].init_weights(0)
         write_model_folder(root / kind, models[kind], tokenizer, "card")
+    head = HeadSpec("class", 2)
+    classifier = GPT(ModelConfig.model_validate({"architecture": "modern", **shapes}), head=head)
+    classifier.init_weights(0)
+    write_model_folder(root / "classifier", classifier, tokenizer, "card", labels=["a", "b"])
     (root / "foreign").mkdir()
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(root / "gpt2" / name, root / "foreign")
@@ -346,8 +351,8 @@ PLACES = {
     + [f"{STEP}/optimizer.safetensors"],
     "model": [
         *(f"modern/{name}" for name in ("manifest.json", "config.json", "tokenizer.json", "model.safetensors")),
-        *("gpt2/config.json", "gpt2/model.safetensors"),
-        *("foreign/model.safetensors.index.json", "foreign/model-00001.safetensors"),
+        *("gpt2/config.json", "gpt2/model.safetensors", "gpt2/generation_config.json"),
+        *("classifier/config.json", "foreign/model.safetensors.index.json", "foreign/model-00001.safetensors"),
     ],
     "run": [
         *("run/config.toml", "run/metrics.jsonl", "run/samples.jsonl", "run/evaluation.json", "run/environment.json"),
@@ -386,6 +391,8 @@ def check_shards(folder: Path) -> None:
         ("modern/manifest.json", read_model_folder),
         ("modern/config.json", read_model_folder),
         ("gpt2/config.json", read_model_folder),
+        ("gpt2/generation_config.json", read_model_folder),
+        ("classifier/config.json", read_model_folder),
     ],
 )
 def test_each_value_replaced_by_an_unusual_one(whole: Path, place: str, use: Callable[[Path], object]) -> None:
@@ -580,6 +587,7 @@ def size_of_folder(folder: Path) -> int:
         ("modern/config.json", ["num_hidden_layers", "vocab_size", "hidden_size", "max_position_embeddings"]),
         ("modern/config.json", ["num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size"]),
         ("gpt2/config.json", ["n_layer", "vocab_size", "n_embd", "n_positions", "n_head", "n_inner"]),
+        ("classifier/config.json", ["num_labels", "id2label"]),
     ],
 )
 def test_claims_of_a_model_take_no_memory(whole: Path, place: str, keys: list[str], number: Any) -> None:

@@ -30,7 +30,9 @@ TASKS: dict[LabelKind, str] = {"class": "classify", "labels": "classify", "value
 VALUE = "value"
 """Name of a regressor's output."""
 
-MOST_LABELS = 1 << 20
+MOST_LABELS = 1 << 16
+"""A config.json with a larger number could make a reader use memory that its weights do not warrant."""
+
 _ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -46,6 +48,8 @@ def label_faults(head: HeadSpec, labels: Sequence[str]) -> list[str]:
         faults.append(f"there are {len(labels):,} labels for {head.outputs:,} outputs")
     if head.kind == "class" and head.outputs < 2:
         faults.append("there is only one label; one of several is chosen")
+    if head.outputs > MOST_LABELS:
+        faults.append(f"there are {head.outputs:,} labels, and at most {MOST_LABELS:,} are supported")
     again = [label for label, count in Counter(labels).items() if count > 1]
     faults += [f"the label {shown(label)} occurs more than once" for label in again[:8]]
     faults += [
