@@ -20,9 +20,11 @@ from acorn.checkpoint.integrity import model_faults, verify_run
 from acorn.checkpoint.label_config import from_label_config, label_faults, to_label_config
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.checkpoint.model_folder import write_model_folder
+from acorn.config import ModelConfig
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
@@ -218,6 +220,22 @@ def test_class_weights_and_padding_rows_are_left_out(tmp_path: Path) -> None:
     assert loaded.config.vocab_size == tokenizer.vocab_size
     assert loaded.model.head_spec == HeadSpec("class", 3)
     check_equal(loaded, tmp_path / "final", TEXTS)
+
+
+def test_a_classifier_with_lora_is_written_merged(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("bpe")
+    config = ModelConfig(n_layer=2, n_embd=48, n_head=4, block_size=128, vocab_size=tokenizer.vocab_size)
+    model = GPT(config, head=HeadSpec("class", 3), lora=LoraSpec(rank=2, alpha=4.0)).eval()
+    model.init_weights(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    write_model_folder(tmp_path / "final", model, tokenizer, "card", labels=LABELS)
+    loaded = load(tmp_path / "final")
+    check_equal(loaded, tmp_path / "final", TEXTS)
+    ids = torch.tensor(loaded.label_text.encode(TEXTS[1]))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(ids), model(ids), rtol=0, atol=1e-4)
 
 
 FOREIGN: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -155,7 +155,7 @@ def test_data_and_architecture_are_described() -> None:
 def test_every_setting_of_the_network_is_described() -> None:
     for parameter in variants():
         cards = [write_card(changed(config=config)) for config in parameter.values]
-        assert cards[0] != cards[1], f"checkpoint/model_card.py: _architecture does not tell {parameter.id}"
+        assert cards[0] != cards[1], f"checkpoint/card_parts.py: architecture does not tell {parameter.id}"
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,8 @@ def test_loras_factors_are_merged(name: str, tmp_path: Path) -> None:
             weights = dict(base.named_parameters())
             parameter.copy_(weights[key] if key in weights else 0.2 * torch.randn(parameter.shape, generator=generator))
     write_model_folder(tmp_path / "final", model.eval(), tokenizer, "card")
-    config, weights, _ = read_model_folder(tmp_path / "final")
+    found = read_model_folder(tmp_path / "final")
+    config, weights = found.config, found.weights
     assert weights.keys() == dict(base.named_parameters()).keys()
     ids = torch.tensor([tokenizer.encode_prompt(TEXT)])
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "final")
