@@ -139,7 +139,7 @@ def to_hugging_face(
     """The parameters of `GPT(config, head=head)` with the names and shapes of its layout."""
     layout = layout_of(config)
     named = _fused(config, weights) if layout is GPT2 else weights
-    return {_name(layout, ours, head): _oriented(layout, ours, tensor) for ours, tensor in named.items()}
+    return {stored_name(layout, ours, head): _oriented(layout, ours, tensor) for ours, tensor in named.items()}
 
 
 def from_hugging_face(
@@ -153,8 +153,8 @@ def from_hugging_face(
     layout = layout_of(config)
     ours = meta_parameters(config, head)
     if layout is not GPT2:
-        return {name: tensors[_name(layout, name, head)] for name in ours}
-    fused = {name: _oriented(layout, name, tensors[_name(layout, name, head)]) for name in _fused(config, ours)}
+        return {name: tensors[stored_name(layout, name, head)] for name in ours}
+    fused = {name: _oriented(layout, name, tensors[stored_name(layout, name, head)]) for name in _fused(config, ours)}
     return _split(config, fused)
 
 
@@ -191,7 +191,7 @@ def meta_parameters(
         return dict(GPT(config, head=head, lora=lora).named_parameters())
 
 
-def _name(layout: Layout, ours: str, head: HeadSpec | None) -> str:
+def stored_name(layout: Layout, ours: str, head: HeadSpec | None = None) -> str:
     """The name of a parameter in the layout."""
     module, kind = ours.rsplit(".", 1)
     if module == "score":
