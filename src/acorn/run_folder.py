@@ -12,6 +12,7 @@ TOKENIZER = "tokenizer.json"
 MANIFEST = "manifest.json"
 STATE = "state.json"
 MODEL_CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 BEST = "best.json"
 SWEEP_RECORD, SWEEP_FORMAT = "sweep.json", "acorn-sweep"
 _STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
@@ -79,6 +80,11 @@ class RunFolder:
     @property
     def final(self) -> Path:
         return self.root / "final"
+
+    @property
+    def adapter(self) -> Path:
+        """What LoRA trained, in PEFT's form, without the base model; `final/` has both merged."""
+        return self.root / "adapter"
 
     @property
     def loss_picture(self) -> Path:

@@ -18,14 +18,17 @@ from small_models import LINES
 from torch import Tensor, nn
 
 from acorn.checkpoint.adapter import read_adapter, write_adapter
-from acorn.checkpoint.load import load
+from acorn.checkpoint.load import load, load_checkpoint
 from acorn.checkpoint.model_folder import CARD, write_model_folder
-from acorn.config import ModelConfig
+from acorn.checkpoint.model_task import ModelTask
+from acorn.checkpoint.training_state import Counters, save_checkpoint
+from acorn.config import Config, ModelConfig
+from acorn.config import LoraConfig as LoraSettings
 from acorn.errors import AcornError, DamageError, InputError
 from acorn.folders import verify_folder
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
-from acorn.model.lora import LoraSpec, is_new, merged
+from acorn.model.lora import LoraSpec, is_new, lora_spec, merged
 from acorn.origin import Base
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
@@ -438,3 +441,37 @@ def test_targets_have_the_names_that_other_programs_know(tmp_path: Path) -> None
         assert values["target_modules"] == names
         assert values["rank_pattern"] == ({} if targets else {"c_attn": 6})
         assert values["alpha_pattern"] == ({} if targets else {"c_attn": 12})
+
+
+@pytest.mark.parametrize("kind", ["", "class"])
+@pytest.mark.parametrize("shape", ["gpt2", "modern-untied"])
+@torch.no_grad()
+def test_checkpoints_with_lora_load_merged(shape: str, kind: str, tmp_path: Path) -> None:
+    head = HEADS[kind] if kind else None
+    base = GPT(SHAPES[shape])
+    randomized(base, 1)
+    spec = LoraSpec(4, 8.0, markup_ids=MARKUP)
+    model = lora_on(base, spec, head)
+    folder = tmp_path / "step-00000003"
+    save_checkpoint(folder, Config(model=base.config), tokenizer().to_json(), model, [], Counters(step=3), {})
+    with pytest.raises(DamageError, match="lora_a is not part of this architecture"):
+        load_checkpoint(folder, task_of=lambda state, _: ModelTask(head, ("a", "b", "c") if head else ()))
+    loaded = load_checkpoint(
+        folder,
+        task_of=lambda state, _: ModelTask(head, ("a", "b", "c") if head else ()),
+        lora_of=lambda state: lora_spec(LoraSettings(rank=4), MARKUP),
+    )
+    assert loaded.model.lora is None
+    assert_equal(model(ids_of()), loaded.model(ids_of()), 1e-5)
+    for name, weight in merged(model).items():
+        assert torch.equal(loaded.model.get_parameter(name), weight)
+    other = LoraSettings(rank=3)
+    with pytest.raises(DamageError, match=r"has the shape \[4, 32\], not \[3, 32\]"):
+        load_checkpoint(folder, task_of=lambda state, _: ModelTask(head), lora_of=lambda state: lora_spec(other))
+
+
+def test_settings_become_a_spec() -> None:
+    assert lora_spec(LoraSettings()) is None
+    assert lora_spec(LoraSettings(rank=4)) == LoraSpec(4, 8.0)
+    settings = LoraSettings(rank=4, alpha=5.0, dropout=0.5, targets=("q_proj",))
+    assert lora_spec(settings, (3,)) == LoraSpec(4, 5.0, 0.5, ("q_proj",), (3,))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from acorn.checkpoint.adapter_card import adapter_card
-from acorn.checkpoint.adapter_config import ADAPTER_CONFIG, AdapterConfig, parse_adapter_config
+from acorn.checkpoint.adapter_config import AdapterConfig, parse_adapter_config
 from acorn.checkpoint.adapter_merge import lonely_factors, merge_adapter
 from acorn.checkpoint.adapter_tensors import to_peft
 from acorn.checkpoint.integrity import check_read_files
@@ -30,6 +30,7 @@ from acorn.folders import new_folder, verify_folder
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
 from acorn.origin import Base, is_repository
+from acorn.run_folder import ADAPTER_CONFIG
 
 ADAPTER_WEIGHTS, ADAPTER_PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 RESTORE = "restore the adapter from a copy, or download it again"

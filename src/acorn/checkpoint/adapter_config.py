@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from acorn.errors import DamageError, InputError
 from acorn.model.label_head import HeadSpec
-
-ADAPTER_CONFIG = "adapter_config.json"
+from acorn.run_folder import ADAPTER_CONFIG
 
 TASK_TYPES = {"class": "SEQ_CLS", "labels": "SEQ_CLS", "value": "SEQ_CLS", "tag": "TOKEN_CLS"}
 """Kind of a label head -> PEFT's name of the task."""

@@ -21,7 +21,7 @@ from acorn.errors import AcornError, DamageError, UsageError
 from acorn.files import is_sealed, read_json, read_sealed_json, sha256_of
 from acorn.folders import readable, verify_folder
 from acorn.progress import QUIET, Progress
-from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, STATE, TOKENIZER, RunFolder, step_of
+from acorn.run_folder import ADAPTER_CONFIG, CONFIG, MANIFEST, MODEL_CONFIG, STATE, TOKENIZER, RunFolder, step_of
 
 CHECKPOINT_FILES = (CONFIG, TOKENIZER, "model*.safetensors", "optimizer*.safetensors", STATE, MANIFEST)
 GENERATION_CONFIG = "generation_config.json"
@@ -49,7 +49,7 @@ class FolderCheck:
     """The result of checking one folder.
 
     Attributes:
-        kind: "run" (files directly in the run folder), "checkpoint", "model", "gguf" (an export) or "data".
+        kind: "run" (files directly in the run folder), "checkpoint", "model", "gguf" (an export), "adapter" or "data".
         faults: one line per fault, with the file; empty: the folder is intact.
     """
 
@@ -63,7 +63,7 @@ class FolderCheck:
 
 
 def verify_run(run: Path) -> list[FolderCheck]:
-    """Checks a run folder: its own files, all checkpoints, the final model and the token shards.
+    """Checks a run folder: its own files, all checkpoints, the final model, the adapter and the token shards.
 
     If `run` is a single checkpoint, model folder or export, it checks that.
 
@@ -73,14 +73,14 @@ def verify_run(run: Path) -> list[FolderCheck]:
     kind = kind_of(run)
     if kind == "checkpoint":
         return [FolderCheck(run, kind, tuple(checkpoint_faults(run)))]
-    if kind in ("model", "gguf"):
+    if kind in ("model", "gguf", "adapter"):
         if not (run / MANIFEST).exists():
             raise UsageError(
                 f"{run} has no {MANIFEST}, so its files cannot be checked.",
                 where=str(run.absolute()),
                 fix="compare the files with their source; restore a folder that acorn wrote from a copy",
             )
-        faults = model_faults(run) if kind == "model" else gguf_faults(run)
+        faults = model_faults(run) if kind == "model" else gguf_faults(run) if kind == "gguf" else verify_folder(run)
         return [FolderCheck(run, kind, tuple(faults))]
     folder = RunFolder(run)
     own = look_again(folder, lambda: _own_file_faults(folder))
@@ -89,7 +89,11 @@ def verify_run(run: Path) -> list[FolderCheck]:
     checks = [FolderCheck(run, "run", tuple(own)), FolderCheck(data, "data", tuple(faults))]
     for step in started_checkpoints(folder):
         checks += _checked(folder.checkpoint(step), "checkpoint", checkpoint_faults)
-    return checks + _checked(folder.final, "model", model_faults)
+    return [
+        *checks,
+        *_checked(folder.final, "model", model_faults),
+        *_checked(folder.adapter, "adapter", verify_folder),
+    ]
 
 
 def look_again(run: RunFolder, look: Callable[[], Found]) -> Found:
@@ -269,7 +273,7 @@ def check_read_files(folder: Path, names: list[str]) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """The kind of a RUN: "checkpoint", "model" or "run", or "gguf", which can only be checked.
+    """The kind of a RUN: "checkpoint", "model" or "run", or "gguf" or "adapter", which can only be checked.
 
     Raises:
         UsageError: it does not exist, or is none of these.
@@ -280,6 +284,8 @@ def kind_of(path: Path) -> str:
     names = _names(path)
     if STATE in names or step_of(path.name, exact=False) is not None:
         return "checkpoint"
+    if ADAPTER_CONFIG in names and MODEL_CONFIG not in names:
+        return "adapter"
     if MODEL_CONFIG in names or any(fnmatch(name, pattern) for name in names for pattern in WEIGHT_PATTERNS):
         return "model"
     if any(fnmatch(name, "*.gguf") for name in names):

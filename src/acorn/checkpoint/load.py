@@ -31,6 +31,7 @@ from acorn.folders import readable
 from acorn.kernels.choose import inference_ops
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec, LabelKind
+from acorn.model.lora import LoraSpec, merged
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER, RunFolder
 from acorn.tokenizer.label_text import LabelText
@@ -126,6 +127,12 @@ def load(
             where=str(run.absolute()),
             fix="name the run or the model folder that it was exported from",
         )
+    if kind == "adapter":
+        raise UsageError(
+            f"{run} is an adapter, which is no model without the one that it was trained from.",
+            where=str(run.absolute()),
+            fix="name the run that has it, or a model folder that it was merged into",
+        )
     if checkpoint is not None and kind != "run":
         raise UsageError(
             f"{run} is a {kind} folder, so it contains no checkpoints to choose from.",
@@ -163,11 +170,13 @@ def load_checkpoint(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     task_of: Callable[[Checkpoint, Tokenizer], ModelTask] = lambda state, tokenizer: LANGUAGE_MODEL,
+    lora_of: Callable[[Checkpoint], LoraSpec | None] = lambda state: None,
 ) -> LoadedModel:
-    """The model in a checkpoint folder.
+    """The model in a checkpoint folder; what LoRA trained is merged into its weights.
 
     Args:
         task_of: what the model of a checkpoint is for, which the weights alone do not tell.
+        lora_of: what LoRA trained in it; None: nothing.
 
     Raises:
         DamageError: the folder fails its check.
@@ -180,9 +189,13 @@ def load_checkpoint(
     tokenizer = Tokenizer.from_json(state.tokenizer_json, where=str(folder / TOKENIZER), as_it_is=True)
     task = task_of(state, tokenizer)
     check_layers(state.config.model, state.weights, folder)
-    wanted = {name: parameter.shape for name, parameter in meta_parameters(state.config.model, task.head).items()}
-    check_tensors(state.weights, wanted, folder)
-    config, weights = without_padding(state.config.model, state.weights, tokenizer)
+    lora = lora_of(state)
+    parameters = meta_parameters(state.config.model, task.head, lora)
+    check_tensors(state.weights, {name: parameter.shape for name, parameter in parameters.items()}, folder)
+    weights = state.weights
+    if lora is not None:
+        weights = merged(lora_network(state.config.model, weights, lora, task.head))
+    config, weights = without_padding(state.config.model, weights, tokenizer)
     return _loaded(ModelFolder(config, weights, tokenizer, task), folder, state.counters.step, device, dtype)
 
 
@@ -204,6 +217,17 @@ def _loaded(
         task.trained_ids,
         task.chat_template,
     )
+
+
+@torch.no_grad()
+def lora_network(
+    config: ModelConfig, weights: Mapping[str, Tensor], lora: LoraSpec, head: HeadSpec | None = None
+) -> GPT:
+    """A network with LoRA in eval mode, on the CPU, with copies of the `weights` of a checkpoint."""
+    model = GPT(config, head=head, lora=lora)
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])
+    return model.eval()
 
 
 def build_model(

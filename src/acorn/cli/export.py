@@ -22,7 +22,11 @@ def export(
         typer.Argument(metavar="RUN", parser=path_from("RUN"), help="A run folder, a checkpoint or a model folder."),
     ],
     format: Annotated[
-        str, typer.Option(metavar="hf|gguf", help="hf: a Hugging Face model folder; gguf: for llama.cpp.")
+        str,
+        typer.Option(
+            metavar="hf|gguf|peft",
+            help="hf: a Hugging Face model folder; gguf: for llama.cpp; peft: the adapter of a run with LoRA.",
+        ),
     ],
     dtype: Annotated[
         str, typer.Option(metavar="f32|bf16|f16|q8_0", help="Data type of the weights; q8_0 for gguf only.")
@@ -46,6 +50,7 @@ def export(
 ) -> None:
     """Export a model for other runtimes, and check it in one of them."""
     from acorn.errors import UsageError
+    from acorn.export.adapter import export_adapter
     from acorn.export.export import export as export_model
     from acorn.export.publish import check_login, publish
     from acorn.report.terminal import TaskProgress
@@ -57,6 +62,15 @@ def export(
             raise UsageError("Only a Hugging Face folder can be published.", where="--push", fix="use --format hf")
         check_login(push)
     progress = TaskProgress()
+    if format == "peft":
+        assert out is not None
+        values = export_adapter(run, out, dtype, checkpoint=checkpoint, force=force, progress=progress)
+        progress.close()
+        if as_json:
+            print_json({"folder": str(out), "format": format, "dtype": dtype, "values": values})
+        else:
+            print_facts({"folder": str(out), "format": f"{format}, {dtype}", "values": f"{values:,}"})
+        return
     places: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="acorn-") as temporary:
         folder = out or Path(temporary) / "model"

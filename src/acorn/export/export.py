@@ -24,7 +24,7 @@ from acorn.export.runtimes import RUNTIMES, ask
 from acorn.files import check_unicode, is_sealed, read_json, sha256_of, to_json
 from acorn.folders import check_no_old, new_folder
 from acorn.progress import QUIET, Progress
-from acorn.run_folder import MANIFEST, TOKENIZER
+from acorn.run_folder import ADAPTER_CONFIG, MANIFEST, TOKENIZER
 from acorn.tokenizer.chat_format import without_generation
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def export(
         ResourceError: the disk is full or cannot be written.
     """
     _check_format(format, dtype)
-    _check_target(out, force)
+    check_target(out, force)
     loaded = load(run, checkpoint, progress=progress)
     if loaded.folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(
@@ -119,7 +119,9 @@ def export(
 
 def _check_format(format: str, dtype: str) -> None:
     if format not in DTYPES:
-        raise UsageError(f"Unknown format {format!r}.", where="--format", fix=f"choose one of {', '.join(DTYPES)}")
+        raise UsageError(
+            f"Unknown format {format!r}.", where="--format", fix=f"choose one of {', '.join(DTYPES)}, peft"
+        )
     if dtype not in DTYPES[format]:
         others = [name for name, types in DTYPES.items() if dtype in types]
         or_format = f", or --format {others[0]}" if others else ""
@@ -130,7 +132,7 @@ def _check_format(format: str, dtype: str) -> None:
         )
 
 
-def _check_target(out: Path, force: bool) -> None:
+def check_target(out: Path, force: bool) -> None:
     """Refuses a target where something would be lost: only an unmodified earlier export may be replaced.
 
     Raises:
@@ -142,7 +144,8 @@ def _check_target(out: Path, force: bool) -> None:
     check_no_old(place)
     if not place.exists() and not place.is_symlink():
         return
-    replaceable = force and not place.is_symlink() and (place / PARITY).is_file() and (place / MANIFEST).is_file()
+    is_export = (place / MANIFEST).is_file() and ((place / PARITY).is_file() or (place / ADAPTER_CONFIG).is_file())
+    replaceable = force and not place.is_symlink() and is_export
     if not replaceable:
         raise UsageError(
             f"{place} already exists{' and is not an export that --force could replace' if force else ''}.",

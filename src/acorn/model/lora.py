@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acorn.config import ModelConfig
+from acorn.config import LoraConfig, ModelConfig
 from acorn.model.layers import Dropout, Embedding, Linear
 from acorn.model.lm_head import Head
 from acorn.model.loss import Workspace
@@ -56,6 +56,14 @@ class LoraSpec:
     def scale(self) -> float:
         """The factor of B A."""
         return self.alpha / self.rank
+
+
+def lora_spec(settings: LoraConfig, markup_ids: tuple[int, ...] = ()) -> LoraSpec | None:
+    """What the settings of a run ask for; None: they have no LoRA. An alpha of 0 is twice the rank."""
+    if not settings.rank:
+        return None
+    alpha = settings.alpha or 2.0 * settings.rank
+    return LoraSpec(settings.rank, alpha, settings.dropout, settings.targets, markup_ids)
 
 
 class LoraLinear(Linear):
