@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from acorn.checkpoint.card_parts import base_section, provenance, quoted
+from acorn.checkpoint.card_parts import NOT_STATED, base_section, provenance, quoted
 from acorn.origin import Base, descent
 
 CLASSES = {
@@ -23,6 +23,7 @@ PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification", "
 """PEFT's name of the task -> the Hub's."""
 
 FOLDER_OF_BASE, FOLDER_OF_ADAPTER = "path/to/the/base/model", "path/to/this/folder"
+FOLDER_OF_TOKENIZER = "path/to/the/run/final"
 """Stand for folders in the example: those of the machine that wrote the card mean nothing on another one."""
 
 
@@ -48,14 +49,15 @@ def adapter_card(
         f"A LoRA adapter (rank {values['r']}, alpha {values['lora_alpha']:g}, {targets}) that acorn trained. It "
         f"changes the weights of {of}, and is of no use without them.",
     ]
-    if trained_on:
-        sections.append(f"It was trained on {trained_on}.")
     if values["trainable_token_indices"]:
         sections.append("It also has rows of the embedding for tokens that the base model was not trained on.")
     if labels:
         names = ", ".join(f"{number}: {json.dumps(label, ensure_ascii=False)}" for number, label in enumerate(labels))
         sections.append(f"Its head has these outputs: {names}.")
-    return "\n".join(["---", *metadata, "---", "", *_spaced([*sections, *_use(values, labels), *base_section(bases)])])
+    text = ["## Training text", f"{trained_on or NOT_STATED}."]
+    return "\n".join(
+        ["---", *metadata, "---", "", *_spaced([*sections, *_use(values, labels), *base_section(bases), *text])]
+    )
 
 
 def _use(values: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
@@ -69,14 +71,12 @@ def _use(values: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
         "",
         f"base = {name}.from_pretrained({json.dumps(base)}{more})",
         f"model = PeftModel.from_pretrained(base, {json.dumps(FOLDER_OF_ADAPTER)})",
-        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})",
+        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(FOLDER_OF_TOKENIZER)})",
     ]
-    run = (
-        " The base model was a run of acorn: `acorn export RUN --format hf` writes it for transformers."
-        if not values["base_model_name_or_path"]
-        else ""
-    )
-    return ["## How to use it", f"With PEFT and transformers.{run}", "\n".join(["```python", *code, "```"])]
+    how = "With PEFT and transformers. The tokenizer is that of the run's `final/`."
+    if not values["base_model_name_or_path"]:
+        how += " The base model is not on the Hub; `acorn export BASE --format hf` writes it for transformers."
+    return ["## How to use it", how, "\n".join(["```python", *code, "```"])]
 
 
 def _spaced(sections: Sequence[str]) -> list[str]:
