@@ -55,7 +55,7 @@ class Adapter:
             InputError: the adapter does not fit the model.
         """
         model = base.model
-        weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        weights = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
         if head is None:
             head, labels = model.head_spec, base.labels
         else:
@@ -172,6 +172,6 @@ def _with_empty_head(model: GPT, head: HeadSpec) -> dict[str, Tensor]:
         wanted = dict(GPT(model.config, head=head).named_parameters())
     known = dict(model.named_parameters())
     return {
-        name: known[name].detach() if name in known else torch.zeros(parameter.shape, device=model.device)
+        name: known[name].detach().cpu() if name in known else torch.zeros(parameter.shape)
         for name, parameter in wanted.items()
     }
