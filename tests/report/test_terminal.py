@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import time
@@ -240,3 +241,16 @@ def test_a_closed_stderr_does_not_end_the_work(terminal: bool, error: OSError) -
     progress.end("reading")
     line.close()
     progress.close()
+
+
+@pytest.mark.parametrize(("code", "is_raised"), [(143, True), (129, True), (1, False)])
+def test_a_stop_while_a_line_is_written_is_not_swallowed(code: int, is_raised: bool) -> None:
+    """The handler of a signal raises SystemExit wherever the program is; rich exits with 1 on a broken pipe."""
+
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            raise SystemExit(code)
+
+    screen = Screen(Console(file=Interrupted(), force_terminal=False))
+    with pytest.raises(SystemExit) if is_raised else contextlib.nullcontext():
+        screen.print("a line")

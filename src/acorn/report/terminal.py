@@ -23,6 +23,7 @@ from rich.text import Text
 
 from acorn.report.formats import amount, duration, part_of, printable, rate
 
+RICH_BROKEN_PIPE_CODE = 1  # with which rich exits when it meets a broken pipe
 LOG_SECONDS = 10.0  # between plain lines
 REDRAW_SECONDS = 0.1  # between updates of the live line
 RATE_WINDOW = 30.0  # recent seconds from which a rate and the time left are computed
@@ -249,7 +250,9 @@ class Screen:
             return
         try:
             write()
-        except (OSError, SystemExit):  # rich exits when it meets a broken pipe
+        except (OSError, SystemExit) as error:
+            if isinstance(error, SystemExit) and error.code != RICH_BROKEN_PIPE_CODE:  # a signal stops the program
+                raise
             self._is_gone = True
             self._console.file = io.StringIO()
 
