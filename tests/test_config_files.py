@@ -17,6 +17,7 @@ from acorn.config_files import (
     differences,
     flatten,
     load_config,
+    load_run_config,
     preset_names,
     preset_purpose,
     preset_values,
@@ -258,3 +259,38 @@ def test_a_preset_has_the_values_of_its_file() -> None:
         assert values
         for key, value in values.items():
             assert flat[key] == (tuple(value) if isinstance(value, list) else value), key
+
+
+def test_epochs_are_a_third_length_that_excludes_the_others(tmp_path: Path) -> None:
+    """Each override clears the other lengths; two in one place are refused, on the command line and in a file."""
+    assert load_config("small", ["finetune.epochs=3"]).train.steps == 0
+    config = load_config("small", ["finetune.epochs=3"])
+    assert with_values(config, {"train.steps": 12}).finetune.epochs == 3, "the steps that the epochs come to"
+    assert "exclude each other" in refusal("finetune.epochs=3", "train.steps=12")
+    assert "exclude each other" in refusal("finetune.epochs=3", "train.minutes=1")
+    file = tmp_path / "mine.toml"
+    file.write_text("[train]\nsteps = 12\n[finetune]\nepochs = 3\n")
+    assert "exclude each other" in refusal(source=str(file))
+
+
+def test_a_finetuning_run_reads_its_epochs_and_steps_back(tmp_path: Path) -> None:
+    """What a run wrote holds both; a longer run by either clears the other."""
+    config = load_config(
+        None, ["finetune.task=classify", "finetune.epochs=3", "lora.rank=4", 'finetune.labels=["a", "b"]']
+    )
+    config = with_values(config, {"train.steps": 12})
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config))
+    assert load_run_config(path) == config
+    assert load_run_config(path, ["train.steps=20"]).finetune.epochs == 0
+    assert load_run_config(path, ["finetune.epochs=4"]).train.steps == 0
+
+
+def test_configs_of_pretraining_have_no_sections_of_finetuning() -> None:
+    """So that runs from before there was finetuning write the same bytes."""
+    text = to_toml(load_config("small"))
+    assert "[finetune]" not in text
+    assert "[lora]" not in text
+    assert load_config("small").trains_on_text
+    assert "[finetune]" in to_toml(load_config("small", ["finetune.task=chat"]))
+    assert not load_config("small", ["lora.rank=4"]).trains_on_text

@@ -25,7 +25,7 @@ def test_names_of_other_programs_suggest_existing_settings() -> None:
         ("learning_rate", "optimizer.lr"),
         ("train.lr", "optimizer.lr"),
         ("train.batch", "train.batch_size"),
-        ("train.epochs", "train.steps"),
+        ("train.epochs", "finetune.epochs"),
         ("layers", "model.n_layer"),
         ("model.heads", "model.n_head"),
         ("model.dim", "model.n_embd"),

@@ -430,7 +430,10 @@ class FinetuneConfig(Section):
         "", description="What the model is finetuned for; `auto`: by the columns of the rows. Empty: pretraining."
     )
     epochs: float = Field(
-        0.0, ge=0, description="Passes over the training examples; 0: `train.steps` or `train.minutes` decides."
+        0.0,
+        ge=0,
+        description="Passes over the training examples, from which `train.steps` follows; 0: `train.steps` or "
+        "`train.minutes` sets the length.",
     )
     loss_on: Literal["answers", "all"] = Field(
         "answers", description="Tokens of chat and complete that are trained: those of the answers, or all."
@@ -489,6 +492,20 @@ class Config(Section):
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is kept.")
     parallel: ParallelConfig = Field(ParallelConfig(), description="Processes.")
     report: ReportConfig = Field(ReportConfig(), description="Trackers.")
+    finetune: FinetuneConfig = Field(FinetuneConfig(), description="The task, for `acorn finetune` alone.")
+    lora: LoraConfig = Field(LoraConfig(), description="Adapters, for `acorn finetune` alone.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Config:
+        """Steps beside epochs are no fault here: a run stores the steps that its epochs come to."""
+        if self.finetune.epochs and self.train.minutes:
+            raise ValueError("finetune.epochs and train.minutes exclude each other; set one of them")
+        return self
+
+    @property
+    def trains_on_text(self) -> bool:
+        """Whether it is of a run of `acorn pretrain`, not of `acorn finetune`."""
+        return self.finetune == FinetuneConfig() and self.lora == LoraConfig()
 
     @model_validator(mode="after")
     def _contexts_fit(self) -> Config:

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ _RESTORE = (
 )
 _NOT_TOML = (ValueError, RecursionError)
 """tomllib raises ValueError, as Python does for integers of thousands of digits; deep nesting raises RecursionError."""
+
+LENGTHS = ("train.steps", "train.minutes", "finetune.epochs")
+"""Settings of which one sets the length of a run."""
+
+ONLY_FINETUNING = ("finetune", "lora")
+"""Sections that a config.toml has only where one of their settings is not the default."""
 
 FORMER_PRESETS = {"seed": "original"}
 """Former name of a preset -> its current name. A run started under the former name keeps that name and its folder."""
@@ -90,7 +96,27 @@ def load_config(source: str | Path | None = None, overrides: str | Sequence[str]
         text, where, name = _read(source)
         values = _parse(text, where)
         values.setdefault("name", name)
+        if SEAL_LINE not in text:  # a run's own config has its epochs and the steps that they come to
+            _check_one_length(_lengths_in(values), where)
+    return config_of(values, where, overrides)
+
+
+def config_of(values: Mapping[str, Any], where: str, overrides: str | Sequence[str] = ()) -> Config:
+    """The config of nested `values`, with `key=value` overrides on top.
+
+    Args:
+        where: where the values are from, for messages.
+
+    Raises:
+        UsageError: any key or value is wrong (all are listed).
+    """
     return build_config(_apply(values, _as_list(overrides)), where)
+
+
+def _lengths_in(values: Mapping[str, Any]) -> set[str]:
+    """The settings of nested values that set the length of a run."""
+    tables = {section: table for section, table in values.items() if isinstance(table, Mapping)}
+    return {key for key in LENGTHS if tables.get(key.partition(".")[0], {}).get(key.partition(".")[2])}
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -174,7 +200,7 @@ def to_toml(config: Config) -> str:
     """
     lines = ["# Every setting of this run, as resolved.", f"name = {_toml_value(config.name)}"]
     for section_name, section in config:
-        if not isinstance(section, Section):
+        if not isinstance(section, Section) or (section_name in ONLY_FINETUNING and section == type(section)()):
             continue
         lines += ["", f"[{section_name}]"]
         for key, field in type(section).model_fields.items():
@@ -274,10 +300,20 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         raise UsageError(f"The config is not TOML: {error}", where=where, fix="correct the line named above") from None
 
 
-def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def _check_one_length(given: Collection[str], where: str) -> None:
+    """Refuses steps beside epochs. (Minutes beside one of them are refused by the config itself.)
+
+    Raises:
+        UsageError: `given` has both.
+    """
+    if {"train.steps", "finetune.epochs"} <= set(given):
+        raise UsageError("train.steps and finetune.epochs exclude each other.", where=where, fix="set one of them")
+
+
+def _apply(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """`values` with `section.key=value` overrides.
 
-    A length in an override clears the other kind of length; `train.init_from` clears the network and the tokenizer.
+    A length in an override clears the other kinds of length; `train.init_from` clears the network and the tokenizer.
     """
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     given: set[str] = set()
@@ -301,9 +337,12 @@ def _apply(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
             table = result.get(section)
             if isinstance(table, dict):
                 result[section] = {name: table[name] for name in table if f"{section}.{name}" in given}
-    if len(given & {"train.steps", "train.minutes"}) == 1:
-        other = "minutes" if "train.steps" in given else "steps"
-        result["train"].pop(other, None)
+    _check_one_length(given, "the command line")
+    if given & set(LENGTHS):
+        for key in LENGTHS:
+            section, _, name = key.partition(".")
+            if key not in given and isinstance(result.get(section), dict):
+                result[section].pop(name, None)
     return result
 
 

@@ -87,10 +87,9 @@ OTHER_NAMES: Mapping[str, str] = {
     "lr_decay_iters": "schedule.decay",
     "min_lr": "schedule.floor",
     # length, batch, intervals
-    "epochs": "train.steps",
-    "n_epochs": "train.steps",
-    "num_epochs": "train.steps",
-    "num_train_epochs": "train.steps",
+    "n_epochs": "finetune.epochs",
+    "num_epochs": "finetune.epochs",
+    "num_train_epochs": "finetune.epochs",
     "iterations": "train.steps",
     "iters": "train.steps",
     "max_iters": "train.steps",
@@ -122,7 +121,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "report_to": "report.trackers",
 }
 """Name of a setting in other programs -> its name in acorn. Units may differ: here a warm-up is a share of the run, and
-a length is in steps or minutes, not in epochs. `acorn config KEY` gives the unit."""
+pretraining takes its length in steps or minutes, not in epochs. `acorn config KEY` gives the unit."""
 
 
 def sections() -> dict[str, type[Section]]:

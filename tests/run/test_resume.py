@@ -11,7 +11,7 @@ from acorn.config_files import load_config, with_values
 from acorn.data.made_from import MadeFrom, prepared_shards, write_made_from
 from acorn.errors import UsageError
 from acorn.run.resolve import OPEN_VALUES
-from acorn.run.resume import merge_configs, with_known_shards
+from acorn.run.resume import merge_configs, resumed_with, with_known_shards
 from acorn.run_folder import RunFolder
 
 RESOLVED = {
@@ -93,3 +93,47 @@ def test_other_changes_are_refused_in_one_message() -> None:
     assert "optimizer.lr" in changed
     with pytest.raises(UsageError, match="no setting"):
         merge_configs(stored(), asked, ["optimizer.rate"])
+
+
+FINETUNED = {
+    "finetune.task": "classify",
+    "finetune.labels": ("ham", "spam"),
+    "finetune.overlong": "cut",
+    "train.steps": 12,
+}
+"""What the rows of a run come to."""
+
+
+def finetuned(*overrides: str) -> tuple[Config, Config]:
+    """The config of a command line, and the one that its run stored."""
+    asked = load_config(None, ["finetune.task=auto", "finetune.epochs=3", *overrides])
+    return asked, with_values(asked, RESOLVED | FINETUNED)
+
+
+def test_what_followed_from_the_rows_is_kept() -> None:
+    """Task, labels and the steps that the epochs come to: the same command line changes nothing."""
+    asked, run = finetuned()
+    assert merge_configs(run, asked) == (run, {})
+
+
+def test_another_length_of_a_finetuning_run() -> None:
+    """More epochs leave the steps open, which follow from the examples; steps take the place of the epochs."""
+    asked, run = finetuned()
+    config, changed = merge_configs(run, with_values(asked, {"finetune.epochs": 5.0}))
+    assert (config.finetune.epochs, config.train.steps) == (5, 0)
+    assert changed == {"finetune.epochs": "3.0 -> 5.0"}
+    assert resumed_with(run, config) == ["finetune.epochs=5.0"]
+    config, changed = merge_configs(run, load_config(None, ["finetune.task=auto", "train.steps=20"]))
+    assert (config.finetune.epochs, config.train.steps) == (0, 20)
+    assert changed == {"train.steps": "12 -> 20"}
+    assert resumed_with(run, config) == ["train.steps=20"]
+
+
+@pytest.mark.parametrize("change", [{"finetune.loss_on": "all"}, {"lora.rank": 4}, {"finetune.task": "regress"}])
+def test_task_and_adapters_of_a_run_are_fixed(change: dict[str, object]) -> None:
+    asked, run = finetuned()
+    (key,) = change
+    with pytest.raises(UsageError, match=key):
+        merge_configs(run, with_values(asked, change))
+    with pytest.raises(UsageError, match=f"cannot change {key}"):
+        merge_configs(run, with_values(asked, change), [key])

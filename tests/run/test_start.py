@@ -103,3 +103,11 @@ def test_a_run_that_is_killed_at_any_of_its_first_files_starts_again(
 
 def _stop(runtime: object) -> None:
     raise Killed
+
+
+@pytest.mark.parametrize("setting", ["finetune.task=classify", "finetune.freeze=1", "lora.rank=4"])
+def test_pretraining_refuses_settings_of_finetuning(tmp_path: Path, tiny, setting: str) -> None:
+    """They would have no effect, so nothing is written."""
+    with pytest.raises(UsageError, match="settings of finetuning"):
+        pretrain(tiny(setting), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

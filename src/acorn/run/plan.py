@@ -17,7 +17,15 @@ from acorn.run.budget import COMPILER_BYTES, LIBRARY_BYTES, step_memory
 from acorn.run.calibration import seconds_per_step
 from acorn.run.initial_model import load_initial_model
 from acorn.run.resolve import resolve
-from acorn.run.start import check_config, check_fits, check_launch, check_length, check_machine, check_name
+from acorn.run.start import (
+    check_config,
+    check_fits,
+    check_is_pretraining,
+    check_launch,
+    check_length,
+    check_machine,
+    check_name,
+)
 from acorn.run.text_estimate import TextEstimate, estimate_text
 from acorn.run_folder import RunFolder
 from acorn.runtime.address_space import is_out_of_memory
@@ -43,6 +51,7 @@ def plan_run(config: Config, out: Path | None = None, progress: Progress = QUIET
     if config.data.source or config.data.shards:
         check_config(config)
     else:
+        check_is_pretraining(config)
         check_length(config)
         check_launch()
     check_machine(config)

@@ -35,6 +35,13 @@ OPEN_VALUES: dict[str, object] = {
 }
 """Key -> the value that leaves the choice to acorn. A resumed run keeps the choices it made."""
 
+OPEN_VALUES_OF_ROWS: dict[str, object] = {
+    "finetune.task": "auto",
+    "finetune.labels": (),
+    "finetune.overlong": "auto",
+}
+"""The same for choices that depend on the rows of a finetuning run, not on the machine."""
+
 COMPILE_SECONDS = 30
 """What torch.compile takes before the first step if its cache is empty; an upper estimate."""
 
@@ -93,11 +100,14 @@ def resolve(config: Config, out: Path, vocab_size: int, train_tokens: int | None
 def with_choices_of(earlier: Config, config: Config) -> Config:
     """`config` with the choices of `earlier`, the config of a run, for what it leaves open itself."""
     chosen, given = flatten(earlier), flatten(config)
-    return with_values(config, {key: chosen[key] for key, value in OPEN_VALUES.items() if given[key] == value})
+    is_open = {key for key, value in (OPEN_VALUES | OPEN_VALUES_OF_ROWS).items() if given[key] == value}
+    if given["finetune.epochs"] and given["finetune.epochs"] == chosen["finetune.epochs"]:
+        is_open.add("train.steps")  # computed from the epochs
+    return with_values(config, {key: chosen[key] for key in flatten(config) if key in is_open})
 
 
 def open_again(*keys: str) -> list[str]:
-    """Overrides that leave the choice of `keys` to acorn again; without keys, all such choices."""
+    """Overrides that leave the choice of `keys` to acorn again; without keys, all choices that depend on the machine."""
     return [f"{key}={OPEN_VALUES[key]}" for key in keys or OPEN_VALUES]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from acorn.checkpoint.training_state import Checkpoint, Counters
 from acorn.config import Config
-from acorn.config_files import differences, flatten, load_run_config, override_of, with_values
+from acorn.config_files import LENGTHS, differences, flatten, load_run_config, override_of, with_values
 from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import sha256_of
@@ -26,6 +26,7 @@ MAY_CHANGE = frozenset(
         "name",
         "train.steps",
         "train.minutes",
+        "finetune.epochs",
         "train.eval_every",
         "train.save_every",
         "train.sample_every",
@@ -38,10 +39,10 @@ MAY_CHANGE = frozenset(
     }
 )
 
-FIXED_PREFIXES = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init")
-"""Keys that start so cannot be changed: shards, initial weights, shapes and optimizer state already exist."""
+FIXED_PREFIXES = ("data.", "tokenizer.", "model.", "optimizer.name", "train.init", "finetune.", "lora.")
+"""Keys that start so cannot be changed: data, initial weights, shapes and optimizer state already exist."""
 
-NOT_FIXED = frozenset({"data.shuffle_group", "model.dropout"})
+NOT_FIXED = frozenset({"data.shuffle_group", "model.dropout", "finetune.epochs"})
 """Exceptions from FIXED_PREFIXES: `--allow-change` may change them."""
 
 
@@ -67,7 +68,7 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
     fixed = [key for key in allow_change if key.startswith(FIXED_PREFIXES) and key not in NOT_FIXED]
     if fixed:
         raise UsageError(
-            f"A resumed run cannot change {', '.join(fixed)}: its shards, network and initial weights already exist.",
+            f"A resumed run cannot change {', '.join(fixed)}: its data, network and initial weights already exist.",
             where="--allow-change",
             fix="start a new run with --out",
         )
@@ -86,7 +87,15 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
             + (f", or change them anyway with {' '.join(free)}" if free else ""),
         )
     changed = {key: new for key, (_, new) in found.items() if key != "name"}
-    return with_values(stored, changed), {key: f"{found[key][0]} -> {found[key][1]}" for key in changed}
+    told = {key: f"{found[key][0]} -> {found[key][1]}" for key in changed if not _follows(key, asked)}
+    return with_values(stored, changed), told
+
+
+def _follows(key: str, config: Config) -> bool:
+    """Whether another length of `config` decides that of `key`, which nobody set."""
+    if key not in LENGTHS:
+        return False
+    return not flatten(config)[key] or (key == "train.steps" and config.finetune.epochs > 0)
 
 
 def own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]) -> Config:
@@ -164,8 +173,10 @@ def check_steps_left(config: Config, counters: Counters) -> None:
 
 def resumed_with(stored: Config, config: Config) -> list[str]:
     """The arguments of a command that resumes a run with the config `stored` as `config`."""
-    words = []
+    words: list[str] = []
     for key, (_, new) in differences(stored, config).items():
+        if _follows(key, config):
+            continue
         words += [override_of(key, new), *([] if key in MAY_CHANGE else ["--allow-change", key])]
     return words
 

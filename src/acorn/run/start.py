@@ -96,8 +96,9 @@ def check_name(run: RunFolder) -> None:
 
 
 def check_config(config: Config) -> None:
-    """Refuses a config that cannot be run, before anything is written."""
+    """Refuses a config that cannot be run by `acorn pretrain`, before anything is written."""
     check_address_space("training", config.train.threads)
+    check_is_pretraining(config)
     check_length(config)
     if not (config.data.source or config.data.shards):
         raise UsageError(
@@ -106,6 +107,20 @@ def check_config(config: Config) -> None:
             fix="name some, for example 'data.source=my_corpus/*.txt' or data.source=bundled:wikitext-2",
         )
     check_launch()
+
+
+def check_is_pretraining(config: Config, where: str = "finetune.*, lora.*") -> None:
+    """Refuses settings of finetuning.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if not config.trains_on_text:
+        raise UsageError(
+            "These are settings of finetuning, which acorn pretrain does not do.",
+            where=where,
+            fix="use acorn finetune, or leave them out",
+        )
 
 
 def check_length(config: Config) -> None:
