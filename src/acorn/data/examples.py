@@ -1,0 +1,346 @@
+"""Examples of a task -> token ids, and what a model learns to say at which of them.
+
+An example that is longer than the context is refused, left out or cut, as `finetune.overlong` says. What is left out or
+cut is counted and told; an answer is never cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acorn.counting import counted
+from acorn.errors import InputError, UsageError
+from acorn.progress import QUIET, Progress
+from acorn.text.examples import Chat, Completion, Example, Labeled, Task
+from acorn.tokenizer.chat_format import ANSWERING, Encoded
+from acorn.tokenizer.completion_format import CompletionFormat
+from acorn.tokenizer.label_text import LabelText
+from acorn.tokenizer.template_format import AnyChatFormat
+
+Overlong = Literal["refuse", "drop", "cut_prompt", "cut"]
+
+OVERLONG: Mapping[Task, tuple[Overlong, ...]] = {
+    "chat": ("refuse", "drop", "cut_prompt"),
+    "complete": ("refuse", "drop", "cut_prompt"),
+    "classify": ("cut", "refuse", "drop"),
+    "regress": ("cut", "refuse", "drop"),
+}
+"""Task -> what can be done about long examples, the default first."""
+
+TASK = "encoding examples"
+"""What progress calls it."""
+
+_EXAMPLES_BETWEEN = 512  # examples between two words to the listener
+
+
+@dataclass(frozen=True, eq=False)
+class TokenExample:
+    """An example as a model reads it.
+
+    Attributes:
+        ids: the tokens that are read (T,).
+        rows: positions in `ids` at which something is learned, ascending (n,).
+        values: what is learned there: the next token's id or a class (n,), int64; or several numbers (n, L), float32.
+    """
+
+    ids: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class EncodedSide:
+    """The examples of one side.
+
+    Attributes:
+        examples: those that are used, in order.
+        tokens: the same as token ids.
+        dropped: examples that were left out because they are too long.
+        cut: examples of which a part was left out.
+    """
+
+    examples: list[Example]
+    tokens: list[TokenExample]
+    dropped: int = 0
+    cut: int = 0
+
+
+class TooLongError(Exception):
+    """An example that does not fit the context, however its prompt is cut."""
+
+
+class ExampleEncoder(Protocol):
+    """How the examples of a task become token ids."""
+
+    def encode(self, examples: Sequence[Example]) -> list[TokenExample]:
+        """The examples whole.
+
+        Raises:
+            InputError: one cannot be encoded.
+        """
+
+    def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
+        """An example of which at most `context` tokens are read.
+
+        Raises:
+            TooLongError: that is impossible without cutting an answer.
+        """
+
+
+@dataclass(frozen=True)
+class CompletionEncoder:
+    """Prompts and completions.
+
+    Attributes:
+        trains_prompts: all tokens are trained, not those of the answer alone.
+    """
+
+    format: CompletionFormat
+    trains_prompts: bool = False
+
+    def encode(self, examples: Sequence[Example]) -> list[TokenExample]:
+        return [self._tokens(_located(example, self._whole)) for example in examples]
+
+    def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
+        """Leaves out the beginning of the prompt, but not what every prompt begins with."""
+        encoded = self._whole(example)
+        first = encoded.trained.index(True)
+        start = len(self.format.encode_prompt(""))
+        room = context + 1 - start - (len(encoded.ids) - first)
+        if room < 0:
+            raise TooLongError
+        kept = [*range(start), *range(max(start, first - room), len(encoded.ids))]
+        return self._tokens(Encoded([encoded.ids[i] for i in kept], [encoded.trained[i] for i in kept]))
+
+    def _whole(self, example: Example) -> Encoded:
+        assert isinstance(example, Completion)
+        return self.format.encode(example.prompt, example.completion)
+
+    def _tokens(self, encoded: Encoded) -> TokenExample:
+        return _next_tokens(encoded, self.trains_prompts)
+
+
+@dataclass(frozen=True)
+class ChatEncoder:
+    """Conversations.
+
+    Attributes:
+        trains_prompts: all tokens are trained, not those of the answers alone.
+    """
+
+    format: AnyChatFormat
+    trains_prompts: bool = False
+
+    def encode(self, examples: Sequence[Example]) -> list[TokenExample]:
+        return [self._tokens(_located(example, self._whole)) for example in examples]
+
+    def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
+        """Leaves out the first turns behind the system message, whole, until the rest fits."""
+        assert isinstance(example, Chat)
+        messages = list(example.messages)
+        system = 1 if messages[0].role == "system" else 0
+        while True:
+            later = [n for n, message in enumerate(messages) if n > system and message.role == "user"]
+            if not later:
+                raise TooLongError
+            del messages[system : later[0]]
+            if not any(message.trained and message.role == ANSWERING for message in messages):
+                raise TooLongError
+            tokens = self._tokens(self._whole(replace(example, messages=tuple(messages))))
+            if len(tokens.ids) <= context:
+                return tokens
+
+    def _whole(self, example: Example) -> Encoded:
+        assert isinstance(example, Chat)
+        return self.format.encode(example.messages)
+
+    def _tokens(self, encoded: Encoded) -> TokenExample:
+        return _next_tokens(encoded, self.trains_prompts)
+
+
+@dataclass(frozen=True)
+class LabelEncoder:
+    """Texts with labels or values, which are said at the last token.
+
+    Attributes:
+        values: an example -> what is learned of it: a class, or several numbers.
+    """
+
+    text: LabelText
+    values: Callable[[Labeled], int | Sequence[float]]
+
+    def encode(self, examples: Sequence[Example]) -> list[TokenExample]:
+        labeled = [example for example in examples if isinstance(example, Labeled)]
+        try:
+            encoded = self.text.encode([example.text for example in labeled])
+        except InputError:
+            encoded = [_located(example, self._alone) for example in labeled]
+        return [self._tokens(ids, example) for ids, example in zip(encoded, labeled, strict=True)]
+
+    def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
+        """Leaves out the end of the text."""
+        return replace(whole, ids=whole.ids[:context], rows=np.array([context - 1]))
+
+    def _alone(self, example: Example) -> list[int]:
+        assert isinstance(example, Labeled)
+        return self.text.encode(example.text)[0]
+
+    def _tokens(self, ids: Sequence[int], example: Labeled) -> TokenExample:
+        value = self.values(example)
+        values = np.array([value], np.int64 if isinstance(value, int) else np.float32)
+        return TokenExample(np.array(ids, np.int32), np.array([len(ids) - 1]), values)
+
+
+def class_values(labels: Sequence[str]) -> Callable[[Labeled], int]:
+    """An example -> the number of its label."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    return lambda example: numbers[example.labels[0]]
+
+
+def several_values(labels: Sequence[str]) -> Callable[[Labeled], Sequence[float]]:
+    """An example -> 1 for each label that it has, else 0."""
+    return lambda example: [float(label in example.labels) for label in labels]
+
+
+def scaled_values(scale: float) -> Callable[[Labeled], Sequence[float]]:
+    """An example -> its value, divided by `scale`."""
+    return lambda example: [_value(example) / scale]
+
+
+def label_scale(examples: Sequence[Example]) -> float:
+    """The power of two next to the root mean square of the values of `examples`.
+
+    Values divided by it are near 1, whatever their unit. Multiplying weights by a power of two is exact.
+    """
+    values = np.array([_value(example) for example in examples if isinstance(example, Labeled)])
+    size = float(np.sqrt(np.mean((values / np.abs(values).max(initial=0.0)) ** 2))) if np.any(values) else 0.0
+    if not size:
+        return 1.0
+    return float(2.0 ** round(math.log2(size) + math.log2(float(np.abs(values).max()))))
+
+
+def resolved_overlong(task: Task, asked: str) -> Overlong:
+    """What is done about examples of `task` that are too long.
+
+    Args:
+        asked: `finetune.overlong`.
+
+    Raises:
+        UsageError: it cannot be done for this task.
+    """
+    for known in OVERLONG[task]:
+        if asked in ("auto", known):
+            return known
+    raise UsageError(
+        f"Examples of {task} cannot be treated so where they are too long.",
+        where=f"finetune.overlong = {asked}",
+        fix=f"use one of {', '.join(OVERLONG[task])}",
+    )
+
+
+def encode_side(
+    name: str,
+    examples: Sequence[Example],
+    encoder: ExampleEncoder,
+    context: int,
+    overlong: Overlong,
+    progress: Progress = QUIET,
+) -> EncodedSide:
+    """The examples of a side as token ids.
+
+    Args:
+        name: of the side, for messages.
+        context: tokens that the model reads at most.
+
+    Raises:
+        InputError: an example cannot be encoded, has nothing to learn, or is too long; or all are left out.
+    """
+    kept: list[Example] = []
+    tokens: list[TokenExample] = []
+    too_long: list[int] = []
+    for begin in range(0, len(examples), _EXAMPLES_BETWEEN):
+        some = examples[begin : begin + _EXAMPLES_BETWEEN]
+        progress.at(f"{TASK} of {name}", begin, len(examples), "examples")
+        for example, whole in zip(some, encoder.encode(some), strict=True):
+            if not len(whole.rows):
+                raise InputError(
+                    "No token of this example is trained.", where=example.where, fix="give it an answer, or remove it"
+                )
+            fitting: TokenExample | None = whole
+            if len(whole.ids) > context:
+                too_long.append(len(whole.ids))
+                fitting = _shortened(example, whole, encoder, context, overlong)
+            if fitting is not None:
+                kept.append(example)
+                tokens.append(fitting)
+    progress.at(f"{TASK} of {name}", len(examples), len(examples), "examples")
+    progress.end(f"{TASK} of {name}")
+    if too_long:
+        done = {"drop": "left out", "cut": "cut at the end", "cut_prompt": "cut at the beginning"}[overlong]
+        progress.note(
+            f"{name}: {counted(len(too_long), 'example')} of {len(examples):,} longer than the context of {context:,} "
+            f"tokens (the longest: {max(too_long):,}), {done} (finetune.overlong = {overlong})."
+        )
+    if not kept:
+        raise InputError(
+            f"{name}: none of {counted(len(examples), 'example')} fits the context of {context:,} tokens.",
+            where="finetune.overlong = drop",
+            fix="give shorter examples, or start from a model with a longer context",
+        )
+    dropped = len(examples) - len(kept)
+    return EncodedSide(kept, tokens, dropped, len(too_long) - dropped)
+
+
+def _shortened(
+    example: Example, whole: TokenExample, encoder: ExampleEncoder, context: int, overlong: Overlong
+) -> TokenExample | None:
+    """The example so that it fits; None: it is left out.
+
+    Raises:
+        InputError: it may not be shortened, or that would cut an answer.
+    """
+    if overlong == "drop":
+        return None
+    if overlong != "refuse":
+        try:
+            return encoder.cut(example, whole, context)
+        except TooLongError:
+            raise InputError(
+                f"The answer and what has to stand before it are longer than the context of {context:,} tokens, and an "
+                "answer is never cut.",
+                where=example.where,
+                fix="shorten it, or set finetune.overlong=drop to leave such examples out",
+            ) from None
+    others = "cut" if isinstance(example, Labeled) else "cut_prompt"
+    raise InputError(
+        f"The example has {len(whole.ids):,} tokens, more than the context of {context:,}.",
+        where=example.where,
+        fix=f"shorten it, or set finetune.overlong to drop or {others}; what is left out is counted and said",
+    )
+
+
+def _located(example: Example, encode: Callable[[Example], Any]) -> Any:
+    """`encode(example)`, whose error names the place of the example."""
+    try:
+        return encode(example)
+    except InputError as error:
+        raise InputError(error.what, where=f"{example.where}: {error.where}", fix=error.fix) from None
+
+
+def _next_tokens(encoded: Encoded, trains_all: bool) -> TokenExample:
+    """The example in which each trained token is predicted from those before it."""
+    ids = np.array(encoded.ids, np.int32)
+    trained = np.array(encoded.trained) | trains_all
+    rows = np.flatnonzero(trained[1:])
+    return TokenExample(ids[:-1], rows, ids[1:][rows].astype(np.int64))
+
+
+def _value(example: Labeled) -> float:
+    assert isinstance(example.label, float)
+    return example.label
