@@ -9,7 +9,8 @@ import pytest
 
 from acorn.config import Config
 from acorn.config_files import load_config
-from acorn.run.pretrain import PretrainResult, pretrain
+from acorn.run.lifecycle import RunResult
+from acorn.run.pretrain import pretrain
 
 TEXT = "the cat dog bird saw ate found a small red old house tree and then it slept again"
 
@@ -59,7 +60,7 @@ def tiny(text_file: Path):
 def run_tiny(tiny):
     """Runs it in a folder."""
 
-    def run(out: Path, *overrides: str, **options) -> PretrainResult:
+    def run(out: Path, *overrides: str, **options) -> RunResult:
         return pretrain(tiny(*overrides), out, **options)
 
     return run

@@ -20,7 +20,7 @@ from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.report.terminal import Screen, TaskProgress, TrainingLine
 from acorn.run import pretrain as training
-from acorn.run.pretrain import PretrainResult as Run
+from acorn.run.lifecycle import RunResult as Run
 from acorn.runtime.choose import device_for
 from acorn.text.splits import TextSplits
 from acorn.tokenizer import tokenizer as tokenizers

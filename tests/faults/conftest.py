@@ -325,9 +325,9 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, Any], An
 @pytest.fixture(autouse=True)
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skips what takes most of a tiny run's time: flushing, measuring the machine, and plotting the curve."""
-    from acorn.run import finish, pretrain
+    from acorn.run import finish, lifecycle
     from acorn.run.peak import Peak
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(pretrain, "machine_peak", lambda runtime: Peak(1e11, "nothing"))
+    monkeypatch.setattr(lifecycle, "machine_peak", lambda runtime: Peak(1e11, "nothing"))
     monkeypatch.setattr(finish, "write_loss_picture", lambda root: (root / "loss.png").touch())

@@ -23,9 +23,10 @@ from acorn.config_files import load_run_config
 from acorn.errors import DamageError, DivergedError, InputError, ResourceError, StoppedError, UsageError
 from acorn.files import read_sealed_json
 from acorn.report.metrics_log import read_metrics, read_samples
+from acorn.run import lifecycle
 from acorn.run import peak as peak_module
-from acorn.run import pretrain as pretrain_module
 from acorn.run.peak import Peak
+from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
 from acorn.train import loop as loop_module
 from acorn.train import windows as windows_module
@@ -283,7 +284,7 @@ class Notes(Unwatched):
 def test_no_step_exceeds_the_peak(tmp_path: Path, run_tiny, monkeypatch) -> None:
     """A peak that was measured on a busy machine is measured again as soon as training exceeds it."""
     measured = []
-    monkeypatch.setattr(pretrain_module, "machine_peak", lambda runtime: Peak(1.0, "matmuls"))
+    monkeypatch.setattr(lifecycle, "machine_peak", lambda runtime: Peak(1.0, "matmuls"))
     monkeypatch.setattr(peak_module, "_measured", lambda runtime: measured.append(runtime) or 1e15)
     monkeypatch.setattr(peak_module, "_keep", lambda peak, runtime: None)
     notes = Notes()
@@ -521,7 +522,7 @@ def test_shards_of_other_text_are_never_trained_on(tmp_path: Path, run_tiny, tex
     other.write_text(text_file.read_text().replace("dog", "fox"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_module.Loop, "train", interrupt)
+        patch.setattr(loop_module.Loop, "train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(out)
     with monkeypatch.context() as patch:
@@ -537,7 +538,7 @@ def test_choices_made_before_the_first_checkpoint_are_kept(tmp_path: Path, run_t
     """After a kill, the run starts again with less free memory: another micro-batch would change the last bits."""
     monkeypatch.setattr("acorn.run.resolve.available_memory", lambda device: 1 << 40)
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_module.Loop, "train", interrupt)
+        patch.setattr(loop_module.Loop, "train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_tiny(tmp_path / "run")
     monkeypatch.setattr("acorn.run.resolve.MAX_MEMORY_SHARE", 0.0)  # a new choice would be 1
@@ -555,7 +556,7 @@ def test_a_run_without_its_config_resumes_with_that_of_its_checkpoint(tmp_path: 
         run_tiny(out, watcher=SignalAt(7))
     before = (out / "config.toml").read_bytes()
     (out / "config.toml").unlink()
-    assert pretrain_module.pretrain(None, out, resume=True).step == 12
+    assert pretrain(None, out, resume=True).step == 12
     assert (out / "config.toml").read_bytes() == before
 
 

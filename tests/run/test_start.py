@@ -13,7 +13,7 @@ from acorn.config_files import to_toml
 from acorn.data.made_from import MadeFrom, write_made_from
 from acorn.errors import UsageError
 from acorn.files import write_sealed_json
-from acorn.run import pretrain as module
+from acorn.run import lifecycle
 from acorn.run.pretrain import pretrain
 from acorn.run.start import check_folder
 from acorn.run_folder import RunFolder
@@ -65,7 +65,7 @@ def test_a_run_that_is_killed_at_any_of_its_first_files_starts_again(
     """At each file that appears in the run folder up to the first step, including the first half-written one."""
     overrides = ["train.steps=1"]
     if source == "prepared shards":
-        monkeypatch.setattr(module, "machine_peak", lambda runtime: pytest.fail("no run gets so far"))
+        monkeypatch.setattr(lifecycle, "machine_peak", lambda runtime: pytest.fail("no run gets so far"))
         with pytest.raises(pytest.fail.Exception):
             pretrain(tiny(*overrides), tmp_path / "first")
         overrides += [f"data.shards={tmp_path / 'first' / 'data'}", "data.source=[]"]
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_at_any_of_its_first_files_starts_again(
         monkeypatch.setattr(os, "replace", replace)
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # a kill leaves the half-written file
-            patch.setattr(module, "machine_peak", _stop)
+            patch.setattr(lifecycle, "machine_peak", _stop)
             with pytest.raises(Killed):
                 pretrain(tiny(*overrides), out, resume=True)
         left.append({entry.name for entry in out.iterdir()})

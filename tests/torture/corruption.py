@@ -117,7 +117,7 @@ def stop_at_the_first_step() -> None:
     """Replaces training by a digest of the state, and skips what only takes time."""
     import torch
 
-    from acorn.run import environment, pretrain
+    from acorn.run import environment, lifecycle
     from acorn.run.peak import Peak
     from acorn.train import loop
 
@@ -139,7 +139,7 @@ def stop_at_the_first_step() -> None:
         raise Reached(digest.hexdigest(), self.counters.step)
 
     loop.Loop.train = meaning  # type: ignore[method-assign]
-    pretrain.machine_peak = lambda runtime: Peak(1e9, "nothing")
+    lifecycle.machine_peak = lambda runtime: Peak(1e9, "nothing")
     environment._git_revision = lambda: None
 
 

@@ -205,7 +205,7 @@ def pretrain_arguments(folder: Path, kind: str, out: Path) -> list[str]:
 
 def _watch(phase: Phase) -> None:
     """Wraps the functions of each phase, and skips measuring the machine's peak."""
-    from acorn.run import ending, finish, pretrain
+    from acorn.run import ending, finish, lifecycle
     from acorn.run.peak import Peak
     from acorn.train import loop, saving
 
@@ -214,11 +214,11 @@ def _watch(phase: Phase) -> None:
     phase.wrap(loop.Loop, "_sample", "sampling")
     phase.wrap(saving, "save_checkpoint", "save")
     phase.wrap(saving, "rotate_checkpoints", "rotation")
-    phase.wrap(pretrain, "finish_run", "final evaluation")
+    phase.wrap(lifecycle, "finish_run", "final evaluation")
     phase.wrap(ending, "write_model_folder", "final/")
     phase.wrap(finish, "write_loss_picture", "report")
     phase.wrap(finish, "write_report", "report")
-    pretrain.machine_peak = lambda runtime: Peak(1e9, "nothing")
+    lifecycle.machine_peak = lambda runtime: Peak(1e9, "nothing")
 
 
 def _poison_gradients() -> None:

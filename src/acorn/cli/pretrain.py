@@ -17,7 +17,7 @@ from acorn.errors import UsageError
 from acorn.figure_names import SPLITS
 
 if TYPE_CHECKING:
-    from acorn.run.pretrain import PretrainResult
+    from acorn.run.lifecycle import RunResult
 
 SHOWN = ("bits_per_byte", "loss_per_token", "word_perplexity", "tokens", "context", "stride")
 """Figures of each split that are printed at the end of a run."""
@@ -66,7 +66,7 @@ def run_pretrain(
     resume: bool,
     allow_change: list[str] | None = None,
     overrides: list[str] | None = None,
-) -> PretrainResult:
+) -> RunResult:
     """Trains with a progress line on stderr."""
     from acorn.config import Config
     from acorn.report.terminal import Screen, TaskProgress, TrainingLine
@@ -91,7 +91,7 @@ def run_pretrain(
         progress.close()
 
 
-def show_result(result: PretrainResult, as_json: bool) -> None:
+def show_result(result: RunResult, as_json: bool) -> None:
     """Prints the figures of the finished run, and its files."""
     if as_json:
         print_json(
