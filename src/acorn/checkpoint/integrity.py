@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from acorn.config_files import load_run_config
 from acorn.data import token_shards
+from acorn.data.example_folder import kind_of_data, verify_examples
 from acorn.data.made_from import shards_folder
 from acorn.errors import AcornError, DamageError, UsageError
 from acorn.files import is_sealed, read_json, read_sealed_json, sha256_of
@@ -63,7 +64,7 @@ class FolderCheck:
 
 
 def verify_run(run: Path) -> list[FolderCheck]:
-    """Checks a run folder: its own files, all checkpoints, the final model, the adapter and the token shards.
+    """Checks a run folder: its own files, all checkpoints, the final model, the adapter, and the shards or examples.
 
     If `run` is a single checkpoint, model folder or export, it checks that.
 
@@ -85,7 +86,7 @@ def verify_run(run: Path) -> list[FolderCheck]:
     folder = RunFolder(run)
     own = look_again(folder, lambda: _own_file_faults(folder))
     data = _shards_of(folder)
-    faults = token_shards.verify(data) if data.is_dir() else [f"{data}: is missing"]
+    faults = _data_faults(data) if data.is_dir() else [f"{data}: is missing"]
     checks = [FolderCheck(run, "run", tuple(own)), FolderCheck(data, "data", tuple(faults))]
     for step in started_checkpoints(folder):
         checks += _checked(folder.checkpoint(step), "checkpoint", checkpoint_faults)
@@ -94,6 +95,11 @@ def verify_run(run: Path) -> list[FolderCheck]:
         *_checked(folder.final, "model", model_faults),
         *_checked(folder.adapter, "adapter", verify_folder),
     ]
+
+
+def _data_faults(data: Path) -> list[str]:
+    """What is wrong with a run's data, of either kind."""
+    return verify_examples(data) if kind_of_data(data) == "examples" else token_shards.verify(data)
 
 
 def look_again(run: RunFolder, look: Callable[[], Found]) -> Found:

@@ -62,11 +62,18 @@ def prepare(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=path_from("DIR"), help="A folder of token shards.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=path_from("DIR"), help="A folder of token shards, or of examples.")
+    ],
 ) -> None:
-    """Check the checksums and counts of a folder of token shards."""
+    """Check the checksums and counts of token shards or examples."""
+    from acorn.data.example_folder import KIND, ExampleFolder, kind_of_data
     from acorn.data.token_shards import TokenShards
 
+    if kind_of_data(folder) == KIND:
+        for side, examples in ExampleFolder.open(folder).sides.items():
+            print(f"whole  {side:<6}  {len(examples):,} examples")
+        return
     shards = TokenShards.open(folder, check=True)
     for split in shards.splits:
         print(f"whole  {split:<6}  {shards.count(split).tokens:,} tokens")

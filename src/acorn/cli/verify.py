@@ -21,7 +21,7 @@ def verify(
 ) -> None:
     """Check everything in a run against its checksums.
 
-    Checks the run's own files, checkpoints, final model and token shards.
+    Checks the run's own files, checkpoints, final model and data.
     """
     from acorn.checkpoint.integrity import verify_run
 

@@ -160,6 +160,10 @@ class TokenShards:
                 f"There are no token shards here: {MANIFEST} is missing.", where=str(folder), fix=_FOLDER_HINT
             )
         manifest = read_json(folder / MANIFEST)
+        if isinstance(manifest, dict) and manifest.get("kind") == "examples":
+            raise InputError(
+                "This folder holds examples to finetune on, not token shards.", where=str(folder), fix=_FOLDER_HINT
+            )
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InputError(
                 "This folder does not contain token shards.", where=str(folder / MANIFEST), fix=_FOLDER_HINT

@@ -87,15 +87,7 @@ class ExampleSplits:
             InputError: a source matches nothing or cannot be read; a row is refused (see above); a side is empty; the
                 labels cannot be learned; and for overlap under `data.overlap = "fail"`.
         """
-        sources = resolve(data.source, data, "data.source", progress, out, EXAMPLES)
-        own = merged(sources)
-        parts = {"train": own["train"]}
-        for side, named in (("valid", data.valid_source), ("test", data.test_source)):
-            if named:
-                found = resolve(named, data, f"data.{side}_source", progress, out, EXAMPLES)
-                parts[side] = held_out_parts(found, side)
-            elif side in own:
-                parts[side] = own[side]
+        parts = example_parts(data, progress, out)
         reader = _Reader(data, finetune, progress)
         splits = reader.read(parts)
         check_labels(splits.task, splits.sides["train"], f"train: {_where(parts['train'])}")
@@ -131,6 +123,24 @@ class ExampleSplits:
         splits = _Reader(data, finetune, progress, multi_label).read(parts)
         _check_sides(splits, data)
         return splits
+
+
+def example_parts(data: DataConfig, progress: Progress = QUIET, out: Path | None = None) -> dict[str, Sequence[Part]]:
+    """Side -> the files and datasets that `data` names for it. They are looked at, not read.
+
+    Raises:
+        UsageError: a source cannot be understood.
+        InputError: one matches nothing.
+    """
+    own = merged(resolve(data.source, data, "data.source", progress, out, EXAMPLES))
+    parts: dict[str, Sequence[Part]] = {"train": own["train"]}
+    for side, named in (("valid", data.valid_source), ("test", data.test_source)):
+        if named:
+            found = resolve(named, data, f"data.{side}_source", progress, out, EXAMPLES)
+            parts[side] = held_out_parts(found, side)
+        elif side in own:
+            parts[side] = own[side]
+    return parts
 
 
 class _Reader:
