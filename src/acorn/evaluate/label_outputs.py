@@ -1,0 +1,74 @@
+"""What a label head says of examples: outputs, probabilities, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from acorn.data.example_batches import grouped, padded
+from acorn.data.examples import TokenExample
+from acorn.model.gpt import GPT
+from acorn.progress import QUIET, Progress
+from acorn.runtime.device import Runtime
+
+ROWS_AT_ONCE = 8
+"""Examples of the whole context that are computed together; of shorter ones more."""
+
+
+def label_outputs(
+    model: GPT, examples: Sequence[TokenExample], runtime: Runtime, pad_id: int, progress: Progress = QUIET
+) -> NDArray[np.float64]:
+    """The outputs of the label head at the trained position of each example (N, L), in the order of `examples`.
+
+    Args:
+        examples: with one trained position each.
+        pad_id: any id of the vocabulary; what stands in the padding changes nothing.
+        progress: is told the examples done; what it raises ends the work.
+    """
+    spec = model.head_spec
+    assert spec is not None
+    result = np.empty((len(examples), spec.outputs))
+    context, done = model.config.block_size, 0
+    was_training = model.training
+    model.eval()
+    try:
+        for numbers, length in grouped([len(one.ids) for one in examples], context, ROWS_AT_ONCE * context):
+            ids, _, _ = padded([examples[number] for number in numbers], length, pad_id)
+            places = torch.tensor([int(examples[n].rows[-1]) + row * length for row, n in enumerate(numbers)])
+            with torch.no_grad(), runtime.autocast():
+                outputs = cast(Tensor, model(ids.to(model.device), rows=places.to(model.device)))
+            result[numbers] = outputs.double().cpu().numpy()
+            done += len(numbers)
+            progress.at("Scoring", done, len(examples), "examples")
+    finally:
+        model.train(was_training)
+    progress.end("Scoring")
+    return result
+
+
+def probabilities_of(outputs: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    """Probabilities (N, L) of outputs: of a head of kind `class` each row sums to 1, of `labels` each is for itself."""
+    tensor = torch.from_numpy(outputs)
+    return (tensor.softmax(-1) if kind == "class" else tensor.sigmoid()).numpy()
+
+
+def label_loss(
+    outputs: NDArray[np.float64], examples: Sequence[TokenExample], kind: str, class_weights: Sequence[float] = ()
+) -> tuple[float, float]:
+    """The loss of outputs (N, L), summed, and the count of what was scored or the sum of its weights.
+
+    It is that of `model.label_head`, in double precision.
+    """
+    values = np.concatenate([example.values for example in examples])
+    if kind == "class":
+        losses = np.logaddexp.reduce(outputs, axis=1) - outputs[np.arange(len(values)), values]
+        weights = np.array(class_weights)[values] if len(class_weights) else np.ones(len(values))
+        return float(losses @ weights), float(weights.sum())
+    if kind == "labels":
+        return float((np.logaddexp(0, outputs) - outputs * values).sum()), values.size
+    return float(((outputs - values) ** 2).sum()), values.size

@@ -1,0 +1,123 @@
+"""Answers that a model generates to the prompts of examples, as whoever asks it gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from acorn.evaluate.answers import Answer
+from acorn.generate.engine import generate
+from acorn.generate.settings import SamplingSettings
+from acorn.model.gpt import GPT
+from acorn.progress import Progress
+from acorn.runtime.device import Runtime
+from acorn.text.examples import Chat, Completion, Example, Message
+from acorn.tokenizer.chat_format import ANSWERING
+from acorn.tokenizer.completion_format import CompletionFormat
+from acorn.tokenizer.template_format import AnyChatFormat
+from acorn.tokenizer.tokenizer import Tokenizer
+
+ALLOWED = 2
+"""An answer that is so many times as long as the longest expected one, in tokens, counts as one without an end."""
+
+_SPARE = 16  # tokens
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked.
+
+    Attributes:
+        ids: of the prompt.
+        shown: the prompt for people.
+        expected: the answer of the data; empty: it is not known.
+    """
+
+    ids: list[int]
+    shown: str
+    expected: str = ""
+
+
+def questions_of(
+    examples: Sequence[Example], format: AnyChatFormat | CompletionFormat, limit: int | None = None
+) -> list[Question]:
+    """The questions of examples: a prompt each, or of a conversation what stands before each trained answer.
+
+    Args:
+        limit: the first so many; None: all.
+    """
+    found: list[Question] = []
+    for example in examples:
+        if limit is not None and len(found) >= limit:
+            break
+        if isinstance(format, CompletionFormat):
+            assert isinstance(example, Completion)
+            found.append(Question(format.encode_prompt(example.prompt), example.prompt, example.completion))
+            continue
+        assert isinstance(example, Chat)
+        for number, message in enumerate(example.messages):
+            if message.role == ANSWERING and message.trained and number:
+                before = example.messages[:number]
+                ids = format.encode(before, to_answer=True).ids
+                found.append(Question(ids, shown_chat(before), message.content))
+    return found if limit is None else found[:limit]
+
+
+def asked(prompts: Sequence[str], format: AnyChatFormat | CompletionFormat) -> list[Question]:
+    """Prompts of the user's own as questions; in a conversation each is the first message."""
+    if isinstance(format, CompletionFormat):
+        return [Question(format.encode_prompt(prompt), prompt) for prompt in prompts]
+    chats = [(Message("user", prompt, False),) for prompt in prompts]
+    return [Question(format.encode(chat, to_answer=True).ids, shown_chat(chat)) for chat in chats]
+
+
+def shown_chat(messages: Sequence[Message]) -> str:
+    """A conversation up to an answer, for people: a line a message, each with its role."""
+    lines = [f"{message.role}: {message.content}" for message in messages]
+    return "\n".join([*lines, f"{ANSWERING}: "])
+
+
+def answered(
+    model: GPT,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    end_ids: Sequence[int],
+    runtime: Runtime,
+    progress: Progress,
+    *,
+    most_tokens: int | None = None,
+    task: str = "Answering",
+) -> list[Answer]:
+    """The likeliest answers of the model, token by token.
+
+    Args:
+        most_tokens: of an answer; None: what the longest expected answer needs, and some more.
+        task: what progress calls it. What `progress` raises ends the work.
+
+    Raises:
+        DamageError: the logits are not finite.
+    """
+    if most_tokens is None:
+        longest = max((len(ids) for ids in tokenizer.encode_documents([q.expected for q in questions])), default=0)
+        most_tokens = min(ALLOWED * longest + _SPARE, model.config.block_size)
+    settings = SamplingSettings(max_new_tokens=most_tokens, greedy=True, seed=0)
+    drawn = 0
+
+    def report() -> None:
+        nonlocal drawn
+        progress.at(task, drawn, len(questions) * most_tokens, "tokens")
+        drawn += 1
+
+    with runtime.autocast():
+        prompts = [question.ids for question in questions]
+        results = generate(model, tokenizer, prompts, settings, end_ids=end_ids, before_token=report)
+    progress.end(task)
+    return [
+        Answer(question.shown, question.expected, result.completion, result.finish_reason == "eos")
+        for question, result in zip(questions, results, strict=True)
+    ]
+
+
+def round_trip_of(tokenizer: Tokenizer) -> Callable[[str], str]:
+    """`decode(encode(text))`, which is all that a model with this tokenizer can write of a text."""
+    return lambda text: tokenizer.decode(tokenizer.encode_documents(text)[0])
