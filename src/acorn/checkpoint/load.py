@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from acorn.checkpoint.checkpoint_task import lora_of_checkpoint, scale_of_checkpoint, task_of_checkpoint
 from acorn.checkpoint.hub import local_folder
 from acorn.checkpoint.integrity import (
     checkpoint_faults,
@@ -21,7 +22,7 @@ from acorn.checkpoint.integrity import (
 )
 from acorn.checkpoint.layouts import meta_parameters
 from acorn.checkpoint.model_folder import ModelFolder, read_model_folder, without_padding
-from acorn.checkpoint.model_task import LANGUAGE_MODEL, ModelTask
+from acorn.checkpoint.model_task import ModelTask
 from acorn.checkpoint.tensor_files import check_layers, check_tensors
 from acorn.checkpoint.training_state import Checkpoint, read_checkpoint
 from acorn.config import ModelConfig
@@ -169,13 +170,14 @@ def load_checkpoint(
     folder: Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    task_of: Callable[[Checkpoint, Tokenizer], ModelTask] = lambda state, tokenizer: LANGUAGE_MODEL,
-    lora_of: Callable[[Checkpoint], LoraSpec | None] = lambda state: None,
+    task_of: Callable[[Checkpoint, Tokenizer], ModelTask] = task_of_checkpoint,
+    lora_of: Callable[[Checkpoint], LoraSpec | None] = lora_of_checkpoint,
 ) -> LoadedModel:
     """The model in a checkpoint folder; what LoRA trained is merged into its weights.
 
     Args:
-        task_of: what the model of a checkpoint is for, which the weights alone do not tell.
+        task_of: what the model of a checkpoint is for, which the weights alone do not tell; by default what its run
+            stored.
         lora_of: what LoRA trained in it; None: nothing.
 
     Raises:
@@ -195,6 +197,9 @@ def load_checkpoint(
     weights = state.weights
     if lora is not None:
         weights = merged(lora_network(state.config.model, weights, lora, task.head))
+    if (scale := scale_of_checkpoint(state)) != 1:
+        scores = {name: scale * weight for name, weight in weights.items() if name.startswith("score.")}
+        weights = {**weights, **scores}
     config, weights = without_padding(state.config.model, weights, tokenizer)
     return _loaded(ModelFolder(config, weights, tokenizer, task), folder, state.counters.step, device, dtype)
 
