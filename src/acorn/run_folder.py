@@ -87,6 +87,16 @@ class RunFolder:
         return self.root / "adapter"
 
     @property
+    def predictions(self) -> Path:
+        """What a finetuned model said of each held-out example, one JSON object a line."""
+        return self.root / "predictions.jsonl"
+
+    @property
+    def confusion(self) -> Path:
+        """The confusion matrix of a finetuned classifier."""
+        return self.root / "confusion.png"
+
+    @property
     def loss_picture(self) -> Path:
         return self.root / "loss.png"
 

@@ -13,6 +13,7 @@ from acorn.cli import (
     demo,
     evaluate,
     export,
+    finetune,
     generate,
     plan,
     presets,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("pretrain", cls=presets.WithPresets)(pretrain.pretrain)
+app.command("finetune")(finetune.finetune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)

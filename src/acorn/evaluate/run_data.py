@@ -34,6 +34,13 @@ def shards_of(folder: Path, tokenizer: Tokenizer) -> TokenShards:
             where="--split",
             fix="name the text to score with --input FILE",
         )
+    task = load_run_config(run.config).finetune.task
+    if task:
+        raise UsageError(
+            f"The run was finetuned on examples ({task}), so it has no splits of text.",
+            where="--split",
+            fix=f"its figures are in {run.evaluation}; name a text to score with --input FILE",
+        )
     shards = TokenShards.open(shards_folder(run, load_run_config(run.config).data.shards), tokenizer.fingerprint)
     known = read_made_from(run)
     if known and known.shards and prepared_shards(run, shards.folder).manifest != known.shards.manifest:

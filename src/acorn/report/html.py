@@ -19,6 +19,7 @@ from acorn.report.curve_notes import curve_notes
 from acorn.report.curves import RunCurves
 from acorn.report.data_section import data_section
 from acorn.report.environment_section import environment_section
+from acorn.report.finetuned_section import examples_table, finetuned_section
 from acorn.report.formats import duration, figure, short, unbroken
 from acorn.report.glossary import glossary_section
 from acorn.report.markup import absent, escaped, noted
@@ -64,8 +65,8 @@ def _page(runs: Sequence[RunFacts]) -> str:
     sections = [
         ("curves", "Curves", _curves(runs, names)),
         ("samples", "Samples", samples_section(facts.samples)),
-        ("evaluation", "Evaluation", evaluation_section(facts.evaluation, facts.weights_of_step, scored_text(facts))),
-        ("data", "Data and tokenizer", data_section(facts.shards)),
+        ("evaluation", "Evaluation", _evaluation(facts)),
+        ("data", *_data(facts)),
         ("config", "Config", config_section(facts.config)),
         ("environment", "Environment", environment_section(facts.environment)),
         ("glossary", "Glossary", glossary_section()),
@@ -78,6 +79,19 @@ def _page(runs: Sequence[RunFacts]) -> str:
         sections.insert(0, ("comparison", "Comparison", comparison_section(runs, names)))
     header = _header(facts) if len(runs) == 1 else _comparison_header(runs, names)
     return page(_title(names), header, sections, "acorn report")
+
+
+def _evaluation(facts: RunFacts) -> str:
+    if facts.task:
+        return finetuned_section(facts.evaluation, facts.predictions)
+    return evaluation_section(facts.evaluation, facts.weights_of_step, scored_text(facts))
+
+
+def _data(facts: RunFacts) -> tuple[str, str]:
+    """Title and content of the section on what the run was trained on."""
+    if facts.task:
+        return "Examples", examples_table(facts.shards)
+    return "Data and tokenizer", data_section(facts.shards)
 
 
 def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], command: str) -> str:
@@ -164,7 +178,7 @@ def _summary(facts: RunFacts) -> str:
     size = f" of {short(facts.parameters)} parameters" if facts.parameters else ""
     known = [f"architecture {model['architecture']}"] if "architecture" in model else []
     known += [f"config {facts.config_name}"] if facts.config_name not in ("", facts.name) else []
-    sentence = f"A language model{size}" + (f" ({', '.join(known)})" if known else "")
+    sentence = f"{_kind(facts)}{size}" + (f" ({', '.join(known)})" if known else "")
     if not facts.last:
         return f"{sentence}. Training has not logged a step yet."
     tokens, seconds = facts.last.get("tokens"), facts.last.get("seconds")
@@ -174,6 +188,10 @@ def _summary(facts: RunFacts) -> str:
         return f"{sentence}."
     steps = f" of {figure(train['steps'])}" if train.get("steps") else ""
     return f"{sentence} so far. It is at step {facts.last['step']:,}{steps} and has no final model yet."
+
+
+def _kind(facts: RunFacts) -> str:
+    return f"A model for the task {facts.task}" if facts.task else "A language model"
 
 
 def _headlines(facts: RunFacts) -> list[Headline]:

@@ -19,9 +19,11 @@ from acorn.config import ModelConfig
 from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import read_json
+from acorn.model.label_head import HeadSpec
 from acorn.model.sizing import size_of
 from acorn.origin import STARTS_FROM, Base, descent, stored_bases
 from acorn.report.curves import RunCurves
+from acorn.report.finetuned_section import read_predictions
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run_folder import MANIFEST, STATE, RunFolder
 
@@ -47,12 +49,13 @@ class RunFacts:
         evaluation: split -> figures, as `acorn evaluate --json` gives them.
         weights_of_step: the step whose weights were evaluated; None if unknown.
         environment: environment.json.
-        shards: the manifest of the token shards.
+        shards: the manifest of the token shards or the examples.
         finished: whether the final model is there.
         parameters: of the model; None if the config does not determine it.
         problems: a sentence for each file that exists but cannot be read.
         bases: the models that the run started from, nearest first; none for a run from scratch.
         undisturbed: whether the run went as an uninterrupted one would; see `was_undisturbed`.
+        predictions: what a finetuned model said of each held-out example.
     """
 
     folder: Path
@@ -70,6 +73,12 @@ class RunFacts:
     problems: list[str] = field(default_factory=list)
     bases: tuple[Base, ...] = ()
     undisturbed: bool = True
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        """What the run finetunes a model for; empty: it is trained on text."""
+        return str(self.config.get("finetune", {}).get("task", ""))
 
     @property
     def beginning(self) -> str:
@@ -130,10 +139,11 @@ def read_run(folder: Path) -> RunFacts:
         environment=environment | ({STARTS_FROM: descent(bases)} if bases else {}),
         shards=_read(_shards_folder(run, config) / MANIFEST, _read_object, {}, problems),
         finished=run.final.is_dir(),
-        parameters=_parameters(config.get("model", {})),
+        parameters=_parameters(config),
         problems=problems,
         bases=bases,
         undisturbed=was_undisturbed(run, evaluation.get("step")),
+        predictions=_read(run.predictions, read_predictions, [], problems),
     )
 
 
@@ -209,9 +219,12 @@ def _shards_folder(run: RunFolder, config: Mapping[str, Mapping[str, Any]]) -> P
     return shards_folder(run, str(config.get("data", {}).get("shards", "")))
 
 
-def _parameters(model: Mapping[str, Any]) -> int | None:
+def _parameters(config: Mapping[str, Mapping[str, Any]]) -> int | None:
+    finetune = config.get("finetune", {})
+    labels = {"classify": len(finetune.get("labels", ())), "regress": 1}.get(str(finetune.get("task")), 0)
     try:
-        shape = ModelConfig.model_validate(dict(model))
-    except ValueError:
+        shape = ModelConfig.model_validate(dict(config.get("model", {})))
+        # The kind of the head changes nothing here, only the number of its outputs.
+        return size_of(shape, HeadSpec("value", labels) if labels else None).parameters if shape.vocab_size else None
+    except (TypeError, ValueError):
         return None
-    return size_of(shape).parameters if shape.vocab_size else None

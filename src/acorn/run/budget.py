@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from acorn.checkpoint.training_state import Counters
@@ -12,6 +13,8 @@ from acorn.errors import ResourceError
 from acorn.files import free_bytes
 from acorn.kernels.attention_fp16 import attention_workspace
 from acorn.kernels.cpu import is_fused
+from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 from acorn.model.sizing import optimizer_bytes, size_of
 from acorn.runtime.address_space import address_space_left, is_out_of_memory
 from acorn.runtime.device import Runtime
@@ -21,9 +24,30 @@ LIBRARY_BYTES, COMPILER_BYTES = 20 * 2**20, 130 * 2**20
 """Memory for what PyTorch loads and sets up in its first step, and for its compiler."""
 
 
-def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
+@dataclass(frozen=True)
+class StepShape:
+    """What a step computes, beside what the config says.
+
+    Attributes:
+        context: tokens of the longest sequence; 0: model.block_size.
+        head: a label head in place of the language model's.
+        lora: what is trained beside frozen weights.
+    """
+
+    context: int = 0
+    head: HeadSpec | None = None
+    lora: LoraSpec | None = None
+
+
+WINDOWS = StepShape()
+"""The shape of pretraining: all weights are trained on windows of block_size tokens."""
+
+
+def step_memory(config: Config, runtime: Runtime, micro_batch_size: int, shape: StepShape = WINDOWS) -> int:
     """Peak memory in bytes of a step of `config`, whose model.vocab_size is set, on `runtime`."""
     model = config.model
+    if shape.context:
+        model = model.model_copy(update={"block_size": shape.context})
     workspace = attention_workspace(model.block_size, model.head_dim, runtime.threads) if runtime.fp16_matmuls else 0
     return workspace + training_memory(
         model,
@@ -33,20 +57,22 @@ def step_memory(config: Config, runtime: Runtime, micro_batch_size: int) -> int:
         runtime.device,
         is_fused(runtime),
         fp16_matmuls=runtime.fp16_matmuls,
+        head=shape.head,
+        lora=shape.lora,
     )
 
 
-def check_memory(config: Config, runtime: Runtime, available: int | None) -> None:
+def check_memory(config: Config, runtime: Runtime, available: int | None, shape: StepShape = WINDOWS) -> None:
     """Refuses a run that does not fit in memory. On a CPU, the kernel would otherwise kill it without a message.
 
     Raises:
         ResourceError: names the setting to lower, and a value that fits.
     """
     now = config.train.micro_batch_size
-    needed = step_memory(config, runtime, now)
+    needed = step_memory(config, runtime, now, shape)
     if available is None or needed <= available:
         return
-    smaller = next((n for n in range(now - 1, 0, -1) if step_memory(config, runtime, n) <= available), None)
+    smaller = next((n for n in range(now - 1, 0, -1) if step_memory(config, runtime, n, shape) <= available), None)
     if smaller:
         advice = f"set train.micro_batch_size={smaller} (same result, in more micro-batches)"
     else:

@@ -76,14 +76,14 @@ def begin_weights(
     run: RunFolder,
     model: GPT,
     config: Config,
-    tokens: TokenSequence,
+    tokens: TokenSequence | None,
     initial: LoadedModel | None,
     progress: Progress,
 ) -> None:
     """Sets the initial weights of `model` for a run of `config`.
 
     Args:
-        tokens: the training text.
+        tokens: the training text; None: there is none, because the run starts from a model.
         initial: the model that `train.init_from` names; None: it is loaded if one is named.
 
     Raises:
@@ -101,6 +101,7 @@ def begin_weights(
         return
     model.init_weights(config.train.seed)
     if config.chosen_init == "bigrams":
+        assert tokens is not None
         add_bigrams(model, tokens, config.train.seed)
         progress.note("Embedding and head are initialized from bigram counts of the text (train.init).")
 

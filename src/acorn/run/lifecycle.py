@@ -28,6 +28,7 @@ from acorn.folder_lock import FolderLock
 from acorn.kernels.cpu import c_code_note
 from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec
+from acorn.model.lora import LoraSpec
 from acorn.origin import stored_bases, to_stored
 from acorn.progress import QUIET, Progress
 from acorn.run.budget import memory_errors
@@ -102,6 +103,7 @@ class Prepared:
         environment: further fields of environment.json.
         notes: what is said of it before the first step.
         head: the label head; None: a language model.
+        lora: what is trained beside frozen weights; None: all weights are trained.
     """
 
     config: Config
@@ -113,6 +115,7 @@ class Prepared:
     environment: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     head: HeadSpec | None = None
+    lora: LoraSpec | None = None
 
 
 class RunKind(Protocol):
@@ -318,7 +321,7 @@ def _run(
 def _build(prepared: Prepared, checkpoint: Checkpoint | None) -> tuple[Network, Counters]:
     """Network and counters: new, or restored from a checkpoint."""
     config, runtime = prepared.config, prepared.runtime
-    model, optimizers = build_network(config, runtime, head=prepared.head)
+    model, optimizers = build_network(config, runtime, head=prepared.head, lora=prepared.lora)
     network = Network(model, optimizers, functools.partial(prepared.begin, model))
     if checkpoint:
         restore(model, optimizers, checkpoint)

@@ -17,7 +17,7 @@ from acorn.data.sample_order import SampleOrder
 from acorn.kernels.build import Unavailable
 from acorn.kernels.matmul import fp16_library
 from acorn.model.sizing import size_of
-from acorn.run.budget import check_disk, check_memory, step_memory
+from acorn.run.budget import WINDOWS, StepShape, check_disk, check_memory, step_memory
 from acorn.run.matmul_timing import matmul_on, seconds_of
 from acorn.run.start import check_vocab_size
 from acorn.runtime.choose import choose_device, choose_precision
@@ -61,13 +61,16 @@ SLOW_CPU_FLOPS = 50e9
 """FLOP/s in fp32 on two slow cores, to tell a run of seconds from one of hours before anything is measured."""
 
 
-def resolve(config: Config, out: Path, vocab_size: int, train_tokens: int | None) -> tuple[Config, Runtime]:
+def resolve(
+    config: Config, out: Path, vocab_size: int, train_tokens: int | None, shape: StepShape = WINDOWS
+) -> tuple[Config, Runtime]:
     """The config with every choice made, and its runtime. Refuses what does not fit this machine.
 
     Args:
         out: the run folder; it need not exist.
         vocab_size: of the tokenizer.
-        train_tokens: tokens of the training text; None: unknown, which happens in plans.
+        train_tokens: tokens of the training text; None: unknown, which happens in plans, or there is no text.
+        shape: what a step computes; by default windows of a text.
 
     Raises:
         UsageError: another vocabulary size is set, or the device is unavailable.
@@ -88,11 +91,11 @@ def resolve(config: Config, out: Path, vocab_size: int, train_tokens: int | None
             "train.precision": runtime.precision,
             "train.compile": runtime.compile,
             "train.threads": runtime.threads,
-            "train.micro_batch_size": choose_micro_batch_size(config, runtime, available),
+            "train.micro_batch_size": choose_micro_batch_size(config, runtime, available, shape),
             "parallel.strategy": "single",
         },
     )
-    check_memory(config, runtime, available)
+    check_memory(config, runtime, available, shape)
     check_disk(config, out)
     return config, runtime
 
@@ -107,7 +110,7 @@ def with_choices_of(earlier: Config, config: Config) -> Config:
 
 
 def open_again(*keys: str) -> list[str]:
-    """Overrides that leave the choice of `keys` to acorn again; without keys, all choices that depend on the machine."""
+    """Overrides that leave the choice of `keys` to acorn again; without keys, all those for the machine."""
     return [f"{key}={OPEN_VALUES[key]}" for key in keys or OPEN_VALUES]
 
 
@@ -201,7 +204,7 @@ def _estimated_seconds(config: Config) -> float:
     return tokens * size_of(config.model).flops_per_token / SLOW_CPU_FLOPS
 
 
-def choose_micro_batch_size(config: Config, runtime: Runtime, available: int | None) -> int:
+def choose_micro_batch_size(config: Config, runtime: Runtime, available: int | None, shape: StepShape = WINDOWS) -> int:
     """Sequences per micro-batch: as set, at most the batch; else the largest divisor of the batch that fits in memory.
 
     Args:
@@ -213,7 +216,7 @@ def choose_micro_batch_size(config: Config, runtime: Runtime, available: int | N
     if available is None:
         return train.batch_size
     divisors = (n for n in range(train.batch_size, 0, -1) if train.batch_size % n == 0)
-    return next((n for n in divisors if step_memory(config, runtime, n) <= MAX_MEMORY_SHARE * available), 1)
+    return next((n for n in divisors if step_memory(config, runtime, n, shape) <= MAX_MEMORY_SHARE * available), 1)
 
 
 def speedup_of(precision: Precision, threads: int) -> float:

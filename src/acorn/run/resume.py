@@ -113,7 +113,7 @@ def own_config(run: RunFolder, checkpoint: Path | None, overrides: Sequence[str]
             raise UsageError(
                 "There is no run to resume.",
                 where=str(run.config),
-                fix="give a preset or a TOML file to start a run",
+                fix="give a preset or a TOML file to start a run, or, to finetune, a model and rows",
             )
         return load_run_config(checkpoint / CONFIG, overrides)
     if checkpoint is not None:

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from acorn.config import Config
+from acorn.config import Config, DataConfig
 from acorn.data.made_from import MadeFrom
 from acorn.errors import AcornError
 from acorn.origin import BUNDLED_PREFIX, HUB_PREFIX
-from acorn.progress import Progress
+from acorn.progress import QUIET, Progress
 from acorn.run_folder import RunFolder
+from acorn.text.example_splits import ExampleSplits, example_parts
 from acorn.text.file_records import FileRecord
+from acorn.text.sources import Part
 from acorn.text.splits import TextSplits
 from acorn.text.walk import has_wildcard
+
+Opened = TypeVar("Opened")
 
 PATH_KEYS = ("data.source", "data.valid_source", "data.test_source", "tokenizer.path", "train.init_from")
 """Settings that name files. (`shards_folder` resolves data.shards.)"""
@@ -83,10 +88,40 @@ def open_text(config: Config, run: RunFolder, folders: Sequence[Path], progress:
     Raises:
         UsageError, InputError: no folder has all of it; the error is that of the first folder.
     """
+    return _opened(config, folders, lambda data: TextSplits.open(data, progress, run.root))
+
+
+def open_examples(
+    config: Config, run: RunFolder, folders: Sequence[Path], progress: Progress
+) -> tuple[ExampleSplits, Path]:
+    """The same for the examples of a finetuning run.
+
+    Raises:
+        UsageError, InputError: as `open_text`; or the rows cannot be used.
+    """
+    # Where they are found is settled first: a row that is refused is no reason to look elsewhere.
+    _, folder = _opened(config, folders, lambda data: example_parts(data, QUIET, run.root))
+    return ExampleSplits.open(config_from(config, folder).data, config.finetune, progress, run.root), folder
+
+
+def source_parts(config: Config, run: RunFolder, folders: Sequence[Path]) -> tuple[Mapping[str, Sequence[Part]], Path]:
+    """Split -> the files and datasets that a run's sources name now, and the folder in which they are found.
+
+    Raises:
+        UsageError, InputError: as `open_text`.
+    """
+    if config.trains_on_text:
+        texts, folder = open_text(config, run, folders, QUIET)
+        return texts.parts, folder
+    return _opened(config, folders, lambda data: example_parts(data, QUIET, run.root))
+
+
+def _opened(config: Config, folders: Sequence[Path], opening: Callable[[DataConfig], Opened]) -> tuple[Opened, Path]:
+    """What `opening` gives for the first of `folders` in which it succeeds, and that folder."""
     first: AcornError | None = None
     for folder in folders:
         try:
-            return TextSplits.open(config_from(config, folder).data, progress, run.root), folder
+            return opening(config_from(config, folder).data), folder
         except AcornError as error:
             first = first or error
     assert first is not None

@@ -10,6 +10,8 @@ from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
 from acorn.config_files import differences, load_run_config, to_toml
+from acorn.data.example_folder import ENDING as EXAMPLES_ENDING
+from acorn.data.example_folder import kind_of_data
 from acorn.data.made_from import (
     MadeFrom,
     StartFolder,
@@ -57,7 +59,7 @@ def text_to_shards(
     else:
         tokenizer, shards = _new_shards(config, run, progress, initial, folders)
     if checkpoint is not None:
-        _check_own_tokenizer(run, checkpoint)
+        check_own_tokenizer(run, checkpoint)
         _check_same_shards(shards, checkpoint)
     return tokenizer, shards
 
@@ -114,8 +116,8 @@ def _shards_of_earlier_start(run: RunFolder, progress: Progress) -> tuple[Tokeni
     return tokenizer, shards
 
 
-def _check_own_data(run: RunFolder) -> None:
-    """Refuses to replace a folder `data` that holds other files than token shards: it is the user's own.
+def check_own_data(run: RunFolder) -> None:
+    """Refuses to replace a folder `data` that holds other files than those of a run: it is the user's own.
 
     Raises:
         UsageError: it does; one of these files is named.
@@ -123,10 +125,11 @@ def _check_own_data(run: RunFolder) -> None:
     if not run.data.is_dir():
         return
     ours = (MANIFEST, TOKENIZER)
-    foreign = sorted(path for path in run.data.iterdir() if path.name not in ours and path.suffix != ".bin")
+    ending = EXAMPLES_ENDING if kind_of_data(run.data) == "examples" else ".bin"
+    foreign = sorted(path for path in run.data.iterdir() if path.name not in ours and path.suffix != ending)
     if foreign:
         raise UsageError(
-            f"The run would write its token shards to {run.data}, but that folder holds other files, such as "
+            f"The run would write its data to {run.data}, but that folder holds other files, such as "
             f"{foreign[0].name}.",
             where="--out",
             fix="choose another folder with --out; nothing was removed",
@@ -150,7 +153,7 @@ def _new_shards(
         texts.entries(config.tokenizer.kind),
         progress,
     )
-    _check_own_data(run)
+    check_own_data(run)
     with disk_errors(run.root):
         remove_folder(run.data)  # first: shards of other text must never be beside this config
         sync_folder(run.root)
@@ -213,7 +216,7 @@ def choose_tokenizer(
     return train_tokenizer(texts, kind, vocab_size, entries=entries, progress=progress)
 
 
-def _check_own_tokenizer(run: RunFolder, checkpoint: Checkpoint) -> None:
+def check_own_tokenizer(run: RunFolder, checkpoint: Checkpoint) -> None:
     """Checks that tokenizer.json in the run folder is the one in its checkpoints. A missing one is written again.
 
     Raises:

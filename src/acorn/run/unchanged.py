@@ -18,8 +18,9 @@ from acorn.config import Config
 from acorn.data.made_from import MadeFrom, StartFolder, read_made_from
 from acorn.errors import AcornError, UsageError
 from acorn.progress import QUIET, Progress
-from acorn.run.start_folder import first_there, moved_to, open_text, start_folders
+from acorn.run.start_folder import first_there, moved_to, source_parts, start_folders
 from acorn.run_folder import RunFolder
+from acorn.text.example_splits import ExampleSplits
 from acorn.text.file_records import FileRecord, compare, places_of, records_of, untold
 from acorn.text.splits import TextSplits
 
@@ -47,7 +48,7 @@ class Comparison:
     absent: tuple[str, ...] = ()
 
 
-def text_records(texts: TextSplits, progress: Progress = QUIET) -> dict[str, list[FileRecord]]:
+def text_records(texts: TextSplits | ExampleSplits, progress: Progress = QUIET) -> dict[str, list[FileRecord]]:
     """Records of the files of each split. A dataset that does not list its files has none.
 
     Raises:
@@ -151,8 +152,7 @@ def _compare_text(known: MadeFrom, run: RunFolder, config: Config, folders: Sequ
     if not known.text:
         return Comparison(known)
     try:
-        texts, folder = open_text(config, run, folders, QUIET)
-        parts = texts.parts
+        parts, folder = source_parts(config, run, folders)
         silent = untold(part for listed in parts.values() for part in listed)
         text, changed, gone = {}, [], []
         for split in dict.fromkeys((*parts, *known.text)):

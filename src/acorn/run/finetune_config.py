@@ -1,0 +1,100 @@
+"""The config of a finetuning run: its own defaults, what the command line names, and which settings have no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from acorn.config import Config
+from acorn.config_files import config_of, flatten
+from acorn.errors import UsageError
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "optimizer": {"name": "adamw", "lr": 3e-4, "weight_decay": 0.01},
+    "schedule": {"name": "linear", "warmup": 0.05},
+    "train": {"batch_size": 16, "eval_every": 50, "save_every": 200, "sample_every": 0},
+    "finetune": {"task": "auto", "epochs": 3.0},
+}
+"""Section -> key -> default of finetuning, where that is not the one of pretraining."""
+
+LORA_RATE = 3e-3
+"""Default of `optimizer.lr` with adapters, which learn at about ten times the rate of whole matrices."""
+
+NAME = "finetuned"
+
+IDLE = (
+    *("data.shards", "data.clean", "data.document", "data.text_field", "data.shard_tokens", "data.shuffle_group"),
+    *("schedule.short_context", "schedule.short_share", "train.init"),
+    *("tokenizer.kind", "tokenizer.vocab_size", "tokenizer.path"),
+)
+"""Settings that have no effect in finetuning."""
+
+
+def finetune_config(
+    base: str,
+    data: Sequence[str],
+    *,
+    valid: Sequence[str] = (),
+    test: Sequence[str] = (),
+    task: str = "",
+    lora: int = 0,
+    overrides: Sequence[str] = (),
+) -> Config:
+    """The config of a run that finetunes `base`.
+
+    Args:
+        base: a run, a model folder or `hf:OWNER/NAME`.
+        data, valid, test: sources of the rows of each side.
+        task: as `finetune.task`; empty: by the columns.
+        lora: rank of the adapters; 0: none.
+        overrides: `key=value` settings on top.
+
+    Raises:
+        UsageError: any key or value is wrong (all are listed).
+    """
+    values: dict[str, Any] = {section: dict(table) for section, table in DEFAULTS.items()}
+    sources = {"source": data, "valid_source": valid, "test_source": test}
+    values["name"] = NAME
+    values["data"] = {key: list(named) for key, named in sources.items() if named}
+    values["train"]["init_from"] = base
+    values["finetune"] |= {"task": task} if task else {}
+    values |= {"lora": {"rank": lora}} if lora else {}
+    if lora or any(override.startswith("lora.rank=") for override in overrides):
+        values["optimizer"]["lr"] = LORA_RATE
+    return config_of(values, "the command line", overrides)
+
+
+def check_finetuning(config: Config) -> None:
+    """Refuses a config of which no finetuning run can be made.
+
+    Raises:
+        UsageError: it says what is wrong.
+    """
+    if not config.train.init_from:
+        raise UsageError(
+            "No model is named to start from.", where="acorn finetune", fix="name a run or a model folder first"
+        )
+    if not config.data.source:
+        raise UsageError("No rows are named.", where="--data", fix="name some, such as --data mails.csv")
+    if not (config.train.steps or config.train.minutes or config.finetune.epochs):
+        raise UsageError(
+            "The run has no length.", where="finetune.epochs, train.steps, train.minutes", fix="set one of them"
+        )
+    given, defaults = flatten(config), flatten(Config())
+    if idle := [key for key in IDLE if given[key] != defaults[key]]:
+        raise UsageError(
+            f"These settings have no effect in finetuning: {', '.join(idle)}.",
+            where="the command line",
+            fix="leave them out; finetune.text_field and the other fields name columns",
+        )
+    if config.finetune.task == "tag":
+        raise unavailable("The task tag", "finetune.task")
+    if config.finetune.replay:
+        raise unavailable("Replay of the base's own text", "finetune.replay")
+    if config.finetune.freeze:
+        raise unavailable("Freezing blocks", "finetune.freeze")
+
+
+def unavailable(what: str, where: str) -> UsageError:
+    """The error of what this version does not do yet."""
+    return UsageError(f"{what} is not available yet.", where=where, fix="leave it out")

@@ -1,0 +1,361 @@
+"""Whole finetuning runs: from rows to a finished folder; interrupted, resumed, moved, refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from acorn.checkpoint.integrity import verify_run
+from acorn.checkpoint.load import load
+from acorn.config_files import load_run_config
+from acorn.errors import DamageError, InputError, UsageError
+from acorn.files import read_sealed_json
+from acorn.generate.engine import generate
+from acorn.generate.settings import SamplingSettings
+from acorn.report.metrics_log import read_metrics, read_samples
+from acorn.run.finetune import finetune
+from acorn.run.finetune_config import finetune_config
+from acorn.run.lifecycle import RunResult
+from acorn.run.pretrain import pretrain
+from acorn.run_folder import RunFolder
+from acorn.text.examples import Labeled, Message
+from acorn.tokenizer.chat_format import ChatFormat
+from acorn.train.watcher import Unwatched
+
+WORDS = ["cat", "dog", "bird", "red", "old", "house", "tree"]
+CLOCK = ("seconds", "tokens_per_second", "mfu")
+ANSWERS = ["complete", "chat"]
+TASKS = [*ANSWERS, "classify", "several", "regress"]
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+class KillAt(Unwatched):
+    """Kills a run after a step was logged."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def step(self, record, done, left) -> None:
+        if record["step"] == self._step:
+            raise Killed
+
+
+class Notes:
+    """A progress that keeps its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def at(self, *progress: object) -> None: ...
+
+    def end(self, task: str) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, text_file: Path) -> Path:
+    """A tiny language model whose vocabulary has the tokens of chat."""
+    from acorn.config_files import load_config
+
+    sizes = ["tokenizer.vocab_size=320", "model.n_layer=2", "model.n_embd=32", "model.block_size=32"]
+    rest = ["train.steps=3", "train.batch_size=4", "train.eval_every=0", "train.save_every=0", "train.threads=1"]
+    exact = ["train.precision=fp32", "train.compile=false", "train.sample_tokens=4"]
+    out = tmp_path_factory.mktemp("base") / "base"
+    pretrain(load_config("small", [f"data.source={text_file}", *sizes, *rest, *exact]), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory) -> dict[str, Path]:
+    """Task -> a file of 60 rows, the same each time."""
+    draw, folder = random.Random(0), tmp_path_factory.mktemp("rows")
+    pairs = [(f"say {draw.choice(WORDS)} {number}", draw.choice(WORDS)) for number in range(60)]
+    of_task = {
+        "complete": [{"prompt": f"{prompt}: ", "completion": answer} for prompt, answer in pairs],
+        "chat": [{"messages": [{"role": "user", "content": p}, {"role": "assistant", "content": a}]} for p, a in pairs],
+    }
+    texts = [f"{' '.join(draw.choices(WORDS, k=4))} {number}" for number in range(60)]
+    of_task |= {
+        "classify": [{"text": text, "label": "pet" if "cat" in text else "none"} for text in texts],
+        "several": [{"text": text, "label": [word for word in ("cat", "dog") if word in text]} for text in texts],
+        "regress": [{"text": text, "label": 40.5 * text.count("o")} for text in texts],
+    }
+    files = {task: folder / f"{task}.jsonl" for task in of_task}
+    for task, records in of_task.items():
+        files[task].write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return files
+
+
+@pytest.fixture
+def tune(base: Path, rows: dict[str, Path]):
+    """Finetunes the base for a task, by default with 9 steps."""
+
+    def run(task: str, out: Path, *overrides: str, data: Path | None = None, **options) -> RunResult:
+        length = [] if any(o.startswith(("train.steps", "finetune.epochs")) for o in overrides) else ["train.steps=9"]
+        small = ["train.batch_size=8", "train.eval_every=3", "train.save_every=4", "train.sample_every=5"]
+        exact = ["train.precision=fp32", "train.threads=1", "train.sample_tokens=6", "optimizer.lr=0.01"]
+        settings = [*length, *small, *exact, *overrides]
+        config = finetune_config(str(base), [str(data or rows[task])], overrides=settings)
+        return finetune(config, out, **options)
+
+    return run
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def assert_equal_runs(one: Path, other: Path, step: int) -> None:
+    """Bit for bit: weights, optimizer state, data, the final folder, predictions, metrics but for the clock."""
+    first, second = RunFolder(one), RunFolder(other)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        tensors = load_file(first.checkpoint(step) / name), load_file(second.checkpoint(step) / name)
+        assert tensors[0].keys() == tensors[1].keys()
+        assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
+    assert fingerprint(first.final) == fingerprint(second.final)
+    assert fingerprint(first.data) == fingerprint(second.data)
+    assert first.predictions.read_bytes() == second.predictions.read_bytes()
+    assert first.evaluation.read_bytes() == second.evaluation.read_bytes()
+    metrics = [
+        [{key: value for key, value in record.items() if key not in CLOCK} for record in read_metrics(run.metrics)]
+        for run in (first, second)
+    ]
+    assert metrics[0] == metrics[1]
+    assert read_samples(first.samples) == read_samples(second.samples)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("finetuned")
+
+
+@pytest.fixture
+def whole(finished: Path, tune):
+    """An uninterrupted run for a task, for comparison."""
+
+    def run(task: str, *overrides: str) -> Path:
+        out = finished / "-".join([task, *overrides])
+        if not out.exists():
+            tune(task, out, *overrides)
+        return out
+
+    return run
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_leaves_everything_the_contract_names(whole, task: str) -> None:
+    run = RunFolder(whole(task))
+    names = {"config.toml", "tokenizer.json", "environment.json", "sources.json", "data", "metrics.jsonl"}
+    names |= {
+        "samples.jsonl",
+        "checkpoints",
+        "final",
+        "evaluation.json",
+        "loss.png",
+        "report.html",
+        "predictions.jsonl",
+    }
+    assert names <= {path.name for path in run.root.iterdir()}
+    assert all(check.whole for check in verify_run(run.root))
+    assert load_run_config(run.config).finetune.task == {"several": "classify"}.get(task, task)
+    figures = read_sealed_json(run.evaluation)["valid"]
+    predictions = [json.loads(line) for line in run.predictions.read_text().splitlines()]
+    assert len(predictions) == figures["examples"]
+    last = read_metrics(run.metrics)[-1]
+    assert last["split"] == "valid"
+    assert (run.final / "chat_template.jinja").is_file() == (task == "chat")
+    assert (run.root / "confusion.png").is_file() == (task == "classify")
+    if task in ANSWERS:
+        assert 0 <= figures["ended_rate"] <= 1
+        assert last["loss"] == pytest.approx(figures["answer_loss"], rel=1e-6)
+    else:
+        assert figures["baselines"]
+        name = {"classify": "accuracy", "several": "micro_f1", "regress": "mean_absolute_error"}[task]
+        assert last[name] == pytest.approx(figures[name])
+
+
+@pytest.mark.parametrize("task", ["classify", "several", "regress"])
+def test_the_exported_classifier_says_what_the_run_predicted(whole, task: str) -> None:
+    """In transformers, which reads final/ alone; and in acorn, from final/ and from the last checkpoint."""
+    import transformers
+
+    run = RunFolder(whole(task))
+    predictions = [json.loads(line) for line in run.predictions.read_text().splitlines()]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.final)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(run.final)
+    loaded = [load(run.root), load(run.root, "last"), load(run.checkpoint(9))]
+    assert {one.task for one in loaded} == {"regress" if task == "regress" else "classify"}
+    for prediction in predictions:
+        ids = tokenizer(prediction["text"], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            outputs = [model(ids).logits[0], *(one.model(ids)[0, -1] for one in loaded)]
+        for output in outputs:
+            if task == "regress":
+                assert output.item() == pytest.approx(prediction["value"], rel=1e-4)
+                continue
+            odds = output.softmax(-1) if task == "classify" else output.sigmoid()
+            named = {model.config.id2label[number]: p for number, p in enumerate(odds.tolist())}
+            assert named == pytest.approx(prediction["probabilities"], abs=1e-4)
+
+
+def test_values_begin_near_their_size(whole) -> None:
+    """The head begins with ridge regression, so that the first validation is no worse than the mean of training."""
+    run = RunFolder(whole("regress"))
+    first = next(record for record in read_metrics(run.metrics) if record["split"] == "valid")
+    mean = read_sealed_json(run.evaluation)["valid"]["baselines"]["mean"]["mean_absolute_error"]
+    assert first["mean_absolute_error"] < 1.5 * mean
+
+
+def test_class_weights_count_a_rare_label_as_much_as_a_frequent_one() -> None:
+    from acorn.train.task import balanced_weights
+
+    examples = [Labeled("", label, "") for label in "aaab"]
+    weights = balanced_weights(examples, ["a", "b", "c"])
+    assert weights == pytest.approx((4 / 6, 2.0, 1.0))
+    assert sum(weights["ab".index(example.labels[0])] for example in examples) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("steps", [(5,), (2, 3, 8)], ids=["once", "three times"])
+@pytest.mark.parametrize("task", TASKS)
+def test_killed_and_resumed_is_bit_identical(whole, tune, tmp_path: Path, task: str, steps: tuple[int, ...]) -> None:
+    for step in steps:
+        with pytest.raises(Killed):
+            tune(task, tmp_path / "run", resume=True, watcher=KillAt(step))
+    assert tune(task, tmp_path / "run", resume=True).step == 9
+    assert_equal_runs(whole(task), tmp_path / "run", 9)
+    assert tune(task, tmp_path / "run", resume=True).was_complete
+
+
+def test_dropout_is_a_function_of_the_step(whole, tune, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        tune("complete", out, "model.dropout=0.2", watcher=KillAt(5))
+    tune("complete", out, "model.dropout=0.2", resume=True)
+    assert_equal_runs(whole("complete", "model.dropout=0.2"), out, 9)
+
+
+@pytest.mark.parametrize("task", ["chat", "classify"])
+def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path, base: Path, task: str) -> None:
+    """Killed and resumed bit for bit, with dropout of their own; the weights of the base stay, and final/ is merged."""
+    lora = ("lora.rank=2", "lora.dropout=0.1")
+    with pytest.raises(Killed):
+        tune(task, tmp_path / "run", *lora, watcher=KillAt(6))
+    tune(task, tmp_path / "run", *lora, resume=True)
+    assert_equal_runs(whole(task, *lora), tmp_path / "run", 9)
+    weights = load_file(RunFolder(tmp_path / "run").checkpoint(9) / "model.safetensors")
+    before = dict(load(base).model.named_parameters())
+    assert all(torch.equal(weights[name], value) for name, value in before.items())
+    assert any(name.endswith("lora_a") for name in weights)
+    merged, last = (dict(load(tmp_path / "run", which).model.named_parameters()) for which in (None, "last"))
+    assert merged.keys() - before.keys() == ({"score.weight"} if task == "classify" else set())
+    assert not torch.equal(merged["blocks.0.mlp.up_proj.weight"], before["blocks.0.mlp.up_proj.weight"])
+    assert all(torch.equal(merged[name], last[name]) for name in merged)
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
+    assert all(check.whole for check in verify_run(tmp_path / "run"))
+
+
+def test_a_target_that_is_no_layer_is_refused(tune, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no linear layer c_attn"):
+        tune("complete", tmp_path / "run", "lora.rank=2", 'lora.targets=["c_attn"]')
+
+
+def test_a_chat_model_ends_its_answers(tune, tmp_path: Path, rows: dict[str, Path]) -> None:
+    """Greedy answers of the finished model end by themselves, with the end of a turn that a base never draws."""
+    tune("chat", tmp_path / "run", "train.steps=60")
+    loaded = load(tmp_path / "run")
+    format = ChatFormat(loaded.tokenizer)
+    prompts = [format.encode([Message("user", f"say {w} 3", False)], to_answer=True).ids for w in WORDS]
+    settings = SamplingSettings(greedy=True, max_new_tokens=20)
+    answers = generate(loaded.model, loaded.tokenizer, prompts, settings, end_ids=loaded.end_ids)
+    assert {answer.finish_reason for answer in answers} == {"eos"}
+    assert {answer.new_ids[-1] for answer in answers} == {format.end_ids[0]}
+    assert all(answer.completion in WORDS for answer in answers)
+
+
+def test_epochs_set_the_steps_and_more_of_them_go_on(tune, tmp_path: Path) -> None:
+    out, notes = tmp_path / "run", Notes()
+    tune("complete", out, "finetune.epochs=1")
+    config = load_run_config(out / "config.toml")
+    examples = len((out / "data" / "train.jsonl").read_text().splitlines())
+    assert (config.finetune.epochs, config.train.steps) == (1, -(-examples // 8))
+    tune("complete", out, "finetune.epochs=2", resume=True, progress=notes)
+    assert load_run_config(out / "config.toml").train.steps == -(-2 * examples // 8)
+    assert any("finetune.epochs: 1.0 -> 2.0" in note for note in notes.notes)
+    with pytest.raises(UsageError, match="steps"):
+        tune("complete", out, "finetune.epochs=0.5", resume=True)
+
+
+def test_a_run_resumes_from_its_folder_without_base_or_rows(tune, whole, base, rows, tmp_path: Path) -> None:
+    """Moved away from both, with nothing named but the folder."""
+    own = Path(shutil.copytree(rows["chat"].parent, tmp_path / "rows")) / "chat.jsonl"
+    with pytest.raises(Killed):
+        tune("chat", tmp_path / "run", data=own, watcher=KillAt(6))
+    shutil.rmtree(own.parent)
+    moved = Path(shutil.move(tmp_path / "run", tmp_path / "moved"))
+    assert finetune(None, moved, resume=True).step == 9
+    assert fingerprint(moved / "final").keys() == fingerprint(whole("chat") / "final").keys()
+
+
+def test_rows_that_changed_are_refused_on_resume(tune, tmp_path: Path, rows: dict[str, Path]) -> None:
+    own = Path(shutil.copy(rows["complete"], tmp_path / "rows.jsonl"))
+    with pytest.raises(Killed):
+        tune("complete", tmp_path / "run", data=own, watcher=KillAt(6))
+    own.write_text(own.read_text().replace("cat", "cow"))
+    with pytest.raises(UsageError, match="have changed since"):
+        tune("complete", tmp_path / "run", data=own, resume=True)
+
+
+def test_data_that_are_gone_are_read_again_and_damaged_ones_are_refused(tune, whole, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        tune("complete", out, watcher=KillAt(6))
+    before = fingerprint(out / "data")
+    shutil.rmtree(out / "data")
+    with pytest.raises(Killed):
+        tune("complete", out, resume=True, watcher=KillAt(7))
+    assert fingerprint(out / "data") == before
+    file = out / "data" / "train.jsonl"
+    file.write_text(file.read_text().replace("say", "SAY", 1))
+    with pytest.raises(DamageError, match="examples are damaged"):
+        tune("complete", out, resume=True)
+    assert not all(check.whole for check in verify_run(out))
+
+
+def test_the_kinds_of_runs_are_not_mixed_up(tune, base: Path, whole, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="run of acorn pretrain"):
+        finetune(None, base, resume=True)
+    with pytest.raises(UsageError, match="run of acorn finetune"):
+        pretrain(None, whole("complete"), resume=True)
+
+
+IDLE = ["data.clean=wikitext", "tokenizer.vocab_size=400", "schedule.short_context=16", "data.shards=x"]
+
+
+@pytest.mark.parametrize("setting", [*IDLE, "finetune.class_weights=balanced", "finetune.overlong=cut"])
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tune, tmp_path: Path, setting: str) -> None:
+    with pytest.raises(UsageError):
+        tune("complete", tmp_path / "run", setting)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_long_example_is_refused_by_name(tune, tmp_path: Path) -> None:
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{'word ' * n}", "completion": "a"}) + "\n" for n in range(2, 60)))
+    with pytest.raises(InputError, match="more than the context of 32") as refused:
+        tune("complete", tmp_path / "run", data=file)
+    assert "long.jsonl, line" in (refused.value.where or "")
+    notes = Notes()
+    tune("complete", tmp_path / "other", "finetune.overlong=cut_prompt", data=file, progress=notes)
+    assert any("cut at the beginning" in note for note in notes.notes)
