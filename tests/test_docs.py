@@ -144,7 +144,7 @@ def check_command(words: list[str]) -> None:
     settings = [word for word in words if re.match(r"[a-z_.]+=", word)]
     for setting in settings:
         assert find_settings(setting.partition("=")[0])
-    if command.name in ("pretrain", "plan"):
+    if command.name in ("pretrain", "plan") and not words[0].startswith("--"):  # a run to resume needs no config
         load_config(words[0], settings)
 
 
