@@ -294,3 +294,8 @@ def test_configs_of_pretraining_have_no_sections_of_finetuning() -> None:
     assert load_config("small").trains_on_text
     assert "[finetune]" in to_toml(load_config("small", ["finetune.task=chat"]))
     assert not load_config("small", ["lora.rank=4"]).trains_on_text
+
+
+def test_a_length_of_zero_on_the_command_line_excludes_no_other_length() -> None:
+    config = load_config("small", ["train.steps=0", "finetune.epochs=2"])
+    assert (config.train.steps, config.train.minutes, config.finetune.epochs) == (0, 0, 2)

@@ -337,7 +337,7 @@ def _apply(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
             table = result.get(section)
             if isinstance(table, dict):
                 result[section] = {name: table[name] for name in table if f"{section}.{name}" in given}
-    _check_one_length(given, "the command line")
+    _check_one_length(given & _lengths_in(result), "the command line")
     if given & set(LENGTHS):
         for key in LENGTHS:
             section, _, name = key.partition(".")
