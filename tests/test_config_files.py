@@ -299,3 +299,11 @@ def test_configs_of_pretraining_have_no_sections_of_finetuning() -> None:
 def test_a_length_of_zero_on_the_command_line_excludes_no_other_length() -> None:
     config = load_config("small", ["train.steps=0", "finetune.epochs=2"])
     assert (config.train.steps, config.train.minutes, config.finetune.epochs) == (0, 0, 2)
+
+
+@pytest.mark.parametrize("key", ["train.init_from", "tokenizer.path", "data.shards"])
+def test_a_path_without_a_value_is_refused(key: str) -> None:
+    """It may be that of a shell variable that is not set. Written as text, it clears the value of a file."""
+    for override in (f"{key}=", f"{key}= "):
+        assert "names nothing" in refusal(override)
+    assert flatten(load_config("small", [f'{key}=""']))[key] == ""

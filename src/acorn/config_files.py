@@ -230,11 +230,16 @@ def flatten(config: Config) -> dict[str, Any]:
     return flat
 
 
+SINGLE_PATHS = frozenset({"data.shards", "tokenizer.path", "train.init_from"})
+"""Settings that name one file or folder. Without a value, such as that of a shell variable that is not set, they would
+count as not given."""
+
+
 def read_override(text: str) -> tuple[str, Any]:
     """Key and value of `key=value`; the value is read as TOML, or as a bare string where it is not TOML.
 
     Raises:
-        UsageError: `text` does not have this form.
+        UsageError: `text` does not have this form, or a path has no value.
     """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
@@ -242,6 +247,12 @@ def read_override(text: str) -> tuple[str, Any]:
             f"{text!r} is not a setting.",
             where="the command line",
             fix="write key=value, such as train.steps=200",
+        )
+    if not raw.strip() and key.strip() in SINGLE_PATHS:
+        raise UsageError(
+            f"{text!r} names nothing.",
+            where="the command line",
+            fix=f"leave it out; to clear the value of a config file, write '{key.strip()}=\"\"'",
         )
     return key.strip(), _override_value(raw)
 

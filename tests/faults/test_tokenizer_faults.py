@@ -135,10 +135,11 @@ Tokenizer.from_file(sys.argv[2]).save(sys.argv[3])
 def test_killed_while_saving(tokenizer_file: Path, tmp_path: Path, call: str) -> None:
     """Fault 6: a process that ends while saving a tokenizer leaves the old file unchanged."""
     out = tmp_path / "t.json"
-    out.write_text("the old one")
+    train(lambda: ["an older one"], "bpe", 300).save(out)
+    old = out.read_bytes()
     command = [sys.executable, "-c", KILLED_WHILE_SAVING, call, str(tokenizer_file), str(out)]
     assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SRC)}).returncode == 9
-    assert out.read_text() == "the old one"
+    assert out.read_bytes() == old
     Tokenizer.from_file(tokenizer_file).save(out)
     assert out.read_bytes() == tokenizer_file.read_bytes()
 
@@ -169,7 +170,7 @@ def test_what_is_not_a_tokenizer_is_not_replaced(acorn, refused, untouched, text
         out.write_text('{"text": "a row"}\n')
     elif what == "a large file":
         train(lambda: ["some text"], "bpe", 300).save(out)
-        monkeypatch.setattr("acorn.cli.tokenizer.LARGEST_TOKENIZER_BYTES", 100)
+        monkeypatch.setattr("acorn.tokenizer.target.LARGEST_TOKENIZER_BYTES", 100)
     elif what == "a pipe":
         os.mkfifo(out)
     elif what == "a link":
@@ -179,6 +180,18 @@ def test_what_is_not_a_tokenizer_is_not_replaced(acorn, refused, untouched, text
     with untouched(tmp_path):
         done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", source, "--out", out)
     refused(done, 2, f"{out} exists and is {'a folder' if out.is_dir() else 'not a tokenizer'}", "where: --out")
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("name", ["config.toml", "config.json", "manifest.json"])
+def test_the_tokenizer_of_a_run_or_model_is_not_replaced(acorn, refused, untouched, text_file, tmp_path, name) -> None:
+    """Fault 64: its checksums would be wrong."""
+    out = tmp_path / "tokenizer.json"
+    train(lambda: ["some text"], "bpe", 300).save(out)
+    (tmp_path / name).touch()
+    with untouched(tmp_path):
+        done = acorn("tokenizer", "train", "--vocab-size", 300, "--input", text_file, "--out", out)
+    refused(done, 2, "is the tokenizer of a run or model", "where: --out")
 
 
 @pytest.mark.fault(64)

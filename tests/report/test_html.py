@@ -291,3 +291,17 @@ def test_every_color_class_of_the_charts_is_in_the_stylesheet(make_run: MakeRun)
     used = set(re.findall(r'<polyline class="\w+ (c\d+)"', report))
     styled = set(re.findall(r"svg polyline\.(c\d+) ", report))
     assert used == styled == {f"c{number}" for number in range(6)}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_page_that_acorn_did_not_write_is_not_replaced(make_run: MakeRun, tmp_path: Path, named: bool) -> None:
+    run = make_run()
+    page = tmp_path / "page.html" if named else run / "report.html"
+    page.write_text("<p>my page</p>")
+    with pytest.raises(UsageError, match="not a report of acorn"):
+        write_report(run, out=page if named else None)
+    assert page.read_text() == "<p>my page</p>"
+    page.unlink()
+    for _ in range(2):  # its own page is
+        write_report(run, out=page if named else None)
+    assert "my page" not in page.read_text("utf-8")

@@ -15,8 +15,9 @@ from acorn.cli.evaluation_facts import rate
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
-from acorn.errors import InputError, UsageError
+from acorn.errors import UsageError
 from acorn.figure_names import CONDITIONS, in_a_sentence
+from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, TOKENIZER
 
 app = typer.Typer(cls=Verbs, help="Train or inspect a tokenizer.", no_args_is_help=True)
 
@@ -36,9 +37,6 @@ NAMES = {
     "fingerprint": "SHA-256",
 }
 """Facts of a tokenizer -> what the terminal calls them."""
-
-LARGEST_TOKENIZER_BYTES = 2**30
-"""A larger file is not read to check whether it is a tokenizer. One with 16 million entries is about half as large."""
 
 
 @app.command()
@@ -66,11 +64,13 @@ def train(
     from acorn.report.terminal import TaskProgress
     from acorn.text.splits import TextSplits
     from acorn.tokenizer.measuring import mangling_warning, measure
+    from acorn.tokenizer.target import check_target
     from acorn.tokenizer.training import train as train_tokenizer
 
     options = {"data.clean": clean, "tokenizer.kind": kind, "tokenizer.vocab_size": vocab_size}
     config = text_config("acorn tokenizer train", input or [], more or [], options)
-    _check_target(out)
+    check_target(out, "--out")
+    _check_is_not_of_a_model(out)
     progress = TaskProgress()
     try:
         texts = TextSplits.open(config.data, progress)
@@ -97,35 +97,19 @@ def train(
     print_json(facts) if as_json else print_facts(_named(facts))
 
 
-def _check_target(out: Path) -> None:
-    """Refuses an existing target unless it is a tokenizer or an empty file, so that no other file is lost.
+def _check_is_not_of_a_model(out: Path) -> None:
+    """Refuses to replace the tokenizer of a run, checkpoint or model, whose checksums would then be wrong.
 
     Raises:
-        UsageError: there is such a target.
+        UsageError: the target's folder is one of these.
     """
-    if out.exists() and not _is_replaceable(out):
+    names = (CONFIG, MODEL_CONFIG, MANIFEST)
+    if out.name == TOKENIZER and out.exists() and any((out.parent / name).is_file() for name in names):
         raise UsageError(
-            f"{out} exists and is {'a folder' if out.is_dir() else 'not a tokenizer'}; acorn does not replace it.",
+            f"{out} is the tokenizer of a run or model; acorn does not replace it.",
             where="--out",
             fix="name another file with --out",
         )
-
-
-def _is_replaceable(path: Path) -> bool:
-    """Whether `path` is an empty file, or a tokenizer.json that the library can read."""
-    from acorn.tokenizer.tokenizer import NoTokenizerError, Tokenizer
-
-    if not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER_BYTES:
-        return False
-    try:
-        content = path.read_bytes()
-        if content:
-            Tokenizer.from_json(content.decode())
-    except (OSError, UnicodeDecodeError, NoTokenizerError):
-        return False
-    except InputError:  # a tokenizer that acorn cannot use, such as one without a separator
-        pass
-    return True
 
 
 @app.command()

@@ -27,6 +27,11 @@ from acorn.report.run_facts import RunFacts, read_run
 from acorn.report.sections import config_section, evaluation_section, samples_section
 from acorn.run_folder import RunFolder
 
+TITLE_END = "· acorn</title>"
+"""How the titles of acorn's pages end, by which they are recognized."""
+
+BEGINNING_BYTES = 4096
+
 
 class Headline(NamedTuple):
     """A figure a reader looks for first; `value` is empty where it is not known, `note` stands below it."""
@@ -47,7 +52,7 @@ def write_report(run: Path, compare: Sequence[Path] = (), out: Path | None = Non
             never takes the place of the run's own report.
 
     Raises:
-        UsageError: one of the folders is not a run folder; `out` is no .html file.
+        UsageError: one of the folders is not a run folder; `out` is no .html file, or a page that acorn did not write.
         ResourceError: the file cannot be written.
     """
     if out is not None and (out.suffix.lower() not in (".html", ".htm") or out.is_dir()):
@@ -56,8 +61,28 @@ def write_report(run: Path, compare: Sequence[Path] = (), out: Path | None = Non
         )
     runs = [read_run(folder) for folder in (run, *compare)]
     path = out or (RunFolder(run).comparison if compare else RunFolder(run).report)
+    _check_replaces_only_reports(path)
     write_file(path, _page(runs))
     return path
+
+
+def _check_replaces_only_reports(path: Path) -> None:
+    """Refuses to replace a page that acorn did not write.
+
+    Raises:
+        UsageError: `path` is such a page.
+    """
+    try:
+        with open(path, "rb") as file:
+            beginning = file.read(BEGINNING_BYTES).decode("utf-8", "replace")
+    except OSError:  # there is none, or it cannot be read: then writing says why
+        return
+    if beginning and TITLE_END not in beginning:
+        raise UsageError(
+            f"{path} exists and is not a report of acorn; it is not replaced.",
+            where=str(path.absolute()),
+            fix="move it away, or name another file with --out",
+        )
 
 
 def _page(runs: Sequence[RunFacts]) -> str:
@@ -115,7 +140,7 @@ def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], comm
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escaped(title)} · acorn</title>
+<title>{escaped(title)} {TITLE_END}
 <style>
 {style}</style>
 </head>

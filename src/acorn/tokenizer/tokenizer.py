@@ -21,6 +21,7 @@ from acorn.errors import AcornError, InputError, UsageError, shown
 from acorn.files import path_named, write_file
 from acorn.pickles import refuse_pickle
 from acorn.tokenizer import bpe, wordpiece
+from acorn.tokenizer.target import check_target
 
 MAX_UNUSED_IDS = 1 << 16
 """A file may have this many ids without a token, plus one per token. With more it is taken for damaged."""
@@ -159,14 +160,11 @@ class Tokenizer:
         """Writes tokenizer.json. After a crash the file is the old one or the new one, and whole.
 
         Raises:
-            UsageError: `path` is not a path, or is a folder.
+            UsageError: `path` is not a path, is a folder, or is a file that is not a tokenizer.
             ResourceError: the disk is full or cannot be written.
         """
         path = path_named(path, "the tokenizer's path")
-        if path.is_dir():
-            raise UsageError(
-                f"{path} is a folder.", where=str(path.absolute()), fix="name a file in it, such as tokenizer.json"
-            )
+        check_target(path, str(path.absolute()))
         write_file(path, self.to_json())
 
     def encode_documents(self, texts: str | Sequence[str]) -> list[list[int]]:
