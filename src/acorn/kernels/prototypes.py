@@ -49,7 +49,7 @@ class DecodeModel(ctypes.Structure):
 
     _fields_ = (
         *((name, INT32) for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "mlp_hidden")),
-        *((name, INT32) for name in ("activation", "type", "n_threads")),
+        *((name, INT32) for name in ("activation", "type", "n_threads", "batch_invariant")),
         ("blocks", ctypes.POINTER(DecodeBlock)),
         *((name, POINTER) for name in ("token_embedding", "position_embedding", "cosines", "sines")),
         ("final_norm", DecodeNorm),
@@ -61,8 +61,8 @@ class DecodeCache(ctypes.Structure):
     """`decode_cache` of decode.c."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("keys", "values", "starts")),
-        *((name, INT32) for name in ("type", "batch", "length", "position")),
+        *((name, POINTER) for name in ("keys", "values", "slots", "positions")),
+        *((name, INT32) for name in ("type", "batch", "n_slots", "length")),
     )
 
 
