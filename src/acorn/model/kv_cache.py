@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from acorn.config import ModelConfig
+from acorn.model.ops import arange_like
 
 
 class KVCache:
@@ -31,12 +32,13 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, dtype=torch.long)
+        self._indices = torch.arange(length, device=device)  # (length,)
 
     def narrow(self, first: int, count: int) -> KVCache:
         """The sequences `first .. first + count - 1` as a cache of their own, in the same memory."""
         part = object.__new__(KVCache)
         part.keys, part.values = self.keys.narrow(1, first, count), self.values.narrow(1, first, count)
-        part.lengths = self.lengths.narrow(0, first, count)
+        part.lengths, part._indices = self.lengths.narrow(0, first, count), self._indices
         return part
 
     @property
@@ -57,15 +59,15 @@ class KVCache:
         """
         if self.longest + tokens > self.keys.size(3):
             raise ValueError(f"{self.longest + tokens} tokens are more than the cache's {self.keys.size(3)}")
-        following = torch.arange(tokens)
-        positions = self.longest + following if self.is_even else self.lengths[:, None] + following
-        return positions.to(self.keys.device)
+        if self.is_even:
+            return self._indices[self.longest : self.longest + tokens]
+        return self.lengths[:, None].to(self._indices) + self._indices[:tokens]
 
     def mask(self, tokens: int) -> Tensor | None:
         """Which keys the next `tokens` queries may attend to: bool, broadcastable to (B, H, T, S); None: causal."""
         if self.is_even and (self.longest == 0 or tokens == 1):
             return None
-        key = torch.arange(self.longest + tokens, device=self.keys.device)  # (S,)
+        key = self._indices[: self.longest + tokens]  # (S,)
         query = self.positions(tokens)[..., None]  # (T, 1) or (B, T, 1)
         return key <= query if query.dim() == 2 else (key <= query)[:, None]
 
@@ -96,6 +98,6 @@ class LayerCache(NamedTuple):
             if self.positions.dim() == 1:
                 kept[:, :, self.longest : end] = new
             else:
-                rows = torch.arange(len(kept), device=kept.device)[:, None]  # (B, 1)
+                rows = arange_like(0, len(kept), like=self.positions)[:, None]  # (B, 1)
                 kept[rows, :, self.positions] = new.transpose(1, 2).to(kept.dtype)  # (B, T, K, D)
         return self.keys[:, :, :end].to(keys.dtype), self.values[:, :, :end].to(values.dtype)
