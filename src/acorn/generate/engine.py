@@ -291,7 +291,7 @@ class _Run:
         self.stepper, self.settings, self.ends = stepper, settings, ends
         self.on_text, self.note, self.before_token = on_text, note, before_token
         self.block_size = stepper.model.config.block_size
-        self.banned = torch.tensor(banned, dtype=torch.long, device=stepper.device)
+        self.banned = torch.tensor(banned, dtype=torch.long)
         self.has_slid = False
 
     def finish(self, sequences: Sequence[_Sequence]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from acorn.errors import UsageError
 from acorn.kernels.build import Unavailable
 from acorn.kernels.decode import NativeDecoder, c_code_note, native_decoder
+from acorn.kernels.sample import native_sampler
 from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
 from acorn.progress import QUIET
@@ -42,6 +43,9 @@ class Stepper:
             the cache is in bf16.
         note: called with a line for the user if no C code is used on a CPU.
 
+    Attributes:
+        sampler: chooses tokens in C; None: PyTorch does.
+
     Raises:
         UsageError: the native decoder is asked for and unavailable.
     """
@@ -63,6 +67,8 @@ class Stepper:
         self._native = None if decoder == "torch" else self._native_decoder(dtype, decoder, int8, note)
         if int8:  # int8 weights have larger rounding errors, and memory bandwidth is the limit
             dtype = torch.bfloat16
+        sampler = Unavailable("PyTorch is asked for") if decoder == "torch" else native_sampler()
+        self.sampler = None if isinstance(sampler, Unavailable) else sampler
         self.length = min(length or model.config.block_size, model.config.block_size)
         self.chunk = chunk_tokens(model)
         self._cache = KVCache(model.config, size, self.length, self.device, dtype)
