@@ -91,7 +91,7 @@ def notebook_as_markdown(path: Path) -> str:
 
 def hide_unknown(app: Sphinx, kind: str, name: str, obj: Any, options: Any, signature: str, result: str) -> Any:
     """Leaves out `**unknown`, which catches misspelled settings and is no parameter to use."""
-    shown = re.sub(r", \*\*unknown: [\w.]+", "", signature or "")
+    shown = re.sub(r", \*\*unknown: [~\w.]+", "", signature or "")
     return None if shown == (signature or "") else (shown, result)
 
 
