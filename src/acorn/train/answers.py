@@ -17,7 +17,7 @@ from acorn.tokenizer.completion_format import CompletionFormat
 from acorn.tokenizer.template_format import AnyChatFormat
 from acorn.tokenizer.tokenizer import Tokenizer
 
-ALLOWED = 2
+LENGTH_FACTOR = 2
 """An answer is stopped when it has this many times the tokens of the longest expected one; it then did not end by
 itself."""
 
@@ -100,7 +100,7 @@ def answered(
     """
     if most_tokens is None:
         longest = max((len(ids) for ids in tokenizer.encode_documents([q.expected for q in questions])), default=0)
-        most_tokens = min(ALLOWED * longest + _SPARE, model.config.block_size)
+        most_tokens = min(LENGTH_FACTOR * longest + _SPARE, model.config.block_size)
     settings = SamplingSettings(max_new_tokens=most_tokens, greedy=True, seed=0)
     drawn = 0
 
