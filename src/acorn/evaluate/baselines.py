@@ -1,16 +1,16 @@
-"""What a model has to beat: answers that ignore the text, and a linear model of its words.
+"""Baselines of finetuned models: a prediction that ignores the text, and a linear model of its words.
 
 The linear model is TF-IDF with logistic regression, or ridge regression for values, by scikit-learn (extra
-`baselines`). Its settings are fixed, for a baseline that is tuned on the examples it is scored on would be no baseline:
+`baselines`). Its settings are fixed, because tuning it on the examples that it is scored on would not be fair:
 
-- words and pairs of neighboring words, lower case, single letters too; in scripts without spaces (Chinese, Japanese,
-  Thai and others) each character is a word. The 100,000 most frequent ones of the training side.
-- 1 + log(count) in place of counts, smoothed inverse document frequency, rows of length 1.
+- words and pairs of neighboring words, in lower case, including single letters; in scripts without spaces (Chinese,
+  Japanese, Thai and others) each character is a word. The 100,000 most frequent ones of the training side.
+- 1 + log(count) instead of counts, smoothed inverse document frequency, rows normalized to length 1.
 - logistic regression: L2 with C = 10, class weights as the run's; several labels: one regression for each.
 - ridge regression: alpha = 1.
 
-It reads whole texts, even where the network's context ends earlier. Nothing is random; the last bits of a probability
-may differ between machines.
+It reads whole texts, even if they are longer than the network's context. Nothing is random; the last bits of a
+probability may differ between machines.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from acorn.evaluate.predictions import label_ids, label_table, nothing_to_score
 from acorn.evaluate.regression import check_labels, value_figures
 
 PENALTY = 10.0
-"""C, the inverse strength of logistic regression's L2 penalty. scikit-learn's own, 1, underfits rows of length
-1."""
+"""C, the inverse strength of logistic regression's L2 penalty. scikit-learn's default, 1, underfits rows of
+length 1."""
 ALPHA = 1.0
 MAX_WORDS = 100_000
 MAX_ITERATIONS = 1000
@@ -41,14 +41,14 @@ _BETWEEN = (
     r"\s!-/:-@\[-^`{-~\u00a1-\u00bf\u060c\u061b\u061f\u06d4\u0964\u0965\u2000-\u200b\u200e-\u206f\u3000-\u303f"
     r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
-"""What parts words: white space and punctuation. Not `\\W`, which counts the vowel signs of Indic scripts and the
-joiners inside Persian words."""
+"""Characters between words: white space and punctuation. Not `\\W`, which counts the vowel signs of Indic scripts and
+the joiners inside Persian words."""
 WORD = f"[{_NO_SPACES}]|[^{_BETWEEN}{_NO_SPACES}]+"
 """The regular expression of a word."""
 
 
 class Labeled(NamedTuple):
-    """The texts and labels of one side: a label each, a collection of labels each, or a value each."""
+    """The texts of one side, each with a label, a collection of labels, or a value."""
 
     texts: Sequence[str]
     labels: Sequence[Any]
@@ -57,7 +57,7 @@ class Labeled(NamedTuple):
 def label_baselines(
     train: Labeled, scored: Labeled, labels: Sequence[str], *, class_weights: str = "none"
 ) -> dict[str, Any]:
-    """Figures of both baselines for one label an example.
+    """Figures of both baselines for one label per example.
 
     Args:
         train: the training side, from which the baselines are made.
@@ -88,7 +88,7 @@ def label_baselines(
 def several_label_baselines(
     train: Labeled, scored: Labeled, labels: Sequence[str], *, class_weights: str = "none"
 ) -> dict[str, Any]:
-    """Figures of both baselines for several labels an example.
+    """Figures of both baselines for several labels per example.
 
     Returns:
         `majority` (the labels that more than half of the training examples have, for every example) and
@@ -153,7 +153,7 @@ def _check_sides(train: Labeled, scored: Labeled) -> None:
 def _predicted(
     train: Labeled, scored: Labeled, targets: Sequence[Sequence[str]], class_weights: str
 ) -> tuple[list[list[str]] | None, list[str]]:
-    """What logistic regression says of `scored.texts`, for each of several targets; None, and why.
+    """The predictions of logistic regression for `scored.texts`, for each of several targets; or None, and the reason.
 
     Args:
         targets: rows of labels of the training side, one for each regression.
@@ -168,7 +168,7 @@ def _predicted(
 
     predicted, unfinished = [], False
     for target in targets:
-        if len(set(target)) == 1:  # nothing to tell apart: scikit-learn refuses it
+        if len(set(target)) == 1:  # only one class: scikit-learn refuses it
             predicted.append([target[0]] * len(scored.texts))
             continue
         model = LogisticRegression(
@@ -184,7 +184,7 @@ def _predicted(
 
 
 def _rows(train: Sequence[str], scored: Sequence[str]) -> tuple[tuple[Any, Any] | None, str]:
-    """TF-IDF of both sides as sparse matrices (texts, words), with the words of the first; None, and why."""
+    """TF-IDF of both sides as sparse matrices (texts, words), with the words of the first; or None, and the reason."""
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
