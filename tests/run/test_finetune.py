@@ -266,6 +266,42 @@ def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path,
     assert all(check.whole for check in verify_run(tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("task", "frozen"), [("classify", 1), ("classify", 2), ("regress", 2), ("complete", 1), ("chat", 1)]
+)
+def test_frozen_parts_stay_as_the_base_has_them(whole, tune, tmp_path: Path, base: Path, task, frozen: int) -> None:
+    """Bit for bit in final/, and without optimizer state; killed and resumed bit for bit. What is above them learns."""
+    setting, notes = f"finetune.freeze={frozen}", Notes()
+    with pytest.raises(Killed):
+        tune(task, tmp_path / "run", setting, watcher=KillAt(6), progress=notes)
+    tune(task, tmp_path / "run", setting, resume=True)
+    assert_equal_runs(whole(task, setting), tmp_path / "run", 9)
+    run, before = RunFolder(tmp_path / "run"), dict(load(base).model.named_parameters())
+    after = dict(load(run.root).model.named_parameters())
+    below = ("token_embedding", "blocks.0.", *(["blocks.1.", "final_norm"] if frozen == 2 else []))
+    same = {name for name in after if name in before and torch.equal(after[name], before[name])}
+    assert same == {name for name in after if name.startswith(below)}
+    state = load_file(run.checkpoint(9) / "optimizer.safetensors")
+    assert {name.rpartition(".")[0] for name in state} == after.keys() - same
+    kept = "everything but the head" if frozen == 2 else "the embeddings and the first 1 of 2 blocks"
+    assert f"Not trained (finetune.freeze): {kept}." in notes.notes
+    assert f"with {kept} frozen" in run.report.read_text()
+    assert kept in (run.final / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "said"),
+    [
+        ("classify", ["finetune.freeze=3"], "2 blocks, so 3"),
+        ("complete", ["finetune.freeze=1", "lora.rank=2"], "no blocks are left to freeze"),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused(tune, tmp_path: Path, task: str, settings: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        tune(task, tmp_path / "run", *settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_target_that_is_no_layer_is_refused(tune, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no linear layer c_attn"):
         tune("complete", tmp_path / "run", "lora.rank=2", 'lora.targets=["c_attn"]')

@@ -22,10 +22,11 @@ from acorn.model.gpt import GPT
 from acorn.model.lora import LoraSpec
 from acorn.model.sizing import size_of
 from acorn.progress import QUIET, Progress
+from acorn.report.formats import frozen_parts
 from acorn.run.budget import StepShape
 from acorn.run.ending import Ending
 from acorn.run.examples import examples_of_run, fingerprint_of
-from acorn.run.finetune_config import check_finetuning
+from acorn.run.finetune_config import check_finetuning, check_frozen
 from acorn.run.finetuned_ending import FinetuningEnding
 from acorn.run.initial_model import begin_weights
 from acorn.run.lifecycle import Prepared, RunResult, start_or_resume
@@ -122,6 +123,7 @@ class _Finetuning:
             name: encode_side(name, listed, task.encoder, context, overlong, progress)
             for name, listed in found.sides.items()
         }
+        check_frozen(config, task.head is not None)
         examples.keep()
         _write_tokenizer(run, task.tokenizer, checkpoint)
         chosen = {"finetune.task": found.task, "finetune.labels": task.labels, "finetune.overlong": overlong}
@@ -129,7 +131,7 @@ class _Finetuning:
         if checkpoint:
             check_steps_left(config, checkpoint.counters)
         lora = _lora_of(config, task)
-        shape = StepShape(longest_row(sides["train"].tokens, context), task.head, lora)
+        shape = StepShape(longest_row(sides["train"].tokens, context), task.head, lora, config.finetune.freeze)
         config, runtime = resolve(config, run.root, task.tokenizer.vocab_size, None, shape)
         data = Examples(task, sides, config)
         return Prepared(
@@ -245,11 +247,17 @@ def _ending(data: Examples, setup: Setup) -> Ending:
 def _notes(config: Config, data: Examples, lora: LoraSpec | None) -> list[str]:
     """How much is trained on how much."""
     side = data.sides["train"]
-    size = size_of(config.model, data.task.head, lora)
-    trained = f", {size.trained_parameters:,} of them trained" if lora else ""
+    size = size_of(config.model, data.task.head, lora, config.finetune.freeze)
+    trained = f", {size.trained_parameters:,} of them trained" if lora or config.finetune.freeze else ""
     tokens = sum(len(example.ids) for example in side.tokens)
     length = f"{config.train.steps:,} steps of {config.train.batch_size:,} examples" if config.train.steps else ""
-    return [
+    notes = [
         f"{data.task.name}: {size.parameters:,} parameters{trained}; {len(side.tokens):,} training examples of "
         f"{tokens:,} tokens" + (f"; {length}" if length else "")
     ]
+    if config.finetune.freeze:
+        kept = frozen_parts(config.finetune.freeze, config.model.n_layer)
+        notes.append(f"Not trained (finetune.freeze): {kept}.")
+        if config.model.is_tied and data.task.head is None:
+            notes.append("The head is tied to the embeddings, so it is not trained either.")
+    return notes

@@ -35,6 +35,7 @@ from acorn.model.label_head import LabelHead
 from acorn.origin import Base
 from acorn.progress import Progress
 from acorn.report.confusion_png import confusion_png
+from acorn.report.formats import frozen_parts
 from acorn.run_folder import RunFolder
 from acorn.text.examples import Example, Labeled
 from acorn.train.answers import answered, questions_of, round_trip_of
@@ -182,12 +183,14 @@ class FinetuningEnding:
         """The text of README.md in `final/`."""
         config, task = self.setup.config, self.data.task
         adapter = {"rank of the adapters": config.lora.rank} if config.lora.rank else {}
+        kept = frozen_parts(config.finetune.freeze, config.model.n_layer)
         recipe = {
             "optimizer": config.optimizer.name,
             "peak learning rate": config.optimizer.peak_lr,
             "schedule": config.schedule.name,
             "examples per step": config.train.batch_size,
             **adapter,
+            **({"not trained": kept} if kept else {}),
             "precision": config.train.precision,
             "seed": config.train.seed,
         }
