@@ -22,6 +22,7 @@ from acorn.generate.settings import SamplingSettings
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run.finetune import finetune
 from acorn.run.finetune_config import finetune_config
+from acorn.run.initial_model import load_initial_model
 from acorn.run.lifecycle import RunResult
 from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
@@ -300,6 +301,73 @@ def test_what_cannot_be_frozen_is_refused(tune, tmp_path: Path, task: str, setti
     with pytest.raises(UsageError, match=said):
         tune(task, tmp_path / "run", *settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("task", "lora"), [("complete", 0), ("chat", 2)])
+def test_replayed_text_is_the_same_after_a_kill(whole, tune, tmp_path: Path, task: str, lora: int) -> None:
+    settings = ["finetune.replay=0.3", f"lora.rank={lora}"]
+    for step in (2, 5):
+        with pytest.raises(Killed):
+            tune(task, tmp_path / "run", *settings, resume=True, watcher=KillAt(step))
+    tune(task, tmp_path / "run", *settings, resume=True)
+    assert_equal_runs(whole(task, *settings), tmp_path / "run", 9)
+    assert whole(task) != whole(task, *settings)
+    last = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["split"] == "train"][-1]
+    examples = len((tmp_path / "run" / "data" / "train.jsonl").read_text().splitlines())
+    assert last["epoch"] == pytest.approx((9 * 8 - 21) / examples)  # 21 of 72 samples are windows
+
+
+def test_what_is_forgotten_is_measured(whole, base: Path) -> None:
+    """Before: what the base's own run measured. After: what evaluating the base's text with final/ gives."""
+    from acorn.evaluate.run_data import shards_of
+    from acorn.evaluate.validation import score
+
+    loaded = load(whole("complete"))
+    figures = read_sealed_json(RunFolder(whole("complete")).evaluation)["valid"]
+    own = read_sealed_json(RunFolder(base).evaluation)["valid"]
+    assert figures["base_loss_before"] == pytest.approx(own["loss_per_token"], rel=1e-6)
+    total, count = score(loaded.model, shards_of(base, loaded.tokenizer).tokens("valid"), context=32)
+    assert figures["base_loss_after"] == pytest.approx(total / count, rel=1e-6)
+    assert figures["base_loss_after"] > figures["base_loss_before"]
+    report = (whole("complete") / "report.html").read_text()
+    assert "Loss on the base&#x27;s text after finetuning" in report or "base's text after finetuning" in report
+
+
+def test_a_base_that_lost_its_text_can_be_finetuned_but_not_replayed(tune, base: Path, tmp_path: Path, rows) -> None:
+    own, notes = Path(shutil.copytree(base, tmp_path / "base")), Notes()
+    shutil.rmtree(own / "data")
+    settings = ["train.steps=1", "train.batch_size=8", "train.precision=fp32", "train.threads=1"]
+    config = finetune_config(str(own), [str(rows["complete"])], overrides=settings)
+    finetune(config, tmp_path / "run", progress=notes)
+    assert any("forgets" in note for note in notes.notes)
+    assert "base_loss_after" not in read_sealed_json(RunFolder(tmp_path / "run").evaluation)["valid"]
+    for model in (own, own / "final", tmp_path / "run"):
+        config = finetune_config(str(model), [str(rows["complete"])], overrides=[*settings, "finetune.replay=0.1"])
+        with pytest.raises(UsageError, match="cannot be replayed"):
+            finetune(config, tmp_path / "other")
+    with pytest.raises(UsageError, match="does not continue text"):
+        tune("classify", tmp_path / "other", "finetune.replay=0.1")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_base_is_freed_while_training(tune, tmp_path: Path, monkeypatch) -> None:
+    from acorn.run import lifecycle
+
+    loaded = []
+
+    def load_and_keep(*arguments):
+        config, initial = load_initial_model(*arguments)
+        loaded.append(initial)
+        return config, initial
+
+    class AtStep(Unwatched):
+        def step(self, record, done, left) -> None:
+            released.append(loaded[0].is_released)
+
+    released: list[bool] = []
+    monkeypatch.setattr(lifecycle, "load_initial_model", load_and_keep)
+    tune("classify", tmp_path / "run", "train.steps=1", watcher=AtStep())
+    assert released == [True]
 
 
 def test_a_target_that_is_no_layer_is_refused(tune, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_adapters_have_a_rate_of_their_own() -> None:
     assert finetune_config("m", ["a.csv"]).optimizer.lr == DEFAULTS["optimizer"]["lr"]
 
 
-@pytest.mark.parametrize("setting", ["finetune.epochs=0", "finetune.replay=0.1", "data.source=[]"])
+@pytest.mark.parametrize("setting", ["finetune.epochs=0", "data.source=[]"])
 def test_what_cannot_be_run_is_refused(setting: str) -> None:
     check_finetuning(finetune_config("m", ["a.csv"]))
     with pytest.raises(UsageError):

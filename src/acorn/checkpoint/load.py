@@ -71,6 +71,15 @@ class LoadedModel:
         with."""
         return LabelText(self.tokenizer, as_it_is=True)
 
+    @property
+    def is_released(self) -> bool:
+        """Whether the weights are gone."""
+        return self.model.device.type == "meta"
+
+    def release(self) -> None:
+        """Frees the memory of the weights, once they are not needed any more. All else stays."""
+        self.model.to("meta")
+
     def require_language_model(self, what: str, fix: str = "") -> None:
         """Refuses a model with a label head.
 

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.data.examples import encode_side, resolved_overlong
+from acorn.data.replay import exact_share
 from acorn.errors import UsageError
 from acorn.files import read_json, write_file
 from acorn.model.gpt import GPT
@@ -23,6 +25,7 @@ from acorn.model.lora import LoraSpec
 from acorn.model.sizing import size_of
 from acorn.progress import QUIET, Progress
 from acorn.report.formats import frozen_parts
+from acorn.run.base_text import BaseText, Forgetting, base_text
 from acorn.run.budget import StepShape
 from acorn.run.ending import Ending
 from acorn.run.examples import examples_of_run, fingerprint_of
@@ -45,6 +48,9 @@ from acorn.train.setup import Setup
 from acorn.train.task import FinetuningTask, task_of_run
 from acorn.train.value_head import begin_value_head
 from acorn.train.watcher import Watcher
+
+BASE_TEXT = "base_text"
+"""What checkpoints tell of the base's text is under this key."""
 
 TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
@@ -124,6 +130,8 @@ class _Finetuning:
             for name, listed in found.sides.items()
         }
         check_frozen(config, task.head is not None)
+        known = checkpoint.resolved.get(BASE_TEXT, {}) if checkpoint else {}
+        text = None if task.head else base_text(config, task.tokenizer, folders, known, progress)
         examples.keep()
         _write_tokenizer(run, task.tokenizer, checkpoint)
         chosen = {"finetune.task": found.task, "finetune.labels": task.labels, "finetune.overlong": overlong}
@@ -131,23 +139,27 @@ class _Finetuning:
         if checkpoint:
             check_steps_left(config, checkpoint.counters)
         lora = _lora_of(config, task)
-        shape = StepShape(longest_row(sides["train"].tokens, context), task.head, lora, config.finetune.freeze)
+        longest = longest_row(sides["train"].tokens, context, config.finetune.replay > 0)
+        shape = StepShape(longest, task.head, lora, config.finetune.freeze)
         config, runtime = resolve(config, run.root, task.tokenizer.vocab_size, None, shape)
-        data = Examples(task, sides, config)
+        data = Examples(task, sides, config, text.replay(config) if text else None)
+        if text and text.tokens and initial:
+            known = _measured(text, initial, runtime, progress)
         return Prepared(
             config,
             runtime,
             data,
             functools.partial(_begin, run, config, data, initial, runtime, progress),
-            functools.partial(_ending, data),
+            functools.partial(_ending, data, Forgetting(text, known["loss"]) if text and known else None),
             {
                 "tokenizer": task.tokenizer.fingerprint,
                 "data": fingerprint_of(found),
                 **extra,
+                **({BASE_TEXT: known} if known else {}),
                 **_stored(task, lora),
             },
             {"examples_per_rank": {"0": len(sides["train"].tokens)}},
-            _notes(config, data, lora),
+            [*_notes(config, data, lora), *_notes_on_text(text, known)],
             task.head,
             lora,
         )
@@ -188,7 +200,8 @@ def _length(config: Config, examples: int) -> dict[str, int]:
     """The steps that finetune.epochs come to."""
     if not config.finetune.epochs:
         return {}
-    return {"train.steps": max(1, math.ceil(config.finetune.epochs * examples / config.train.batch_size))}
+    samples = Fraction(config.finetune.epochs) * examples / (1 - exact_share(config.finetune.replay))
+    return {"train.steps": max(1, math.ceil(samples / config.train.batch_size))}
 
 
 def _base_tokenizer(checkpoint: Checkpoint | None, initial: LoadedModel | None) -> Tokenizer:
@@ -240,8 +253,15 @@ def _begin(
         begin_value_head(model, data.sides["train"].tokens, runtime, data.tokenizer.pad_id)
 
 
-def _ending(data: Examples, setup: Setup) -> Ending:
-    return FinetuningEnding(setup, data)
+def _measured(text: BaseText, initial: LoadedModel, runtime: Runtime, progress: Progress) -> dict[str, Any]:
+    """What checkpoints tell of the base's text: which it is, and the base's loss there; empty if that is not finite."""
+    with runtime.start():
+        loss = text.loss(initial.model.to(runtime.device), runtime, progress)
+    return {"manifest": text.manifest, "loss": loss} if math.isfinite(loss) else {}
+
+
+def _ending(data: Examples, forgetting: Forgetting | None, setup: Setup) -> Ending:
+    return FinetuningEnding(setup, data, forgetting)
 
 
 def _notes(config: Config, data: Examples, lora: LoraSpec | None) -> list[str]:
@@ -260,4 +280,16 @@ def _notes(config: Config, data: Examples, lora: LoraSpec | None) -> list[str]:
         notes.append(f"Not trained (finetune.freeze): {kept}.")
         if config.model.is_tied and data.task.head is None:
             notes.append("The head is tied to the embeddings, so it is not trained either.")
+    if data.replay:
+        notes.append(
+            f"{100 * config.finetune.replay:g} % of the samples are windows of {config.model.block_size:,} tokens of "
+            "the base's own training text (finetune.replay)."
+        )
     return notes
+
+
+def _notes_on_text(text: BaseText | None, known: Mapping[str, Any]) -> list[str]:
+    """The base's loss on its own text, with which that of the finetuned model is compared."""
+    if text is None or not known:
+        return []
+    return [f"The base's loss on its own validation text is {known['loss']:.4f}{text.part}."]

@@ -90,8 +90,6 @@ def check_finetuning(config: Config) -> None:
         )
     if config.finetune.task == "tag":
         raise unavailable("The task tag", "finetune.task")
-    if config.finetune.replay:
-        raise unavailable("Replay of the base's own text", "finetune.replay")
     if config.finetune.freeze and config.lora.rank:
         raise UsageError(
             "Adapters leave every weight of the base as it is, so no blocks are left to freeze.",

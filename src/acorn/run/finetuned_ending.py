@@ -36,6 +36,7 @@ from acorn.origin import Base
 from acorn.progress import Progress
 from acorn.report.confusion_png import confusion_png
 from acorn.report.formats import frozen_parts
+from acorn.run.base_text import Forgetting
 from acorn.run_folder import RunFolder
 from acorn.text.examples import Example, Labeled
 from acorn.train.answers import answered, questions_of, round_trip_of
@@ -56,11 +57,13 @@ class FinetuningEnding:
     """The `Ending` of a run that was trained on examples.
 
     Attributes:
+        forgetting: what shows how much of the base's text is forgotten; None: it is not measured.
         predictions: held-out side -> what the model said of each of its examples; filled by `evaluate`.
     """
 
     setup: Setup
     data: Examples
+    forgetting: Forgetting | None = None
     predictions: dict[str, Records] = field(default_factory=dict)
 
     def evaluate(self, model: GPT, progress: Progress) -> dict[str, Figures]:
@@ -75,6 +78,9 @@ class FinetuningEnding:
                 evaluation[name], self.predictions[name] = score(model, side, progress)
             except DamageError as error:  # figures that are not finite are no reason to lose the model
                 progress.note(f"No figures of {name}: {error.what}")
+        if self.forgetting and "valid" in evaluation:
+            evaluation["valid"] |= self.forgetting.figures(model, self.setup.runtime, progress)
+            evaluation["valid"]["notes"] += [self.forgetting.note] if self.forgetting.note else []
         return evaluation
 
     def write(

@@ -121,6 +121,12 @@ def check_settings(task: Task, finetune: FinetuneConfig) -> None:
     """
     if task in LABEL_TASKS and finetune.loss_on != "answers":
         raise UsageError(f"Only labels are learned in {task}, no tokens.", where="finetune.loss_on", fix="leave it out")
+    if task in LABEL_TASKS and finetune.replay:
+        raise UsageError(
+            f"A model for the task {task} does not continue text, so the base's own text teaches it nothing.",
+            where="finetune.replay",
+            fix="leave it out",
+        )
     if task != "classify" and finetune.class_weights != "none":
         raise UsageError(
             f"The task {task} has no classes to weigh.", where="finetune.class_weights", fix="leave it out"
