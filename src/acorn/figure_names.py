@@ -77,6 +77,7 @@ SMALLER_IS_BETTER = frozenset(
 BASELINES = {
     "majority": "Most frequent label",
     "mean": "Mean of training",
+    "word_majority": "Most frequent tag of each word",
     "tfidf_logistic": "TF-IDF + logistic regression",
     "tfidf_ridge": "TF-IDF + ridge regression",
     "random_weights": "Same network from random weights",

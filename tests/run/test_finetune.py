@@ -33,7 +33,7 @@ from acorn.train.watcher import Unwatched
 WORDS = ["cat", "dog", "bird", "red", "old", "house", "tree"]
 CLOCK = ("seconds", "tokens_per_second", "mfu")
 ANSWERS = ["complete", "chat"]
-TASKS = [*ANSWERS, "classify", "several", "regress"]
+TASKS = [*ANSWERS, "classify", "several", "regress", "tag"]
 
 
 class Killed(BaseException):
@@ -93,6 +93,10 @@ def rows(tmp_path_factory) -> dict[str, Path]:
         "several": [{"text": text, "label": [word for word in ("cat", "dog") if word in text]} for text in texts],
         "regress": [{"text": text, "label": 40.5 * text.count("o")} for text in texts],
     }
+    of_task["tag"] = [
+        {"tokens": text.split(), "tags": ["B-PET" if word in ("cat", "dog") else "O" for word in text.split()]}
+        for text in texts
+    ]
     files = {task: folder / f"{task}.jsonl" for task in of_task}
     for task, records in of_task.items():
         files[task].write_text("".join(f"{json.dumps(record)}\n" for record in records))
@@ -183,7 +187,8 @@ def test_a_run_leaves_everything_the_contract_names(whole, task: str) -> None:
         assert last["loss"] == pytest.approx(figures["answer_loss"], rel=1e-6)
     else:
         assert figures["baselines"]
-        name = {"classify": "accuracy", "several": "micro_f1", "regress": "mean_absolute_error"}[task]
+        names = {"several": "micro_f1", "regress": "mean_absolute_error", "tag": "token_accuracy"}
+        name = names.get(task, "accuracy")
         assert last[name] == pytest.approx(figures[name])
 
 
@@ -209,6 +214,66 @@ def test_the_exported_classifier_says_what_the_run_predicted(whole, task: str) -
             odds = output.softmax(-1) if task == "classify" else output.sigmoid()
             named = {model.config.id2label[number]: p for number, p in enumerate(odds.tolist())}
             assert named == pytest.approx(prediction["probabilities"], abs=1e-4)
+
+
+def test_the_exported_tagger_says_what_the_run_predicted(whole, base: Path, monkeypatch, capsys) -> None:
+    """In transformers as the model card reads it, and with the same outputs in acorn, from final/ and a checkpoint."""
+    import transformers
+
+    run = RunFolder(whole("tag"))
+    predictions = [json.loads(line) for line in run.predictions.read_text().splitlines()]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.final)
+    model = transformers.AutoModelForTokenClassification.from_pretrained(run.final)
+    loaded = [load(run.root), load(run.root, "last")]
+    assert {one.task for one in loaded} == {"tag"}
+    code = (run.final / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(run.final)
+    for prediction in predictions:
+        ids = tokenizer(" ".join(prediction["tokens"]), return_tensors="pt")["input_ids"]
+        ours, lengths = loaded[0].word_text.encode_words([prediction["tokens"]])[0]
+        assert ids[0].tolist() == ours
+        with torch.no_grad():
+            outputs = [model(ids).logits[0], *(one.model(ids)[0] for one in loaded)]
+        for output in outputs:
+            assert output == pytest.approx(outputs[0], abs=1e-4)
+            odds, best = output[lengths].softmax(-1).max(-1)
+            assert [model.config.id2label[number] for number in best.tolist()] == prediction["predicted"]
+            assert odds.tolist() == pytest.approx(prediction["probabilities"], abs=1e-4)
+    words = predictions[0]["tokens"]
+    exec(code.replace('["Anna", "lives", "in", "Paris", "."]', repr(words)), {})
+    expected = [f"{word} {tag}" for word, tag in zip(words, predictions[0]["predicted"], strict=True)]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_words_get_tags_that_depend_on_the_word_and_what_is_before_it(tune, tmp_path: Path) -> None:
+    """A tag that the word alone does not tell: of what follows "red". The baseline by words cannot know it."""
+    draw, file = random.Random(1), tmp_path / "rows.jsonl"
+    rows = [draw.choices(WORDS, k=6) for _ in range(150)]
+    tags = [["B-RED" if i and words[i - 1] == "red" else "O" for i in range(6)] for words in rows]
+    lines = [json.dumps({"tokens": words, "tags": its}) for words, its in zip(rows, tags, strict=True)]
+    file.write_text("\n".join(lines))
+    tune("tag", tmp_path / "run", "train.steps=60", "train.batch_size=16", data=file)
+    figures = read_sealed_json(RunFolder(tmp_path / "run").evaluation)["valid"]
+    assert figures["token_accuracy"] > 0.95 > figures["baselines"]["word_majority"]["token_accuracy"]
+    assert figures["per_entity"]["RED"]["f1"] > 0.8
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Most frequent tag of each word" in report
+
+
+def test_conll_columns_are_tagged_sentences(tune, tmp_path: Path, rows: dict[str, Path]) -> None:
+    file = tmp_path / "rows.conll"
+    sentences = [json.loads(line) for line in rows["tag"].read_text().splitlines()]
+    pairs = [zip(sentence["tokens"], sentence["tags"], strict=True) for sentence in sentences]
+    file.write_text("\n\n".join("\n".join(f"{word}\tX\t{tag}" for word, tag in one) for one in pairs))
+    tune("tag", tmp_path / "run", "train.steps=1", data=file)
+    assert load_run_config(tmp_path / "run" / "config.toml").finetune.task == "tag"
+
+
+def test_a_word_with_white_space_is_refused(tune, tmp_path: Path, rows: dict[str, Path]) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"tokens": ["the old", "cat"], "tags": ["O", "O"]}\n' + rows["tag"].read_text())
+    with pytest.raises(InputError, match="white space"):
+        tune("tag", tmp_path / "run", data=file)
 
 
 def test_values_begin_near_their_size(whole) -> None:
@@ -247,7 +312,7 @@ def test_dropout_is_a_function_of_the_step(whole, tune, tmp_path: Path) -> None:
     assert_equal_runs(whole("complete", "model.dropout=0.2"), out, 9)
 
 
-@pytest.mark.parametrize("task", ["chat", "classify"])
+@pytest.mark.parametrize("task", ["chat", "classify", "tag"])
 def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path, base: Path, task: str) -> None:
     """Killed and resumed bit for bit, with dropout of their own; the weights of the base stay, and final/ is merged."""
     lora = ("lora.rank=2", "lora.dropout=0.1")
@@ -260,9 +325,10 @@ def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path,
     assert all(torch.equal(weights[name], value) for name, value in before.items())
     assert any(name.endswith("lora_a") for name in weights)
     merged, last = (dict(load(tmp_path / "run", which).model.named_parameters()) for which in (None, "last"))
-    assert merged.keys() - before.keys() == ({"score.weight"} if task == "classify" else set())
+    heads = {"classify": {"score.weight"}, "tag": {"score.weight", "score.bias"}}  # of zeros, which transformers has
+    assert merged.keys() - before.keys() == heads.get(task, set())
     assert not torch.equal(merged["blocks.0.mlp.up_proj.weight"], before["blocks.0.mlp.up_proj.weight"])
-    assert all(torch.equal(merged[name], last[name]) for name in merged)
+    assert all(torch.equal(merged[name], last[name]) for name in last)
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
     assert all(check.whole for check in verify_run(tmp_path / "run"))
 

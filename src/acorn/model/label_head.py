@@ -1,6 +1,6 @@
 """A head that maps activations to labels or values instead of the next token, and its losses.
 
-Sequence classifiers read it at a sequence's last token, taggers at the first token of every word. Which positions are
+Sequence classifiers read it at a sequence's last token, taggers at the last token of every word. Which positions are
 counted is said by the targets, so that the losses stay sums and counts over any grouping into micro-batches.
 """
 

@@ -88,8 +88,6 @@ def check_finetuning(config: Config) -> None:
             where="the command line",
             fix="leave them out; finetune.text_field and the other fields name columns",
         )
-    if config.finetune.task == "tag":
-        raise unavailable("The task tag", "finetune.task")
     if config.finetune.freeze and config.lora.rank:
         raise UsageError(
             "Adapters leave every weight of the base as it is, so no blocks are left to freeze.",
@@ -120,8 +118,3 @@ def check_frozen(config: Config, has_label_head: bool) -> None:
             where="finetune.freeze",
             fix=f"set it to {blocks - 1:,} or less",
         )
-
-
-def unavailable(what: str, where: str) -> UsageError:
-    """The error of what this version does not do yet."""
-    return UsageError(f"{what} is not available yet.", where=where, fix="leave it out")

@@ -25,6 +25,7 @@ from acorn.data.examples import EncodedSide
 from acorn.errors import DamageError
 from acorn.evaluate import baselines
 from acorn.evaluate.answers import answer_figures, scored_answers
+from acorn.evaluate.entities import tag_baselines, tag_figures
 from acorn.evaluate.label_outputs import label_outputs, probabilities_of
 from acorn.evaluate.labels import label_figures, several_label_figures
 from acorn.evaluate.predictions import named
@@ -38,9 +39,9 @@ from acorn.report.confusion_png import confusion_png
 from acorn.report.formats import frozen_parts
 from acorn.run.base_text import Forgetting
 from acorn.run_folder import RunFolder
-from acorn.text.examples import Example, Labeled
+from acorn.text.examples import Example, Labeled, Tagged
 from acorn.train.answers import answered, questions_of, round_trip_of
-from acorn.train.examples import Examples, answer_loss
+from acorn.train.examples import Examples, answer_loss, tags_of
 from acorn.train.setup import Setup
 
 HELD_OUT = ("valid", "test")
@@ -74,6 +75,8 @@ class FinetuningEnding:
                 continue
             side = self.data.sides[name]
             score = self._scored_labels if self.data.task.head is not None else self._scored_answers
+            if self.data.task.name == "tag":
+                score = self._scored_tags
             try:
                 evaluation[name], self.predictions[name] = score(model, side, progress)
             except DamageError as error:  # figures that are not finite are no reason to lose the model
@@ -158,6 +161,27 @@ class FinetuningEnding:
             predicted = [named(row, labels) for row in probabilities > 0.5]
         return figures, _records(scored, predicted, probabilities, labels)
 
+    def _scored_tags(self, model: GPT, side: EncodedSide, progress: Progress) -> tuple[Figures, Records]:
+        """Figures and predictions of a tagger."""
+        task = self.data.task
+        outputs = label_outputs(model, side.tokens, self.setup.runtime, self.data.tokenizer.pad_id, progress)
+        if not np.isfinite(outputs).all():
+            raise DamageError("The model's outputs are not finite.")
+        training, scored = _tagged(self.data.sides["train"].examples), _tagged(side.examples)
+        predicted = tags_of(scored, outputs, task.labels)
+        figures = tag_figures([example.tags for example in scored], predicted) | {"labels": list(task.labels)}
+        figures["baselines"] = tag_baselines(training, scored)
+        sure = iter(probabilities_of(outputs, "tag").max(axis=1).tolist())
+        return figures, [
+            {
+                "tokens": list(one.tokens),
+                "tags": list(one.tags),
+                "predicted": its,
+                "probabilities": [next(sure) for _ in its],
+            }
+            for one, its in zip(scored, predicted, strict=True)
+        ]
+
     def _scored_answers(self, model: GPT, side: EncodedSide, progress: Progress) -> tuple[Figures, Records]:
         """Figures and answers of a language model, generated as whoever asks it gets them."""
         task, runtime, tokenizer = self.data.task, self.setup.runtime, self.data.tokenizer
@@ -234,6 +258,10 @@ def with_scaled_values(model: GPT, scale: float) -> GPT:
 
 def _labeled(examples: Sequence[Example]) -> list[Labeled]:
     return [example for example in examples if isinstance(example, Labeled)]
+
+
+def _tagged(examples: Sequence[Example]) -> list[Tagged]:
+    return [example for example in examples if isinstance(example, Tagged)]
 
 
 def _texts_and_labels(examples: Sequence[Labeled]) -> baselines.Labeled:

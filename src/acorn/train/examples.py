@@ -16,6 +16,7 @@ from acorn.data.example_batches import ExampleOrder, micro_batches, padded_lengt
 from acorn.data.examples import EncodedSide, TokenExample
 from acorn.data.replay import Replay
 from acorn.evaluate.answers import answer_figures, scored_answers
+from acorn.evaluate.entities import tag_figures
 from acorn.evaluate.label_outputs import ROWS_AT_ONCE, label_loss, label_outputs, probabilities_of
 from acorn.evaluate.labels import label_scores, several_label_scores
 from acorn.evaluate.predictions import named
@@ -24,7 +25,7 @@ from acorn.model.gpt import GPT
 from acorn.model.label_head import count_targets
 from acorn.progress import Progress
 from acorn.runtime.device import Runtime
-from acorn.text.examples import Example, Labeled
+from acorn.text.examples import Example, Labeled, Tagged
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.answers import answered, asked, questions_of, round_trip_of
 from acorn.train.task import FinetuningTask
@@ -36,7 +37,10 @@ SHOWN_SAMPLES = 3
 ANSWERED = 32
 """Questions that are answered in each validation while training."""
 
-FIGURES = ("accuracy", "macro_f1", "micro_f1", "mean_absolute_error", "exact_match", "normalized_match", "ended_rate")
+FIGURES = (
+    *("accuracy", "macro_f1", "micro_f1", "mean_absolute_error", "token_accuracy", "entity_f1"),
+    *("exact_match", "normalized_match", "ended_rate"),
+)
 """Figures of a task that metrics.jsonl has, as far as the task has them."""
 
 
@@ -184,6 +188,11 @@ def predicted_figures(
     """A few figures of a label head's finite outputs (N, L), for the curves."""
     spec = task.head
     assert spec is not None
+    if spec.kind == "tag":
+        tagged = [example for example in examples if isinstance(example, Tagged)]
+        predicted_tags = tags_of(tagged, outputs, task.labels)
+        found = tag_figures([example.tags for example in tagged], predicted_tags)
+        return {name: found[name] for name in FIGURES if found.get(name) is not None}
     labeled = [example for example in examples if isinstance(example, Labeled)]
     if spec.kind == "value":
         true = [float(example.label) for example in labeled if isinstance(example.label, float)]
@@ -195,3 +204,9 @@ def predicted_figures(
         sets = [named(row, task.labels) for row in probabilities_of(outputs, spec.kind) > 0.5]
         found = several_label_scores([example.labels for example in labeled], sets, task.labels)
     return {name: found[name] for name in FIGURES if found.get(name) is not None}
+
+
+def tags_of(examples: Sequence[Tagged], outputs: NDArray[np.float64], labels: Sequence[str]) -> list[list[str]]:
+    """The likeliest tag of each word of each sentence, from the outputs at all words (N, L)."""
+    chosen = iter(outputs.argmax(axis=1).tolist())
+    return [[labels[next(chosen)] for _ in example.tokens] for example in examples]

@@ -15,6 +15,7 @@ from acorn.data.examples import (
     CompletionEncoder,
     ExampleEncoder,
     LabelEncoder,
+    TagEncoder,
     class_values,
     label_scale,
     scaled_values,
@@ -27,8 +28,9 @@ from acorn.tokenizer.completion_format import CompletionFormat
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.template_format import AnyChatFormat, chat_format_of
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.word_text import WordText
 
-LABEL_TASKS: tuple[Task, ...] = ("classify", "regress")
+LABEL_TASKS: tuple[Task, ...] = ("classify", "regress", "tag")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,10 @@ def task_of_run(found: ExampleFolder, finetune: FinetuneConfig, tokenizer: Token
         encoder = LabelEncoder(text, scaled_values(scale))
         return FinetuningTask("regress", text.tokenizer, encoder, HeadSpec("value", 1), scale=scale)
     labels = found.labels
+    if found.task == "tag":
+        words = WordText(tokenizer)
+        numbers = {tag: number for number, tag in enumerate(labels)}
+        return FinetuningTask("tag", words.tokenizer, TagEncoder(words, numbers), HeadSpec("tag", len(labels)), labels)
     if found.multi_label:
         if finetune.class_weights != "none":
             raise UsageError(
