@@ -399,6 +399,29 @@ def test_what_is_forgotten_is_measured(whole, base: Path) -> None:
     assert "Loss on the base&#x27;s text after finetuning" in report or "base's text after finetuning" in report
 
 
+def test_replayed_text_at_least_halves_what_is_forgotten(tmp_path: Path) -> None:
+    """With a base that has something to forget, and rows that are unlike its text."""
+    from acorn.config_files import load_config
+
+    exact = ["train.threads=1", "train.precision=fp32", "train.compile=false"]
+    quiet = ["train.eval_every=0", "train.save_every=0", "train.sample_every=0", *exact]
+    sizes = ["tokenizer.vocab_size=300", "model.n_layer=1", "model.n_embd=32", "model.block_size=32"]
+    names, text = ["An oak", "The elm", "A birch", "My pine"], tmp_path / "trees.txt"
+    text.write_text("".join(f"{names[n % 4]} stands by the {names[n % 3].lower()} of {n % 7}.\n" for n in range(900)))
+    length = ["train.steps=120", "train.batch_size=8"]
+    pretrain(load_config("small", [f"data.source={text}", *sizes, *length, *quiet]), tmp_path / "base")
+    draw, file, rises = random.Random(0), tmp_path / "rows.jsonl", []
+    rows = [(f"{draw.choice(WORDS)} {n}? ", draw.choice("XYZ")) for n in range(80)]
+    file.write_text("".join(json.dumps({"prompt": a, "completion": b}) + "\n" for a, b in rows))
+    for share in (0.0, 0.25):
+        overrides = [*quiet, "train.steps=40", "train.batch_size=8", "optimizer.lr=0.003", f"finetune.replay={share}"]
+        config = finetune_config(str(tmp_path / "base"), [str(file)], overrides=overrides)
+        figures = finetune(config, tmp_path / f"run-{share}").evaluation["valid"]
+        rises.append(figures["base_loss_after"] - figures["base_loss_before"])
+    assert rises[0] > 0.1
+    assert rises[1] <= rises[0] / 2
+
+
 def test_a_base_that_lost_its_text_can_be_finetuned_but_not_replayed(tune, base: Path, tmp_path: Path, rows) -> None:
     own, notes = Path(shutil.copytree(base, tmp_path / "base")), Notes()
     shutil.rmtree(own / "data")

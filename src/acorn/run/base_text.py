@@ -121,7 +121,7 @@ def base_text(
         if config.finetune.replay:
             raise UsageError(
                 f"The base's own text cannot be replayed. {error.what}",
-                where=f"finetune.replay; {error.where}",
+                where="finetune.replay" if isinstance(error, UsageError) else f"finetune.replay; {error.where}",
                 fix="leave finetune.replay out, or start from a run of acorn pretrain that has its token shards",
             ) from None
         if known or not isinstance(error, UsageError):  # else the base is no run that was trained on text
