@@ -269,13 +269,6 @@ def test_conll_columns_are_tagged_sentences(tune, tmp_path: Path, rows: dict[str
     assert load_run_config(tmp_path / "run" / "config.toml").finetune.task == "tag"
 
 
-def test_a_word_with_white_space_is_refused(tune, tmp_path: Path, rows: dict[str, Path]) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"tokens": ["the old", "cat"], "tags": ["O", "O"]}\n' + rows["tag"].read_text())
-    with pytest.raises(InputError, match="white space"):
-        tune("tag", tmp_path / "run", data=file)
-
-
 def test_values_begin_near_their_size(whole) -> None:
     """The head begins with ridge regression, so that the first validation is no worse than the mean of training."""
     run = RunFolder(whole("regress"))
@@ -356,19 +349,6 @@ def test_frozen_parts_stay_as_the_base_has_them(whole, tune, tmp_path: Path, bas
     assert kept in (run.final / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("task", "settings", "said"),
-    [
-        ("classify", ["finetune.freeze=3"], "2 blocks, so 3"),
-        ("complete", ["finetune.freeze=1", "lora.rank=2"], "no blocks are left to freeze"),
-    ],
-)
-def test_what_cannot_be_frozen_is_refused(tune, tmp_path: Path, task: str, settings: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        tune(task, tmp_path / "run", *settings)
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize(("task", "lora"), [("complete", 0), ("chat", 2)])
 def test_replayed_text_is_the_same_after_a_kill(whole, tune, tmp_path: Path, task: str, lora: int) -> None:
     settings = ["finetune.replay=0.3", f"lora.rank={lora}"]
@@ -420,23 +400,6 @@ def test_replayed_text_at_least_halves_what_is_forgotten(tmp_path: Path) -> None
         rises.append(figures["base_loss_after"] - figures["base_loss_before"])
     assert rises[0] > 0.1
     assert rises[1] <= rises[0] / 2
-
-
-def test_a_base_that_lost_its_text_can_be_finetuned_but_not_replayed(tune, base: Path, tmp_path: Path, rows) -> None:
-    own, notes = Path(shutil.copytree(base, tmp_path / "base")), Notes()
-    shutil.rmtree(own / "data")
-    settings = ["train.steps=1", "train.batch_size=8", "train.precision=fp32", "train.threads=1"]
-    config = finetune_config(str(own), [str(rows["complete"])], overrides=settings)
-    finetune(config, tmp_path / "run", progress=notes)
-    assert any("forgets" in note for note in notes.notes)
-    assert "base_loss_after" not in read_sealed_json(RunFolder(tmp_path / "run").evaluation)["valid"]
-    for model in (own, own / "final", tmp_path / "run"):
-        config = finetune_config(str(model), [str(rows["complete"])], overrides=[*settings, "finetune.replay=0.1"])
-        with pytest.raises(UsageError, match="cannot be replayed"):
-            finetune(config, tmp_path / "other")
-    with pytest.raises(UsageError, match="does not continue text"):
-        tune("classify", tmp_path / "other", "finetune.replay=0.1")
-    assert not (tmp_path / "other").exists()
 
 
 def test_the_base_is_freed_while_training(tune, tmp_path: Path, monkeypatch) -> None:

@@ -116,5 +116,5 @@ def check_frozen(config: Config, has_label_head: bool) -> None:
         raise UsageError(
             "Nothing would be trained: this model's head is its embedding, which is frozen with all blocks.",
             where="finetune.freeze",
-            fix=f"set it to {blocks - 1:,} or less",
+            fix=f"set it to {blocks - 1:,} or less" if blocks > 1 else "leave it out",
         )
