@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acorn.checkpoint.load import LoadedModel
 from acorn.config import Config
 from acorn.data.replay import Replay, exact_share
 from acorn.data.token_shards import TokenShards
@@ -90,6 +91,16 @@ class Forgetting:
     text: BaseText
     before: float
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What checkpoints tell of the text and the base's loss there."""
+        return {"manifest": self.text.manifest, "loss": self.before}
+
+    @property
+    def start_note(self) -> str:
+        """What is said before the first step."""
+        return f"The base's loss on its own validation text is {self.before:.4f}{self.text.part}."
+
     def figures(self, model: GPT, runtime: Runtime, progress: Progress) -> dict[str, float]:
         """The losses before and after, for the evaluation; without one that is not finite."""
         losses = {"base_loss_before": self.before, "base_loss_after": self.text.loss(model, runtime, progress)}
@@ -101,6 +112,26 @@ class Forgetting:
         return f"Losses on the base's text are of its validation split{self.text.part}." if self.text.part else ""
 
 
+def forgetting_of(
+    text: BaseText | None, known: Mapping[str, Any], initial: LoadedModel | None, runtime: Runtime, progress: Progress
+) -> Forgetting | None:
+    """The base's loss on its own text; None where it cannot be measured, or is not finite.
+
+    Args:
+        known: what a checkpoint of the run tells (`Forgetting.record`); empty for a new run.
+        initial: the base of a new run.
+    """
+    if text is None or not text.tokens:
+        return None
+    if known:
+        return Forgetting(text, known["loss"])
+    if initial is None:
+        return None
+    with runtime.start():
+        loss = text.loss(initial.model.to(runtime.device), runtime, progress)
+    return Forgetting(text, loss) if math.isfinite(loss) else None
+
+
 def base_text(
     config: Config, tokenizer: Tokenizer, folders: Sequence[Path], known: Mapping[str, Any], progress: Progress
 ) -> BaseText | None:
@@ -108,7 +139,7 @@ def base_text(
 
     Args:
         folders: where a relative path of the base is looked up.
-        known: what a checkpoint of the run tells of the text (`record`); empty for a new run.
+        known: what a checkpoint of the run tells of the text (`Forgetting.record`); empty for a new run.
 
     Raises:
         UsageError: finetune.replay is set, and there is no such text, or another than the run began with.

@@ -25,7 +25,7 @@ from acorn.model.lora import LoraSpec
 from acorn.model.sizing import size_of
 from acorn.progress import QUIET, Progress
 from acorn.report.formats import frozen_parts
-from acorn.run.base_text import BaseText, Forgetting, base_text
+from acorn.run.base_text import Forgetting, base_text, forgetting_of
 from acorn.run.budget import StepShape
 from acorn.run.ending import Ending
 from acorn.run.examples import examples_of_run, fingerprint_of
@@ -143,14 +143,15 @@ class _Finetuning:
         shape = StepShape(longest, task.head, lora, config.finetune.freeze)
         config, runtime = resolve(config, run.root, task.tokenizer.vocab_size, None, shape)
         data = Examples(task, sides, config, text.replay(config) if text else None)
-        if text and text.tokens and initial:
-            known = _measured(text, initial, runtime, progress)
+        forgetting = forgetting_of(text, known, initial, runtime, progress)
+        if forgetting:
+            known = forgetting.record
         return Prepared(
             config,
             runtime,
             data,
             functools.partial(_begin, run, config, data, initial, runtime, progress),
-            functools.partial(_ending, data, Forgetting(text, known["loss"]) if text and known else None),
+            functools.partial(_ending, data, forgetting),
             {
                 "tokenizer": task.tokenizer.fingerprint,
                 "data": fingerprint_of(found),
@@ -159,7 +160,7 @@ class _Finetuning:
                 **_stored(task, lora),
             },
             {"examples_per_rank": {"0": len(sides["train"].tokens)}},
-            [*_notes(config, data, lora), *_notes_on_text(text, known)],
+            [*_notes(config, data, lora), *([forgetting.start_note] if forgetting else [])],
             task.head,
             lora,
         )
@@ -253,13 +254,6 @@ def _begin(
         begin_value_head(model, data.sides["train"].tokens, runtime, data.tokenizer.pad_id)
 
 
-def _measured(text: BaseText, initial: LoadedModel, runtime: Runtime, progress: Progress) -> dict[str, Any]:
-    """What checkpoints tell of the base's text: which it is, and the base's loss there; empty if that is not finite."""
-    with runtime.start():
-        loss = text.loss(initial.model.to(runtime.device), runtime, progress)
-    return {"manifest": text.manifest, "loss": loss} if math.isfinite(loss) else {}
-
-
 def _ending(data: Examples, forgetting: Forgetting | None, setup: Setup) -> Ending:
     return FinetuningEnding(setup, data, forgetting)
 
@@ -286,10 +280,3 @@ def _notes(config: Config, data: Examples, lora: LoraSpec | None) -> list[str]:
             "the base's own training text (finetune.replay)."
         )
     return notes
-
-
-def _notes_on_text(text: BaseText | None, known: Mapping[str, Any]) -> list[str]:
-    """The base's loss on its own text, with which that of the finetuned model is compared."""
-    if text is None or not known:
-        return []
-    return [f"The base's loss on its own validation text is {known['loss']:.4f}{text.part}."]

@@ -25,7 +25,6 @@ from acorn.data.examples import EncodedSide
 from acorn.errors import DamageError
 from acorn.evaluate import baselines
 from acorn.evaluate.answers import answer_figures, scored_answers
-from acorn.evaluate.entities import tag_baselines, tag_figures
 from acorn.evaluate.label_outputs import label_outputs, probabilities_of
 from acorn.evaluate.labels import label_figures, several_label_figures
 from acorn.evaluate.predictions import named
@@ -38,10 +37,11 @@ from acorn.progress import Progress
 from acorn.report.confusion_png import confusion_png
 from acorn.report.formats import frozen_parts
 from acorn.run.base_text import Forgetting
+from acorn.run.tag_scoring import scored_tags
 from acorn.run_folder import RunFolder
-from acorn.text.examples import Example, Labeled, Tagged
+from acorn.text.examples import Example, Labeled
 from acorn.train.answers import answered, questions_of, round_trip_of
-from acorn.train.examples import Examples, answer_loss, tags_of
+from acorn.train.examples import Examples, answer_loss
 from acorn.train.setup import Setup
 
 HELD_OUT = ("valid", "test")
@@ -75,8 +75,6 @@ class FinetuningEnding:
                 continue
             side = self.data.sides[name]
             score = self._scored_labels if self.data.task.head is not None else self._scored_answers
-            if self.data.task.name == "tag":
-                score = self._scored_tags
             try:
                 evaluation[name], self.predictions[name] = score(model, side, progress)
             except DamageError as error:  # figures that are not finite are no reason to lose the model
@@ -136,6 +134,9 @@ class FinetuningEnding:
         task, runtime = self.data.task, self.setup.runtime
         assert task.head is not None
         outputs = label_outputs(model, side.tokens, runtime, self.data.tokenizer.pad_id, progress)
+        if task.head.kind == "tag":
+            _check_finite(outputs)
+            return scored_tags(task, outputs, side.examples, self.data.sides["train"].examples)
         training, scored = _labeled(self.data.sides["train"].examples), _labeled(side.examples)
         true: list[Any] = [example.label for example in scored]
         pairs = (_texts_and_labels(training), _texts_and_labels(scored))
@@ -148,8 +149,7 @@ class FinetuningEnding:
                 for one, value in zip(scored, values, strict=True)
             ]
         labels = task.labels
-        if not np.isfinite(outputs).all():
-            raise DamageError("The model's outputs are not finite.")
+        _check_finite(outputs)
         probabilities = probabilities_of(outputs, task.head.kind)
         if task.head.kind == "class":
             figures = label_figures(true, probabilities, labels)
@@ -160,27 +160,6 @@ class FinetuningEnding:
             figures["baselines"] = baselines.several_label_baselines(*pairs, labels)
             predicted = [named(row, labels) for row in probabilities > 0.5]
         return figures, _records(scored, predicted, probabilities, labels)
-
-    def _scored_tags(self, model: GPT, side: EncodedSide, progress: Progress) -> tuple[Figures, Records]:
-        """Figures and predictions of a tagger."""
-        task = self.data.task
-        outputs = label_outputs(model, side.tokens, self.setup.runtime, self.data.tokenizer.pad_id, progress)
-        if not np.isfinite(outputs).all():
-            raise DamageError("The model's outputs are not finite.")
-        training, scored = _tagged(self.data.sides["train"].examples), _tagged(side.examples)
-        predicted = tags_of(scored, outputs, task.labels)
-        figures = tag_figures([example.tags for example in scored], predicted) | {"labels": list(task.labels)}
-        figures["baselines"] = tag_baselines(training, scored)
-        sure = iter(probabilities_of(outputs, "tag").max(axis=1).tolist())
-        return figures, [
-            {
-                "tokens": list(one.tokens),
-                "tags": list(one.tags),
-                "predicted": its,
-                "probabilities": [next(sure) for _ in its],
-            }
-            for one, its in zip(scored, predicted, strict=True)
-        ]
 
     def _scored_answers(self, model: GPT, side: EncodedSide, progress: Progress) -> tuple[Figures, Records]:
         """Figures and answers of a language model, generated as whoever asks it gets them."""
@@ -260,8 +239,9 @@ def _labeled(examples: Sequence[Example]) -> list[Labeled]:
     return [example for example in examples if isinstance(example, Labeled)]
 
 
-def _tagged(examples: Sequence[Example]) -> list[Tagged]:
-    return [example for example in examples if isinstance(example, Tagged)]
+def _check_finite(outputs: NDArray[np.float64]) -> None:
+    if not np.isfinite(outputs).all():
+        raise DamageError("The model's outputs are not finite.")
 
 
 def _texts_and_labels(examples: Sequence[Labeled]) -> baselines.Labeled:
