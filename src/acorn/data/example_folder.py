@@ -21,7 +21,7 @@ from acorn.folders import new_folder, verify_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST
 from acorn.text.example_splits import NAMES, ExampleSplits
-from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Task
+from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Tagged, Task
 
 FORMAT, KIND, VERSION = "acorn-examples", "examples", 1
 ENDING = ".jsonl"
@@ -131,6 +131,8 @@ def from_record(record: Mapping[str, Any], task: Task) -> Example:
         return Chat(tuple(Message(**message) for message in record["messages"]), where)
     if task == "complete":
         return Completion(record["prompt"], record["completion"], where)
+    if task == "tag":
+        return Tagged(tuple(record["tokens"]), tuple(record["tags"]), where)
     label = record["label"]
     return Labeled(record["text"], tuple(label) if isinstance(label, list) else label, where)
 
