@@ -33,9 +33,9 @@ LORA_RANK = 8
 BATCH_SIZE = 16
 CONTEXT = 256
 EXAMPLES = 4096
-STEPS = 1536
-"""Steps until TRL starts over with its rows: six epochs. acorn goes on with another order then."""
-COMPARED_STEPS = 24
+STEPS = 1024
+"""Steps until TRL starts over with its rows: four epochs. acorn goes on in another order then."""
+COMPARED_STEPS = 10
 """Steps whose losses are compared in fp32."""
 WARM_UP = 4
 UNREACHABLE_STEPS = 1_000_000

@@ -38,7 +38,7 @@ class Turns:
         if self._is_warm:
             self._answers.send(self._facts())
         else:
-            self._answers.send({"ready": True, "losses": self._losses})
+            self._answers.send({"ready": True, "losses": list(self._losses)})
             self._is_warm = True
         self._left = self._answers.next_count()
         self._start()

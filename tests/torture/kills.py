@@ -54,7 +54,7 @@ class Campaign:
             for again in range(2 if kind == "compiled" else 1):  # the second uses the compiled code of the first
                 out = folder / f"reference-{kind}-{again}"
                 run = self._start(kind, out)
-                code = run.wait(600)
+                code = run.wait()
                 assert code == 0, run.log.read_text()
                 self.seconds[kind] = time.monotonic() - run.began
                 self.visits[kind] = {phase: run.phase.entered(phase) for phase in PHASES}

@@ -28,6 +28,9 @@ CLOCK = ("seconds", "tokens_per_second", "mfu")
 CLOCK_COUNTERS = ("seconds", "train_seconds", "metrics_bytes")
 """Counters that depend on the clock: metrics.jsonl contains seconds, so its length does too."""
 
+HANGS_AFTER = 900.0
+"""Seconds; a run takes ten, or many times as long on a busy machine."""
+
 PRETRAINED = ("plain", "diverging", "plain", "compiled")
 """Kinds of pretraining runs, as trials take turns: a quarter is compiled, a quarter rolls back."""
 
@@ -38,9 +41,7 @@ ROLLING_BACK = ("diverging", "classify")
 """Kinds whose gradients are not finite at certain steps."""
 
 PHASES = ("text", "steps", "evaluation", "sampling", "save", "rotation", "final evaluation", "final/", "report")
-STEPS = 200
 EVERY_RUN = [
-    f"train.steps={STEPS}",
     "train.batch_size=4",
     "train.micro_batch_size=2",
     "train.eval_every=25",
@@ -53,6 +54,7 @@ EVERY_RUN = [
 ]
 SETTINGS = [
     *EVERY_RUN,
+    "train.steps=200",
     "tokenizer.vocab_size=300",
     "model.n_layer=1",
     "model.n_embd=32",
@@ -64,9 +66,9 @@ KIND_SETTINGS = {
     "diverging": ["train.compile=false", "train.precision=fp32"],
     "compiled": ["train.compile=true", "train.precision=bf16", "train.micro_batch_size=4"],
     "base": ["train.compile=false", "train.precision=fp32", "train.steps=10", "model.block_size=64"],
-    "chat": ["model.dropout=0.1"],
-    "classify": ["model.dropout=0.1"],
-    "lora": ["lora.rank=2", "lora.dropout=0.1"],
+    "chat": ["train.steps=130", "model.dropout=0.1"],
+    "classify": ["train.steps=130", "model.dropout=0.1"],
+    "lora": ["train.steps=130", "lora.rank=2", "lora.dropout=0.1"],
 }
 WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again"
 
@@ -165,7 +167,7 @@ class Started:
                 self.code = os.waitstatus_to_exitcode(status)
         return self.code
 
-    def wait(self, limit: float = 120.0) -> int:
+    def wait(self, limit: float = HANGS_AFTER) -> int:
         """Waits for the end.
 
         Raises:
