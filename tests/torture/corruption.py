@@ -134,7 +134,7 @@ def _meaning_of_data(data: Any) -> bytes:
 
     if not isinstance(data, Examples):
         shards = data.text.shards
-        return b"".join(shards.tokens(name)[:].tobytes() + b"%d" % shards.count(name) for name in shards.splits)
+        return b"".join(shards.tokens(n)[:].tobytes() + repr(shards.count(n)).encode() for n in shards.splits)
     tokens = [
         part.tobytes()
         for side in data.sides.values()
