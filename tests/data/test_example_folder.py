@@ -67,5 +67,5 @@ def test_examples_and_shards_are_told_apart(tmp_path: Path) -> None:
     assert kind_of_data(folder) == "examples"
     with pytest.raises(InputError, match="examples to finetune on"):
         TokenShards.open(folder)
-    with pytest.raises(InputError, match="does not hold examples"):
+    with pytest.raises(InputError, match="not a manifest of examples"):
         ExampleFolder.open(tmp_path)

@@ -68,7 +68,9 @@ class ExampleFolder:
         """
         if kind_of_data(folder) != KIND:
             raise InputError(
-                "This folder does not hold examples.", where=str(folder), fix="name the folder of a run of finetuning"
+                "This is not a manifest of examples.",
+                where=str(folder / MANIFEST),
+                fix=f"name the folder of a run of finetuning, or {_RESTORE}",
             )
         if faults := verify_examples(folder, progress):
             raise DamageError("These examples are damaged:\n  " + "\n  ".join(faults), where=str(folder), fix=_RESTORE)
