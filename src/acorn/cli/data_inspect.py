@@ -13,6 +13,7 @@ from acorn.cli.finetune import TASKS, check_task, split_base
 from acorn.cli.output import check_stdout, print_json
 from acorn.counting import counted
 from acorn.errors import UsageError
+from acorn.runtime.address_space import check_address_space
 
 if TYPE_CHECKING:
     from acorn.run.inspection import InspectedExample, Inspection
@@ -55,6 +56,7 @@ def inspect(
     if rows < 0:
         raise UsageError(f"rows cannot be {rows}.", where="--rows", fix="give 0 or more")
     check_stdout()
+    check_address_space("torch")
     from acorn.report.terminal import TaskProgress
     from acorn.run.finetune_config import finetune_config
     from acorn.run.inspection import inspect_examples

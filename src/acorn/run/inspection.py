@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from acorn.checkpoint.model_chat import chat_record
 from acorn.config import Config
 from acorn.data.example_folder import ExampleFolder, manifest_of
 from acorn.data.examples import EncodedSide, encode_side, none_fits, resolved_overlong
 from acorn.errors import InputError
 from acorn.progress import QUIET, Progress
-from acorn.run.finetune import chat_of
 from acorn.run.finetune_config import check_finetuning
 from acorn.run.initial_model import load_initial_model
 from acorn.text.example_splits import ExampleCounts, ExampleSplits
@@ -121,7 +121,7 @@ def inspect_examples(config: Config, progress: Progress = QUIET) -> Inspection:
         splits.settle(config.data, progress)
     except InputError as error:
         fault = error
-    chat = chat_of(initial)
+    chat = chat_record(initial)
     found = ExampleFolder(Path(), manifest_of(splits, {"chat": chat} if chat else {}), splits.sides)
     task = task_of_run(found, config.finetune, initial.tokenizer)
     overlong = resolved_overlong(splits.task, config.finetune.overlong)
