@@ -145,9 +145,10 @@ def chat(
     session = Session(conversation, write, progress.note, save, _stoppable if is_typed else never_stopped)
     if conversation.continues_text:
         progress.note("This model has no chat template: it continues the text that you type.")
-    if is_typed:
-        progress.note("/help lists the commands. Ctrl-C stops an answer; Ctrl-D ends the conversation.")
     with runtime.start(), runtime.autocast():
+        conversation.warm_up()
+        if is_typed:
+            progress.note("/help lists the commands. Ctrl-C stops an answer; Ctrl-D ends the conversation.")
         try:
             for line in _typed_lines(progress.note) if is_typed else _piped_lines(session):
                 if not session.take(line):

@@ -102,11 +102,8 @@ class Session:
         """Says what the text of an answer does not show."""
         context = self.conversation.model.config.block_size
         if reply.forgotten > self._forgotten:
-            some = counted(reply.forgotten, "turn")
-            self._say(
-                f"The context of {context:,} tokens is full: the oldest {some} of this conversation "
-                f"{'is' if reply.forgotten == 1 else 'are'} no longer read."
-            )
+            oldest = "turn is" if reply.forgotten == 1 else f"{reply.forgotten:,} turns are"
+            self._say(f"The context of {context:,} tokens is full: the oldest {oldest} no longer read.")
         self._forgotten = reply.forgotten
         if reply.turn is None:
             self._say("Stopped before the answer began. Your message was taken back.")

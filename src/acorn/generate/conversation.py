@@ -98,6 +98,11 @@ class Conversation:
     def continues_text(self) -> bool:
         return self._chat is None
 
+    def warm_up(self) -> None:
+        """Compiles what generation needs, so that the first answer does not wait for it and cannot interrupt it."""
+        settings = dataclasses.replace(self.settings, max_new_tokens=2, seed=0)
+        generate(self.model, self.tokenizer, [[self.tokenizer.separator_id]], settings, **self._options)
+
     def set_system(self, system: str) -> None:
         """Sets the system message, from the next answer on; empty: none.
 
