@@ -12,7 +12,7 @@ def length_histogram(lengths: Sequence[int], limit: int, bar: str = "█") -> li
     """A line for each range of lengths up to the limit, and one for all that are longer, each with its count.
 
     Args:
-        lengths: of at least one thing, 0 or more.
+        lengths: of at least one thing, each 1 or more.
         limit: the longest length that is not too long.
         bar: the character of the bars.
     """
