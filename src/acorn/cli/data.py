@@ -16,7 +16,6 @@ from acorn.cli.usage import Verbs
 from acorn.figure_names import TEXT_COUNTS, in_a_sentence
 
 app = typer.Typer(cls=Verbs, help="Make token shards from text, check them, or show examples.", no_args_is_help=True)
-app.command()(data_inspect.inspect)
 
 
 @app.command()
@@ -79,3 +78,6 @@ def verify(
     shards = TokenShards.open(folder, check=True)
     for split in shards.splits:
         print(f"whole  {split:<6}  {shards.count(split).tokens:,} tokens")
+
+
+app.command()(data_inspect.inspect)

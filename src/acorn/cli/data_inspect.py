@@ -45,7 +45,7 @@ def inspect(
         bool, typer.Option("--json", help="Print one JSON object: N examples, and all refused rows.")
     ] = False,
 ) -> None:
-    """Show the tokens that finetuning makes of rows, which of them it trains on, and what it refuses.
+    """Show the tokens that finetuning trains on, and what it refuses.
 
     Nothing is trained or written.
     """
