@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -29,9 +30,12 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like in the docs: a small run in runs/mine."""
+    """A folder like in the docs: a small run in runs/mine, and rows to finetune it on."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "my.txt").write_text("".join(f"Sentence {n} is {n} and not {n + 1}.\n" for n in range(700)))
+    (folder / "mails.csv").write_text("".join(["text,label\n", *(f"mail {n},{'ab'[n % 2]}\n" for n in range(20))]))
+    chats = ({"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(20))
+    (folder / "chats.jsonl").write_text("".join(f"{json.dumps(chat)}\n" for chat in chats))
     sizes = ["model.n_embd=32", "model.n_layer=1", "model.block_size=32", "tokenizer.vocab_size=300", "train.steps=4"]
     rest = ["train.eval_every=2", "train.precision=fp32", "train.threads=1", "train.sample_tokens=4"]
     done = run_acorn("pretrain", "small", "data.source=my.txt", *sizes, *rest, "--out", "runs/mine", cwd=folder)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from acorn.cli import (
+    chat,
     config,
     data,
     demo,
@@ -41,6 +42,7 @@ app.command("pretrain", cls=presets.WithPresets)(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)

@@ -1,4 +1,4 @@
-"""`acorn data`: make and check token shards."""
+"""`acorn data`: make and check token shards, and show examples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from acorn.cli import data_inspect
 from acorn.cli.arguments import path_from
 from acorn.cli.evaluation_facts import split_name
 from acorn.cli.output import print_facts, print_json
@@ -14,7 +15,7 @@ from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Verbs
 from acorn.figure_names import TEXT_COUNTS, in_a_sentence
 
-app = typer.Typer(cls=Verbs, help="Make token shards from text, or check them.", no_args_is_help=True)
+app = typer.Typer(cls=Verbs, help="Make token shards from text, check them, or show examples.", no_args_is_help=True)
 
 
 @app.command()
@@ -77,3 +78,6 @@ def verify(
     shards = TokenShards.open(folder, check=True)
     for split in shards.splits:
         print(f"whole  {split:<6}  {shards.count(split).tokens:,} tokens")
+
+
+app.command()(data_inspect.inspect)

@@ -53,11 +53,10 @@ def finetune(
 
     Reads the rows, trains the model, evaluates it beside simple baselines and writes a report.
     """
-    base, overrides = _split(arguments or [])
+    base, overrides = split_base(arguments or [])
     if out is None:
         raise UsageError("No folder is named.", where="--out", fix="name a new folder, such as --out runs/spam")
-    if task not in TASKS:
-        raise UsageError(f"There is no task {task!r}.", where="--task", fix=f"use one of {', '.join(TASKS)}")
+    check_task(task)
     config = _config(base, data or [], valid or [], test or [], task, lora, overrides, resume=resume)
     show_result(_run(config, out, resume, allow_change or [], overrides), as_json)
 
@@ -169,7 +168,17 @@ def _shown(name: str, value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+def check_task(task: str) -> None:
+    """Refuses a task that does not exist.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if task not in TASKS:
+        raise UsageError(f"There is no task {task!r}.", where="--task", fix=f"use one of {', '.join(TASKS)}")
+
+
+def split_base(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The base model, if the first argument is one, and the overrides."""
     if arguments and ("=" not in arguments[0] or Path(arguments[0]).exists()):
         return arguments[0], arguments[1:]

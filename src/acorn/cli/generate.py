@@ -12,6 +12,23 @@ import typer
 
 from acorn.cli.arguments import path_from
 from acorn.cli.output import check_stdout, print_json
+from acorn.cli.sampling_options import (
+    AllowUnknown,
+    Checkpoint,
+    Decoder,
+    Device,
+    Greedy,
+    IgnoreEos,
+    MaxNewTokens,
+    MinP,
+    Precision,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
 from acorn.generate.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -29,42 +46,21 @@ def generate(
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="P", help="Beginning of the text (repeat for several texts).")
     ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(help="Largest number of new tokens.")
-    ] = SamplingSettings.max_new_tokens,
-    temperature: Annotated[
-        float, typer.Option(help="Below 1: more predictable; above 1: more random; 0: greedy.")
-    ] = SamplingSettings.temperature,
-    top_k: Annotated[int, typer.Option(help="Use only the K most likely tokens; 0: all.")] = SamplingSettings.top_k,
-    top_p: Annotated[
-        float, typer.Option(help="Use only the most likely tokens whose probabilities sum to P; 1: all.")
-    ] = SamplingSettings.top_p,
-    min_p: Annotated[
-        float, typer.Option(help="Use only tokens with this share of the highest probability; 0: all.")
-    ] = SamplingSettings.min_p,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1: repeat less.")
-    ] = SamplingSettings.repetition_penalty,
-    stop: Annotated[
-        list[str] | None, typer.Option(metavar="S", help="End before this string (repeat for several).")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Equal seeds give equal text.")] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always choose the most likely token.")] = False,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Continue after the end of a document.")] = False,
-    allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Allow [UNK], which is not shown as text (WordPiece).")
-    ] = False,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(metavar="last|best|STEP", help="The checkpoint of a run to use; by default the final model."),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="auto (fp32 on a CPU), fp32, bf16, fp16, or int8 (weights in 8 bits; the fastest).")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    decoder: Annotated[
-        str, typer.Option(help="auto, torch, or native (C compiled for this CPU; auto uses it if available).")
-    ] = "auto",
+    max_new_tokens: MaxNewTokens = SamplingSettings.max_new_tokens,
+    temperature: Temperature = SamplingSettings.temperature,
+    top_k: TopK = SamplingSettings.top_k,
+    top_p: TopP = SamplingSettings.top_p,
+    min_p: MinP = SamplingSettings.min_p,
+    repetition_penalty: RepetitionPenalty = SamplingSettings.repetition_penalty,
+    stop: Stop = None,
+    seed: Seed = None,
+    greedy: Greedy = False,
+    ignore_eos: IgnoreEos = False,
+    allow_unknown: AllowUnknown = False,
+    checkpoint: Checkpoint = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    decoder: Decoder = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a prompt that is longer than the context instead of cutting it.")
     ] = False,

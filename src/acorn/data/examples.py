@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from acorn.counting import counted
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
-from acorn.text.examples import Chat, Completion, Example, Labeled, Tagged, Task
+from acorn.text.examples import Chat, Completion, Example, Labeled, Refusal, Tagged, Task
 from acorn.tokenizer.chat_format import ANSWERING, Encoded
 from acorn.tokenizer.completion_format import CompletionFormat
 from acorn.tokenizer.label_text import LabelText
@@ -49,11 +49,20 @@ class TokenExample:
         ids: the tokens that are read (T,).
         rows: positions in `ids` that are trained, ascending (n,).
         values: their targets: ids of the next tokens or classes (n,), int64; or several numbers each (n, L), float32.
+        last: the token after `ids`, which is not read, because nothing follows it; None where labels are learned.
     """
 
     ids: NDArray[np.int32]
     rows: NDArray[np.int64]
     values: NDArray[Any]
+    last: int | None = None
+
+    @property
+    def whole(self) -> Encoded:
+        """All tokens, and which of them are learned: to be predicted, or to say a label at."""
+        ids = [*self.ids.tolist(), *([] if self.last is None else [self.last])]
+        learned = set((self.rows if self.last is None else self.rows + 1).tolist())
+        return Encoded(ids, [position in learned for position in range(len(ids))])
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,16 @@ class EncodedSide:
         tokens: the same examples as token ids.
         dropped: number of examples that were dropped because they are too long.
         cut: number of examples that were cut.
+        refused: examples that cannot be used, where that is no error.
+        lengths: tokens of each example if none were cut, dropped or refused as too long.
     """
 
     examples: list[Example]
     tokens: list[TokenExample]
     dropped: int = 0
     cut: int = 0
+    refused: int = 0
+    lengths: list[int] = field(default_factory=list)
 
 
 class TooLongError(Exception):
@@ -285,50 +298,93 @@ def encode_side(
     context: int,
     overlong: Overlong,
     progress: Progress = QUIET,
+    refused: list[Refusal] | None = None,
 ) -> EncodedSide:
     """Encodes the examples of a side.
 
     Args:
         name: of the side, for messages.
         context: the model's context, in tokens.
+        refused: takes the examples that cannot be used, which are no error then.
 
     Raises:
         InputError: an example cannot be encoded, has no trained token, or is too long; or all are dropped.
     """
     kept: list[Example] = []
     tokens: list[TokenExample] = []
-    too_long: list[int] = []
+    lengths: list[int] = []
+    dropped = cut = 0
     for begin in range(0, len(examples), _EXAMPLES_BETWEEN):
         some = examples[begin : begin + _EXAMPLES_BETWEEN]
         progress.at(f"{TASK} of {name}", begin, len(examples), "examples")
-        for example, whole in zip(some, encoder.encode(some), strict=True):
-            if not len(whole.rows):
-                raise InputError(
-                    "No token of this example is trained.", where=example.where, fix="give it an answer, or remove it"
-                )
-            fitting: TokenExample | None = whole
-            if len(whole.ids) > context:
-                too_long.append(len(whole.ids))
-                fitting = _shortened(example, whole, encoder, context, overlong)
-            if fitting is not None:
-                kept.append(example)
-                tokens.append(fitting)
+        for example, whole in _encoded(some, encoder, refused):
+            lengths.append(len(whole.ids))
+            try:
+                fitting = _fitting(example, whole, encoder, context, overlong)
+            except InputError as error:
+                if refused is None:
+                    raise
+                refused.append(Refusal(example.where, error.what))
+                continue
+            if fitting is None:
+                dropped += 1
+                continue
+            cut += fitting is not whole
+            kept.append(example)
+            tokens.append(fitting)
     progress.at(f"{TASK} of {name}", len(examples), len(examples), "examples")
     progress.end(f"{TASK} of {name}")
-    if too_long:
+    if dropped or cut:
         done = {"drop": "left out", "cut": "cut at the end", "cut_prompt": "cut at the beginning"}[overlong]
         progress.note(
-            f"{name}: {counted(len(too_long), 'example')} of {len(examples):,} longer than the context of {context:,} "
-            f"tokens (the longest: {max(too_long):,}), {done} (finetune.overlong = {overlong})."
+            f"{name}: {counted(dropped + cut, 'example')} of {len(examples):,} longer than the context of {context:,} "
+            f"tokens (the longest: {max(lengths):,}), {done} (finetune.overlong = {overlong})."
         )
-    if not kept:
+    if not kept and refused is None:
+        raise none_fits(name, len(examples), context)
+    return EncodedSide(kept, tokens, dropped, cut, len(examples) - len(kept) - dropped, lengths)
+
+
+def none_fits(name: str, examples: int, context: int) -> InputError:
+    """The error where all examples of a side are left out."""
+    return InputError(
+        f"{name}: none of {counted(examples, 'example')} fits the context of {context:,} tokens.",
+        where="finetune.overlong = drop",
+        fix="give shorter examples, or start from a model with a longer context",
+    )
+
+
+def _encoded(
+    examples: Sequence[Example], encoder: ExampleEncoder, refused: list[Refusal] | None
+) -> list[tuple[Example, TokenExample]]:
+    """The examples, each with its tokens; those that cannot be encoded go to `refused`, or are an error."""
+    try:
+        return list(zip(examples, encoder.encode(examples), strict=True))
+    except InputError:
+        if refused is None:
+            raise
+    found = []
+    for example in examples:
+        try:
+            found.append((example, encoder.encode([example])[0]))
+        except InputError as error:
+            refused.append(Refusal(example.where, error.what))
+    return found
+
+
+def _fitting(
+    example: Example, whole: TokenExample, encoder: ExampleEncoder, context: int, overlong: Overlong
+) -> TokenExample | None:
+    """The example as the model reads it; None: it is left out.
+
+    Raises:
+        InputError: nothing of it is trained, or it is too long.
+    """
+    if not len(whole.rows):
         raise InputError(
-            f"{name}: none of {counted(len(examples), 'example')} fits the context of {context:,} tokens.",
-            where="finetune.overlong = drop",
-            fix="give shorter examples, or start from a model with a longer context",
+            "No token of this example is trained.", where=example.where, fix="give it an answer, or remove it"
         )
-    dropped = len(examples) - len(kept)
-    return EncodedSide(kept, tokens, dropped, len(too_long) - dropped)
+    return whole if len(whole.ids) <= context else _shortened(example, whole, encoder, context, overlong)
 
 
 def _shortened(
@@ -374,7 +430,7 @@ def _next_tokens(encoded: Encoded, trains_all: bool) -> TokenExample:
     ids = np.array(encoded.ids, np.int32)
     trained = np.array(encoded.trained) | trains_all
     rows = np.flatnonzero(trained[1:])
-    return TokenExample(ids[:-1], rows, ids[1:][rows].astype(np.int64))
+    return TokenExample(ids[:-1], rows, ids[1:][rows].astype(np.int64), int(ids[-1]))
 
 
 def _value(example: Labeled) -> float:

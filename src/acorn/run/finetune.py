@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from typing import Any
 from acorn.advice import acorn_command
 from acorn.checkpoint.checkpoint_task import MARKUP, answers_record, head_record, lora_spec
 from acorn.checkpoint.load import LoadedModel
+from acorn.checkpoint.model_chat import chat_record
 from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.data.examples import encode_side, resolved_overlong
 from acorn.data.replay import exact_share
 from acorn.errors import UsageError
-from acorn.files import read_json, write_file
+from acorn.files import write_file
 from acorn.model.gpt import GPT
 from acorn.model.lora import LoraSpec
 from acorn.model.sizing import size_of
@@ -41,7 +41,6 @@ from acorn.run_folder import TOKENIZER, RunFolder
 from acorn.runtime.address_space import check_address_space
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.chat_format import ChatFormat
-from acorn.tokenizer.template_format import named_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.examples import Examples, longest_row
 from acorn.train.setup import Setup
@@ -51,8 +50,6 @@ from acorn.train.watcher import Watcher
 
 BASE_TEXT = "base_text"
 """What checkpoints tell of the base's text is under this key."""
-
-TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
 
 def finetune(
@@ -118,7 +115,7 @@ class _Finetuning:
         folders: Sequence[Path],
         progress: Progress,
     ) -> Prepared:
-        chat = checkpoint.resolved.get("chat", {}) if checkpoint else _chat_of(initial)
+        chat = checkpoint.resolved.get("chat", {}) if checkpoint else chat_record(initial) if initial else {}
         extra = {"chat": chat} if chat else {}
         examples = examples_of_run(config, run, checkpoint, initial, folders, progress, extra)
         found = examples.found
@@ -211,22 +208,6 @@ def _base_tokenizer(checkpoint: Checkpoint | None, initial: LoadedModel | None) 
     assert checkpoint is not None
     where = str(checkpoint.path / TOKENIZER)
     return Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
-
-
-def _chat_of(initial: LoadedModel | None) -> dict[str, Any]:
-    """The chat template of a base model and what it may call by name; empty where it has none."""
-    if initial is None:
-        return {}
-    folder = initial.folder
-    settings = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
-    settings = settings if isinstance(settings, Mapping) else {}
-    file, inside = folder / CHAT_TEMPLATE, settings.get("chat_template")
-    template = file.read_text("utf-8") if file.is_file() else inside if isinstance(inside, str) else ""
-    if not template:
-        return {}
-    # Templates that write the date get that of the run's start, so that a resumed run encodes the same.
-    now = {"now": datetime.now().isoformat(timespec="seconds")} if "strftime_now" in template else {}
-    return {"template": template, "special_tokens": named_tokens(settings), **now}
 
 
 def _stored(task: FinetuningTask, lora: LoraSpec | None) -> dict[str, Any]:

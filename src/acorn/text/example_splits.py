@@ -88,17 +88,35 @@ class ExampleSplits:
             InputError: a source matches nothing or cannot be read; a row is refused (see above); a side is empty; the
                 labels cannot be learned; or sides overlap and `data.overlap` is "fail".
         """
-        parts = example_parts(data, progress, out)
-        reader = _Reader(data, finetune, progress)
-        splits = reader.read(parts)
-        check_labels(splits.task, splits.sides["train"], f"train: {_where(parts['train'])}")
-        if splits.automatic:
-            _split(splits, data.valid_fraction)
-        _check_sides(splits, data)
-        _settle_overlap(splits, data, progress)
-        for told in told_facts(splits.task, splits.sides, splits.labels):
-            progress.note(told)
+        splits = cls.read(data, finetune, progress, out)
+        splits.settle(data, progress)
         return splits
+
+    @classmethod
+    def read(
+        cls,
+        data: DataConfig,
+        finetune: FinetuneConfig,
+        progress: Progress = QUIET,
+        out: Path | None = None,
+        refused: list[Refusal] | None = None,
+    ) -> ExampleSplits:
+        """The first half of `open`: the rows as they were read, without an automatic split.
+
+        Args:
+            refused: takes the refused rows, which are no error then, even if a side is left without an example.
+        """
+        return _Reader(data, finetune, progress, refused=refused).read(example_parts(data, progress, out))
+
+    def settle(self, data: DataConfig, progress: Progress = QUIET) -> None:
+        """The second half of `open`: checks the labels, makes the sides, and tells what a person should know."""
+        check_labels(self.task, self.sides["train"], f"train: {_where(self.parts['train'])}")
+        if self.automatic:
+            _split(self, data.valid_fraction)
+        _check_sides(self, data)
+        _settle_overlap(self, data, progress)
+        for told in told_facts(self.task, self.sides, self.labels):
+            progress.note(told)
 
     @classmethod
     def open_held_out(
@@ -149,18 +167,27 @@ class _Reader:
 
     Args:
         multi_label: whether an example has a list of labels; None: as the first side has it.
+        refused: takes the refused rows, which are no error then; None: they are what `data.errors` says.
     """
 
     def __init__(
-        self, data: DataConfig, finetune: FinetuneConfig, progress: Progress, multi_label: bool | None = None
+        self,
+        data: DataConfig,
+        finetune: FinetuneConfig,
+        progress: Progress,
+        multi_label: bool | None = None,
+        refused: list[Refusal] | None = None,
     ) -> None:
         self.data, self.finetune, self.progress, self.multi_label = data, finetune, progress, multi_label
+        self.refused: list[Refusal] = [] if refused is None else refused
+        self.collects = refused is not None
 
     def read(self, parts: Mapping[str, Sequence[Part]]) -> ExampleSplits:
         first = next(iter(parts))
         rows, reading = self._rows(parts[first])
         task, reason = self._task(rows, f"{first}: {_where(parts[first])}")
         splits = ExampleSplits(task, reason, parts)
+        splits.refused = self.refused
         splits.automatic = first == "train" and "valid" not in parts
         for side in parts:
             if side != first:
@@ -183,7 +210,8 @@ class _Reader:
         records = [row for row in rows if isinstance(row, Record)]
         if not records:
             refused = [row for row in rows if isinstance(row, Refusal)]
-            strict = refused and self.data.errors != "skip"
+            self.refused += refused
+            strict = refused and self.data.errors != "skip" and not self.collects
             raise rows_refused(where, refused, len(rows)) if strict else no_example(where, refused)
         if named == "" or named == "auto":
             task, reason = task_of(records, self.finetune)
@@ -261,7 +289,7 @@ class _Reader:
             InputError: there are some, and `data.errors` is not "skip".
         """
         counts = splits.counts[side]
-        if not counts.refused:
+        if not counts.refused or self.collects:
             return
         refused = splits.refused[-counts.refused :]
         if self.data.errors != "skip":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
+from acorn.checkpoint.model_chat import format_of_record
 from acorn.config import FinetuneConfig
 from acorn.data.example_folder import ExampleFolder
 from acorn.data.examples import (
@@ -26,7 +25,7 @@ from acorn.model.label_head import HeadSpec
 from acorn.text.examples import Example, Labeled, Task
 from acorn.tokenizer.completion_format import CompletionFormat
 from acorn.tokenizer.label_text import LabelText
-from acorn.tokenizer.template_format import AnyChatFormat, chat_format_of
+from acorn.tokenizer.template_format import AnyChatFormat
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.word_text import WordText
 
@@ -93,7 +92,7 @@ def task_of_run(found: ExampleFolder, finetune: FinetuneConfig, tokenizer: Token
         completions = CompletionFormat(tokenizer)
         return FinetuningTask("complete", tokenizer, CompletionEncoder(completions, trains_prompts), format=completions)
     if found.task == "chat":
-        chats = _chat_format(tokenizer, found.manifest.get("chat") or {})
+        chats = format_of_record(tokenizer, found.manifest.get("chat") or {})
         return FinetuningTask("chat", tokenizer, ChatEncoder(chats, trains_prompts), format=chats)
     text, training = LabelText(tokenizer), found.sides["train"]
     if found.task == "regress":
@@ -147,10 +146,3 @@ def balanced_weights(examples: Sequence[Example], labels: Sequence[str]) -> tupl
     counts = Counter(label for example in examples if isinstance(example, Labeled) for label in example.labels)
     total, present = counts.total(), len(counts)
     return tuple(total / (present * counts[label]) if counts[label] else 1.0 for label in labels)
-
-
-def _chat_format(tokenizer: Tokenizer, stored: Mapping[str, Any]) -> AnyChatFormat:
-    """The format of the base model's conversations, with the template in the manifest of the examples."""
-    now = datetime.fromisoformat(stored["now"]) if stored.get("now") else None
-    tokens = stored.get("special_tokens")
-    return chat_format_of(tokenizer, stored.get("template", ""), special_tokens=tokens, now=now)
