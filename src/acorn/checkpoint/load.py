@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from acorn.advice import acorn_command
 from acorn.checkpoint.checkpoint_task import lora_of_checkpoint, scale_of_checkpoint, task_of_checkpoint
 from acorn.checkpoint.hub import local_folder
 from acorn.checkpoint.integrity import (
@@ -70,6 +71,28 @@ class LoadedModel:
         """How a text that gets a label becomes token ids: as the tokenizer has it, which the label head was trained
         with."""
         return LabelText(self.tokenizer, as_it_is=True)
+
+    def require_label_head(self) -> None:
+        """Refuses a language model.
+
+        Raises:
+            UsageError: the model has no label head; the fix names the command that continues text.
+        """
+        if self.model.head_spec is None:
+            chat = acorn_command("chat", self.folder) if self.chat_template else ""
+            generate = acorn_command("generate", self.folder, "--prompt", "The")
+            raise UsageError(
+                "The model continues text; it gives no labels or values.",
+                where=str(self.folder),
+                fix=f"use it with: {' or '.join(filter(None, (chat, generate)))}; acorn finetune makes a model that "
+                "gives labels",
+            )
+        if self.task == "tag":
+            raise UsageError(
+                "The model gives each token a label, which acorn does not predict.",
+                where=str(self.folder),
+                fix="use the pipeline token-classification of transformers",
+            )
 
     def require_language_model(self, what: str, fix: str = "") -> None:
         """Refuses a model with a label head.

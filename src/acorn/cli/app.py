@@ -16,6 +16,7 @@ from acorn.cli import (
     finetune,
     generate,
     plan,
+    predict,
     presets,
     pretrain,
     report,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("pretrain", cls=presets.WithPresets)(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
+app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)

@@ -111,7 +111,7 @@ class _Finetuning:
         folders: Sequence[Path],
         progress: Progress,
     ) -> Prepared:
-        chat = checkpoint.resolved.get("chat", {}) if checkpoint else _chat_of(initial)
+        chat = checkpoint.resolved.get("chat", {}) if checkpoint else chat_of(initial)
         extra = {"chat": chat} if chat else {}
         examples = examples_of_run(config, run, checkpoint, initial, folders, progress, extra)
         found = examples.found
@@ -197,7 +197,7 @@ def _base_tokenizer(checkpoint: Checkpoint | None, initial: LoadedModel | None) 
     return Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
 
 
-def _chat_of(initial: LoadedModel | None) -> dict[str, Any]:
+def chat_of(initial: LoadedModel | None) -> dict[str, Any]:
     """The chat template of a base model and what it may call by name; empty where it has none."""
     if initial is None:
         return {}
