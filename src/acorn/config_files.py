@@ -110,7 +110,7 @@ def config_of(values: Mapping[str, Any], where: str, overrides: str | Sequence[s
     Raises:
         UsageError: any key or value is wrong (all are listed).
     """
-    return build_config(_apply(values, _as_list(overrides)), where)
+    return build_config(_apply(values, as_list(overrides)), where)
 
 
 def _lengths_in(values: Mapping[str, Any]) -> set[str]:
@@ -169,7 +169,7 @@ def with_overrides(config: Config, overrides: str | Sequence[str], command: str)
     Raises:
         UsageError: a key has no effect there (all such keys are listed, with suggestions), or a value is wrong.
     """
-    overrides = _as_list(overrides)
+    overrides = as_list(overrides)
     check_acting(overrides, command, _acting_keys(command))
     return build_config(_apply(config.model_dump(), overrides), command)
 
@@ -392,7 +392,7 @@ def _apply(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     return result
 
 
-def _as_list(overrides: str | Sequence[str]) -> list[str]:
+def as_list(overrides: str | Sequence[str]) -> list[str]:
     """A lone string stands for a list of one.
 
     Raises:

@@ -72,9 +72,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score a model on a split, on your own text or labeled rows, or on tasks.
+    """Score a model on a split, on your own text or on tasks.
 
-    For text it prints loss, bits per byte and word perplexity; for a finetuned model the figures of its task.
+    For text it prints loss, bits per byte and word perplexity; for a finetuned model the figures of its task, of its
+    test or validation side or of labeled rows.
     """
     _check_options(tasks, tasks_path, limit, num_fewshot, input, context, stride)
     names = None if tasks is None else _names(tasks)

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from acorn.text.examples import Task
     from acorn.text.inputs import Input, Inputs
 
-TEXTS_AT_ONCE = 256
-"""Texts that are read and predicted on together, so that memory does not grow with the input."""
-
 SHOWN_CHARACTERS = 60
 """Of a text, beside its label on a terminal."""
 
@@ -171,6 +168,7 @@ def _predictions(
     loaded: LoadedModel, inputs: Iterable[Input], total: int, runtime: Runtime, progress: Progress
 ) -> Iterator[tuple[Input, Prediction]]:
     """Each text with its prediction, in order. On a terminal the printed lines are the progress."""
+    from acorn.evaluate.predict import TEXTS_AT_ONCE
     from acorn.evaluate.predict import predict as predictions_of
 
     is_watched = total > TEXTS_AT_ONCE and not sys.stdout.isatty()
@@ -188,6 +186,8 @@ def _predictions(
 
 
 def _batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    from acorn.evaluate.predict import TEXTS_AT_ONCE
+
     left = iter(inputs)
     while some := list(itertools.islice(left, TEXTS_AT_ONCE)):
         yield some

@@ -19,6 +19,9 @@ from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
 from acorn.tokenizer.label_text import LabelText
 
+TEXTS_AT_ONCE = 256
+"""Texts that are encoded and predicted on together, so that memory does not grow with their number."""
+
 
 @dataclass(frozen=True)
 class Prediction:
