@@ -86,6 +86,8 @@ def predict(
             where="the model",
             fix="name a model with one value, or use transformers",
         )
+    if not texts:
+        return []
     encoded = text.encode(texts)
     read = [_as_read(ids[:context]) for ids in encoded]
     outputs = label_outputs(model, read, runtime, text.tokenizer.pad_id, progress)
