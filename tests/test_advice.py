@@ -11,7 +11,7 @@ from pathlib import Path
 from acorn.advice import acorn_command, resume_command
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "acorn"
-VERBS = "pretrain|evaluate|generate|verify|report|plan|export|sweep|demo|data|tokenizer"
+VERBS = "pretrain|finetune|predict|evaluate|generate|verify|report|plan|export|sweep|demo|data|tokenizer"
 COMMAND = re.compile(rf"acorn ({VERBS})\b[^.;`]*$")
 """A command in an f-string, up to the value that follows it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,38 @@ def test_settings_are_given_as_an_object_or_by_name(model: acorn.LanguageModel) 
     (changed,) = model.generations(["Line"], settings, max_new_tokens=4)
     assert given.text == named.text == whole
     assert changed.new_ids == given.new_ids[:4]
+
+
+def test_a_model_is_finetuned_and_predicts(run: acorn.Run, tmp_path: Path) -> None:
+    """With the probabilities of `acorn predict`; what the model does not do is refused."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"Line {n},{'even' if n % 2 == 0 else 'odd'}\n" for n in range(30)))
+    settings = ["train.steps=2", "train.batch_size=4", "train.threads=1", "train.precision=fp32"]
+    tuned = acorn.finetune(run.folder, rows, tmp_path / "tuned", task="classify", overrides=settings, quiet=True)
+    assert tuned.evaluation["valid"]["accuracy"] >= 0
+    model = acorn.load(tuned.folder)
+    assert (model.task, model.labels) == ("classify", ("even", "odd"))
+    texts = ["Line 3", "Line 4 of 16 and a long rest that does not fit"]
+    found = model.predict(texts)
+    assert [one.cut for one in found] == [False, True]
+    assert model.predict("Line 3") == found[:1]
+    done = run_acorn("predict", tuned.folder, "--text", *texts, "--json")
+    printed = json.loads(done.stdout)["results"]
+    assert [one["label"] for one in printed] == [one.label for one in found]
+    assert printed[0]["probabilities"] == pytest.approx(found[0].probabilities, abs=1e-6)
+    assert model.predict([]) == []
+    for wrong in (
+        lambda: model.generate("Line"),
+        lambda: acorn.load(run.folder).predict("a"),
+        lambda: model.predict(5),
+    ):
+        with pytest.raises(acorn.AcornError) as caught:
+            wrong()
+        assert caught.value.exit_code == 2
+    with pytest.raises(acorn.AcornError, match="A text is empty"):
+        model.predict(["a", " "])
+    with pytest.raises(acorn.AcornError, match=r"did you mean train\.steps"):
+        acorn.finetune(run.folder, rows, tmp_path / "other", overrides="train.stepz=5")
 
 
 def test_a_single_string_is_a_list_of_one(corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_python_in_the_pages_works(page: str, folder: Path, monkeypatch: pytest.
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
     assert blocks
     monkeypatch.chdir(folder)
+    mails = [f"the {'prize' if n % 2 else 'meeting'} {n},{'spam' if n % 2 else 'ham'}" for n in range(20)]
+    Path("mails.csv").write_text("\n".join(["text,label", *mails]))
     names: dict[str, Any] = {}
     for block in blocks:
         code = block.replace('"train.steps=200"', f'"train.precision=fp32", "train.threads=1", *{sizes}')

@@ -8,10 +8,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acorn.api import AcornError, LanguageModel, Run, SamplingSettings, Tokenizer, load, pretrain
+    from acorn.api import (
+        AcornError,
+        LanguageModel,
+        Prediction,
+        Run,
+        SamplingSettings,
+        Tokenizer,
+        finetune,
+        load,
+        pretrain,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["AcornError", "LanguageModel", "Run", "SamplingSettings", "Tokenizer", "load", "pretrain"]
+__all__ = [
+    "AcornError",
+    "LanguageModel",
+    "Prediction",
+    "Run",
+    "SamplingSettings",
+    "Tokenizer",
+    "finetune",
+    "load",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,22 +12,36 @@ from typing import Any, Literal, Never, cast
 from acorn.checkpoint.load import load as load_model
 from acorn.config_files import build_config, load_config, with_overrides
 from acorn.counting import counted
-from acorn.errors import AcornError, UsageError, shown
+from acorn.errors import AcornError, InputError, UsageError, shown
+from acorn.evaluate.predict import TEXTS_AT_ONCE, Prediction, predict
 from acorn.files import path_named
 from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
 from acorn.model.sizing import size_of
 from acorn.report.terminal import Screen, TaskProgress, TrainingLine
+from acorn.run import finetune as finetuning
 from acorn.run import pretrain as training
+from acorn.run.finetune_config import finetune_config
 from acorn.run.lifecycle import RunResult as Run
-from acorn.runtime.choose import device_for
+from acorn.runtime.choose import device_for, runtime_for_inference
 from acorn.text.splits import TextSplits
 from acorn.tokenizer import tokenizer as tokenizers
+from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.measuring import TokenizerReport, measure
 from acorn.tokenizer.training import train
 
-__all__ = ["AcornError", "LanguageModel", "Run", "SamplingSettings", "Tokenizer", "load", "pretrain"]
+__all__ = [
+    "AcornError",
+    "LanguageModel",
+    "Prediction",
+    "Run",
+    "SamplingSettings",
+    "Tokenizer",
+    "finetune",
+    "load",
+    "pretrain",
+]
 
 Source = str | os.PathLike[str]
 
@@ -92,6 +106,9 @@ class LanguageModel:
         tokenizer: text to ids and back.
         end_ids: tokens that end a text, in addition to the separator.
         trained_ids: other reserved tokens that were trained, so that they may be sampled.
+        task: `classify`, `regress` or `tag` where it gives labels or values (`predict`); empty where it continues text
+            (`generate`).
+        labels: names of its labels, in the order of the network's outputs; empty where it continues text.
     """
 
     def __init__(
@@ -100,9 +117,13 @@ class LanguageModel:
         tokenizer: tokenizers.Tokenizer,
         end_ids: Sequence[int] = (),
         trained_ids: Sequence[int] = (),
+        *,
+        task: str = "",
+        labels: Sequence[str] = (),
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.end_ids, self.trained_ids = tuple(end_ids), tuple(trained_ids)
+        self.task, self.labels = task, tuple(labels)
 
     def __repr__(self) -> str:
         config = self.model.config
@@ -110,8 +131,41 @@ class LanguageModel:
             f"<acorn.LanguageModel: {config.architecture}, {counted(config.n_layer, 'layer')} of width "
             f"{config.n_embd:,}, {size_of(config, self.model.head_spec).parameters:,} parameters, "
             f"context {config.block_size:,}, "
-            f"{self.tokenizer.kind} of {self.tokenizer.vocab_size:,}, on {self.model.device}>"
+            f"{self.tokenizer.kind} of {self.tokenizer.vocab_size:,}, "
+            + (f"task {self.task}, " if self.task else "")
+            + f"on {self.model.device}>"
         )
+
+    def predict(self, texts: str | Iterable[str]) -> list[Prediction]:
+        """Predicts the label or value of each text, as `acorn predict` does, in the order of the texts.
+
+        Of a text that is longer than the model's context, the beginning is read, and `cut` of its prediction is true.
+
+        Args:
+            texts: a single one is the same as a list of one.
+
+        Raises:
+            UsageError: the model continues text, or `texts` is not a string or a list of strings.
+            InputError: a text is empty, or cannot be encoded.
+            DamageError: the model's outputs are not finite.
+        """
+        if self.task not in ("classify", "regress"):
+            told = "gives each token a label" if self.task == "tag" else "continues text"
+            raise UsageError(
+                f"The model {told}; it gives no texts labels or values.",
+                where="predict",
+                fix="use generate, or load a model that acorn.finetune made for the task classify or regress",
+            )
+        given = list(_strings(texts))
+        if blank := [number for number, text in enumerate(given) if not text or text.isspace()]:
+            raise InputError("A text is empty.", where=f"texts[{blank[0]}]", fix="leave it out")
+        runtime = runtime_for_inference(self.model.device.type, "fp32")
+        text = LabelText(self.tokenizer, as_it_is=True)
+        found: list[Prediction] = []
+        for begin in range(0, len(given), TEXTS_AT_ONCE):
+            some = given[begin : begin + TEXTS_AT_ONCE]
+            found += predict(self.model, text, self.labels, some, runtime)
+        return found
 
     def generate(
         self,
@@ -173,6 +227,12 @@ class LanguageModel:
         Raises:
             UsageError, InputError, DamageError: see `generate`.
         """
+        if self.task:
+            raise UsageError(
+                "The model gives labels or values; it does not generate text.",
+                where="generate",
+                fix="use predict, or load a model that continues text",
+            )
         settings = SamplingSettings() if settings is None else settings
         if not isinstance(settings, SamplingSettings):
             raise UsageError(
@@ -216,6 +276,53 @@ def pretrain(
         return training.pretrain(resolved, folder, resume=resume, watcher=line, progress=progress)
 
 
+def finetune(
+    model: str | Path,
+    data: Source | Sequence[Source],
+    out: str | Path,
+    *,
+    task: Literal["auto", "chat", "complete", "classify", "regress", "tag"] = "auto",
+    valid: Source | Sequence[Source] = (),
+    test: Source | Sequence[Source] = (),
+    lora: int = 0,
+    overrides: str | Sequence[str] = (),
+    resume: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Finetunes a model on examples of a task, as `acorn finetune` does.
+
+    Args:
+        model: the run, checkpoint or model folder to start from, or `hf:OWNER/NAME`.
+        data, valid, test: rows of each side: files, globs, folders or `hf:...`; a single one means a list of one.
+            Without validation rows, a share of the training rows is held out.
+        out: the run folder.
+        task: `auto`: by the columns of the rows.
+        lora: rank of the adapters to train instead of all weights; 0: none.
+        overrides: `key=value` settings; a single one is the same as a list of one.
+        resume: start or resume the run in `out`.
+        quiet: show no progress on stderr.
+
+    Raises:
+        AcornError: the run cannot start or failed; `exit_code` is that of `acorn finetune`.
+    """
+    config = finetune_config(
+        os.fspath(path_named(model, "model")),
+        _source_names(data),
+        valid=_source_names(valid),
+        test=_source_names(test),
+        task=task,
+        lora=lora,
+        overrides=overrides,
+    )
+    folder = path_named(out, "out")
+    if quiet:
+        return finetuning.finetune(config, folder, resume=resume)
+    screen = Screen()
+    progress, line = TaskProgress(screen), TrainingLine(config.train.steps, screen)
+    with contextlib.closing(progress), contextlib.closing(line):
+        return finetuning.finetune(config, folder, resume=resume, watcher=line, progress=progress)
+
+
 def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> LanguageModel:
     """Loads a run folder (its final model, otherwise its newest checkpoint), a checkpoint or a model folder.
 
@@ -227,7 +334,14 @@ def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") ->
         AcornError: the model cannot be loaded, or the device is unavailable.
     """
     loaded = load_model(run, checkpoint, device_for(device))
-    return LanguageModel(loaded.model, loaded.tokenizer, loaded.end_ids, loaded.trained_ids)
+    return LanguageModel(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.end_ids,
+        loaded.trained_ids,
+        task=loaded.task,
+        labels=loaded.labels if loaded.task != "regress" else (),
+    )
 
 
 def _source_names(sources: object) -> list[str]:

@@ -110,7 +110,7 @@ def config_of(values: Mapping[str, Any], where: str, overrides: str | Sequence[s
     Raises:
         UsageError: any key or value is wrong (all are listed).
     """
-    return build_config(_apply(values, _as_list(overrides)), where)
+    return build_config(_apply(values, as_list(overrides)), where)
 
 
 def _lengths_in(values: Mapping[str, Any]) -> set[str]:
@@ -150,19 +150,47 @@ IDLE_KEYS: Mapping[str, frozenset[str]] = {
 """Commands that read text without a run -> settings that have no effect there. All other settings of `data` have one,
 and those of `tokenizer` where a tokenizer is trained."""
 
+EVALUATE_TEXT, EVALUATE_ROWS = "acorn evaluate --input", "acorn evaluate --input (rows)"
+PREDICT = "acorn predict --input"
+_OF_ROWS = ("data.encoding", "data.errors", "finetune.overlong", "finetune.text_field")
+ACTING_KEYS: Mapping[str, tuple[str, ...]] = {
+    EVALUATE_ROWS: (*_OF_ROWS, "finetune.label_field", "finetune.prompt_field", "finetune.completion_field"),
+    PREDICT: _OF_ROWS,
+}
+"""Commands that read rows for a finetuned model -> the settings that have an effect there."""
+
 
 def with_overrides(config: Config, overrides: str | Sequence[str], command: str) -> Config:
     """`config` with `key=value` overrides, for a command that reads text without a run.
 
     Args:
-        command: one of IDLE_KEYS.
+        command: one of IDLE_KEYS or ACTING_KEYS.
 
     Raises:
         UsageError: a key has no effect there (all such keys are listed, with suggestions), or a value is wrong.
     """
-    sections = ("data", "tokenizer") if command == "acorn tokenizer train" else ("data",)
-    acting = [key for section in sections for key in section_keys(section) if key not in IDLE_KEYS[command]]
-    overrides = _as_list(overrides)
+    overrides = as_list(overrides)
+    check_acting(overrides, command, _acting_keys(command))
+    return build_config(_apply(config.model_dump(), overrides), command)
+
+
+def check_evaluated(overrides: Sequence[str]) -> None:
+    """Refuses `key=value` settings of `acorn evaluate --input` that have an effect neither on text nor on rows.
+
+    Raises:
+        UsageError: there is one, or a value is wrong.
+    """
+    acting = list(dict.fromkeys([*_acting_keys(EVALUATE_TEXT), *_acting_keys(EVALUATE_ROWS)]))
+    check_acting(overrides, EVALUATE_TEXT, acting)
+    build_config(_apply({}, overrides), EVALUATE_TEXT)
+
+
+def check_acting(overrides: Sequence[str], command: str, acting: Sequence[str]) -> None:
+    """Refuses `key=value` settings of which the key is none of `acting`.
+
+    Raises:
+        UsageError: there are some; all are listed, with suggestions.
+    """
     faults = [fault for override in overrides if (fault := _key_fault(override.partition("=")[0].strip(), acting))]
     if faults:
         raise UsageError(
@@ -170,7 +198,14 @@ def with_overrides(config: Config, overrides: str | Sequence[str], command: str)
             where=command,
             fix=f"it takes {', '.join(acting)}; `acorn config` has their meaning",
         )
-    return build_config(_apply(config.model_dump(), overrides), command)
+
+
+def _acting_keys(command: str) -> list[str]:
+    """The settings that have an effect in a command that reads text or rows without a run."""
+    if command in ACTING_KEYS:
+        return list(ACTING_KEYS[command])
+    sections = ("data", "tokenizer") if command == "acorn tokenizer train" else ("data",)
+    return [key for section in sections for key in section_keys(section) if key not in IDLE_KEYS[command]]
 
 
 def build_config(values: Mapping[str, Any], where: str) -> Config:
@@ -357,7 +392,7 @@ def _apply(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     return result
 
 
-def _as_list(overrides: str | Sequence[str]) -> list[str]:
+def as_list(overrides: str | Sequence[str]) -> list[str]:
     """A lone string stands for a list of one.
 
     Raises:

@@ -14,10 +14,12 @@ from acorn.errors import AcornError, DamageError, InputError, UsageError
 from acorn.files import read_sealed_json
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
+from acorn.run.example_evaluation import evaluate_examples, origin_of
 from acorn.run.finetune import finetune
 from acorn.run.finetune_config import finetune_config
 from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
+from acorn.runtime.choose import runtime_for_inference
 
 LABELED = [{"text": f"the {'cat' if n % 2 else 'dog'} saw {n}", "label": "pet" if n % 2 else "dog"} for n in range(40)]
 
@@ -194,3 +196,19 @@ def test_a_word_that_is_no_single_word(tune) -> None:
     notes = Notes()
     tune([*words, spaced], "data.errors=skip", progress=notes)
     assert any("1 of 31 rows left out" in note for note in notes.notes)
+
+
+@pytest.mark.fault(115)
+def test_labeled_rows_with_a_label_that_the_model_does_not_know(tune, tmp_path: Path) -> None:
+    """Fault 115: named with its line; under data.errors=skip the row is left out and counted."""
+    loaded = load(tune(LABELED))
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "a cat", "label": "pet"}\n{"text": "a bird", "label": "bird"}\n')
+    origin, runtime, notes = origin_of(loaded), runtime_for_inference("cpu", "fp32"), Notes()
+
+    def score(*overrides: str) -> dict:
+        return evaluate_examples(loaded, origin, "classify", runtime, notes, sources=[str(other)], overrides=overrides)
+
+    refused(score, InputError, "'bird'", "other.jsonl, line 2")
+    assert score("data.errors=skip")["examples"] == 1
+    assert any("1 of 2 rows left out" in note for note in notes.notes)

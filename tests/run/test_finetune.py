@@ -16,16 +16,19 @@ from acorn.checkpoint.integrity import verify_run
 from acorn.checkpoint.load import load
 from acorn.config_files import load_run_config
 from acorn.errors import DamageError, InputError, UsageError
+from acorn.evaluate.predict import predict
 from acorn.files import read_sealed_json
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
 from acorn.report.metrics_log import read_metrics, read_samples
+from acorn.run.example_evaluation import evaluate_examples, origin_of, task_to_score
 from acorn.run.finetune import finetune
 from acorn.run.finetune_config import finetune_config
 from acorn.run.initial_model import load_initial_model
 from acorn.run.lifecycle import RunResult
 from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
+from acorn.runtime.choose import runtime_for_inference
 from acorn.text.examples import Labeled, Message
 from acorn.tokenizer.chat_format import ChatFormat
 from acorn.train.watcher import Unwatched
@@ -267,6 +270,94 @@ def test_conll_columns_are_tagged_sentences(tune, tmp_path: Path, rows: dict[str
     file.write_text("\n\n".join("\n".join(f"{word}\tX\t{tag}" for word, tag in one) for one in pairs))
     tune("tag", tmp_path / "run", "train.steps=1", data=file)
     assert load_run_config(tmp_path / "run" / "config.toml").finetune.task == "tag"
+
+
+@pytest.mark.parametrize("task", ["classify", "several", "regress"])
+def test_the_pipeline_of_transformers_predicts_the_same(whole, task: str) -> None:
+    """`pipeline("text-classification")` in a batch of mixed lengths, truncation included, and `acorn predict`."""
+    import transformers
+
+    run = RunFolder(whole(task))
+    loaded = load(run.root)
+    texts = ["cat", "the red dog and the old bird", "house " * 60, "橡树"]
+    found = predict(loaded.model, loaded.label_text, loaded.labels, texts, runtime_for_inference("cpu", "fp32"))
+    assert [one.cut for one in found] == [False, False, True, False]
+    pipeline = transformers.pipeline("text-classification", model=str(run.final), device="cpu")
+    options = {"function_to_apply": "none"} if task == "regress" else {}
+    theirs = pipeline(texts, truncation=True, batch_size=4, top_k=None, **options)
+    for one, its in zip(found, theirs, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in its}
+        ours = {"value": one.value} if task == "regress" else one.probabilities
+        assert ours == pytest.approx(scores, abs=1e-4)
+        if task == "classify":
+            assert one.label == its[0]["label"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluate_gives_the_figures_of_the_end_of_the_run(whole, task: str, rows) -> None:
+    """Of the same side, from final/ and from the last checkpoint; of named rows the same as of a side."""
+    run, runtime = RunFolder(whole(task)), runtime_for_inference("cpu", "fp32")
+    wanted = read_sealed_json(run.evaluation)["valid"]
+    for loaded in (load(run.root), load(run.root, "last")):
+        origin = origin_of(loaded)
+        name = task_to_score(loaded, origin, [], [], Notes())
+        found = evaluate_examples(loaded, origin, name, runtime, Notes())
+        assert found.pop("split") == "valid"
+        assert_close(found, wanted)
+        notes = Notes()
+        assert task_to_score(loaded, origin, [str(rows[task])], [], notes) == name
+        assert len(notes.notes) == (task in ANSWERS)
+    training = evaluate_examples(loaded, origin, name, runtime, Notes(), split="train")
+    every = evaluate_examples(loaded, origin, name, runtime, Notes(), sources=[str(rows[task])])
+    assert every["examples"] == training["examples"] + wanted["examples"]
+    with pytest.raises(UsageError, match="no test side"):
+        evaluate_examples(loaded, origin, name, runtime, Notes(), split="test")
+
+
+def assert_close(found: object, wanted: object) -> None:
+    """Equal but for the last digits of floats."""
+    if isinstance(wanted, dict):
+        assert isinstance(found, dict)
+        assert found.keys() == wanted.keys()
+        for key in wanted:
+            assert_close(found[key], wanted[key])
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert_close(ours, theirs)
+    else:
+        assert found == (pytest.approx(wanted, rel=1e-4, abs=1e-5) if isinstance(wanted, float) else wanted)
+
+
+def test_a_classifier_outside_its_run_is_scored_without_baselines(whole, rows, tmp_path: Path) -> None:
+    shutil.copytree(RunFolder(whole("classify")).final, tmp_path / "copy")
+    loaded, runtime = load(tmp_path / "copy"), runtime_for_inference("cpu", "fp32")
+    origin = origin_of(loaded)
+    assert origin.run is None
+    found = evaluate_examples(loaded, origin, "classify", runtime, Notes(), sources=[str(rows["classify"])])
+    assert found["examples"] == 60
+    assert found["baselines"]["majority"] is None
+    assert "not inside its run" in found["baselines"]["notes"][0]
+    with pytest.raises(UsageError, match="not inside the run"):
+        evaluate_examples(loaded, origin, "classify", runtime, Notes())
+
+
+def test_the_columns_of_rows_decide_what_is_scored_of_a_language_model(whole, rows, base, tmp_path: Path) -> None:
+    """Of a base model, a column of text is text; `data.text_field` makes text of any column."""
+    both = tmp_path / "both.jsonl"
+    both.write_text('{"text": "a", "prompt": "b", "completion": "c"}\n')
+    plain = tmp_path / "plain.txt"
+    plain.write_text("a text")
+    answers, text = load(whole("complete")), load(base)
+
+    def scored(loaded, source: Path, *overrides: str):
+        return task_to_score(loaded, origin_of(loaded), [str(source)], overrides, Notes())
+
+    assert [scored(answers, source) for source in (both, plain, rows["chat"])] == ["complete", None, "chat"]
+    assert [scored(text, source) for source in (both, plain, rows["complete"])] == [None, None, "complete"]
+    assert scored(answers, both, "data.text_field=text") is None
+    assert scored(answers, rows["classify"]) is None
+    assert task_to_score(text, origin_of(text), [], [], Notes()) is None
 
 
 def test_values_begin_near_their_size(whole) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from acorn.advice import acorn_command
 from acorn.checkpoint.checkpoint_task import lora_of_checkpoint, scale_of_checkpoint, task_of_checkpoint
 from acorn.checkpoint.hub import local_folder
 from acorn.checkpoint.integrity import (
@@ -85,6 +86,28 @@ class LoadedModel:
     def release(self) -> None:
         """Frees the memory of the weights, once they are not needed any more. All else stays."""
         self.model.to("meta")
+
+    def require_label_head(self) -> None:
+        """Refuses a language model.
+
+        Raises:
+            UsageError: the model has no label head; the fix names the command that continues text.
+        """
+        if self.model.head_spec is None:
+            chat = acorn_command("chat", self.folder) if self.chat_template else ""
+            generate = acorn_command("generate", self.folder, "--prompt", "The")
+            raise UsageError(
+                "The model continues text; it gives no labels or values.",
+                where=str(self.folder),
+                fix=f"use it with: {' or '.join(filter(None, (chat, generate)))}; acorn finetune makes a model that "
+                "gives labels",
+            )
+        if self.task == "tag":
+            raise UsageError(
+                "The model gives each token a label, which acorn does not predict.",
+                where=str(self.folder),
+                fix="use the pipeline token-classification of transformers",
+            )
 
     def require_language_model(self, what: str, fix: str = "") -> None:
         """Refuses a model with a label head.

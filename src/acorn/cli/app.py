@@ -17,6 +17,7 @@ from acorn.cli import (
     finetune,
     generate,
     plan,
+    predict,
     presets,
     pretrain,
     report,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("pretrain", cls=presets.WithPresets)(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
+app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)

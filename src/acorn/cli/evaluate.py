@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from acorn.cli.arguments import path_from
-from acorn.cli.evaluation_facts import evaluation_facts
+from acorn.cli.evaluation_facts import evaluation_facts, split_name
+from acorn.cli.finetune import facts_of
 from acorn.cli.output import check_stdout, print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, split_settings
 from acorn.errors import UsageError
@@ -35,9 +36,16 @@ def evaluate(
             metavar=METAVAR, help="With --input: more text, and data settings such as data.text_field=body."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="The split of the run's own text: valid, test or train.")] = "valid",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="The split of the run's own text or examples: valid, test or train. By default valid; of a finetuned "
+            "model test, if there is one."
+        ),
+    ] = None,
     input: Annotated[
-        list[str] | None, typer.Option("--input", metavar="FILE", help="Score this text instead of a split.")
+        list[str] | None,
+        typer.Option("--input", metavar="FILE", help="Score this text, or these labeled rows, instead of a split."),
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(metavar="A,B", help="Score tasks of the lm-evaluation-harness instead of a text.")
@@ -66,7 +74,8 @@ def evaluate(
 ) -> None:
     """Score a model on a split, on your own text or on tasks.
 
-    For text it prints loss, bits per byte and word perplexity.
+    For text it prints loss, bits per byte and word perplexity; for a finetuned model the figures of its task, of its
+    test or validation side or of labeled rows.
     """
     _check_options(tasks, tasks_path, limit, num_fewshot, input, context, stride)
     names = None if tasks is None else _names(tasks)
@@ -77,15 +86,28 @@ def evaluate(
     from acorn.evaluate.validation import evaluate_documents, evaluate_split
     from acorn.model.int8 import round_to_int8
     from acorn.report.terminal import TaskProgress
+    from acorn.run.example_evaluation import evaluate_examples, origin_of, task_to_score
     from acorn.runtime.choose import runtime_for_inference
     from acorn.text.splits import TextSplits
 
     runtime = runtime_for_inference(device, precision)
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
-    loaded.require_language_model("it does not predict text, which is what is scored here")
+    if names:
+        loaded.require_language_model("it does not predict text, which these tasks score")
     if precision == "int8":
         round_to_int8(loaded.model)
+    if not names:
+        origin = origin_of(loaded)
+        if task := task_to_score(loaded, origin, sources, overrides, progress):
+            _check_for_examples(context, stride)
+            with runtime.start():
+                figures = evaluate_examples(
+                    loaded, origin, task, runtime, progress, split=split, sources=sources, overrides=overrides
+                )
+            progress.close()
+            show_examples(figures | {"precision": precision if precision == "int8" else runtime.precision}, as_json)
+            return
     clean: str
     with runtime.start():
         if names:
@@ -113,7 +135,7 @@ def evaluate(
                 loaded.model,
                 loaded.tokenizer,
                 shards,
-                split,
+                split or "valid",
                 runtime,
                 context=context,
                 stride=stride,
@@ -175,9 +197,9 @@ def _text_of(input: list[str] | None, more: list[str]) -> tuple[list[str], list[
             fix='omit it, or write "." for the current folder',
         )
     if overrides:
-        from acorn.config import DataConfig
+        from acorn.config_files import check_evaluated
 
-        read_with(DataConfig(), overrides)  # before a model is loaded
+        check_evaluated(overrides)  # before a model is loaded
     return sources, overrides
 
 
@@ -188,9 +210,30 @@ def read_with(data: DataConfig, overrides: list[str]) -> DataConfig:
         UsageError: a setting has no effect here, or an invalid value.
     """
     from acorn.config import Config
-    from acorn.config_files import with_overrides
+    from acorn.config_files import EVALUATE_TEXT, with_overrides
 
-    return with_overrides(Config(data=data), overrides, "acorn evaluate --input").data
+    return with_overrides(Config(data=data), overrides, EVALUATE_TEXT).data
+
+
+def _check_for_examples(context: int | None, stride: int | None) -> None:
+    """Refuses options that have no effect on examples."""
+    given = [name for name, value in (("--context", context), ("--stride", stride)) if value is not None]
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)} cannot be used here: an example is read by itself, not in windows.",
+            where="acorn evaluate",
+            fix="leave it out",
+        )
+
+
+def show_examples(figures: dict[str, Any], as_json: bool) -> None:
+    """Prints the figures of examples, each with those of the baselines behind it, and the notes on them."""
+    if as_json:
+        print_json(figures)
+        return
+    print_facts({"split": split_name(figures["split"]), "examples": figures["examples"], **facts_of(figures)})
+    for note in [*figures["notes"], *figures.get("baselines", {}).get("notes", [])]:
+        print(note)
 
 
 def _score_tasks(

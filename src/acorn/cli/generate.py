@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from acorn.advice import acorn_command
 from acorn.cli.arguments import path_from
 from acorn.cli.output import check_stdout, print_json
 from acorn.cli.sampling_options import (
@@ -93,7 +94,9 @@ def generate(
     check_decoder(decoder)
     progress = TaskProgress()
     loaded = load(run, checkpoint, runtime.device, progress=progress)
-    loaded.require_language_model("it does not generate text")
+    loaded.require_language_model(
+        "it does not generate text", "use it with: " + acorn_command("predict", run, "--text", "A text.")
+    )
     if precision == "int8":
         round_to_int8(loaded.model)
     streams = len(prompts) == 1 and not as_json

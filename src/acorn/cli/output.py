@@ -9,13 +9,18 @@ from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """Prints exactly one JSON object; characters that stdout's encoding lacks become JSON escapes."""
+    """Prints exactly one JSON object."""
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as JSON on one line; characters that stdout's encoding lacks become JSON escapes."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, ensure_ascii=True, allow_nan=False)
-    print(text)
+    return text
 
 
 def check_stdout() -> None:

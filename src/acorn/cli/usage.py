@@ -13,19 +13,19 @@ from typer.exceptions import TyperException
 from acorn.errors import UsageError
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "classify": ("predict", "finetune"),
     "check": ("verify", "data verify"),
     "compare": ("report",),
     "complete": ("generate",),
     "convert": ("export",),
     "eval": ("evaluate",),
     "help": ("--help",),
-    "infer": ("generate",),
+    "infer": ("generate", "predict"),
     "info": ("report", "plan", "config"),
     "inspect": ("data inspect", "tokenizer inspect", "report"),
     "list": ("presets", "config"),
     "new": ("pretrain",),
     "options": ("config",),
-    "predict": ("generate",),
     "prepare": ("data prepare",),
     "repl": ("chat",),
     "resume": ("pretrain",),

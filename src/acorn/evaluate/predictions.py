@@ -11,6 +11,8 @@ from acorn.errors import DamageError, InputError
 
 SUM_TOLERANCE = 1e-2
 """Largest distance from 1 of the sum of an example's probabilities: in bf16 they have two to three digits."""
+CHECK_FILES = "acorn verify checks the model's files; --checkpoint best or an earlier step may be intact"
+"""What to do about a model whose outputs are not finite."""
 NAMED = 5
 """A sentence names at most this many labels, and counts the others."""
 
@@ -75,7 +77,7 @@ def probability_table(probabilities: ArrayLike, examples: int, labels: int, *, e
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         raise DamageError(
             f"The model gives example {row + 1:,} a probability that is not a finite number.",
-            fix="acorn verify checks the model's files; --checkpoint best or an earlier step may be intact",
+            fix=CHECK_FILES,
         )
     if table.size and (table.min() < -SUM_TOLERANCE or table.max() > 1 + SUM_TOLERANCE):
         raise ValueError(f"probabilities are between 0 and 1, not {table.min()} to {table.max()}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acorn.errors import DamageError, InputError
-from acorn.evaluate.predictions import nothing_to_score
+from acorn.evaluate.predictions import CHECK_FILES, nothing_to_score
 
 Values = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def value_figures(true: Sequence[float], predicted: Sequence[float]) -> dict[str
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise DamageError(
             f"The model gives example {row + 1:,} a value that is not a finite number.",
-            fix="acorn verify checks the model's files; --checkpoint best or an earlier step may be intact",
+            fix=CHECK_FILES,
         )
     reason = _no_correlation(labels, values)
     off = np.abs(values - labels)

@@ -42,8 +42,12 @@ def axis_switch() -> str:
     return f'{buttons}<p class="axis-switch"><span>Draw against</span>{labels}</p>'
 
 
-def loss_chart(runs: Sequence[RunCurves]) -> str:
-    """Training and validation loss, large; empty without any loss."""
+def loss_chart(runs: Sequence[RunCurves], unit: str = "nats per token") -> str:
+    """Training and validation loss, large; empty without any loss.
+
+    Args:
+        unit: of the loss; empty: the runs have different ones.
+    """
     y_range = loss_range(runs)
     if y_range is None:
         return ""
@@ -69,7 +73,8 @@ def loss_chart(runs: Sequence[RunCurves]) -> str:
         legend += '<span class="aside">thin: training, smoothed; with dots: validation</span>'
     if (start := cut_off_start(runs, y_range)) is not None:
         legend += f'<span class="aside">the curve starts above the chart, at {start:.2f}</span>'
-    return _figure("Loss (nats per token)", legend, {axis: lines(axis) for axis, _ in AXES}, y_range, WIDE)
+    title = f"Loss ({unit})" if unit else "Loss"
+    return _figure(title, legend, {axis: lines(axis) for axis, _ in AXES}, y_range, WIDE)
 
 
 def bits_chart(runs: Sequence[RunCurves]) -> str:

@@ -16,6 +16,7 @@ from acorn.report.markup import absent, escaped, mapping_in, noted, table
 from acorn.report.run_facts import RunFacts
 from acorn.report.seeds import SeedGroup, Spread, seed_groups
 from acorn.report.settings import OF_THE_MACHINE, flat_settings, setting_name, spelled_out
+from acorn.report.task_figures import comparison_rows, example_rows
 
 HELD_OUT_SPLITS = ("valid", "test")
 
@@ -52,7 +53,9 @@ def comparison_section(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     problems = [problem for facts in runs[1:] for problem in facts.problems]
     parts = [f'<p class="problem">{escaped(problem)}</p>' for problem in problems]
     by_split = {split: conditions_of(runs, split) for split in HELD_OUT_SPLITS}
-    parts.append(table(heads, [*_measured_rows(runs, by_split), *_other_rows(runs)]))
+    parts.append(table(heads, [*_measured_rows(runs, by_split), *comparison_rows(runs), *_other_rows(runs)]))
+    if examples := example_rows(runs):
+        parts.append(f"<h3>Examples</h3>{table(heads, examples)}")
     parts += [_seed_table(runs, names, group) for group in seed_groups(runs)]
     parts.append(_changed_when_resumed(runs, names))
     for split, conditions in by_split.items():

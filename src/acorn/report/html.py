@@ -25,10 +25,16 @@ from acorn.report.glossary import glossary_section
 from acorn.report.markup import absent, escaped, noted
 from acorn.report.run_facts import RunFacts, read_run
 from acorn.report.sections import config_section, evaluation_section, samples_section
+from acorn.report.task_figures import loss_unit, main_figures
 from acorn.run_folder import RunFolder
 
 TITLE_END = "· acorn</title>"
 """How the titles of acorn's pages end, by which they are recognized."""
+
+UNITS = "Loss is in nats per token and depends on the tokenizer; bits per byte do not."
+LABEL_TASKS = ("classify", "regress", "tag")
+MAIN_TILES = 4
+"""Figures of a task that the head of the page shows."""
 
 BEGINNING_BYTES = 4096
 
@@ -87,9 +93,11 @@ def _check_replaces_only_reports(path: Path) -> None:
 
 def _page(runs: Sequence[RunFacts]) -> str:
     facts, names = runs[0], run_names([facts.folder for facts in runs])
+    # A model that gives labels has no samples.
+    samples = [] if facts.task in LABEL_TASKS else [("samples", "Samples", samples_section(facts.samples))]
     sections = [
         ("curves", "Curves", _curves(runs, names)),
-        ("samples", "Samples", samples_section(facts.samples)),
+        *samples,
         ("evaluation", "Evaluation", _evaluation(facts)),
         ("data", *_data(facts)),
         ("config", "Config", config_section(facts.config)),
@@ -103,7 +111,8 @@ def _page(runs: Sequence[RunFacts]) -> str:
         ]
         sections.insert(0, ("comparison", "Comparison", comparison_section(runs, names)))
     header = _header(facts) if len(runs) == 1 else _comparison_header(runs, names)
-    return page(_title(names), header, sections, "acorn report")
+    footnote = "" if all(facts.task for facts in runs) else UNITS
+    return page(_title(names), header, sections, "acorn report", footnote)
 
 
 def _evaluation(facts: RunFacts) -> str:
@@ -119,13 +128,14 @@ def _data(facts: RunFacts) -> tuple[str, str]:
     return "Data and tokenizer", data_section(facts.shards)
 
 
-def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], command: str) -> str:
+def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], command: str, footnote: str = UNITS) -> str:
     """A whole page that needs nothing outside it.
 
     Args:
         header: ready HTML.
         sections: id, title and ready HTML of each.
         command: what wrote it.
+        footnote: ready HTML for the foot of the page.
     """
     files = resources.files("acorn.report")
     style, script = (files.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
@@ -149,8 +159,7 @@ def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], comm
 <nav><p>{links}</p></nav>
 <main>
 {bodies}</main>
-<footer>Written by <code>{command}</code>. Loss is in nats per token and depends on the tokenizer; bits per byte do
-not.</footer>
+<footer>Written by <code>{command}</code>. {footnote}</footer>
 <script>{script}</script>
 </body>
 </html>
@@ -226,7 +235,20 @@ def _kind(facts: RunFacts) -> str:
     return f"A model for the task {facts.task}" if facts.task else "A language model"
 
 
+def _task_headlines(facts: RunFacts) -> list[Headline]:
+    """What a finetuned model does on held-out examples, beside its baselines."""
+    examples = facts.counted("train", "examples")
+    return [
+        *(Headline(found.label, found.value, note=found.note) for found in main_figures(facts, MAIN_TILES)),
+        Headline("Training examples", figure(examples) if examples else ""),
+        Headline("Parameters", short(facts.parameters) if facts.parameters else ""),
+        Headline("Training time", unbroken(duration(facts.last["seconds"])) if "seconds" in facts.last else ""),
+    ]
+
+
 def _headlines(facts: RunFacts) -> list[Headline]:
+    if facts.task:
+        return _task_headlines(facts)
     split = "test" if facts.figure("test", "word_perplexity") is not None else "valid"
     valid, test, words = _scored("valid", facts), _scored("test", facts), facts.figure(split, "word_perplexity")
     share, of_text = facts.typical("mfu"), beside(scored_text(facts))
@@ -261,7 +283,7 @@ def _part(split: str, facts: RunFacts) -> str:
 
 def _curves(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     curves = [RunCurves(name, facts.curves.train, facts.curves.valid) for name, facts in zip(names, runs, strict=True)]
-    loss = loss_chart(curves)
+    loss = loss_chart(curves, loss_unit(runs))
     if not loss:
         return absent("No loss has been logged, so there is nothing to draw yet.")
     notes = curve_notes(runs[0]) if len(runs) == 1 else curve_caveats(runs, names)

@@ -93,7 +93,7 @@ class RunFacts:
     def figure(self, split: str, name: str) -> float | None:
         """A figure of the finished model on `split`, else (validation only) the last one of the run."""
         value = self.evaluation.get(split, {}).get(name)
-        if value is None and split == "valid":
+        if value is None and split == "valid" and not self.task:  # the losses of tasks have other units
             in_metrics = "loss" if name == "loss_per_token" else name
             value = next((r[in_metrics] for r in reversed(self.curves.valid) if in_metrics in r), None)
         return float(value) if isinstance(value, int | float) else None

@@ -46,7 +46,7 @@ def figures_table(figures: Mapping[str, Any]) -> str:
     shown = {name: its for name, its in baselines.items() if its}
     head = ["", "This model", *(escaped(BASELINES[name]) for name in shown)]
     rows = [
-        [escaped(TASK_FIGURES[name]), *(_value(name, its.get(name)) for its in (figures, *shown.values()))]
+        [escaped(TASK_FIGURES[name]), *(shown_figure(name, its.get(name)) for its in (figures, *shown.values()))]
         for name in known
     ]
     return table(head, rows) + "".join(f'<p class="problem">{escaped(it)}</p>' for it in _better(figures, shown))
@@ -68,10 +68,18 @@ def _better(figures: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any
     return sentences
 
 
-def _value(name: str, value: Any) -> str:
+def shown_figure(name: str, value: Any) -> str:
+    """A figure of a task as a person reads it."""
     if name in SHARES and isinstance(value, int | float):
         return f"{100 * value:.1f} %"
     return f"{value:.4f}" if isinstance(value, float) and abs(value) < 10 else escaped(figure(value))
+
+
+def of_baselines(figures: Mapping[str, Any], name: str) -> str:
+    """A figure of each baseline that has it: `Most frequent label 55.5 %`."""
+    baselines = mapping_in(figures, "baselines")
+    found = {label: mapping_in(baselines, key).get(name) for key, label in BASELINES.items()}
+    return ", ".join(f"{label} {shown_figure(name, its)}" for label, its in found.items() if its is not None)
 
 
 def _notes(figures: Mapping[str, Any]) -> str:
@@ -102,7 +110,9 @@ def _by_label(figures: Mapping[str, Any]) -> str:
     rows = []
     for name in names:
         its = mapping_in(found, name)
-        cells = [escaped(figure(its.get(key))) if key == "support" else _value(key, its.get(key)) for key in BY_LABEL]
+        cells = [
+            escaped(figure(its.get(key))) if key == "support" else shown_figure(key, its.get(key)) for key in BY_LABEL
+        ]
         rows.append([f'<span dir="auto">{escaped(name) or "(empty)"}</span>', *cells])
     whole = table(["", *BY_LABEL.values()], rows)
     if len(rows) > OPEN_ROWS:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from acorn.config import Config
-from acorn.config_files import config_of, flatten
+from acorn.config_files import as_list, config_of, flatten
 from acorn.counting import counted
 from acorn.errors import UsageError
 
@@ -39,7 +39,7 @@ def finetune_config(
     test: Sequence[str] = (),
     task: str = "",
     lora: int = 0,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
 ) -> Config:
     """The config of a run that finetunes `base`.
 
@@ -48,11 +48,12 @@ def finetune_config(
         data, valid, test: sources of the rows of each side.
         task: as `finetune.task`; empty: by the columns.
         lora: rank of the adapters; 0: none.
-        overrides: `key=value` settings on top.
+        overrides: `key=value` settings on top; a single one is the same as a list of one.
 
     Raises:
         UsageError: any key or value is wrong (all are listed).
     """
+    overrides = as_list(overrides)
     values: dict[str, Any] = {section: dict(table) for section, table in DEFAULTS.items()}
     sources = {"source": data, "valid_source": valid, "test_source": test}
     values["name"] = NAME

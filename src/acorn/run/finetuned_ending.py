@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from acorn.checkpoint.adapter import write_adapter
@@ -21,14 +19,7 @@ from acorn.checkpoint.card_parts import text_description
 from acorn.checkpoint.model_folder import write_model_folder
 from acorn.checkpoint.task_card import TaskFacts, write_task_card
 from acorn.config_files import load_run_config
-from acorn.data.examples import EncodedSide
 from acorn.errors import DamageError
-from acorn.evaluate import baselines
-from acorn.evaluate.answers import answer_figures, scored_answers
-from acorn.evaluate.label_outputs import label_outputs, probabilities_of
-from acorn.evaluate.labels import label_figures, several_label_figures
-from acorn.evaluate.predictions import named
-from acorn.evaluate.regression import value_figures
 from acorn.files import read_sealed_json, write_file
 from acorn.model.gpt import GPT
 from acorn.model.label_head import LabelHead
@@ -37,20 +28,12 @@ from acorn.progress import Progress
 from acorn.report.confusion_png import confusion_png
 from acorn.report.formats import frozen_parts
 from acorn.run.base_text import Forgetting
-from acorn.run.tag_scoring import scored_tags
+from acorn.run.example_scoring import Figures, Records, score_side
 from acorn.run_folder import RunFolder
-from acorn.text.examples import Example, Labeled
-from acorn.train.answers import answered, questions_of, round_trip_of
-from acorn.train.examples import Examples, answer_loss
+from acorn.train.examples import Examples
 from acorn.train.setup import Setup
 
 HELD_OUT = ("valid", "test")
-
-MOST_ANSWERED = 500
-"""Questions of a side that are answered at the end; of longer sides the first ones, which is said."""
-
-Figures = dict[str, Any]
-Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -73,10 +56,16 @@ class FinetuningEnding:
         for name in HELD_OUT:
             if name not in self.data.sides:
                 continue
-            side = self.data.sides[name]
-            score = self._scored_labels if self.data.task.head is not None else self._scored_answers
             try:
-                evaluation[name], self.predictions[name] = score(model, side, progress)
+                evaluation[name], self.predictions[name] = score_side(
+                    model,
+                    self.data.task,
+                    self.data.sides[name],
+                    self.data.sides["train"].examples,
+                    self.setup.runtime,
+                    progress,
+                    class_weights=self.setup.config.finetune.class_weights,
+                )
             except DamageError as error:  # figures that are not finite are no reason to lose the model
                 progress.note(f"No figures of {name}: {error.what}")
         if self.forgetting and "valid" in evaluation:
@@ -129,59 +118,6 @@ class FinetuningEnding:
             wanted += [run.adapter] if load_run_config(run.config).lora.rank else []
         return [path.name for path in wanted if not path.exists()]
 
-    def _scored_labels(self, model: GPT, side: EncodedSide, progress: Progress) -> tuple[Figures, Records]:
-        """Figures and predictions of a label head."""
-        task, runtime = self.data.task, self.setup.runtime
-        assert task.head is not None
-        outputs = label_outputs(model, side.tokens, runtime, self.data.tokenizer.pad_id, progress)
-        if task.head.kind == "tag":
-            _check_finite(outputs)
-            return scored_tags(task, outputs, side.examples, self.data.sides["train"].examples)
-        training, scored = _labeled(self.data.sides["train"].examples), _labeled(side.examples)
-        true: list[Any] = [example.label for example in scored]
-        pairs = (_texts_and_labels(training), _texts_and_labels(scored))
-        weights = self.setup.config.finetune.class_weights
-        if task.head.kind == "value":
-            values = (task.scale * outputs[:, 0]).tolist()
-            figures = value_figures(true, values) | {"baselines": baselines.value_baselines(*pairs)}
-            return figures, [
-                {"text": one.text, "label": one.label, "value": value}
-                for one, value in zip(scored, values, strict=True)
-            ]
-        labels = task.labels
-        _check_finite(outputs)
-        probabilities = probabilities_of(outputs, task.head.kind)
-        if task.head.kind == "class":
-            figures = label_figures(true, probabilities, labels)
-            figures["baselines"] = baselines.label_baselines(*pairs, labels, class_weights=weights)
-            predicted: list[Any] = [labels[number] for number in probabilities.argmax(axis=1)]
-        else:
-            figures = several_label_figures(true, probabilities, labels)
-            figures["baselines"] = baselines.several_label_baselines(*pairs, labels)
-            predicted = [named(row, labels) for row in probabilities > 0.5]
-        return figures, _records(scored, predicted, probabilities, labels)
-
-    def _scored_answers(self, model: GPT, side: EncodedSide, progress: Progress) -> tuple[Figures, Records]:
-        """Figures and answers of a language model, generated as whoever asks it gets them."""
-        task, runtime, tokenizer = self.data.task, self.setup.runtime, self.data.tokenizer
-        assert task.format is not None
-        loss_sum, count = answer_loss(model, side.tokens, runtime, tokenizer.pad_id, progress)
-        if not np.isfinite(loss_sum):
-            raise DamageError("The model's loss is not finite.")
-        every = questions_of(side.examples, task.format)
-        questions = every[:MOST_ANSWERED]
-        if not questions:
-            return {"task": task.name, "examples": 0, "answer_loss": loss_sum / count, "notes": []}, []
-        answers = answered(model, tokenizer, questions, task.end_ids, runtime, progress)
-        round_trip = round_trip_of(tokenizer)
-        scored = scored_answers(answers, round_trip)
-        figures = answer_figures(scored, round_trip, task=task.name, answer_loss=loss_sum / count)
-        if len(questions) < len(every):
-            figures["notes"].append(
-                f"Matches are of the first {len(questions):,} of {len(every):,} answers; the loss is of all."
-            )
-        return figures, [one.record for one in scored]
-
     def _card(
         self,
         bases: Sequence[Base],
@@ -233,33 +169,3 @@ def with_scaled_values(model: GPT, scale: float) -> GPT:
         head.bias = nn.Parameter(model.score.bias.detach() * scale)
     scaled.score = head
     return scaled
-
-
-def _labeled(examples: Sequence[Example]) -> list[Labeled]:
-    return [example for example in examples if isinstance(example, Labeled)]
-
-
-def _check_finite(outputs: NDArray[np.float64]) -> None:
-    if not np.isfinite(outputs).all():
-        raise DamageError("The model's outputs are not finite.")
-
-
-def _texts_and_labels(examples: Sequence[Labeled]) -> baselines.Labeled:
-    return baselines.Labeled([example.text for example in examples], [example.label for example in examples])
-
-
-def _records(
-    examples: Sequence[Labeled],
-    predicted: Sequence[Any],
-    probabilities: NDArray[np.float64],
-    labels: Sequence[str],
-) -> Records:
-    return [
-        {
-            "text": example.text,
-            "label": list(example.label) if isinstance(example.label, tuple) else example.label,
-            "predicted": guess,
-            "probabilities": dict(zip(labels, row.tolist(), strict=True)),
-        }
-        for example, guess, row in zip(examples, predicted, probabilities, strict=True)
-    ]

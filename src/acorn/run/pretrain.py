@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from acorn.advice import resume_command
+from acorn.advice import acorn_command, resume_command
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
@@ -66,7 +66,7 @@ class _Pretraining:
             raise UsageError(
                 f"{run.root} is a run of acorn finetune.",
                 where="--out",
-                fix=f"resume it with: acorn finetune --resume --out {run.root}",
+                fix="resume it with: " + acorn_command("finetune", "--resume", "--out", run.root),
             )
 
     def resume_command(self, run: RunFolder, *more: str) -> str:

@@ -14,20 +14,26 @@ from acorn.text.examples import Example, Tagged
 from acorn.train.examples import tags_of
 from acorn.train.task import FinetuningTask
 
+NO_TRAINING = "There are no baselines: the model is not inside its run, so its training examples are unknown."
+
 
 def scored_tags(
-    task: FinetuningTask, outputs: NDArray[np.float64], scored: Sequence[Example], training: Sequence[Example]
+    task: FinetuningTask, outputs: NDArray[np.float64], scored: Sequence[Example], training: Sequence[Example] | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The figures, beside those of the baseline, and what the model said of each sentence.
 
     Args:
         outputs: of the label head at all words of `scored` (N, L), finite.
-        training: the sentences that the baseline is made from.
+        training: the sentences that the baseline is made from; None: they are unknown.
     """
     sentences = _tagged(scored)
     predicted = tags_of(sentences, outputs, task.labels)
     figures = tag_figures([sentence.tags for sentence in sentences], predicted)
-    figures |= {"labels": list(task.labels), "baselines": tag_baselines(_tagged(training), sentences)}
+    if training is None:
+        baselines: dict[str, Any] = {"word_majority": None, "notes": [NO_TRAINING]}
+    else:
+        baselines = tag_baselines(_tagged(training), sentences)
+    figures |= {"labels": list(task.labels), "baselines": baselines}
     sure = iter(probabilities_of(outputs, "tag").max(axis=1).tolist())
     return figures, [
         {

@@ -25,12 +25,11 @@ from acorn.text.examples import Example, Labeled, Record, Refusal, Tagged, Task
 from acorn.text.label_values import shown
 from acorn.text.reading import Reading, names_of
 from acorn.text.records import records_of
-from acorn.text.refusals import no_example, reasons_of, rows_refused
+from acorn.text.refusals import left_out, no_example, rows_refused
 from acorn.text.sources import Part, held_out_parts, merged, resolve
 from acorn.text.text_files import EXAMPLES
 
 NAMES = ("train", "valid", "test")
-_MOST_NOTED = 3  # reasons that a message names
 _MOST_UNREAD = 100  # names of columns that are kept: an object of JSON can have a new one in every row
 
 
@@ -264,6 +263,8 @@ class _Reader:
         """`examples` without those whose label is not among the task's."""
         known = set(splits.labels)
         whose = "finetune.labels does not have" if self.finetune.labels else "training never saw"
+        if self.multi_label is not None:  # rows for a model that is trained already
+            whose = "the model does not know: its training never saw it"
         kept: list[Example] = []
         for example in examples:
             labels = example.labels if isinstance(example, Labeled) else ()
@@ -296,8 +297,7 @@ class _Reader:
             raise rows_refused(f"{side}: {_where(splits.parts[side])}", refused, counts.rows)
         if not counts.examples:
             raise no_example(f"{side}: {_where(splits.parts[side])}", refused)
-        told = "; ".join(reason.rstrip(".") for reason in reasons_of(refused, _MOST_NOTED))
-        self.progress.note(f"{side}: {len(refused):,} of {counted(counts.rows, 'row')} left out: {told}.")
+        self.progress.note(f"{side}: {left_out(refused, counts.rows)}")
 
 
 def _split(splits: ExampleSplits, share: float) -> None:

@@ -148,6 +148,16 @@ class JsonRecords(JsonlRecords):
             yield self._as_record(row, f"{self.file.name}, row {number}")
 
 
+class LineRecords(_RecordFile):
+    """A .txt: the column `text` holds a line each. Blank lines are passed over."""
+
+    def records(self) -> Iterator[Record | Refusal]:
+        with open_text(self.file) as self._open:
+            for number, line in self._lines(self._open.bytes):
+                if not line.isspace():
+                    yield Record({"text": self._settled(line.rstrip("\r\n"))}, self.place(number))
+
+
 class DelimitedRecords(_RecordFile):
     """A .csv or .tsv file: fields separated by commas or tabs. A field with a separator, quote or line end is
     quoted."""

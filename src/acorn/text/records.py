@@ -6,14 +6,21 @@ pretraining it is plain text (`sources.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from acorn.config import DataConfig
 from acorn.progress import QUIET, Progress
 from acorn.text.examples import Record, Refusal
 from acorn.text.hub import HubSplit
 from acorn.text.reading import Reading
-from acorn.text.record_readers import ConllRecords, DelimitedRecords, JsonlRecords, JsonRecords, RecordReader
+from acorn.text.record_readers import (
+    ConllRecords,
+    DelimitedRecords,
+    JsonlRecords,
+    JsonRecords,
+    LineRecords,
+    RecordReader,
+)
 from acorn.text.record_tables import HubRecords, ParquetRecords
 from acorn.text.sources import Part, held_out_parts, resolve
 from acorn.text.text_files import EXAMPLES, TextFile
@@ -71,5 +78,10 @@ def open_records(part: Part, data: DataConfig, reading: Reading) -> RecordReader
         return ParquetRecords(part, data, reading)
     if part.form in ("csv", "tsv"):
         return DelimitedRecords(part, data, reading)
-    kinds = {"jsonl": JsonlRecords, "json": JsonRecords, "conll": ConllRecords}
+    kinds: dict[str, Callable[[TextFile, DataConfig, Reading], RecordReader]] = {
+        "jsonl": JsonlRecords,
+        "json": JsonRecords,
+        "conll": ConllRecords,
+        "txt": LineRecords,
+    }
     return kinds[part.form](part, data, reading)

@@ -10,6 +10,7 @@ from acorn.errors import InputError
 from acorn.text.examples import Refusal
 from acorn.text.reading import MAX_NAMES
 
+_MOST_NOTED = 3  # reasons that a note names
 _SKIP_HINT = 'correct them, or set data.errors = "skip" to leave such rows out and count them'
 
 
@@ -42,6 +43,17 @@ def reasons_of(refused: Sequence[Refusal], most: int) -> list[str]:
         told.append(f"{first[reason]}{more}: {reason}")
     rest = sum(n for _, n in reasons[most:])
     return [*told, f"and {counted(rest, 'row')} for other reasons"] if rest else told
+
+
+def left_out(refused: Sequence[Refusal], rows: int) -> str:
+    """A sentence on rows that `data.errors = "skip"` leaves out.
+
+    Args:
+        refused: at least one.
+        rows: all of them, the refused included.
+    """
+    told = "; ".join(reason.rstrip(".") for reason in reasons_of(refused, _MOST_NOTED))
+    return f"{len(refused):,} of {counted(rows, 'row')} left out: {told}."
 
 
 def no_example(where: str, refused: Sequence[Refusal]) -> InputError:

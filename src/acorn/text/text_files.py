@@ -61,10 +61,19 @@ class Endings:
 TEXT = Endings.of("text", {".txt": "txt", ".jsonl": "jsonl", **dict.fromkeys(MARKUP_ENDINGS, "txt")})
 """The endings of text for pretraining."""
 
-EXAMPLES = Endings.of(
-    "table", {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".conll": "conll", ".iob": "conll"}
-)
+_TABLES: Mapping[str, Form] = {
+    ".jsonl": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".conll": "conll",
+    ".iob": "conll",
+}
+EXAMPLES = Endings.of("table", _TABLES)
 """The endings of rows for finetuning."""
+
+INPUTS = Endings.of("table", {**_TABLES, ".txt": "txt"})
+"""The endings of rows that need no label: in a .txt each line is one."""
 
 _BUFFER_BYTES = 1 << 18
 _FILE_KINDS = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.model_chat import format_of_record
 from acorn.config import FinetuneConfig
 from acorn.data.example_folder import ExampleFolder
@@ -116,6 +118,40 @@ def task_of_run(found: ExampleFolder, finetune: FinetuneConfig, tokenizer: Token
     weights = balanced_weights(training, labels) if finetune.class_weights == "balanced" else ()
     head = HeadSpec("class", len(labels), class_weights=weights)
     return FinetuningTask("classify", text.tokenizer, LabelEncoder(text, class_values(labels)), head, labels)
+
+
+def task_of_model(
+    loaded: LoadedModel, name: Task, chat: Mapping[str, Any], *, trains_prompts: bool = False
+) -> FinetuningTask:
+    """The task of a model that is trained already, for scoring it.
+
+    Args:
+        name: the model's own task where it has a label head; else `chat` or `complete`.
+        chat: the model's chat template and what it may call by name, as a manifest of examples has them.
+        trains_prompts: the loss is of all tokens, not those of the answers alone.
+
+    Raises:
+        UsageError: the tokenizer has no conversations.
+        InputError: the model's chat template cannot be used.
+    """
+    head = loaded.model.head_spec
+    if name == "complete":
+        completions = CompletionFormat(loaded.tokenizer)
+        return FinetuningTask(
+            name, loaded.tokenizer, CompletionEncoder(completions, trains_prompts), format=completions
+        )
+    if name == "chat":
+        chats = format_of_record(loaded.tokenizer, chat)
+        return FinetuningTask(name, loaded.tokenizer, ChatEncoder(chats, trains_prompts), format=chats)
+    assert head is not None
+    text, labels = loaded.label_text, loaded.labels
+    if name == "regress":
+        return FinetuningTask(name, text.tokenizer, LabelEncoder(text, scaled_values(1.0)), head)
+    if name == "tag":
+        words, numbers = loaded.word_text, {tag: number for number, tag in enumerate(labels)}
+        return FinetuningTask(name, words.tokenizer, TagEncoder(words, numbers), head, labels)
+    values = several_values(labels) if head.kind == "labels" else class_values(labels)
+    return FinetuningTask(name, text.tokenizer, LabelEncoder(text, values), head, labels)
 
 
 def check_settings(task: Task, finetune: FinetuneConfig) -> None:
