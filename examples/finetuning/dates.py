@@ -3,8 +3,8 @@
     python examples/finetuning/dates.py --out dates
 
 writes `dates/train.jsonl` (4,500 rows) and `dates/test.jsonl` (500). No date of the test rows is in the training rows.
-Only the standard library is used. Dates are from 1950 to 2049, so that a year of two digits has one meaning. In dates of
-digits alone the day comes before the month, unless the year comes first.
+Only the standard library is used. Dates are from 1950 to 2049, so that a year of two digits has one meaning. In dates
+of digits alone the day comes before the month, unless the year comes first.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python examples/finetuning/shakespeare.py my-plays.txt --out shakespeare.jsonl
 
-The text is yours: plays in which each speech begins with a line `NAME:` and ends with an empty line, as in the file that
-is widely known as "tiny Shakespeare". A conversation is a stretch in which two characters alternate. Its system message
-names who answers: with a model that was trained on these rows, `--system ROMEO` asks for Romeo. Each speech is an answer
-once at most. Only the standard library is used.
+The text is yours: plays in which each speech begins with a line `NAME:` and ends with an empty line, as in the file
+that is widely known as "tiny Shakespeare". A conversation is a stretch in which two characters alternate. Its system
+message names who answers: with a model that was trained on these rows, `--system ROMEO` asks for Romeo. Each speech is
+an answer once at most. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def speeches(text: str, longest: int) -> Iterator[Speech | None]:
 
 
 def conversations(listed: Iterator[Speech | None], most_turns: int) -> Iterator[list[Speech]]:
-    """Stretches in which two speakers alternate, of an even number of speeches: the second speaker has the last word."""
+    """Stretches of an even number of speeches in which two speakers alternate."""
     turns: list[Speech] = []
     for speech in listed:
         continues = (
