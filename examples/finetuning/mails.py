@@ -5,8 +5,8 @@
     python examples/finetuning/mails.py package/data --out mails
 
 writes `mails/train.jsonl` and `mails/test.jsonl` (a fifth). Repeated texts are kept once, so no text is on both sides.
-With `--each 100` training has 100 mails of each label, drawn with `--seed`; the test rows stay as they are. Only the
-standard library is used. The mails are other people's: keep them out of what you publish.
+With `--each 100` training has 100 mails of each label, drawn with `--seed`; the others are in `mails/rest.jsonl`, and
+the test rows stay as they are. Only the standard library is used. The mails are other people's: keep them out of what you publish.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import random
 import re
 from pathlib import Path
 
+LABELS = ("ham", "spam")
 TEST_SHARE = 5  # one text of so many is a test row
 
 
@@ -84,13 +85,16 @@ def main() -> None:
     test = [(text, label) for text, label in mails.items() if is_test(text)]
     train = [(text, label) for text, label in mails.items() if not is_test(text)]
     random.Random(options.seed).shuffle(train)
+    sides = {"train": train, "test": test}
     if options.each:
-        train = [row for label in ("ham", "spam") for row in [r for r in train if r[1] == label][: options.each]]
+        of_label = {label: [row for row in train if row[1] == label] for label in LABELS}
+        sides["train"] = [row for label in LABELS for row in of_label[label][: options.each]]
+        sides["rest"] = [row for row in train if row not in sides["train"]]
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, side in (("train", train), ("test", test)):
+    for name, side in sides.items():
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in side]
         (options.out / f"{name}.jsonl").write_text("".join(lines), "utf-8", "replace")
-        counts = ", ".join(f"{sum(r[1] == label for r in side):,} {label}" for label in ("ham", "spam"))
+        counts = ", ".join(f"{sum(r[1] == label for r in side):,} {label}" for label in LABELS)
         print(f"{options.out / name}.jsonl: {counts}")
 
 
