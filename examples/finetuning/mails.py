@@ -6,7 +6,7 @@
 
 writes `mails/train.jsonl` and `mails/test.jsonl` (a fifth). Repeated texts are kept once, so no text is on both sides.
 With `--each 100` training has 100 mails of each label, drawn with `--seed`; the others are in `mails/rest.jsonl`, and
-the test rows stay as they are. Only the standard library is used. The mails are other people's: keep them out of what you publish.
+the test rows stay as they are. Only the standard library is used. Publish none of the mails: other people wrote them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import html
 import json
 import random
 import re
+from email.header import decode_header
 from pathlib import Path
 
 LABELS = ("ham", "spam")
@@ -34,16 +35,22 @@ def text_of(raw: bytes) -> str:
     body = "\n".join(decoded(part) for part in plain).strip()
     if not body:
         body = "\n".join(without_tags(decoded(part)) for part in parts)
-    subject = str(mail.get("Subject", ""))
+    subject = "".join(in_unicode(part, charset) for part, charset in decode_header(mail.get("Subject", "")))
     return "\n".join(" ".join(line.split()) for line in f"{subject}\n{body}".splitlines() if line.strip())
 
 
 def decoded(part: email.message.Message) -> str:
-    """The text of one part of a mail. Each byte is a Latin-1 character where the encoding is unknown or wrong."""
+    """The text of one part of a mail."""
     payload = part.get_payload(decode=True)
-    content = payload if isinstance(payload, bytes) else b""
+    return in_unicode(payload if isinstance(payload, bytes) else b"", part.get_content_charset())
+
+
+def in_unicode(content: bytes | str, charset: str | None) -> str:
+    """`content` in its encoding, UTF-8 if none is named. Where that is wrong, each byte is a Latin-1 character."""
+    if isinstance(content, str):
+        return content
     try:
-        return content.decode(part.get_content_charset("utf-8"))
+        return content.decode(charset or "utf-8")
     except (LookupError, UnicodeDecodeError):
         return content.decode("latin-1")
 
