@@ -21,8 +21,8 @@ from acorn.train.setup import Setup
 from acorn.train.step import StepResult
 
 SPIKE_WINDOW, SPIKE_RATIO, SPIKE_NATS = 50, 1.5, 1.0
-"""A loss above SPIKE_RATIO times the median of the last SPIKE_WINDOW steps is reported, with the step's batch, if it is
-also SPIKE_NATS above it: losses near 0, as at the end of finetuning, vary by more than that ratio from batch to batch."""
+"""A loss above SPIKE_RATIO times the median of the last SPIKE_WINDOW steps is reported, with the step's batch, if it
+is also SPIKE_NATS above it: losses near 0, as at the end of finetuning, vary by that ratio from batch to batch."""
 
 
 @dataclasses.dataclass
