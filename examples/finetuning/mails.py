@@ -91,12 +91,14 @@ def main() -> None:
         parser.error(f"{options.folder} has no folders such as easy-ham-1 with .txt files in them")
     test = [(text, label) for text, label in mails.items() if is_test(text)]
     train = [(text, label) for text, label in mails.items() if not is_test(text)]
-    random.Random(options.seed).shuffle(train)
+    generator = random.Random(options.seed)
+    generator.shuffle(train)
     sides = {"train": train, "test": test}
     if options.each:
         of_label = {label: [row for row in train if row[1] == label] for label in LABELS}
         sides["train"] = [row for label in LABELS for row in of_label[label][: options.each]]
         sides["rest"] = [row for row in train if row not in sides["train"]]
+        generator.shuffle(sides["rest"])  # those that were drawn were the first ones of each label
     options.out.mkdir(parents=True, exist_ok=True)
     for name, side in sides.items():
         lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in side]

@@ -167,13 +167,29 @@ def _predicted(
     rows, reason = _rows(train.texts, scored.texts)
     if rows is None:
         return None, [reason]
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it itself
+
+    with threadpool_limits(1):  # its vectors are too small for more threads, which wait in a loop for each other
+        predicted, unfinished = _of_regressions(rows, targets, len(scored.texts), class_weights)
+    note = f"Logistic regression did not converge in {MAX_ITERATIONS:,} iterations; its figures are of where it was."
+    return predicted, [note] if unfinished else []
+
+
+def _of_regressions(
+    rows: tuple[Any, Any], targets: Sequence[Sequence[str]], scored: int, class_weights: str
+) -> tuple[list[list[str]], bool]:
+    """As `_predicted`, from the rows of both sides; and whether a regression did not converge.
+
+    Args:
+        scored: the number of texts to predict on.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     predicted, unfinished = [], False
     for target in targets:
         if len(set(target)) == 1:  # nothing to tell apart: scikit-learn refuses it
-            predicted.append([target[0]] * len(scored.texts))
+            predicted.append([target[0]] * scored)
             continue
         weights = None if class_weights == "none" else class_weights
         answers = np.asarray(target, dtype=object)
@@ -183,8 +199,7 @@ def _predicted(
             model.fit(rows[0], answers)
         unfinished |= any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         predicted.append([str(label) for label in model.predict(rows[1])])
-    note = f"Logistic regression did not converge in {MAX_ITERATIONS:,} iterations; its figures are of where it was."
-    return predicted, [note] if unfinished else []
+    return predicted, unfinished
 
 
 def _penalty(rows: Any, answers: NDArray[Any], weights: str | None) -> float:
