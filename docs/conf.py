@@ -89,7 +89,14 @@ def notebook_as_markdown(path: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def hide_unknown(app: Sphinx, kind: str, name: str, obj: Any, options: Any, signature: str, result: str) -> Any:
+    """Leaves out `**unknown`, which catches misspelled settings and is no parameter to use."""
+    shown = re.sub(r", \*\*unknown: [~\w.]+", "", signature or "")
+    return None if shown == (signature or "") else (shown, result)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects what is above with Sphinx."""
     app.connect("source-read", read_source)
+    app.connect("autodoc-process-signature", hide_unknown)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import grimp
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.path import Path as Curve
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "imports.png"
 
@@ -47,6 +50,28 @@ def edges() -> set[tuple[str, str]]:
     return found
 
 
+def curve(begin: tuple[float, float], end: tuple[float, float], boxes: list[tuple[str, tuple[float, float]]]) -> Curve:
+    """The straightest curve from `begin` to `end` that passes no box; a straight line if there is none."""
+    share = np.linspace(0, 1, 60)[:, None]
+    straight = None
+    for bend in (0, *(sign * 0.01 * size for size in range(1, 50) for sign in (1, -1))):
+        middle = ((begin[0] + end[0]) / 2 + bend, (begin[1] + end[1]) / 2)
+        points = np.array([begin, middle, end])
+        line = (1 - share) ** 2 * points[0] + 2 * share * (1 - share) * points[1] + share**2 * points[2]
+        found = Curve(points, [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3])
+        straight = straight or found
+        if not any(passes(line, name, place) for name, place in boxes):
+            return found
+    assert straight is not None
+    return straight
+
+
+def passes(line: np.ndarray, name: str, place: tuple[float, float]) -> bool:
+    """Whether points (n, 2) of a line are in the box of a folder, or next to it."""
+    x, y = np.abs(line - place).T
+    return bool(((x < 0.010 + 0.0052 * len(name)) & (y < 0.2)).any())
+
+
 def draw() -> None:
     where = places()
     figure = Figure(figsize=(10, 7), layout="constrained")
@@ -54,8 +79,12 @@ def draw() -> None:
     for one, other in sorted(edges()):
         (x, y), (to_x, to_y) = where[one], where[other]
         runs_up = to_y > y
-        style = {"arrowstyle": "-|>", "color": "#c0392b" if runs_up else "#8a9a8b", "lw": 1.8 if runs_up else 0.8}
-        axes.annotate("", (to_x, to_y + 0.13), (x, y - 0.13), arrowprops=style)
+        others = [(name, place) for name, place in where.items() if name not in (one, other)]
+        path = curve((x, y - 0.13), (to_x, to_y + 0.17), others)
+        color, width = ("#c0392b", 1.8) if runs_up else ("#8a9a8b", 0.8)
+        axes.add_patch(
+            FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=9, color=color, linewidth=width, zorder=1)
+        )
     for name, (x, y) in where.items():
         axes.text(x, y, name, ha="center", va="center", bbox=BOX, fontsize=11)
     axes.text(0.5, 0, GROUND_FLOOR, ha="center", va="center", bbox={**BOX, "fc": "#e9e4d8"}, fontsize=10)

@@ -128,13 +128,12 @@ class LanguageModel:
         stop: str | Sequence[str] = SamplingSettings.stop,
         ignore_eos: bool = SamplingSettings.ignore_eos,
         allow_unknown: bool = SamplingSettings.allow_unknown,
-        **unknown: Never,
+        **unknown: Never,  # so that the error for a misspelled setting can suggest the right name
     ) -> str:
         """Continues `prompt`; returns the prompt and the new text. The defaults are those of `acorn generate`.
 
         Args:
             max_new_tokens, temperature, ...: see `SamplingSettings`.
-            unknown: catches unknown settings, so that the error can suggest the right name.
 
         Raises:
             UsageError: a setting is unknown or invalid, or the prompt is not a string.

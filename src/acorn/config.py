@@ -348,7 +348,7 @@ class TrainConfig(Section):
         description="Minutes of wall time from the first batch on, without time stopped or asleep; 0: `steps` sets the "
         "length.",
     )
-    batch_size: int = Field(16, ge=1, le=LARGEST_BATCH, description="Sequences per optimizer step, over all processes.")
+    batch_size: int = Field(16, ge=1, le=LARGEST_BATCH, description="Sequences per optimizer step.")
     micro_batch_size: int = Field(
         0, ge=0, le=LARGEST_BATCH, description="Sequences per forward pass; 0: chosen to fit in memory."
     )
@@ -408,10 +408,10 @@ class CheckpointConfig(Section):
 
 
 class ParallelConfig(Section):
-    """How several processes share the work."""
+    """Processes of a run. In this version a run is one process."""
 
     strategy: Literal["auto", "single"] = Field(
-        "auto", description="`single`: one process. `auto`: chosen by how acorn was launched."
+        "auto", description="`single`: one process. `auto` is the same in this version."
     )
 
 

@@ -41,9 +41,11 @@ def no_cached_library() -> Iterator[None]:
     c_library.cache_clear()
 
 
-def read(model: GPT, ids: torch.Tensor, starts: torch.Tensor | None, dtype: torch.dtype) -> KVCache:
-    cache = KVCache(model.config, len(ids), 14, dtype=dtype, starts=starts)
-    model.hidden(ids, cache)
+def read(model: GPT, ids: torch.Tensor, lengths: list[int], dtype: torch.dtype) -> KVCache:
+    """A cache with the first tokens of each sequence (B, T), as many as `lengths` says."""
+    cache = KVCache(model.config, len(ids), 14, dtype=dtype)
+    for row, length in enumerate(lengths):
+        model.hidden(ids[row : row + 1, :length], cache.narrow(row, 1))
     return cache
 
 
@@ -52,19 +54,19 @@ def read(model: GPT, ids: torch.Tensor, starts: torch.Tensor | None, dtype: torc
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 20])
 @torch.inference_mode()
 def test_logits_and_cache_equal_the_models(architecture: str, shape: dict, batch: int) -> None:
-    """Rows of batches of 7 or more begin at different positions; three tokens are decoded one after another."""
+    """Sequences of batches of 7 or more have different lengths; three tokens are decoded one after another."""
     model = random_model_of(architecture, 131, **shape).eval()
-    starts = None if batch < 7 else torch.arange(batch) % 7
+    lengths = [8 if batch < 7 else 8 - row % 7 for row in range(batch)]
     ids = torch.randint(131, (batch, 11), generator=torch.Generator().manual_seed(1))
     decoder = native_decoder(model, torch.float32)
     assert isinstance(decoder, NativeDecoder)
-    ours, theirs = (read(model, ids[:, :8], starts, torch.float32) for _ in range(2))
+    ours, theirs = (read(model, ids, lengths, torch.float32) for _ in range(2))
     for place in (8, 9, 10):
         expected = model.head(model.hidden(ids[:, place : place + 1], theirs)[:, -1])
         torch.testing.assert_close(decoder(ids[:, place].contiguous(), ours), expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours.keys, theirs.keys, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours.values, theirs.values, rtol=1e-4, atol=1e-4)
-        assert ours.position == theirs.position
+        assert torch.equal(ours.lengths, theirs.lengths)
 
 
 @on_each_cpu
@@ -76,7 +78,7 @@ def test_int8_equals_a_model_rounded_to_int8(architecture: str, shape: dict, bat
     model = random_model_of(architecture, 131, **shape).eval()
     round_to_int8(model)
     ids = torch.randint(131, (batch, 9), generator=torch.Generator().manual_seed(1))
-    ours, theirs = (read(model, ids[:, :8], None, torch.float32) for _ in range(2))
+    ours, theirs = (read(model, ids, [8] * batch, torch.float32) for _ in range(2))
     decoder = native_decoder(model, torch.float32, int8=True)
     assert isinstance(decoder, NativeDecoder)
     expected = model.head(model.hidden(ids[:, 8:], theirs)[:, -1])
@@ -93,7 +95,7 @@ def test_bf16_weights_and_cache(architecture: str, shape: dict, batch: int) -> N
     model = random_model_of(architecture, 131, **shape).eval()
     rounded = model.bfloat16().float()
     ids = torch.randint(131, (batch, 9), generator=torch.Generator().manual_seed(1))
-    ours, theirs = (read(rounded, ids[:, :8], None, dtype) for dtype in (torch.bfloat16, torch.float32))
+    ours, theirs = (read(rounded, ids, [8] * batch, dtype) for dtype in (torch.bfloat16, torch.float32))
     decoder = native_decoder(rounded, torch.bfloat16)
     assert isinstance(decoder, NativeDecoder)
     expected = rounded.head(rounded.hidden(ids[:, 8:], theirs)[:, -1])
@@ -102,18 +104,34 @@ def test_bf16_weights_and_cache(architecture: str, shape: dict, batch: int) -> N
     assert (ours.keys[..., :9, :].float() - theirs.keys[..., :9, :]).abs().max() < 0.02 * theirs.keys.abs().max()
 
 
-@pytest.mark.parametrize("cpu", ["this CPU"], indirect=True)
-@pytest.mark.usefixtures("cpu")
+@on_each_cpu
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 @torch.inference_mode()
-def test_a_row_is_bit_identical_alone_and_in_a_batch_of_eight() -> None:
-    """From nine sequences on, groups sum in a different order."""
-    model = random_model_of("modern", 131, n_embd=64).eval()
-    decoder = native_decoder(model, torch.float32)
+def test_a_sequence_is_bit_identical_alone_and_in_any_batch(kind: str) -> None:
+    """With `batch_invariant`: in other batches, at other places in the cache, beside sequences of other lengths."""
+    dtype = torch.float32 if kind == "fp32" else torch.bfloat16
+    model = random_model_of("modern", 131, n_embd=90, n_head=5, n_kv_head=1).eval()
+    model = model if kind == "int8" else model.to(dtype)
+    decoder = native_decoder(model, dtype, int8=kind == "int8", batch_invariant=True)
     assert isinstance(decoder, NativeDecoder)
-    ids = torch.arange(8)
-    together = decoder(ids, KVCache(model.config, 8, 4))
-    for row in range(8):
-        assert torch.equal(decoder(ids[row : row + 1], KVCache(model.config, 1, 4))[0], together[row])
+    generator = torch.Generator().manual_seed(2)
+    ids, lengths = torch.randint(131, (35, 3), generator=generator), [row % 8 for row in range(35)]
+    prompts = torch.randint(131, (35, 8), generator=generator)
+
+    def logits(rows: list[int]) -> dict[int, torch.Tensor]:
+        """Logits (3, V) of each row, all decoded together, in a cache where they have other places."""
+        cache = KVCache(model.config, 40, 12, dtype=dtype)
+        places = torch.randperm(40, generator=generator)[: len(rows)]
+        for row, place in zip(rows, places.tolist(), strict=True):
+            if lengths[row]:
+                model.hidden(prompts[row : row + 1, : lengths[row]], cache.narrow(place, 1))
+        steps = [decoder(ids[rows, step].contiguous(), cache, places) for step in range(3)]
+        return {row: torch.stack([step[number] for step in steps]) for number, row in enumerate(rows)}
+
+    together = logits(list(range(35)))
+    for rows in ([0], [34], [3, 20], list(range(4, 9)), list(range(12)), list(range(33, 16, -1))):
+        for row, found in logits(rows).items():
+            assert torch.equal(found, together[row]), (rows, row)
 
 
 @on_each_cpu

@@ -18,6 +18,7 @@ CSRC = Path(prototypes.__file__).with_name("csrc")
 FILES = sorted(path.name for path in CSRC.iterdir())
 
 TYPES: dict[str, Any] = {
+    "double": ctypes.c_double,
     "float": ctypes.c_float,
     "int32_t": ctypes.c_int32,
     "int64_t": ctypes.c_int64,

@@ -32,8 +32,8 @@ def _model(request: pytest.FixtureRequest) -> GPT:
     return model
 
 
-def cache_for(model: GPT, batch: int, starts: Tensor | None = None, length: int | None = None) -> KVCache:
-    return KVCache(model.config, batch, length or model.config.block_size, dtype=torch.float64, starts=starts)
+def cache_for(model: GPT, batch: int, length: int | None = None) -> KVCache:
+    return KVCache(model.config, batch, length or model.config.block_size, dtype=torch.float64)
 
 
 def read(model: GPT, ids: Tensor, cache: KVCache, lengths: Sequence[int]) -> Tensor:
@@ -55,29 +55,34 @@ def test_pieces_through_the_cache_equal_the_whole_text(model: GPT, lengths: list
 
 @pytest.mark.parametrize("tail", [[4], [1, 1, 1, 1], [2, 1, 1]], ids=lambda tail: "+".join(map(str, tail)))
 @torch.no_grad()
-def test_left_padded_sequences_equal_single_ones(model: GPT, tail: list[int]) -> None:
+def test_sequences_of_unequal_lengths_equal_single_ones(model: GPT, tail: list[int]) -> None:
+    """Each prompt is read alone into its place in the cache, over what an earlier sequence left there."""
     generator = torch.Generator().manual_seed(2)
     prompts = [torch.randint(23, (n,), generator=generator) for n in (8, 1, 5, 7)]
     after = torch.randint(23, (4, 4), generator=generator)
-    padded = torch.stack([torch.cat((torch.zeros(8 - len(prompt), dtype=torch.long), prompt)) for prompt in prompts])
-    starts = torch.tensor([8 - len(prompt) for prompt in prompts])
+    cache = cache_for(model, 4)
+    model(torch.randint(23, (4, 12), generator=generator), cache=cache)
+    cache.lengths.zero_()
+    before = torch.cat([model(prompt[None], cache=cache.narrow(row, 1))[0, -1:] for row, prompt in enumerate(prompts)])
+    assert cache.lengths.tolist() == [8, 1, 5, 7]
 
-    together = read(model, torch.cat((padded, after), dim=1), cache_for(model, 4, starts), [8, *tail])
+    together = read(model, after, cache, tail)
 
-    assert not together.isnan().any()  # not even where only padding precedes
     for row, prompt in enumerate(prompts):
-        alone = model(torch.cat((prompt, after[row]))[None])[0]
-        torch.testing.assert_close(together[row, starts[row] :], alone, rtol=0, atol=1e-9)
+        alone = model(torch.cat((prompt, after[row]))[None])[0, len(prompt) - 1 :]
+        torch.testing.assert_close(torch.cat((before[row : row + 1], together[row])), alone, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
-def test_the_tokens_of_the_padding_do_not_matter(model: GPT) -> None:
-    ids = torch.randint(23, (2, 9), generator=torch.Generator().manual_seed(3))
-    starts = torch.tensor([0, 4])
-    other = ids.clone()
-    other[1, :4] = 22 - other[1, :4]
-    first, second = (read(model, each, cache_for(model, 2, starts), [7, 1, 1]) for each in (ids, other))
-    torch.testing.assert_close(first[1, 4:], second[1, 4:], rtol=0, atol=0)
+def test_a_part_of_the_cache_shares_its_memory(model: GPT) -> None:
+    ids = torch.randint(23, (4, 6), generator=torch.Generator().manual_seed(3))
+    cache = cache_for(model, 4)
+    part = cache.narrow(1, 2)
+    expected = model(ids[1:3], cache=part)
+    assert cache.lengths.tolist() == [0, 6, 6, 0]
+    torch.testing.assert_close(expected, model(ids)[1:3], rtol=0, atol=1e-9)
+    assert cache.keys[:, 1:3, :, :6].any()
+    assert not cache.keys[:, ::3].any()
 
 
 @torch.no_grad()
@@ -85,7 +90,7 @@ def test_a_cache_of_exactly_the_needed_length(model: GPT) -> None:
     ids = torch.randint(23, (1, 7), generator=torch.Generator().manual_seed(4))
     cache = cache_for(model, 1, length=7)
     torch.testing.assert_close(read(model, ids, cache, [5, 1, 1]), model(ids), rtol=0, atol=1e-9)
-    assert cache.position == 7
+    assert cache.lengths.tolist() == [7]
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ def test_every_placeholder_is_listed_where_it_is(tool: ModuleType) -> None:
         ("CHANGELOG.md", "\n- ", "\n* ", "lists nothing"),
         ("CITATION.cff", f"version: {VERSION}", "version: 9.9.9", "CITATION.cff has another version"),
         ("CITATION.cff", "date-released: 20", "date-released: 19", "CITATION.cff has another date"),
-        ("SECURITY.md", "# Security", "# REPOSITORY-OWNER", "REPOSITORY-OWNER has to be filled in"),
+        ("CITATION.cff", "cff-version", "# REPOSITORY-OWNER\ncff-version", "REPOSITORY-OWNER has to be filled in"),
     ],
 )
 def test_what_is_missing_is_named(tool: ModuleType, ready: Path, file: str, old: str, new: str, told: str) -> None:

@@ -1,7 +1,7 @@
-"""Adapters in PEFT's form: what LoRA trained, without the base model. Written for PEFT, and read from any program.
+"""Adapters in PEFT's format: what LoRA trained, without the base model. Reads and writes them.
 
-The folder has adapter_config.json, adapter_model.safetensors and a card. It never names a path of this machine: the
-base model is named where it is on the Hub; otherwise the card says in words which model it is.
+The folder has adapter_config.json, adapter_model.safetensors and a card. It never contains a path of this machine: the
+base model is named if it is on the Hub; otherwise the card describes it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Adapter:
         """The base model with the adapter's changes. `base` is not changed.
 
         Args:
-            head: the label head that the adapter has, where `base` is a language model; None: as `base`.
+            head: the adapter's label head, if `base` is a language model; None: the head of `base`.
             labels: names of its outputs.
 
         Raises:
@@ -69,7 +69,7 @@ class Adapter:
 def write_adapter(
     path: Path, model: GPT, bases: Sequence[Base] = (), labels: Sequence[str] = (), trained_on: str = ""
 ) -> None:
-    """Writes what LoRA trained in `model` to the folder `path`, completely or not at all; replaces an earlier one.
+    """Writes what LoRA trained in `model` to the folder `path`, completely or not at all; replaces an existing one.
 
     Args:
         bases: the models that it was trained from, nearest first; see `bases_of`.
@@ -111,7 +111,7 @@ def fill_adapter(
 
 
 def copy_adapter(source: Path, folder: Path) -> None:
-    """Copies the files of an adapter that acorn wrote into an existing, empty folder, and checks them before.
+    """Checks an adapter that acorn wrote, and copies its files into an existing, empty folder.
 
     Raises:
         DamageError: it fails its check.
@@ -132,7 +132,7 @@ def read_adapter(path: Path) -> Adapter:
     """Reads an adapter of acorn (checked against its manifest) or of PEFT.
 
     Raises:
-        InputError: it is not LoRA, or of a kind that cannot be merged into the weights.
+        InputError: it is not LoRA, or a kind of LoRA that cannot be merged into the weights.
         DamageError: a file is missing, changed or unsafe to read, or a factor is missing.
     """
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (path / name).is_file()]

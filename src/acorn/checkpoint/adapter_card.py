@@ -24,7 +24,7 @@ PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification", "
 
 FOLDER_OF_BASE, FOLDER_OF_ADAPTER = "path/to/the/base/model", "path/to/this/folder"
 FOLDER_OF_TOKENIZER = "path/to/the/run/final"
-"""Stand for folders in the example: those of the machine that wrote the card mean nothing on another one."""
+"""Folders in the example. Those of the machine that wrote the card would be useless on another one."""
 
 
 def adapter_card(

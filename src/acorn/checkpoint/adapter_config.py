@@ -44,13 +44,13 @@ USE_PEFT = "use it with the PEFT library instead"
 
 
 class AdapterConfig(BaseModel):
-    """What is read of adapter_config.json; all other keys are in `model_extra`.
+    """The keys of adapter_config.json that are used; all others are in `model_extra`.
 
     Attributes:
         base_model_name_or_path: the base model; None or empty: not stated.
-        r, lora_alpha: rank and alpha of all modules that no pattern names.
+        r, lora_alpha: rank and alpha of all modules that match no pattern.
         rank_pattern, alpha_pattern: regular expression for the ending of a module's name -> its rank or alpha.
-        use_rslora: the factors' product is multiplied with alpha / sqrt(rank), not with alpha / rank.
+        use_rslora: the product of the factors is multiplied by alpha / sqrt(rank) instead of alpha / rank.
         target_modules: names, or endings of names, of the modules with factors; or one regular expression.
         modules_to_save: modules that are stored whole.
         trainable_token_indices: tokens whose rows are stored: of the embedding, or by the name of a module.
@@ -89,7 +89,7 @@ class AdapterConfig(BaseModel):
         """The tokens whose rows of a module are stored.
 
         Args:
-            embedding: name of the embedding, which a list without names is about.
+            embedding: name of the embedding, to which a list without names refers.
         """
         indices = self.trainable_token_indices or []
         if isinstance(indices, list):
@@ -97,7 +97,8 @@ class AdapterConfig(BaseModel):
         return next((tokens for name, tokens in indices.items() if module.endswith(name)), [])
 
     def is_target(self, module: str) -> bool:
-        """Whether a list of targets names a module. Other forms of targets say no: they need more of the model."""
+        """Whether a list of targets contains a module. False for other forms of targets, which need the model to be
+        resolved."""
         if not isinstance(self.target_modules, list) or self.layers_to_transform is not None or self.exclude_modules:
             return False
         return any(module == target or module.endswith(f".{target}") for target in self.target_modules)
@@ -107,7 +108,7 @@ def parse_adapter_config(values: Mapping[str, Any], path: Path) -> AdapterConfig
     """The content of adapter_config.json, checked.
 
     Raises:
-        InputError: the adapter is not LoRA, or of a kind that cannot be merged into the weights; the keys are named.
+        InputError: the adapter is not LoRA, or a kind that cannot be merged into the weights; names the keys.
         DamageError: a value is missing, of a wrong type, or out of range.
     """
     kind = values.get("peft_type")
@@ -151,5 +152,5 @@ def task_type(head: HeadSpec | None) -> str:
 
 
 def _pattern_for(module: str, patterns: Mapping[str, Any]) -> str:
-    """The first pattern that fits the end of a module's name; the name itself if none does."""
+    """The first pattern that matches the end of a module's name; the name itself if none does."""
     return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), module)

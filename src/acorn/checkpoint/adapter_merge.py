@@ -1,8 +1,8 @@
 """Merges an adapter in PEFT's form into the weights of the model that it belongs to; no files are accessed.
 
-PEFT leaves the weights of the base model alone and adds to them while it computes. acorn loads an adapter by adding it
-once, in the layout of transformers, whose names the adapter has. What the weights of that layout cannot hold is
-refused: factors for only one side of a matrix that embedding and head share, or a module that acorn does not have.
+PEFT keeps the weights of the base model and adds the adapter at each forward. acorn adds it once, when it loads the
+model, in the layout of transformers, whose names the adapter has. What those weights cannot express is refused: factors
+for only one side of a matrix that embedding and head share, or a module that acorn does not have.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from acorn.errors import InputError
 from acorn.model.label_head import HeadSpec
 
 PARTNERS = {FACTOR_A: FACTOR_B, FACTOR_B: FACTOR_A, EMBEDDING_A: EMBEDDING_B, EMBEDDING_B: EMBEDDING_A}
-"""Ending of the name of a factor -> that of the other one."""
+"""Ending of a factor's name -> that of its partner."""
 
 
 def merge_adapter(
@@ -41,7 +41,7 @@ def merge_adapter(
         where: the adapter's folder, for messages.
 
     Raises:
-        InputError: the adapter does not fit the model, or changes what the model's weights cannot hold.
+        InputError: the adapter does not fit the model, or makes changes that its weights cannot express.
     """
     head, all_weights = storable_head(head, weights)
     merging = _Merging(config, model, to_hugging_face(model, all_weights, head), head)
@@ -61,7 +61,7 @@ def merge_adapter(
 
 
 def lonely_factors(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the factors that the adapter needs and does not have, because it has the other one of the pair."""
+    """Names of missing factors whose partner the adapter has."""
     missing = []
     for name in tensors:
         for ending, other in PARTNERS.items():
@@ -71,7 +71,7 @@ def lonely_factors(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 class _Merging:
-    """The weights of a model, as they are changed by an adapter, and what does not fit.
+    """The weights of a model while an adapter is added to them, and the adapter's faults.
 
     Attributes:
         stored: names in the layout -> weights, in fp32.
@@ -90,7 +90,7 @@ class _Merging:
         self.faults: list[str] = []
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Adds all tensors of an adapter, which have the names of the layout and PEFT's endings."""
+        """Adds all tensors of an adapter, whose names are those of the layout with PEFT's endings."""
         for name, tensor in tensors.items():
             if tensor.dtype not in READABLE_DTYPES:
                 self.faults.append(f"{name} has the data type {tensor.dtype}; acorn reads fp32, fp16 and bf16")
@@ -132,7 +132,7 @@ class _Merging:
         self.stored[name] = weight + product
 
     def _set_rows(self, module: str, rows: Tensor) -> None:
-        """Replaces rows (n, C) of the embedding or the head; of both, if they are tied."""
+        """Replaces rows (n, C) of the embedding or the head, or of both if they are tied."""
         weight = self.stored.get(f"{module}.weight")
         tokens = self.config.tokens_of(module, self.embedding)
         if weight is None or module not in (self.embedding, self.head):
@@ -170,14 +170,14 @@ class _Merging:
             self.stored[name] = tensor
 
     def _without_padding(self, module: str, tensor: Tensor) -> Tensor:
-        """Without rows for more tokens than the tokenizer has, which acorn leaves out when it loads a model."""
+        """The tensor without rows beyond the tokenizer's vocabulary, which acorn drops when it loads a model."""
         if module not in (self.embedding, self.head):
             return tensor
         weight = self.stored.get(f"{module}.weight")
         return tensor if weight is None else tensor[: len(weight)]
 
     def _check_all_there(self, tensors: Mapping[str, Tensor]) -> None:
-        """Looks for what the adapter's config names and its tensors do not have."""
+        """Adds a fault for everything that the adapter's config names and its tensors do not have."""
         modules = [name.removesuffix(".weight") for name in self.stored if name.endswith(".weight")]
         for module in modules:
             is_matrix = module.startswith(f"{self.layout.block}.") and self.stored[f"{module}.weight"].ndim == 2

@@ -1,4 +1,5 @@
-"""What a network with LoRA has trained, with PEFT's names; no files are accessed. `adapter_merge.py` goes back.
+"""The trained tensors of a network with LoRA, under PEFT's names; no files are accessed. `adapter_merge.py` is the
+inverse.
 
 In GPT-2's layout query, key and value are one matrix, `c_attn`. Their factors become one pair of n times the rank (n:
 how many of the three have factors): A is the three A above each other, and B has the three B on its diagonal, so that
@@ -20,12 +21,12 @@ from acorn.model.gpt import GPT
 from acorn.model.lora import LoraLinear, MarkupEmbedding, MarkupHead
 
 PREFIX = "base_model.model."
-"""Beginning of the names of all tensors."""
+"""All names of tensors begin with this."""
 
 FACTOR_A, FACTOR_B = ".lora_A.weight", ".lora_B.weight"
 EMBEDDING_A, EMBEDDING_B = ".lora_embedding_A", ".lora_embedding_B"
 ROWS = ".token_adapter.trainable_tokens_delta"
-"""Ending of the name of whole rows, not of their changes, whatever PEFT calls them."""
+"""Ending of the names of stored rows. PEFT's name says deltas, but these are whole rows."""
 
 FUSED = "attention.qkv_proj"
 
@@ -39,10 +40,10 @@ class PeftAdapter:
 
 
 def to_peft(model: GPT, base: str = "") -> PeftAdapter:
-    """What was trained in a network with LoRA: factors, rows of markup tokens, the label head.
+    """Everything that was trained in a network with LoRA: factors, rows of markup tokens, the label head.
 
     Args:
-        base: `OWNER/NAME` of the base model on the Hub; empty: it is not there.
+        base: `OWNER/NAME` of the base model on the Hub; empty: it is not on the Hub.
 
     Raises:
         ValueError: the model has no LoRA.
@@ -101,7 +102,7 @@ def to_peft(model: GPT, base: str = "") -> PeftAdapter:
 
 
 def _groups(model: GPT, layout: Layout) -> dict[str, list[torch.nn.Module]]:
-    """acorn's name of each module that has factors -> its parts: query, key and value where they are one matrix."""
+    """acorn's name of each module with factors -> its parts: query, key and value if they are one matrix."""
     groups: dict[str, list[torch.nn.Module]] = {}
     for number, block in enumerate(model.blocks):
         for inner in layout.inner:
@@ -119,7 +120,7 @@ def _submodule(block: torch.nn.Module, name: str) -> torch.nn.Module | None:
 
 
 def _on_diagonal(parts: Sequence[torch.nn.Module]) -> Tensor:
-    """The B of all parts below each other, each beside those above it; zeros for parts without factors."""
+    """The B of all parts as a block diagonal matrix; zeros for parts without factors."""
     factors = [part.lora_b if isinstance(part, LoraLinear) else None for part in parts]
     weights = [part.get_parameter("weight") for part in parts]
     empty = [weight.new_zeros(len(weight), 0) if b is None else b for weight, b in zip(weights, factors, strict=True)]
@@ -127,7 +128,7 @@ def _on_diagonal(parts: Sequence[torch.nn.Module]) -> Tensor:
 
 
 def _shortened(targets: Sequence[str]) -> list[str]:
-    """The last parts of the names, as other programs know them; with what is before it where two have the same."""
+    """The last parts of the names, as other programs write them; with the part before if two would be the same."""
     last = [target.rpartition(".")[2] for target in targets]
     both = {name for name in last if name in DOUBLE and last.count(name) == 1}
     return sorted({target if name in both else name for target, name in zip(targets, last, strict=True)})
@@ -138,5 +139,5 @@ DOUBLE = frozenset({"c_proj"})
 
 
 def _whole(value: float) -> float | int:
-    """The number, without a decimal point if it is whole, as PEFT writes alpha."""
+    """The number as an integer if it is whole, as PEFT writes alpha."""
     return int(value) if value == int(value) else value

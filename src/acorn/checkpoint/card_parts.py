@@ -25,7 +25,7 @@ UNLICENSED = "license not stated"
 
 PROVENANCE, TRAINED_ON = "acorn", "trained_on"
 """Keys of a card's metadata: PROVENANCE contains TRAINED_ON and STARTS_FROM, so that a run that starts from the model's
-folder can read what the card tells in sentences."""
+folder can read what the card says in sentences."""
 
 EXPONENT_FROM = 1e15
 """Larger values are written with an exponent."""

@@ -1,4 +1,4 @@
-"""What the model of a checkpoint is for: what its run stored beside the weights."""
+"""What the model of a checkpoint is for, as its run stored it beside the weights."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from acorn.run_folder import STATE
 from acorn.tokenizer.tokenizer import Tokenizer
 
 ANSWERS, HEAD, MARKUP = "answers", "head", "markup_ids"
-"""Keys of what a finetuning run stores in the `resolved` of its checkpoints."""
+"""Keys that a finetuning run stores in the `resolved` of its checkpoints."""
 
 
 def answers_record(end_ids: Sequence[int], trained_ids: Sequence[int], chat_template: str) -> dict[str, Any]:
-    """What is stored of a finetuned language model; see `ModelTask`."""
+    """What is stored for a finetuned language model; see `ModelTask`."""
     return {ANSWERS: {"end_ids": list(end_ids), "trained_ids": list(trained_ids), "chat_template": chat_template}}
 
 
 def head_record(head: HeadSpec, labels: Sequence[str], scale: float) -> dict[str, Any]:
-    """What is stored of a label head.
+    """What is stored for a label head.
 
     Args:
-        scale: of its outputs, beside those of the stored weights.
+        scale: the factor of its outputs that is not part of the stored weights.
     """
     return {HEAD: {"kind": head.kind, "outputs": head.outputs, "labels": list(labels), "scale": scale}}
 
@@ -53,14 +53,14 @@ def task_of_checkpoint(state: Checkpoint, tokenizer: Tokenizer) -> ModelTask:
 
 
 def scale_of_checkpoint(state: Checkpoint) -> float:
-    """By what the outputs of a checkpoint's label head are to be multiplied."""
+    """The factor by which the outputs of a checkpoint's label head must be multiplied."""
     head = state.resolved.get(HEAD)
     scale = head.get("scale", 1.0) if isinstance(head, Mapping) else 1.0
     return float(scale) if isinstance(scale, int | float) else 1.0
 
 
 def lora_of_checkpoint(state: Checkpoint) -> LoraSpec | None:
-    """What LoRA trained in a checkpoint; None: all weights were trained.
+    """The LoRA of a checkpoint; None: all weights were trained.
 
     Raises:
         DamageError: what is stored cannot be read.
@@ -72,7 +72,7 @@ def lora_of_checkpoint(state: Checkpoint) -> LoraSpec | None:
 
 
 def lora_spec(config: LoraConfig, markup_ids: Sequence[int] = ()) -> LoraSpec | None:
-    """What `config` trains beside frozen weights; None where its rank is 0."""
+    """The LoRA of `config`; None: its rank is 0."""
     if not config.rank:
         return None
     return LoraSpec(config.rank, config.alpha or 2.0 * config.rank, config.dropout, config.targets, tuple(markup_ids))

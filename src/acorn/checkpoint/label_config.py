@@ -1,4 +1,4 @@
-"""What a label head predicts, in the config.json of transformers' classifiers: the kind of problem, the labels' names.
+"""The keys of a label head in the config.json of transformers' classifiers: kind of problem, and names of the labels.
 
 The order of the labels is that of the head's outputs; `id2label` stores it. `label2id`, its inverse, is written for
 other programs and not read.
@@ -15,7 +15,7 @@ from acorn.errors import InputError, shown
 from acorn.model.label_head import HeadSpec, LabelKind
 
 Reader = Literal["sequence", "token"]
-"""What a head reads: the last token of a sequence, or every token."""
+"""Where a head is read: at the last token of a sequence, or at every token."""
 
 PROBLEMS: dict[str, LabelKind] = {
     "single_label_classification": "class",
@@ -37,12 +37,12 @@ _ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def reader_of(head: HeadSpec) -> Reader:
-    """What the head reads."""
+    """Where the head is read."""
     return "token" if head.kind == "tag" else "sequence"
 
 
 def label_faults(head: HeadSpec, labels: Sequence[str]) -> list[str]:
-    """What keeps these labels from being the names of the head's outputs; empty: nothing does."""
+    """The reasons why these labels cannot be the names of the head's outputs; empty: they can."""
     faults = []
     if len(labels) != head.outputs:
         faults.append(f"there are {len(labels):,} labels for {head.outputs:,} outputs")
@@ -87,10 +87,11 @@ def to_label_config(head: HeadSpec, labels: Sequence[str]) -> dict[str, Any]:
 def from_label_config(
     values: Mapping[str, Any], reader: Reader, faults: list[str]
 ) -> tuple[HeadSpec | None, tuple[str, ...]]:
-    """The head of a classifier's config.json and the names of its outputs; None if it has faults, which are added.
+    """The head in a classifier's config.json and the names of its outputs; None: it has faults, which are added to the
+    list.
 
-    What is missing is as transformers has it: two labels, which are called LABEL_0 and LABEL_1; without a problem_type
-    a single output is a value, and several are classes.
+    Defaults are those of transformers: two labels, called LABEL_0 and LABEL_1; without a problem_type, a single output
+    is a value, and several are classes.
     """
     labels = _labels(values, faults)
     if labels is None:
@@ -112,7 +113,7 @@ def from_label_config(
 
 
 def _labels(values: Mapping[str, Any], faults: list[str]) -> tuple[str, ...] | None:
-    """The names of the outputs in their order; None if id2label is not one, which is added to the faults."""
+    """The names of the outputs in order; None: id2label is wrong, which is added to the faults."""
     names, number = values.get("id2label"), values.get("num_labels")
     if names is None:
         number = 2 if number is None else number

@@ -1,4 +1,4 @@
-"""What a model is for, beside continuing text: what its weights alone do not tell."""
+"""What a model is for, if not only for continuing text; its weights alone do not show it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from acorn.model.label_head import HeadSpec
 
 @dataclass(frozen=True)
 class ModelTask:
-    """What a model folder tells beside network, weights and tokenizer, and a checkpoint's config tells of a finetuned
-    model.
+    """What a model folder, or the config of a finetuned model's checkpoint, says in addition to network, weights and
+    tokenizer.
 
     Attributes:
         head: the label head; None: a language model.

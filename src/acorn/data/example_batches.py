@@ -1,10 +1,10 @@
-"""Which examples are samples number n to n + B - 1, and how they are grouped into padded micro-batches.
+"""The order of training examples, and their grouping into padded micro-batches.
 
-Both are pure functions: of (seed, rollbacks, sample number) and of the lengths. The rules of grouping are constants,
-never timings, so that a resumed run computes what an uninterrupted one does.
+Both are pure functions: the order of (seed, rollbacks, sample number), the grouping of the examples' lengths. Grouping
+uses fixed rules and no timings, so a resumed run computes the same sums as an uninterrupted one.
 
-Every example has a row of its own, so no example sees another. Rows are padded on the right: positions count from 0,
-and a causal network computes the same at them as without the padding.
+Every example has its own row, so no example sees another. Rows are padded on the right, so positions count from 0, and
+a causal network computes the same values at them as without padding.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from acorn.data.examples import TokenExample
 from acorn.data.sample_order import Indices, permutation
 
 IGNORE = -1
-"""Target of positions at which nothing is learned (ids and classes; of numbers it is NaN)."""
+"""Target of positions that are not trained (for ids and classes; for numbers it is NaN)."""
 
 SHORTEST = 16
-"""Tokens of the shortest rows. Longer ones have 1.5, 2, 3, 4, 6, 8 ... times as many, so that there are few shapes."""
+"""Tokens in the shortest rows. Longer rows have 1.5, 2, 3, 4, 6, 8, ... times as many, so there are few shapes."""
 
 PASS_TOKENS = 128
-"""Padding tokens that are cheaper than another forward and backward."""
+"""Up to so many padding tokens cost less than another forward and backward."""
 
 GATHERED_SHARE = 0.9
-"""Where no more of all rows are counted, the head computes these alone."""
+"""If at most this share of all rows is counted, the head computes only the counted ones."""
 
 PaddedBatch = tuple[Tensor, Tensor, Tensor | None]
 """Ids (B, T), targets (B, T) or (B, T, L), and the indices of counted rows in the flattened (B T) or None: all."""
@@ -38,12 +38,12 @@ PaddedBatch = tuple[Tensor, Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class ExampleOrder:
-    """The order of the training examples. Each epoch visits every one once.
+    """The order of the training examples. Each epoch uses every example once.
 
     Args:
         size: number of examples.
         seed: the run's seed.
-        rollbacks: how often the run rolled back after a divergence; each time the order changes.
+        rollbacks: number of rollbacks after a divergence; each one changes the order.
     """
 
     size: int
@@ -51,7 +51,7 @@ class ExampleOrder:
     rollbacks: int = 0
 
     def examples(self, first: int, count: int) -> Indices:
-        """Numbers of the examples that are samples `first` to `first + count - 1` (count,). Samples count from 0."""
+        """Indices (count,) of the examples that are samples `first` to `first + count - 1`, counted from 0."""
         epochs, places = np.divmod(np.arange(first, first + count, dtype=np.int64), self.size)
         result = np.empty_like(places)
         for epoch in np.unique(epochs):
@@ -65,7 +65,7 @@ class ExampleOrder:
 
 
 def padded_length(length: int, context: int) -> int:
-    """Tokens of the row for an example of `length` tokens, at most `context`."""
+    """Tokens in the row of an example of `length` tokens; at most `context`."""
     step = SHORTEST
     while step < length:
         if 3 * step // 2 >= length:
@@ -75,12 +75,12 @@ def padded_length(length: int, context: int) -> int:
 
 
 def grouped(lengths: Sequence[int], context: int, tokens: int) -> list[tuple[list[int], int]]:
-    """Groups of examples that are computed together, as (their numbers, tokens of their rows); longest rows last.
+    """Groups of examples that are computed together, as (indices, tokens per row); the longest rows last.
 
     Args:
         lengths: of the examples.
-        context: tokens of a row at most.
-        tokens: of a group at most, padding included; a single row may have more.
+        context: largest number of tokens in a row.
+        tokens: largest number of tokens in a group, padding included; a group of one row may have more.
     """
     by_length: dict[int, list[int]] = {}
     for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
@@ -99,7 +99,7 @@ def grouped(lengths: Sequence[int], context: int, tokens: int) -> list[tuple[lis
 
 
 def padded(examples: Sequence[TokenExample], length: int, pad_id: int) -> PaddedBatch:
-    """Examples as one batch whose rows have `length` tokens."""
+    """One batch of the examples, with `length` tokens per row."""
     ids = np.full((len(examples), length), pad_id, np.int64)
     several = examples[0].values.shape[1:]
     targets = np.full((len(examples), length, *several), np.nan if several else IGNORE, examples[0].values.dtype)
@@ -112,6 +112,6 @@ def padded(examples: Sequence[TokenExample], length: int, pad_id: int) -> Padded
 
 
 def micro_batches(examples: Sequence[TokenExample], context: int, tokens: int, pad_id: int) -> Iterator[PaddedBatch]:
-    """Any number of examples as padded batches of at most `tokens` tokens each (see `grouped`)."""
+    """Padded batches of the examples, each of at most `tokens` tokens (see `grouped`)."""
     for numbers, length in grouped([len(example.ids) for example in examples], context, tokens):
         yield padded([examples[number] for number in numbers], length, pad_id)

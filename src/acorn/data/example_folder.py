@@ -1,8 +1,9 @@
-"""A folder of examples to finetune on: a run's own copy, so that it can be moved away from the rows it was made of.
+"""The folder of a run's examples: its own copy, so that the run can be moved away from the files of the rows.
 
     train.jsonl   valid.jsonl   test.jsonl   manifest.json
 
-A line is one example as a JSON object, with the place where it was found. Task, labels and counts are in the manifest.
+Each line is one example as a JSON object, with its place in the original file. Task, labels and counts are in the
+manifest.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Tas
 FORMAT, KIND, VERSION = "acorn-examples", "examples", 1
 ENDING = ".jsonl"
 MOST_REFUSED = 100
-"""Refused rows that the manifest names; all are counted."""
+"""At most this many refused rows are named in the manifest; all are counted."""
 
 DataKind = Literal["shards", "examples"]
 
@@ -49,12 +50,12 @@ class ExampleFolder:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of their ids; none for a task without."""
+        """In the order of their ids; empty for a task without labels."""
         return tuple(self.manifest["labels"])
 
     @property
     def multi_label(self) -> bool:
-        """Whether an example has a list of labels."""
+        """Whether each example has a list of labels."""
         return bool(self.manifest["multi_label"])
 
     @classmethod
@@ -62,7 +63,7 @@ class ExampleFolder:
         """Reads the folder and compares every file with its SHA-256.
 
         Raises:
-            InputError: it is no folder of examples.
+            InputError: it is not a folder of examples.
             DamageError: a file is missing, or is not what was written.
         """
         if kind_of_data(folder) != KIND:
@@ -76,7 +77,7 @@ class ExampleFolder:
 
 
 def write_examples(out: Path, splits: ExampleSplits, extra: Mapping[str, Any]) -> None:
-    """Writes the examples of each side, completely or not at all. A folder of that name is replaced.
+    """Writes the examples of each side, completely or not at all. Replaces an existing folder `out`.
 
     Args:
         extra: more content for the manifest.
@@ -123,7 +124,7 @@ def from_record(record: Mapping[str, Any], task: Task) -> Example:
     """The inverse of `to_record`.
 
     Raises:
-        KeyError, TypeError: it is none.
+        KeyError, TypeError: `record` is not an example of `task`.
     """
     where = str(record["where"])
     if task == "chat":
@@ -135,7 +136,7 @@ def from_record(record: Mapping[str, Any], task: Task) -> Example:
 
 
 def kind_of_data(folder: Path) -> DataKind | None:
-    """What the data folder of a run holds; None: it has no manifest of either kind."""
+    """The kind of data in a run's data folder; None: it has no readable manifest."""
     try:
         manifest = read_json(folder / MANIFEST)
     except (DamageError, OSError):
@@ -146,7 +147,7 @@ def kind_of_data(folder: Path) -> DataKind | None:
 
 
 def verify_examples(folder: Path, progress: Progress = QUIET) -> list[str]:
-    """What is wrong with a folder of examples, one line a fault: files against their SHA-256, counts against lines."""
+    """Compares files with their SHA-256 and counts with lines; returns one line for each fault."""
     if faults := verify_folder(folder, progress):
         return faults
     manifest = read_json(folder / MANIFEST)

@@ -1,7 +1,7 @@
-"""Examples of a task -> token ids, and what a model learns to say at which of them.
+"""Makes token ids from the examples of a task, with the positions that are trained and their targets.
 
-An example that is longer than the context is refused, left out or cut, as `finetune.overlong` says. What is left out or
-cut is counted and told; an answer is never cut.
+An example that is longer than the context is refused, dropped or cut, as `finetune.overlong` says. What is dropped or
+cut is counted and reported; an answer is never cut.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ OVERLONG: Mapping[Task, tuple[Overlong, ...]] = {
     "classify": ("cut", "refuse", "drop"),
     "regress": ("cut", "refuse", "drop"),
 }
-"""Task -> what can be done about long examples, the default first."""
+"""Task -> the values of `finetune.overlong` that it allows, the default first."""
 
 TASK = "encoding examples"
-"""What progress calls it."""
+"""The name of the work in progress reports."""
 
-_EXAMPLES_BETWEEN = 512  # examples between two words to the listener
+_EXAMPLES_BETWEEN = 512  # examples between two progress reports
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class TokenExample:
 
     Attributes:
         ids: the tokens that are read (T,).
-        rows: positions in `ids` at which something is learned, ascending (n,).
-        values: what is learned there: the next token's id or a class (n,), int64; or several numbers (n, L), float32.
+        rows: positions in `ids` that are trained, ascending (n,).
+        values: their targets: ids of the next tokens or classes (n,), int64; or several numbers each (n, L), float32.
     """
 
     ids: NDArray[np.int32]
@@ -60,9 +60,9 @@ class EncodedSide:
 
     Attributes:
         examples: those that are used, in order.
-        tokens: the same as token ids.
-        dropped: examples that were left out because they are too long.
-        cut: examples of which a part was left out.
+        tokens: the same examples as token ids.
+        dropped: number of examples that were dropped because they are too long.
+        cut: number of examples that were cut.
     """
 
     examples: list[Example]
@@ -72,21 +72,21 @@ class EncodedSide:
 
 
 class TooLongError(Exception):
-    """An example that does not fit the context, however its prompt is cut."""
+    """The example does not fit the context, even if its whole prompt is cut."""
 
 
 class ExampleEncoder(Protocol):
     """How the examples of a task become token ids."""
 
     def encode(self, examples: Sequence[Example]) -> list[TokenExample]:
-        """The examples whole.
+        """Encodes examples without cutting them.
 
         Raises:
             InputError: one cannot be encoded.
         """
 
     def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
-        """An example of which at most `context` tokens are read.
+        """The example, cut to at most `context` tokens.
 
         Raises:
             TooLongError: that is impossible without cutting an answer.
@@ -98,7 +98,7 @@ class CompletionEncoder:
     """Prompts and completions.
 
     Attributes:
-        trains_prompts: all tokens are trained, not those of the answer alone.
+        trains_prompts: all tokens are trained, not only those of the answer.
     """
 
     format: CompletionFormat
@@ -108,7 +108,7 @@ class CompletionEncoder:
         return [self._tokens(_located(example, self._whole)) for example in examples]
 
     def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
-        """Leaves out the beginning of the prompt, but not what every prompt begins with."""
+        """Cuts the beginning of the prompt, but keeps the tokens that every prompt begins with."""
         encoded = self._whole(example)
         first = encoded.trained.index(True)
         start = len(self.format.encode_prompt(""))
@@ -131,7 +131,7 @@ class ChatEncoder:
     """Conversations.
 
     Attributes:
-        trains_prompts: all tokens are trained, not those of the answers alone.
+        trains_prompts: all tokens are trained, not only those of the answers.
     """
 
     format: AnyChatFormat
@@ -141,7 +141,7 @@ class ChatEncoder:
         return [self._tokens(_located(example, self._whole)) for example in examples]
 
     def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
-        """Leaves out the first turns behind the system message, whole, until the rest fits."""
+        """Drops whole turns after the system message, the first ones first, until the rest fits."""
         assert isinstance(example, Chat)
         messages = list(example.messages)
         system = 1 if messages[0].role == "system" else 0
@@ -166,10 +166,10 @@ class ChatEncoder:
 
 @dataclass(frozen=True)
 class LabelEncoder:
-    """Texts with labels or values, which are said at the last token.
+    """Texts with labels or values, which are predicted at the last token.
 
     Attributes:
-        values: an example -> what is learned of it: a class, or several numbers.
+        values: an example -> its target: a class, or several numbers.
     """
 
     text: LabelText
@@ -184,7 +184,7 @@ class LabelEncoder:
         return [self._tokens(ids, example) for ids, example in zip(encoded, labeled, strict=True)]
 
     def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
-        """Leaves out the end of the text."""
+        """Cuts the end of the text."""
         return replace(whole, ids=whole.ids[:context], rows=np.array([context - 1]))
 
     def _alone(self, example: Example) -> list[int]:
@@ -198,23 +198,23 @@ class LabelEncoder:
 
 
 def class_values(labels: Sequence[str]) -> Callable[[Labeled], int]:
-    """An example -> the number of its label."""
+    """A function: example -> the number of its label."""
     numbers = {label: number for number, label in enumerate(labels)}
     return lambda example: numbers[example.labels[0]]
 
 
 def several_values(labels: Sequence[str]) -> Callable[[Labeled], Sequence[float]]:
-    """An example -> 1 for each label that it has, else 0."""
+    """A function: example -> for each label 1 if the example has it, else 0."""
     return lambda example: [float(label in example.labels) for label in labels]
 
 
 def scaled_values(scale: float) -> Callable[[Labeled], Sequence[float]]:
-    """An example -> its value, divided by `scale`."""
+    """A function: example -> its value, divided by `scale`."""
     return lambda example: [_value(example) / scale]
 
 
 def label_scale(examples: Sequence[Example]) -> float:
-    """The power of two next to the root mean square of the values of `examples`.
+    """The power of two that is nearest to the root mean square of the values of `examples`.
 
     Values divided by it are near 1, whatever their unit. Multiplying weights by a power of two is exact.
     """
@@ -226,13 +226,13 @@ def label_scale(examples: Sequence[Example]) -> float:
 
 
 def resolved_overlong(task: Task, asked: str) -> Overlong:
-    """What is done about examples of `task` that are too long.
+    """How examples of `task` that are too long are treated.
 
     Args:
         asked: `finetune.overlong`.
 
     Raises:
-        UsageError: it cannot be done for this task.
+        UsageError: the task does not allow this value.
     """
     for known in OVERLONG[task]:
         if asked in ("auto", known):
@@ -252,14 +252,14 @@ def encode_side(
     overlong: Overlong,
     progress: Progress = QUIET,
 ) -> EncodedSide:
-    """The examples of a side as token ids.
+    """Encodes the examples of a side.
 
     Args:
         name: of the side, for messages.
-        context: tokens that the model reads at most.
+        context: the model's context, in tokens.
 
     Raises:
-        InputError: an example cannot be encoded, has nothing to learn, or is too long; or all are left out.
+        InputError: an example cannot be encoded, has no trained token, or is too long; or all are dropped.
     """
     kept: list[Example] = []
     tokens: list[TokenExample] = []
@@ -300,10 +300,10 @@ def encode_side(
 def _shortened(
     example: Example, whole: TokenExample, encoder: ExampleEncoder, context: int, overlong: Overlong
 ) -> TokenExample | None:
-    """The example so that it fits; None: it is left out.
+    """The example, shortened to fit; None: it is dropped.
 
     Raises:
-        InputError: it may not be shortened, or that would cut an answer.
+        InputError: it must not be shortened, or that would cut an answer.
     """
     if overlong == "drop":
         return None
@@ -326,7 +326,7 @@ def _shortened(
 
 
 def _located(example: Example, encode: Callable[[Example], Any]) -> Any:
-    """`encode(example)`, whose error names the place of the example."""
+    """`encode(example)`, with the place of the example in its errors."""
     try:
         return encode(example)
     except InputError as error:
@@ -334,7 +334,7 @@ def _located(example: Example, encode: Callable[[Example], Any]) -> Any:
 
 
 def _next_tokens(encoded: Encoded, trains_all: bool) -> TokenExample:
-    """The example in which each trained token is predicted from those before it."""
+    """The example with a target at each position whose next token is trained."""
     ids = np.array(encoded.ids, np.int32)
     trained = np.array(encoded.trained) | trains_all
     rows = np.flatnonzero(trained[1:])

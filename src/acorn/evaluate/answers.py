@@ -1,9 +1,9 @@
 """Figures of generated answers beside the expected ones.
 
-Exact match compares text with text. Normalized match forgives what a reader would not call another answer: Unicode's
-compatibility forms (NFKC: full-width letters, ligatures, no-break spaces), case, and the amount of white space. It
-keeps punctuation, accents and articles, unlike SQuAD's: in a date, a number, a query or a name they are the answer.
-An answer that did not end by itself is no match: whoever asked would get more text than the answer.
+Exact match compares the texts. Normalized match ignores differences that do not make another answer: Unicode's
+compatibility forms (NFKC: full-width letters, ligatures, no-break spaces), case, and the amount of white space. Unlike
+SQuAD's it does not ignore punctuation, accents and articles: in a date, a number, a query or a name they matter. An
+answer that did not end by itself never matches, because the user would get more text than the answer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Answer:
     """A generated answer.
 
     Attributes:
-        prompt: what was asked, as it is to be shown.
-        expected: the answer of the data.
-        text: what the model wrote, without the token that ended it.
-        ended: whether it ended by itself, not by a limit.
+        prompt: the prompt as text for people.
+        expected: the answer in the data.
+        text: the generated text, without the token that ended it.
+        ended: whether it ended by itself, not because of a limit.
     """
 
     prompt: str
@@ -46,22 +46,22 @@ class ScoredAnswer:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The answer and its matches as JSON has them."""
+        """The answer and its matches as a JSON object."""
         return {**vars(self.answer), "exact": self.exact, "normalized": self.normalized}
 
 
 def normalized(text: str) -> str:
-    """`text` in Unicode's form NFKC, case folded, its runs of white space each one space, none at the ends."""
-    # Twice, as folding case may leave the form.
+    """`text` in Unicode's form NFKC, with folded case, one space for each run of white space, and none at the ends."""
+    # Twice, because the result of case folding may not be in this form.
     return " ".join(unicodedata.normalize(FORM, unicodedata.normalize(FORM, text).casefold()).split())
 
 
 def scored_answers(answers: Sequence[Answer], round_trip: Callable[[str], str]) -> list[ScoredAnswer]:
-    """Compares each answer with what was expected of it.
+    """Compares each answer with the expected one.
 
     Args:
-        round_trip: `decode(encode(text))` of the model's tokenizer. The expected answer goes through it first, as a
-            tokenizer that lowers case or drops accents can write no other.
+        round_trip: `decode(encode(text))` of the model's tokenizer. It is applied to the expected answer
+            first, because a model whose tokenizer lowers case or drops accents cannot write another text.
     """
     scored = []
     for answer in answers:
@@ -82,7 +82,7 @@ def answer_figures(
     """Figures of generated answers.
 
     Args:
-        scored: what `scored_answers` gives.
+        scored: the result of `scored_answers`.
         round_trip: the same function.
         task: "chat" or "complete".
         answer_loss: nats per counted token of the expected answers, from scoring; None: not measured.

@@ -1,17 +1,17 @@
-"""What a model has to beat: answers that ignore the text, and a linear model of its words.
+"""Baselines of finetuned models: a prediction that ignores the text, and a linear model of its words.
 
 The linear model is TF-IDF with logistic regression, or ridge regression for values, by scikit-learn (extra
 `baselines`). Nothing of it is tuned on the examples that it is scored on:
 
-- words and pairs of neighboring words, lower case, single letters too; in scripts without spaces (Chinese, Japanese,
-  Thai and others) each character is a word. The 100,000 most frequent ones of the training side.
-- 1 + log(count) in place of counts, smoothed inverse document frequency, rows of length 1.
+- words and pairs of neighboring words, in lower case, including single letters; in scripts without spaces (Chinese,
+  Japanese, Thai and others) each character is a word. The 100,000 most frequent ones of the training side.
+- 1 + log(count) instead of counts, smoothed inverse document frequency, rows normalized to length 1.
 - logistic regression: L2, class weights as the run's; several labels: one regression for each. Of C = 1, 10 and 100
   it takes the one that predicts most labels right in a cross-validation within the training side.
 - ridge regression: alpha = 1.
 
-It reads whole texts, even where the network's context ends earlier. Nothing is random; the last bits of a probability
-may differ between machines.
+It reads whole texts, even if they are longer than the network's context. Nothing is random; the last bits of a
+probability may differ between machines.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _BETWEEN = (
     r"\s!-/:-@\[-^`{-~\u00a1-\u00bf\u060c\u061b\u061f\u06d4\u0964\u0965\u2000-\u200b\u200e-\u206f\u3000-\u303f"
     r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
-"""What parts words: white space and punctuation. Not `\\W`, which counts the vowel signs of Indic scripts and the
-joiners inside Persian words."""
+"""Characters between words: white space and punctuation. Not `\\W`, which counts the vowel signs of Indic scripts and
+the joiners inside Persian words."""
 WORD = f"[{_NO_SPACES}]|[^{_BETWEEN}{_NO_SPACES}]+"
 """The regular expression of a word."""
 
 
 class Labeled(NamedTuple):
-    """The texts and labels of one side: a label each, a collection of labels each, or a value each."""
+    """The texts of one side, each with a label, a collection of labels, or a value."""
 
     texts: Sequence[str]
     labels: Sequence[Any]
@@ -61,7 +61,7 @@ class Labeled(NamedTuple):
 def label_baselines(
     train: Labeled, scored: Labeled, labels: Sequence[str], *, class_weights: str = "none"
 ) -> dict[str, Any]:
-    """Figures of both baselines for one label an example.
+    """Figures of both baselines for one label per example.
 
     Args:
         train: the training side, from which the baselines are made.
@@ -92,7 +92,7 @@ def label_baselines(
 def several_label_baselines(
     train: Labeled, scored: Labeled, labels: Sequence[str], *, class_weights: str = "none"
 ) -> dict[str, Any]:
-    """Figures of both baselines for several labels an example.
+    """Figures of both baselines for several labels per example.
 
     Returns:
         `majority` (the labels that more than half of the training examples have, for every example) and
@@ -157,7 +157,7 @@ def _check_sides(train: Labeled, scored: Labeled) -> None:
 def _predicted(
     train: Labeled, scored: Labeled, targets: Sequence[Sequence[str]], class_weights: str
 ) -> tuple[list[list[str]] | None, list[str]]:
-    """What logistic regression says of `scored.texts`, for each of several targets; None, and why.
+    """The predictions of logistic regression for `scored.texts`, for each of several targets; or None, and the reason.
 
     Args:
         targets: rows of labels of the training side, one for each regression.
@@ -188,7 +188,7 @@ def _of_regressions(
 
     predicted, unfinished = [], False
     for target in targets:
-        if len(set(target)) == 1:  # nothing to tell apart: scikit-learn refuses it
+        if len(set(target)) == 1:  # only one class: scikit-learn refuses it
             predicted.append([target[0]] * scored)
             continue
         weights = None if class_weights == "none" else class_weights
@@ -231,7 +231,7 @@ def _penalty(rows: Any, answers: NDArray[Any], weights: str | None) -> float:
 
 
 def _rows(train: Sequence[str], scored: Sequence[str]) -> tuple[tuple[Any, Any] | None, str]:
-    """TF-IDF of both sides as sparse matrices (texts, words), with the words of the first; None, and why."""
+    """TF-IDF of both sides as sparse matrices (texts, words), with the words of the first; or None, and the reason."""
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:

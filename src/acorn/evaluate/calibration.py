@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: of the predictions with 80 %, about 80 % should be right."""
+"""Calibration of probabilities: of the predictions with 80 %, about 80 % should be right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 10
-"""Of equal width. A bin holds its upper bound and not its lower one, as in Guo et al. 2017; the first holds 0, too."""
+"""Number of bins, of equal width. A bin contains its upper bound and not its lower one (Guo et al. 2017); the first
+also contains 0."""
 
 
 def calibration(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Figures of predicted tags: the share of right ones, and F1 over the entities that they spell.
+"""Figures of predicted tags: the share of correct ones, and F1 of the entities that they mark.
 
 Entities are counted as conlleval and seqeval count them: the type and both ends must be right. B- begins an entity; so
-does I- after O, at the beginning of a sentence or after another type. E- ends one and S- is one alone (IOBES).
+does I- after O, at the beginning of a sentence or after another type. E- ends an entity, and S- is an entity of one
+token (IOBES).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from acorn.evaluate.predictions import nothing_to_score, some_of
 OUTSIDE = "O"
 PREFIXES = frozenset("BIES")
 UNTYPED = "_"
-"""The type of tags that are a prefix alone."""
+"""The type of entities whose tags are only a prefix."""
 
 
 class Entity(NamedTuple):
@@ -27,15 +28,15 @@ class Entity(NamedTuple):
 
 
 def tag_figures(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Figures of tagged sentences; what is undefined is None, with a sentence in `notes`.
+    """Figures of tagged sentences. An undefined figure is None, and a sentence in `notes` says why.
 
     Args:
         true, predicted: the tags of each sentence, one for each token.
 
     Returns:
         `task`, `examples` (sentences), `tokens`, `token_accuracy` (O included), `entity_precision`, `entity_recall`,
-        `entity_f1` (over all entities), `per_entity` (type -> `precision`, `recall`, `f1`, `support`), `notes`. Where
-        the tags do not mark entities, as parts of speech do not, the last four are None or empty.
+        `entity_f1` (over all entities), `per_entity` (type -> `precision`, `recall`, `f1`, `support`), `notes`. If
+        the tags do not mark entities (such as parts of speech), the last four are None or empty.
 
     Raises:
         InputError: there is no token.

@@ -1,4 +1,4 @@
-"""What a label head says of examples: outputs, probabilities, and the loss."""
+"""The outputs of a label head for examples, their probabilities, and their loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
 
 ROWS_AT_ONCE = 8
-"""Examples of the whole context that are computed together; of shorter ones more."""
+"""Number of examples of full context length that are computed together; more if they are shorter."""
 
 
 def label_outputs(
@@ -26,9 +26,9 @@ def label_outputs(
     """The outputs of the label head at the trained position of each example (N, L), in the order of `examples`.
 
     Args:
-        examples: with one trained position each.
-        pad_id: any id of the vocabulary; what stands in the padding changes nothing.
-        progress: is told the examples done; what it raises ends the work.
+        examples: each has one trained position.
+        pad_id: any id of the vocabulary; padding does not change the outputs.
+        progress: gets the number of finished examples; an exception from it ends the work.
     """
     spec = model.head_spec
     assert spec is not None
@@ -52,7 +52,8 @@ def label_outputs(
 
 
 def probabilities_of(outputs: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
-    """Probabilities (N, L) of outputs: of a head of kind `class` each row sums to 1, of `labels` each is for itself."""
+    """Probabilities (N, L) of outputs: for a head of kind `class` each row sums to 1, for `labels` they are
+    independent."""
     tensor = torch.from_numpy(outputs)
     return (tensor.softmax(-1) if kind == "class" else tensor.sigmoid()).numpy()
 
@@ -60,9 +61,9 @@ def probabilities_of(outputs: NDArray[np.float64], kind: str) -> NDArray[np.floa
 def label_loss(
     outputs: NDArray[np.float64], examples: Sequence[TokenExample], kind: str, class_weights: Sequence[float] = ()
 ) -> tuple[float, float]:
-    """The loss of outputs (N, L), summed, and the count of what was scored or the sum of its weights.
+    """The summed loss of outputs (N, L), and the number of scored targets or the sum of their weights.
 
-    It is that of `model.label_head`, in double precision.
+    It is the loss of `model.label_head`, in double precision.
     """
     values = np.concatenate([example.values for example in examples])
     if kind == "class":

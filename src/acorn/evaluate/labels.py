@@ -1,7 +1,7 @@
-"""Figures of predicted labels: accuracy, F1, confusion and calibration; one label an example, or several.
+"""Figures of predicted labels, one or several for each example: accuracy, F1, confusion and calibration.
 
-A figure that is undefined is None, never 0 and never NaN, and a sentence in `notes` says why. F1 is 2 TP / (2 TP + FP +
-FN), so it is 0 and not undefined for a label that has examples and is never predicted. Macro F1 is the mean over the
+An undefined figure is None, not 0 or NaN, and a sentence in `notes` says why. F1 is 2 TP / (2 TP + FP + FN), so it is 0
+and not undefined for a label that has examples and is never predicted. Macro F1 is the mean over the
 labels whose F1 is defined: those that an example has or a prediction names.
 """
 
@@ -17,7 +17,7 @@ from acorn.evaluate.calibration import calibration
 from acorn.evaluate.predictions import label_ids, label_table, named, probability_table, some_of
 
 THRESHOLD = 0.5
-"""A label of several is predicted where its probability is above: where its logit is above 0."""
+"""With several labels, one is predicted if its probability is above this, so if its logit is above 0."""
 
 SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
 """`problem_type`, as transformers names them."""
@@ -26,7 +26,7 @@ Counts = NDArray[np.int64]
 
 
 def label_figures(true: Sequence[str], probabilities: ArrayLike, labels: Sequence[str]) -> dict[str, Any]:
-    """Figures of a classifier that gives each example one label; the likeliest counts, of equal ones the first.
+    """Figures of a classifier that gives each example one label: the most likely one, of equal ones the first.
 
     Args:
         true: the label of each example.
@@ -34,7 +34,7 @@ def label_figures(true: Sequence[str], probabilities: ArrayLike, labels: Sequenc
         labels: the names, in the order of the columns.
 
     Returns:
-        what `label_scores` gives, with `expected_calibration_error` and `reliability` of the predicted labels.
+        what `label_scores` returns, with `expected_calibration_error` and `reliability` of the predicted labels.
 
     Raises:
         InputError: there is no example, or it has a label that is none of `labels`.
@@ -66,12 +66,12 @@ def several_label_figures(
 
     Args:
         true: the labels of each example, which may have none.
-        probabilities: (examples, labels), each for itself.
+        probabilities: (examples, labels), independent of each other.
         labels: the names, in the order of the columns.
 
     Returns:
-        what `several_label_scores` gives, with `expected_calibration_error` and `reliability` over every label of
-        every example: of the labels given with 30 %, about 30 % should be true.
+        what `several_label_scores` returns, with `expected_calibration_error` and `reliability` over every label of
+        every example: of the labels with a probability of 30 %, about 30 % should be true.
 
     Raises:
         InputError: there is no example, or it has a label that is none of `labels`.
@@ -89,8 +89,8 @@ def several_label_scores(
 
     Returns:
         `task`, `problem_type`, `examples`, `micro_f1`, `micro_precision`, `micro_recall`, `macro_f1`, `subset_accuracy`
-        (share of examples whose every label is right), `label_names`, `labels` (those predicted, a list an example),
-        `per_label` as `label_scores` gives it, `notes`.
+        (share of examples with every label right), `label_names`, `labels` (those predicted, a list for each example),
+        `per_label` as in `label_scores`, `notes`.
 
     Raises:
         InputError: there is no example, or a label is none of `labels`.
@@ -143,12 +143,12 @@ def _several_scores(expected: NDArray[np.bool_], predicted: NDArray[np.bool_], l
 def _per_label(
     hits: Counts, support: Counts, guesses: Counts, labels: Sequence[str]
 ) -> tuple[dict[str, Any], float | None, list[str]]:
-    """Precision, recall and F1 of each label, macro F1, and what is undefined.
+    """Precision, recall and F1 of each label, macro F1, and sentences on what is undefined.
 
     Args:
-        hits: predicted rightly, by label (L,).
-        support: examples with the label (L,).
-        guesses: predictions of the label (L,).
+        hits: number of correct predictions of each label (L,).
+        support: number of examples with the label (L,).
+        guesses: number of predictions of the label (L,).
     """
     per_label = {
         label: {
@@ -165,7 +165,7 @@ def _per_label(
 
 
 def _undefined(per_label: dict[str, Any]) -> list[str]:
-    """A sentence for each kind of figure that is undefined, with the labels."""
+    """A sentence for each kind of figure that is undefined, which names the labels."""
     unseen, unused, absent = [], [], []
     for label, figures in per_label.items():
         if figures["f1"] is None:
@@ -200,5 +200,5 @@ def _it(labels: Sequence[str]) -> str:
 
 
 def _ratio(part: int, whole: int) -> float | None:
-    """A share; None of nothing."""
+    """The ratio; None if the denominator is 0."""
     return part / whole if whole else None

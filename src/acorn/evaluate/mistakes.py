@@ -1,4 +1,4 @@
-"""The mistakes that a classifier was surest of: wrong labels of the data as often as faults of the model."""
+"""A classifier's most confident mistakes, which are often wrong labels in the data."""
 
 from __future__ import annotations
 
@@ -56,12 +56,11 @@ def confident_several_mistakes(
     labels: Sequence[str],
     limit: int = SHOWN,
 ) -> list[dict[str, Any]]:
-    """Wrong decisions about a label of several, the most confident first, one for each example at most.
+    """Wrong decisions about one of several labels, the most confident first; at most one for each example.
 
     Returns:
-        for each `example`, `text`, `true` and `predicted` (lists of labels), `label` (the one decided wrongly with the
-        most confidence) and `probability` (of that label: near 1 where it was given wrongly, near 0 where it was
-        missed).
+        for each `example`, `text`, `true` and `predicted` (lists of labels), `label` (the most confident
+        wrong decision) and `probability` (of that label: near 1 if it was predicted wrongly, near 0 if it was missed).
 
     Raises:
         InputError: there is no example, or it has a label that is none of `labels`.

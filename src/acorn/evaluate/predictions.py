@@ -1,4 +1,4 @@
-"""True labels and probabilities, checked once for every figure that is computed from them."""
+"""True labels and probabilities in arrays, checked before figures are computed from them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from acorn.errors import DamageError, InputError
 
 SUM_TOLERANCE = 1e-2
-"""How far from 1 the probabilities of an example may sum: those of bf16 have two to three digits."""
+"""Largest distance from 1 of the sum of an example's probabilities: in bf16 they have two to three digits."""
 NAMED = 5
-"""Labels that a sentence names; the others are counted."""
+"""A sentence names at most this many labels, and counts the others."""
 
 
 def nothing_to_score() -> InputError:
-    """The error of figures without any example."""
+    """The error for figures without an example."""
     return InputError("There is nothing to score (0 examples).", fix="name data that holds labeled examples")
 
 
 def label_ids(true: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
-    """The number of each example's label (N,).
+    """The index of each example's label (N,).
 
     Raises:
         InputError: there is no example, or a label is none of `labels`.
@@ -54,7 +54,7 @@ def label_table(true: Sequence[Collection[str]], labels: Sequence[str]) -> NDArr
 
 
 def named(row: NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
-    """The labels of one row of a `label_table`."""
+    """The labels in one row of a `label_table`."""
     return [label for label, has_it in zip(labels, row.tolist(), strict=True) if has_it]
 
 
@@ -65,8 +65,8 @@ def probability_table(probabilities: ArrayLike, examples: int, labels: int, *, e
         exclusive: the labels exclude each other, so that a row sums to 1.
 
     Raises:
-        DamageError: a probability is not a finite number, as a model with damaged weights gives it.
-        ValueError: the shape is another, or the values are no probabilities.
+        DamageError: a probability is not finite, which happens with damaged weights.
+        ValueError: the shape is wrong, or the values are not probabilities.
     """
     table = np.asarray(probabilities, dtype=np.float64)
     if table.shape != (examples, labels):

@@ -1,4 +1,4 @@
-"""Figures of predicted values: how far they are off, and how far they follow the true ones."""
+"""Figures of predicted values: their errors, and their correlation with the true values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Values = NDArray[np.float64]
 
 
 def value_figures(true: Sequence[float], predicted: Sequence[float]) -> dict[str, Any]:
-    """Figures of regression, in the labels' own units; what is undefined is None, with a sentence in `notes`.
+    """Figures of regression, in the unit of the labels. An undefined figure is None, and a sentence in `notes` says
+    why.
 
     Returns:
         `task`, `examples`, `mean_absolute_error`, `rmse` (root of the mean squared error), `pearson` (correlation of
@@ -39,7 +40,7 @@ def value_figures(true: Sequence[float], predicted: Sequence[float]) -> dict[str
         )
     reason = _no_correlation(labels, values)
     off = np.abs(values - labels)
-    # Relative to the largest: squares of values beyond 1e154 are beyond a float.
+    # Relative to the largest, because squares of values above 1e154 overflow a float.
     largest = float(off.max())
     share = off / largest if largest else off
     return {
@@ -55,14 +56,14 @@ def value_figures(true: Sequence[float], predicted: Sequence[float]) -> dict[str
 
 
 def check_labels(labels: Values) -> None:
-    """Raises InputError where a label is not finite."""
+    """Raises InputError if a label is not finite."""
     if not np.isfinite(labels).all():
         row = int(np.flatnonzero(~np.isfinite(labels))[0])
         raise InputError(f"The label of example {row + 1:,} is not a finite number.", fix="leave this example out")
 
 
 def _no_correlation(labels: Values, values: Values) -> str:
-    """Why there is no correlation; empty where there is one."""
+    """The reason why there is no correlation; empty if there is one."""
     if len(labels) == 1:
         return "There is a single example"
     if labels.min() == labels.max():
@@ -73,20 +74,20 @@ def _no_correlation(labels: Values, values: Values) -> str:
 
 
 def _correlation(a: Values, b: Values) -> float:
-    """Pearson's correlation of two rows of values, neither of them constant."""
+    """Pearson's correlation of two rows of values, neither of which is constant."""
     a, b = _centered(a), _centered(b)
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
 
 
 def _centered(values: Values) -> Values:
-    """Values around 0 of a size near 1, which changes no correlation and keeps squares inside a float."""
+    """The values with mean 0 and a size near 1: this changes no correlation, and squares do not overflow."""
     around = values - (values.min() / 2 + values.max() / 2)
     around /= np.abs(around).max()
     return np.asarray(around - around.mean())
 
 
 def _ranks(values: Values) -> Values:
-    """The place of each value in the order of all, from 1; equal ones share the mean of their places."""
+    """The rank of each value, from 1; equal values have the mean of their ranks."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[group])

@@ -1,14 +1,15 @@
-"""Continues prompts: one forward over each prompt (prefill), then one token at a time (decoding), in batches.
+"""Continues prompts: reads each (prefill), then adds one token at a time to several of them together (decoding).
 
-Prompts of unequal length are padded on the left. Padding is masked and each prompt has its own random numbers, so a
-prompt gets the same text alone and in a batch, up to rounding: matmuls of another size round differently, and where two
-tokens are almost equally likely, another one may be chosen.
+Whenever a text ends, the next prompt takes its place. Each prompt has its own random numbers, so a prompt gets the same
+text alone and beside others: exactly, where decoding runs in acorn's C code; elsewhere up to rounding, because matmuls
+of another size round differently, and where two tokens are almost equally likely, another one may be chosen.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,13 +20,10 @@ from torch import Tensor
 from acorn.errors import InputError, UsageError, shown
 from acorn.generate.sampling import generator_for, next_token
 from acorn.generate.settings import SamplingSettings
+from acorn.generate.stepper import Stepper
 from acorn.generate.streaming import TextStream
-from acorn.kernels.build import Unavailable
-from acorn.kernels.decode import NativeDecoder, c_code_note, native_decoder
 from acorn.model.gpt import GPT
-from acorn.model.kv_cache import KVCache
 from acorn.progress import QUIET
-from acorn.runtime.device import matmul_dtype
 from acorn.tokenizer.measuring import unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -47,7 +45,7 @@ class Generation:
         prompt_ids: ids given to the model: the whole prompt, or its end if it is longer than the context.
         new_ids: all sampled ids, including the final separator and the tokens of a stop string.
         finish_reason: `eos`: the document ended; `stop`: a stop string occurred; `length`: max_new_tokens was reached.
-        prefill_seconds: time from the start to the first new token; the same for all prompts of a batch.
+        prefill_seconds: time from when the prompt is first read to its first new token.
         decode_seconds: time from the first to the last new token.
         tokens_per_second: new tokens divided by the sum of both times.
         seed: reproduces the text, for the same prompt at the same position in the list.
@@ -90,7 +88,7 @@ def generate(
         prompts: texts, or token ids that are used unchanged; a single text is the same as a list of one.
         end_ids: tokens that end a text, in addition to the separator.
         trained_ids: other reserved tokens that were trained, so that they may be sampled.
-        batch_size: number of prompts per batch.
+        batch_size: largest number of prompts that are continued together.
         strict: refuse a prompt that is longer than the context; otherwise only its end is used.
         decoder: implementation of decoding: `native` is compiled C for CPUs; `auto` uses it where it is available.
         int8: the model's matrices were rounded to int8 (`round_to_int8`): the native decoder stores them as int8, and
@@ -139,13 +137,16 @@ def generate(
     if settings.allow_unknown and tokenizer.unknown_id is not None:
         unsampled -= {tokenizer.unknown_id}
     banned = [*sorted(unsampled), *range(tokenizer.vocab_size, model.config.vocab_size)]  # padding rows of the head
-    run = _Run(model, settings, ends, banned, on_text or (lambda index, piece: None), note, before_token, decoder, int8)
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for first in range(0, len(sequences), batch_size):
-                run.batch(sequences[first : first + batch_size])
+            longest = max((len(sequence.ids) for sequence in sequences), default=0) + settings.max_new_tokens
+            size = min(batch_size, len(sequences))
+            stepper = Stepper(model, size, longest, decoder=decoder, int8=int8, note=note)
+            _Run(stepper, settings, ends, banned, on_text or (lambda index, piece: None), note, before_token).finish(
+                sequences
+            )
     finally:
         model.train(was_training)
     return [sequence.result(seed) for sequence in sequences]
@@ -226,6 +227,8 @@ class _Sequence:
     stream: TextStream
     ids: list[int] = field(init=False)
     begin: int = 0
+    slot: int = -1  # its place in the cache while it is active
+    start: float = 0.0  # on the clock of perf_counter, when its prompt is first read
     finish_reason: FinishReason | None = None
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -273,101 +276,66 @@ class _Sequence:
 
 
 class _Run:
-    """The state that all batches of one call share."""
+    """One call of `generate`."""
 
     def __init__(
         self,
-        model: GPT,
+        stepper: Stepper,
         settings: SamplingSettings,
         ends: frozenset[int],
         banned: Sequence[int],
         on_text: Callable[[int, str], None],
         note: Callable[[str], None],
         before_token: Callable[[], None],
-        decoder: str,
-        int8: bool,
     ) -> None:
-        self.model, self.settings = model, settings
-        self.ends = ends
+        self.stepper, self.settings, self.ends = stepper, settings, ends
         self.on_text, self.note, self.before_token = on_text, note, before_token
-        self.block_size = model.config.block_size
-        self.device = model.device
-        # The type in which the layers compute keys and values, so that the cache is never converted.
-        self.dtype = matmul_dtype(self.device.type, model.dtype)
-        self.banned = torch.tensor(banned, dtype=torch.long, device=self.device)
+        self.block_size = stepper.model.config.block_size
+        self.banned = torch.tensor(banned, dtype=torch.long)
         self.has_slid = False
-        self.native = self._native(decoder, int8)
-        if int8:  # int8 weights have larger rounding errors, and memory bandwidth is the limit
-            self.dtype = torch.bfloat16
 
-    def _native(self, decoder: str, int8: bool) -> NativeDecoder | None:
-        """The compiled decoder; None where PyTorch is requested or nothing else is available."""
-        if decoder == "torch":
-            return None
-        native = native_decoder(self.model, self.dtype, int8=int8)
-        if isinstance(native, Unavailable) and decoder == "native":
-            raise UsageError(
-                f"The native decoder is unavailable: {native.reason}.", where="--decoder", fix="use auto or torch"
-            )
-        line = c_code_note(native if isinstance(native, Unavailable) else native.library)
-        if line and self.device.type == "cpu":
-            self.note(line)
-        return None if isinstance(native, Unavailable) else native
-
-    def batch(self, sequences: Sequence[_Sequence]) -> None:
+    def finish(self, sequences: Sequence[_Sequence]) -> None:
         """Generates until every sequence has ended."""
-        start = time.perf_counter()
-        rows = list(sequences)
-        while rows:
-            cache, logits = self._prefill(rows)
-            while True:
-                self.before_token()
-                tokens = next_token(
-                    logits, [row.ids for row in rows], self.settings, [row.generator for row in rows], self.banned
-                )
-                self._hand_out(rows, tokens.tolist(), start)
-                unfinished = [row for row in rows if not row.finish_reason]
-                # Ended rows cost as much as others, so a new, smaller batch begins when at least half of them have
-                # ended, and when the context is full.
-                if 2 * len(unfinished) <= len(rows) or cache.position == self.block_size:
-                    break
-                logits = self._step(tokens, cache)
-            rows = unfinished
+        waiting = deque(sequences)
+        active: list[_Sequence] = []
+        logits: list[Tensor] = []  # of the active sequences, each (V,)
+        while waiting or active:
+            while waiting and self.stepper.has_room:
+                row = waiting.popleft()
+                row.start = time.perf_counter()
+                row.slot = self.stepper.join()
+                active.append(row)
+                logits.append(self.stepper.read(row.slot, row.shown))
+            self.before_token()
+            self._hand_out(active, self._sampled(active, logits))
+            active = [row for row in active if not row.finish_reason]
+            logits = self._next_logits(active)
 
-    def _step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Feeds one token of each row (B,) to the model; returns the next logits (B, V)."""
-        if self.native:
-            return self.native(tokens, cache)
-        x = self.model.hidden(tokens[:, None].to(self.device), cache)  # (B, 1, C)
-        return self.model.logits(x[:, -1])
+    def _sampled(self, rows: Sequence[_Sequence], logits: Sequence[Tensor]) -> list[int]:
+        generators = [row.generator for row in rows]
+        tokens = next_token(
+            torch.stack(list(logits)), [row.ids for row in rows], self.settings, generators, self.banned
+        )
+        return tokens.tolist()
 
-    def _prefill(self, rows: Sequence[_Sequence]) -> tuple[KVCache, Tensor]:
-        """Feeds the visible ids of each row into a new cache; returns it and the next logits (B, V)."""
+    def _next_logits(self, rows: Sequence[_Sequence]) -> list[Tensor]:
+        """Feeds the newest token of each sequence; where the context is full, the end of the sequence instead."""
+        found: dict[int, Tensor] = {}
         for row in rows:
             if len(row.shown) > self.block_size:
                 self._slide(row)
-        shown = [row.shown for row in rows]
-        longest = max(map(len, shown))
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        for line, tokens in zip(ids, shown, strict=True):
-            line[longest - len(tokens) :] = torch.tensor(tokens)
-        starts = torch.tensor([longest - len(tokens) for tokens in shown])
-        left = max(self.settings.max_new_tokens - row.n_new for row in rows)
-        cache = KVCache(
-            self.model.config,
-            len(rows),
-            min(longest + left, self.block_size),
-            self.device,
-            self.dtype,
-            starts if starts.any() else None,
-        )
-        x = self.model.hidden(ids.to(self.device), cache)  # (B, T, C)
-        return cache, self.model.logits(x[:, -1])
+                found[row.slot] = self.stepper.read(row.slot, row.shown)
+        steps = [row for row in rows if row.slot not in found]
+        if steps:
+            slots = [row.slot for row in steps]
+            found |= zip(slots, self.stepper.step(slots, [row.ids[-1] for row in steps]), strict=True)
+        return [found[row.slot] for row in rows]
 
     def _slide(self, row: _Sequence) -> None:
         """Moves the visible part of a row forward: the model has no positions beyond its context."""
         kept = max(1, int(KEPT_SHARE * self.block_size))
         row.begin = len(row.ids) - kept
+        self.stepper.forget(row.slot)
         if not self.has_slid:
             self.note(
                 f"The text is longer than the model's context of {self.block_size:,} tokens: whenever the context is "
@@ -375,14 +343,15 @@ class _Run:
             )
         self.has_slid = True
 
-    def _hand_out(self, rows: Sequence[_Sequence], tokens: Sequence[int], start: float) -> None:
-        now = time.perf_counter() - start
+    def _hand_out(self, rows: Sequence[_Sequence], tokens: Sequence[int]) -> None:
+        """Gives each sequence its token, and the slots of those that end to others."""
+        now = time.perf_counter()
         for row, token in zip(rows, tokens, strict=True):
-            if row.finish_reason:
-                continue
             if not row.n_new:
-                row.prefill_seconds = now
-            row.decode_seconds = now - row.prefill_seconds
+                row.prefill_seconds = now - row.start
+            row.decode_seconds = now - row.start - row.prefill_seconds
             piece = row.add(token, self.ends, self.settings)
+            if row.finish_reason:
+                self.stepper.leave(row.slot)
             if piece:
                 self.on_text(row.index, piece)

@@ -1,13 +1,14 @@
-"""Samples the next token from logits.
+"""Samples the next tokens of many sequences from their logits.
 
 The filters have the same meaning and order as in transformers: repetition penalty, temperature, top-k, top-p,
 min-p. Sources: Keskar et al. 2019 (repetition penalty), Fan et al. 2018 (top-k), Holtzman et al. 2019 (top-p),
-Nguyen et al. 2024 (min-p).
+Nguyen et al. 2024 (min-p). On a CPU, kernels/csrc/sample.c does the same faster.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from acorn.errors import DamageError
 from acorn.generate.settings import SamplingSettings
+from acorn.kernels.sample import NOT_FINITE, NOT_FINITE_AFTER_PENALTY, NativeSampler, RowSettings
 
 NUCLEUS_FLOORS = (1e-3, 1e-5, 0.0)
 """Probability thresholds above which top-p sorts entries, tried in this order: sorting a whole vocabulary takes longer
@@ -31,17 +33,20 @@ def generator_for(seed: int, index: int) -> torch.Generator:
 def next_token(
     logits: Tensor,
     seen: Sequence[Sequence[int]],
-    settings: SamplingSettings,
+    settings: SamplingSettings | Sequence[SamplingSettings],
     generators: Sequence[torch.Generator],
     banned: Tensor | None = None,
+    native: NativeSampler | None = None,
 ) -> Tensor:
     """Chooses the next token of each sequence, independently of the other sequences.
 
     Args:
         logits: (B, V).
         seen: ids of each sequence so far, including the prompt.
+        settings: of each sequence, or of all of them.
         generators: one for each sequence; one random number is taken from each unless the choice is greedy.
-        banned: ids that are never chosen.
+        banned: ids that are never chosen, on the CPU.
+        native: samples in C.
 
     Returns:
         ids (B,), on the CPU.
@@ -49,89 +54,110 @@ def next_token(
     Raises:
         DamageError: logits, or logits after the repetition penalty, are not finite.
     """
-    scores = allowed_scores(logits, seen, settings, banned)
-    if settings.is_greedy:
-        return scores.argmax(-1).cpu()
-    rows = zip(scores.cpu(), generators, strict=True)
-    return torch.stack([_draw(*candidates(row, settings), generator) for row, generator in rows])
+    listed = [settings] * len(logits) if isinstance(settings, SamplingSettings) else settings
+    draws = [
+        0.0 if one.is_greedy else float(torch.rand(1, generator=generator, dtype=torch.float64))
+        for one, generator in zip(listed, generators, strict=True)
+    ]
+    rows = [
+        RowSettings(
+            ids if one.repetition_penalty != 1 else (),
+            draw,
+            one.temperature,
+            one.top_k,
+            one.top_p,
+            one.min_p,
+            one.repetition_penalty,
+            one.is_greedy,
+        )
+        for ids, draw, one in zip(seen, draws, listed, strict=True)
+    ]
+    # On the CPU, where sums are taken in one order, whatever computed the logits.
+    scores = logits.float().cpu()
+    banned = torch.empty(0, dtype=torch.long) if banned is None else banned
+    tokens = native(scores, rows, banned) if native else sampled(scores, rows, banned)
+    _check_finite(tokens, rows)
+    return tokens
 
 
-def _draw(ids: Tensor, log_weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Samples one of the ids (N,) with the given log-weights; returns a scalar."""
-    weights = log_weights.exp().double()  # sums in double precision make the result equal on all devices
-    reached = weights.cumsum(-1)
-    draw = torch.rand(1, generator=generator, dtype=torch.float64)
-    place = torch.searchsorted(reached, draw * reached[-1], right=True)
-    # Rounding may put the random number beyond the last token with a nonzero weight.
-    return ids[torch.minimum(place, torch.searchsorted(reached, reached[-1]))[0]]
-
-
-def allowed_scores(
-    logits: Tensor, seen: Sequence[Sequence[int]], settings: SamplingSettings, banned: Tensor | None
-) -> Tensor:
-    """Logits (B, V) in fp32 after the repetition penalty, with -inf for banned ids."""
-    if not _are_finite(logits):
+def _check_finite(tokens: Tensor, rows: Sequence[RowSettings]) -> None:
+    found = tokens.tolist()
+    if NOT_FINITE in found:
         raise DamageError(
             "The model's logits are not finite.",
             where="the model's weights, or its precision",
             fix="use another checkpoint; with fp16, try --precision fp32",
         )
-    scores = logits.float()
-    if banned is not None:
-        scores = scores.index_fill(-1, banned, -math.inf)
-    if settings.repetition_penalty != 1:
-        scores = scores.clone()
-        for row, ids in zip(scores, seen, strict=True):
-            index = torch.tensor(sorted(set(ids)), dtype=torch.long, device=scores.device)
-            old = row[index]
-            row[index] = torch.where(old < 0, old * settings.repetition_penalty, old / settings.repetition_penalty)
-        if not _are_finite(scores):
-            raise DamageError(
-                f"With repetition_penalty {settings.repetition_penalty}, the logits are not finite.",
-                where="repetition_penalty",
-                fix="use a value closer to 1 (no penalty)",
-            )
+    if NOT_FINITE_AFTER_PENALTY in found:
+        penalty = rows[found.index(NOT_FINITE_AFTER_PENALTY)].repetition_penalty
+        raise DamageError(
+            f"With repetition_penalty {penalty}, the logits are not finite.",
+            where="repetition_penalty",
+            fix="use a value closer to 1 (no penalty)",
+        )
+
+
+def sampled(logits: Tensor, rows: Sequence[RowSettings], banned: Tensor) -> Tensor:
+    """What `NativeSampler` returns, computed by PyTorch."""
+    scores = allowed_scores(logits, rows, banned)
+    weights = candidates(scores, rows).exp().double()  # (B, V)
+    reached = weights.cumsum(-1)
+    total = reached[:, -1:].contiguous()
+    place = torch.searchsorted(reached, _column([row.draw for row in rows]) * total, right=True)
+    # Rounding may put the random number beyond the last token with a nonzero weight.
+    drawn = torch.minimum(place, torch.searchsorted(reached, total))[:, 0]
+    tokens = torch.where(torch.tensor([row.greedy for row in rows]), scores.argmax(-1), drawn)
+    # The maximum of a row is NaN if any of its elements is NaN.
+    tokens = tokens.where(scores.amax(-1).isfinite(), NOT_FINITE_AFTER_PENALTY)
+    return tokens.where(logits.amax(-1).isfinite(), NOT_FINITE)
+
+
+def allowed_scores(logits: Tensor, rows: Sequence[RowSettings], banned: Tensor) -> Tensor:
+    """Logits (B, V) after the repetition penalty, with -inf for banned ids."""
+    scores = logits.index_fill(-1, banned, -math.inf)
+    if any(row.repetition_penalty != 1 for row in rows):
+        is_seen = torch.zeros_like(scores, dtype=torch.bool)
+        places = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(row.seen) for row in rows]))
+        is_seen[places, list(itertools.chain.from_iterable(row.seen for row in rows))] = True
+        penalties = _column([row.repetition_penalty for row in rows]).float()
+        scores = torch.where(is_seen, torch.where(scores < 0, scores * penalties, scores / penalties), scores)
     return scores
 
 
-def _are_finite(scores: Tensor) -> bool:
-    """Whether the maximum of each row (B, V) is finite; the maximum is NaN if any element is NaN."""
-    return all(map(math.isfinite, scores.amax(-1).tolist()))
+def candidates(scores: Tensor, rows: Sequence[RowSettings]) -> Tensor:
+    """Log-weights (B, V) after temperature, top-k, top-p and min-p: 0 for the most likely token, -inf for removed ones.
 
-
-def candidates(scores: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
-    """The tokens that remain after temperature, top-k, top-p and min-p.
-
-    Args:
-        scores: (V,).
-
-    Returns:
-        their ids, ascending, and their log-weights, 0 for the most likely token; both (N,).
+    Greedy rows, whose temperature may be 0, are of no meaning.
     """
-    ids = torch.arange(len(scores))
-    scores = (scores - scores.amax()) / settings.temperature
-
-    def keep(inside: Tensor) -> None:
-        nonlocal ids, scores
-        places = inside.nonzero()[:, 0]
-        ids, scores = ids[places], scores[places]
-
-    if 0 < settings.top_k < len(scores):
-        keep(scores >= scores.topk(settings.top_k).values[-1])
-    if settings.top_p < 1:
-        probabilities = scores.softmax(-1)
-        keep(probabilities >= _least_of_nucleus(probabilities, settings.top_p))
-    if settings.min_p > 0:
-        keep(scores >= math.log(settings.min_p))
-    return ids, scores
+    temperatures = _column([1.0 if row.greedy else row.temperature for row in rows]).float()
+    scores = (scores - scores.amax(-1, keepdim=True)) / temperatures
+    top_k = [row.top_k if 0 < row.top_k < scores.size(1) else 0 for row in rows]
+    largest = scores.topk(max(top_k)).values if any(top_k) else scores  # (B, the largest k), descending
+    if any(top_k):
+        least = largest.gather(1, torch.tensor([[max(k - 1, 0)] for k in top_k]))
+        limited = torch.tensor([[k > 0] for k in top_k])
+        scores = scores.masked_fill(limited & (scores < least), -math.inf)
+    if any(row.top_p < 1 for row in rows):
+        scores = scores.masked_fill(scores.softmax(-1) < _least_of_nuclei(scores, rows), -math.inf)
+    if any(row.min_p > 0 for row in rows):
+        floors = _column([math.log(row.min_p) if row.min_p > 0 else -math.inf for row in rows]).float()
+        scores = scores.masked_fill(scores < floors, -math.inf)
+    return scores
 
 
-def _least_of_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """The smallest probability within top-p: tokens are kept until the more likely ones sum to `top_p`."""
+def _least_of_nuclei(scores: Tensor, rows: Sequence[RowSettings]) -> Tensor:
+    """The smallest probability (B, 1) within each row's top-p: tokens are kept until the more likely ones sum to it."""
+    probabilities, wanted = scores.softmax(-1), _column([row.top_p for row in rows])
     for floor in NUCLEUS_FLOORS:
-        largest = probabilities[probabilities >= floor]
-        if largest.sum() >= top_p:
+        counts = (probabilities >= floor).sum(-1)
+        largest = probabilities.topk(int(counts.max().clamp(min=1))).values.double()  # (B, n), descending
+        if (largest.masked_fill(largest < floor, 0).sum(-1, keepdim=True) >= wanted).all():
             break
-    largest = largest.sort(descending=True).values
     above = largest.cumsum(-1) - largest
-    return largest[(above < top_p).sum().clamp(min=1) - 1]
+    places = ((above < wanted).sum(-1, keepdim=True) - 1).clamp(min=0)
+    return torch.where(wanted < 1, largest.gather(1, places), 0).float()
+
+
+def _column(values: Sequence[float]) -> Tensor:
+    """Values of the rows, (B, 1)."""
+    return torch.tensor(values, dtype=torch.float64)[:, None]

@@ -41,7 +41,7 @@ SOURCES = {
         *("cross_entropy.c", "transpose.c"),
     ),
     "fp16": ("matmul_fp16.c", "attention_fp16.c"),
-    "decode": ("decode.c",),
+    "decode": ("decode.c", "sample.c"),
 }
 """Library -> its source files in csrc/. `fp16` needs a compiler that supports `_Float16`."""
 

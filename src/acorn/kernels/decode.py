@@ -1,5 +1,7 @@
 """Native decoding: calls csrc/decode.c, which computes one token per sequence through the whole network.
 
+Sequences of a batch have their own positions, so they may begin and end at any time.
+
 Needs a CPU, a C compiler (build.py) and a model whose settings decode.c supports. Otherwise PyTorch decodes, with the
 same results up to rounding.
 """
@@ -58,9 +60,13 @@ class NativeDecoder:
         model: on the CPU.
         weight_type: type of the matrices. Everything else is fp32, except that the inputs of matmuls are rounded to
             bf16 for AMX, and to int16 for int8 weights.
+        batch_invariant: give each sequence the same logits, to the last bit, alone and in any batch. Otherwise the
+            fastest method for the size of the batch is used, and methods round differently.
     """
 
-    def __init__(self, model: GPT, weight_type: WeightType, library: ctypes.CDLL) -> None:
+    def __init__(
+        self, model: GPT, weight_type: WeightType, library: ctypes.CDLL, *, batch_invariant: bool = False
+    ) -> None:
         self.library = library
         self._weight_type = weight_type
         self._tensors: list[Any] = []  # keeps alive what the C structures point to
@@ -80,6 +86,7 @@ class NativeDecoder:
             ACTIVATIONS[config.architecture],
             WEIGHT_TYPES[weight_type],
             torch.get_num_threads(),
+            batch_invariant,
             blocks,
             self._floats(model.token_embedding.merged_weight()),
             self._floats(None if learned is None else learned.weight),
@@ -90,18 +97,26 @@ class NativeDecoder:
         )
         self._workspace = torch.empty(0)
 
-    def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """The forward of one token per sequence, ids (B,): adds it to the cache and returns logits (B, V)."""
+    def __call__(self, ids: Tensor, cache: KVCache, sequences: Tensor | None = None) -> Tensor:
+        """The forward of one token per sequence, ids (B,): adds it to the cache and returns logits (B, V).
+
+        Args:
+            sequences: numbers of the cache's sequences that the ids continue (B,), each once; None: all in order.
+        """
         batch = ids.numel()
-        starts = torch.zeros(batch, dtype=torch.long) if cache.starts is None else cache.starts
+        slots = torch.arange(batch) if sequences is None else sequences
+        positions = cache.lengths[slots]
+        if batch and int(positions.max()) >= cache.keys.size(3):
+            raise ValueError(f"{int(positions.max()) + 1} tokens are more than the cache's {cache.keys.size(3)}")
         kv = DecodeCache(
             cache.keys.data_ptr(),
             cache.values.data_ptr(),
-            starts.data_ptr(),
+            slots.data_ptr(),
+            positions.data_ptr(),
             TYPES[cache.keys.dtype],
             batch,
+            cache.keys.size(1),
             cache.keys.size(3),
-            cache.position,
         )
         floats = self.library.decode_workspace_floats(ctypes.byref(self._model), ctypes.byref(kv))
         if self._workspace.numel() < floats:
@@ -110,7 +125,7 @@ class NativeDecoder:
         self.library.decode(
             ctypes.byref(self._model), ctypes.byref(kv), ids.data_ptr(), self._workspace.data_ptr(), logits.data_ptr()
         )
-        cache.advance(1)
+        cache.lengths[slots] = positions + 1
         return logits
 
     def _block(self, block: Any) -> DecodeBlock:
@@ -155,12 +170,15 @@ class NativeDecoder:
         return tensor.data_ptr()
 
 
-def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> NativeDecoder | Unavailable:
+def native_decoder(
+    model: GPT, dtype: torch.dtype, *, int8: bool = False, batch_invariant: bool = False
+) -> NativeDecoder | Unavailable:
     """The native decoder for `model`, or why it is unavailable.
 
     Args:
         dtype: type of matmuls, and so of keys and values.
         int8: whether weights are read as int8 instead.
+        batch_invariant: as for `NativeDecoder`.
     """
     if model.head is None:
         return Unavailable("the model has a label head, and predicts no tokens")
@@ -173,7 +191,9 @@ def native_decoder(model: GPT, dtype: torch.dtype, *, int8: bool = False) -> Nat
         return Unavailable(f"acorn's C code does not support {', '.join(f'model.{name}' for name in unsupported)}")
     library = c_library("decode")
     weight_type: WeightType = "int8" if int8 else "bf16" if dtype == torch.bfloat16 else "fp32"
-    return library if isinstance(library, Unavailable) else NativeDecoder(model, weight_type, library)
+    if isinstance(library, Unavailable):
+        return library
+    return NativeDecoder(model, weight_type, library, batch_invariant=batch_invariant)
 
 
 def c_code_note(library: ctypes.CDLL | Unavailable) -> str | None:

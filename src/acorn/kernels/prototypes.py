@@ -49,7 +49,7 @@ class DecodeModel(ctypes.Structure):
 
     _fields_ = (
         *((name, INT32) for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "mlp_hidden")),
-        *((name, INT32) for name in ("activation", "type", "n_threads")),
+        *((name, INT32) for name in ("activation", "type", "n_threads", "batch_invariant")),
         ("blocks", ctypes.POINTER(DecodeBlock)),
         *((name, POINTER) for name in ("token_embedding", "position_embedding", "cosines", "sines")),
         ("final_norm", DecodeNorm),
@@ -61,8 +61,18 @@ class DecodeCache(ctypes.Structure):
     """`decode_cache` of decode.c."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("keys", "values", "starts")),
-        *((name, INT32) for name in ("type", "batch", "length", "position")),
+        *((name, POINTER) for name in ("keys", "values", "slots", "positions")),
+        *((name, INT32) for name in ("type", "batch", "n_slots", "length")),
+    )
+
+
+class Sampling(ctypes.Structure):
+    """`sampling` of sample.c."""
+
+    _fields_ = (
+        *(("seen", POINTER), ("n_seen", INT64), ("draw", ctypes.c_double)),
+        *((name, FLOAT) for name in ("temperature", "top_p", "min_p", "repetition_penalty")),
+        *((name, INT32) for name in ("top_k", "greedy")),
     )
 
 
@@ -74,6 +84,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "decode_block": DecodeBlock,
     "decode_model": DecodeModel,
     "decode_cache": DecodeCache,
+    "sampling": Sampling,
 }
 """Name of a C structure -> its ctypes type."""
 
@@ -108,6 +119,8 @@ PROTOTYPES: dict[str, dict[str, tuple[Any, list[Any]]]] = {
     "decode": {
         "decode": (None, [POINTER] * 5),
         "decode_workspace_floats": (INT64, [POINTER] * 2),
+        "sample": (None, [POINTER, INT64, INT64, POINTER, INT64, POINTER, POINTER, INT32, POINTER]),
+        "sample_workspace_floats": (INT64, [INT64, INT32]),
     },
 }
 """Library -> function -> type of the result, and types of the arguments."""

@@ -153,13 +153,12 @@ class GPT(nn.Module):
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Activations after the final norm (B, T, C)."""
-        start = cache.position if cache else 0
         T = ids.size(1)
-        if start + T > self.config.block_size:
-            raise ValueError(f"{start + T} tokens are more than block_size ({self.config.block_size})")
-        positions = arange_like(start, start + T, like=ids)  # (T,)
-        if cache is not None:
-            positions = cache.positions(positions)  # (T,) or, with left padding, (B, T)
+        end = T + (cache.longest if cache else 0)
+        if end > self.config.block_size:
+            raise ValueError(f"{end} tokens are more than block_size ({self.config.block_size})")
+        # (T,) or, where sequences have unequal lengths, (B, T)
+        positions = cache.positions(T) if cache else arange_like(0, T, like=ids)
         x = self.token_embedding(ids)  # (B, T, C)
         rotation = None
         if self.position_embedding is not None:
@@ -169,7 +168,7 @@ class GPT(nn.Module):
         x = self.embedding_dropout(x)
         mask = cache.mask(T) if cache else None
         for number, block in enumerate(self.blocks):
-            x = block(x, rotation, cache.layer(number) if cache else None, mask)
+            x = block(x, rotation, cache.layer(number, positions) if cache else None, mask)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x)

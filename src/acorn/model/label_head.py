@@ -1,7 +1,7 @@
 """A head that maps activations to labels or values instead of the next token, and its losses.
 
-Sequence classifiers read it at a sequence's last token, taggers at the first token of every word. Which positions are
-counted is said by the targets, so that the losses stay sums and counts over any grouping into micro-batches.
+Sequence classifiers use its output at a sequence's last token, taggers at the first token of every word. The targets
+say which positions are counted, so losses are sums and counts that do not depend on the grouping into micro-batches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class HeadSpec:
     """What a label head predicts.
 
     Attributes:
-        kind: what targets are and what their loss is.
+        kind: the kind of targets, and their loss.
             `class`, `tag`: one of L classes. Targets (B, T), the class of each position; IGNORE is not counted.
             Cross-entropy in nats.
             `labels`: any of L labels. Targets (B, T, L), 1.0 or 0.0; NaN is not counted. Binary cross-entropy in nats.
@@ -33,7 +33,7 @@ class HeadSpec:
         class_weights: weight of each class in loss and count (`class`, `tag`); empty: 1 each.
 
     Raises:
-        ValueError: no outputs, or weights that do not fit.
+        ValueError: there are no outputs, or the weights do not fit them.
     """
 
     kind: LabelKind
@@ -58,7 +58,7 @@ class HeadSpec:
 
 
 def count_targets(targets: Tensor, spec: HeadSpec | None) -> float:
-    """The counted targets of a batch, or the sum of their class weights: what the sum of their losses is divided by.
+    """The number of counted targets in a batch, or the sum of their class weights; the sum of losses is divided by it.
 
     Args:
         targets: on the CPU.

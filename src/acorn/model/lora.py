@@ -1,8 +1,8 @@
 """LoRA: small trained factors beside frozen matrices (Hu et al. 2021), and trained rows of a frozen embedding.
 
-A matrix W (out, in) becomes W + alpha / r * B A, with A (r, in) and B (out, r), r much smaller than both. B is zero at
-first, so that training begins with the base model. Only the factors have gradients and optimizer state. A token that
-the base model never saw, such as a mark of a conversation, has an embedding that means nothing; the changes of such
+A matrix W (out, in) becomes W + alpha / r * B A, with A (r, in) and B (out, r), r much smaller than both. B is
+initially zero, so training begins with the base model. Only the factors have gradients and optimizer state. A token
+that the base model has never seen, such as the markup of conversations, has a meaningless embedding; changes of such
 rows are trained too.
 """
 
@@ -22,7 +22,7 @@ from acorn.model.loss import Workspace
 from acorn.model.ops import Ops, arange_like
 
 NEW_KINDS = (".lora_a", ".lora_b", ".markup_rows")
-"""Endings of the names of LoRA's parameters."""
+"""The names of LoRA's parameters end in these."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LoraSpec:
 
     Attributes:
         rank: r, rows of A and columns of B.
-        alpha: the factors' product is multiplied with alpha / rank.
+        alpha: the product of the factors is multiplied by alpha / rank.
         dropout: probability with which an element of A's input is dropped while training.
         targets: names of linear layers of the blocks, such as `q_proj`; empty: all of them.
         markup_ids: tokens whose rows of the embedding, and of the head, are trained.
@@ -59,7 +59,7 @@ class LoraSpec:
 
 
 def lora_spec(settings: LoraConfig, markup_ids: tuple[int, ...] = ()) -> LoraSpec | None:
-    """What the settings of a run ask for; None: they have no LoRA. An alpha of 0 is twice the rank."""
+    """The LoRA of a run's settings; None: they have none. An alpha of 0 means twice the rank."""
     if not settings.rank:
         return None
     alpha = settings.alpha or 2.0 * settings.rank
@@ -67,7 +67,7 @@ def lora_spec(settings: LoraConfig, markup_ids: tuple[int, ...] = ()) -> LoraSpe
 
 
 class LoraLinear(Linear):
-    """A linear layer whose frozen matrix is changed by the product of two trained factors."""
+    """A linear layer with a frozen matrix, to which the product of two trained factors is added."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool, ops: Ops, spec: LoraSpec) -> None:
         super().__init__(inputs, outputs, bias, ops)
@@ -94,14 +94,14 @@ class LoraLinear(Linear):
 
 
 def linear_layer(name: str, inputs: int, outputs: int, bias: bool, ops: Ops, lora: LoraSpec | None) -> Linear:
-    """The linear layer `name` of a block: with factors if `lora` has it among its targets."""
+    """The linear layer `name` of a block, with factors if it is one of the targets of `lora`."""
     if lora is None or (lora.targets and name not in lora.targets):
         return Linear(inputs, outputs, bias, ops)
     return LoraLinear(inputs, outputs, bias, ops, lora)
 
 
 class MarkupEmbedding(Embedding):
-    """A frozen table of which some rows have trained changes (n, width), zero at first."""
+    """A frozen embedding with trained changes (n, width) of some rows, which are initially zero."""
 
     def __init__(self, n: int, width: int, ops: Ops, ids: tuple[int, ...]) -> None:
         super().__init__(n, width, ops)
@@ -124,7 +124,8 @@ class MarkupEmbedding(Embedding):
 
 
 class MarkupHead(Head):
-    """A frozen head of which some rows have trained changes (n, C), zero at first; if it is tied, the embedding's."""
+    """A frozen head with trained changes (n, C) of some rows, initially zero; in a tied head, those of the
+    embedding."""
 
     def __init__(self, config: ModelConfig, ops: Ops, workspace: Workspace | None, ids: tuple[int, ...]) -> None:
         super().__init__(config, ops, workspace)
@@ -138,8 +139,8 @@ class MarkupHead(Head):
         if targets is None:
             logits = F.linear(x, self.weight)
             return logits.index_add(-1, self.ids, changes.to(logits.dtype))
-        # [x, changes] [W, columns]^T = x W^T + changes columns^T, where a column picks a row of the vocabulary. So the
-        # loss needs no gradient of a matrix of the vocabulary's size, of which only these rows are trained.
+        # [x, changes] [W, columns]^T = x W^T + changes columns^T, where a column selects a row of the vocabulary. So
+        # the loss needs no gradient of the whole matrix, of which only these rows are trained.
         columns = arange_like(0, len(self.weight), like=self.ids)[:, None] == self.ids  # (V, n)
         return self.loss(torch.cat((x, changes), -1), torch.cat((self.weight, columns.to(self.weight)), 1), targets)
 
@@ -159,10 +160,10 @@ def is_new(name: str) -> bool:
 
 
 def freeze_base(model: nn.Module, new: Collection[str], spec: LoraSpec) -> None:
-    """Freezes all parameters of a network with LoRA but the `new` ones.
+    """Freezes all parameters of a network with LoRA except the `new` ones.
 
     Raises:
-        ValueError: a target of `spec` is no linear layer of the blocks.
+        ValueError: a target of `spec` is not a linear layer of the blocks.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in new)
@@ -173,7 +174,7 @@ def freeze_base(model: nn.Module, new: Collection[str], spec: LoraSpec) -> None:
 
 @torch.no_grad()
 def merged(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a network without LoRA that computes the same as `model`, under the names of its parameters.
+    """The weights, by name, of a network without LoRA that computes the same as `model`.
 
     Without LoRA these are the parameters themselves. Nothing in `model` is changed.
     """

@@ -46,7 +46,7 @@ COMPILE_SECONDS = 30
 """What torch.compile takes before the first step if its cache is empty; an upper estimate."""
 
 COMPILED_GAIN = {"fp32": 0.2, "bf16": 0.3, "fp16": 0.3}
-"""Precision -> how much faster compiled steps are at least; 0.2 is 1.2x (docs/performance.md; fp16 is assumed equal to
+"""Precision -> how much faster compiled steps are at least; 0.2 is 1.2x (docs/benchmarks.md; fp16 is assumed equal to
 bf16). Matmuls take most of a step, and compilation does not make them faster."""
 
 MIN_SPEEDUP = {"bf16": 1.3, "fp16": 1.2}

@@ -1,7 +1,7 @@
-"""Rows of conversations -> `Chat`.
+"""Makes a `Chat` from a row with a conversation.
 
 Four shapes: `messages` (role and content), ShareGPT's `conversations` (from and value), Alpaca's `instruction`, `input`
-and `output` (with `system` and `history`), and `prompt` and `completion`. Who speaks after whom is left as it is.
+and `output` (with `system` and `history`), and `prompt` and `completion`. The order of the roles is not checked.
 A message of an assistant is trained, unless it says `"train": false` (or `"weight": 0`) or belongs to a prompt.
 """
 
@@ -18,7 +18,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "conversations": ("conversations", "system"),
     "instruction": ("instruction", "input", "output", "system", "history"),
 }
-"""The column by which a shape is known -> the columns that it reads."""
+"""The column that shows a shape -> the columns that the shape reads."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -32,7 +32,7 @@ _TOOL_KEYS = ("tool_calls", "function_call")
 
 
 def shape_of(record: Record) -> str:
-    """The column by which the record's shape is known, or "" where there is none of the first three."""
+    """The column that shows the shape of the record; empty: none of the first three shapes."""
     present = [name for name in SHAPES if name in record.values]
     return next((name for name in present if record.values[name] is not None), present[0] if present else "")
 
@@ -41,7 +41,7 @@ def to_chat(record: Record, prompt_field: str, completion_field: str) -> Chat:
     """The conversation in a row.
 
     Raises:
-        RowFault: there is none that a model could be trained on.
+        RowFault: it has none that a model could be trained on.
     """
     values, shape = record.values, shape_of(record)
     if shape == "instruction":
@@ -63,7 +63,7 @@ def to_chat(record: Record, prompt_field: str, completion_field: str) -> Chat:
 
 
 def unread_keys(record: Record) -> Iterator[str]:
-    """Keys of messages that hold something and are not read."""
+    """Keys of messages that have a value and are not read."""
     column = shape_of(record)
     value = record.values.get(column)
     if column in ("messages", "conversations") and isinstance(value, list):
@@ -77,7 +77,7 @@ def text_in(value: object, name: str, *, may_be_empty: bool = False) -> str:
     """The text of a column or key.
 
     Raises:
-        RowFault: it holds none.
+        RowFault: its value is not a text.
     """
     if isinstance(value, Unusable):
         raise RowFault(f"{name} {value.reason}.")
@@ -89,10 +89,10 @@ def text_in(value: object, name: str, *, may_be_empty: bool = False) -> str:
 
 
 def list_in(value: object, name: str, typed: bool) -> list[Any]:
-    """The list of a column; a .csv or .tsv spells it as JSON.
+    """The list of a column; in a .csv or .tsv it is written as JSON.
 
     Raises:
-        RowFault: it holds none.
+        RowFault: its value is not a list.
     """
     if isinstance(value, Unusable):
         raise RowFault(f"{name} {value.reason}.")
@@ -109,7 +109,7 @@ def list_in(value: object, name: str, typed: bool) -> list[Any]:
 
 
 def _transposed(columns: Mapping[str, list[Any]], name: str) -> list[dict[str, Any]]:
-    """A list of objects from an object of lists, as which `datasets` may hand it on."""
+    """A list of objects from an object of lists, which is how `datasets` may represent it."""
     if len({len(values) for values in columns.values()}) > 1:
         raise RowFault(f"{name} is an object of lists that differ in length.")
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -140,7 +140,7 @@ def _message(item: object, number: int, trained: bool) -> Message:
 
 
 def _is_trained(item: Mapping[str, Any], number: int, role: Role, otherwise: bool) -> bool:
-    """What `train` or `weight` say, else `otherwise` for an assistant and no for others."""
+    """The value of `train` or `weight`; without them `otherwise` for an assistant, and false for other roles."""
     given = [(key, item[key]) for key in ("train", "weight") if item.get(key) is not None]
     for key, value in given:
         if value not in (0, 1):
@@ -185,7 +185,7 @@ def _alpaca(record: Record) -> list[Message]:
 
 
 def _prompted(record: Record, prompt_field: str, completion_field: str) -> list[Message]:
-    """The turns of a prompt and a completion: lists of messages, or the text of one each."""
+    """The messages of a prompt and a completion: each is a list of messages, or the text of one message."""
     values = record.values
     for name in (prompt_field, completion_field):
         if name not in values:

@@ -1,4 +1,5 @@
-"""What a set of examples is like: its labels, what makes labels impossible to learn, and what a person should know."""
+"""Checks of a whole set of examples: which labels it has, whether they can be learned, and what the user should
+know."""
 
 from __future__ import annotations
 
@@ -16,16 +17,16 @@ from acorn.text.label_values import shown
 from acorn.text.reading import names_of
 
 MANY_LABELS = 20
-"""From so many labels on, a label for each example means that the column is another one."""
+"""With more labels than this, and a different one for each example, the column does not hold labels."""
 
 _WRONG_COLUMN = "name the column of the labels in finetune.label_field, or choose another task (--task)"
 
 
 def labels_of(task: Task, examples: Sequence[Example], given: Sequence[str] = ()) -> tuple[str, ...]:
-    """The labels or tags, in the order of their ids; none for a task without.
+    """The labels or tags, in the order of their ids; empty for a task without labels.
 
     Args:
-        given: the labels, in order; none: those of `examples`, integers by value and text by its code points.
+        given: the labels, in order; empty: those of `examples`, integers by value and text by its code points.
     """
     if task not in ("classify", "tag"):
         return ()
@@ -55,7 +56,7 @@ def has_lists(examples: Sequence[Example]) -> bool:
 
 
 def check_labels(task: Task, examples: Sequence[Example], where: str) -> None:
-    """Raises InputError where nothing can be learned from the labels of training."""
+    """Raises InputError if nothing can be learned from the labels of the training side."""
     labeled = [example for example in examples if isinstance(example, Labeled)]
     if task == "regress" and len({example.label for example in labeled}) < 2:
         what = f"All {counted(len(labeled), 'example')} have the label {labeled[0].label!r}: there is nothing to learn."
@@ -79,7 +80,7 @@ def check_labels(task: Task, examples: Sequence[Example], where: str) -> None:
 
 
 def told_facts(task: Task, sides: Mapping[str, Sequence[Example]], labels: Sequence[str]) -> Iterator[str]:
-    """What a person should know of the examples before a model is trained on them, a sentence each."""
+    """Sentences about the examples that the user should read before a model is trained on them."""
     training = sides["train"]
     if task == "chat":
         yield from _told_turns(training)
@@ -89,7 +90,7 @@ def told_facts(task: Task, sides: Mapping[str, Sequence[Example]], labels: Seque
 
 
 def _told_turns(examples: Sequence[Example]) -> Iterator[str]:
-    """Conversations of an unusual order; some templates of other models refuse them."""
+    """How many conversations have an unusual order of messages, which some chat templates of other models refuse."""
     found: Counter[str] = Counter()
     for example in examples:
         roles = [message.role for message in example.messages] if isinstance(example, Chat) else []
@@ -104,7 +105,8 @@ def _told_turns(examples: Sequence[Example]) -> Iterator[str]:
 
 
 def _told_conflicts(task: Task, sides: Mapping[str, Sequence[Example]]) -> Iterator[str]:
-    """Inputs of which different things are said; of conversations and prompts that is no fault."""
+    """Inputs that occur with different labels. Conversations and prompts may have several answers, so they are left
+    out."""
     if task in ("chat", "complete"):
         return
     for side, examples in sides.items():
@@ -154,11 +156,11 @@ def _label_counts(examples: Sequence[Example]) -> Counter[str]:
 
 
 def _natural(label: str) -> tuple[int, int, str]:
-    """Integers by value and before text."""
+    """Sort key: integers by value, before text."""
     return (0, int(label), label) if re.fullmatch("-?[0-9]{1,18}", label) else (1, 0, label)
 
 
 def _plain(label: str) -> str:
-    """What is left of a label without case, width and the spelling of numbers and truth values."""
+    """A label without case and width, and without the `.0` of a whole number."""
     plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
     return re.sub(r"(?<=\d)\.0+$", "", plain)

@@ -1,4 +1,4 @@
-"""Rows -> examples of a task, and which task rows are for.
+"""Makes the examples of a task from rows, and finds out which task the rows are for.
 
 | task | columns |
 |---|---|
@@ -34,7 +34,7 @@ _LABELS_ARE = {"word": "text", "integer": "integers", "list": "lists", "decimal"
 
 
 def columns_of(task: Task, finetune: FinetuneConfig) -> tuple[str, str]:
-    """The two columns that a task reads, the input first; of chat those of its last shape."""
+    """The two columns that a task reads, the input first; for chat, those of the shape with prompt and completion."""
     if task in ("chat", "complete"):
         return finetune.prompt_field or "prompt", finetune.completion_field or "completion"
     if task == "tag":
@@ -43,7 +43,7 @@ def columns_of(task: Task, finetune: FinetuneConfig) -> tuple[str, str]:
 
 
 def to_example(record: Record, task: Task, finetune: FinetuneConfig) -> Example | Refusal:
-    """The example of `task` in a row, or why there is none."""
+    """The example of `task` that a row holds, or the reason why it holds none."""
     input_name, output_name = columns_of(task, finetune)
     try:
         if task == "chat":
@@ -64,7 +64,7 @@ def to_example(record: Record, task: Task, finetune: FinetuneConfig) -> Example 
 
 
 def to_input(record: Record, task: Task, finetune: FinetuneConfig) -> str | tuple[str, ...] | Refusal:
-    """The input alone of a row, which needs no label: a text, a prompt, or the tokens of a sentence.
+    """The input of a row, which may have no label: a text, a prompt, or the tokens of a sentence.
 
     Args:
         task: any but chat.
@@ -76,11 +76,12 @@ def to_input(record: Record, task: Task, finetune: FinetuneConfig) -> str | tupl
 
 
 def task_of(records: Iterable[Record], finetune: FinetuneConfig) -> tuple[Task, str]:
-    """The task that rows are for, by their columns and, for labels, by their values; and why, within a sentence.
+    """The task that rows are for, found by their columns and the values of their labels; and the reason, as part of a
+    sentence.
 
     Raises:
-        UsageError: two tasks fit; both are named.
-        InputError: none does, or there is no row.
+        UsageError: two tasks fit; the message names both.
+        InputError: no task fits, or there is no row.
     """
     first: Record | None = None
     fits: dict[_Family, Record] = {}
@@ -117,7 +118,7 @@ def task_of(records: Iterable[Record], finetune: FinetuneConfig) -> tuple[Task, 
 
 
 def unread_columns(record: Record, task: Task, finetune: FinetuneConfig) -> list[str]:
-    """Columns, and keys of messages, that hold something and are not read."""
+    """Columns, and keys of messages, that have a value and are not read."""
     read = _columns_read(record, task, finetune)
     columns = [name for name, value in record.values.items() if name not in read and value is not None]
     return columns + (list(dict.fromkeys(unread_keys(record))) if task == "chat" else [])

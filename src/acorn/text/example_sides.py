@@ -1,9 +1,9 @@
 """Which side of an automatic split an example is on.
 
-A digest of the input decides: the text, the prompt, the tokens, or the messages before the last answer. So examples of
-one input are on one side, and neither random state nor neighbours count. Then each label gets at least one input on
-each side where it has two, and one in training in any case. The fewest inputs move for that, first those whose digests
-are nearest to the limit.
+A digest of the input decides: of the text, the prompt, the tokens, or the messages before the last answer. So examples
+with the same input are on the same side, whatever the seed and the other examples are. Then inputs are moved until each
+label has one in training and, if it has two or more, one in validation. As few as possible are moved, first those whose
+digests are nearest to the limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from acorn.text.examples import Chat, Completion, Example, Labeled, Tagged
 
 
 def input_digest(example: Example) -> bytes:
-    """The 16-byte digest of an example's input; of the whole example where its input says nothing."""
+    """The 16-byte digest of an example's input, or of the whole example if its input is empty."""
     if isinstance(example, Labeled):
         return digest_of(_utf8(example.text))
     if isinstance(example, Completion):
@@ -32,7 +32,9 @@ def input_digest(example: Example) -> bytes:
 
 
 def groups_of(example: Example) -> Collection[Hashable]:
-    """The groups of which both sides need one: its labels or tags; of other tasks all examples together are a group."""
+    """The groups of the example: its labels or tags. Each side needs an example of each group. Without labels, all
+    examples are one group.
+    """
     if isinstance(example, Tagged):
         return set(example.tags)
     return example.labels if isinstance(example, Labeled) and not isinstance(example.label, float) else ((),)
@@ -57,7 +59,8 @@ class _Group:
         return len(self.inputs) - self.held_out
 
     def can_spare(self, moved: _Input) -> bool:
-        """Whether the side that `moved` leaves keeps one, or is validation and need not."""
+        """Whether `moved` can leave its side: others of the group stay there, or it is validation and the group has
+        only one."""
         if moved.held_out:
             return self.held_out > 1 or len(self.inputs) == 1
         return self.in_training > 1
@@ -67,8 +70,8 @@ def held_out_inputs(inputs: Mapping[bytes, Collection[Hashable]], share: float) 
     """The digests of the inputs that are validation.
 
     Args:
-        inputs: digest of each distinct input -> the groups that its examples belong to.
-        share: of inputs to hold out, 0 to 1.
+        inputs: digest of each distinct input -> the groups of its examples.
+        share: share of the inputs to hold out, 0 to 1.
     """
     limit = digest_limit(share)
     every = [_Input(digest, set(groups), digest < limit) for digest, groups in sorted(inputs.items())]
@@ -80,7 +83,7 @@ def held_out_inputs(inputs: Mapping[bytes, Collection[Hashable]], share: float) 
     for name in sorted(groups, key=str):
         group = groups[name]
         if not group.in_training:
-            # Training needs the label above all: where each choice costs another label its last one here, so be it.
+            # Training must have every label, even if each choice takes another label's last input from validation.
             backwards = group.inputs[::-1]
             _move(next((entry for entry in backwards if _can_move(entry, groups)), backwards[0]), groups)
         elif not group.held_out and (found := next((e for e in group.inputs if _can_move(e, groups)), None)):

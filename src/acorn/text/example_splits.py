@@ -1,10 +1,11 @@
 """Training, validation and test examples: what finetuning consumes.
 
-The held-out examples are what the config names, else what the source brings with it, else a share of the training
-examples (see `example_sides.py`). Exact repeats leave training, before such a split. All examples are held in memory.
+Held-out examples are those that the config names, else those of the source's own splits, else a share of the training
+examples (see `example_sides.py`). Exact repeats are dropped from training, before the split if acorn splits. All
+examples are held in memory.
 
-A row that becomes no example is refused. Under `data.errors = "skip"` such rows are left out, counted and told of; else
-they are an error, which names the first ones.
+A row that cannot become an example is refused: with `data.errors = "skip"` it is left out, counted and reported;
+otherwise it is an error, whose message names the first such rows.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from acorn.text.sources import Part, held_out_parts, merged, resolve
 from acorn.text.text_files import EXAMPLES
 
 NAMES = ("train", "valid", "test")
-_MOST_NOTED = 3  # reasons that a note names
+_MOST_NOTED = 3  # reasons that a message names
 _MOST_UNREAD = 100  # names of columns that are kept: an object of JSON can have a new one in every row
 
 
 @dataclass
 class ExampleCounts:
-    """What became of the rows of one side. Those of an automatic split are counted with training."""
+    """Counts of the rows of one side. Rows that an automatic split holds out are counted with training."""
 
     rows: int = 0
     examples: int = 0
@@ -49,14 +50,14 @@ class ExampleSplits:
     """The examples of each side.
 
     Attributes:
-        task: what they are for.
-        reason: why `auto` took it, within a sentence; "" where it was named.
-        labels: in the order of their ids (classify, tag); else none.
-        multi_label: an example has a list of labels.
+        task: the task of the examples.
+        reason: why `auto` chose the task, as part of a sentence; empty if the task was named.
+        labels: in the order of their ids (classify, tag); empty for other tasks.
+        multi_label: each example has a list of labels.
         sides: name -> its examples, in the order of reading.
-        automatic: validation is a share of the training examples.
+        automatic: acorn held the validation side out of the training examples.
         parts: name -> the files and datasets that were read.
-        counts: name -> what became of its rows.
+        counts: name -> the counts of its rows.
         refused: the rows that became no example, in the order of reading.
         overlap: held-out side -> share of its distinct inputs that are inputs of training too.
     """
@@ -79,13 +80,13 @@ class ExampleSplits:
         """Reads all rows that `data` names.
 
         Args:
-            finetune: its task ("" is `auto`), labels and fields act.
-            out: the run folder that they are for; a source folder that holds it is read without it.
+            finetune: its task ("" is `auto`), labels and fields are used.
+            out: the run folder; if a source folder contains it, it is not read.
 
         Raises:
             UsageError: a source cannot be understood, two tasks fit, or `finetune.labels` does not fit the task.
             InputError: a source matches nothing or cannot be read; a row is refused (see above); a side is empty; the
-                labels cannot be learned; and for overlap under `data.overlap = "fail"`.
+                labels cannot be learned; or sides overlap and `data.overlap` is "fail".
         """
         parts = example_parts(data, progress, out)
         reader = _Reader(data, finetune, progress)
@@ -110,14 +111,14 @@ class ExampleSplits:
         multi_label: bool = False,
         named_by: str = "--input",
     ) -> ExampleSplits:
-        """All of `sources` as one side, whole, for a model whose task and labels `finetune` tells.
+        """Reads all rows of `sources` as one side, for a model with the task and labels of `finetune`.
 
         Args:
             multi_label: the model gives a list of labels.
-            named_by: the option or setting that names the sources; the side has this name.
+            named_by: the option or setting that names the sources; also the name of the side.
 
         Raises:
-            UsageError, InputError: as `open`.
+            UsageError, InputError: for the same reasons as in `open`.
         """
         parts = {named_by: held_out_parts(resolve(sources, data, named_by, progress, endings=EXAMPLES), "test")}
         splits = _Reader(data, finetune, progress, multi_label).read(parts)
@@ -126,7 +127,7 @@ class ExampleSplits:
 
 
 def example_parts(data: DataConfig, progress: Progress = QUIET, out: Path | None = None) -> dict[str, Sequence[Part]]:
-    """Side -> the files and datasets that `data` names for it. They are looked at, not read.
+    """Side -> the files and datasets that `data` names for it. They are found, but not read.
 
     Raises:
         UsageError: a source cannot be understood.
@@ -147,7 +148,7 @@ class _Reader:
     """Reads the rows of all sides, finds the task and the labels, and refuses what does not fit them.
 
     Args:
-        multi_label: whether an example has a list of labels; None: the first side tells.
+        multi_label: whether an example has a list of labels; None: as the first side has it.
     """
 
     def __init__(
@@ -254,10 +255,10 @@ class _Reader:
         return kept
 
     def _tell_refused(self, splits: ExampleSplits, side: str) -> None:
-        """After a side: what was refused is an error or a note.
+        """Reports the refused rows of a side.
 
         Raises:
-            InputError: under `strict` and `replace`.
+            InputError: there are some, and `data.errors` is not "skip".
         """
         counts = splits.counts[side]
         if not counts.refused:
@@ -292,7 +293,7 @@ def _split(splits: ExampleSplits, share: float) -> None:
 
 
 def _check_sides(splits: ExampleSplits, data: DataConfig) -> None:
-    """Raises InputError where a side has no example."""
+    """Raises InputError if a side has no example."""
     for side, examples in splits.sides.items():
         if examples:
             continue
@@ -307,7 +308,7 @@ def _check_sides(splits: ExampleSplits, data: DataConfig) -> None:
 
 
 def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress) -> None:
-    """Tells how many held-out inputs are also in training, and applies `data.overlap`."""
+    """Reports how many held-out inputs are also in training, and applies `data.overlap`."""
     digests = [input_digest(example) for example in splits.sides["train"]]
     training = set(digests)
     held_out = {
@@ -340,7 +341,7 @@ def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress)
 
 
 def _is_stripped(given: object, example: Example) -> bool:
-    """Whether the example's label was given with white space around it."""
+    """Whether the row has white space around the label."""
     label = example.label if isinstance(example, Labeled) else None
     return isinstance(given, str) and given.strip() == label != given
 

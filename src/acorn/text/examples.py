@@ -1,6 +1,6 @@
-"""What a row to finetune on becomes: the row as it was read, and the examples of each task.
+"""Rows as they were read, and the examples of each task that are made from them.
 
-Examples are equal where what they say is equal; where they stand does not count.
+Two examples are equal if their contents are equal, wherever they were read.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Record:
     """One row as it was read.
 
     Attributes:
-        values: column -> value. One that cannot be used is an `Unusable`.
-        where: the place, as `mails.csv, line 12`.
-        typed: numbers and lists are values of their own; else (.csv, .tsv) everything is text.
+        values: column -> value. A value that cannot be used is an `Unusable`.
+        where: its place, such as `mails.csv, line 12`.
+        typed: whether values have types, such as numbers and lists. In .csv and .tsv everything is text.
     """
 
     values: Mapping[str, Any]
@@ -30,9 +30,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Unusable:
-    """In place of a value that cannot be read. It matters only where a task needs that value."""
+    """Stands for a value that cannot be read. It is an error only if the task needs that value."""
 
-    reason: str  # what is said of the column: `is there twice`
+    reason: str  # the rest of a sentence about the column: `is there twice`
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Refusal:
 
 
 class RowFault(Exception):
-    """Why the row at hand becomes no example, as a sentence."""
+    """A row cannot become an example; the message is a sentence with the reason."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Labeled:
-    """A text and what is said of it: one label, several (in order, each once), or a value in the label's own unit."""
+    """A text with one label, several labels (sorted, each once), or a value in the unit of the data."""
 
     text: str
     label: str | tuple[str, ...] | float
@@ -91,7 +91,7 @@ class Labeled:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its labels; none where it has a value."""
+        """Its labels; empty if it has a value."""
         if isinstance(self.label, float):
             return ()
         return (self.label,) if isinstance(self.label, str) else self.label
@@ -110,7 +110,7 @@ Example = Chat | Completion | Labeled | Tagged
 
 
 def kind_of(value: object) -> str:
-    """What a value is, within a sentence: `a list`."""
+    """The kind of a value, as part of a sentence: `a list`."""
     if value is None:
         return "null"
     if isinstance(value, Unusable):

@@ -1,7 +1,7 @@
-"""Values of a label column -> labels and numbers.
+"""Makes labels and numbers from the values of a label column.
 
-A label is text: 1, "1" and the 1 of a .csv are one label, and true is the label `true`. White space around a label is
-dropped. In a .csv or .tsv everything is text, so what a label is goes by its looks.
+A label is text: 1, "1" and the 1 of a .csv are the same label, and true is the label `true`. White space around a label
+is dropped. In a .csv or .tsv everything is text, so the kind of a label is guessed from how it is written.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _LINE_BREAKS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control chara
 
 
 def shown(label: object) -> str:
-    """A label as messages repeat it."""
+    """A label as messages show it."""
     text = repr(label)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def label_kind(value: object, typed: bool) -> LabelKind:
-    """What a label's value looks like; a decimal is a number with a decimal point."""
+    """The kind of a label's value; a decimal is a number with a decimal point."""
     if isinstance(value, str):
         text = value.strip()
         if not text:
@@ -50,13 +50,13 @@ def label_kind(value: object, typed: bool) -> LabelKind:
 
 
 def as_label(value: object, typed: bool, name: str = "label") -> str | tuple[str, ...]:
-    """The label, or for a list its labels, sorted and each once; an empty list is no label at all.
+    """The label; of a list its labels, sorted and each once. An empty list means that the example has no label.
 
     Args:
         name: of the column, for the message.
 
     Raises:
-        RowFault: it is no label.
+        RowFault: it cannot be a label.
     """
     if not typed and isinstance(value, str):
         text = value.strip()
@@ -73,7 +73,7 @@ def as_value(value: object, typed: bool, name: str = "label") -> float:
     """The number of a label.
 
     Raises:
-        RowFault: it is none, or none that a float can hold.
+        RowFault: it is not a number, or not one that a float can represent.
     """
     if isinstance(value, str) and not typed:
         text = value.strip()
@@ -118,7 +118,7 @@ def _no_value(value: object, name: str, wanted: str) -> str:
 
 
 def _list_in(text: str) -> list[Any] | None:
-    """The list that a field of a .csv spells as JSON."""
+    """The list that a field of a .csv contains as JSON; None: it does not."""
     if not text.startswith("["):
         return None
     try:

@@ -1,12 +1,12 @@
-"""Files of each form -> rows with their places.
+"""Reads the rows of files of each format, with their places.
 
-What is wrong with a whole file is an InputError. A row that cannot be read is a `Refusal`, a value that cannot be read
-is an `Unusable`: what becomes of them is for the caller to say. Only bytes that are not text are handled here, as
-`data.errors` says, since they mostly mean that the file has another encoding: `strict` refuses the file,
-`replace` puts U+FFFD, `skip` makes the value unusable.
+A file that cannot be read is an InputError. A row that cannot be read is a `Refusal`, and a value that cannot be read
+an `Unusable`; the caller decides what happens to them. Bytes that are not text are handled here, as `data.errors` says,
+because they usually mean that the file has another encoding: `strict` refuses the file, `replace` inserts U+FFFD, and
+`skip` makes the value unusable.
 
-A line ends at a line feed (in .csv and .tsv also at a carriage return), and nowhere else: JSON may hold the other line
-separators of Unicode as they are.
+A line ends at a line feed (in .csv and .tsv also at a carriage return), and nowhere else: strings in JSON may contain
+the other line separators of Unicode.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RecordReader(Protocol):
 
 
 class _RecordFile(FileReader):
-    """What the readers of plain and packed files share. A position is a line, from 1."""
+    """The part that all readers of text files share. A position is the number of a line, from 1."""
 
     def place(self, position: int, byte: int = 0) -> str:
         return f"{self.file.name}, line {position}"
@@ -60,10 +60,10 @@ class _RecordFile(FileReader):
     def records(self) -> Iterator[Record | Refusal]: ...
 
     def _lines(self, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-        """Number and text of each line, with its end and with a lone surrogate for each byte that is not text.
+        """Number and text of each line, line end included, with a lone surrogate for each byte that is not text.
 
         Raises:
-            InputError: for such a byte, under `strict`.
+            InputError: there is such a byte, and `data.errors` is "strict".
         """
         for number, raw in enumerate(file, start=1):
             yield number, self._decoded(raw, number)
@@ -80,10 +80,10 @@ class _RecordFile(FileReader):
             return marked(raw)
 
     def _settled(self, value: Any) -> Any:
-        """`value` with U+FFFD for each lone surrogate in it, or with `Unusable` for strings that hold one.
+        """`value` without lone surrogates: U+FFFD in their place, or `Unusable` in place of strings that contain one.
 
         Raises:
-            RecursionError: it is nested without end.
+            RecursionError: it is nested too deeply.
         """
         if isinstance(value, str):
             if value.isascii() or not _LONE_SURROGATE.search(value):
@@ -100,7 +100,7 @@ class _RecordFile(FileReader):
 
 
 class JsonlRecords(_RecordFile):
-    """A .jsonl: an object a line, or a list of messages. Blank lines are passed over."""
+    """A .jsonl file: on each line an object, or a list of messages. Blank lines are skipped."""
 
     def records(self) -> Iterator[Record | Refusal]:
         with open_text(self.file) as self._open:
@@ -124,7 +124,7 @@ class JsonlRecords(_RecordFile):
 
 
 class JsonRecords(JsonlRecords):
-    """A .json: a list of objects, which is read whole; else one object a line, as in a .jsonl."""
+    """A .json file: a list of objects, which is read as a whole; else one object on each line, as in a .jsonl."""
 
     def records(self) -> Iterator[Record | Refusal]:
         with open_text(self.file) as self._open:
@@ -149,7 +149,8 @@ class JsonRecords(JsonlRecords):
 
 
 class DelimitedRecords(_RecordFile):
-    """A .csv or .tsv: fields between commas or tabs, quoted where they hold one, a quote or a line end."""
+    """A .csv or .tsv file: fields separated by commas or tabs. A field with a separator, quote or line end is
+    quoted."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
         super().__init__(file, data, reading)
@@ -176,11 +177,12 @@ class DelimitedRecords(_RecordFile):
             yield from _LINE.findall(line) if "\r" in line else (line,)
 
     def _rows(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-        """Number of the first line, and the fields or what is wrong; blank lines are passed over."""
+        """For each row the number of its first line, and its fields or the reason why it cannot be read. Skips blank
+        lines."""
         reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         while True:
             number = reader.line_num + 1
-            # The limit is the whole process's: other users of the module find theirs again.
+            # The limit applies to the whole process, so it is restored for other users of the module.
             limit = csv.field_size_limit(MOST_FIELD_CHARACTERS)
             try:
                 row = next(reader, None)
@@ -210,10 +212,10 @@ class DelimitedRecords(_RecordFile):
 
 
 class ConllRecords(_RecordFile):
-    """CoNLL columns: a line a token, the token first and its tag last; a blank line ends a sentence.
+    """CoNLL columns: a line for each token, with the token first and its tag last; a blank line ends a sentence.
 
-    Columns are parted by tabs, else by spaces. Lines that begin with # before a sentence are comments, unless they have
-    as many columns as the others.
+    Columns are separated by tabs, else by spaces. Lines that begin with # before a sentence are comments, unless they
+    have as many columns as the others.
     """
 
     def records(self) -> Iterator[Record | Refusal]:
@@ -234,7 +236,7 @@ class ConllRecords(_RecordFile):
                 yield self._sentence(sentence, first, width)
 
     def _width(self) -> int:
-        """Columns of the first line that is surely a token's."""
+        """The number of columns of the first line that cannot be a comment."""
         with open_text(self.file) as file:
             for _, line in self._lines(file.bytes):
                 columns = _conll_columns(line)
@@ -267,7 +269,7 @@ def _as_record(value: object, where: str) -> Record | Refusal:
 
 
 def as_values(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of its (name, value) pairs; a name that comes more than once has no value that could be trusted."""
+    """The object with these (name, value) pairs. A name that occurs twice has an `Unusable` value."""
     values: dict[str, Any] = {}
     for name, value in pairs:
         values[name] = REPEATED if name in values else value

@@ -1,7 +1,7 @@
-"""Columns of Arrow -> rows with their places: .parquet files and datasets of the Hub.
+"""Reads the rows of Arrow tables, with their places: .parquet files and Hub datasets.
 
-Classes that a dataset names (`ClassLabel`) are given by these names, and -1, which stands for none, as null.
-A column that cannot be read is `Unusable` in every row, so that it does no harm where no task needs it.
+If a dataset names its classes (`ClassLabel`), rows have these names in place of numbers, and null in place of -1. A
+column that cannot be read is `Unusable` in every row, which is an error only if the task needs it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BATCH_ROWS = 1024
 
 
 class ParquetRecords:
-    """The rows of a .parquet."""
+    """The rows of a .parquet file."""
 
     def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
         self.file, self.reading = file, reading
@@ -84,14 +84,14 @@ def _rows(table: Any, reading: Reading) -> Iterator[dict[str, Any]]:
 
 
 def _values(column: Any, reading: Reading) -> list[Any]:
-    """The values of a column as Python has them."""
+    """The values of a column as Python objects."""
     import pyarrow
 
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
         values = [_decoded(value, reading) for value in column.cast(_with_bytes(column.type)).to_pylist()]
-    except (ValueError, OverflowError, pyarrow.ArrowException) as error:  # a time that Python has no value for
+    except (ValueError, OverflowError, pyarrow.ArrowException) as error:  # such as a time that Python cannot represent
         values = [Unusable(f"cannot be read ({error})")] * len(column)
     return values
 
@@ -129,18 +129,18 @@ def _decoded(value: Any, reading: Reading) -> Any:
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
-    """Column -> the names of its classes, from what the library `datasets` wrote beside the schema."""
+    """Column -> the names of its classes, from the metadata that the library `datasets` writes into the schema."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         named = {column: _names_in(feature) for column, feature in features.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        return {}  # none are told
+        return {}  # no class names
     return {column: names for column, names in named.items() if names}
 
 
 def _names_in(feature: Any) -> list[str]:
-    """The names of a feature that is a class, or a list of classes; else none."""
-    if isinstance(feature, list) and len(feature) == 1:  # how a list was written once
+    """The class names of a feature that is a class or a list of classes; else empty."""
+    if isinstance(feature, list) and len(feature) == 1:  # the older form of a list
         return _names_in(feature[0])
     if not isinstance(feature, Mapping):
         return []

@@ -1,7 +1,7 @@
-"""What a SRC names -> rows to finetune on, one after the other, each with its place.
+"""Reads the rows of a SRC for finetuning, one after the other, each with its place.
 
-Rows stand in .jsonl, .json, .csv, .tsv, .parquet and CoNLL files and in datasets (`hf:`). Here a .csv is a table; as
-text to pretrain on it is plain text (`sources.py`).
+Rows are in .jsonl, .json, .csv, .tsv, .parquet and CoNLL files and in datasets (`hf:`). Here a .csv file is a table; in
+pretraining it is plain text (`sources.py`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from acorn.text.sources import Part, held_out_parts, resolve
 from acorn.text.text_files import EXAMPLES, TextFile
 
 TASK = "reading rows"
-"""What progress calls it."""
+"""The name of the work in progress reports."""
 
-_ROWS_BETWEEN = 256  # rows between two words to the listener
+_ROWS_BETWEEN = 256  # rows between two progress reports
 
 
 def read_records(
     sources: Sequence[str], data: DataConfig, progress: Progress = QUIET, *, named_by: str = "--input"
 ) -> Iterator[Record | Refusal]:
-    """The rows of all `sources`; of a dataset those of its test split, else of its training split.
+    """The rows of all `sources`. A dataset gives those of its test split if it has one, else of its training split.
 
     Args:
-        data: its `encoding` and `errors` act.
+        data: its `encoding` and `errors` are used.
         named_by: the option or setting that names the sources, for messages.
 
     Raises:
@@ -44,7 +44,7 @@ def read_records(
 def records_of(
     parts: Sequence[Part], data: DataConfig, reading: Reading, progress: Progress = QUIET
 ) -> Iterator[Record | Refusal]:
-    """The rows of `parts`, in order. What is counted of files goes to `reading`.
+    """The rows of `parts`, in order. `reading` gets the counts of the files.
 
     Raises:
         InputError: a part cannot be read, is damaged, or is not text under `errors = "strict"`.
@@ -64,7 +64,7 @@ def records_of(
 
 
 def open_records(part: Part, data: DataConfig, reading: Reading) -> RecordReader:
-    """A fresh pass over the rows of `part`."""
+    """A new reader of the rows of `part`."""
     if isinstance(part, HubSplit):
         return HubRecords(part, data, reading)
     if part.form == "parquet":

@@ -1,4 +1,4 @@
-"""What to say of rows that became no example."""
+"""Messages about rows that could not become examples."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SKIP_HINT = 'correct them, or set data.errors = "skip" to leave such rows out a
 
 
 def rows_refused(where: str, refused: Sequence[Refusal], rows: int) -> InputError:
-    """The error where rows must not be refused.
+    """The error for refused rows, if `data.errors` does not skip them.
 
     Args:
         where: the side and its sources.
         refused: at least one.
-        rows: all of them, the refused included.
+        rows: number of all rows, the refused included.
     """
     if len(refused) == 1:
         return InputError(refused[0].reason, where=refused[0].where, fix=_SKIP_HINT.replace("them", "it"))
@@ -30,7 +30,8 @@ def rows_refused(where: str, refused: Sequence[Refusal], rows: int) -> InputErro
 
 
 def reasons_of(refused: Sequence[Refusal], most: int) -> list[str]:
-    """Each reason with the place of its first row, the most frequent first; `most` of them, and how many follow."""
+    """Each reason with the place of its first row, the most frequent first; at most `most` of them, and how many
+    others."""
     first: dict[str, str] = {}
     for refusal in refused:
         first.setdefault(refusal.reason, refusal.where)
@@ -44,7 +45,7 @@ def reasons_of(refused: Sequence[Refusal], most: int) -> list[str]:
 
 
 def no_example(where: str, refused: Sequence[Refusal]) -> InputError:
-    """The error where no example is left of the rows; `refused` are all of them, or none."""
+    """The error if no row became an example; `refused` has all of the rows, or is empty if there were none."""
     reasons = Counter(refusal.reason for refusal in refused)
     told = "; ".join(f"{reason.rstrip('.')}: {counted(n, 'row')}" for reason, n in reasons.most_common(3))
     return InputError(

@@ -1,7 +1,7 @@
-"""How a conversation becomes token ids for a model whose tokenizer is acorn's own BPE, and which ids are trained.
+"""Encodes conversations for a model with acorn's own BPE, and marks the ids that are trained.
 
-The markup is tokens that the vocabulary reserves for it: `<|endoftext|>`, then for each message its role's token, the
-content, and `<|end|>`. Content is encoded as text, so that nothing a user writes can begin or end a turn.
+The markup consists of tokens that the vocabulary reserves: `<|endoftext|>`, then for each message the token of its
+role, the content, and `<|end|>`. Content is encoded as text, so nothing that a user writes can begin or end a turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 ROLE_TOKENS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
 END_OF_TURN = "<|end|>"
 ANSWERING = "assistant"
-"""The role whose messages a model learns to write."""
+"""The role whose messages a model learns to generate."""
 
 TEMPLATE = """\
 {{- '<|endoftext|>' -}}
@@ -38,7 +38,7 @@ TEMPLATE = """\
     {{- '<|assistant|>' -}}
 {%- endif -%}
 """
-"""chat_template.jinja: what `ChatFormat` does, for transformers and servers."""
+"""The content of chat_template.jinja: `ChatFormat` for transformers and servers."""
 
 _GENERATION_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
@@ -54,7 +54,7 @@ class ChatMessage(Protocol):
 
     @property
     def trained(self) -> bool:
-        """Whether the model learns to write it. It counts for messages of the assistant only."""
+        """Whether the model learns to generate it. Ignored for messages of other roles than the assistant."""
         ...
 
 
@@ -71,15 +71,15 @@ class Encoded:
 
 
 class ChatFormat:
-    """The conversations of acorn's own BPE.
+    """The format of conversations with acorn's own BPE.
 
     Args:
-        tokenizer: has the tokens that acorn reserves for chat.
+        tokenizer: one with the tokens that acorn reserves for chat.
 
     Attributes:
         template: Jinja source for transformers and servers, with `{% generation %}` around what is trained.
         gguf_template: the same for llama.cpp, which does not know that tag.
-        end_ids: ids that end an answer: the end of a turn, then the document separator.
+        end_ids: ids that end an answer: the end of a turn and the document separator.
         markup_ids: ids that only chats use; a pretrained model has not seen them.
 
     Raises:
@@ -98,10 +98,10 @@ class ChatFormat:
         self.markup_ids = (*self._role_ids.values(), self._end_id)
 
     def encode(self, messages: Sequence[ChatMessage], *, to_answer: bool = False) -> Encoded:
-        """The ids of a conversation. An answer's content and its end of turn are trained.
+        """Encodes a conversation. The content of an answer and its end of turn are trained.
 
         Args:
-            to_answer: the conversation is a prompt. The token that begins an answer follows, and nothing is trained.
+            to_answer: the conversation is a prompt: the token that begins an answer is added, and nothing is trained.
 
         Raises:
             InputError: there is no message, a role is unknown, or a content is not valid Unicode.
@@ -134,7 +134,7 @@ def is_ours(tokenizer: Tokenizer) -> bool:
 
 
 def no_chat(tokenizer: Tokenizer) -> UsageError:
-    """Why a model with that tokenizer, and without a template of its own, has no conversations."""
+    """The error for a model that has no chat template and whose tokenizer is not acorn's own BPE."""
     if tokenizer.kind == "wordpiece":
         return UsageError(
             "A WordPiece tokenizer has no tokens for the turns of a conversation, so there is no chat with it.",
@@ -153,7 +153,7 @@ def check_not_empty(messages: Sequence[ChatMessage]) -> None:
     """Refuses a conversation without a message.
 
     Raises:
-        InputError: it is one.
+        InputError: there is no message.
     """
     if not messages:
         raise InputError(

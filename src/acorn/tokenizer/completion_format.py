@@ -1,4 +1,4 @@
-"""How a prompt and its completion become token ids, and which ids are trained."""
+"""Encodes prompts with their completions, and marks the ids that are trained."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 
 class CompletionFormat:
-    """The document separator, the prompt, the completion, the document separator. The last two are trained.
+    """The ids are: document separator, prompt, completion, document separator. The last two parts are trained.
 
-    Prompt and completion are encoded apart, because a model that generates meets the prompt's own tokens and then adds
-    others: a token that crosses the boundary could never be generated. A model of others whose prompts begin with
-    another token, or with none, keeps that.
+    Prompt and completion are encoded separately, because a model that generates is given the tokens of the prompt
+    alone: a token that crosses the boundary could never be generated. If the prompts of a model begin with another
+    token than the separator, or with none, that is kept.
 
     Attributes:
         end_ids: ids that end a completion.
@@ -23,7 +23,7 @@ class CompletionFormat:
         self.end_ids = (tokenizer.separator_id,)
 
     def encode(self, prompt: str, completion: str) -> Encoded:
-        """The ids of an example.
+        """Encodes an example.
 
         Raises:
             InputError: a text is not valid Unicode, or cannot be encoded.
@@ -37,13 +37,13 @@ class CompletionFormat:
         return Encoded([*before, *ids], [*[False] * len(before), *[True] * len(ids)])
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """The ids of a prompt that is to be completed.
+        """Encodes a prompt to be completed.
 
-        They are those of `Tokenizer.encode_prompt`, but the names of control tokens in it are ordinary text.
+        The ids are those of `Tokenizer.encode_prompt`, except that names of control tokens are ordinary text.
 
         Raises:
             InputError: the text is not valid Unicode, or cannot be encoded.
         """
         (ids,) = self.tokenizer.encode_documents(prompt)
-        # Generation begins an empty prompt with the separator, where a tokenizer has nothing to begin it with.
+        # An empty prompt begins with the separator if the tokenizer puts nothing before prompts.
         return [*self.tokenizer.prompt_start, *ids] or [self.tokenizer.separator_id]

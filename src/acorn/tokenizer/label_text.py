@@ -1,4 +1,4 @@
-"""How a text that gets a label becomes token ids."""
+"""Encodes texts for models that give labels or values."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from acorn.tokenizer.tokenizer import Tokenizer, encode_all
 
 
 class LabelText:
-    """The document separator (for models of others: what their prompts begin with) and the text, nothing after it.
+    """The ids are the document separator (for models of others: what their prompts begin with) and the text.
 
     The ids are those of transformers for the exported classifier, whose tokenizer_config.json sets
-    `split_special_tokens`: the names of special tokens, the unknown token's too, are ordinary text. That differs from
-    how documents are encoded, where the unknown token is matched.
+    `split_special_tokens`: names of special tokens, including the unknown token, are ordinary text. In documents the
+    name of the unknown token is matched.
 
     Args:
         tokenizer: of the model.
-        as_it_is: a text begins as the tokenizer has it, for a label head that was trained so.
+        as_it_is: texts begin as in the given tokenizer, because the label head was trained that way.
 
     Attributes:
-        tokenizer: the one to export: as given, but it begins each text with the separator even where the given one
-            puts nothing there (GPT-2's own does not), unless it is used as it is.
+        tokenizer: the one to export. It puts the separator before each text, even if the given one (such as GPT-2's)
+            puts nothing there, unless `as_it_is`.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, as_it_is: bool = False) -> None:
@@ -33,7 +33,7 @@ class LabelText:
     def encode(self, texts: str | Sequence[str]) -> list[list[int]]:
         """The ids of each text, encoded on all cores. A single string counts as a list of one.
 
-        A text that would be without any token, an empty one, is the separator.
+        A text without any token, such as an empty one, becomes the separator.
 
         Raises:
             InputError: a text is not valid Unicode, or the library cannot encode it.

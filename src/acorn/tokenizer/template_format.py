@@ -1,4 +1,4 @@
-"""How a conversation becomes token ids for a model with a chat template of its own, and which ids are trained."""
+"""Encodes conversations for a model with its own chat template, and marks the ids that are trained."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SPLIT = (
 
 @dataclass(frozen=True)
 class _Probe:
-    """A message of the conversation that shows how an answer ends."""
+    """A message of a made-up conversation, which shows how the template ends an answer."""
 
     role: str
     content: str
@@ -43,29 +43,30 @@ class _Probe:
 
 
 class TemplateFormat:
-    """The conversations of a model with a chat template.
+    """The format of conversations of a model with a chat template.
 
-    The ids are those of transformers' apply_chat_template, unless a message holds the name of a control token: here it
-    is ordinary text, so that nothing a user writes can end a turn. What is trained is what `{% generation %}` encloses.
-    Without that tag it is what a conversation has beyond the same conversation before the answer, to the token that
-    ends it. That token is always trained, also where the tag leaves it out: a model has to learn to end.
+    The ids are those of transformers' apply_chat_template, unless a message contains the name of a control token: here
+    that is ordinary text, so nothing that a user writes can end a turn. The text inside `{% generation %}` is trained.
+    Without that tag, an answer is what the conversation adds to the same conversation without the answer, up to the
+    token that ends it. That token is always trained, even if the tag does not include it: a model must learn to end.
 
     Args:
-        tokenizer: of the model, as it is.
+        tokenizer: the model's own, unchanged.
         template: Jinja source.
-        special_tokens: what the template may call by name; see `named_tokens`. Without it: what acorn exports.
-        now: what the template gets as the current time; without it: when this is called. A run that is to repeat
-            gives the time at which it began.
+        special_tokens: the tokens that the template can use by name; see `named_tokens`. None: those that acorn
+            exports.
+        now: the current time for the template; None: the time of this call. A run gives the time at which it began, so
+            that it encodes the same after a resume.
         where: the file that the template is from, for messages.
 
     Attributes:
         template: as given.
         gguf_template: the same for llama.cpp, which does not know `{% generation %}`.
-        end_ids: ids that end an answer: what the template ends one with, then the document separator.
+        end_ids: ids that end an answer: the token with which the template ends one, and the document separator.
         markup_ids: ids of control tokens that the template writes around a conversation.
 
     Raises:
-        InputError: the template cannot be used, or ends an answer with no token of its own.
+        InputError: the template cannot be used, or ends answers with ordinary text instead of a control token.
     """
 
     def __init__(
@@ -96,14 +97,14 @@ class TemplateFormat:
         self.markup_ids = tuple(sorted(tokenizer.control_ids.intersection(probe.ids)))
 
     def encode(self, messages: Sequence[ChatMessage], *, to_answer: bool = False) -> Encoded:
-        """The ids of a conversation.
+        """Encodes a conversation.
 
         Args:
-            to_answer: the conversation is a prompt: what begins an answer follows, and nothing is trained.
+            to_answer: the conversation is a prompt: the beginning of an answer is added, and nothing is trained.
 
         Raises:
-            InputError: there is no message, the template does not take the conversation, or it does not show which
-                part of it is a trained answer.
+            InputError: there is no message, the template refuses the conversation, or it cannot be told which part of
+                it is a trained answer.
         """
         check_not_empty(messages)
         turns, mark = self._marked(messages)
@@ -116,12 +117,12 @@ class TemplateFormat:
         return Encoded(ids, trained)
 
     def _marked(self, messages: Sequence[ChatMessage]) -> tuple[list[dict[str, str]], str]:
-        """Role and content of each message, and a character around what of a content must not become a control token.
+        """Role and content of each message, and the character that encloses text which must not become a control token.
 
-        There is none (empty) where no content could become one.
+        The character is empty if no content could become one.
 
         Raises:
-            InputError: a role could.
+            InputError: a role could become one.
         """
         turns = [{"role": message.role, "content": message.content} for message in messages]
         for number, turn in enumerate(turns, start=1):
@@ -143,7 +144,7 @@ class TemplateFormat:
         return turns, mark
 
     def _control_part(self, content: str) -> Span | None:
-        """The smallest part of a content that has all names of control tokens in it."""
+        """The smallest part of a content that contains all names of control tokens in it."""
         found = list(self._controls.finditer(content))
         if found:
             return found[0].start(), found[-1].end()
@@ -155,7 +156,8 @@ class TemplateFormat:
         return None
 
     def _encode_text(self, text: str, mark: str) -> tuple[list[int], list[Span]]:
-        """The ids of a rendered conversation, control tokens matched outside marks; and the characters of each."""
+        """The ids of a rendered conversation, with control tokens matched outside marks only; and the characters of
+        each id."""
         ids: list[int] = []
         places: list[Span] = []
         pieces = text.split(mark) if mark else [text]
@@ -185,7 +187,7 @@ class TemplateFormat:
         ids: Sequence[int],
         places: Sequence[Span],
     ) -> list[Span]:
-        """The token numbers [first, end) of what is trained."""
+        """The ranges [first, end) of tokens that are trained."""
         starts, ends = [place[0] for place in places], [place[1] for place in places]
         numbers = [number for number, message in enumerate(messages) if message.role == ANSWERING]
         wanted = [number for number in numbers if messages[number].trained]
@@ -231,10 +233,10 @@ class TemplateFormat:
         return f"{self._where}, message {number + 1} ({ANSWERING})"
 
     def _beyond_the_prefix(self, turns: Sequence[Mapping[str, str]], number: int, whole: str) -> Span:
-        """The characters of the answer `turns[number]`: from where it is to be written to where the next turn begins.
+        """The characters of the answer `turns[number]`, from its beginning to the beginning of the next turn.
 
         Raises:
-            InputError: at either place the template writes something else than in the whole conversation.
+            InputError: the conversation up to either place is not rendered as the beginning of the whole conversation.
         """
         try:
             before = self._jinja.render(turns[:number], to_answer=True).text
@@ -251,7 +253,7 @@ class TemplateFormat:
         return len(before), len(after)
 
     def _after_end(self, ids: Sequence[int], places: Sequence[Span], first: int, last: int, text: str) -> int | None:
-        """Where the token that ends an answer has passed, among its tokens [first, last); None where none ends it."""
+        """The position after the token that ends an answer, among tokens [first, last); None: no token ends it."""
         for number in range(last - 1, first - 1, -1):
             if ids[number] in self.tokenizer.control_ids:
                 return number + 1
@@ -271,7 +273,7 @@ def chat_format_of(
     now: datetime | None = None,
     where: str = "chat_template.jinja",
 ) -> AnyChatFormat:
-    """The format of a model's conversations: its template's, else that of acorn's own BPE.
+    """The format of a model's conversations: that of its template, else that of acorn's own BPE.
 
     Args:
         template: Jinja source; empty: the model has none.
@@ -291,7 +293,7 @@ def chat_format_of(
 
 
 def named_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
-    """The tokens that the content of a tokenizer_config.json names, such as `bos_token`, as templates get them."""
+    """The tokens that a tokenizer_config.json names, such as `bos_token`, as templates get them."""
     named: dict[str, str] = {}
     for name, token in tokenizer_config.items():
         text = token.get("content") if isinstance(token, Mapping) else token

@@ -1,4 +1,4 @@
-"""Answers that a model generates to the prompts of examples, as whoever asks it gets them."""
+"""Generates a model's answers to the prompts of examples, in the same way as a user gets them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from acorn.tokenizer.completion_format import CompletionFormat
 from acorn.tokenizer.template_format import AnyChatFormat
 from acorn.tokenizer.tokenizer import Tokenizer
 
-ALLOWED = 2
-"""An answer that is so many times as long as the longest expected one, in tokens, counts as one without an end."""
+LENGTH_FACTOR = 2
+"""An answer is stopped when it has this many times the tokens of the longest expected one; it then did not end by
+itself."""
 
 _SPARE = 16  # tokens
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked.
+    """A prompt for a model.
 
     Attributes:
-        ids: of the prompt.
-        shown: the prompt for people.
-        expected: the answer of the data; empty: it is not known.
+        ids: the prompt as token ids.
+        shown: the prompt as text for people.
+        expected: the answer in the data; empty: unknown.
     """
 
     ids: list[int]
@@ -41,10 +42,10 @@ class Question:
 def questions_of(
     examples: Sequence[Example], format: AnyChatFormat | CompletionFormat, limit: int | None = None
 ) -> list[Question]:
-    """The questions of examples: a prompt each, or of a conversation what stands before each trained answer.
+    """The questions of examples: their prompts; of a conversation, the messages before each trained answer.
 
     Args:
-        limit: the first so many; None: all.
+        limit: at most so many, the first ones; None: all.
     """
     found: list[Question] = []
     for example in examples:
@@ -64,7 +65,7 @@ def questions_of(
 
 
 def asked(prompts: Sequence[str], format: AnyChatFormat | CompletionFormat) -> list[Question]:
-    """Prompts of the user's own as questions; in a conversation each is the first message."""
+    """Makes questions of the user's own prompts; in a chat format, each prompt is the first message."""
     if isinstance(format, CompletionFormat):
         return [Question(format.encode_prompt(prompt), prompt) for prompt in prompts]
     chats = [(Message("user", prompt, False),) for prompt in prompts]
@@ -72,7 +73,7 @@ def asked(prompts: Sequence[str], format: AnyChatFormat | CompletionFormat) -> l
 
 
 def shown_chat(messages: Sequence[Message]) -> str:
-    """A conversation up to an answer, for people: a line a message, each with its role."""
+    """A conversation up to an answer as text for people: one line for each message, with its role."""
     lines = [f"{message.role}: {message.content}" for message in messages]
     return "\n".join([*lines, f"{ANSWERING}: "])
 
@@ -88,18 +89,18 @@ def answered(
     most_tokens: int | None = None,
     task: str = "Answering",
 ) -> list[Answer]:
-    """The likeliest answers of the model, token by token.
+    """The model's answers, generated greedily.
 
     Args:
-        most_tokens: of an answer; None: what the longest expected answer needs, and some more.
-        task: what progress calls it. What `progress` raises ends the work.
+        most_tokens: largest length of an answer; None: derived from the longest expected answer.
+        task: name of the work in progress reports. An exception from `progress` ends the work.
 
     Raises:
         DamageError: the logits are not finite.
     """
     if most_tokens is None:
         longest = max((len(ids) for ids in tokenizer.encode_documents([q.expected for q in questions])), default=0)
-        most_tokens = min(ALLOWED * longest + _SPARE, model.config.block_size)
+        most_tokens = min(LENGTH_FACTOR * longest + _SPARE, model.config.block_size)
     settings = SamplingSettings(max_new_tokens=most_tokens, greedy=True, seed=0)
     drawn = 0
 
@@ -119,5 +120,5 @@ def answered(
 
 
 def round_trip_of(tokenizer: Tokenizer) -> Callable[[str], str]:
-    """`decode(encode(text))`, which is all that a model with this tokenizer can write of a text."""
+    """`decode(encode(text))`: the form of a text that a model with this tokenizer can generate."""
     return lambda text: tokenizer.decode(tokenizer.encode_documents(text)[0])

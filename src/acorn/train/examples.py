@@ -30,13 +30,13 @@ from acorn.train.task import FinetuningTask
 from acorn.train.training_data import Batch, Score
 
 SHOWN_SAMPLES = 3
-"""Questions of the validation side that samples answer, where train.sample_prompts names none."""
+"""Number of validation questions that samples answer if train.sample_prompts is not set."""
 
 ANSWERED = 32
-"""Questions that are answered in each validation while training."""
+"""Number of questions that are answered in each validation while training."""
 
 FIGURES = ("accuracy", "macro_f1", "micro_f1", "mean_absolute_error", "exact_match", "normalized_match", "ended_rate")
-"""Figures of a task that metrics.jsonl has, as far as the task has them."""
+"""Figures of tasks that are written to metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Examples:
     """A `TrainingData` whose samples are examples.
 
     Attributes:
-        sides: `train`, `valid` and perhaps `test`.
+        sides: the encoded sides `train`, `valid` and perhaps `test`.
     """
 
     task: FinetuningTask
@@ -79,7 +79,7 @@ class Examples:
         return samples / len(self.sides["train"].tokens)
 
     def score(self, model: GPT, runtime: Runtime, progress: Progress) -> Score:
-        """Scores the validation side, or its first examples with train.eval_tokens tokens."""
+        """Scores the validation side, or its first examples up to train.eval_tokens tokens."""
         side = first_tokens(self.sides["valid"], self.config.train.eval_tokens)
         if self.task.head is not None:
             outputs = label_outputs(model, side.tokens, runtime, self.tokenizer.pad_id, progress)
@@ -99,7 +99,7 @@ class Examples:
         return Score(loss_sum, count, {name: of_answers[name] for name in FIGURES if name in of_answers})
 
     def samples(self, model: GPT, runtime: Runtime, progress: Progress) -> list[tuple[str, str]]:
-        """Answers to train.sample_prompts, else to the first questions of validation; none for a task with labels."""
+        """Answers to train.sample_prompts, else to the first validation questions; empty for a task with labels."""
         if self.task.format is None:
             return []
         train = self.config.train
@@ -122,7 +122,7 @@ class Examples:
         return [(answer.prompt, answer.prompt + answer.text) for answer in answers]
 
     def figures(self, split: str, loss: float) -> dict[str, float]:
-        """None: the loss of an answer or a label has no other units."""
+        """Empty: the loss of an answer or a label is not expressed in other units."""
         return {}
 
 
@@ -132,7 +132,7 @@ def longest_row(examples: Sequence[TokenExample], context: int) -> int:
 
 
 def first_tokens(side: EncodedSide, limit: int) -> EncodedSide:
-    """The first examples of a side with `limit` tokens in all, at least one; 0: all."""
+    """The first examples of a side, up to `limit` tokens but at least one example; 0: all."""
     if not limit:
         return side
     ends = np.cumsum([len(example.ids) for example in side.tokens])
@@ -145,7 +145,7 @@ def answer_loss(
 ) -> tuple[float, int]:
     """The loss of a language model at the trained tokens of `examples`, summed (nats), and their number.
 
-    Uses no random numbers and does not change the model. What `progress` raises ends the work.
+    Uses no random numbers and does not change the model. An exception from `progress` ends the work.
     """
     context, total, done = model.config.block_size, 0.0, 0
     count = sum(len(example.rows) for example in examples)
@@ -168,7 +168,7 @@ def answer_loss(
 def predicted_figures(
     examples: Sequence[Example], outputs: NDArray[np.float64], task: FinetuningTask
 ) -> dict[str, float]:
-    """A few figures of a label head's finite outputs (N, L), for the curves."""
+    """The figures for metrics.jsonl of a label head's outputs (N, L), which must be finite."""
     spec = task.head
     assert spec is not None
     labeled = [example for example in examples if isinstance(example, Labeled)]

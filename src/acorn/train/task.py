@@ -1,4 +1,4 @@
-"""What a task makes of examples: how they become token ids, which head learns from them, how the model is exported."""
+"""A finetuning task: how its examples are encoded, which head is trained, and what is exported."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class FinetuningTask:
 
     Attributes:
         tokenizer: the one to store and to export.
-        encoder: examples -> token ids.
-        head: the label head; None: the language model's head stays.
+        encoder: encodes the examples.
+        head: the label head; None: the language model's own head is kept.
         labels: in the order of their ids.
-        scale: values are learned divided by it; the exported weights undo that.
-        format: of prompts and answers; None for a task with labels.
+        scale: targets are values divided by it; the exported weights include it.
+        format: the format of prompts and answers; None for a task with labels.
     """
 
     name: Task
@@ -64,14 +64,14 @@ class FinetuningTask:
 
     @property
     def trained_ids(self) -> tuple[int, ...]:
-        """Reserved tokens that are trained, beside those that end an answer: where all tokens are."""
+        """Reserved tokens that are trained, in addition to `end_ids`: the markup of chats if all tokens are trained."""
         if not isinstance(self.encoder, ChatEncoder) or not self.encoder.trains_prompts:
             return ()
         return tuple(set(self.encoder.format.markup_ids).intersection(self.tokenizer.reserved_ids) - {*self.end_ids})
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer; none for a task with labels."""
+        """Ids that end an answer; empty for a task with labels."""
         return () if self.format is None else self.format.end_ids
 
 
@@ -82,7 +82,7 @@ def task_of_run(found: ExampleFolder, finetune: FinetuneConfig, tokenizer: Token
         tokenizer: of the base model, or of the run.
 
     Raises:
-        UsageError: the tokenizer has no conversations, or a setting does not fit the task.
+        UsageError: the model has no chat format, or a setting does not fit the task.
         InputError: the model's chat template cannot be used.
     """
     check_settings(found.task, finetune)
@@ -117,7 +117,7 @@ def check_settings(task: Task, finetune: FinetuneConfig) -> None:
     """Refuses settings that have no effect for `task`.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such a setting.
     """
     if task in LABEL_TASKS and finetune.loss_on != "answers":
         raise UsageError(f"Only labels are learned in {task}, no tokens.", where="finetune.loss_on", fix="leave it out")
@@ -128,7 +128,7 @@ def check_settings(task: Task, finetune: FinetuneConfig) -> None:
 
 
 def balanced_weights(examples: Sequence[Example], labels: Sequence[str]) -> tuple[float, ...]:
-    """The weight of each label, in inverse proportion to its examples; the mean over the examples is 1.
+    """The weight of each label, in inverse proportion to its number of examples; the mean over all examples is 1.
 
     A label without an example has the weight 1.
     """
@@ -138,7 +138,7 @@ def balanced_weights(examples: Sequence[Example], labels: Sequence[str]) -> tupl
 
 
 def _chat_format(tokenizer: Tokenizer, stored: Mapping[str, Any]) -> AnyChatFormat:
-    """The format of the base model's conversations, as the manifest of the examples tells its template."""
+    """The format of the base model's conversations, with the template in the manifest of the examples."""
     now = datetime.fromisoformat(stored["now"]) if stored.get("now") else None
     tokens = stored.get("special_tokens")
     return chat_format_of(tokenizer, stored.get("template", ""), special_tokens=tokens, now=now)

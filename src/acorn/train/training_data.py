@@ -14,8 +14,8 @@ from acorn.runtime.device import Runtime
 from acorn.tokenizer.tokenizer import Tokenizer
 
 MicroBatch = tuple[Tensor, Tensor, Tensor | None]
-"""Token ids (B, T); targets, of a shape that the model's head knows; and the indices (n,) of the rows of the flattened
-(B T) that are counted, or None: the head computes every row. All on the CPU. A GPU computes every row anyway."""
+"""Token ids (B, T); targets, in the shape that the model's head takes; and the indices (n,) of the counted rows in the
+flattened (B T), or None: the head computes every row. All on the CPU. A GPU always computes every row."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Batch:
 
     Attributes:
         micro_batches: the losses of all of them are summed and divided by `count`.
-        tokens: input tokens without padding, for the metrics.
-        count: targets that are counted in the whole batch, or the sum of their weights.
-        context: tokens of the longest sequence.
+        tokens: number of input tokens without padding, for the metrics.
+        count: number of counted targets in the whole batch, or the sum of their weights.
+        context: tokens in the longest sequence.
 
     Raises:
-        ValueError: nothing is counted, so there is no loss.
+        ValueError: no target is counted, so there is no loss.
     """
 
     micro_batches: Sequence[MicroBatch]
@@ -48,7 +48,7 @@ class Batch:
 
     @classmethod
     def of_windows(cls, inputs: Tensor, targets: Tensor, size: int) -> Batch:
-        """Sequences (B, T) of which every target is counted, `size` of them in a micro-batch."""
+        """A batch of sequences (B, T) whose targets are all counted, with `size` sequences per micro-batch."""
         slices = zip(inputs.split(size), targets.split(size), strict=True)
         micro_batches = [(ids, wanted, None) for ids, wanted in slices]
         return cls(micro_batches, tokens=inputs.numel(), count=targets.numel(), context=inputs.size(1))
@@ -61,7 +61,7 @@ class Score:
     Attributes:
         loss_sum: summed over the counted targets, in nats.
         count: the number of these targets, or the sum of their weights.
-        figures: further fields of metrics.jsonl that were measured on the way, such as an accuracy.
+        figures: further fields of metrics.jsonl, such as an accuracy.
     """
 
     loss_sum: float
@@ -91,12 +91,12 @@ class TrainingData(Protocol):
         """Epochs completed after so many samples."""
 
     def score(self, model: GPT, runtime: Runtime, progress: Progress) -> Score:
-        """Scores the validation split. What `progress` raises ends the work."""
+        """Scores the validation split. An exception from `progress` ends the work."""
 
     def samples(self, model: GPT, runtime: Runtime, progress: Progress) -> list[tuple[str, str]]:
-        """Text drawn from the model as it is, as (prompt, text). What `progress` raises ends the work.
+        """Text generated with the current weights, as (prompt, text). An exception from `progress` ends the work.
 
-        The random numbers are its own, so that training is not disturbed. Empty: this kind of model generates no text.
+        It has its own random numbers, so training is not affected. Empty: this kind of model generates no text.
 
         Raises:
             DamageError: the logits are not finite.

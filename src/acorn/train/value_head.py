@@ -1,7 +1,7 @@
-"""The initial weights of a head that gives values: ridge regression on what the base model makes of the texts.
+"""The initial weights of a head that predicts values: ridge regression on the base model's activations.
 
-A head that begins at random would first have to learn the scale and the mean of the values, at a rate that is meant for
-small changes of the other weights.
+A random head would first have to learn the scale and the mean of the values, at a learning rate that is meant for small
+changes of the other weights.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from acorn.model.gpt import GPT
 from acorn.runtime.device import Runtime
 
 EXAMPLES = 1024
-"""Examples that are read at the most."""
+"""The regression uses at most this many examples."""
 
 PENALTY = 1e-3
-"""Of the squared weights, as a share of the mean squared feature."""
+"""The penalty of the squared weights, as a share of the mean squared feature."""
 
 
 @torch.no_grad()
 def begin_value_head(model: GPT, examples: Sequence[TokenExample], runtime: Runtime, pad_id: int) -> None:
-    """Sets the weights of the head by ridge regression from the network as it is. The same each time.
+    """Sets the head's weights by ridge regression on the network's current activations. Deterministic.
 
     Args:
-        examples: of training; the first ones are used.
+        examples: training examples; the first ones are used.
     """
     assert model.score is not None
     some, context = examples[:EXAMPLES], model.config.block_size

@@ -26,6 +26,7 @@ typedef struct {
 
 typedef struct {
     int32_t n_layer, n_head, n_kv_head, head_dim, n_embd, mlp_hidden, activation, type, n_threads;
+    int32_t batch_invariant; // whether a sequence's logits must not depend, to the last bit, on the rest of the batch
     const decode_block *blocks;
     const float *token_embedding;    // (V, C)
     const float *position_embedding; // (block_size, C), or NULL
@@ -35,9 +36,9 @@ typedef struct {
 } decode_model;
 
 typedef struct {
-    void *keys, *values;   // (n_layer, B, K, length, D), both FP32 or both BF16
-    const int64_t *starts; // (B): position where each sequence begins, after its padding
-    int32_t type, batch, length, position;
+    void *keys, *values;              // (n_layer, n_slots, K, length, D), both FP32 or both BF16
+    const int64_t *slots, *positions; // (B): each sequence's place in the cache, and the position of its token
+    int32_t type, batch, n_slots, length;
 } decode_cache;
 
 // y = RMSNorm or LayerNorm of one vector. Not norm.h's, which sums in a different order: the last bits would differ.
@@ -59,15 +60,14 @@ static void qk_norm_rope(const decode_model *m, const decode_norm *n, float *hea
     if (m->cosines) rotate_head(head, 0, FP32, m->cosines + position * D, m->sines + position * D, D, 0, head, 0, FP32);
 }
 
-// y (D) = softmax(q k^T / sqrt(D)) v over the tokens `start .. end - 1` of one key and value head.
+// y (D) = softmax(q k^T / sqrt(D)) v over the first `end` tokens of one key and value head.
 static inline __attribute__((always_inline)) void attention_head(
-    const int type, const float *q, const void *keys, const void *values, long start, long end, int D, float *scores,
-    float *y
+    const int type, const float *q, const void *keys, const void *values, long end, int D, float *scores, float *y
 ) {
     float maximum = -INFINITY;
     const float scale = 1 / sqrtf(D);
-    const long bytes = type == FP32 ? 4 : 2, n_full = start + (end - start) / WIDTH * WIDTH;
-    for (long t = start; t < end; t++) {
+    const long bytes = type == FP32 ? 4 : 2, n_full = end / WIDTH * WIDTH;
+    for (long t = 0; t < end; t++) {
         f32x sums = {0};
         int i = 0;
         for (; i + WIDTH <= D; i += WIDTH) {
@@ -80,7 +80,7 @@ static inline __attribute__((always_inline)) void attention_head(
         maximum = scores[t] > maximum ? scores[t] : maximum;
     }
     f32x parts = {0};
-    for (long t = start; t < n_full; t += WIDTH) {
+    for (long t = 0; t < n_full; t += WIDTH) {
         f32x part = exponential(load(scores, t, FP32) - maximum);
         store(scores, t, part, FP32);
         parts += part;
@@ -91,7 +91,7 @@ static inline __attribute__((always_inline)) void attention_head(
     int i = 0;
     for (; i + 4 * WIDTH <= D; i += 4 * WIDTH) { // four vectors of y together stay in registers
         f32x sums[4] = {0};
-        for (long t = start; t < end; t++) {
+        for (long t = 0; t < end; t++) {
             for (int j = 0; j < 4; j++) {
                 const long offset = t * D + i + j * WIDTH;
                 __builtin_prefetch((const char *)values + offset * bytes + CACHE_PREFETCH_BYTES);
@@ -102,7 +102,7 @@ static inline __attribute__((always_inline)) void attention_head(
     }
     for (; i < D; i++) {
         y[i] = 0;
-        for (long t = start; t < end; t++) y[i] += inverse_sum * scores[t] * load_scalar(values, t * D + i, type);
+        for (long t = 0; t < end; t++) y[i] += inverse_sum * scores[t] * load_scalar(values, t * D + i, type);
     }
 }
 
@@ -122,8 +122,7 @@ int64_t decode_workspace_floats(const decode_model *m, const decode_cache *kv) {
     return activations * kv->batch + packed + (int64_t)m->n_threads * kv->length;
 }
 
-// The forward of one token per sequence, ids (B): writes its keys and values to the cache at `position`, and logits (B,
-// V).
+// The forward of one token per sequence, ids (B): writes its keys and values to the cache, and logits (B, V).
 void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, float *workspace, float *logits) {
     const int B = kv->batch, C = m->n_embd, D = m->head_dim, H = m->n_head, K = m->n_kv_head, F = m->mlp_hidden;
     float *x = workspace, *normed = x + (long)B * C, *delta = normed + (long)B * C, *q = delta + (long)B * C;
@@ -135,6 +134,7 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
 #ifdef HAS_AMX
     request_amx();
 #endif
+    const enum method method = m->batch_invariant ? SMALL_BATCH : choose_method(m->type, B);
 #pragma omp parallel num_threads(m->n_threads)
     {
         float *scores = all_scores + thread_index() * (long)kv->length;
@@ -144,27 +144,28 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
 #pragma omp for
         for (int b = 0; b < B; b++) {
             const float *position = m->position_embedding;
-            if (position) position += (kv->position - kv->starts[b]) * C;
+            if (position) position += kv->positions[b] * C;
             const float *token = m->token_embedding + ids[b] * C;
             for (int i = 0; i < C; i++) x[(long)b * C + i] = token[i] + (position ? position[i] : 0);
             norm_forward(&m->blocks[0].attention_norm, x + (long)b * C, C, normed + (long)b * C);
         }
         for (int l = 0; l < m->n_layer; l++) {
             const decode_block *layer = &m->blocks[l];
-            pack_inputs(m->type, normed, B, C, packed);
-            decode_matmul(&layer->q_proj, m->type, normed, B, packed, q);
-            decode_matmul(&layer->k_proj, m->type, normed, B, packed, k);
-            decode_matmul(&layer->v_proj, m->type, normed, B, packed, v);
+            pack_inputs(method, m->type, normed, B, C, packed);
+            decode_matmul(&layer->q_proj, method, m->type, normed, B, packed, q);
+            decode_matmul(&layer->k_proj, method, m->type, normed, B, packed, k);
+            decode_matmul(&layer->v_proj, method, m->type, normed, B, packed, v);
 #pragma omp barrier
             const long per_head = (long)kv->length * D;
 #pragma omp for
             for (int g = 0; g < B * K; g++) { // a key and value head and the query heads that share it
                 const int b = g / K;
-                const long base = ((long)l * B * K + g) * per_head, position = kv->position - kv->starts[b];
+                const long position = kv->positions[b], slot = (long)l * kv->n_slots + kv->slots[b];
+                const long base = (slot * K + g % K) * per_head;
                 qk_norm_rope(m, &layer->k_norm, k + (long)g * D, position);
                 for (int i = 0; i < D; i++) {
-                    store_scalar(kv->keys, base + (long)kv->position * D + i, k[(long)g * D + i], kv->type);
-                    store_scalar(kv->values, base + (long)kv->position * D + i, v[(long)g * D + i], kv->type);
+                    store_scalar(kv->keys, base + position * D + i, k[(long)g * D + i], kv->type);
+                    store_scalar(kv->values, base + position * D + i, v[(long)g * D + i], kv->type);
                 }
                 const int bytes = kv->type == FP32 ? 4 : 2; // of an element
                 const char *keys = (char *)kv->keys + base * bytes, *values = (char *)kv->values + base * bytes;
@@ -172,21 +173,21 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
                     float *query = q + (long)h * D, *y = attended + (long)h * D;
                     qk_norm_rope(m, &layer->q_norm, query, position);
                     if (kv->type == FP32)
-                        attention_head(FP32, query, keys, values, kv->starts[b], kv->position + 1, D, scores, y);
-                    else attention_head(BF16, query, keys, values, kv->starts[b], kv->position + 1, D, scores, y);
+                        attention_head(FP32, query, keys, values, position + 1, D, scores, y);
+                    else attention_head(BF16, query, keys, values, position + 1, D, scores, y);
                 }
             }
-            pack_inputs(m->type, attended, B, H * D, packed);
-            decode_matmul(&layer->o_proj, m->type, attended, B, packed, delta);
+            pack_inputs(method, m->type, attended, B, H * D, packed);
+            decode_matmul(&layer->o_proj, method, m->type, attended, B, packed, delta);
 #pragma omp barrier
 #pragma omp for
             for (int b = 0; b < B; b++) {
                 for (int i = 0; i < C; i++) x[(long)b * C + i] += delta[(long)b * C + i];
                 norm_forward(&layer->mlp_norm, x + (long)b * C, C, normed + (long)b * C);
             }
-            pack_inputs(m->type, normed, B, C, packed);
-            decode_matmul(&layer->up_proj, m->type, normed, B, packed, up);
-            if (gated) decode_matmul(&layer->gate_proj, m->type, normed, B, packed, gate);
+            pack_inputs(method, m->type, normed, B, C, packed);
+            decode_matmul(&layer->up_proj, method, m->type, normed, B, packed, up);
+            if (gated) decode_matmul(&layer->gate_proj, method, m->type, normed, B, packed, gate);
 #pragma omp barrier
 #pragma omp for
             for (long i = 0; i < (long)B * F; i += WIDTH) {
@@ -195,8 +196,8 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
                 if (gated) y *= load_partial(up, i, n, FP32);
                 store_partial(up, i, n, y, FP32);
             }
-            pack_inputs(m->type, up, B, F, packed);
-            decode_matmul(&layer->down_proj, m->type, up, B, packed, delta);
+            pack_inputs(method, m->type, up, B, F, packed);
+            decode_matmul(&layer->down_proj, method, m->type, up, B, packed, delta);
 #pragma omp barrier
             const decode_norm *next = l + 1 < m->n_layer ? &m->blocks[l + 1].attention_norm : &m->final_norm;
 #pragma omp for
@@ -205,8 +206,8 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
                 norm_forward(next, x + (long)b * C, C, normed + (long)b * C);
             }
         }
-        pack_inputs(m->type, normed, B, C, packed);
-        decode_matmul(&m->head, m->type, normed, B, packed, logits);
+        pack_inputs(method, m->type, normed, B, C, packed);
+        decode_matmul(&m->head, method, m->type, normed, B, packed, logits);
 #ifdef HAS_AMX
         if (amx_available) _tile_release();
 #endif

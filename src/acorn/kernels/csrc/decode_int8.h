@@ -62,19 +62,21 @@ static inline __attribute__((always_inline)) u16x round_to_int16(f32x values) {
     return narrow((u32x)(values + 12582912.0f));
 }
 
-// Size of a thread's quantized inputs in floats: a scale for each sequence, then rows of int16. Every thread has its
-// own copy, so that threads need not wait for each other.
-static long quantized_input_floats(long columns) {
-    return GROUP + MIN_LARGE_BATCH_INT8 * round_up(columns, I16_WIDTH) / 2;
-}
+// Quantized inputs: for each sequence its scale, a float that takes the place of one vector, and then its int16 values.
+static inline long quantized_stride(long columns) { return I16_WIDTH + round_up(columns, I16_WIDTH); }
+
+// Size of a thread's quantized inputs in floats. Every thread has its own copy, so that threads need not wait for each
+// other.
+static long quantized_input_floats(long batch, long columns) { return batch * quantized_stride(columns) / 2; }
 
 static void quantize_inputs(const float *x, int batch, long columns, float *packed) {
-    int16_t *rows = (int16_t *)(packed + GROUP);
     for (long b = 0; b < batch; b++) {
-        packed[b] = int16_scale(x + b * columns, columns);
+        int16_t *sequence = (int16_t *)packed + b * quantized_stride(columns);
+        const float scale = int16_scale(x + b * columns, columns);
+        memcpy(sequence, &scale, sizeof scale);
         for (long c = 0; c < columns; c += WIDTH) {
-            const f32x scaled = load_partial(x, b * columns + c, columns - c, FP32) * (1 / packed[b]);
-            *(u16x *)(rows + b * round_up(columns, I16_WIDTH) + c) = round_to_int16(scaled);
+            const f32x scaled = load_partial(x, b * columns + c, columns - c, FP32) * (1 / scale);
+            *(u16x *)(sequence + I16_WIDTH + c) = round_to_int16(scaled);
         }
     }
 }
@@ -84,9 +86,9 @@ static inline __attribute__((always_inline)) void matmul_rows_int8(
     const weights *m, long row, const int R, const float *packed, long first, const int B, float *y
 ) {
     const long columns = m->columns, n_full = columns / I16_WIDTH * I16_WIDTH;
-    const long x_stride = round_up(columns, I16_WIDTH);
+    const long x_stride = quantized_stride(columns);
     const int8_t *weights = (const int8_t *)m->weight + row * columns;
-    const int16_t *x = (const int16_t *)(packed + GROUP) + first * x_stride;
+    const int16_t *sequences = (const int16_t *)packed + first * x_stride, *x = sequences + I16_WIDTH;
     f32x sums[4][4] = {0};
     for (long begin = 0; begin < n_full; begin += INT32_SAFE_COLUMNS) {
         i32x int_sums[4][4] = {0};
@@ -101,11 +103,13 @@ static inline __attribute__((always_inline)) void matmul_rows_int8(
         for (int r = 0; r < R; r++)
             for (int b = 0; b < B; b++) sums[r][b] += __builtin_convertvector(int_sums[r][b], f32x);
     }
-    for (int r = 0; r < R; r++) {
-        for (int b = 0; b < B; b++) {
+    for (int b = 0; b < B; b++) {
+        float scale;
+        memcpy(&scale, sequences + b * x_stride, sizeof scale);
+        for (int r = 0; r < R; r++) {
             float sum = reduce_add(sums[r][b]);
             for (long c = n_full; c < columns; c++) sum += weights[r * columns + c] * x[b * x_stride + c];
-            y[b * (long)m->rows + row + r] = scale_and_add_bias(m, row + r, sum * packed[first + b]);
+            y[b * (long)m->rows + row + r] = scale_and_add_bias(m, row + r, sum * scale);
         }
     }
 }

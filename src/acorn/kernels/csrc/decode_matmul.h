@@ -21,16 +21,16 @@ static enum method choose_method(int type, int batch) {
 // Floats of workspace that `pack_inputs` needs for inputs of so many columns.
 static long packed_input_floats(int batch, long columns, int n_threads) {
     const long large_batch = round_up(batch, GROUP) * round_up(columns, GROUP_COLUMNS);
-    const long small_batch = n_threads * quantized_input_floats(columns);
+    const long small_batch = n_threads * quantized_input_floats(batch, columns);
     return large_batch > small_batch ? large_batch : small_batch;
 }
 
 // Packs the inputs of matmuls, x (B, columns), in the layout that `decode_matmul` needs, padded with zeros. All threads
 // call it; when it returns, the packed inputs are complete.
-static void pack_inputs(int type, const float *x, int batch, long columns, float *packed) {
-    const enum method method = choose_method(type, batch);
+static void pack_inputs(enum method method, int type, const float *x, int batch, long columns, float *packed) {
     if (method == SMALL_BATCH) {
-        if (type == INT8) quantize_inputs(x, batch, columns, packed + thread_index() * quantized_input_floats(columns));
+        const long thread = thread_index() * quantized_input_floats(batch, columns);
+        if (type == INT8) quantize_inputs(x, batch, columns, packed + thread);
         return;
     }
     const long padded = round_up(columns, GROUP_COLUMNS);
@@ -49,8 +49,9 @@ static void pack_inputs(int type, const float *x, int batch, long columns, float
 
 // y (B, rows) = x (B, columns) times the transposed weights, plus the bias. Every thread computes a range of rows and
 // returns without waiting for the others.
-static void decode_matmul(const weights *m, int type, const float *x, int batch, const float *packed, float *y) {
-    const enum method method = choose_method(type, batch);
+static void decode_matmul(
+    const weights *m, enum method method, int type, const float *x, int batch, const float *packed, float *y
+) {
 #ifdef HAS_AMX
     if (method == AMX) {
         matmul_amx(m, type, (const uint16_t *)packed, batch, y);
@@ -61,7 +62,7 @@ static void decode_matmul(const weights *m, int type, const float *x, int batch,
     else if (method == LARGE_BATCH && type == BF16) matmul_large_batch(m, BF16, packed, batch, y);
     else if (method == LARGE_BATCH) matmul_large_batch(m, FP32, packed, batch, y);
     else if (type == INT8)
-        matmul_small_batch(m, INT8, packed + thread_index() * quantized_input_floats(m->columns), batch, y);
+        matmul_small_batch(m, INT8, packed + thread_index() * quantized_input_floats(batch, m->columns), batch, y);
     else if (type == BF16) matmul_small_batch(m, BF16, x, batch, y);
     else matmul_small_batch(m, FP32, x, batch, y);
 }
