@@ -50,12 +50,13 @@ def trials(whole: bool) -> Iterator[Trial]:
     Args:
         whole: false leaves out short runs and other batch sizes.
     """
-    for lora, rates in ((0, (3e-4, 1e-3, 3e-3)), (8, (3e-3, 1e-2, 3e-2))):
-        for rate, epochs in itertools.product(rates, (3, 10) if whole else (10,)):
-            yield Trial(lora, rate, epochs, 16)
+    for rate, epochs in itertools.product((3e-4, 1e-3, 3e-3, 1e-2), (3, 10) if whole else (10,)):
+        yield Trial(0, rate, epochs, 16)
+    for rate in (3e-3, 1e-2, 3e-2):
+        yield Trial(8, rate, 10, 16)
     if whole:
         for batch in (4, 8, 32):
-            yield Trial(0, 1e-3, 10, batch)
+            yield Trial(0, 3e-3, 10, batch)
 
 
 def run(base: Path, rows: list[str], trial: Trial, out: Path, settings: list[str]) -> dict[str, float]:
