@@ -27,7 +27,7 @@ test: install ## run the tests (ARGS="tests/model -x": only those)
 test-all: .venv/all ## the tests with coverage, those in llama.cpp too, which first compiles for some minutes
 	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE) $(COVERAGE))
 
-torture: install ## try to make acorn lose a run, for about 40 minutes (ARGS="--share 0.1": less)
+torture: install ## try to make acorn lose a run, for about an hour (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
 bench: .venv/benchmarks ## measure acorn beside other programs, for a good hour (ARGS="train --rounds 3": less)
@@ -54,12 +54,15 @@ dist: install ## build the wheel and the source archive of a release into dist/ 
 lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	"$(PYTHON)" tools/lock.py $(ARGS)
 
-# What acorn is measured against. litgpt has an environment of its own, since it wants an older huggingface-hub.
-.venv/benchmarks: .venv/installed benchmarks/litgpt.txt
+# What acorn is measured against. litgpt has an environment of its own, since it wants an older huggingface-hub; TRL has
+# one, since nothing else needs it.
+.venv/benchmarks: .venv/installed benchmarks/litgpt.txt benchmarks/trl.txt
 	@echo '== Installing the programs that acorn is measured beside, which takes some minutes the first time =='
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	"$(PYTHON)" -m venv --clear .venv-litgpt
 	.venv-litgpt/bin/python -m pip install --disable-pip-version-check -r benchmarks/litgpt.txt
+	"$(PYTHON)" -m venv --clear .venv-trl
+	.venv-trl/bin/python -m pip install --disable-pip-version-check -c constraints.txt -r benchmarks/trl.txt
 	@touch $@
 
 .venv/all: .venv/installed
@@ -68,7 +71,7 @@ lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	@touch $@
 
 clean: ## remove .venv, caches and build outputs; runs stay
-	rm -rf .venv .venv-litgpt build dist site .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-litgpt .venv-trl build dist site .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp holds the folder that .venv was made for: its scripts name it, so a copy or a moved checkout needs its own.

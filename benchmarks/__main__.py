@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.chart import draw_chart
 from benchmarks.costs import measure_costs
+from benchmarks.finetuning import DEFAULT_TASKS, FINETUNE_TASKS, measure_finetuning
 from benchmarks.generation import MODELS, measure_generation
 from benchmarks.machine import machine_facts, read_bandwidth
 from benchmarks.quality import measure_quality
@@ -30,9 +31,14 @@ def main() -> None:
         "--models", nargs="*", default=list(MODELS), help=f"models to generate with: {', '.join(MODELS)}"
     )
     parser.add_argument("--prompts", nargs="*", type=int, default=[1, 16], help="batch sizes of generation (1 and 16)")
+    parser.add_argument(
+        "--finetune-tasks", nargs="*", default=list(DEFAULT_TASKS), help=f"of: {', '.join(FINETUNE_TASKS)}"
+    )
     parser.add_argument("--only", default="", help="only contenders whose name contains this")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--litgpt-python", default=_litgpt_python(), help="interpreter of an environment with litgpt")
+    for name in ("litgpt", "trl"):
+        python = _python_of(f".venv-{name}")
+        parser.add_argument(f"--{name}-python", default=python, help=f"interpreter of an environment with {name}")
     parser.add_argument("--text-megabytes", type=int, default=50, help="megabytes of text to encode (50)")
     parser.add_argument("--original-minutes", type=float, default=15, help="minutes of the original's run (15)")
     parser.add_argument("--minutes", type=float, nargs="*", default=[0.5, 0.6, 15], help="minutes of acorn's runs")
@@ -53,9 +59,9 @@ def _say(line: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
 
 
-def _litgpt_python() -> str | None:
-    """The interpreter of `.venv-litgpt`, which `make bench` creates, if it exists."""
-    return shutil.which(Path(__file__).resolve().parent.parent / ".venv-litgpt/bin/python")
+def _python_of(environment: str) -> str | None:
+    """The interpreter of an environment that `make bench` creates, if it exists."""
+    return shutil.which(Path(__file__).resolve().parent.parent / environment / "bin/python")
 
 
 def _train(options: argparse.Namespace) -> Any:
@@ -67,6 +73,12 @@ def _train(options: argparse.Namespace) -> Any:
         options.seconds,
         options.only,
         _say,
+    )
+
+
+def _finetune(options: argparse.Namespace) -> Any:
+    return measure_finetuning(
+        options.finetune_tasks, options.trl_python, options.rounds, options.seconds, options.only, _say
     )
 
 
@@ -90,7 +102,15 @@ def _costs(options: argparse.Namespace) -> Any:
     return measure_costs(options.rounds, options.seconds, _say)
 
 
-PARTS = {"train": _train, "costs": _costs, "generate": _generate, "text": _text, "start": _start, "quality": _quality}
+PARTS = {
+    "train": _train,
+    "finetune": _finetune,
+    "costs": _costs,
+    "generate": _generate,
+    "text": _text,
+    "start": _start,
+    "quality": _quality,
+}
 
 
 if __name__ == "__main__":

@@ -450,9 +450,18 @@ class FinetuneConfig(Section):
         "none", description="Weight of a label in the loss; `balanced`: in inverse proportion to its examples."
     )
     freeze: int = Field(
-        0, ge=0, le=MOST_LAYERS, description="First blocks that do not learn, with the embeddings below; 0: none."
+        0,
+        ge=0,
+        le=MOST_LAYERS,
+        description="Number of first blocks that are not trained, nor are the embeddings; all of them: the head alone "
+        "is trained. 0: everything is trained.",
     )
-    replay: float = Field(0.0, ge=0, lt=1, description="Share of each batch that is drawn from the base's own shards.")
+    replay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the samples that are windows of the base's own training text (chat, complete); 0: none.",
+    )
     text_field: str = Field("", description="Column of the text or tokens; empty: `text` (tag: `tokens`).")
     label_field: str = Field("", description="Column of the label or tags; empty: `label` (tag: `tags`).")
     prompt_field: str = Field("", description="Column of the prompt; empty: `prompt`.")

@@ -58,14 +58,26 @@ TASK_FIGURES = {
     "entity_precision": "Entity precision",
     "entity_recall": "Entity recall",
     "answer_loss": "Loss of answers (nats per token)",
+    "base_loss_before": "Loss on the base's text before finetuning (nats per token)",
+    "base_loss_after": "Loss on the base's text after finetuning (nats per token)",
 }
 """Figures of a finetuned model on examples of its task, the most important of each kind first."""
 
-SMALLER_IS_BETTER = frozenset({"expected_calibration_error", "mean_absolute_error", "rmse", "answer_loss"})
+SMALLER_IS_BETTER = frozenset(
+    {
+        "expected_calibration_error",
+        "mean_absolute_error",
+        "rmse",
+        "answer_loss",
+        "base_loss_before",
+        "base_loss_after",
+    }
+)
 
 BASELINES = {
     "majority": "Most frequent label",
     "mean": "Mean of training",
+    "word_majority": "Most frequent tag of each word",
     "tfidf_logistic": "TF-IDF + logistic regression",
     "tfidf_ridge": "TF-IDF + ridge regression",
     "random_weights": "Same network from random weights",

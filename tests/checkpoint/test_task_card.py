@@ -81,7 +81,7 @@ def test_labels_figures_and_baselines_are_told() -> None:
     [
         (HeadSpec("labels", 2), "text-classification", ["any of 2 labels", "top_k=None", "| 0 | ham |"]),
         (HeadSpec("value", 1), "text-classification", ["gives each text a value", "`score` is the value"]),
-        (HeadSpec("tag", 2), "token-classification", ["each token of a text one of 2 labels", "for each token |"]),
+        (HeadSpec("tag", 2), "token-classification", ["each word of a sentence one of 2 labels", "for each token |"]),
     ],
 )
 def test_each_kind_of_head_says_what_it_gives(head: HeadSpec, tag: str, said: list[str]) -> None:

@@ -56,7 +56,6 @@ def test_a_run_from_rows_to_figures(folder: Path, capsys: pytest.CaptureFixture[
         (["--data", "mails.csv", "--out", "x"], "No model is named"),
         (["base", "--out", "x"], "No rows are named"),
         (["base", "--data", "mails.csv", "--out", "x", "--task", "sort"], "no task 'sort'"),
-        (["base", "--data", "mails.csv", "--out", "x", "--task", "tag"], "not available yet"),
         (["--resume", "--out", "x", "--task", "classify"], "its own rows and task"),
     ],
 )

@@ -17,13 +17,14 @@ from acorn.data.example_folder import (
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError, InputError
 from acorn.text.example_splits import ExampleCounts, ExampleSplits
-from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Task
+from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Tagged, Task
 
 EXAMPLES: dict[Task, Example] = {
     "chat": Chat((Message("user", "Who?\n", False), Message("assistant", "橡树\u2028", True)), "a.jsonl, line 1"),
     "complete": Completion("", "lone \ud800", "a.csv, line 2"),
     "classify": Labeled("text", ("a", "b"), "a.tsv, line 3"),
     "regress": Labeled("text", 1e-300, "x.parquet, row 4"),
+    "tag": Tagged(("An", "oak"), ("O", "B-TREE"), "a.conll, line 1"),
 }
 
 
@@ -66,5 +67,5 @@ def test_examples_and_shards_are_told_apart(tmp_path: Path) -> None:
     assert kind_of_data(folder) == "examples"
     with pytest.raises(InputError, match="examples to finetune on"):
         TokenShards.open(folder)
-    with pytest.raises(InputError, match="does not hold examples"):
+    with pytest.raises(InputError, match="not a manifest of examples"):
         ExampleFolder.open(tmp_path)

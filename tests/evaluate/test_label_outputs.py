@@ -78,3 +78,21 @@ def test_probabilities() -> None:
     outputs = np.array([[0.0, 0.0, np.log(2)]])
     assert probabilities_of(outputs, "class").tolist() == [pytest.approx([0.25, 0.25, 0.5])]
     assert probabilities_of(outputs, "labels").tolist() == [pytest.approx([0.5, 0.5, 2 / 3])]
+
+
+def test_a_tagger_is_read_at_every_word() -> None:
+    """The outputs at all words, sentence by sentence, and the loss that the model computes."""
+    model, draw = model_of("modern", HeadSpec("tag", 3)).eval(), np.random.default_rng(1)
+    examples = []
+    for _ in range(20):
+        ids = draw.integers(0, 50, draw.integers(2, 64)).astype(np.int32)
+        rows = np.flatnonzero(draw.integers(0, 2, len(ids) - 1) | (np.arange(len(ids) - 1) == 0))
+        examples.append(TokenExample(ids, rows, draw.integers(0, 3, len(rows))))
+    outputs = label_outputs(model, examples, RUNTIME, 0)
+    with torch.no_grad():
+        alone = [model(torch.from_numpy(one.ids).long()[None])[0, torch.from_numpy(one.rows)] for one in examples]
+        parts = [model(ids, targets, rows=rows) for ids, targets, rows in micro_batches(examples, 64, 300, 0)]
+    assert outputs == pytest.approx(torch.cat(alone).numpy(), abs=1e-5)
+    total, count = label_loss(outputs, examples, "tag")
+    assert (total, count) == (pytest.approx(sum(float(loss) for loss, _ in parts), rel=1e-5), len(outputs))
+    assert probabilities_of(outputs, "tag").sum(axis=1) == pytest.approx(np.ones(len(outputs)))

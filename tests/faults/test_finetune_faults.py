@@ -11,6 +11,7 @@ import pytest
 from acorn.checkpoint.load import load
 from acorn.config_files import load_config
 from acorn.errors import AcornError, DamageError, InputError, UsageError
+from acorn.files import read_sealed_json
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
 from acorn.run.finetune import finetune
@@ -142,3 +143,54 @@ def test_a_setting_without_an_effect(tune, tmp_path: Path, setting: str) -> None
     """Fault 108: refused before anything is written."""
     refused(lambda: tune(LABELED, setting), UsageError, setting.partition("=")[0])
     assert not RunFolder(tmp_path / "run").root.exists()
+
+
+@pytest.mark.fault(119)
+def test_more_frozen_than_there_is(tune, tmp_path: Path) -> None:
+    """Fault 119: more blocks than the model has; all weights of one whose head is tied; beside adapters."""
+    pairs = [{"prompt": f"say {n} ", "completion": "cat"} for n in range(40)]
+    refused(lambda: tune(LABELED, "finetune.freeze=2"), UsageError, "1 block", "1 or less")
+    refused(lambda: tune(pairs, "finetune.freeze=1", "lora.rank=2"), UsageError, "no blocks are left to freeze")
+    refused(lambda: tune(pairs, "finetune.freeze=1"), UsageError, "Nothing would be trained", "leave it out")
+    assert not (tmp_path / "run").exists()
+    assert (tune(LABELED, "finetune.freeze=1") / "final").is_dir()
+
+
+@pytest.mark.fault(120)
+def test_a_base_without_its_text(base: Path, tmp_path: Path) -> None:
+    """Fault 120: refused with replay, on resume too; without, the run says what is not measured."""
+    own, rows = Path(shutil.copytree(base, tmp_path / "base")), tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"say {n} ", "completion": "cat"}) + "\n" for n in range(40)))
+    settings = ["train.batch_size=8", "train.precision=fp32", "train.threads=1", "train.steps=2"]
+
+    def config_for(model: Path, *more: str):
+        return finetune_config(str(model), [str(rows)], overrides=[*settings, *more])
+
+    replay = "finetune.replay=0.2"
+    finetune(config_for(own, replay), tmp_path / "replayed")
+    shutil.rmtree(own / "data")
+    longer = config_for(own, replay, "train.steps=3")
+    refused(lambda: finetune(longer, tmp_path / "replayed", resume=True), UsageError, "cannot be replayed")
+    notes = Notes()
+    finetune(config_for(own), tmp_path / "run", progress=notes)
+    assert any("forgets" in note for note in notes.notes)
+    assert "base_loss_after" not in read_sealed_json(RunFolder(tmp_path / "run").evaluation)["valid"]
+    for model in (own, own / "final", tmp_path / "run"):
+        refused(
+            lambda named=model: finetune(config_for(named, replay), tmp_path / "other"),
+            UsageError,
+            "cannot be replayed",
+            "finetune.replay",
+        )
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.fault(121)
+def test_a_word_that_is_no_single_word(tune) -> None:
+    """Fault 121: white space inside, or nothing that the tokenizer keeps."""
+    words = [{"tokens": ["the", "cat", str(n)], "tags": ["O", "B-PET", "O"]} for n in range(30)]
+    spaced = {"tokens": ["the", "old cat"], "tags": ["O", "O"]}
+    refused(lambda: tune([*words, spaced]), InputError, "rows.jsonl, line 31", "white space")
+    notes = Notes()
+    tune([*words, spaced], "data.errors=skip", progress=notes)
+    assert any("1 of 31 rows left out" in note for note in notes.notes)

@@ -62,3 +62,15 @@ def test_lora_trains_its_factors_and_rows_alone(tied: bool) -> None:
     assert size.muon_parameters == 0
     for optimizer in ("adamw", "muon"):
         assert optimizer_bytes(config, optimizer, lora=lora) == 8 * (factors + rows)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_frozen_blocks_have_no_optimizer_state(tied: bool) -> None:
+    config = ModelConfig(n_layer=3, n_embd=64, vocab_size=1000, tied=tied)
+    block = 4 * 64**2 + 3 * 64 * config.mlp_hidden
+    one, all_blocks = size_of(config, frozen=1), size_of(config, HeadSpec("class", 5), frozen=3)
+    norms = 2 * 64 + 2 * config.head_dim
+    assert one.trained_parameters == 2 * (block + norms) + 64 + (0 if tied else 1000 * 64)
+    assert one.muon_parameters == 2 * block
+    assert all_blocks.trained_parameters == 5 * 64
+    assert optimizer_bytes(config, "adamw", HeadSpec("class", 5), frozen=3) == 8 * 5 * 64

@@ -22,6 +22,7 @@ from acorn.generate.settings import SamplingSettings
 from acorn.report.metrics_log import read_metrics, read_samples
 from acorn.run.finetune import finetune
 from acorn.run.finetune_config import finetune_config
+from acorn.run.initial_model import load_initial_model
 from acorn.run.lifecycle import RunResult
 from acorn.run.pretrain import pretrain
 from acorn.run_folder import RunFolder
@@ -32,7 +33,7 @@ from acorn.train.watcher import Unwatched
 WORDS = ["cat", "dog", "bird", "red", "old", "house", "tree"]
 CLOCK = ("seconds", "tokens_per_second", "mfu")
 ANSWERS = ["complete", "chat"]
-TASKS = [*ANSWERS, "classify", "several", "regress"]
+TASKS = [*ANSWERS, "classify", "several", "regress", "tag"]
 
 
 class Killed(BaseException):
@@ -92,6 +93,10 @@ def rows(tmp_path_factory) -> dict[str, Path]:
         "several": [{"text": text, "label": [word for word in ("cat", "dog") if word in text]} for text in texts],
         "regress": [{"text": text, "label": 40.5 * text.count("o")} for text in texts],
     }
+    of_task["tag"] = [
+        {"tokens": text.split(), "tags": ["B-PET" if word in ("cat", "dog") else "O" for word in text.split()]}
+        for text in texts
+    ]
     files = {task: folder / f"{task}.jsonl" for task in of_task}
     for task, records in of_task.items():
         files[task].write_text("".join(f"{json.dumps(record)}\n" for record in records))
@@ -182,7 +187,8 @@ def test_a_run_leaves_everything_the_contract_names(whole, task: str) -> None:
         assert last["loss"] == pytest.approx(figures["answer_loss"], rel=1e-6)
     else:
         assert figures["baselines"]
-        name = {"classify": "accuracy", "several": "micro_f1", "regress": "mean_absolute_error"}[task]
+        names = {"several": "micro_f1", "regress": "mean_absolute_error", "tag": "token_accuracy"}
+        name = names.get(task, "accuracy")
         assert last[name] == pytest.approx(figures[name])
 
 
@@ -208,6 +214,59 @@ def test_the_exported_classifier_says_what_the_run_predicted(whole, task: str) -
             odds = output.softmax(-1) if task == "classify" else output.sigmoid()
             named = {model.config.id2label[number]: p for number, p in enumerate(odds.tolist())}
             assert named == pytest.approx(prediction["probabilities"], abs=1e-4)
+
+
+def test_the_exported_tagger_says_what_the_run_predicted(whole, base: Path, monkeypatch, capsys) -> None:
+    """In transformers as the model card reads it, and with the same outputs in acorn, from final/ and a checkpoint."""
+    import transformers
+
+    run = RunFolder(whole("tag"))
+    predictions = [json.loads(line) for line in run.predictions.read_text().splitlines()]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.final)
+    model = transformers.AutoModelForTokenClassification.from_pretrained(run.final)
+    loaded = [load(run.root), load(run.root, "last")]
+    assert {one.task for one in loaded} == {"tag"}
+    code = (run.final / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(run.final)
+    for prediction in predictions:
+        ids = tokenizer(" ".join(prediction["tokens"]), return_tensors="pt")["input_ids"]
+        ours, lengths = loaded[0].word_text.encode_words([prediction["tokens"]])[0]
+        assert ids[0].tolist() == ours
+        with torch.no_grad():
+            outputs = [model(ids).logits[0], *(one.model(ids)[0] for one in loaded)]
+        for output in outputs:
+            assert output == pytest.approx(outputs[0], abs=1e-4)
+            odds, best = output[lengths].softmax(-1).max(-1)
+            assert [model.config.id2label[number] for number in best.tolist()] == prediction["predicted"]
+            assert odds.tolist() == pytest.approx(prediction["probabilities"], abs=1e-4)
+    words = predictions[0]["tokens"]
+    exec(code.replace('["Anna", "lives", "in", "Paris", "."]', repr(words)), {})
+    expected = [f"{word} {tag}" for word, tag in zip(words, predictions[0]["predicted"], strict=True)]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_words_get_tags_that_depend_on_what_is_before_them(tune, tmp_path: Path) -> None:
+    """Of what follows "red", so that the word alone tells nothing: the baseline by words cannot know it."""
+    draw, file = random.Random(1), tmp_path / "rows.jsonl"
+    rows = [draw.choices(WORDS, k=6) for _ in range(400)]
+    tags = [["B-RED" if i and words[i - 1] == "red" else "O" for i in range(6)] for words in rows]
+    lines = [json.dumps({"tokens": words, "tags": its}) for words, its in zip(rows, tags, strict=True)]
+    file.write_text("\n".join(lines))
+    length = ["train.steps=100", "train.batch_size=16", "train.eval_every=0", "train.save_every=0"]
+    figures = tune("tag", tmp_path / "run", *length, "optimizer.lr=0.02", data=file).evaluation["valid"]
+    assert figures["token_accuracy"] > 0.97
+    assert figures["entity_f1"] > 0.9
+    assert figures["baselines"]["word_majority"]["token_accuracy"] < 0.9
+    assert "Most frequent tag of each word" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_conll_columns_are_tagged_sentences(tune, tmp_path: Path, rows: dict[str, Path]) -> None:
+    file = tmp_path / "rows.conll"
+    sentences = [json.loads(line) for line in rows["tag"].read_text().splitlines()]
+    pairs = [zip(sentence["tokens"], sentence["tags"], strict=True) for sentence in sentences]
+    file.write_text("\n\n".join("\n".join(f"{word}\tX\t{tag}" for word, tag in one) for one in pairs))
+    tune("tag", tmp_path / "run", "train.steps=1", data=file)
+    assert load_run_config(tmp_path / "run" / "config.toml").finetune.task == "tag"
 
 
 def test_values_begin_near_their_size(whole) -> None:
@@ -246,7 +305,7 @@ def test_dropout_is_a_function_of_the_step(whole, tune, tmp_path: Path) -> None:
     assert_equal_runs(whole("complete", "model.dropout=0.2"), out, 9)
 
 
-@pytest.mark.parametrize("task", ["chat", "classify"])
+@pytest.mark.parametrize("task", ["chat", "classify", "tag"])
 def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path, base: Path, task: str) -> None:
     """Killed and resumed bit for bit, with dropout of their own; the weights of the base stay, and final/ is merged."""
     lora = ("lora.rank=2", "lora.dropout=0.1")
@@ -259,11 +318,108 @@ def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path,
     assert all(torch.equal(weights[name], value) for name, value in before.items())
     assert any(name.endswith("lora_a") for name in weights)
     merged, last = (dict(load(tmp_path / "run", which).model.named_parameters()) for which in (None, "last"))
-    assert merged.keys() - before.keys() == ({"score.weight"} if task == "classify" else set())
+    heads = {"classify": {"score.weight"}, "tag": {"score.weight", "score.bias"}}  # of zeros, which transformers has
+    assert merged.keys() - before.keys() == heads.get(task, set())
     assert not torch.equal(merged["blocks.0.mlp.up_proj.weight"], before["blocks.0.mlp.up_proj.weight"])
-    assert all(torch.equal(merged[name], last[name]) for name in merged)
+    assert all(torch.equal(merged[name], last[name]) for name in last)
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
     assert all(check.whole for check in verify_run(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("task", "frozen"), [("classify", 1), ("classify", 2), ("regress", 2), ("complete", 1), ("chat", 1)]
+)
+def test_frozen_parts_stay_as_the_base_has_them(whole, tune, tmp_path: Path, base: Path, task, frozen: int) -> None:
+    """Bit for bit in final/, and without optimizer state; killed and resumed bit for bit. What is above them learns."""
+    setting, notes = f"finetune.freeze={frozen}", Notes()
+    with pytest.raises(Killed):
+        tune(task, tmp_path / "run", setting, watcher=KillAt(6), progress=notes)
+    tune(task, tmp_path / "run", setting, resume=True)
+    assert_equal_runs(whole(task, setting), tmp_path / "run", 9)
+    run, before = RunFolder(tmp_path / "run"), dict(load(base).model.named_parameters())
+    after = dict(load(run.root).model.named_parameters())
+    below = ("token_embedding", "blocks.0.", *(["blocks.1.", "final_norm"] if frozen == 2 else []))
+    same = {name for name in after if name in before and torch.equal(after[name], before[name])}
+    assert same == {name for name in after if name.startswith(below)}
+    state = load_file(run.checkpoint(9) / "optimizer.safetensors")
+    assert {name.rpartition(".")[0] for name in state} == after.keys() - same
+    kept = "everything but the head" if frozen == 2 else "the embeddings and the first 1 of 2 blocks"
+    assert f"Not trained (finetune.freeze): {kept}." in notes.notes
+    assert f"with {kept} frozen" in run.report.read_text()
+    assert kept in (run.final / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("task", "lora"), [("complete", 0), ("chat", 2)])
+def test_replayed_text_is_the_same_after_a_kill(whole, tune, tmp_path: Path, task: str, lora: int) -> None:
+    settings = ["finetune.replay=0.3", f"lora.rank={lora}"]
+    for step in (2, 5):
+        with pytest.raises(Killed):
+            tune(task, tmp_path / "run", *settings, resume=True, watcher=KillAt(step))
+    tune(task, tmp_path / "run", *settings, resume=True)
+    assert_equal_runs(whole(task, *settings), tmp_path / "run", 9)
+    assert whole(task) != whole(task, *settings)
+    last = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["split"] == "train"][-1]
+    examples = len((tmp_path / "run" / "data" / "train.jsonl").read_text().splitlines())
+    assert last["epoch"] == pytest.approx((9 * 8 - 21) / examples)  # 21 of 72 samples are windows
+
+
+def test_what_is_forgotten_is_measured(whole, base: Path) -> None:
+    """Before: what the base's own run measured. After: what evaluating the base's text with final/ gives."""
+    from acorn.evaluate.run_data import shards_of
+    from acorn.evaluate.validation import score
+
+    loaded = load(whole("complete"))
+    figures = read_sealed_json(RunFolder(whole("complete")).evaluation)["valid"]
+    own = read_sealed_json(RunFolder(base).evaluation)["valid"]
+    assert figures["base_loss_before"] == pytest.approx(own["loss_per_token"], rel=1e-6)
+    total, count = score(loaded.model, shards_of(base, loaded.tokenizer).tokens("valid"), context=32)
+    assert figures["base_loss_after"] == pytest.approx(total / count, rel=1e-6)
+    assert figures["base_loss_after"] > figures["base_loss_before"]
+    report = (whole("complete") / "report.html").read_text()
+    assert "Loss on the base&#x27;s text after finetuning" in report or "base's text after finetuning" in report
+
+
+def test_replayed_text_at_least_halves_what_is_forgotten(tmp_path: Path) -> None:
+    """With a base that has something to forget, and rows that are unlike its text."""
+    from acorn.config_files import load_config
+
+    exact = ["train.threads=1", "train.precision=fp32", "train.compile=false"]
+    quiet = ["train.eval_every=0", "train.save_every=0", "train.sample_every=0", *exact]
+    sizes = ["tokenizer.vocab_size=300", "model.n_layer=1", "model.n_embd=32", "model.block_size=32"]
+    names, text = ["An oak", "The elm", "A birch", "My pine"], tmp_path / "trees.txt"
+    text.write_text("".join(f"{names[n % 4]} stands by the {names[n % 3].lower()} of {n % 7}.\n" for n in range(900)))
+    length = ["train.steps=120", "train.batch_size=8"]
+    pretrain(load_config("small", [f"data.source={text}", *sizes, *length, *quiet]), tmp_path / "base")
+    draw, file, rises = random.Random(0), tmp_path / "rows.jsonl", []
+    rows = [(f"{draw.choice(WORDS)} {n}? ", draw.choice("XYZ")) for n in range(80)]
+    file.write_text("".join(json.dumps({"prompt": a, "completion": b}) + "\n" for a, b in rows))
+    for share in (0.0, 0.25):
+        overrides = [*quiet, "train.steps=40", "train.batch_size=8", "optimizer.lr=0.003", f"finetune.replay={share}"]
+        config = finetune_config(str(tmp_path / "base"), [str(file)], overrides=overrides)
+        figures = finetune(config, tmp_path / f"run-{share}").evaluation["valid"]
+        rises.append(figures["base_loss_after"] - figures["base_loss_before"])
+    assert rises[0] > 0.1
+    assert rises[1] <= rises[0] / 2
+
+
+def test_the_base_is_freed_while_training(tune, tmp_path: Path, monkeypatch) -> None:
+    from acorn.run import lifecycle
+
+    loaded = []
+
+    def load_and_keep(*arguments):
+        config, initial = load_initial_model(*arguments)
+        loaded.append(initial)
+        return config, initial
+
+    class AtStep(Unwatched):
+        def step(self, record, done, left) -> None:
+            released.append(loaded[0].is_released)
+
+    released: list[bool] = []
+    monkeypatch.setattr(lifecycle, "load_initial_model", load_and_keep)
+    tune("classify", tmp_path / "run", "train.steps=1", watcher=AtStep())
+    assert released == [True]
 
 
 def test_a_target_that_is_no_layer_is_refused(tune, tmp_path: Path) -> None:

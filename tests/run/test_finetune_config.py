@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acorn.errors import UsageError
-from acorn.run.finetune_config import DEFAULTS, LORA_RATE, check_finetuning, finetune_config
+from acorn.run.finetune_config import DEFAULTS, LORA_RATE, check_finetuning, check_frozen, finetune_config
 
 
 def test_what_the_command_line_names_stands_in_the_config() -> None:
@@ -23,8 +23,23 @@ def test_adapters_have_a_rate_of_their_own() -> None:
     assert finetune_config("m", ["a.csv"]).optimizer.lr == DEFAULTS["optimizer"]["lr"]
 
 
-@pytest.mark.parametrize("setting", ["finetune.epochs=0", "finetune.replay=0.1", "finetune.freeze=1", "data.source=[]"])
+@pytest.mark.parametrize("setting", ["finetune.epochs=0", "data.source=[]"])
 def test_what_cannot_be_run_is_refused(setting: str) -> None:
     check_finetuning(finetune_config("m", ["a.csv"]))
     with pytest.raises(UsageError):
         check_finetuning(finetune_config("m", ["a.csv"], overrides=[setting]))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_something_is_left_to_train(tied: bool) -> None:
+    network = ["model.n_layer=2", f"model.tied={tied}".lower()]
+    for_frozen = {n: finetune_config("m", ["a.csv"], overrides=[*network, f"finetune.freeze={n}"]) for n in (1, 2, 3)}
+    check_frozen(for_frozen[1], has_label_head=False)
+    check_frozen(for_frozen[2], has_label_head=True)
+    with pytest.raises(UsageError, match="2 blocks, so 3"):
+        check_frozen(for_frozen[3], has_label_head=True)
+    if tied:
+        with pytest.raises(UsageError, match="Nothing would be trained"):
+            check_frozen(for_frozen[2], has_label_head=False)
+    else:
+        check_frozen(for_frozen[2], has_label_head=False)

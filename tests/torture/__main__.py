@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import shutil
@@ -14,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from torture import calls, corruption, full_disk, kills, mutations, power
-from torture.runs import import_everything
+from torture.runs import FINETUNED, PRETRAINED, import_everything
 from torture.workers import cores
-
-FULL = {"kills": 300, "stops": 100, "runs": 12, "corruptions": 10_000}
 
 
 def main() -> None:
@@ -64,17 +63,25 @@ def _verdict(broken: list[Any], good: str) -> str:
     return f"BROKEN {len(broken)} times" if broken else good
 
 
-def _kills(folder: Path, share: float, seed: int) -> Row:
-    found = kills.kills(folder, _count(FULL["kills"], share, 12), seed=seed)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in found["by_kind"].items())
-    done = f"{found['trials']} runs ({kinds}), {found['killed']} kills"
-    return done, _verdict(found["failed"], f"{found['equal']} of {found['trials']} bit-identical"), found
+def _kills(trials: int, kinds: tuple[str, ...], folder: Path, share: float, seed: int) -> Row:
+    found = kills.kills(folder, _count(trials, share, 12), kinds, seed)
+    of_kinds = ", ".join(f"{count} {kind}" for kind, count in found["by_kind"].items())
+    done = f"{found['trials']} runs ({of_kinds}), {found['killed']} kills"
+    return done, _identical(found), found
 
 
-def _stops(folder: Path, share: float, seed: int) -> Row:
-    found = kills.signals(folder, _count(FULL["stops"], share, 12), seed=seed)
-    done = f"{found['trials']} runs, {found['saved']} stopped in training"
-    return done, _verdict(found["failed"], f"{found['equal']} of {found['trials']} bit-identical"), found
+def _stops(trials: int, kinds: tuple[str, ...], folder: Path, share: float, seed: int) -> Row:
+    found = kills.signals(folder, _count(trials, share, 12), kinds, seed)
+    return f"{found['trials']} runs, {found['saved']} stopped in training", _identical(found), found
+
+
+def _meetings(trials: int, kinds: tuple[str, ...], folder: Path, share: float, seed: int) -> Row:
+    found = kills.meetings(folder, _count(trials, share), kinds, seed)
+    return f"{found['trials']} runs, {found['refused']} processes refused", _identical(found), found
+
+
+def _identical(found: dict[str, Any]) -> str:
+    return _verdict(found["failed"], f"{found['equal']} of {found['trials']} bit-identical")
 
 
 def _calls(folder: Path, share: float, seed: int) -> Row:
@@ -87,12 +94,13 @@ def _calls(folder: Path, share: float, seed: int) -> Row:
     return done, _verdict(broken, "old or new, each time"), found
 
 
-def _full_disk(folder: Path, share: float, seed: int) -> Row:
+def _full_disk(trials: int, folder: Path, share: float, seed: int) -> Row:
     if not full_disk.can_mount():
         return "no mount namespace here", "left out", {}
-    found = full_disk.full_disk(folder, _count(FULL["runs"], share, 2))
-    broken = found["sweep"]["broken"] + found["whole"]["broken"]
-    done = f"{found['sweep']['done']} sizes, {found['whole']['runs']} runs"
+    found = full_disk.full_disk(folder, _count(trials, share, 2))
+    runs = found["pretrained"]["runs"] + found["finetuned"]["runs"]
+    broken = [fault for part in found.values() for fault in part["broken"]]
+    done = f"{found['sweep']['done']} sizes, {runs} runs"
     return done, _verdict(broken, "old or new; resumed runs end bit-identical"), found
 
 
@@ -103,8 +111,8 @@ def _power(folder: Path, share: float, seed: int) -> Row:
     return done, _verdict(found["broken"], "nothing lost, nothing torn taken"), found
 
 
-def _corruption(folder: Path, share: float, seed: int) -> Row:
-    found = corruption.corruptions(folder, _count(FULL["corruptions"], share), seed)
+def _corruption(trials: int, kinds: tuple[str, ...], folder: Path, share: float, seed: int) -> Row:
+    found = corruption.corruptions(folder, _count(trials, share), kinds, seed)
     come = ", ".join(f"{count} {name}" for name, count in sorted(found["by_outcome"].items()))
     return f"{found['trials']} damages", _verdict(found["broken"], come), found
 
@@ -124,12 +132,17 @@ def _torch() -> str:
 PARTS: dict[str, Callable[[Path, float, int], Row]] = {
     "power-loss": _power,
     "system-calls": _calls,
-    "full-disk": _full_disk,
-    "corruption": _corruption,
-    "kill-9": _kills,
-    "signals": _stops,
+    "full-disk": functools.partial(_full_disk, 12),
+    "corruption": functools.partial(_corruption, 10_000, ("plain",)),
+    "corruption-finetune": functools.partial(_corruption, 1_500, FINETUNED),
+    "kill-9": functools.partial(_kills, 300, PRETRAINED),
+    "kill-9-finetune": functools.partial(_kills, 60, FINETUNED),
+    "signals": functools.partial(_stops, 100, PRETRAINED),
+    "signals-finetune": functools.partial(_stops, 30, FINETUNED),
+    "two-processes": functools.partial(_meetings, 12, ("plain", *FINETUNED)),
     "mutations": _mutations,
 }
+"""Part -> how it is run, with the trials of its full form."""
 
 if __name__ == "__main__":
     main()

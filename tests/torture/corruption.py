@@ -8,18 +8,16 @@ import os
 import random
 import shutil
 import tomllib
-import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torture.runs import prepare_folder
+from torture.runs import FINETUNED, prepare_folder, run_arguments, start
 from torture.workers import run_trials
 
 SETTINGS = [
     "train.steps=40",
-    "model.n_embd=16",
-    "model.n_layer=1",
     "train.eval_every=0",
     "train.sample_every=0",
     "train.save_every=15",
@@ -51,46 +49,35 @@ class Notes:
 
 
 class Victim:
-    """A run with two checkpoints, and one with only the newer of them."""
+    """A run with two checkpoints, and one with only the newer of them.
 
-    def __init__(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self.folder = folder
-        prepare_folder(folder)
-        self.base = folder / "base"
-        process = os.fork()  # computing in this process would start threads, which do not survive a fork
-        if not process:
-            try:
-                self._train()
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(1)
-        assert os.waitpid(process, 0)[1] == 0
+    Args:
+        folder: that `prepare_folder` filled.
+    """
 
-    def _train(self) -> None:
-        from acorn.config_files import load_config
-        from acorn.run.pretrain import pretrain
+    def __init__(self, folder: Path, kind: str) -> None:
         from acorn.run_folder import RunFolder
 
-        config = load_config(self.folder / "plain.toml", SETTINGS)
-        pretrain(config, self.base)
-        run = RunFolder(self.base)
-        shutil.rmtree(run.checkpoint(40))
-        shutil.rmtree(run.final)
-        for path in (run.loss_picture, run.report, run.evaluation):
-            path.unlink()
-        shutil.copytree(self.base, self.folder / "single")
-        shutil.rmtree(RunFolder(self.folder / "single").checkpoint(15))
-
-    def files(self, run: Path) -> list[Path]:
-        parts = [run / "config.toml", run / "tokenizer.json", *(run / "data").iterdir()]
-        return sorted([*parts, *(run / "checkpoints").glob("step-*/*")])
+        self.base, self.single = folder / f"{kind}-two", folder / f"{kind}-single"
+        run = start([*run_arguments(folder, kind, self.base), *SETTINGS], folder / f"{kind}.log")
+        assert run.wait() == 0, run.log.read_text()
+        files = RunFolder(self.base)
+        for part in (files.checkpoint(40), files.final, files.adapter):
+            shutil.rmtree(part, ignore_errors=True)
+        for path in (files.loss_picture, files.report, files.evaluation, files.predictions, files.confusion):
+            path.unlink(missing_ok=True)
+        shutil.copytree(self.base, self.single)
+        shutil.rmtree(RunFolder(self.single).checkpoint(15))
 
 
-def resume(out: Path) -> tuple[str, str]:
-    """Resumes a run up to its first step.
+def files_of(run: Path) -> list[Path]:
+    """The files that a resumed run may read."""
+    parts = [run / "config.toml", run / "tokenizer.json", *(run / "data").iterdir()]
+    return sorted([*parts, *(run / "checkpoints").glob("step-*/*")])
+
+
+def resume(out: Path, kind: str) -> tuple[str, str]:
+    """Resumes a run of this kind up to its first step.
 
     Returns:
         the digest of its state ("" if it was refused), and its messages.
@@ -99,11 +86,12 @@ def resume(out: Path) -> tuple[str, str]:
         RuntimeError: it ended otherwise than by a refusal with exit code 3 or 4.
     """
     from acorn.errors import AcornError
+    from acorn.run.finetune import finetune
     from acorn.run.pretrain import pretrain
 
     notes = Notes()
     try:
-        pretrain(None, out, resume=True, progress=notes)
+        (finetune if kind in FINETUNED else pretrain)(None, out, resume=True, progress=notes)
     except Reached as reached:
         return reached.meaning, notes.text
     except AcornError as error:
@@ -124,16 +112,13 @@ def stop_at_the_first_step() -> None:
     torch.set_num_threads(1)
 
     def meaning(self: Any) -> None:
-        digest = hashlib.sha256()
-        shards = self.data.text.shards
+        digest = hashlib.sha256(_meaning_of_data(self.data))
         for name, parameter in self.network.model.named_parameters():
             digest.update(name.encode() + parameter.detach().numpy().tobytes())
         for optimizer in self.network.optimizers:
             for state in optimizer.state.values():
                 for key in sorted(state):
                     digest.update(key.encode() + state[key].numpy().tobytes())
-        for split in shards.splits:
-            digest.update(shards.tokens(split)[:].tobytes() + repr(shards.count(split)).encode())
         config = self.config.model_dump_json()
         digest.update(f"{self.counters}{config}{self.data.tokenizer.to_json()}{self.setup.resolved}".encode())
         raise Reached(digest.hexdigest(), self.counters.step)
@@ -141,6 +126,23 @@ def stop_at_the_first_step() -> None:
     loop.Loop.train = meaning  # type: ignore[method-assign]
     lifecycle.machine_peak = lambda runtime: Peak(1e9, "nothing")
     environment._git_revision = lambda: None
+
+
+def _meaning_of_data(data: Any) -> bytes:
+    """Everything that a run reads of its text or examples."""
+    from acorn.train.examples import Examples
+
+    if not isinstance(data, Examples):
+        shards = data.text.shards
+        return b"".join(shards.tokens(n)[:].tobytes() + repr(shards.count(n)).encode() for n in shards.splits)
+    tokens = [
+        part.tobytes()
+        for side in data.sides.values()
+        for example in side.tokens
+        for part in (example.ids, example.rows, example.values)
+    ]
+    examples = repr([side.examples for side in data.sides.values()])
+    return b"".join(tokens) + f"{examples}{data.task.labels}{data.task.end_ids}".encode()
 
 
 def corrupt(draw: random.Random, files: list[Path]) -> tuple[str, Path]:
@@ -175,31 +177,35 @@ def means_the_same(path: Path, before: bytes) -> bool:
     return now == before
 
 
-def corruptions(folder: Path, trials: int, seed: int = 0) -> dict[str, Any]:
-    """`trials` damages, each to a new copy of the run.
+def corruptions(folder: Path, trials: int, kinds: Sequence[str] = ("plain",), seed: int = 0) -> dict[str, Any]:
+    """`trials` damages, each to a new copy of a run; the kinds of runs take turns.
 
     Returns:
         counts by kind and by what came of it, and what was broken: a change of meaning that nobody noticed, or a
         refusal that does not name the file.
     """
-    victim = Victim(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    prepare_folder(folder, kinds)
+    victims = [Victim(folder, kind) for kind in kinds]
 
     def trial(number: int) -> dict[str, Any]:
         from acorn.checkpoint.integrity import verify_run
 
         _once(stop_at_the_first_step)
         draw = random.Random(f"{seed}:{number}")
-        base = victim.base if number % 2 else folder / "single"
+        place = number // 2 % len(kinds)
+        kind, victim = kinds[place], victims[place]
+        base = victim.base if number % 2 else victim.single
         out = folder / f"copy-{os.getpid()}"
-        wanted, older = _expected(victim, base, out)
+        wanted, older = _expected(base, kind, out)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(base, out)
-        before = {file: file.read_bytes() for file in victim.files(out)}
+        before = {file: file.read_bytes() for file in files_of(out)}
         how, path = corrupt(draw, list(before))
         damaged = [file for file, content in before.items() if file.read_bytes() != content]
         changed = [file for file in damaged if not means_the_same(file, before[file])]
         checks = {fault for check in verify_run(out) for fault in check.faults}
-        got, said = resume(out)
+        got, said = resume(out, kind)
         named = any(file.name in said for file in damaged)
         if not got:
             come, fine = "refused", named
@@ -209,7 +215,7 @@ def corruptions(folder: Path, trials: int, seed: int = 0) -> dict[str, Any]:
             come, fine = "found by verify", any(str(file) in fault for fault in checks for file in changed)
         else:
             come, fine = "older checkpoint", got == older and named
-        outcome = {"number": number, "how": how, "file": path.name, "come": come, "fine": fine}
+        outcome = {"number": number, "kind": kind, "how": how, "file": path.name, "come": come, "fine": fine}
         return outcome if fine else {**outcome, "said": said}
 
     outcomes = run_trials(trial, list(range(trials)), folder / "outcomes", "corruption")
@@ -232,7 +238,7 @@ def _once(action: Any) -> None:
         action()
 
 
-def _expected(victim: Victim, base: Path, out: Path) -> tuple[str, str]:
+def _expected(base: Path, kind: str, out: Path) -> tuple[str, str]:
     """The state of an undamaged run when resumed, and that of its older checkpoint ("": there is none)."""
     if base not in _meanings:
         found = []
@@ -242,6 +248,6 @@ def _expected(victim: Victim, base: Path, out: Path) -> tuple[str, str]:
             for step in without:
                 shutil.rmtree(out / "checkpoints" / f"step-{step:08d}")
             has_any = any((out / "checkpoints").glob("step-*"))
-            found.append(resume(out)[0] if has_any else "")
+            found.append(resume(out, kind)[0] if has_any else "")
         _meanings[base] = (found[0], found[1])
     return _meanings[base]

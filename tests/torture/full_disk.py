@@ -9,15 +9,23 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torture import calls
-from torture.runs import differences, import_everything, outcome_of, prepare_folder, pretrain_arguments, start
+from torture.runs import (
+    FINETUNED,
+    differences,
+    import_everything,
+    outcome_of,
+    prepare_folder,
+    run_arguments,
+    start,
+)
 
 SIZE = 12 << 20
 PAGE = 4096
-RUN_LIMIT = 120.0
 
 
 def can_mount() -> bool:
@@ -32,7 +40,7 @@ def full_disk(folder: Path, runs: int) -> dict[str, Any]:
     """Starts `_main` in a namespace in which `folder`/disk is the small file system.
 
     Args:
-        runs: whole training runs that meet a full disk, beside the writer's sweep.
+        runs: whole runs that meet a full disk, beside the writer's sweep: so many of pretraining, and of finetuning.
     """
     disk = folder / "disk"
     disk.mkdir(parents=True, exist_ok=True)
@@ -73,32 +81,36 @@ def _fill(ballast: Path, leave: int) -> None:
         file.write(b"\0" * max(0, room.f_bavail * room.f_frsize - leave))
 
 
-def _whole_runs(folder: Path, disk: Path, runs: int) -> dict[str, Any]:
+def _whole_runs(folder: Path, disk: Path, runs: int, kinds: Sequence[str]) -> dict[str, Any]:
     """Runs whose disk fills up at one of their saves, some with a page or two left; with free space they are
     resumed."""
     broken: list[str] = []
     codes: dict[str, int] = {}
-    prepare_folder(folder)
-    reference = start(pretrain_arguments(folder, "plain", folder / "reference"), folder / "reference.log")
-    assert reference.wait() == 0, reference.log.read_text()
-    wanted = outcome_of(folder / "reference")
+    prepare_folder(folder, kinds)
+    wanted = {}
+    for kind in kinds:
+        reference = start(run_arguments(folder, kind, folder / f"reference-{kind}"), folder / f"{kind}.log", kind)
+        assert reference.wait() == 0, reference.log.read_text()
+        wanted[kind] = outcome_of(folder / f"reference-{kind}")
     for number in range(runs):
+        kind = kinds[number % len(kinds)]
         out, ballast, log = disk / "run", disk / "ballast", folder / f"run-{number}.log"
-        run = start(pretrain_arguments(folder, "plain", out), log)
+        command = run_arguments(folder, kind, out)
+        run = start(command, log, kind)
         saves = 1 + number * 20 // runs
         while run.poll() is None and run.phase.entered("save") < saves:
             time.sleep(0.0005)
         _fill(ballast, leave=(number % 4) * 8 * PAGE)
-        code = run.wait(RUN_LIMIT)
+        code = run.wait()
         codes[str(code)] = codes.get(str(code), 0) + 1
         text = log.read_text()
         if code not in (0, 6) or "Traceback" in text or (code == 6 and "fix:" not in text):
-            broken.append(f"run {number}: exit code {code}: {text[-500:]}")
+            broken.append(f"run {number}, {kind}: exit code {code}: {text[-500:]}")
         ballast.unlink()
-        if start(pretrain_arguments(folder, "plain", out), log).wait(RUN_LIMIT) != 0:
-            broken.append(f"run {number} cannot resume: {log.read_text()[-500:]}")
+        if start(command, log, kind).wait() != 0:
+            broken.append(f"run {number}, {kind}, cannot resume: {log.read_text()[-500:]}")
         else:
-            broken += [f"run {number}: {name} differs" for name in differences(outcome_of(out), wanted)]
+            broken += [f"run {number}, {kind}: {name} differs" for name in differences(outcome_of(out), wanted[kind])]
         shutil.rmtree(out)
     return {"runs": runs, "codes": codes, "broken": broken}
 
@@ -110,7 +122,8 @@ def _main() -> None:
     shutil.rmtree(disk / "writer")
     if runs:
         import_everything()
-        found["whole"] = _whole_runs(folder / "runs", disk, runs)
+        found["pretrained"] = _whole_runs(folder / "pretrained", disk, runs, ("plain",))
+        found["finetuned"] = _whole_runs(folder / "finetuned", disk, runs, FINETUNED)
     print(json.dumps(found))
 
 

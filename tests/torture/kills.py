@@ -1,4 +1,4 @@
-"""kill -9 at random times, and signals: a resumed run must be bit-identical to an uninterrupted one."""
+"""kill -9 at random times, signals, a second process: a run must end bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from torture.runs import (
-    KINDS,
     PHASES,
+    PRETRAINED,
     Started,
     differences,
     outcome_of,
     prepare_folder,
-    pretrain_arguments,
+    run_arguments,
     start,
 )
 from torture.workers import run_trials
@@ -36,25 +36,25 @@ class Campaign:
 
     Args:
         folder: for everything; emptied.
-        kinds: of `KINDS`.
+        kinds: of the trials, which take turns; one may be named twice.
         seed: of the trials' random choices.
     """
 
-    def __init__(self, folder: Path, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> None:
+    def __init__(self, folder: Path, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self.folder, self.kinds, self.seed = folder, kinds, seed
         # Forked processes must not start their own compilers, and share the compiled code.
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
-        prepare_folder(folder)
+        prepare_folder(folder, kinds)
         self.wanted: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
         self.visits: dict[str, dict[str, int]] = {}
-        for kind in kinds:
+        for kind in dict.fromkeys(kinds):
             for again in range(2 if kind == "compiled" else 1):  # the second uses the compiled code of the first
                 out = folder / f"reference-{kind}-{again}"
                 run = self._start(kind, out)
-                code = run.wait(600)
+                code = run.wait()
                 assert code == 0, run.log.read_text()
                 self.seconds[kind] = time.monotonic() - run.began
                 self.visits[kind] = {phase: run.phase.entered(phase) for phase in PHASES}
@@ -114,14 +114,32 @@ class Campaign:
         outcome = self._compared(number, kind, rest, out, details, wanted)
         return outcome
 
-    def _start(self, kind: str, out: Path) -> Started:
+    def meet(self, number: int) -> dict[str, Any]:
+        """One run, on whose folder a second process starts, half of them at once, compared at its end.
+
+        The process that comes second is refused and changes nothing.
+        """
+        draw = random.Random(f"{self.seed}:meet:{number}")
+        kind = self._kind(number)
+        out = self.folder / "runs" / f"meet-{number:06d}"
+        run = self._start(kind, out)
+        phase = "text" if draw.random() < 0.5 else self._wait_for_a_moment(run, draw, kind)
+        second = self._start(kind, out, out.with_suffix(".second.log"))
+        codes = sorted((second.wait(), run.wait()))
+        texts = [started.log.read_text() for started in (run, second)]
+        # The second may also find that the first has just finished.
+        fine = codes == [0, 2] and any("Another run is using this folder" in text for text in texts)
+        fine = fine or (codes == [0, 0] and any("already complete" in text for text in texts))
+        faults = [] if fine and not any("Traceback" in text for text in texts) else [f"exit codes {codes}", *texts]
+        found = outcome_of(out)
+        return self._compared(number, kind, found, out, {"phases": [phase], "codes": codes, "faults": faults})
+
+    def _start(self, kind: str, out: Path, log: Path | None = None) -> Started:
         out.parent.mkdir(parents=True, exist_ok=True)
-        return start(pretrain_arguments(self.folder, kind, out), out.with_suffix(".log"), kind)
+        return start(run_arguments(self.folder, kind, out), log or out.with_suffix(".log"), kind)
 
     def _kind(self, number: int) -> str:
-        """The kind of a trial: a quarter compiled, a quarter diverging, if those kinds are requested."""
-        wished = ("plain", "diverging", "plain", "compiled")[number % 4]
-        return wished if wished in self.kinds else "plain"
+        return self.kinds[number % len(self.kinds)]
 
     def _wait_for_a_moment(
         self, run: Started, draw: random.Random, kind: str, early: bool = False, share: float = 1.0
@@ -182,18 +200,26 @@ def _stop_faults(out: Path, text: str, saved: bool) -> list[str]:
     return checkpoint_faults(RunFolder(out).checkpoint(step))
 
 
-def kills(folder: Path, trials: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:
+def kills(folder: Path, trials: int, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0) -> dict[str, Any]:
     """`trials` runs that are killed. `equal` of them are bit-identical to the uninterrupted run of their kind."""
     campaign = Campaign(folder, kinds, seed)
     outcomes = run_trials(campaign.kill, list(range(trials)), folder / "outcomes-kill", "kill -9")
     return _summary(outcomes)
 
 
-def signals(folder: Path, trials: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:
+def signals(folder: Path, trials: int, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0) -> dict[str, Any]:
     """`trials` runs that are stopped by signals."""
     campaign = Campaign(folder, kinds, seed)
     outcomes = run_trials(campaign.stop, list(range(trials)), folder / "outcomes-stop", "signals")
     return {**_summary(outcomes), "saved": sum(bool(outcome.get("saved")) for outcome in outcomes)}
+
+
+def meetings(folder: Path, trials: int, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0) -> dict[str, Any]:
+    """`trials` runs on whose folder a second process starts."""
+    campaign = Campaign(folder, kinds, seed)
+    outcomes = run_trials(campaign.meet, list(range(trials)), folder / "outcomes-meet", "two processes")
+    refused = sum(2 in outcome.get("codes", ()) for outcome in outcomes)
+    return {**_summary(outcomes), "refused": refused}
 
 
 def _summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -209,15 +235,15 @@ def _summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """`python -m torture.kills kill|stop FOLDER TRIALS KIND...`: prints the summary as JSON."""
+    """`python -m torture.kills kill|stop|meet FOLDER TRIALS KIND...`: prints the summary as JSON."""
     import sys
 
     from torture.runs import import_everything
 
     what, folder, trials, *kinds = sys.argv[1:]
     import_everything()
-    campaign = {"kill": kills, "stop": signals}[what]
-    print(json.dumps(campaign(Path(folder), int(trials), tuple(kinds) or KINDS)))
+    campaign = {"kill": kills, "stop": signals, "meet": meetings}[what]
+    print(json.dumps(campaign(Path(folder), int(trials), tuple(kinds) or PRETRAINED)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,20 @@ CLOCK = ("seconds", "tokens_per_second", "mfu")
 CLOCK_COUNTERS = ("seconds", "train_seconds", "metrics_bytes")
 """Counters that depend on the clock: metrics.jsonl contains seconds, so its length does too."""
 
-KINDS = ("plain", "diverging", "compiled")
+HANGS_AFTER = 900.0
+"""Seconds; a run takes ten, or many times as long on a busy machine."""
+
+PRETRAINED = ("plain", "diverging", "plain", "compiled")
+"""Kinds of pretraining runs, as trials take turns: a quarter is compiled, a quarter rolls back."""
+
+FINETUNED = ("chat", "classify", "lora")
+"""Kinds of finetuning runs, as trials take turns. `lora` learns chat with adapters. They start from the run `base`."""
+
+ROLLING_BACK = ("diverging", "classify")
+"""Kinds whose gradients are not finite at certain steps."""
+
 PHASES = ("text", "steps", "evaluation", "sampling", "save", "rotation", "final evaluation", "final/", "report")
-STEPS = 200
-SETTINGS = [
-    f"train.steps={STEPS}",
-    "tokenizer.vocab_size=300",
-    "model.n_layer=1",
-    "model.n_embd=32",
-    "model.block_size=32",
-    "model.dropout=0.1",
+EVERY_RUN = [
     "train.batch_size=4",
     "train.micro_batch_size=2",
     "train.eval_every=25",
@@ -48,25 +52,65 @@ SETTINGS = [
     "train.threads=1",
     "train.max_skips=2",
 ]
+SETTINGS = [
+    *EVERY_RUN,
+    "train.steps=200",
+    "tokenizer.vocab_size=300",
+    "model.n_layer=1",
+    "model.n_embd=32",
+    "model.block_size=32",
+    "model.dropout=0.1",
+]
 KIND_SETTINGS = {
     "plain": ["train.compile=false", "train.precision=fp32"],
     "diverging": ["train.compile=false", "train.precision=fp32"],
     "compiled": ["train.compile=true", "train.precision=bf16", "train.micro_batch_size=4"],
+    "base": ["train.compile=false", "train.precision=fp32", "train.steps=10", "model.block_size=64"],
+    "chat": ["train.steps=130", "model.dropout=0.1"],
+    "classify": ["train.steps=130", "model.dropout=0.1"],
+    "lora": ["train.steps=130", "lora.rank=2", "lora.dropout=0.1"],
 }
 WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again"
 
 
-def prepare_folder(folder: Path) -> None:
-    """Writes a text of about 30 KB and a config of each kind."""
+def prepare_folder(folder: Path, kinds: Sequence[str] = PRETRAINED) -> None:
+    """Writes what runs of these kinds need: a text of about 30 KB and configs; or a base model and examples."""
     from acorn.config_files import load_config, to_toml
 
     draw = random.Random(0)
     lines = [" ".join(draw.choices(WORDS.split(), k=draw.randint(4, 12))) + "." for _ in range(800)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text.txt").write_text("\n".join(lines) + "\n")
-    for kind in KINDS:
+    for kind in (*dict.fromkeys(PRETRAINED), "base"):
         config = load_config("small", [f"data.source={folder / 'text.txt'}", *SETTINGS, *KIND_SETTINGS[kind]])
         (folder / f"{kind}.toml").write_text(to_toml(config))
+    if set(FINETUNED).isdisjoint(kinds):
+        return
+    for name, rows in (("chat", _chat_rows(draw)), ("classify", _labeled_rows(draw))):
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    base = start(run_arguments(folder, "base", folder / "base"), folder / "base.log")
+    assert base.wait() == 0, base.log.read_text()
+
+
+def _chat_rows(draw: random.Random) -> list[dict[str, Any]]:
+    """120 conversations of one or two questions, each answered with its last word."""
+    rows = []
+    for number in range(120):
+        messages = []
+        for word in draw.choices(WORDS.split(), k=draw.randint(1, 2)):
+            messages.append({"role": "user", "content": f"{number} a {word}"})
+            messages.append({"role": "assistant", "content": word})
+        rows.append({"messages": messages})
+    return rows
+
+
+def _labeled_rows(draw: random.Random) -> list[dict[str, Any]]:
+    """120 texts of 2 to 9 words, labelled by whether a cat is among them."""
+    texts = [draw.choices(WORDS.split(), k=draw.randint(1, 8)) for _ in range(120)]
+    return [
+        {"text": f"{' '.join(words)} {number}", "label": "cat" if "cat" in words else "other"}
+        for number, words in enumerate(texts)
+    ]
 
 
 class Phase:
@@ -123,7 +167,7 @@ class Started:
                 self.code = os.waitstatus_to_exitcode(status)
         return self.code
 
-    def wait(self, limit: float = 120.0) -> int:
+    def wait(self, limit: float = HANGS_AFTER) -> int:
         """Waits for the end.
 
         Raises:
@@ -151,8 +195,11 @@ def import_everything() -> None:
     for name in (
         "acorn.cli.main",
         "acorn.report.terminal",
+        "acorn.run.finetune",
         "acorn.run.pretrain",
         "matplotlib.pyplot",
+        "sklearn.feature_extraction.text",
+        "sklearn.linear_model",
         "torch._dynamo",
         "torch._inductor.compile_fx",
     ):
@@ -163,7 +210,7 @@ def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callabl
     """Starts the command line in a forked process.
 
     Args:
-        kind: `diverging` makes gradients NaN at certain steps.
+        kind: of the run; one of `ROLLING_BACK` has gradients that are not finite.
         prepare: called in the new process before the command.
     """
     phase = Phase()
@@ -180,7 +227,7 @@ def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callabl
         os.dup2(descriptor, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it by default
         _watch(phase)
-        if kind == "diverging":
+        if kind in ROLLING_BACK:
             _poison_gradients()
         if prepare:
             prepare()
@@ -199,13 +246,19 @@ def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callabl
         os._exit(code)
 
 
-def pretrain_arguments(folder: Path, kind: str, out: Path) -> list[str]:
-    return ["pretrain", str(folder / f"{kind}.toml"), "--resume", "--out", str(out)]
+def run_arguments(folder: Path, kind: str, out: Path) -> list[str]:
+    """The command that starts or resumes a run of this kind, in a folder that `prepare_folder` filled."""
+    if kind not in FINETUNED:
+        return ["pretrain", str(folder / f"{kind}.toml"), "--resume", "--out", str(out)]
+    rows = folder / ("classify.jsonl" if kind == "classify" else "chat.jsonl")
+    exact = ["train.precision=fp32", "train.compile=false"]
+    settings = [*EVERY_RUN, *exact, *KIND_SETTINGS[kind]]
+    return ["finetune", str(folder / "base"), *settings, "--data", str(rows), "--resume", "--out", str(out)]
 
 
 def _watch(phase: Phase) -> None:
     """Wraps the functions of each phase, and skips measuring the machine's peak."""
-    from acorn.run import ending, finish, lifecycle
+    from acorn.run import ending, finetuned_ending, finish, lifecycle
     from acorn.run.peak import Peak
     from acorn.train import loop, saving
 
@@ -215,7 +268,8 @@ def _watch(phase: Phase) -> None:
     phase.wrap(saving, "save_checkpoint", "save")
     phase.wrap(saving, "rotate_checkpoints", "rotation")
     phase.wrap(lifecycle, "finish_run", "final evaluation")
-    phase.wrap(ending, "write_model_folder", "final/")
+    phase.wrap(ending.PretrainingEnding, "write", "final/")
+    phase.wrap(finetuned_ending.FinetuningEnding, "write", "final/")
     phase.wrap(finish, "write_loss_picture", "report")
     phase.wrap(finish, "write_report", "report")
     lifecycle.machine_peak = lambda runtime: Peak(1e9, "nothing")
@@ -234,8 +288,8 @@ def _poison_gradients() -> None:
 
         def bad_forward_backward(micro_batch: Any, factor: float) -> Any:
             loss = forward_backward(micro_batch, factor)
-            parameter = list(model.parameters())[step % len(list(model.parameters()))]
-            parameter.grad.mul_(float("nan" if step % 2 else "inf"))
+            trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+            trained[step % len(trained)].grad.mul_(float("nan" if step % 2 else "inf"))
             return loss
 
         return train_step(
@@ -265,9 +319,11 @@ def outcome_of(out: Path) -> dict[str, Any]:
         "evaluation.json": read_sealed_json(run.evaluation),
         "leftovers": sorted(p.name for p in out.rglob("*") if p.name.endswith((".tmp", ".new", ".old"))),
     }
-    found |= {path.name: _digest(path.read_bytes()) for path in (run.samples, run.tokenizer, run.config)}
+    beside = (run.samples, run.tokenizer, run.config, run.predictions, run.confusion)
+    found |= {path.name: _digest(path.read_bytes()) for path in beside if path.exists()}
     tensors = ("model.safetensors", "optimizer.safetensors")
-    files = [newest / name for name in (*tensors, "config.toml")] + [*run.final.iterdir(), *run.data.iterdir()]
+    files = [newest / name for name in (*tensors, "config.toml")]
+    files += [path for part in (run.final, run.adapter, run.data) if part.exists() for path in part.iterdir()]
     found |= {f"{path.parent.name}/{path.name}": _digest(path.read_bytes()) for path in files}
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from torture import calls
-from torture.runs import KINDS
+from torture.runs import PRETRAINED
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked, which this system cannot do")
 
@@ -32,7 +32,7 @@ def torture(tmp_path: Path, script: str) -> dict:
 @pytest.mark.fault(33)
 def test_killed_and_resumed_runs_are_bit_identical(tmp_path: Path) -> None:
     """Fault 33: kill -9 at random times, resumed; a quarter compiled and in bf16."""
-    kinds = KINDS if HAS_COMPILER else ("plain", "diverging")
+    kinds = PRETRAINED if HAS_COMPILER else ("plain", "diverging")
     script = f"from torture.kills import kills\nprint(json.dumps(kills(folder, 12, {kinds}, seed=1)))"
     found = torture(tmp_path, script)
     assert found["failed"] == []

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_models import LINES, model_for
 
 from acorn.config_files import load_config, with_values
 from acorn.data.examples import CompletionEncoder, encode_side
+from acorn.data.replay import Replay
+from acorn.data.token_shards import TokenSequence
 from acorn.progress import QUIET
 from acorn.runtime.device import Runtime
 from acorn.text.examples import Chat, Completion, Message
@@ -63,6 +68,38 @@ def test_the_loss_does_not_depend_on_the_micro_batches(data: Examples, tokenizer
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
     total, count = answer_loss(model, data.sides["valid"].tokens, RUNTIME, 0, QUIET)
     assert total / count == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_windows_of_the_bases_text_count_as_examples_do(data: Examples, tokenizer, tmp_path: Path) -> None:
+    """By their counted tokens, whatever the micro-batches are; each example is still seen once an epoch."""
+    (np.arange(1000) % 300).astype("<u2").tofile(tmp_path / "a.bin")
+    tokens = TokenSequence([tmp_path / "a.bin"], np.dtype("<u2"))
+    model, found = model_for(tokenizer, "modern"), []
+    mixed = dataclasses.replace(data, replay=Replay(tokens, Fraction(1, 4), 64, seed=3))
+    for size in (1, 3, 40):
+        config = with_values(data.config, {"train.micro_batch_size": size})
+        batch = dataclasses.replace(mixed, config=config).batch(0, 40, rollbacks=0, done=0.0)
+        model.zero_grad()
+        loss = sum(model(i, t, rows=r)[0] for i, t, r in batch.micro_batches) / batch.count
+        loss.backward()
+        found.append((loss.item(), {name: p.grad.clone() for name, p in model.named_parameters()}))
+    alone = data.batch(0, 30, rollbacks=0, done=0.0)
+    assert batch.count == alone.count + 10 * 64
+    assert batch.tokens == alone.tokens + 10 * 64
+    assert (mixed.epochs(40), mixed.row_tokens) == (1, 64)
+    assert [loss for loss, _ in found] == pytest.approx([found[0][0]] * 3, rel=1e-6)
+    for _, gradients in found[1:]:
+        largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+        for name, gradient in gradients.items():
+            assert float((gradient - found[0][1][name]).abs().max()) <= 1e-6 * largest
+
+
+def test_a_batch_of_windows_alone(data: Examples, tmp_path: Path) -> None:
+    np.arange(100, dtype="<u2").tofile(tmp_path / "a.bin")
+    tokens = TokenSequence([tmp_path / "a.bin"], np.dtype("<u2"))
+    mixed = dataclasses.replace(data, replay=Replay(tokens, Fraction(9, 10), 64, seed=3))
+    assert mixed.batch(8, 2, rollbacks=0, done=0.0).count > 64
+    assert mixed.batch(2, 2, rollbacks=0, done=0.0).count == 2 * 64
 
 
 def test_a_score_has_the_figures_of_generated_answers(data: Examples, tokenizer) -> None:

@@ -37,6 +37,7 @@ from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER, RunFolder
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.word_text import WordText
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,20 @@ class LoadedModel:
         with."""
         return LabelText(self.tokenizer, as_it_is=True)
 
+    @functools.cached_property
+    def word_text(self) -> WordText:
+        """How a sentence whose words get tags becomes token ids; see `label_text`."""
+        return WordText(self.tokenizer, as_it_is=True)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the weights are gone."""
+        return self.model.device.type == "meta"
+
+    def release(self) -> None:
+        """Frees the memory of the weights, once they are not needed any more. All else stays."""
+        self.model.to("meta")
+
     def require_language_model(self, what: str, fix: str = "") -> None:
         """Refuses a model with a label head.
 
@@ -94,7 +109,7 @@ GIVEN: dict[LabelKind, str] = {
     "class": "each text a label",
     "labels": "each text labels",
     "value": "each text a value",
-    "tag": "each token a label",
+    "tag": "each word a tag",
 }
 """Kind of a label head -> what the model gives."""
 

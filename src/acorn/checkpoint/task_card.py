@@ -58,7 +58,7 @@ GIVES: dict[LabelKind, str] = {
     "class": "gives each text one of {labels}",
     "labels": "gives each text any of {labels}",
     "value": "gives each text a value",
-    "tag": "gives each token of a text one of {labels}",
+    "tag": "gives each word of a sentence one of {labels}",
 }
 
 MOST_LISTED = 200
@@ -180,13 +180,14 @@ def _summary(facts: TaskFacts, parameters: int) -> str:
 
 
 def _use(facts: TaskFacts) -> str:
+    if facts.head.kind == "tag":
+        return _use_of_tagger(facts)
     task = PIPELINES[facts.head.kind]
-    options = {"labels": ", truncation=True, top_k=None", "tag": ""}.get(facts.head.kind, ", truncation=True")
+    options = ", truncation=True, top_k=None" if facts.head.kind == "labels" else ", truncation=True"
     score = {
         "class": "`score` is the probability of the label.",
         "labels": "`score` is the probability of each label by itself.",
         "value": "`score` is the value.",
-        "tag": "`score` is the probability of the tag.",
     }[facts.head.kind]
     return f"""With transformers, in this folder or under its name on the Hub:
 
@@ -199,6 +200,33 @@ print(model("A text."{options}))
 
 {score} With acorn: `acorn predict . --text "A text."`. Neither runs code from this folder. The names of special
 tokens are ordinary text in what the model reads, of which the first {facts.config.block_size:,} tokens count."""
+
+
+def _use_of_tagger(facts: TaskFacts) -> str:
+    """The pipeline of transformers has no way to read a word at its last token, so the example does it."""
+    return f"""With transformers, in this folder or under its name on the Hub:
+
+```python
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = AutoModelForTokenClassification.from_pretrained(".")
+words = ["Anna", "lives", "in", "Paris", "."]
+encoded = tokenizer(" ".join(words), return_tensors="pt", return_offsets_mapping=True)
+parts = encoded.pop("offset_mapping")[0].tolist()
+best = model(**encoded).logits[0].argmax(-1).tolist()
+begin = 0
+for word in words:
+    end = begin + len(word)
+    last = max(place for place, (first, after) in enumerate(parts) if first < end and after > begin)
+    print(word, model.config.id2label[best[last]])
+    begin = end + 1
+```
+
+The words are joined by single spaces. The tag of a word is that at its last token, where the model has seen the whole
+word; its outputs at other tokens mean nothing. So `pipeline("{PIPELINES["tag"]}")`, which reads those too, gives other
+tags, and so does `is_split_into_words`, which joins words without spaces. The names of special tokens are ordinary
+text. At most {facts.config.block_size:,} tokens fit. No code from this folder is run."""
 
 
 def _labels(facts: TaskFacts) -> list[str]:
@@ -229,10 +257,12 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
 
 
 def _limits(facts: TaskFacts) -> str:
-    what = "value" if facts.head.kind == "value" else "label"
+    what = {"value": "text a value", "tag": "word a label"}.get(facts.head.kind, "text a label")
+    left = ["It reads from left to right: what follows a word does not change the label of that word."]
     limits = [
         *facts.limits,
-        f"It gives every text a {what}, also one that is like none of its training examples.",
+        f"It gives every {what}, also one that is like none of its training examples.",
+        *(left if facts.head.kind == "tag" else []),
         "It repeats the errors in its examples. It was not checked for bias; do not decide about people by it alone.",
     ]
     return "\n".join(f"- {cell(limit)}" for limit in limits)

@@ -21,7 +21,7 @@ from acorn.folders import new_folder, verify_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST
 from acorn.text.example_splits import NAMES, ExampleSplits
-from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Task
+from acorn.text.examples import Chat, Completion, Example, Labeled, Message, Tagged, Task
 
 FORMAT, KIND, VERSION = "acorn-examples", "examples", 1
 ENDING = ".jsonl"
@@ -68,7 +68,9 @@ class ExampleFolder:
         """
         if kind_of_data(folder) != KIND:
             raise InputError(
-                "This folder does not hold examples.", where=str(folder), fix="name the folder of a run of finetuning"
+                "This is not a manifest of examples.",
+                where=str(folder / MANIFEST),
+                fix=f"name the folder of a run of finetuning, or {_RESTORE}",
             )
         if faults := verify_examples(folder, progress):
             raise DamageError("These examples are damaged:\n  " + "\n  ".join(faults), where=str(folder), fix=_RESTORE)
@@ -131,6 +133,8 @@ def from_record(record: Mapping[str, Any], task: Task) -> Example:
         return Chat(tuple(Message(**message) for message in record["messages"]), where)
     if task == "complete":
         return Completion(record["prompt"], record["completion"], where)
+    if task == "tag":
+        return Tagged(tuple(record["tokens"]), tuple(record["tags"]), where)
     label = record["label"]
     return Labeled(record["text"], tuple(label) if isinstance(label, list) else label, where)
 

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from acorn.counting import counted
 from acorn.errors import InputError, UsageError
 from acorn.progress import QUIET, Progress
-from acorn.text.examples import Chat, Completion, Example, Labeled, Task
+from acorn.text.examples import Chat, Completion, Example, Labeled, Tagged, Task
 from acorn.tokenizer.chat_format import ANSWERING, Encoded
 from acorn.tokenizer.completion_format import CompletionFormat
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.template_format import AnyChatFormat
+from acorn.tokenizer.word_text import WordText
 
 Overlong = Literal["refuse", "drop", "cut_prompt", "cut"]
 
@@ -30,6 +31,7 @@ OVERLONG: Mapping[Task, tuple[Overlong, ...]] = {
     "complete": ("refuse", "drop", "cut_prompt"),
     "classify": ("cut", "refuse", "drop"),
     "regress": ("cut", "refuse", "drop"),
+    "tag": ("refuse", "drop"),
 }
 """Task -> the values of `finetune.overlong` that it allows, the default first."""
 
@@ -197,6 +199,38 @@ class LabelEncoder:
         return TokenExample(np.array(ids, np.int32), np.array([len(ids) - 1]), values)
 
 
+@dataclass(frozen=True)
+class TagEncoder:
+    """Sentences and the tags of their words.
+
+    Attributes:
+        numbers: tag -> its id.
+    """
+
+    text: WordText
+    numbers: Mapping[str, int]
+
+    def encode(self, examples: Sequence[Example]) -> list[TokenExample]:
+        tagged = [example for example in examples if isinstance(example, Tagged)]
+        try:
+            encoded = self.text.encode_words([example.tokens for example in tagged])
+        except InputError:
+            encoded = [_located(example, self._alone) for example in tagged]
+        return [self._tokens(*its, example) for its, example in zip(encoded, tagged, strict=True)]
+
+    def cut(self, example: Example, whole: TokenExample, context: int) -> TokenExample:
+        """Every word gets a tag, so none is left out."""
+        raise TooLongError
+
+    def _alone(self, example: Example) -> tuple[list[int], list[int]]:
+        assert isinstance(example, Tagged)
+        return self.text.encode_words([example.tokens])[0]
+
+    def _tokens(self, ids: Sequence[int], rows: Sequence[int], example: Tagged) -> TokenExample:
+        values = np.array([self.numbers[tag] for tag in example.tags], np.int64)
+        return TokenExample(np.array(ids, np.int32), np.array(rows, np.int64), values)
+
+
 def class_values(labels: Sequence[str]) -> Callable[[Labeled], int]:
     """A function: example -> the number of its label."""
     numbers = {label: number for number, label in enumerate(labels)}
@@ -317,11 +351,13 @@ def _shortened(
                 where=example.where,
                 fix="shorten it, or set finetune.overlong=drop to leave such examples out",
             ) from None
-    others = "cut" if isinstance(example, Labeled) else "cut_prompt"
+    others = (
+        "drop" if isinstance(example, Tagged) else f"drop or {'cut' if isinstance(example, Labeled) else 'cut_prompt'}"
+    )
     raise InputError(
         f"The example has {len(whole.ids):,} tokens, more than the context of {context:,}.",
         where=example.where,
-        fix=f"shorten it, or set finetune.overlong to drop or {others}; what is left out is counted and said",
+        fix=f"shorten it, or set finetune.overlong to {others}; what is left out is counted and said",
     )
 
 

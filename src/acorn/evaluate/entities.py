@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from acorn.evaluate.predictions import nothing_to_score, some_of
+from acorn.text.examples import Tagged
 
 OUTSIDE = "O"
 PREFIXES = frozenset("BIES")
@@ -79,6 +80,31 @@ def tag_figures(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
         "per_entity": {kind: _scores(found[kind], there[kind], given[kind]) for kind in sorted({*there, *given})},
         "notes": notes,
     }
+
+
+def tag_baselines(training: Sequence[Tagged], scored: Sequence[Tagged]) -> dict[str, Any]:
+    """Figures of the tags that need no sentence: of each word its most frequent tag in training, and of words that
+    training does not have the most frequent tag of all. Of equally frequent tags it is the first.
+
+    Returns:
+        `word_majority` with `token_accuracy`, `entity_f1`, `entity_precision` and `entity_recall`, None where they are
+        undefined.
+
+    Raises:
+        InputError: there is no token.
+    """
+    of_word: dict[str, Counter[str]] = {}
+    of_all = Counter[str]()
+    for sentence in training:
+        of_all.update(sentence.tags)
+        for word, tag in zip(sentence.tokens, sentence.tags, strict=True):
+            of_word.setdefault(word, Counter()).update([tag])
+    [(usual, _)] = of_all.most_common(1)
+    best = {word: tags.most_common(1)[0][0] for word, tags in of_word.items()}
+    guesses = [[best.get(word, usual) for word in sentence.tokens] for sentence in scored]
+    figures = tag_figures([sentence.tags for sentence in scored], guesses)
+    names = ("token_accuracy", "entity_f1", "entity_precision", "entity_recall")
+    return {"word_majority": {name: figures[name] for name in names}}
 
 
 def entities(tags: Iterable[str]) -> list[Entity]:

@@ -44,6 +44,8 @@ class GPT(nn.Module):
         workspace: memory for the head's logits; None: the head allocates its own.
         head: the label head that stands in place of the language model's; None: a language model.
         lora: what is trained beside the frozen weights of a base model; None: all weights are trained.
+        frozen: number of first blocks that are not trained, nor are the embeddings (and a head that is tied to them);
+            if it is all blocks, nor is the final norm, so that the head alone is trained. 0: all weights are trained.
 
     Attributes:
         head: the language model's head; None with a label head.
@@ -59,11 +61,12 @@ class GPT(nn.Module):
         *,
         head: HeadSpec | None = None,
         lora: LoraSpec | None = None,
+        frozen: int = 0,
     ) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size must be set before the network is built")
-        self.config, self.lora = config, lora
+        self.config, self.lora, self.frozen = config, lora, frozen
         self.draws_random_numbers = config.dropout > 0 or (lora is not None and lora.dropout > 0)
         self.head_dim = config.head_dim
         modern = config.architecture == "modern"
@@ -91,6 +94,8 @@ class GPT(nn.Module):
                 self.token_embedding.markup_rows = self.head.markup_rows
         if lora is not None:
             freeze_base(self, self.new_parameters(), lora)
+        if frozen:
+            self._freeze()
 
     @property
     def device(self) -> torch.device:
@@ -172,6 +177,15 @@ class GPT(nn.Module):
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x)
+
+    def _freeze(self) -> None:
+        """Takes the `frozen` first blocks and what is below them out of training."""
+        parts: list[nn.Module | None] = [self.token_embedding, self.position_embedding, *self.blocks[: self.frozen]]
+        if self.frozen == len(self.blocks):
+            parts.append(self.final_norm)
+        for part in parts:
+            if part is not None:
+                part.requires_grad_(False)
 
     def new_parameters(self) -> frozenset[str]:
         """Names of the parameters that no language model of this config has, so that a base model cannot give them."""

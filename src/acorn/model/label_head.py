@@ -1,7 +1,7 @@
 """A head that maps activations to labels or values instead of the next token, and its losses.
 
-Sequence classifiers use its output at a sequence's last token, taggers at the first token of every word. The targets
-say which positions are counted, so losses are sums and counts that do not depend on the grouping into micro-batches.
+Sequence classifiers use its output at a sequence's last token, taggers at the last token of every word. The targets say
+which positions are counted, so losses are sums and counts that do not depend on the grouping into micro-batches.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Size:
     flops_per_token: int
 
 
-def size_of(config: ModelConfig, head: HeadSpec | None = None, lora: LoraSpec | None = None) -> Size:
+def size_of(config: ModelConfig, head: HeadSpec | None = None, lora: LoraSpec | None = None, frozen: int = 0) -> Size:
     """Counts the parameters by building the network on the meta device, which takes no memory.
 
     A matmul costs 2 FLOPs per weight in the forward and 4 in the backward. Attention adds scores and weighted sums:
@@ -41,9 +41,10 @@ def size_of(config: ModelConfig, head: HeadSpec | None = None, lora: LoraSpec | 
     Args:
         head: a label head in place of the language model's.
         lora: what is trained beside frozen weights.
+        frozen: number of first blocks that are not trained.
     """
     with torch.device("meta"):
-        model = GPT(config, head=head, lora=lora)
+        model = GPT(config, head=head, lora=lora, frozen=frozen)
     named = dict(model.named_parameters())
     matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and "embedding." not in name)
     if head is None and config.is_tied:
@@ -61,7 +62,11 @@ def size_of(config: ModelConfig, head: HeadSpec | None = None, lora: LoraSpec | 
 
 
 def optimizer_bytes(
-    config: ModelConfig, optimizer: str, head: HeadSpec | None = None, lora: LoraSpec | None = None
+    config: ModelConfig,
+    optimizer: str,
+    head: HeadSpec | None = None,
+    lora: LoraSpec | None = None,
+    frozen: int = 0,
 ) -> int:
     """Bytes of the optimizer's state.
 
@@ -72,6 +77,7 @@ def optimizer_bytes(
         optimizer: "adamw" or "muon".
         head: a label head in place of the language model's.
         lora: what is trained beside frozen weights.
+        frozen: number of first blocks that are not trained.
     """
-    size = size_of(config, head, lora)
+    size = size_of(config, head, lora, frozen)
     return 8 * size.trained_parameters - (4 * size.muon_parameters if optimizer == "muon" else 0)

@@ -24,6 +24,10 @@ COUNTS = {
 """Counts of a side in the manifest of a run's examples."""
 
 
+AROUND = 8
+"""Words that are shown on each side of one with a wrong tag."""
+
+
 def read_predictions(path: Path) -> list[dict[str, Any]]:
     """The objects of predictions.jsonl.
 
@@ -75,6 +79,9 @@ def _single_examples(predictions: Sequence[Mapping[str, Any]]) -> str:
         return ""
     if "expected" in predictions[0]:
         return f"<h3>Answers</h3>{answers_table(predictions)}"
+    if "tokens" in predictions[0]:
+        wrong_words = [mistake for one in predictions for mistake in _wrong_words(one)]
+        return f"<h3>Mistakes</h3>{mistakes_table(sorted(wrong_words, key=lambda one: -one['probability']))}"
     if "probabilities" not in predictions[0] or isinstance(predictions[0].get("label"), list):
         return ""
     wrong = [_mistake(one) for one in predictions if one.get("predicted") != one.get("label")]
@@ -91,3 +98,21 @@ def _mistake(prediction: Mapping[str, Any]) -> dict[str, Any]:
         "predicted": predicted,
         "probability": sure,
     }
+
+
+def _wrong_words(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The words of a sentence that got a wrong tag, each in brackets between its neighbors."""
+    columns = [prediction.get(name) for name in ("tokens", "tags", "predicted", "probabilities")]
+    if not all(isinstance(column, list) for column in columns):  # a file that was changed by hand
+        return []
+    words = [str(word) for word in columns[0] or []]
+    return [
+        {
+            "text": " ".join([*words[max(0, at - AROUND) : at], f"[{word}]", *words[at + 1 : at + 1 + AROUND]]),
+            "true": true,
+            "predicted": guess,
+            "probability": float(sure) if isinstance(sure, int | float) else 0.0,
+        }
+        for at, (word, true, guess, sure) in enumerate(zip(*columns, strict=False))
+        if guess != true
+    ]

@@ -88,3 +88,16 @@ def figure(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(figure(item) for item in value) or "—"
     return str(value) or "—"
+
+
+def frozen_parts(frozen: int, blocks: int) -> str:
+    """What `finetune.freeze` keeps as it is, within a sentence; empty: nothing.
+
+    Args:
+        blocks: of the network.
+    """
+    if not frozen:
+        return ""
+    if frozen == blocks:
+        return "everything but the head"
+    return f"the embeddings and the first {frozen:,} of {counted(blocks, 'block')}"

@@ -20,7 +20,7 @@ from acorn.report.curves import RunCurves
 from acorn.report.data_section import data_section
 from acorn.report.environment_section import environment_section
 from acorn.report.finetuned_section import examples_table, finetuned_section
-from acorn.report.formats import duration, figure, short, unbroken
+from acorn.report.formats import duration, figure, frozen_parts, short, unbroken
 from acorn.report.glossary import glossary_section
 from acorn.report.markup import absent, escaped, noted
 from acorn.report.run_facts import RunFacts, read_run
@@ -209,10 +209,17 @@ def _summary(facts: RunFacts) -> str:
     tokens, seconds = facts.last.get("tokens"), facts.last.get("seconds")
     sentence += f", {facts.beginning} on {short(tokens)} tokens" if tokens else ""
     sentence += f" in {unbroken(duration(seconds))}" if seconds else ""
+    sentence += f", with {kept} frozen" if (kept := _frozen(facts)) else ""
     if facts.finished:
         return f"{sentence}."
     steps = f" of {figure(train['steps'])}" if train.get("steps") else ""
     return f"{sentence} so far. It is at step {facts.last['step']:,}{steps} and has no final model yet."
+
+
+def _frozen(facts: RunFacts) -> str:
+    """What of the base was not trained (`finetune.freeze`); empty: nothing, or the config does not say it."""
+    frozen, blocks = facts.config.get("finetune", {}).get("freeze"), facts.config.get("model", {}).get("n_layer")
+    return frozen_parts(frozen, blocks) if isinstance(frozen, int) and isinstance(blocks, int) else ""
 
 
 def _kind(facts: RunFacts) -> str:

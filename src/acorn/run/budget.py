@@ -32,11 +32,13 @@ class StepShape:
         context: tokens of the longest sequence; 0: model.block_size.
         head: a label head in place of the language model's.
         lora: what is trained beside frozen weights.
+        frozen: number of first blocks that are not trained.
     """
 
     context: int = 0
     head: HeadSpec | None = None
     lora: LoraSpec | None = None
+    frozen: int = 0
 
 
 WINDOWS = StepShape()
@@ -59,6 +61,7 @@ def step_memory(config: Config, runtime: Runtime, micro_batch_size: int, shape: 
         fp16_matmuls=runtime.fp16_matmuls,
         head=shape.head,
         lora=shape.lora,
+        frozen=shape.frozen,
     )
 
 

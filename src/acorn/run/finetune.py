@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
 from acorn.config_files import with_values
 from acorn.data.examples import encode_side, resolved_overlong
+from acorn.data.replay import exact_share
 from acorn.errors import UsageError
 from acorn.files import read_json, write_file
 from acorn.model.gpt import GPT
 from acorn.model.lora import LoraSpec
 from acorn.model.sizing import size_of
 from acorn.progress import QUIET, Progress
+from acorn.report.formats import frozen_parts
+from acorn.run.base_text import Forgetting, base_text, forgetting_of
 from acorn.run.budget import StepShape
 from acorn.run.ending import Ending
 from acorn.run.examples import examples_of_run, fingerprint_of
-from acorn.run.finetune_config import check_finetuning
+from acorn.run.finetune_config import check_finetuning, check_frozen
 from acorn.run.finetuned_ending import FinetuningEnding
 from acorn.run.initial_model import begin_weights
 from acorn.run.lifecycle import Prepared, RunResult, start_or_resume
@@ -44,6 +48,9 @@ from acorn.train.setup import Setup
 from acorn.train.task import FinetuningTask, task_of_run
 from acorn.train.value_head import begin_value_head
 from acorn.train.watcher import Watcher
+
+BASE_TEXT = "base_text"
+"""What checkpoints tell of the base's text is under this key."""
 
 TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
@@ -122,6 +129,9 @@ class _Finetuning:
             name: encode_side(name, listed, task.encoder, context, overlong, progress)
             for name, listed in found.sides.items()
         }
+        check_frozen(config, task.head is not None)
+        known = checkpoint.resolved.get(BASE_TEXT, {}) if checkpoint else {}
+        text = None if task.head else base_text(config, task.tokenizer, folders, known, progress)
         examples.keep()
         _write_tokenizer(run, task.tokenizer, checkpoint)
         chosen = {"finetune.task": found.task, "finetune.labels": task.labels, "finetune.overlong": overlong}
@@ -129,23 +139,28 @@ class _Finetuning:
         if checkpoint:
             check_steps_left(config, checkpoint.counters)
         lora = _lora_of(config, task)
-        shape = StepShape(longest_row(sides["train"].tokens, context), task.head, lora)
+        longest = longest_row(sides["train"].tokens, context, config.finetune.replay > 0)
+        shape = StepShape(longest, task.head, lora, config.finetune.freeze)
         config, runtime = resolve(config, run.root, task.tokenizer.vocab_size, None, shape)
-        data = Examples(task, sides, config)
+        data = Examples(task, sides, config, text.replay(config) if text else None)
+        forgetting = forgetting_of(text, known, initial, runtime, progress)
+        if forgetting:
+            known = forgetting.record
         return Prepared(
             config,
             runtime,
             data,
             functools.partial(_begin, run, config, data, initial, runtime, progress),
-            functools.partial(_ending, data),
+            functools.partial(_ending, data, forgetting),
             {
                 "tokenizer": task.tokenizer.fingerprint,
                 "data": fingerprint_of(found),
                 **extra,
+                **({BASE_TEXT: known} if known else {}),
                 **_stored(task, lora),
             },
             {"examples_per_rank": {"0": len(sides["train"].tokens)}},
-            _notes(config, data, lora),
+            [*_notes(config, data, lora), *([forgetting.start_note] if forgetting else [])],
             task.head,
             lora,
         )
@@ -186,7 +201,8 @@ def _length(config: Config, examples: int) -> dict[str, int]:
     """The steps that finetune.epochs come to."""
     if not config.finetune.epochs:
         return {}
-    return {"train.steps": max(1, math.ceil(config.finetune.epochs * examples / config.train.batch_size))}
+    samples = Fraction(config.finetune.epochs) * examples / (1 - exact_share(config.finetune.replay))
+    return {"train.steps": max(1, math.ceil(samples / config.train.batch_size))}
 
 
 def _base_tokenizer(checkpoint: Checkpoint | None, initial: LoadedModel | None) -> Tokenizer:
@@ -238,18 +254,29 @@ def _begin(
         begin_value_head(model, data.sides["train"].tokens, runtime, data.tokenizer.pad_id)
 
 
-def _ending(data: Examples, setup: Setup) -> Ending:
-    return FinetuningEnding(setup, data)
+def _ending(data: Examples, forgetting: Forgetting | None, setup: Setup) -> Ending:
+    return FinetuningEnding(setup, data, forgetting)
 
 
 def _notes(config: Config, data: Examples, lora: LoraSpec | None) -> list[str]:
     """How much is trained on how much."""
     side = data.sides["train"]
-    size = size_of(config.model, data.task.head, lora)
-    trained = f", {size.trained_parameters:,} of them trained" if lora else ""
+    size = size_of(config.model, data.task.head, lora, config.finetune.freeze)
+    trained = f", {size.trained_parameters:,} of them trained" if lora or config.finetune.freeze else ""
     tokens = sum(len(example.ids) for example in side.tokens)
     length = f"{config.train.steps:,} steps of {config.train.batch_size:,} examples" if config.train.steps else ""
-    return [
+    notes = [
         f"{data.task.name}: {size.parameters:,} parameters{trained}; {len(side.tokens):,} training examples of "
         f"{tokens:,} tokens" + (f"; {length}" if length else "")
     ]
+    if config.finetune.freeze:
+        kept = frozen_parts(config.finetune.freeze, config.model.n_layer)
+        notes.append(f"Not trained (finetune.freeze): {kept}.")
+        if config.model.is_tied and data.task.head is None:
+            notes.append("The head is tied to the embeddings, so it is not trained either.")
+    if data.replay:
+        notes.append(
+            f"{100 * config.finetune.replay:g} % of the samples are windows of {config.model.block_size:,} tokens of "
+            "the base's own training text (finetune.replay)."
+        )
+    return notes

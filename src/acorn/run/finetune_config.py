@@ -7,6 +7,7 @@ from typing import Any
 
 from acorn.config import Config
 from acorn.config_files import config_of, flatten
+from acorn.counting import counted
 from acorn.errors import UsageError
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -87,14 +88,33 @@ def check_finetuning(config: Config) -> None:
             where="the command line",
             fix="leave them out; finetune.text_field and the other fields name columns",
         )
-    if config.finetune.task == "tag":
-        raise unavailable("The task tag", "finetune.task")
-    if config.finetune.replay:
-        raise unavailable("Replay of the base's own text", "finetune.replay")
-    if config.finetune.freeze:
-        raise unavailable("Freezing blocks", "finetune.freeze")
+    if config.finetune.freeze and config.lora.rank:
+        raise UsageError(
+            "Adapters leave every weight of the base as it is, so no blocks are left to freeze.",
+            where="finetune.freeze, lora.rank",
+            fix="leave one of them out",
+        )
 
 
-def unavailable(what: str, where: str) -> UsageError:
-    """The error of what this version does not do yet."""
-    return UsageError(f"{what} is not available yet.", where=where, fix="leave it out")
+def check_frozen(config: Config, has_label_head: bool) -> None:
+    """Refuses a finetune.freeze that the base's network does not have, or that would leave nothing to train.
+
+    Args:
+        config: with the base's network.
+
+    Raises:
+        UsageError: it says why.
+    """
+    frozen, blocks = config.finetune.freeze, config.model.n_layer
+    if frozen > blocks:
+        raise UsageError(
+            f"The model has {counted(blocks, 'block')}, so {frozen:,} of them cannot be frozen.",
+            where="finetune.freeze",
+            fix=f"set it to {blocks:,} or less",
+        )
+    if frozen == blocks and config.model.is_tied and not has_label_head:
+        raise UsageError(
+            "Nothing would be trained: this model's head is its embedding, which is frozen with all blocks.",
+            where="finetune.freeze",
+            fix=f"set it to {blocks - 1:,} or less" if blocks > 1 else "leave it out",
+        )

@@ -35,6 +35,9 @@ from acorn.model.label_head import LabelHead
 from acorn.origin import Base
 from acorn.progress import Progress
 from acorn.report.confusion_png import confusion_png
+from acorn.report.formats import frozen_parts
+from acorn.run.base_text import Forgetting
+from acorn.run.tag_scoring import scored_tags
 from acorn.run_folder import RunFolder
 from acorn.text.examples import Example, Labeled
 from acorn.train.answers import answered, questions_of, round_trip_of
@@ -55,11 +58,13 @@ class FinetuningEnding:
     """The `Ending` of a run that was trained on examples.
 
     Attributes:
+        forgetting: what shows how much of the base's text is forgotten; None: it is not measured.
         predictions: held-out side -> what the model said of each of its examples; filled by `evaluate`.
     """
 
     setup: Setup
     data: Examples
+    forgetting: Forgetting | None = None
     predictions: dict[str, Records] = field(default_factory=dict)
 
     def evaluate(self, model: GPT, progress: Progress) -> dict[str, Figures]:
@@ -74,6 +79,9 @@ class FinetuningEnding:
                 evaluation[name], self.predictions[name] = score(model, side, progress)
             except DamageError as error:  # figures that are not finite are no reason to lose the model
                 progress.note(f"No figures of {name}: {error.what}")
+        if self.forgetting and "valid" in evaluation:
+            evaluation["valid"] |= self.forgetting.figures(model, self.setup.runtime, progress)
+            evaluation["valid"]["notes"] += [self.forgetting.note] if self.forgetting.note else []
         return evaluation
 
     def write(
@@ -126,6 +134,9 @@ class FinetuningEnding:
         task, runtime = self.data.task, self.setup.runtime
         assert task.head is not None
         outputs = label_outputs(model, side.tokens, runtime, self.data.tokenizer.pad_id, progress)
+        if task.head.kind == "tag":
+            _check_finite(outputs)
+            return scored_tags(task, outputs, side.examples, self.data.sides["train"].examples)
         training, scored = _labeled(self.data.sides["train"].examples), _labeled(side.examples)
         true: list[Any] = [example.label for example in scored]
         pairs = (_texts_and_labels(training), _texts_and_labels(scored))
@@ -138,8 +149,7 @@ class FinetuningEnding:
                 for one, value in zip(scored, values, strict=True)
             ]
         labels = task.labels
-        if not np.isfinite(outputs).all():
-            raise DamageError("The model's outputs are not finite.")
+        _check_finite(outputs)
         probabilities = probabilities_of(outputs, task.head.kind)
         if task.head.kind == "class":
             figures = label_figures(true, probabilities, labels)
@@ -182,12 +192,14 @@ class FinetuningEnding:
         """The text of README.md in `final/`."""
         config, task = self.setup.config, self.data.task
         adapter = {"rank of the adapters": config.lora.rank} if config.lora.rank else {}
+        kept = frozen_parts(config.finetune.freeze, config.model.n_layer)
         recipe = {
             "optimizer": config.optimizer.name,
             "peak learning rate": config.optimizer.peak_lr,
             "schedule": config.schedule.name,
             "examples per step": config.train.batch_size,
             **adapter,
+            **({"not trained": kept} if kept else {}),
             "precision": config.train.precision,
             "seed": config.train.seed,
         }
@@ -225,6 +237,11 @@ def with_scaled_values(model: GPT, scale: float) -> GPT:
 
 def _labeled(examples: Sequence[Example]) -> list[Labeled]:
     return [example for example in examples if isinstance(example, Labeled)]
+
+
+def _check_finite(outputs: NDArray[np.float64]) -> None:
+    if not np.isfinite(outputs).all():
+        raise DamageError("The model's outputs are not finite.")
 
 
 def _texts_and_labels(examples: Sequence[Labeled]) -> baselines.Labeled:

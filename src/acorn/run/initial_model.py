@@ -80,24 +80,25 @@ def begin_weights(
     initial: LoadedModel | None,
     progress: Progress,
 ) -> None:
-    """Sets the initial weights of `model` for a run of `config`.
+    """Sets the initial weights of `model` for a run of `config`. The model that they are taken from is freed.
 
     Args:
         tokens: the training text; None: there is none, because the run starts from a model.
-        initial: the model that `train.init_from` names; None: it is loaded if one is named.
+        initial: the model that `train.init_from` names; None, or freed: it is loaded if one is named.
 
     Raises:
         UsageError: the model that `train.init_from` names no longer exists, or has changed.
         InputError, DamageError: it cannot be loaded, see `load_initial_model`.
     """
     if config.train.init_from:
-        if initial is None:
+        if initial is None or initial.is_released:
             initial = same_base(run, config, progress)
             with_network(config, initial.config)  # refuses a changed model if no digest was recorded
         if untaken := _take_weights(model, initial.model):
             # The head of a language model, which a model with a label head does not have unless it is tied.
             model.init_weights(config.train.seed, untaken)
             progress.note(f"{', '.join(sorted(untaken))}: initialized, since that model has none.")
+        initial.release()
         return
     model.init_weights(config.train.seed)
     if config.chosen_init == "bigrams":

@@ -134,7 +134,15 @@ def _input(record: Record, task: Task, finetune: FinetuneConfig) -> str | tuple[
     tokens = list_in(value, f"The column {name!r}", record.typed)
     if not tokens:
         raise RowFault(f"The column {name!r} holds no token.")
-    return tuple(text_in(token, f"Token {number}") for number, token in enumerate(tokens, start=1))
+    return tuple(_word(token, number) for number, token in enumerate(tokens, start=1))
+
+
+def _word(token: object, number: int) -> str:
+    """A token of a sentence. Tokens are joined by spaces, so white space inside one would make two of it."""
+    word = text_in(token, f"Token {number}")
+    if len(word.split()) > 1 or word != word.strip():
+        raise RowFault(f"Token {number} has white space in it; a token is one word.")
+    return word
 
 
 def _tagged(record: Record, tokens: tuple[str, ...], name: str) -> Tagged:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -268,13 +268,30 @@ def encode_all(
     Raises:
         InputError: a text is not valid Unicode, or the library cannot encode it.
     """
+    return [encoding.ids for encoding in _encodings(backend.encode_batch_fast, texts, add_special_tokens)]
+
+
+def encode_with_offsets(
+    backend: tokenizers.Tokenizer, texts: Sequence[str]
+) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """The ids of each text, with what a text begins with, and for each id the part of the text that it stands for: its
+    first character and the one after its last; an empty part for what was added.
+
+    Raises:
+        InputError: a text is not valid Unicode, or the library cannot encode it.
+    """
+    return [(encoding.ids, encoding.offsets) for encoding in _encodings(backend.encode_batch, texts, True)]
+
+
+def _encodings(
+    encode: Callable[..., list[tokenizers.Encoding]], texts: str | Sequence[str], add_special_tokens: bool
+) -> list[tokenizers.Encoding]:
     texts = [texts] if isinstance(texts, str) else texts
     with _library_errors("The tokenizer cannot encode this text"):
         try:
-            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+            return encode(list(texts), add_special_tokens=add_special_tokens)
         except TypeError:
             raise _not_unicode(texts) from None
-    return [encoding.ids for encoding in encodings]
 
 
 def gpt2_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from acorn.config import Config, TrainConfig
 from acorn.data.example_batches import ExampleOrder, micro_batches, padded_length
 from acorn.data.examples import EncodedSide, TokenExample
+from acorn.data.replay import Replay
 from acorn.evaluate.answers import answer_figures, scored_answers
+from acorn.evaluate.entities import tag_figures
 from acorn.evaluate.label_outputs import ROWS_AT_ONCE, label_loss, label_outputs, probabilities_of
 from acorn.evaluate.labels import label_scores, several_label_scores
 from acorn.evaluate.predictions import named
@@ -23,7 +25,7 @@ from acorn.model.gpt import GPT
 from acorn.model.label_head import count_targets
 from acorn.progress import Progress
 from acorn.runtime.device import Runtime
-from acorn.text.examples import Example, Labeled
+from acorn.text.examples import Example, Labeled, Tagged
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.train.answers import answered, asked, questions_of, round_trip_of
 from acorn.train.task import FinetuningTask
@@ -35,7 +37,10 @@ SHOWN_SAMPLES = 3
 ANSWERED = 32
 """Number of questions that are answered in each validation while training."""
 
-FIGURES = ("accuracy", "macro_f1", "micro_f1", "mean_absolute_error", "exact_match", "normalized_match", "ended_rate")
+FIGURES = (
+    *("accuracy", "macro_f1", "micro_f1", "mean_absolute_error", "token_accuracy", "entity_f1"),
+    *("exact_match", "normalized_match", "ended_rate"),
+)
 """Figures of tasks that are written to metrics.jsonl."""
 
 
@@ -45,11 +50,13 @@ class Examples:
 
     Attributes:
         sides: the encoded sides `train`, `valid` and perhaps `test`.
+        replay: windows of the base's text among the samples; None: all samples are examples.
     """
 
     task: FinetuningTask
     sides: Mapping[str, EncodedSide]
     config: Config
+    replay: Replay | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -58,15 +65,24 @@ class Examples:
     @functools.cached_property
     def row_tokens(self) -> int:
         """Tokens of the longest padded row of training."""
-        return longest_row(self.sides["train"].tokens, self.config.model.block_size)
+        return longest_row(self.sides["train"].tokens, self.config.model.block_size, self.replay is not None)
 
     def batch(self, first: int, count: int, *, rollbacks: int, done: float) -> Batch:
-        """Samples `first` to `first + count - 1`, in padded micro-batches of similar length."""
-        train, tokens = self.config.train, self.sides["train"].tokens
-        order = ExampleOrder(len(tokens), train.seed, rollbacks)
-        chosen = [tokens[number] for number in order.examples(first, count)]
+        """Samples `first` to `first + count - 1`: examples in padded micro-batches of similar length, then windows."""
+        tokens = self.sides["train"].tokens
+        windows = range(0) if self.replay is None else self.replay.windows(first, count)
+        order = ExampleOrder(len(tokens), self.config.train.seed, rollbacks)
+        chosen = [tokens[number] for number in order.examples(first - windows.start, count - len(windows))]
+        rows = self.config.train.micro_batch_size or count
+        if self.replay is None or not windows:
+            return self._of_examples(chosen, rows)
+        of_windows = Batch.of_windows(*self.replay.read(windows, rollbacks), rows)
+        return self._of_examples(chosen, rows) + of_windows if chosen else of_windows
+
+    def _of_examples(self, chosen: Sequence[TokenExample], rows: int) -> Batch:
+        """A batch of examples. `rows`: rows of the longest length that a micro-batch may have."""
         values = torch.from_numpy(np.concatenate([example.values for example in chosen]))
-        budget = (train.micro_batch_size or count) * self.row_tokens
+        budget = rows * self.row_tokens
         return Batch(
             list(micro_batches(chosen, self.config.model.block_size, budget, self.tokenizer.pad_id)),
             tokens=sum(len(example.ids) for example in chosen),
@@ -76,7 +92,8 @@ class Examples:
 
     def epochs(self, samples: int) -> float:
         """Epochs completed after so many samples; every example is seen once per epoch."""
-        return samples / len(self.sides["train"].tokens)
+        windows = 0 if self.replay is None else self.replay.before(samples)
+        return (samples - windows) / len(self.sides["train"].tokens)
 
     def score(self, model: GPT, runtime: Runtime, progress: Progress) -> Score:
         """Scores the validation side, or its first examples up to train.eval_tokens tokens."""
@@ -126,9 +143,9 @@ class Examples:
         return {}
 
 
-def longest_row(examples: Sequence[TokenExample], context: int) -> int:
-    """Tokens of the longest padded row of `examples`."""
-    return padded_length(max(len(example.ids) for example in examples), context)
+def longest_row(examples: Sequence[TokenExample], context: int, has_windows: bool = False) -> int:
+    """Tokens of the longest padded row of `examples`, or of windows among them, which fill the context."""
+    return context if has_windows else padded_length(max(len(example.ids) for example in examples), context)
 
 
 def first_tokens(side: EncodedSide, limit: int) -> EncodedSide:
@@ -171,6 +188,11 @@ def predicted_figures(
     """The figures for metrics.jsonl of a label head's outputs (N, L), which must be finite."""
     spec = task.head
     assert spec is not None
+    if spec.kind == "tag":
+        tagged = [example for example in examples if isinstance(example, Tagged)]
+        predicted_tags = tags_of(tagged, outputs, task.labels)
+        found = tag_figures([example.tags for example in tagged], predicted_tags)
+        return {name: found[name] for name in FIGURES if found.get(name) is not None}
     labeled = [example for example in examples if isinstance(example, Labeled)]
     if spec.kind == "value":
         true = [float(example.label) for example in labeled if isinstance(example.label, float)]
@@ -182,3 +204,9 @@ def predicted_figures(
         sets = [named(row, task.labels) for row in probabilities_of(outputs, spec.kind) > 0.5]
         found = several_label_scores([example.labels for example in labeled], sets, task.labels)
     return {name: found[name] for name in FIGURES if found.get(name) is not None}
+
+
+def tags_of(examples: Sequence[Tagged], outputs: NDArray[np.float64], labels: Sequence[str]) -> list[list[str]]:
+    """The likeliest tag of each word of each sentence, from the outputs at all words (N, L)."""
+    chosen = iter(outputs.argmax(axis=1).tolist())
+    return [[labels[next(chosen)] for _ in example.tokens] for example in examples]

@@ -153,7 +153,8 @@ class Loop:
             "tokens_per_second": speed,
         }
         network = self.network.model
-        if network.head is not None and network.lora is None and not batch.is_gathered:  # else FLOPs are not known
+        trains_all = network.lora is None and not network.frozen
+        if network.head is not None and trains_all and not batch.is_gathered:  # else FLOPs are not known
             model = self.config.model.model_copy(update={"block_size": batch.context})
             record["mfu"] = self._share_of_peak(speed * size_of(model).flops_per_token)
         done, share = self._done_and_share()

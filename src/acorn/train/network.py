@@ -48,7 +48,7 @@ def build_network(
     """
     ops = training_ops(runtime, in_place_gradients=True)  # a single process accumulates the gradients
     with torch.device(runtime.device):
-        model = GPT(config.model, ops, workspace, head=head, lora=lora)
+        model = GPT(config.model, ops, workspace, head=head, lora=lora, frozen=config.finetune.freeze)
     # Muon iterates in bf16, unless the run is in fp32, or has fp16 matmuls of fp32 tensors, which are faster.
     muon_dtype = torch.float32 if runtime.dtype == torch.float32 else torch.bfloat16
     return model, build_optimizers(model, config.optimizer, muon_dtype=muon_dtype, matmul=fp16_matmul(runtime))

@@ -24,6 +24,7 @@ def training_memory(
     fp16_matmuls: bool = False,
     head: HeadSpec | None = None,
     lora: LoraSpec | None = None,
+    frozen: int = 0,
 ) -> int:
     """Peak bytes of a training step: weights, gradients, optimizer state, activations, a group of logits.
 
@@ -35,10 +36,12 @@ def training_memory(
         fp16_matmuls: whether only matmuls are in fp16, on a CPU; attention then saves no weights.
         head: a label head in place of the language model's; it computes in fp32.
         lora: what is trained beside frozen weights, which have neither gradients nor optimizer state.
+        frozen: number of first blocks that are not trained, which have neither of them. That they also save no
+            activations is left out of account.
     """
     loss = cuda_parts(compiled=False) if device == "cuda" else DEFAULT_PARTS
-    size = size_of(config, head, lora)
-    fixed = 4 * size.parameters + 4 * size.trained_parameters + optimizer_bytes(config, optimizer, head, lora)
+    size = size_of(config, head, lora, frozen)
+    fixed = 4 * size.parameters + 4 * size.trained_parameters + optimizer_bytes(config, optimizer, head, lora, frozen)
     tokens = micro_batch_size * config.block_size
     adds_in_place = device == "cpu" and fused and activation_bytes == 4 and tokens <= loss.group
     if lora is not None:

@@ -15,6 +15,7 @@ from acorn.data.examples import (
     CompletionEncoder,
     ExampleEncoder,
     LabelEncoder,
+    TagEncoder,
     class_values,
     label_scale,
     scaled_values,
@@ -27,8 +28,9 @@ from acorn.tokenizer.completion_format import CompletionFormat
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.template_format import AnyChatFormat, chat_format_of
 from acorn.tokenizer.tokenizer import Tokenizer
+from acorn.tokenizer.word_text import WordText
 
-LABEL_TASKS: tuple[Task, ...] = ("classify", "regress")
+LABEL_TASKS: tuple[Task, ...] = ("classify", "regress", "tag")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,10 @@ def task_of_run(found: ExampleFolder, finetune: FinetuneConfig, tokenizer: Token
         encoder = LabelEncoder(text, scaled_values(scale))
         return FinetuningTask("regress", text.tokenizer, encoder, HeadSpec("value", 1), scale=scale)
     labels = found.labels
+    if found.task == "tag":
+        words = WordText(tokenizer)
+        numbers = {tag: number for number, tag in enumerate(labels)}
+        return FinetuningTask("tag", words.tokenizer, TagEncoder(words, numbers), HeadSpec("tag", len(labels)), labels)
     if found.multi_label:
         if finetune.class_weights != "none":
             raise UsageError(
@@ -121,6 +127,12 @@ def check_settings(task: Task, finetune: FinetuneConfig) -> None:
     """
     if task in LABEL_TASKS and finetune.loss_on != "answers":
         raise UsageError(f"Only labels are learned in {task}, no tokens.", where="finetune.loss_on", fix="leave it out")
+    if task in LABEL_TASKS and finetune.replay:
+        raise UsageError(
+            f"A model for the task {task} does not continue text, so the base's own text teaches it nothing.",
+            where="finetune.replay",
+            fix="leave it out",
+        )
     if task != "classify" and finetune.class_weights != "none":
         raise UsageError(
             f"The task {task} has no classes to weigh.", where="finetune.class_weights", fix="leave it out"

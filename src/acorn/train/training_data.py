@@ -46,6 +46,15 @@ class Batch:
         """Whether the head computes some rows only."""
         return any(rows is not None for _, _, rows in self.micro_batches)
 
+    def __add__(self, other: Batch) -> Batch:
+        """The samples of both. Losses are sums over counted targets, so each target counts as much as before."""
+        return Batch(
+            [*self.micro_batches, *other.micro_batches],
+            tokens=self.tokens + other.tokens,
+            count=self.count + other.count,
+            context=max(self.context, other.context),
+        )
+
     @classmethod
     def of_windows(cls, inputs: Tensor, targets: Tensor, size: int) -> Batch:
         """A batch of sequences (B, T) whose targets are all counted, with `size` sequences per micro-batch."""
