@@ -167,7 +167,7 @@ def _predicted(
     rows, reason = _rows(train.texts, scored.texts)
     if rows is None:
         return None, [reason]
-    from threadpoolctl import threadpool_limits  # scikit-learn needs it itself
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # its vectors are too small for more threads, which wait in a loop for each other
         predicted, unfinished = _of_regressions(rows, targets, len(scored.texts), class_weights)
