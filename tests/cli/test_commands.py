@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_acorn
 
 import acorn.run.pretrain  # noqa: F401 - loaded before a test patches what it imports
 from acorn.figure_names import FIGURES, SCORES
@@ -245,7 +246,14 @@ def test_demo_runs_all_steps_and_can_be_run_again(acorn, tmp_path: Path, monkeyp
     for _ in range(2):
         verb.demo(out=tmp_path / "demo", minutes=0.03)
     assert (tmp_path / "demo" / "final" / "config.json").exists()
-    assert "a small model for 0.03 minutes, evaluates" in " ".join(capsys.readouterr().err.split())
+    told = capsys.readouterr()
+    assert "a small model for 0.03 minutes, evaluates" in " ".join(told.err.split())
+    [following] = [line.split()[1:] for line in told.out.splitlines()[-4:] if line.startswith("next ")]
+    assert following[:2] == ["acorn", "finetune"]
+    (tmp_path / "my.csv").write_text("text,label\n" + "".join(f"{n} cats,{'ab'[n % 2]}\n" for n in range(20)))
+    quick = ["train.steps=1", "train.precision=fp32", "train.threads=1"]
+    done = run_acorn(*following[1:], *quick, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path: Path, settings) -> None:

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from acorn.errors import InputError
-from acorn.evaluate.baselines import WORD, Labeled, label_baselines, several_label_baselines, value_baselines
+from acorn.evaluate.baselines import (
+    PENALTIES,
+    WORD,
+    Labeled,
+    _penalty,
+    _rows,
+    label_baselines,
+    several_label_baselines,
+    value_baselines,
+)
 
 TRAIN = Labeled(["win cash now", "cash prize", "lunch at noon", "see you at lunch", "meeting notes"], list("sshhh"))
 SCORED = Labeled(["cash now", "lunch meeting", "prize"], list("shs"))
@@ -56,6 +65,25 @@ def test_words_tell_the_labels_apart() -> None:
     assert figures["tfidf_logistic"] == {"accuracy": 1.0, "macro_f1": 1.0}
     assert figures["notes"] == []
     assert figures == label_baselines(TRAIN, SCORED, ["s", "h"])
+
+
+@pytest.mark.usefixtures("sklearn")
+def test_the_penalty_is_that_of_a_grid_search_on_the_training_side() -> None:
+    """One label is rare and its word stands among others, so that a strong penalty predicts the frequent one always."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    labels = ["ham"] * 40 + ["spam"] * 10
+    texts = [f"{'cash' if label == 'spam' else 'lunch'} at n{n} m{n}" for n, label in enumerate(labels)]
+    found = _rows(texts, texts)[0]
+    assert found
+    search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": list(PENALTIES)}, cv=StratifiedKFold(5))
+    scores = search.fit(found[0], labels).cv_results_["mean_test_score"]
+    best = [penalty for penalty, score in zip(PENALTIES, scores, strict=True) if np.isclose(score, max(scores))]
+    assert 0 < len(best) < len(PENALTIES)
+    assert _penalty(found[0], np.asarray(labels, dtype=object), None) == max(best)
+    alone = np.asarray([f"label {n}" for n in range(50)], dtype=object)
+    assert _penalty(found[0], alone, None) in PENALTIES  # no label has two texts to validate with
 
 
 @pytest.mark.usefixtures("sklearn")

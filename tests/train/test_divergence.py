@@ -55,6 +55,14 @@ def test_a_loss_spike_is_relative_to_the_median(guard) -> None:
     assert notes == [f"step {last}: loss spike: 3.100 (samples {(last - 1) * size:,} to {last * size - 1:,})."]
 
 
+def test_losses_near_zero_may_vary(guard) -> None:
+    """At the end of finetuning the losses of batches differ by factors, which is no spike; a loss of 1.5 is one."""
+    guard, notes = guard
+    for step, loss in enumerate([0.05, 0.2] * (SPIKE_WINDOW // 2) + [0.9, 1.5], start=1):
+        assert guard.fault_of_step(step_of(loss), counters_at(step)) is None
+    assert [note.partition(" (")[0] for note in notes] == [f"step {SPIKE_WINDOW + 2}: loss spike: 1.500"]
+
+
 def test_only_too_many_consecutive_skips_are_a_fault(guard) -> None:
     """An fp16 overflow is not counted, and a successful step resets the count."""
     guard, notes = guard

@@ -8,10 +8,14 @@ from typing import Annotated
 
 import typer
 
+from acorn.advice import acorn_command
 from acorn.cli.arguments import path_from
 from acorn.counting import counted
 
 PROMPTS = ("The history of", "In 1998 ,", "= Music =")
+
+MODEL = "runs/labels"
+"""Folder of the finetuned model in the command that is suggested next."""
 
 
 def demo(
@@ -39,6 +43,8 @@ def demo(
     if losses:
         print(f"\ntraining loss  {losses[0]:.2f} {sparkline(losses, 60)} {losses[-1]:.2f}  (nats per token)")
     show_result(result, as_json=False)
+    print(f"next     {acorn_command('finetune', result.folder, '--data', 'my.csv', '--out', MODEL)}")
+    print("         my.csv: texts of yours in a column text, and what they are in a column label")
 
 
 def _write_texts(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections import deque
 
@@ -19,8 +20,9 @@ from acorn.train.saving import last_checkpoint
 from acorn.train.setup import Setup
 from acorn.train.step import StepResult
 
-SPIKE_WINDOW, SPIKE_RATIO = 50, 1.5
-"""A loss above SPIKE_RATIO times the median of the last SPIKE_WINDOW steps is reported, with the step's batch."""
+SPIKE_WINDOW, SPIKE_RATIO, SPIKE_NATS = 50, 1.5, 1.0
+"""A loss above SPIKE_RATIO times the median of the last SPIKE_WINDOW steps is reported, with the step's batch, if it
+is also SPIKE_NATS above it: losses near 0, as at the end of finetuning, vary by that ratio from batch to batch."""
 
 
 @dataclasses.dataclass
@@ -95,7 +97,8 @@ class DivergenceGuard:
             why = "a loss or gradient was not finite" if result.diverged else "fp16 overflow"
             self.logs.note(f"step {counters.step:,} was skipped: {why} ({batch}).")
             return
-        if len(self._losses) == SPIKE_WINDOW and result.loss > SPIKE_RATIO * statistics.median(self._losses):
+        usual = statistics.median(self._losses) if len(self._losses) == SPIKE_WINDOW else math.inf
+        if result.loss > max(SPIKE_RATIO * usual, usual + SPIKE_NATS):
             self.logs.note(f"step {counters.step:,}: loss spike: {result.loss:.3f} ({batch}).")
         self._losses.append(result.loss)
 
