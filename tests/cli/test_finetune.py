@@ -47,6 +47,10 @@ def test_a_run_from_rows_to_figures(folder: Path, capsys: pytest.CaptureFixture[
     assert "already complete" in told.err
     assert "accuracy" in told.out
     assert "spam/final" in told.out
+    call("finetune", "--resume", "--out", "spam", "--baselines", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["evaluation"]["valid"]["baselines"]["random_weights"]["accuracy"] >= 0
+    assert not printed["was_complete"]
 
 
 @pytest.mark.parametrize(

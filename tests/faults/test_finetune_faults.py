@@ -13,6 +13,7 @@ from acorn.config_files import load_config
 from acorn.errors import AcornError, DamageError, InputError, UsageError
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
+from acorn.run.baselines import finetune_with_baseline
 from acorn.run.finetune import finetune
 from acorn.run.finetune_config import finetune_config
 from acorn.run.pretrain import pretrain
@@ -141,4 +142,12 @@ def test_runs_and_models_of_another_kind(tune, base: Path) -> None:
 def test_a_setting_without_an_effect(tune, tmp_path: Path, setting: str) -> None:
     """Fault 108: refused before anything is written."""
     refused(lambda: tune(LABELED, setting), UsageError, setting.partition("=")[0])
+    assert not RunFolder(tmp_path / "run").root.exists()
+
+
+@pytest.mark.fault(122)
+def test_a_baseline_of_a_run_that_replays_its_bases_text(base: Path, tmp_path: Path) -> None:
+    """Fault 122: refused before anything is written."""
+    config = finetune_config(str(base), [str(tmp_path / "rows.jsonl")], overrides=["finetune.replay=0.2"])
+    refused(lambda: finetune_with_baseline(config, tmp_path / "run"), UsageError, "--baselines", "finetune.replay")
     assert not RunFolder(tmp_path / "run").root.exists()

@@ -24,7 +24,7 @@ from acorn.model.sizing import size_of
 from acorn.progress import QUIET, Progress
 from acorn.run.budget import StepShape
 from acorn.run.ending import Ending
-from acorn.run.examples import examples_of_run, fingerprint_of
+from acorn.run.examples import RunExamples, examples_of_run, fingerprint_of
 from acorn.run.finetune_config import check_finetuning
 from acorn.run.finetuned_ending import FinetuningEnding
 from acorn.run.initial_model import begin_weights
@@ -58,16 +58,18 @@ def finetune(
     command_line: str = "",
     watcher: Watcher | None = None,
     progress: Progress = QUIET,
+    with_baseline: bool = False,
 ) -> RunResult:
     """Finetunes a model on examples, start to finish, in the run folder `out`.
 
     Args:
         config: as `finetune_config` gives it; None: the run folder's own.
+        with_baseline: a baseline follows (`run/baselines.py`), so that commands that resume the run ask for it.
 
     Other arguments, Raises: as `start_or_resume`.
     """
     return start_or_resume(
-        _Finetuning(),
+        Finetuning(with_baseline),
         config,
         out,
         resume=resume,
@@ -79,8 +81,15 @@ def finetune(
     )
 
 
-class _Finetuning:
-    """The `RunKind` of runs that are trained on examples."""
+class Finetuning:
+    """The `RunKind` of runs that are trained on examples.
+
+    Args:
+        with_baseline: as `finetune`.
+    """
+
+    def __init__(self, with_baseline: bool = False) -> None:
+        self._options = ("--baselines",) if with_baseline else ()
 
     def check(self, config: Config) -> None:
         check_address_space("training", config.train.threads)
@@ -95,12 +104,43 @@ class _Finetuning:
                 fix="name another folder; or resume it with: "
                 + acorn_command("pretrain", "--resume", "--out", run.root),
             )
+        if not config.train.init_from:
+            raise UsageError(
+                f"{run.root} is the baseline of another run.",
+                where="--out",
+                fix="resume it with that run: "
+                + acorn_command("finetune", "--resume", "--out", run.root.parent, "--baselines"),
+            )
 
     def resume_command(self, run: RunFolder, *more: str) -> str:
-        return acorn_command("finetune", "--resume", "--out", run.root, *more)
+        return acorn_command("finetune", "--resume", "--out", run.root, *self._options, *more)
 
     def missing(self, run: RunFolder) -> list[str]:
         return FinetuningEnding.missing(run)
+
+    def given_by_base(
+        self, checkpoint: Checkpoint | None, initial: LoadedModel | None
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """The tokenizer of the base model, and its chat template with what it may call by name, if it has one."""
+        if checkpoint is None:
+            assert initial is not None
+            return initial.tokenizer, _chat_of(initial)
+        where = str(checkpoint.path / TOKENIZER)
+        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
+        return tokenizer, checkpoint.resolved.get("chat", {})
+
+    def examples(
+        self,
+        config: Config,
+        run: RunFolder,
+        checkpoint: Checkpoint | None,
+        initial: LoadedModel | None,
+        folders: Sequence[Path],
+        progress: Progress,
+        extra: Mapping[str, Any],
+    ) -> RunExamples:
+        """The run's examples; see `examples_of_run`."""
+        return examples_of_run(config, run, checkpoint, initial, folders, progress, extra)
 
     def prepare(
         self,
@@ -111,11 +151,11 @@ class _Finetuning:
         folders: Sequence[Path],
         progress: Progress,
     ) -> Prepared:
-        chat = checkpoint.resolved.get("chat", {}) if checkpoint else _chat_of(initial)
+        base_tokenizer, chat = self.given_by_base(checkpoint, initial)
         extra = {"chat": chat} if chat else {}
-        examples = examples_of_run(config, run, checkpoint, initial, folders, progress, extra)
+        examples = self.examples(config, run, checkpoint, initial, folders, progress, extra)
         found = examples.found
-        task = task_of_run(found, config.finetune, _base_tokenizer(checkpoint, initial))
+        task = task_of_run(found, config.finetune, base_tokenizer)
         overlong = resolved_overlong(found.task, config.finetune.overlong)
         context = config.model.block_size
         sides = {
@@ -189,18 +229,8 @@ def _length(config: Config, examples: int) -> dict[str, int]:
     return {"train.steps": max(1, math.ceil(config.finetune.epochs * examples / config.train.batch_size))}
 
 
-def _base_tokenizer(checkpoint: Checkpoint | None, initial: LoadedModel | None) -> Tokenizer:
-    if initial is not None:
-        return initial.tokenizer
-    assert checkpoint is not None
-    where = str(checkpoint.path / TOKENIZER)
-    return Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
-
-
-def _chat_of(initial: LoadedModel | None) -> dict[str, Any]:
+def _chat_of(initial: LoadedModel) -> dict[str, Any]:
     """The chat template of a base model and what it may call by name; empty where it has none."""
-    if initial is None:
-        return {}
     folder = initial.folder
     settings = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
     settings = settings if isinstance(settings, Mapping) else {}

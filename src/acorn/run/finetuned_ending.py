@@ -28,6 +28,7 @@ from acorn.evaluate.answers import answer_figures, scored_answers
 from acorn.evaluate.label_outputs import label_outputs, probabilities_of
 from acorn.evaluate.labels import label_figures, several_label_figures
 from acorn.evaluate.predictions import named
+from acorn.evaluate.random_weights import RANDOM_WEIGHTS, random_weights_figures
 from acorn.evaluate.regression import value_figures
 from acorn.files import read_sealed_json, write_file
 from acorn.model.gpt import GPT
@@ -65,6 +66,7 @@ class FinetuningEnding:
     def evaluate(self, model: GPT, progress: Progress) -> dict[str, Figures]:
         """Figures of each held-out side, beside those of the baselines."""
         evaluation: dict[str, Figures] = {}
+        from_random_weights = random_weights_figures(self.setup.run, self.setup.config.train.steps)
         for name in HELD_OUT:
             if name not in self.data.sides:
                 continue
@@ -74,6 +76,9 @@ class FinetuningEnding:
                 evaluation[name], self.predictions[name] = score(model, side, progress)
             except DamageError as error:  # figures that are not finite are no reason to lose the model
                 progress.note(f"No figures of {name}: {error.what}")
+                continue
+            if name in from_random_weights:
+                evaluation[name].setdefault("baselines", {})[RANDOM_WEIGHTS] = from_random_weights[name]
         return evaluation
 
     def write(
@@ -110,16 +115,25 @@ class FinetuningEnding:
 
     @staticmethod
     def missing(run: RunFolder) -> list[str]:
-        """Names of the files beside `final/` that are not there."""
+        """Names of the files beside `final/` that are not there, and the baseline if its figures are not told yet."""
         try:
             evaluation = read_sealed_json(run.evaluation)
         except DamageError:
             evaluation = {}
-        sides = [figures for figures in evaluation.values() if isinstance(figures, dict)]
-        wanted = [run.predictions, *([run.confusion] if any("confusion" in figures for figures in sides) else [])]
+        sides = {name: figures for name, figures in evaluation.items() if isinstance(figures, dict)}
+        wanted = [run.predictions]
+        wanted += [run.confusion] if any("confusion" in figures for figures in sides.values()) else []
+        told = []
         with contextlib.suppress(DamageError):
-            wanted += [run.adapter] if load_run_config(run.config).lora.rank else []
-        return [path.name for path in wanted if not path.exists()]
+            config = load_run_config(run.config)
+            wanted += [run.adapter] if config.lora.rank else []
+            known = random_weights_figures(run, config.train.steps)
+            told = [
+                run.baseline.name
+                for name in known.keys() & sides.keys()
+                if sides[name].get("baselines", {}).get(RANDOM_WEIGHTS) != known[name]
+            ]
+        return [path.name for path in wanted if not path.exists()] + told
 
     def _scored_labels(self, model: GPT, side: EncodedSide, progress: Progress) -> tuple[Figures, Records]:
         """Figures and predictions of a label head."""
