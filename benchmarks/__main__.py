@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.chart import draw_chart
 from benchmarks.costs import measure_costs
 from benchmarks.generation import MODELS, measure_generation
+from benchmarks.lora_memory import measure_lora_memory
 from benchmarks.machine import machine_facts, read_bandwidth
 from benchmarks.quality import measure_quality
 from benchmarks.startup import measure_startup
@@ -90,7 +91,19 @@ def _costs(options: argparse.Namespace) -> Any:
     return measure_costs(options.rounds, options.seconds, _say)
 
 
-PARTS = {"train": _train, "costs": _costs, "generate": _generate, "text": _text, "start": _start, "quality": _quality}
+def _lora_memory(options: argparse.Namespace) -> Any:
+    return measure_lora_memory(_say)
+
+
+PARTS = {
+    "train": _train,
+    "costs": _costs,
+    "generate": _generate,
+    "text": _text,
+    "start": _start,
+    "lora-memory": _lora_memory,
+    "quality": _quality,
+}
 
 
 if __name__ == "__main__":

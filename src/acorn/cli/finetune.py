@@ -62,10 +62,19 @@ def finetune(
     base, overrides = _split(arguments or [])
     if out is None:
         raise UsageError("No folder is named.", where="--out", fix="name a new folder, such as --out runs/spam")
-    if task not in TASKS:
-        raise UsageError(f"There is no task {task!r}.", where="--task", fix=f"use one of {', '.join(TASKS)}")
+    check_task(task)
     config = _config(base, data or [], valid or [], test or [], task, lora, overrides, resume=resume)
     show_result(_run(config, out, resume, allow_change or [], overrides, baselines), as_json)
+
+
+def check_task(task: str) -> None:
+    """Refuses a task that there is not.
+
+    Raises:
+        UsageError: it names those that there are.
+    """
+    if task not in TASKS:
+        raise UsageError(f"There is no task {task!r}.", where="--task", fix=f"use one of {', '.join(TASKS)}")
 
 
 def _config(
