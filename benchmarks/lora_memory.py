@@ -20,10 +20,10 @@ VOCAB_SIZE = 320
 SIZES = {"n_layer": 13, "n_embd": 512, "n_head": 8, "block_size": 256}
 """43 million parameters, nearly all of them in the blocks, as in larger models."""
 
-ROWS, PROMPT = 64, 4
+ROWS, PROMPT = 24, 4
 """Examples, and repeats of the text in the prompt of each: about 200 tokens with the answer."""
 
-SETTINGS = ("train.steps=3", "train.batch_size=16", "train.eval_every=0", "train.precision=fp32")
+SETTINGS = ("train.steps=2", "train.batch_size=4", "train.eval_every=0", "train.precision=fp32")
 RANK = 8
 
 
