@@ -24,8 +24,8 @@ demo: install ## train on the bundled WikiText-2 for about three minutes, score 
 test: install ## run the tests (ARGS="tests/model -x": only those)
 	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE))
 
-test-all: .venv/all ## the tests with coverage, those in llama.cpp too, which first compiles for some minutes
-	$(BIN)/python -m pytest $(or $(ARGS),$(WHOLE_SUITE) $(COVERAGE))
+test-all: .venv/all ## all tests with coverage, slow ones and those in llama.cpp too, which first compiles for some minutes
+	$(BIN)/python -m pytest -m '' $(or $(ARGS),$(WHOLE_SUITE) $(COVERAGE))
 
 torture: install ## try to make acorn lose a run, for about an hour (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)

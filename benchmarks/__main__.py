@@ -14,6 +14,7 @@ from benchmarks.chart import draw_chart
 from benchmarks.costs import measure_costs
 from benchmarks.finetuning import DEFAULT_TASKS, FINETUNE_TASKS, measure_finetuning
 from benchmarks.generation import MODELS, measure_generation
+from benchmarks.lora_memory import measure_lora_memory
 from benchmarks.machine import machine_facts, read_bandwidth
 from benchmarks.quality import measure_quality
 from benchmarks.startup import measure_startup
@@ -102,6 +103,10 @@ def _costs(options: argparse.Namespace) -> Any:
     return measure_costs(options.rounds, options.seconds, _say)
 
 
+def _lora_memory(options: argparse.Namespace) -> Any:
+    return measure_lora_memory(_say)
+
+
 PARTS = {
     "train": _train,
     "finetune": _finetune,
@@ -109,6 +114,7 @@ PARTS = {
     "generate": _generate,
     "text": _text,
     "start": _start,
+    "lora-memory": _lora_memory,
     "quality": _quality,
 }
 

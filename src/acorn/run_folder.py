@@ -97,6 +97,11 @@ class RunFolder:
         return self.root / "confusion.png"
 
     @property
+    def baseline(self) -> Path:
+        """The folder of a run inside this one: the same network from random weights, to compare with."""
+        return self.root / "baseline"
+
+    @property
     def loss_picture(self) -> Path:
         return self.root / "loss.png"
 

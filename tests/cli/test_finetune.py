@@ -47,6 +47,10 @@ def test_a_run_from_rows_to_figures(folder: Path, capsys: pytest.CaptureFixture[
     assert "already complete" in told.err
     assert "accuracy" in told.out
     assert "spam/final" in told.out
+    call("finetune", "--resume", "--out", "spam", "--baselines", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["evaluation"]["valid"]["baselines"]["random_weights"]["accuracy"] >= 0
+    assert not printed["was_complete"]
 
 
 @pytest.mark.parametrize(
@@ -74,3 +78,16 @@ def test_baselines_stand_behind_a_figure() -> None:
     }
     both = {"tfidf_logistic": {"macro_f1": 0.25}}
     assert facts_of({"macro_f1": 0.5, "baselines": both}) == {"macro F1": "0.5 (TF-IDF + logistic regression 0.25)"}
+
+
+def test_a_plan_has_the_arguments_of_the_run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    from acorn.run import finetune_plan
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(finetune_plan, "step_seconds", lambda *_: (1.0, 30.0))
+    call("plan", "base", "--data", "mails.csv", "--lora", "2", "--json", *QUICK)
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["task"], facts["steps"]) == ("classify", 2)
+    assert facts["trained_parameters"] < facts["parameters"]
+    with pytest.raises(UsageError, match="no rows are named"):
+        call("plan", "base", "--lora", "2")

@@ -14,6 +14,7 @@ from acorn.errors import AcornError, DamageError, InputError, UsageError
 from acorn.files import read_sealed_json
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
+from acorn.run.baselines import finetune_with_baseline
 from acorn.run.example_evaluation import evaluate_examples, origin_of
 from acorn.run.finetune import finetune
 from acorn.run.finetune_config import finetune_config
@@ -212,3 +213,11 @@ def test_labeled_rows_with_a_label_that_the_model_does_not_know(tune, tmp_path: 
     refused(score, InputError, "'bird'", "other.jsonl, line 2")
     assert score("data.errors=skip")["examples"] == 1
     assert any("1 of 2 rows left out" in note for note in notes.notes)
+
+
+@pytest.mark.fault(122)
+def test_a_baseline_of_a_run_that_replays_its_bases_text(base: Path, tmp_path: Path) -> None:
+    """Fault 122: refused before anything is written."""
+    config = finetune_config(str(base), [str(tmp_path / "rows.jsonl")], overrides=["finetune.replay=0.2"])
+    refused(lambda: finetune_with_baseline(config, tmp_path / "run"), UsageError, "--baselines", "finetune.replay")
+    assert not RunFolder(tmp_path / "run").root.exists()

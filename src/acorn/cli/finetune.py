@@ -42,6 +42,12 @@ def finetune(
     lora: Annotated[
         int, typer.Option(metavar="RANK", help="Train adapters of this rank instead of all weights; 0: none.")
     ] = 0,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines", help="Also train the same network from random weights, to compare with: twice the time."
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Start the run, or resume it where it stopped.")] = False,
     allow_change: Annotated[
         list[str] | None,
@@ -58,7 +64,7 @@ def finetune(
         raise UsageError("No folder is named.", where="--out", fix="name a new folder, such as --out runs/spam")
     check_task(task)
     config = _config(base, data or [], valid or [], test or [], task, lora, overrides, resume=resume)
-    show_result(_run(config, out, resume, allow_change or [], overrides), as_json)
+    show_result(_run(config, out, resume, allow_change or [], overrides, baselines), as_json)
 
 
 def _config(
@@ -94,10 +100,21 @@ def _config(
     )
 
 
-def _run(config: Config | None, out: Path, resume: bool, allow_change: list[str], overrides: list[str]) -> RunResult:
+def _run(
+    config: Config | None,
+    out: Path,
+    resume: bool,
+    allow_change: list[str],
+    overrides: list[str],
+    baselines: bool,
+) -> RunResult:
     """Trains with a progress line on stderr."""
     from acorn.report.terminal import Screen, TaskProgress, TrainingLine
-    from acorn.run.finetune import finetune as train
+
+    if baselines:
+        from acorn.run.baselines import finetune_with_baseline as train
+    else:
+        from acorn.run.finetune import finetune as train
 
     screen = Screen()
     progress, line = TaskProgress(screen), TrainingLine(config.train.steps if config else 0, screen)

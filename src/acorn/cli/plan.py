@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from acorn.cli.arguments import path_from
+from acorn.cli.finetune import check_task
 from acorn.cli.output import print_facts, print_json
 from acorn.counting import counted
+from acorn.errors import UsageError
+from acorn.figure_names import SPLITS, in_a_sentence
+
+if TYPE_CHECKING:
+    from acorn.progress import Progress
 
 UNITS = (("year", 365 * 86_400), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
 SMALLEST_COUNT = 2.0  # a unit is used from two of it on: 36 hours, 2 days
@@ -25,10 +31,20 @@ NOT_KNOWN = {
 
 
 def plan(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset's name or a TOML file.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A preset's name or a TOML file; with --data the model to finetune.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the config.")
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SRC", help="Rows to finetune on: plan the run of acorn finetune with these arguments."),
+    ] = None,
+    task: Annotated[str, typer.Option(help="As in acorn finetune.")] = "auto",
+    valid: Annotated[list[str] | None, typer.Option(metavar="SRC", help="As in acorn finetune.")] = None,
+    test: Annotated[list[str] | None, typer.Option(metavar="SRC", help="As in acorn finetune.")] = None,
+    lora: Annotated[int, typer.Option(metavar="RANK", help="As in acorn finetune.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(parser=path_from("--out"), help="The run's folder; plan checks the free space on its disk."),
@@ -41,17 +57,81 @@ def plan(
     small text) and times some training steps, which takes between a few seconds and a minute; the result varies with
     the load of the machine. What acorn pretrain would refuse is refused here too. Nothing is written, and nothing is
     downloaded from the Hub.
-    """
-    from acorn.config_files import load_config
-    from acorn.report.terminal import TaskProgress
-    from acorn.run.plan import plan_run
 
+    With --data it plans a finetuning run: put plan in place of finetune. All rows are then read, and named models and
+    rows of the Hub are downloaded.
+    """
+    from acorn.report.terminal import TaskProgress
+
+    if not data and (task != "auto" or valid or test or lora):
+        raise UsageError(
+            "These options belong to finetuning, and no rows are named.",
+            where="--task, --valid, --test, --lora",
+            fix="name the rows with --data",
+        )
     progress = TaskProgress()
     try:
-        facts = plan_run(load_config(config, overrides or []), out, progress)
+        if data:
+            facts = _finetuning(config, data, valid or [], test or [], task, lora, overrides or [], out, progress)
+        else:
+            facts = _pretraining(config, overrides or [], out, progress)
     finally:
         progress.close()
-    print_json(facts) if as_json else print_facts(readable(facts))
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(readable_finetuning(facts) if data else readable(facts))
+
+
+def _pretraining(source: str, overrides: list[str], out: Path | None, progress: Progress) -> dict[str, Any]:
+    from acorn.config_files import load_config
+    from acorn.run.plan import plan_run
+
+    return plan_run(load_config(source, overrides), out, progress)
+
+
+def _finetuning(
+    base: str,
+    data: list[str],
+    valid: list[str],
+    test: list[str],
+    task: str,
+    lora: int,
+    overrides: list[str],
+    out: Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    from acorn.run.finetune_config import finetune_config
+    from acorn.run.finetune_plan import plan_finetuning
+
+    check_task(task)
+    config = finetune_config(base, data, valid=valid, test=test, task=task, lora=lora, overrides=overrides)
+    return plan_finetuning(config, out or Path("runs") / config.name, progress)
+
+
+def readable_finetuning(facts: dict[str, Any]) -> dict[str, str | None]:
+    """The facts of a finetuning plan as a person reads them."""
+    from acorn.report.formats import amount, rate
+
+    free, parameters, trained = (facts[key] for key in ("memory_available_bytes", "parameters", "trained_parameters"))
+    sides = [f"{count:,} {in_a_sentence(SPLITS[name])}" for name, count in facts["examples"].items()]
+    return {
+        "name": facts["name"],
+        "task": facts["task"],
+        "network": f"{facts['architecture']}, {parameters:,} parameters"
+        + (f", {trained:,} of them trained" if trained < parameters else ""),
+        "runs on": _machine(facts),
+        "memory": _memory(facts["memory_bytes"], free),
+        "examples": ", ".join(sides),
+        "tokens": f"{facts['train_tokens']:,} in an epoch, {facts['counted_tokens']:,} of them counted in the loss; "
+        f"the longest example has {facts['longest_example']:,}",
+        "one step": f"{facts['batch_size']:,} examples, {facts['micro_batch_size']} of the longest at a time",
+        "one epoch": counted(round(facts["steps_per_epoch"], 1), "step"),
+        "the run": f"{facts['steps']:,} steps{_epochs(facts['epochs'])}",
+        "speed": f"{rate(facts['tokens_per_second'], 'tokens')}, measured now; varies with the load of this machine",
+        "time": f"{rough_duration(60 * facts['minutes'])} of training steps",
+        "one checkpoint": amount(facts["checkpoint_bytes"], "bytes"),
+    }
 
 
 def readable(facts: dict[str, Any]) -> dict[str, str | None]:
@@ -64,10 +144,8 @@ def readable(facts: dict[str, Any]) -> dict[str, str | None]:
         "name": facts["name"],
         "network": f"{facts['architecture']}, {facts['parameters']:,} parameters, {facts['vocab_size']:,} vocabulary "
         "entries",
-        "runs on": f"{facts['device']}, {facts['precision']}, compile {'on' if facts['compile'] else 'off'}, "
-        f"{facts['threads']} CPU threads",
-        "memory": amount(facts["memory_bytes"], "bytes")
-        + (f" of {amount(free, 'bytes')} available" if free is not None else ""),
+        "runs on": _machine(facts),
+        "memory": _memory(facts["memory_bytes"], free),
         "training text": _text(facts),
         "one step": f"{facts['tokens_per_step']:,} tokens, {facts['micro_batch_size']} sequences at a time",
         "the run": f"{facts['steps']:,} steps, {short(facts['tokens'])} tokens{_epochs(facts['epochs'])}",
@@ -76,6 +154,19 @@ def readable(facts: dict[str, Any]) -> dict[str, str | None]:
         "time": f"{rough_duration(seconds)} of training steps",
         "one checkpoint": amount(facts["checkpoint_bytes"], "bytes"),
     }
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    return (
+        f"{facts['device']}, {facts['precision']}, compile {'on' if facts['compile'] else 'off'}, "
+        f"{facts['threads']} CPU threads"
+    )
+
+
+def _memory(needed: int, free: int | None) -> str:
+    from acorn.report.formats import amount
+
+    return amount(needed, "bytes") + (f" of {amount(free, 'bytes')} available" if free is not None else "")
 
 
 def rough_duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,17 @@ def write_examples(out: Path, splits: ExampleSplits, extra: Mapping[str, Any]) -
                 file.writelines(f"{json.dumps(to_record(example))}\n" for example in examples)
                 file.flush()
                 sync_file(file.fileno())
+
+
+def copy_examples(source: ExampleFolder, out: Path) -> None:
+    """Copies a folder of examples that was read; every file is the same, byte for byte.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+    """
+    with new_folder(out, replace=True, extra=dict(source.manifest)) as folder, disk_errors(out):
+        for name in source.sides:
+            shutil.copyfile(source.folder / f"{name}{ENDING}", folder / f"{name}{ENDING}")
 
 
 def manifest_of(splits: ExampleSplits, extra: Mapping[str, Any]) -> dict[str, Any]:

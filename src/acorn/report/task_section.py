@@ -18,8 +18,11 @@ from acorn.report.reliability_curve import reliability_figure
 BY_LABEL = {"precision": "Precision", "recall": "Recall", "f1": "F1", "support": "Examples"}
 OPEN_ROWS = 60
 """Labels up to which the table by label stands open."""
-DECIDED_BY = ("accuracy", "micro_f1", "mean_absolute_error", "token_accuracy", "entity_f1")
-"""The figures by which a baseline is better than the model: one, or of taggers two."""
+DECIDED_BY = (
+    *("accuracy", "micro_f1", "mean_absolute_error", "token_accuracy", "entity_f1"),
+    *("exact_match", "answer_loss"),
+)
+"""The figures by which a baseline may be better than the model."""
 
 
 def task_section(figures: Mapping[str, Any]) -> str:

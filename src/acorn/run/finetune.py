@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from acorn.report.formats import frozen_parts
 from acorn.run.base_text import Forgetting, base_text, forgetting_of
 from acorn.run.budget import StepShape
 from acorn.run.ending import Ending
-from acorn.run.examples import examples_of_run, fingerprint_of
+from acorn.run.examples import RunExamples, examples_of_run, fingerprint_of
 from acorn.run.finetune_config import check_finetuning, check_frozen
 from acorn.run.finetuned_ending import FinetuningEnding
 from acorn.run.initial_model import begin_weights
@@ -62,16 +62,18 @@ def finetune(
     command_line: str = "",
     watcher: Watcher | None = None,
     progress: Progress = QUIET,
+    with_baseline: bool = False,
 ) -> RunResult:
     """Finetunes a model on examples, start to finish, in the run folder `out`.
 
     Args:
         config: as `finetune_config` gives it; None: the run folder's own.
+        with_baseline: a baseline follows (`run/baselines.py`), so that commands that resume the run ask for it.
 
     Other arguments, Raises: as `start_or_resume`.
     """
     return start_or_resume(
-        _Finetuning(),
+        Finetuning(with_baseline),
         config,
         out,
         resume=resume,
@@ -83,8 +85,15 @@ def finetune(
     )
 
 
-class _Finetuning:
-    """The `RunKind` of runs that are trained on examples."""
+class Finetuning:
+    """The `RunKind` of runs that are trained on examples.
+
+    Args:
+        with_baseline: as `finetune`.
+    """
+
+    def __init__(self, with_baseline: bool = False) -> None:
+        self._options = ("--baselines",) if with_baseline else ()
 
     def check(self, config: Config) -> None:
         check_address_space("training", config.train.threads)
@@ -99,12 +108,43 @@ class _Finetuning:
                 fix="name another folder; or resume it with: "
                 + acorn_command("pretrain", "--resume", "--out", run.root),
             )
+        if not config.train.init_from:
+            raise UsageError(
+                f"{run.root} is the baseline of another run.",
+                where="--out",
+                fix="resume it with that run: "
+                + acorn_command("finetune", "--resume", "--out", run.root.parent, "--baselines"),
+            )
 
     def resume_command(self, run: RunFolder, *more: str) -> str:
-        return acorn_command("finetune", "--resume", "--out", run.root, *more)
+        return acorn_command("finetune", "--resume", "--out", run.root, *self._options, *more)
 
     def missing(self, run: RunFolder) -> list[str]:
         return FinetuningEnding.missing(run)
+
+    def given_by_base(
+        self, checkpoint: Checkpoint | None, initial: LoadedModel | None
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """The tokenizer of the base model, and its chat template with what it may call by name, if it has one."""
+        if checkpoint is None:
+            assert initial is not None
+            return initial.tokenizer, chat_record(initial)
+        where = str(checkpoint.path / TOKENIZER)
+        tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, where=where, as_it_is=True)
+        return tokenizer, checkpoint.resolved.get("chat", {})
+
+    def examples(
+        self,
+        config: Config,
+        run: RunFolder,
+        checkpoint: Checkpoint | None,
+        initial: LoadedModel | None,
+        folders: Sequence[Path],
+        progress: Progress,
+        extra: Mapping[str, Any],
+    ) -> RunExamples:
+        """The run's examples; see `examples_of_run`."""
+        return examples_of_run(config, run, checkpoint, initial, folders, progress, extra)
 
     def prepare(
         self,
@@ -115,11 +155,11 @@ class _Finetuning:
         folders: Sequence[Path],
         progress: Progress,
     ) -> Prepared:
-        chat = checkpoint.resolved.get("chat", {}) if checkpoint else chat_record(initial) if initial else {}
+        base_tokenizer, chat = self.given_by_base(checkpoint, initial)
         extra = {"chat": chat} if chat else {}
-        examples = examples_of_run(config, run, checkpoint, initial, folders, progress, extra)
+        examples = self.examples(config, run, checkpoint, initial, folders, progress, extra)
         found = examples.found
-        task = task_of_run(found, config.finetune, _base_tokenizer(checkpoint, initial))
+        task = task_of_run(found, config.finetune, base_tokenizer)
         overlong = resolved_overlong(found.task, config.finetune.overlong)
         context = config.model.block_size
         sides = {
@@ -128,7 +168,9 @@ class _Finetuning:
         }
         check_frozen(config, task.head is not None)
         known = checkpoint.resolved.get(BASE_TEXT, {}) if checkpoint else {}
-        text = None if task.head else base_text(config, task.tokenizer, folders, known, progress)
+        text = None
+        if task.head is None and config.train.init_from:  # random weights have no base
+            text = base_text(config, task.tokenizer, folders, known, progress)
         examples.keep()
         _write_tokenizer(run, task.tokenizer, checkpoint)
         chosen = {"finetune.task": found.task, "finetune.labels": task.labels, "finetune.overlong": overlong}

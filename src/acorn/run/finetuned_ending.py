@@ -20,6 +20,7 @@ from acorn.checkpoint.model_folder import write_model_folder
 from acorn.checkpoint.task_card import TaskFacts, write_task_card
 from acorn.config_files import load_run_config
 from acorn.errors import DamageError
+from acorn.evaluate.random_weights import RANDOM_WEIGHTS, random_weights_figures
 from acorn.files import read_sealed_json, write_file
 from acorn.model.gpt import GPT
 from acorn.model.label_head import LabelHead
@@ -53,6 +54,7 @@ class FinetuningEnding:
     def evaluate(self, model: GPT, progress: Progress) -> dict[str, Figures]:
         """Figures of each held-out side, beside those of the baselines."""
         evaluation: dict[str, Figures] = {}
+        from_random_weights = random_weights_figures(self.setup.run, self.setup.config.train.steps)
         for name in HELD_OUT:
             if name not in self.data.sides:
                 continue
@@ -68,6 +70,9 @@ class FinetuningEnding:
                 )
             except DamageError as error:  # figures that are not finite are no reason to lose the model
                 progress.note(f"No figures of {name}: {error.what}")
+                continue
+            if name in from_random_weights:
+                evaluation[name].setdefault("baselines", {})[RANDOM_WEIGHTS] = from_random_weights[name]
         if self.forgetting and "valid" in evaluation:
             evaluation["valid"] |= self.forgetting.figures(model, self.setup.runtime, progress)
             evaluation["valid"]["notes"] += [self.forgetting.note] if self.forgetting.note else []
@@ -107,16 +112,25 @@ class FinetuningEnding:
 
     @staticmethod
     def missing(run: RunFolder) -> list[str]:
-        """Names of the files beside `final/` that are not there."""
+        """Names of the files beside `final/` that are not there, and the baseline if its figures are not told yet."""
         try:
             evaluation = read_sealed_json(run.evaluation)
         except DamageError:
             evaluation = {}
-        sides = [figures for figures in evaluation.values() if isinstance(figures, dict)]
-        wanted = [run.predictions, *([run.confusion] if any("confusion" in figures for figures in sides) else [])]
+        sides = {name: figures for name, figures in evaluation.items() if isinstance(figures, dict)}
+        wanted = [run.predictions]
+        wanted += [run.confusion] if any("confusion" in figures for figures in sides.values()) else []
+        told = []
         with contextlib.suppress(DamageError):
-            wanted += [run.adapter] if load_run_config(run.config).lora.rank else []
-        return [path.name for path in wanted if not path.exists()]
+            config = load_run_config(run.config)
+            wanted += [run.adapter] if config.lora.rank else []
+            known = random_weights_figures(run, config.train.steps)
+            told = [
+                run.baseline.name
+                for name in known.keys() & sides.keys()
+                if sides[name].get("baselines", {}).get(RANDOM_WEIGHTS) != known[name]
+            ]
+        return [path.name for path in wanted if not path.exists()] + told
 
     def _card(
         self,
