@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from acorn.advice import acorn_command
 from acorn.config import Config, Section
 from acorn.errors import DamageError, UsageError, shown
-from acorn.files import path_named
+from acorn.files import path_named, permission_denied
 from acorn.pickles import refuse_pickle
 from acorn.setting_names import all_keys, nearest_keys, section_keys
 
@@ -124,10 +124,13 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         DamageError: the file is missing, or is not what the run wrote.
+        InputError: reading it is not permitted.
         UsageError: an override is wrong.
     """
     try:
         content = path.read_bytes()
+    except PermissionError:
+        raise permission_denied(path) from None
     except OSError as error:
         raise DamageError(f"{path.name} cannot be read: {error.strerror}.", where=str(path), fix=_RESTORE) from None
     text, found, digest = content.decode("utf-8", "replace").rpartition(SEAL_LINE)
@@ -298,6 +301,8 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             where=str(path.absolute()),
             fix=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
         ) from None
+    except PermissionError:
+        raise permission_denied(path) from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or an impossible file name
         raise UsageError(
             f"The config file cannot be read: {error}", where=str(path), fix="give a TOML file in UTF-8"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import acorn.run.pretrain  # noqa: F401 - loaded before a test patches what it imports
+from acorn.errors import UsageError
 from acorn.figure_names import FIGURES, SCORES
 from acorn.report.data_section import HIDDEN
 from acorn.report.labels import DATA, ENVIRONMENT, TOKENIZER
@@ -246,6 +247,18 @@ def test_demo_runs_all_steps_and_can_be_run_again(acorn, tmp_path: Path, monkeyp
         verb.demo(out=tmp_path / "demo", minutes=0.03)
     assert (tmp_path / "demo" / "final" / "config.json").exists()
     assert "a small model for 0.03 minutes, evaluates" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UsageError, match=r"train.minutes=0.02 is below the training time so far"):
+        verb.demo(out=tmp_path / "demo", minutes=0.02)
+
+
+def test_demo_refuses_the_folder_of_another_run(acorn, run: Path) -> None:
+    """Before it says that the same command resumes; and it does not advise an option that demo does not have."""
+    done = acorn("demo", "--out", run)
+    assert done.returncode == 2
+    assert "holds another run, not a demo" in done.stderr
+    assert f"acorn pretrain --resume --out {run}" in done.stderr
+    assert "--allow-change" not in done.stderr
+    assert "Demo:" not in done.stderr
 
 
 def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path: Path, settings) -> None:

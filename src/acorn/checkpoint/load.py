@@ -27,7 +27,7 @@ from acorn.checkpoint.tensor_files import check_layers, check_tensors
 from acorn.checkpoint.training_state import Checkpoint, read_checkpoint
 from acorn.config import ModelConfig
 from acorn.errors import AcornError, DamageError, UsageError, shown
-from acorn.files import read_sealed_json
+from acorn.files import read_errors, read_sealed_json
 from acorn.folders import readable
 from acorn.kernels.choose import inference_ops
 from acorn.model.gpt import GPT
@@ -99,6 +99,7 @@ GIVEN: dict[LabelKind, str] = {
 """Kind of a label head -> what the model gives."""
 
 
+@read_errors()
 def load(
     run: Path | str,
     checkpoint: str | None = None,
@@ -117,7 +118,7 @@ def load(
 
     Raises:
         UsageError: `run` or the checkpoint does not exist or is of another kind.
-        InputError: acorn does not support the model, or the Hub does not provide it.
+        InputError: acorn does not support the model, the Hub does not provide it, or reading it is not permitted.
         DamageError: the folder fails its check.
     """
     run = local_folder(run, progress)

@@ -157,12 +157,22 @@ def with_earlier_choices(config: Config, run: RunFolder, progress: Progress) -> 
     return with_values(merged, {"model.vocab_size": config.model.vocab_size})  # the text may have changed
 
 
-def check_steps_left(config: Config, counters: Counters) -> None:
-    """Refuses a length that the run has already passed.
+def check_length_left(config: Config, stored: Config, counters: Counters) -> None:
+    """Refuses a new length that the run has already passed.
+
+    Args:
+        stored: the run's config before this command.
 
     Raises:
-        UsageError: `train.steps` is below the step of the checkpoint.
+        UsageError: `train.steps` is below the step of the checkpoint, or `train.minutes` below its training time.
     """
+    minutes, done = config.train.minutes, counters.seconds / 60
+    if 0 < minutes < done and minutes != stored.train.minutes:  # the last step of a run ends a little after its time
+        raise UsageError(
+            f"train.minutes={minutes:g} is below the training time so far: the run has trained for {done:.3g} minutes.",
+            where="train.minutes (acorn demo: --minutes)",
+            fix="give more minutes, or leave them out",
+        )
     if 0 < config.train.steps < counters.step:
         raise UsageError(
             f"train.steps={config.train.steps:,} is below the current step: the run is at step {counters.step:,}.",

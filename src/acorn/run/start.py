@@ -15,6 +15,7 @@ from acorn.data.made_from import shards_folder
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError, UsageError
 from acorn.files import (
+    check_readable,
     check_unicode,
     disk_errors,
     half_written,
@@ -219,10 +220,14 @@ def check_folder(run: RunFolder, resume: bool) -> None:
     Raises:
         UsageError: it is a file, or is not empty; with `resume`: it is a file, or is not empty and holds no run.
         ResourceError: it cannot be written to.
+        InputError: reading it, or a file or folder in it, is not permitted.
     """
     if run.root.exists() and not run.root.is_dir():
         raise UsageError(f"{run.root} is a file, not a folder.", where="--out", fix="name another folder")
+    check_readable(run.root)
     with disk_errors(run.root):
+        if resume and run.root.exists():
+            check_readable(*run.root.iterdir())
         is_run = _holds_run(run)
         if not (resume and is_run) and _holds_anything(run):
             raise UsageError(
