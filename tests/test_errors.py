@@ -33,7 +33,7 @@ def test_a_message_says_what_happened_where_and_how_to_fix_it(kind: type[errors.
 def test_the_message_about_a_missing_package_names_the_extra() -> None:
     error = errors.MissingPackageError("wandb", "wandb", purpose="The tracker")
     assert error.exit_code == 7
-    assert "pip install 'acorn-lm[wandb]'" in str(error)
+    assert "pip install -c constraints.txt '.[wandb]'" in str(error)
 
 
 @pytest.mark.parametrize(

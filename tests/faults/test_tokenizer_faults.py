@@ -24,14 +24,14 @@ SRC = Path(__file__).parents[2] / "src"
 @pytest.mark.parametrize(
     ("name", "content", "clean", "parts"),
     [
-        ("empty.txt", "", "none", ("The text has no document (0 documents, 0 bytes)", "train: ", "empty.txt")),
+        ("empty.txt", "", "none", ("empty.txt is empty.", "train: ")),
         ("blank.txt", " \n\t\n", "none", ("(0 documents, 4 bytes); dropped: 1 empty", "blank.txt")),
         ("quotes.txt", "'\n''\n\\\n", "wikitext", ("(0 documents, 7 bytes); dropped: 3 left empty by cleaning",)),
         (
             "one.txt",
             "A single line of text.\n",
             "none",
-            ("side of the split is empty: 1 document in train", ", 0 in valid"),
+            ("too little text to hold out a part of it for validation: 1 document for training", ", 0 for validation"),
         ),
     ],
     ids=["empty", "blank", "empty after cleaning", "one side of the split"],

@@ -122,7 +122,10 @@ def test_few_rows_have_both_sides(write: Write, n: int) -> None:
 
 def test_rows_of_one_input_cannot_be_split(write: Write) -> None:
     path = write("a.jsonl", lines({"prompt": "Sing!", "completion": f"la {n}"} for n in range(9)))
-    with pytest.raises(InputError, match="valid side of the split is empty: 9 examples in train, 0 examples in valid"):
+    with pytest.raises(
+        InputError,
+        match=r"too few examples to hold out .* validation: 9 examples for training, 0 examples for validation",
+    ):
         opened(path)
     assert len(opened(path, valid_source=path).sides["valid"]) == 9
 

@@ -295,8 +295,8 @@ def kind_of(path: Path) -> str:
         UsageError: it does not exist, or is none of these.
     """
     if not os.path.isdir(path):  # returns False for invalid names, unlike Path.is_dir
-        what = "is a file" if os.path.exists(path) else "does not exist"
-        raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), fix=_A_RUN)
+        what = f"{path} is a file, not a run." if os.path.exists(path) else f"The run {path} does not exist."
+        raise UsageError(what, where=str(path.absolute()), fix=_A_RUN)
     names = _names(path)
     if STATE in names or step_of(path.name, exact=False) is not None:
         return "checkpoint"

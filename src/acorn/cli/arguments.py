@@ -35,5 +35,4 @@ def path_from(argument: str) -> Callable[[str], Path]:
             check_links(named, argument)
         return named
 
-    path.__name__ = "file or folder"  # what the usage line shows where an option has no metavar
     return path

@@ -231,11 +231,19 @@ def check_folder(run: RunFolder, resume: bool) -> None:
         is_run = _holds_run(run)
         if not (resume and is_run) and _holds_anything(run):
             raise UsageError(
-                f"The folder {run.root} is not empty" + ("." if is_run else " and holds no run."),
+                f"The folder {run.root} is not empty" + (": it holds a run." if is_run else " and holds no run."),
                 where="--out",
-                fix=("add --resume to resume that run, or " if is_run else "") + "name another folder with --out",
+                fix=_ways_out(run) if is_run else "name another folder with --out",
             )
         make_folders(run.root)
+
+
+def _ways_out(run: RunFolder) -> str:
+    """What can be done about a folder that holds a run already."""
+    other = "name another folder with --out to start a new run"
+    if readable(run.final).is_dir():
+        return f"{other}; that run is finished, and --resume with more steps trains it further"
+    return f"add --resume to resume that run, or {other}"
 
 
 def _holds_run(run: RunFolder) -> bool:
