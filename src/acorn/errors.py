@@ -97,9 +97,12 @@ class StoppedError(AcornError):
 
     def __str__(self) -> str:
         """As a notice, for nothing went wrong."""
-        return "\n".join(
-            [self.what, f"  in:   {self.where}" * bool(self.where), f"  next: {self.fix}" * bool(self.fix)]
-        )
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  in:   {self.where}")
+        if self.fix:
+            lines.append(f"  next: {self.fix}")
+        return "\n".join(lines)
 
 
 def shown(value: object, form: Callable[[object], str] = repr) -> str:

@@ -221,7 +221,7 @@ def test_refused_rows_are_an_error_that_names_each_reason_with_its_first_place(w
             f"  - {path}, line 65: The label 'a\\tb' holds the control character U+0009."
         )
         assert error.value.where == f"train: {path}"
-        assert 'data.errors = "skip"' in error.value.fix
+        assert "data.errors=skip" in error.value.fix
 
 
 def test_one_refused_row_is_the_error(write: Write) -> None:

@@ -97,7 +97,9 @@ def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> 
         texts(opened(path, valid_fraction=1e-9), "train")
     with pytest.raises(InputError, match=r"for training: 0 documents for training, 50 for validation"):
         texts(opened(path, valid_fraction=1 - 1e-9), "valid")
-    with pytest.raises(InputError, match=r"1 document in train, 0 in valid|0 documents in train, 1 in valid") as error:
+    with pytest.raises(
+        InputError, match=r"1 document for training, 0 for validation|0 documents for training, 1 for validation"
+    ) as error:
         texts(opened(write("tiny.txt", "Too short to be split.")), "train")
     assert "data.valid_source" in error.value.fix
 
@@ -106,7 +108,7 @@ def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> 
 @pytest.mark.parametrize(
     ("name", "content", "config", "words"),
     [
-        ("a.txt", "", {}, "no document"),
+        ("a.txt", "", {}, "is empty"),
         ("a.txt", " \n\n \t", {}, "dropped: 1 empty"),
         ("a.jsonl", jsonl(["", " "]), {}, "dropped: 2 empty"),
         ("a.jsonl", "{}\n{}\n{}\n", {"errors": "skip"}, "dropped: 3 bad"),
@@ -316,11 +318,11 @@ def test_a_finer_unit_is_proposed_only_if_it_helps(
 def test_advice_for_a_single_document_does_not_name_the_fraction(write: Write, name: str) -> None:
     """Fault 1: it is on one side, whatever the fraction is. Two documents are divided by some fraction."""
     content = "Too short to be split." if name == "a.txt" else jsonl(TEXTS[:1])
-    with pytest.raises(InputError, match="1 document in train, 0 in valid") as error:
+    with pytest.raises(InputError, match="1 document for training, 0 for validation") as error:
         texts(opened(write(name, content), valid_fraction=1e-9), "train")
     assert error.value.where.endswith(name)
     assert error.value.fix == "give more text, or name validation text in data.valid_source"
-    with pytest.raises(InputError, match="2 documents in train, 0 in valid") as error:
+    with pytest.raises(InputError, match="2 documents for training, 0 for validation") as error:
         texts(opened(write("b.jsonl", jsonl(TEXTS[:2])), valid_fraction=1e-9), "train")
     assert "change data.valid_fraction" in error.value.fix
 
@@ -482,7 +484,7 @@ def test_text_for_scoring_is_one_split(write: Write) -> None:
 def test_an_empty_text_is_reported_with_its_option(write: Write, named_by: str) -> None:
     path = write("a.txt", "")
     splits = TextSplits.open_held_out([str(path)], DataConfig(), named_by=named_by)
-    with pytest.raises(InputError, match="no document") as error:
+    with pytest.raises(InputError, match="is empty") as error:
         texts(splits, named_by)
     assert error.value.where == f"{named_by}: {path}"
 
@@ -525,6 +527,7 @@ def test_utf16_is_refused_in_every_split_before_anything_is_read(encoding: str, 
     with pytest.raises(InputError, match=f"begins like {encoding.upper()}") as error:
         TextSplits.open(data)
     assert (error.value.where, f"data.encoding={encoding}," in error.value.fix) == (str(valid), True)
+    train.write_text("a line\n" * 99, encoding=encoding)
     assert TextSplits.open(data.model_copy(update={"encoding": encoding})).parts
     assert TextSplits.open(data.model_copy(update={"errors": "replace"})).parts
 

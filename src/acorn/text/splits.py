@@ -19,7 +19,6 @@ from typing import Literal
 from acorn.config import DataConfig
 from acorn.counting import counted
 from acorn.errors import InputError, UsageError
-from acorn.figure_names import SPLITS
 from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import looks_like_wikitext
 from acorn.text.corpus import Corpus, Document
@@ -270,11 +269,13 @@ class TextSplits:
         dropped = f"; dropped: {counts.dropped()}" if counts.dropped() else ""
         if not other_side and not counts.documents:
             parts = self._parts_of(split)
-            sizes = [part.size if isinstance(part, TextFile) else 1 for part in parts]
-            is_empty = not any(sizes)
+            read = sum(part.size for part in parts if isinstance(part, TextFile))
+            is_empty = not read and all(isinstance(part, TextFile) for part in parts)
             what = names_of(part.name for part in parts) if len(parts) == 1 else "All text"
             raise InputError(
-                f"{what} is empty." if is_empty else f"The {SPLITS[split].lower()} text has nothing to read{dropped}.",
+                f"{what} is empty."
+                if is_empty
+                else f"The text has no document (0 documents, {read:,} bytes){dropped}.",
                 where=self._where(split),
                 fix="name a file with text" if is_empty else _what_to_change(counts),
             )
