@@ -98,7 +98,7 @@ def test_all_checkpoints_damaged(acorn, pretrain, refused, untouched, unfinished
         ("optimizer.lr=0.5", "optimizer.lr: 0.01 in the run, 0.5 now"),
         ("schedule.name=cosine", 'schedule.name: "linear" in the run, "cosine" now'),
         ("tokenizer.vocab_size=310", "tokenizer.vocab_size: 300 in the run, 310 now"),
-        ("data.source=other.txt", "data.source: ("),
+        ("data.source=other.txt", "data.source: ["),
         ("train.seed=7", "train.seed: "),
         ("train.precision=bf16", 'train.precision: "fp32" in the run, "bf16" now'),
     ],
@@ -388,7 +388,7 @@ def test_the_device_of_a_run_is_unavailable(
     command = shlex.split(done.stderr.partition("bit-identical: acorn ")[2].split("\n")[0])
     fine(
         acorn(*command),
-        "Changed on resume: train.device: cuda -> cpu",
+        'Changed on resume: train.device: "cuda" -> "cpu"',
         "Changed on resume: optimizer.lr: 0.01 -> 0.005",
         "Changed on resume: train.steps: 8 -> 9",
         "Resuming from step 8",
