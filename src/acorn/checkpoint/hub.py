@@ -65,7 +65,7 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         raise InputError(
             f"The Hub cannot be reached: {cause}.",
             where=str(run),
-            fix=f"{fix}; or on a machine with network access run `hf download {name} --local-dir {local}`, "
+            fix=f"{fix}; or run `hf download {name} --local-dir {local}` on a connected machine, "
             f"copy the folder {local} to this machine, and name it",
         ) from None
     if not any(folder.glob("*.safetensors")):

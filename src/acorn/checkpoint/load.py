@@ -34,7 +34,7 @@ from acorn.model.gpt import GPT
 from acorn.model.label_head import HeadSpec, LabelKind
 from acorn.model.lora import LoraSpec, merged
 from acorn.progress import QUIET, Progress
-from acorn.run_folder import TOKENIZER, RunFolder, step_of
+from acorn.run_folder import TOKENIZER, RunFolder
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
 
@@ -143,7 +143,10 @@ def load(
         )
     if kind == "run":
         folder = RunFolder(run)
-        return look_again(folder, lambda: _load_folder(_chosen(folder, checkpoint, progress), device, dtype))
+        loaded = look_again(folder, lambda: _load_folder(_chosen(folder, checkpoint, progress), device, dtype))
+        if checkpoint is None and loaded.step is not None:
+            progress.note(f"The run is not finished; using its checkpoint of step {loaded.step:,}.")
+        return loaded
     try:
         return _load_folder(run, device, dtype)
     except (AcornError, OSError):
@@ -276,8 +279,6 @@ def _chosen(run: RunFolder, checkpoint: str | None, progress: Progress) -> Path:
             where=str(run.root.absolute()),
             fix="wait until it has saved its first checkpoint",
         )
-    if checkpoint is None:
-        progress.note(f"The run is not finished; using its checkpoint of step {step_of(newest.name, exact=False):,}.")
     return newest
 
 
