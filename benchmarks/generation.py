@@ -105,7 +105,7 @@ def _row(
         "decode_tokens_per_second": decode,
         "bytes_per_step": weights + cache,
         "share_of_bandwidth": steps_per_second * (weights + cache) / bandwidth,
-        "acorn_is_faster_by": first.rate / contender.rate,
+        "acorn_times_as_fast": first.rate / contender.rate,
     }
 
 

@@ -210,7 +210,7 @@ def measure_training(
             if not contender.failure:
                 achieved = contender.rate * size.flops_per_token
                 if not first.failure:
-                    facts["acorn_is_faster_by"] = first.rate / contender.rate
+                    facts["acorn_times_as_fast"] = first.rate / contender.rate
                     facts["memory_to_acorn"] = contender.peak_bytes / first.peak_bytes
                 facts |= {
                     "share_of_peak": achieved / ceilings[precision]["peak"],
@@ -252,14 +252,14 @@ def _print(table: dict[str, Any]) -> None:
         f"{table['task']['batch_size']} x {table['task']['block_size']} tokens per step; matmuls: {matmuls}. "
         f"Trained in {table['precision']}; shares are of matmuls in this precision."
     )
-    print(f"{'':28}{'tokens/s':>10}{'slower by':>11}{'of peak':>9}{'of shapes':>11}{'memory':>10}{'first step':>12}")
+    print(f"{'':28}{'tokens/s':>10}{'acorn is':>15}{'of peak':>9}{'of shapes':>11}{'memory':>10}{'first step':>12}")
     for row in table["contenders"]:
         if "failure" in row:
             print(f"{row['name']:28}not measured: {row['failure']}")
             continue
-        slower_by = f"{row['acorn_is_faster_by']:.2f}x" if "acorn_is_faster_by" in row else "-"
+        ratio = f"{row['acorn_times_as_fast']:.2f}x as fast" if "acorn_times_as_fast" in row else "-"
         print(
-            f"{row['name']:28}{row['tokens_per_second']:>10,.0f}{slower_by:>11}"
+            f"{row['name']:28}{row['tokens_per_second']:>10,.0f}{ratio:>15}"
             f"{row['share_of_peak']:>9.1%}{row['share_of_peak_at_shapes']:>11.1%}"
             f"{row['peak_bytes'] / 2**20:>6,.0f} MiB{row['first_seconds']:>10.1f} s"
         )

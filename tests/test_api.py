@@ -267,3 +267,25 @@ def test_sources_and_texts_that_are_not_strings_are_refused(texts: Any, model: a
     assert isinstance(tokenizer, acorn.Tokenizer)
     with pytest.raises(acorn.AcornError, match="cannot be"):
         tokenizer.measure(texts)
+
+
+@pytest.mark.parametrize("ids", [5, "ab", [1.5], [-1], [1 << 40], None, ["a"]])
+def test_decode_refuses_what_is_no_list_of_ids(model: acorn.LanguageModel, ids: Any) -> None:
+    with pytest.raises(acorn.AcornError, match="The ids cannot be") as error:
+        model.tokenizer.decode(ids)
+    assert error.value.exit_code == 2
+    assert "give a list of token ids" in str(error.value)
+    assert model.tokenizer.decode(torch.tensor([40, 41])) == model.tokenizer.decode([40, 41])
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong", "right"),
+    [(acorn.Tokenizer.train, "vocabsize", "vocab_size"), (acorn.pretrain, "override", "overrides"),
+     (acorn.load, "checkpoints", "checkpoint")],
+)  # fmt: skip
+def test_unknown_arguments_are_refused_with_a_suggestion(call: Any, wrong: str, right: str) -> None:
+    with pytest.raises(acorn.AcornError, match=f"There is no argument '{wrong}'; did you mean {right}?") as error:
+        call("runs/none", **{wrong: 1})
+    assert error.value.exit_code == 2
+    known = [name for name in inspect.signature(call).parameters if name != "unknown"]
+    assert str(error.value).endswith(", ".join(known))

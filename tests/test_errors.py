@@ -33,7 +33,7 @@ def test_a_message_says_what_happened_where_and_how_to_fix_it(kind: type[errors.
 def test_the_message_about_a_missing_package_names_the_extra() -> None:
     error = errors.MissingPackageError("wandb", "wandb", purpose="The tracker")
     assert error.exit_code == 7
-    assert "pip install 'acorn-lm[wandb]'" in str(error)
+    assert "pip install -c constraints.txt '.[wandb]'" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,10 @@ def shown(source: str, *, docstrings: bool) -> Iterator[str]:
             yield node.value
 
 
+INSTALLATION = errors.install_command("").removesuffix("]'")
+"""It is run in a checkout, where this file is."""
+
+
 def test_messages_and_help_name_only_installed_files() -> None:
     package = Path(errors.__file__).parent
     texts = [(path, path.read_text("utf-8")) for path in sorted(package.rglob("*.py"))]
@@ -75,7 +79,7 @@ def test_messages_and_help_name_only_installed_files() -> None:
         f"{path.name}: {text}"
         for path, source in texts
         for text in shown(source, docstrings=path.parent.name == "cli")
-        if NOT_IN_A_WHEEL.search(text)
+        if NOT_IN_A_WHEEL.search(text) and text != INSTALLATION
     ]
     presets = sorted(package.joinpath("presets").glob("*.toml"))  # `acorn presets` prints their comments
     found += [path.name for path in presets if NOT_IN_A_WHEEL.search(path.read_text("utf-8"))]
@@ -91,3 +95,18 @@ def test_a_message_repeats_a_wrong_value_even_if_it_is_hard_to_print() -> None:
     assert errors.shown(nested) == "[[...]]"
     assert len(errors.shown("x" * 10_000)) == errors.LONGEST_SHOWN + 3
     assert errors.shown(10**5000) == "<int too long to show>"  # Python itself converts at most 4,300 digits
+
+
+def test_extras_are_installed_as_the_documentation_says() -> None:
+    """No package is published yet under the project's name, so a message must not advise to download it."""
+    tutorial = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text("utf-8")
+    assert errors.install_command("gguf") in tutorial
+    sources = [path.read_text("utf-8") for path in Path(errors.__file__).parent.rglob("*.py")]
+    assert not [source for source in sources if "acorn-lm[" in source]
+
+
+def test_a_stop_is_a_notice() -> None:
+    """Nothing went wrong, so there is nothing to fix."""
+    stopped = errors.StoppedError(2, "Stopped at step 5; a checkpoint was saved.", where="runs/a", fix="resume with: x")
+    assert str(stopped).splitlines() == [stopped.what, "  in:   runs/a", "  next: resume with: x"]
+    assert str(errors.StoppedError(2, "Stopped.")) == "Stopped."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from acorn.config_files import build_config, load_config, with_overrides
 from acorn.counting import counted
 from acorn.errors import AcornError, InputError, UsageError, shown
 from acorn.evaluate.predict import TEXTS_AT_ONCE, Prediction, predict
-from acorn.files import path_named
+from acorn.files import check_links, path_named, read_errors
 from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
 from acorn.model.gpt import GPT
@@ -58,6 +59,7 @@ class Tokenizer(tokenizers.Tokenizer):
         vocab_size: int = 8192,
         clean: Literal["none", "wikitext"] = "none",
         overrides: str | Sequence[str] = (),
+        **unknown: Never,
     ) -> Tokenizer:
         """Trains a tokenizer on the training split of `sources`.
 
@@ -65,11 +67,13 @@ class Tokenizer(tokenizers.Tokenizer):
             sources: files, globs, folders, `hf:...` or `bundled:wikitext-2`; a single one means
                 a list of one.
             overrides: data settings, such as `data.text_field=body`.
+            unknown: catches unknown arguments, so that the error can suggest the right name.
 
         Raises:
-            UsageError: a source, a setting or a size is invalid.
+            UsageError: an argument is unknown, or a source, a setting or a size is invalid.
             InputError: there is no text, or it cannot be read.
         """
+        _refuse_unknown(unknown, ("sources", "kind", "vocab_size", "clean", "overrides"))
         values = {
             "data": {"source": _source_names(sources), "clean": clean},
             "tokenizer": {"kind": kind, "vocab_size": vocab_size},
@@ -246,6 +250,7 @@ class LanguageModel:
         )
 
 
+@read_errors()
 def pretrain(
     config: str | Path,
     overrides: str | Sequence[str] = (),
@@ -253,6 +258,7 @@ def pretrain(
     *,
     resume: bool = False,
     quiet: bool = False,
+    **unknown: Never,
 ) -> Run:
     """Trains a model, as `acorn pretrain` does.
 
@@ -262,12 +268,15 @@ def pretrain(
         out: the run folder; None: runs/<name>.
         resume: start or resume the run in `out`.
         quiet: show no progress on stderr.
+        unknown: catches unknown arguments, so that the error can suggest the right name.
 
     Raises:
         AcornError: the run cannot start or failed; `exit_code` is that of `acorn pretrain`.
     """
+    _refuse_unknown(unknown, ("config", "overrides", "out", "resume", "quiet"))
     resolved = load_config(config, overrides)
     folder = Path("runs") / resolved.name if out is None else path_named(out, "out")
+    check_links(folder, "out")
     if quiet:
         return training.pretrain(resolved, folder, resume=resume)
     screen = Screen()
@@ -323,16 +332,18 @@ def finetune(
         return finetuning.finetune(config, folder, resume=resume, watcher=line, progress=progress)
 
 
-def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") -> LanguageModel:
+def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu", **unknown: Never) -> LanguageModel:
     """Loads a run folder (its final model, otherwise its newest checkpoint), a checkpoint or a model folder.
 
     Args:
         checkpoint: of a run folder: "last", "best" or a step, instead of the final model.
         device: auto, cpu, cuda, cuda:1 (the second of several) or mps.
+        unknown: catches unknown arguments, so that the error can suggest the right name.
 
     Raises:
         AcornError: the model cannot be loaded, or the device is unavailable.
     """
+    _refuse_unknown(unknown, ("run", "checkpoint", "device"))
     loaded = load_model(run, checkpoint, device_for(device))
     return LanguageModel(
         loaded.model,
@@ -342,6 +353,21 @@ def load(run: str | Path, checkpoint: str | None = None, device: str = "cpu") ->
         task=loaded.task,
         labels=loaded.labels if loaded.task != "regress" else (),
     )
+
+
+def _refuse_unknown(unknown: Iterable[str], known: Sequence[str]) -> None:
+    """Refuses named arguments that a function does not have, and suggests the nearest one.
+
+    Raises:
+        UsageError: there are some.
+    """
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise UsageError(
+            f"There is no argument {name!r}" + (f"; did you mean {near[0]}?" if near else "."),
+            where=name,
+            fix=f"the arguments are {', '.join(known)}",
+        )
 
 
 def _source_names(sources: object) -> list[str]:

@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from acorn.advice import acorn_command
 from acorn.config import Config, Section
 from acorn.errors import DamageError, UsageError, shown
-from acorn.files import path_named
+from acorn.files import path_named, permission_denied
 from acorn.pickles import refuse_pickle
 from acorn.setting_names import all_keys, nearest_keys, section_keys
+from acorn.value_faults import wanted
 
 SEAL_LINE = "# SHA-256 of the lines above: "
 _RESTORE = (
@@ -110,7 +111,10 @@ def config_of(values: Mapping[str, Any], where: str, overrides: str | Sequence[s
     Raises:
         UsageError: any key or value is wrong (all are listed).
     """
-    return build_config(_apply(values, as_list(overrides)), where)
+    overrides = as_list(overrides)
+    return build_config(
+        _apply(values, overrides), where, {override.partition("=")[0].strip() for override in overrides}
+    )
 
 
 def _lengths_in(values: Mapping[str, Any]) -> set[str]:
@@ -124,10 +128,13 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         DamageError: the file is missing, or is not what the run wrote.
+        InputError: reading it is not permitted.
         UsageError: an override is wrong.
     """
     try:
         content = path.read_bytes()
+    except PermissionError:
+        raise permission_denied(path) from None
     except OSError as error:
         raise DamageError(f"{path.name} cannot be read: {error.strerror}.", where=str(path), fix=_RESTORE) from None
     text, found, digest = content.decode("utf-8", "replace").rpartition(SEAL_LINE)
@@ -208,8 +215,12 @@ def _acting_keys(command: str) -> list[str]:
     return [key for section in sections for key in section_keys(section) if key not in IDLE_KEYS[command]]
 
 
-def build_config(values: Mapping[str, Any], where: str) -> Config:
+def build_config(values: Mapping[str, Any], where: str, overridden: Collection[str] = ()) -> Config:
     """Checks nested `values` into a `Config`.
+
+    Args:
+        where: where the values are from, for messages.
+        overridden: the dotted keys that are from the command line instead.
 
     Raises:
         UsageError: lists every error in `values`, one line each.
@@ -218,14 +229,31 @@ def build_config(values: Mapping[str, Any], where: str) -> Config:
         return Config.model_validate(dict(values))
     except ValidationError as error:
         # pydantic reports a union once for each of its types; a reader needs one line.
-        by_place = {".".join(str(part) for part in detail["loc"][:2]): detail for detail in error.errors()}
-        faults = [_fault(detail) for detail in by_place.values()]
+        by_place: dict[str, list[Any]] = {}
+        for detail in error.errors():
+            by_place.setdefault(".".join(str(part) for part in detail["loc"][:2]), []).append(detail)
+        faults = [_fault(details[-1], details) for details in by_place.values()]
     count = "one error" if len(faults) == 1 else f"{len(faults)} errors"
     raise UsageError(
         f"The config has {count}:\n" + "\n".join(f"  - {fault}" for fault in faults),
-        where=where,
-        fix="correct the keys above; `acorn config` lists every key with its meaning",
+        where=_origin(by_place, where, overridden),
+        fix=f"correct the {'setting' if len(faults) == 1 else 'settings'} above; `acorn config` lists all settings "
+        "with their meaning",
     )
+
+
+def _origin(wrong: Collection[str], where: str, overridden: Collection[str]) -> str:
+    """Where wrong settings are from: the command line, `where`, or both.
+
+    Args:
+        wrong: settings, sections whose settings contradict each other, or "" for the whole config.
+        overridden: the settings that the command line gives.
+    """
+    if set(wrong) <= set(overridden):
+        return "the command line"
+    sections = {key.partition(".")[0] for key in overridden} | ({""} if overridden else set())
+    is_mixed = any(place in overridden or ("." not in place and place in sections) for place in wrong)
+    return f"{where}, with the settings of the command line" if is_mixed else where
 
 
 def to_toml(config: Config) -> str:
@@ -233,13 +261,13 @@ def to_toml(config: Config) -> str:
 
     The last line is a digest of the others; `load_run_config` uses it to see whether the file was changed.
     """
-    lines = ["# Every setting of this run, as resolved.", f"name = {_toml_value(config.name)}"]
+    lines = ["# Every setting of this run, as resolved.", f"name = {to_toml_value(config.name)}"]
     for section_name, section in config:
         if not isinstance(section, Section) or (section_name in ONLY_FINETUNING and section == type(section)()):
             continue
         lines += ["", f"[{section_name}]"]
         for key, field in type(section).model_fields.items():
-            lines += [f"# {field.description}", f"{key} = {_toml_value(getattr(section, key))}"]
+            lines += [f"# {field.description}", f"{key} = {to_toml_value(getattr(section, key))}"]
     text = "\n".join(lines) + "\n"
     return f"{text}{SEAL_LINE}{_sha256(text)}\n"
 
@@ -277,6 +305,12 @@ def read_override(text: str) -> tuple[str, Any]:
         UsageError: `text` does not have this form, or a path has no value.
     """
     key, equals, raw = text.partition("=")
+    if text.strip() in all_keys():
+        raise UsageError(
+            f"The setting {text.strip()} has no value.",
+            where="the command line",
+            fix=f"write {text.strip()}=VALUE, without spaces around the equals sign",
+        )
     if not equals or not key.strip():
         raise UsageError(
             f"{text!r} is not a setting.",
@@ -294,7 +328,7 @@ def read_override(text: str) -> tuple[str, Any]:
 
 def override_of(key: str, value: Any) -> str:
     """The override that sets `key` to `value`."""
-    return f"{key}={_toml_value(value)}"
+    return f"{key}={to_toml_value(value)}"
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -333,6 +367,8 @@ def _read(source: str | Path) -> tuple[str, str, str]:
             where=str(path.absolute()),
             fix=f"name a TOML file or one of the presets: {', '.join(preset_names())}",
         ) from None
+    except PermissionError:
+        raise permission_denied(path) from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or an impossible file name
         raise UsageError(
             f"The config file cannot be read: {error}", where=str(path), fix="give a TOML file in UTF-8"
@@ -428,8 +464,12 @@ def _override_value(raw: str) -> Any:
     return table["value"] if len(table) == 1 else raw
 
 
-def _fault(detail: Any) -> str:
-    """One pydantic error as a line a person can act on."""
+def _fault(detail: Any, of_same_place: Sequence[Any]) -> str:
+    """One pydantic error as a line a person can act on.
+
+    Args:
+        of_same_place: it and those of the other types that the setting may have.
+    """
     path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
@@ -443,21 +483,21 @@ def _fault(detail: Any) -> str:
         return f"{valid}: should be written as a whole number, {shown(int(detail['input']))}, not {value}"
     if detail["type"] in ("string_type", "tuple_type"):
         return f"{valid}: should be text, not {value}; quote it: '{valid}=\"{shown(detail['input'], str)}\"'"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{valid}: {message}, not {value}"
+    expected = ", ".join(dict.fromkeys(map(wanted, of_same_place)))
+    return f"{valid}: should be {expected}, not {shown(detail['input'], to_toml_value)}"
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _toml_value(value: Any) -> str:
+def to_toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return '"' + "".join(_toml_character(character) for character in value) + '"'
     if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(to_toml_value(item) for item in value) + "]"
     return repr(value)
 
 

@@ -74,6 +74,12 @@ def find_settings(key: str) -> list[Setting]:
     Raises:
         UsageError: there is none; the message suggests the nearest key, or says that `key` is a preset.
     """
+    if not key.strip():
+        raise UsageError(
+            "An empty string is not a setting.",
+            where="acorn config",
+            fix="name a setting, such as optimizer.lr, or none to list them all",
+        )
     everything = settings()
     for matches in (
         [setting for setting in everything if setting.key == key],

@@ -13,6 +13,11 @@ LONGEST_SHOWN = 200
 """Longest part of a wrong value that a message repeats, in characters."""
 
 
+def install_command(extra: str) -> str:
+    """The command that installs an extra of acorn in its checkout, as the documentation gives it."""
+    return f"pip install -c constraints.txt '.[{extra}]'"
+
+
 class AcornError(Exception):
     """Base of every error that acorn raises on purpose.
 
@@ -79,7 +84,7 @@ class MissingPackageError(AcornError):
     def __init__(self, package: str, extra: str, *, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed.",
-            fix=f"pip install 'acorn-lm[{extra}]'",
+            fix=f"in the checkout of acorn: {install_command(extra)}",
         )
 
 
@@ -89,6 +94,15 @@ class StoppedError(AcornError):
     def __init__(self, signal_number: int, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where=where, fix=fix)
         self.exit_code = 128 + signal_number
+
+    def __str__(self) -> str:
+        """As a notice, for nothing went wrong."""
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  in:   {self.where}")
+        if self.fix:
+            lines.append(f"  next: {self.fix}")
+        return "\n".join(lines)
 
 
 def shown(value: object, form: Callable[[object], str] = repr) -> str:

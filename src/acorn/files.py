@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from acorn.errors import DamageError, ResourceError, UsageError, shown
+from acorn.errors import DamageError, InputError, ResourceError, UsageError, shown
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 DISK_FAULTS = OUT_OF_SPACE | {errno.EIO, errno.EROFS, errno.EFBIG}
@@ -107,9 +108,12 @@ def read_json(path: Path, fix: str = "restore the folder from a copy, or create 
 
     Raises:
         DamageError: the file is missing, or not JSON.
+        InputError: reading it is not permitted.
     """
     try:
         return json.loads(path.read_bytes())
+    except PermissionError:
+        raise permission_denied(path) from None
     except (OSError, ValueError, RecursionError) as error:
         raise DamageError(
             f"{path.name} cannot be read: {error}",
@@ -184,10 +188,77 @@ def path_named(name: object, where: str) -> Path:
     return Path(text)
 
 
+def check_links(path: Path, where: str) -> None:
+    """Refuses a path to write whose name, or a folder above it, is a symbolic link that leads nowhere.
+
+    Such a path neither exists nor can be created.
+
+    Args:
+        where: the option or argument that named it, for the message.
+
+    Raises:
+        UsageError: there is such a link.
+    """
+    for link in (path, *path.parents):
+        if os.path.islink(link) and not os.path.exists(link):
+            raise UsageError(
+                f"{link} is a symbolic link to {os.readlink(link)}, which cannot be followed or does not exist.",
+                where=where,
+                fix="remove the link, create what it points to, or name another file or folder",
+            )
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def permission_denied(path: Path) -> InputError:
+    """The error to show for a file or folder that this user may not read."""
+    return InputError(
+        f"{path} cannot be read: permission denied.",
+        where=str(path.absolute()),
+        fix=f"give yourself permission to read it (chmod -R u+rX {shlex.quote(str(path))}), or run the command as its "
+        "owner",
+    )
+
+
+def check_readable(*paths: Path) -> None:
+    """Refuses files and folders that exist and that this user may not read.
+
+    Raises:
+        InputError: there is one.
+    """
+    for path in paths:
+        if blocked := _unreadable_part(path):
+            raise permission_denied(blocked)
+
+
+@contextlib.contextmanager
+def read_errors() -> Iterator[None]:
+    """Turns a PermissionError of reading a file or folder into an InputError that names it."""
+    try:
+        yield
+    except PermissionError as error:
+        named = error.filename if isinstance(error.filename, str | os.PathLike) else ""
+        if blocked := _unreadable_part(Path(named)):
+            raise permission_denied(blocked) from error
+        raise
+
+
+def _unreadable_part(path: Path) -> Path | None:
+    """`path` or the folder above it that this user may not read; None: all of it can be read, or `path` is absent."""
+    for folder in reversed(path.parents):
+        if os.path.isdir(folder) and not _may(folder, os.X_OK):
+            return folder
+    needed = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK
+    return path if os.path.exists(path) and not _may(path, needed) else None
+
+
+def _may(path: Path, access: int) -> bool:
+    """Whether this process has the permissions `access`, by the user it acts as where the system can tell."""
+    return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
 
 
 def free_bytes(path: Path) -> int:

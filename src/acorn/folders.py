@@ -24,6 +24,7 @@ from acorn.files import (
     disk_errors,
     is_sealed,
     make_folders,
+    permission_denied,
     read_json,
     sha256_of,
     sync_file,
@@ -178,7 +179,11 @@ def remove_folder(path: Path) -> None:
 
 
 def verify_folder(path: Path, progress: Progress = QUIET) -> list[str]:
-    """What is wrong with a folder that `new_folder` made: one line per fault, with the file's name; `[]`: nothing."""
+    """What is wrong with a folder that `new_folder` made: one line per fault, with the file's name; `[]`: nothing.
+
+    Raises:
+        InputError: reading the folder or one of its files is not permitted, so it cannot be checked.
+    """
     if not path.is_dir():
         return [f"{path}: is not a folder"]
     try:
@@ -206,6 +211,8 @@ def verify_folder(path: Path, progress: Progress = QUIET) -> list[str]:
     progress.end(task)
     try:
         added = sorted(set(_file_names(path)) - set(entries))
+    except PermissionError:
+        raise permission_denied(path) from None
     except OSError as error:  # such as a folder removed in the meantime
         return [*faults, f"{path}: cannot be read ({error.strerror})"]
     faults += [f"{path / name}: was added later ({MANIFEST} does not list it)" for name in added]
@@ -219,6 +226,8 @@ def _faults_of(file: Path, digest: str, size: int) -> list[str]:
             return [f"{file}: has {file.stat().st_size} bytes, not {size}"]
         if sha256_of(file) != digest:
             return [f"{file}: its content is not what {MANIFEST} lists (SHA-256 differs)"]
+    except PermissionError:
+        raise permission_denied(file) from None
     except OSError as error:
         return [f"{file}: cannot be read ({error.strerror})"]
     return []

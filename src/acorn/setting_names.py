@@ -156,6 +156,7 @@ def nearest_keys(key: str, keys: Sequence[str] | None = None) -> list[str]:
     last = key.rpartition(".")[2].lower().replace("-", "_")
     by_last_name = {name.rpartition(".")[2]: name for name in keys if "." in name}
     known = [name for name in (OTHER_NAMES.get(last, ""), by_last_name.get(last, "")) if name in keys]
-    spelled = [name for name in difflib.get_close_matches(key, keys, n=1) if name.count(".") == key.count(".")]
+    same_depth = [name for name in keys if name.count(".") == key.count(".")]
+    spelled = difflib.get_close_matches(key, same_depth, n=1)
     similar = [by_last_name[name] for name in difflib.get_close_matches(last, list(by_last_name), n=1, cutoff=0.8)]
     return (known or spelled or similar)[:1]

@@ -101,7 +101,8 @@ def test_a_long_prompt_is_cut_with_a_note(acorn, run: Path) -> None:
 
 
 def test_evaluate_refuses_invalid_arguments(acorn, run: Path, tmp_path: Path) -> None:
-    refused(acorn("evaluate", run, "--split", "test"), 2, "choose one of train, valid")
+    refused(acorn("evaluate", run, "--split", "test"), 2, "The run has no test text.", "--input FILE")
+    refused(acorn("evaluate", run, "--split", "tests"), 2, "choose one of train, valid")
     refused(acorn("evaluate", run, "--context", 33), 2, "context")
     refused(acorn("evaluate", run / "final", "--input", run / "nothing.txt"), 3, "nothing.txt")
     (tmp_path / "empty.txt").write_text("")

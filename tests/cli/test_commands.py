@@ -15,6 +15,7 @@ import pytest
 from command_line import run_acorn
 
 import acorn.run.pretrain  # noqa: F401 - loaded before a test patches what it imports
+from acorn.errors import UsageError
 from acorn.figure_names import FIGURES, SCORES
 from acorn.report.data_section import HIDDEN
 from acorn.report.labels import DATA, ENVIRONMENT, TOKENIZER
@@ -254,6 +255,18 @@ def test_demo_runs_all_steps_and_can_be_run_again(acorn, tmp_path: Path, monkeyp
     quick = ["train.steps=1", "train.precision=fp32", "train.threads=1"]
     done = run_acorn(*following[1:], *quick, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    with pytest.raises(UsageError, match=r"train.minutes=0.02 is below the training time so far"):
+        verb.demo(out=tmp_path / "demo", minutes=0.02)
+
+
+def test_demo_refuses_the_folder_of_another_run(acorn, run: Path) -> None:
+    """Before it says that the same command resumes; and it does not advise an option that demo does not have."""
+    done = acorn("demo", "--out", run)
+    assert done.returncode == 2
+    assert "holds another run, not a demo" in done.stderr
+    assert f"acorn pretrain --resume --out {run}" in done.stderr
+    assert "--allow-change" not in done.stderr
+    assert "Demo:" not in done.stderr
 
 
 def test_interrupted_training_saves_and_resumes(acorn, text_file: Path, tmp_path: Path, settings) -> None:

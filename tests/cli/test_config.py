@@ -66,3 +66,10 @@ def test_names_from_other_programs_suggest_acorns_setting(acorn) -> None:
     assert meant in acorn("pretrain", "small", "data.source=x.txt", "learning_rate=1").stderr
     done = acorn("tokenizer", "train", "--input", "x.txt", "tokenizer.vocab=300")
     assert "unknown key tokenizer.vocab; did you mean tokenizer.vocab_size?" in done.stderr
+
+
+def test_an_empty_key_is_refused_and_a_section_suggested(acorn) -> None:
+    done = acorn("config", "")
+    assert done.returncode == 2
+    assert "An empty string is not a setting." in done.stderr
+    assert "did you mean train?" in acorn("config", "training").stderr

@@ -46,7 +46,7 @@ def test_the_json_is_the_report_beside_the_model(acorn: Acorn, run: Path, tmp_pa
     assert shown == json.loads((tmp_path / "out" / "parity.json").read_text())
     again = acorn("export", run, "--format", "gguf", "--dtype", "q8_0", "--out", tmp_path / "again")
     assert re.search(r"^logits +not checked$", again.stdout, re.M)
-    assert "not installed; install it with: pip install 'acorn-lm[llama]'" in again.stdout
+    assert "not installed; install it with: pip install -c constraints.txt '.[llama]'" in again.stdout
     for name in ("model.gguf", "parity.json", "README.md"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -57,7 +57,7 @@ def test_a_gguf_export_is_verified_and_refused_as_a_run(acorn: Acorn, run: Path,
     assert acorn("export", run, "--format", "gguf", "--out", out).returncode == 0
     done = acorn("verify", out)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["whole", "gguf", str(out)]
+    assert done.stdout.split() == ["intact", "gguf", str(out)]
     done = acorn("generate", out, "--prompt", "a")
     assert done.returncode == 2
     assert "a GGUF model, which acorn can write but not read" in done.stderr
@@ -120,5 +120,5 @@ def test_a_missing_package_is_named(acorn: Acorn, run: Path, tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "gguf", None)
     done = acorn("export", run, "--format", "gguf", "--out", tmp_path / "out")
     assert done.returncode == 7
-    assert "pip install 'acorn-lm[gguf]'" in done.stderr
+    assert "pip install -c constraints.txt '.[gguf]'" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -122,4 +122,4 @@ def test_a_model_that_gives_values_is_refused(
 
 def test_verify_knows_classifiers(acorn, classifier: Path) -> None:
     done = acorn("verify", classifier)
-    assert (done.returncode, done.stdout.split()[:2]) == (0, ["whole", "model"])
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["intact", "model"])

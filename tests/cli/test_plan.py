@@ -54,10 +54,16 @@ def test_a_plan_is_printed_as_text_or_json(
 def test_many_epochs_get_a_warning(acorn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "seconds_per_step", lambda *_: 2.0)
     facts = json.loads(acorn("plan", "small", "--json").stdout)
-    for epochs, said in ((None, None), (1, "1 epoch"), (99.96, "100 epochs"), (4321.6, "4,322 epochs")):
+    for epochs, said in (
+        (None, None),
+        (1, "1 epoch"),
+        (20, "20 epochs"),
+        (99.96, "100 epochs"),
+        (4321.6, "4,322 epochs"),
+    ):
         shown = readable(facts | {"epochs": epochs})
         assert said is None or said in str(shown["the run"])
-        assert (shown["warning"] is not None) == (epochs is not None and epochs > 100)
+        assert (shown["warning"] is not None) == (epochs is not None and epochs > 20)
     assert "overfitting" in str(readable(facts | {"epochs": 101})["warning"])
     assert "load" in str(shown["speed"])
 

@@ -59,7 +59,7 @@ TEXTS = {
     "field": ("t.jsonl", b'{"body": "the cat saw %d dogs"}\n', "set data.text_field", "data.text_field=body"),
     "errors": ("t.txt", b"the caf\xe9 saw %d dogs\n", 'data.errors to "replace"', "data.errors=replace"),
     "encoding": ("t.txt", b"the caf\xe9 saw %d dogs\n", "data.encoding=", "data.encoding=latin-1"),
-    "skip": ("t.jsonl", b'{"text": "the cat saw %d dogs"}\n{bad %d\n', 'data.errors = "skip"', 'data.errors = "skip"'),
+    "skip": ("t.jsonl", b'{"text": "the cat saw %d dogs"}\n{bad %d\n', "data.errors=skip", "data.errors=skip"),
     "row": ("t.txt", b"the cat saw %d dogs\n", 'use "auto", "line", "block" or "file"', "data.document=line"),
 }  # fmt: skip
 """What is wrong with a text -> its name, the pattern of its lines, the advice, and the arguments that follow it."""

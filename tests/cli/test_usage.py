@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import typer
 from typer.core import TyperGroup
@@ -27,17 +29,17 @@ def refused(done, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
-        ("info", ("'info'; did you mean acorn report, acorn plan or acorn config?",)),
-        ("generat run", ("did you mean acorn generate?",)),
-        ("gen run", ("did you mean acorn generate?",)),
-        ("EVALUATE run", ("did you mean acorn evaluate?",)),
-        ("train x.txt", ("acorn pretrain or acorn tokenizer train?",)),
-        ("prepare x.txt", ("did you mean acorn data prepare?",)),
-        ("version", ("did you mean acorn --version?",)),
+        ("info", ("'info'; did you mean `acorn report`, `acorn plan` or `acorn config`?",)),
+        ("generat run", ("did you mean `acorn generate`?",)),
+        ("gen run", ("did you mean `acorn generate`?",)),
+        ("EVALUATE run", ("did you mean `acorn evaluate`?",)),
+        ("train x.txt", ("`acorn pretrain` or `acorn tokenizer train`?",)),
+        ("prepare x.txt", ("did you mean `acorn data prepare`?",)),
+        ("version", ("did you mean `acorn --version`?",)),
         ("xyzzy", ("No such command 'xyzzy'.", "choose one of demo, pretrain", "acorn --help")),
-        ("tokenizer tran", ("did you mean acorn tokenizer train?",)),
-        ("tokenizer show", ("did you mean acorn tokenizer inspect?",)),
-        ("data check", ("did you mean acorn data verify?", "acorn data --help")),
+        ("tokenizer tran", ("did you mean `acorn tokenizer train`?",)),
+        ("tokenizer show", ("did you mean `acorn tokenizer inspect`?",)),
+        ("data check", ("did you mean `acorn data verify`?", "acorn data --help")),
         ("data xyzzy", ("No such command 'xyzzy'.", "choose one of prepare, verify, inspect;")),
     ],
 )
@@ -88,3 +90,26 @@ def test_the_list_of_commands_is_not_cut(acorn, line: str) -> None:
         assert command.endswith(".")
         assert not command.endswith("...")
         assert len(command) <= 80
+
+
+def _leaves(group: TyperGroup, path: str = "acorn") -> list[tuple[str, typer.core.TyperCommand]]:
+    found = []
+    for name, command in group.commands.items():
+        is_group = isinstance(command, TyperGroup)
+        found += _leaves(command, f"{path} {name}") if is_group else [(f"{path} {name}", command)]
+    return found
+
+
+def test_help_has_no_types_and_no_nested_brackets(verbs: TyperGroup) -> None:
+    for path, command in _leaves(verbs):
+        context = command.make_context(path, [], resilient_parsing=True)
+        usage, text = command.get_usage(context), command.get_help(context)
+        assert not re.search(r"[{}]|\[\[|\]\.\.\.\]", usage), usage
+        assert not re.search(r"<(str|int|float|Path|list|bool)", text), path
+
+
+def test_wrong_values_of_options_are_told_in_plain_words(acorn) -> None:
+    refused(acorn("generate", "run", "--top-k", "x"), "--top-k should be a whole number, not 'x'.")
+    refused(acorn("generate", "run", "--top-p", "x"), "--top-p should be a number, not 'x'.")
+    refused(acorn("evaluate", "run", "--limit", "0"), "--limit should be at least 1, not '0'.")
+    refused(acorn("verify", "a", "b", "c"), "There are more arguments than this command takes: b c")

@@ -269,7 +269,7 @@ def test_a_tokenizer_that_encodes_text_as_separators_is_refused(
 
 def test_an_empty_split_is_refused(byte_level: Tokenizer, tmp_path: Path) -> None:
     """Fault 1."""
-    with pytest.raises(InputError, match="valid has no document"):
+    with pytest.raises(InputError, match="The valid text is empty"):
         prepare(splits_of(train=TRAIN, valid=[]), byte_level, tmp_path / "out", shard_tokens=5)
     assert list(tmp_path.iterdir()) == []
 

@@ -55,7 +55,7 @@ def test_without_scikit_learn_the_rest_is_given_and_the_extra_is_named(monkeypat
     ):
         assert figures[name] is None
         assert figures["notes"] == [
-            "TF-IDF is not given: scikit-learn is not installed: pip install 'acorn-lm[baselines]'."
+            "TF-IDF is not given: scikit-learn is not installed: pip install -c constraints.txt '.[baselines]'."
         ]
 
 

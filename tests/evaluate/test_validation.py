@@ -385,7 +385,7 @@ def test_an_empty_text_is_an_error(bpe: Tokenizer, runtime: Runtime) -> None:
 
 def test_a_missing_split_is_named(tmp_path: Path, bpe: Tokenizer, runtime: Runtime) -> None:
     shards = prepare(TextSplits.open(text_files(tmp_path)), bpe, tmp_path / "shards")
-    with pytest.raises(UsageError, match="'test'") as caught:
+    with pytest.raises(UsageError, match="The run has no test text") as caught:
         evaluate_split(model_of(bpe.vocab_size), bpe, shards, "test", runtime)
     assert "valid" in caught.value.fix
 

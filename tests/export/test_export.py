@@ -92,7 +92,7 @@ def test_a_hugging_face_export_reads_back_equal(folder: Folder, tmp_path: Path, 
 def test_nothing_is_claimed_for_a_runtime_that_is_not_installed(folder: Folder, tmp_path: Path, format: str) -> None:
     parity = export(folder("modern"), tmp_path / "out", format).parity
     assert parity.runtime_version is None
-    assert f"acorn-lm[{'transformers' if format == 'hf' else 'llama'}]" in (parity.runtime_note or "")
+    assert f"'.[{'transformers' if format == 'hf' else 'llama'}]'" in (parity.runtime_note or "")
     assert parity.tokens_by == "the written file, read back"
     assert (parity.lines_equal, parity.strings_equal) == (2000, 200)
     assert parity.logit_difference is parity.greedy_equal is parity.kl_divergence is None

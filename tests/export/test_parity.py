@@ -94,5 +94,5 @@ def test_greedy_tokens_may_differ_in_near_ties_and_in_low_precision() -> None:
 def test_without_a_runtime_only_the_file_is_checked() -> None:
     parity = run(None)
     assert parity.tokens_by == "the written file, read back"
-    assert parity.runtime_note == "not installed; install it with: pip install 'acorn-lm[llama]'"
+    assert parity.runtime_note == "not installed; install it with: pip install -c constraints.txt '.[llama]'"
     assert parity.greedy_equal is parity.logit_difference is parity.runtime_version is None

@@ -379,7 +379,7 @@ def test_a_flipped_bit(acorn, refused, untouched, run: Path, flip, name: str) ->
         done = acorn("verify", run)
         assert done.returncode == 4
         assert f"DAMAGED  checkpoint  {folder.checkpoint(8)}" in done.stdout
-        assert f"whole    checkpoint  {folder.checkpoint(4)}" in done.stdout
+        assert f"intact   checkpoint  {folder.checkpoint(4)}" in done.stdout
         assert (
             f"{folder.checkpoint(8) / name}: its content is not what manifest.json lists (SHA-256 differs)"
             in done.stderr

@@ -52,7 +52,7 @@ def test_all_wrong_keys_are_reported(pretrain, refused, untouched, tmp_path: Pat
     wrong = ("train.stepz=3", "optimizer.learn_rate=1", "model.n_layer=two", 'train.compile="maybe"', "modle.n_head=2")
     with untouched(tmp_path):
         done = pretrain(tmp_path / "run", *wrong)
-    refused(done, 2, "5 errors", "train.stepz; did you mean train.steps?", "model.n_layer", "'two'", "'maybe'")
+    refused(done, 2, "5 errors", "train.stepz; did you mean train.steps?", "model.n_layer", '"two"', '"maybe"')
     assert "unknown key modle; did you mean model?" in done.stderr
     assert "optimizer.learn_rate" in done.stderr
 

@@ -94,13 +94,13 @@ def test_all_checkpoints_damaged(acorn, pretrain, refused, untouched, unfinished
     ("override", "difference"),
     [
         ("model.n_layer=3", "model.n_layer: 1 in the run, 3 now"),
-        ("model.architecture=gpt2", "model.architecture: 'modern' in the run, 'gpt2' now"),
+        ("model.architecture=gpt2", 'model.architecture: "modern" in the run, "gpt2" now'),
         ("optimizer.lr=0.5", "optimizer.lr: 0.01 in the run, 0.5 now"),
-        ("schedule.name=cosine", "schedule.name: 'linear' in the run, 'cosine' now"),
+        ("schedule.name=cosine", 'schedule.name: "linear" in the run, "cosine" now'),
         ("tokenizer.vocab_size=310", "tokenizer.vocab_size: 300 in the run, 310 now"),
-        ("data.source=other.txt", "data.source: ("),
+        ("data.source=other.txt", "data.source: ["),
         ("train.seed=7", "train.seed: "),
-        ("train.precision=bf16", "train.precision: 'fp32' in the run, 'bf16' now"),
+        ("train.precision=bf16", 'train.precision: "fp32" in the run, "bf16" now'),
     ],
 )
 def test_a_change_that_is_not_allowed(pretrain, refused, untouched, run: Path, override, difference) -> None:
@@ -388,7 +388,7 @@ def test_the_device_of_a_run_is_unavailable(
     command = shlex.split(done.stderr.partition("bit-identical: acorn ")[2].split("\n")[0])
     fine(
         acorn(*command),
-        "Changed on resume: train.device: cuda -> cpu",
+        'Changed on resume: train.device: "cuda" -> "cpu"',
         "Changed on resume: optimizer.lr: 0.01 -> 0.005",
         "Changed on resume: train.steps: 8 -> 9",
         "Resuming from step 8",
@@ -406,7 +406,7 @@ def test_the_device_of_a_run_without_a_checkpoint_is_unavailable(
     for path in (out / "checkpoints", out / "metrics.jsonl", out / "samples.jsonl"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = pretrain(out, "train.device=cuda", "--resume")
-    refused(done, 2, "cuda is unavailable on this machine", "choose one of cpu, or auto")
+    refused(done, 2, "cuda is unavailable on this machine", "choose cpu or auto")
     fine(pretrain(out, "--resume") if config == "named" else acorn("pretrain", "--resume", "--out", out))
     assert load_run_config(out / "config.toml").train.device == "cpu"
 

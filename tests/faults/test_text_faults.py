@@ -135,7 +135,7 @@ def test_an_unknown_encoding(pretrain, refused, untouched, tmp_path: Path, name:
 )
 def test_a_bad_line_of_json(train_on, write_rows, line: str, parts: tuple[str, ...]) -> None:
     """Fault 9: the line is named; if the field is missing, the existing ones are named too."""
-    train_on(write_rows("bad.jsonl", line), 3, "bad.jsonl", 'data.errors = "skip"', *parts)
+    train_on(write_rows("bad.jsonl", line), 3, "bad.jsonl", "data.errors=skip", *parts)
 
 
 @pytest.mark.fault(9)
@@ -328,7 +328,7 @@ def test_an_unreachable_hub(pretrain, refused, untouched, tmp_path: Path) -> Non
     """Fault 15: the message says how to work without the Hub. (Tests run offline.)"""
     with untouched(tmp_path):
         done = pretrain(tmp_path / "run", text=Path("hf:owner/name"))
-    refused(done, 3, "The Hub cannot be reached", "hf:owner/name", "hf download", "hf:FOLDER")
+    refused(done, 3, "The Hub cannot be reached", "hf:owner/name", "hf download owner/name", "and use hf:name")
 
 
 @pytest.mark.fault(15)

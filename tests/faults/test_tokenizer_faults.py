@@ -24,14 +24,14 @@ SRC = Path(__file__).parents[2] / "src"
 @pytest.mark.parametrize(
     ("name", "content", "clean", "parts"),
     [
-        ("empty.txt", "", "none", ("The text has no document (0 documents, 0 bytes)", "train: ", "empty.txt")),
+        ("empty.txt", "", "none", ("empty.txt is empty.", "train: ")),
         ("blank.txt", " \n\t\n", "none", ("(0 documents, 4 bytes); dropped: 1 empty", "blank.txt")),
         ("quotes.txt", "'\n''\n\\\n", "wikitext", ("(0 documents, 7 bytes); dropped: 3 left empty by cleaning",)),
         (
             "one.txt",
             "A single line of text.\n",
             "none",
-            ("side of the split is empty: 1 document in train", ", 0 in valid"),
+            ("too little text to hold out a part of it for validation: 1 document for training", ", 0 for validation"),
         ),
     ],
     ids=["empty", "blank", "empty after cleaning", "one side of the split"],
@@ -195,18 +195,16 @@ def test_the_tokenizer_of_a_run_or_model_is_not_replaced(acorn, refused, untouch
 
 
 @pytest.mark.fault(64)
-@pytest.mark.parametrize("what", ["empty", "a tokenizer", "one without a separator", "a broken link"])
+@pytest.mark.parametrize("what", ["empty", "a tokenizer", "one without a separator"])
 def test_a_tokenizer_is_replaced(acorn, fine, text_file: Path, tmp_path: Path, what: str) -> None:
-    """Fault 64: also one that acorn could not use, an empty file, which holds nothing, and what is not there."""
+    """Fault 64: also one that acorn could not use, and an empty file, which holds nothing."""
     out = tmp_path / "out.json"
     if what == "empty":
         out.touch()
     elif what == "a tokenizer":
         train(lambda: ["some text"], "wordpiece", 300).save(out)
-    elif what == "one without a separator":
-        tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(out))
     else:
-        out.symlink_to(tmp_path / "nowhere")
+        tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(out))
     fine(acorn("tokenizer", "train", "--vocab-size", 300, "--input", text_file, "--out", out))
     assert Tokenizer.from_file(out).vocab_size == 300
 

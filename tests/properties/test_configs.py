@@ -185,5 +185,5 @@ def test_limits_of_single_precision_equal_numpys(value: float) -> None:
 )
 def test_absurdly_large_networks_are_refused(override: str) -> None:
     """Before anything is looped over, built or allocated."""
-    with pytest.raises(UsageError, match="less than or equal"):
+    with pytest.raises(UsageError, match="should be at most"):
         load_config(None, [override])

@@ -24,7 +24,7 @@ FIGURES: dict[str, Any] = {
         "majority": {"accuracy": 0.6, "macro_f1": 0.375},
         "tfidf_logistic": None,
         "random_weights": {"accuracy": 0.4, "macro_f1": 0.2},
-        "notes": ["TF-IDF is not given: scikit-learn is not installed: pip install 'acorn-lm[baselines]'."],
+        "notes": ["TF-IDF is not given: scikit-learn is not installed: pip install -c constraints.txt '.[baselines]'."],
     },
 }
 
@@ -42,7 +42,7 @@ def test_the_model_stands_beside_the_baselines_that_were_computed() -> None:
     assert rows(section)["Accuracy"] == ["60.0 %", "60.0 %", "40.0 %"]
     assert rows(section)["Macro F1"] == ["0.3333", "0.3750", "0.2000"]
     assert "Most frequent label: as good as this model by accuracy." in section
-    assert "pip install &#x27;acorn-lm[baselines]&#x27;" in section
+    assert "pip install -c constraints.txt &#x27;.[baselines]&#x27;" in section
     assert "precision is undefined" in section
 
 

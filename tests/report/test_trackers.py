@@ -120,7 +120,7 @@ def test_a_missing_package_is_found_before_any_tracker_starts(
         monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
     with pytest.raises(MissingPackageError) as error:
         open_trackers([other, name], "mine", tmp_path, {}, notes.append)
-    assert f"acorn-lm[{name}]" in error.value.fix
+    assert f"'.[{name}]'" in error.value.fix
     assert fake.calls == []
 
 

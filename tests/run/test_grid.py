@@ -66,7 +66,7 @@ def test_names_are_unique_and_valid_in_file_systems() -> None:
         ([*FIXED, "train.sed=[0,1]"], "did you mean train.seed"),
         ([*FIXED, "model.n_head=[4,3]"], "The config of the run n_head=3 is not valid"),
         ([*FIXED, "train.steps=[10]"], "given twice"),
-        ([*FIXED, "train.seed"], "is not a setting"),
+        ([*FIXED, "train.seed"], "has no value"),
         ([*FIXED, "optimizer.lr=[0.01,-1]"], "The config of the run lr=-1 is not valid"),
     ],
 )

@@ -85,7 +85,7 @@ def test_other_changes_are_refused_in_one_message() -> None:
     was = stored()
     assert f"model.n_layer: {was.model.n_layer} in the run, 9 now" in str(caught.value)
     assert f"optimizer.lr: {was.optimizer.lr} in the run, 0.5 now" in str(caught.value)
-    assert "train.precision: 'bf16' in the run, 'fp32' now" in str(caught.value)
+    assert 'train.precision: "bf16" in the run, "fp32" now' in str(caught.value)
     assert "--allow-change optimizer.lr" in str(caught.value)
     asked = load_config("small", ["train.steps=100", "optimizer.lr=0.5"])
     config, changed = merge_configs(stored(), asked, ["optimizer.lr"])

@@ -143,7 +143,7 @@ def test_an_unreachable_hub_is_reported_with_a_way_to_work_offline() -> None:
     with pytest.raises(InputError, match="The Hub cannot be reached: HF_HUB_OFFLINE is set") as error:
         opened("hf:Salesforce/wikitext:wikitext-103-v1")
     assert "hf download" in error.value.fix
-    assert "hf:FOLDER" in error.value.fix
+    assert "and use hf:wikitext" in error.value.fix
 
 
 def test_a_copy_in_the_cache_is_used_without_the_hub(

@@ -93,11 +93,13 @@ def test_one_plain_file_is_enough(write: Write) -> None:
 def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> None:
     """Fault 1: one side of the split empty: refuse with counts."""
     path = write("a.jsonl", jsonl(TEXTS[:50]))
-    with pytest.raises(InputError, match=r"valid side of the split is empty: 50 documents in train, 0 in valid"):
+    with pytest.raises(InputError, match=r"for validation: 50 documents for training, 0 for validation"):
         texts(opened(path, valid_fraction=1e-9), "train")
-    with pytest.raises(InputError, match=r"train side of the split is empty: 0 documents in train, 50 in valid"):
+    with pytest.raises(InputError, match=r"for training: 0 documents for training, 50 for validation"):
         texts(opened(path, valid_fraction=1 - 1e-9), "valid")
-    with pytest.raises(InputError, match=r"1 document in train, 0 in valid|0 documents in train, 1 in valid") as error:
+    with pytest.raises(
+        InputError, match=r"1 document for training, 0 for validation|0 documents for training, 1 for validation"
+    ) as error:
         texts(opened(write("tiny.txt", "Too short to be split.")), "train")
     assert "data.valid_source" in error.value.fix
 
@@ -106,7 +108,7 @@ def test_a_side_without_a_document_is_refused_with_both_counts(write: Write) -> 
 @pytest.mark.parametrize(
     ("name", "content", "config", "words"),
     [
-        ("a.txt", "", {}, "no document"),
+        ("a.txt", "", {}, "is empty"),
         ("a.txt", " \n\n \t", {}, "dropped: 1 empty"),
         ("a.jsonl", jsonl(["", " "]), {}, "dropped: 2 empty"),
         ("a.jsonl", "{}\n{}\n{}\n", {"errors": "skip"}, "dropped: 3 bad"),
@@ -306,7 +308,7 @@ def test_named_held_out_text_keeps_its_repeats(write: Write, listener: Any) -> N
 def test_a_finer_unit_is_proposed_only_if_it_helps(
     write: Write, name: str, content: str, config: dict[str, Any], finer: str
 ) -> None:
-    with pytest.raises(InputError, match="side of the split is empty") as error:
+    with pytest.raises(InputError, match="too little text to hold out") as error:
         texts(opened(write(name, content), valid_fraction=1e-9, **config), "train")
     assert ("data.document" in error.value.fix) == bool(finer)
     assert f'data.document = "{finer}"' in error.value.fix or not finer
@@ -316,11 +318,11 @@ def test_a_finer_unit_is_proposed_only_if_it_helps(
 def test_advice_for_a_single_document_does_not_name_the_fraction(write: Write, name: str) -> None:
     """Fault 1: it is on one side, whatever the fraction is. Two documents are divided by some fraction."""
     content = "Too short to be split." if name == "a.txt" else jsonl(TEXTS[:1])
-    with pytest.raises(InputError, match="1 document in train, 0 in valid") as error:
+    with pytest.raises(InputError, match="1 document for training, 0 for validation") as error:
         texts(opened(write(name, content), valid_fraction=1e-9), "train")
     assert error.value.where.endswith(name)
     assert error.value.fix == "give more text, or name validation text in data.valid_source"
-    with pytest.raises(InputError, match="2 documents in train, 0 in valid") as error:
+    with pytest.raises(InputError, match="2 documents for training, 0 for validation") as error:
         texts(opened(write("b.jsonl", jsonl(TEXTS[:2])), valid_fraction=1e-9), "train")
     assert "change data.valid_fraction" in error.value.fix
 
@@ -338,7 +340,7 @@ def some_files(write: Write, count: int) -> list[Path]:
 
 def test_blocks_are_proposed_for_few_files(write: Write) -> None:
     two = some_files(write, 2)
-    with pytest.raises(InputError, match="side of the split is empty") as error:
+    with pytest.raises(InputError, match="too little text to hold out") as error:
         texts(opened(*two, valid_fraction=1e-9), "train")
     assert 'data.document = "block"' in error.value.fix
 
@@ -482,7 +484,7 @@ def test_text_for_scoring_is_one_split(write: Write) -> None:
 def test_an_empty_text_is_reported_with_its_option(write: Write, named_by: str) -> None:
     path = write("a.txt", "")
     splits = TextSplits.open_held_out([str(path)], DataConfig(), named_by=named_by)
-    with pytest.raises(InputError, match="no document") as error:
+    with pytest.raises(InputError, match="is empty") as error:
         texts(splits, named_by)
     assert error.value.where == f"{named_by}: {path}"
 
@@ -513,3 +515,35 @@ def test_the_caller_names_the_task(write: Write, listener: Any) -> None:
     splits = opened(write("a.jsonl", jsonl(TEXTS)), progress=listener)
     list(splits.documents("valid", "looking at text"))
     assert listener.ended == ["looking at text"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_refused_in_every_split_before_anything_is_read(encoding: str, tmp_path: Path) -> None:
+    """The validation text is read only after the vocabulary was learned: hours later, if the text is large."""
+    train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
+    train.write_text("a line\n" * 99)
+    valid.write_text("another line\n" * 9, encoding=encoding)
+    data = DataConfig(source=(str(train),), valid_source=(str(valid),))
+    with pytest.raises(InputError, match=f"begins like {encoding.upper()}") as error:
+        TextSplits.open(data)
+    assert (error.value.where, f"data.encoding={encoding}," in error.value.fix) == (str(valid), True)
+    train.write_text("a line\n" * 99, encoding=encoding)
+    assert TextSplits.open(data.model_copy(update={"encoding": encoding})).parts
+    assert TextSplits.open(data.model_copy(update={"errors": "replace"})).parts
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "áéíóú " * 9, "日本語のテキスト" * 9, "a\0b\0c " * 2 + "some more text " * 9]
+)
+def test_other_text_is_not_taken_for_utf16(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.txt"
+    path.write_text(text, "utf-8")
+    assert TextSplits.open(DataConfig(source=(str(path),))).parts
+
+
+def test_a_binary_file_is_told_to_be_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "my.txt"
+    path.write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(InputError, match="This is not a text file: it has zero bytes, and byte 0x80") as error:
+        list(TextSplits.open(DataConfig(source=(str(path),))).documents("train"))
+    assert "latin-1" not in error.value.fix

@@ -45,7 +45,7 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         raise UsageError(
             f"{run} is neither a model on the Hub nor an existing folder.",
             where=str(Path(name).absolute()),
-            fix="write hf:OWNER/NAME",
+            fix="write hf:OWNER/NAME, such as hf:HuggingFaceTB/SmolLM2-135M",
         )
     import huggingface_hub
     from huggingface_hub import errors
@@ -61,18 +61,20 @@ def local_folder(run: Path | str, progress: Progress = QUIET) -> Path:
         ) from None
     except Exception as error:  # the library and its dependencies raise many kinds of errors
         cause, fix = why_not_reached(error)
+        local = name.rpartition("/")[2]
         raise InputError(
             f"The Hub cannot be reached: {cause}.",
             where=str(run),
-            fix=f"{fix}; or run `hf download OWNER/NAME --local-dir FOLDER` on a connected machine, copy "
-            "FOLDER to this one, and name it",
+            fix=f"{fix}; or run `hf download {name} --local-dir {local}` on a connected machine, "
+            f"copy the folder {local} to this machine, and name it",
         ) from None
     if not any(folder.glob("*.safetensors")):
         raise InputError(
             "The model has no safetensors weights; other formats were not downloaded.",
             where=str(run),
             fix="if you trust its source, convert it in Python: transformers.AutoModelForCausalLM"
-            f'.from_pretrained("{name}").save_pretrained("FOLDER"), and its AutoTokenizer likewise; then name FOLDER',
+            f'.from_pretrained("{name}").save_pretrained("converted"), and its AutoTokenizer likewise; '
+            "then name the folder converted",
         )
     return folder
 

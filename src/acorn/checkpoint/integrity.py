@@ -19,7 +19,7 @@ from acorn.data import token_shards
 from acorn.data.example_folder import kind_of_data, verify_examples
 from acorn.data.made_from import shards_folder
 from acorn.errors import AcornError, DamageError, UsageError
-from acorn.files import is_sealed, read_json, read_sealed_json, sha256_of
+from acorn.files import is_sealed, permission_denied, read_errors, read_json, read_sealed_json, sha256_of
 from acorn.folders import readable, verify_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import ADAPTER_CONFIG, CONFIG, MANIFEST, MODEL_CONFIG, STATE, TOKENIZER, RunFolder, step_of
@@ -63,6 +63,7 @@ class FolderCheck:
         return not self.faults
 
 
+@read_errors()
 def verify_run(run: Path) -> list[FolderCheck]:
     """Checks a run folder: its own files, all checkpoints, the final model, the adapter, and the shards or examples.
 
@@ -70,6 +71,7 @@ def verify_run(run: Path) -> list[FolderCheck]:
 
     Raises:
         UsageError: `run` does not exist, or is nothing that can be checked.
+        InputError: reading a file or folder of it is not permitted.
     """
     kind = kind_of(run)
     if kind == "checkpoint":
@@ -184,11 +186,13 @@ def _shards_of(run: RunFolder) -> Path:
     return shards_folder(run, prepared)
 
 
+@read_errors()
 def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path | None:
     """The newest intact checkpoint; newer damaged ones are reported to `progress`. None: there are no checkpoints.
 
     Raises:
         DamageError: there are checkpoints, but none is intact.
+        InputError: reading one of them is not permitted.
     """
     for _ in range(MAX_ATTEMPTS):
         before = _entries(run)
@@ -214,9 +218,15 @@ def newest_whole_checkpoint(run: RunFolder, progress: Progress = QUIET) -> Path 
 
 
 def checkpoint_faults(folder: Path) -> list[str]:
-    """Faults of a checkpoint folder. If it contains a file that does not belong there, nothing is read."""
+    """Faults of a checkpoint folder. If it contains a file that does not belong there, nothing is read.
+
+    Raises:
+        InputError: reading it is not permitted.
+    """
     try:
         names = _names(folder)
+    except PermissionError:
+        raise permission_denied(folder) from None
     except OSError as error:
         return [f"{folder}: cannot be read ({error.strerror})"]
     foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in CHECKPOINT_FILES)]
@@ -285,8 +295,8 @@ def kind_of(path: Path) -> str:
         UsageError: it does not exist, or is none of these.
     """
     if not os.path.isdir(path):  # returns False for invalid names, unlike Path.is_dir
-        what = "is a file" if os.path.exists(path) else "does not exist"
-        raise UsageError(f"The run {path} {what}.", where=str(path.absolute()), fix=_A_RUN)
+        what = f"{path} is a file, not a run." if os.path.exists(path) else f"The run {path} does not exist."
+        raise UsageError(what, where=str(path.absolute()), fix=_A_RUN)
     names = _names(path)
     if STATE in names or step_of(path.name, exact=False) is not None:
         return "checkpoint"

@@ -28,7 +28,7 @@ from acorn.checkpoint.tensor_files import check_layers, check_tensors
 from acorn.checkpoint.training_state import Checkpoint, read_checkpoint
 from acorn.config import ModelConfig
 from acorn.errors import AcornError, DamageError, UsageError, shown
-from acorn.files import read_sealed_json
+from acorn.files import read_errors, read_sealed_json
 from acorn.folders import readable
 from acorn.kernels.choose import inference_ops
 from acorn.model.gpt import GPT
@@ -137,6 +137,7 @@ GIVEN: dict[LabelKind, str] = {
 """Kind of a label head -> what the model gives."""
 
 
+@read_errors()
 def load(
     run: Path | str,
     checkpoint: str | None = None,
@@ -155,7 +156,7 @@ def load(
 
     Raises:
         UsageError: `run` or the checkpoint does not exist or is of another kind.
-        InputError: acorn does not support the model, or the Hub does not provide it.
+        InputError: acorn does not support the model, the Hub does not provide it, or reading it is not permitted.
         DamageError: the folder fails its check.
     """
     run = local_folder(run, progress)
@@ -180,7 +181,10 @@ def load(
         )
     if kind == "run":
         folder = RunFolder(run)
-        return look_again(folder, lambda: _load_folder(_chosen(folder, checkpoint, progress), device, dtype))
+        loaded = look_again(folder, lambda: _load_folder(_chosen(folder, checkpoint, progress), device, dtype))
+        if checkpoint is None and loaded.step is not None:
+            progress.note(f"The run is not finished; using its checkpoint of step {loaded.step:,}.")
+        return loaded
     try:
         return _load_folder(run, device, dtype)
     except (AcornError, OSError):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from acorn.config import ModelConfig
 from acorn.errors import DamageError
-from acorn.files import check_unicode
+from acorn.files import check_unicode, permission_denied
 
 METADATA = {"format": "pt"}
 """With a second key, the order of keys, and so the bytes of the file, would vary between processes."""
@@ -54,6 +54,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     check_unicode(path, "the model's folder")
     try:
         return load_file(path)
+    except PermissionError:
+        raise permission_denied(path) from None
     # ValueError: an invalid name. RuntimeError: raised by PyTorch, which maps the file into memory.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if f"({errno.ENOMEM})" in str(error):

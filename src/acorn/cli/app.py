@@ -25,10 +25,10 @@ from acorn.cli import (
     tokenizer,
     verify,
 )
-from acorn.cli.usage import Verbs
+from acorn.cli.usage import Program, Verbs
 from acorn.runtime.address_space import check_address_space
 
-app = typer.Typer(
+app = Program(
     name="acorn",
     cls=Verbs,
     help="Train a language model from scratch on your own text.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from acorn.files import check_unicode, path_named
+from acorn.files import check_links, check_unicode, path_named
 
 TEXT_OPTIONS = frozenset({"--prompt", "--stop", "--system", "--text"})
 """Options whose value is text for the model; the tokenizer checks it."""
@@ -26,6 +26,13 @@ def path_from(argument: str) -> Callable[[str], Path]:
     """What reads the value of a path: typer would take an empty string for the current folder.
 
     Args:
-        argument: the option or argument, for the message.
+        argument: the option or argument, for the message. `--out` names what will be written.
     """
-    return lambda text: path_named(text, argument)
+
+    def path(text: str) -> Path:
+        named = path_named(text, argument)
+        if argument == "--out":
+            check_links(named, argument)
+        return named
+
+    return path

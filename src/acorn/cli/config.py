@@ -25,7 +25,7 @@ def config(
     """
     from acorn.config_reference import find_settings, settings
 
-    found = find_settings(key) if key else settings()
+    found = settings() if key is None else find_settings(key)
     if as_json:
         print_json({"settings": [_as_json(setting) for setting in found]})
     elif key is None or any(setting.key.startswith(f"{key}.") for setting in found):

@@ -12,10 +12,10 @@ from acorn.cli.arguments import path_from
 from acorn.cli.evaluation_facts import split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
-from acorn.cli.usage import Verbs
+from acorn.cli.usage import Program, Verbs
 from acorn.figure_names import TEXT_COUNTS, in_a_sentence
 
-app = typer.Typer(cls=Verbs, help="Make token shards from text, check them, or show examples.", no_args_is_help=True)
+app = Program(cls=Verbs, help="Make token shards from text, check them, or show examples.", no_args_is_help=True)
 
 
 @app.command()
@@ -31,7 +31,8 @@ def prepare(
     more: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar=METAVAR, help="More text, and settings of the data section, such as data.text_field=body."
+            metavar=METAVAR,
+            help="Text, as with --input, and settings of the data section, such as data.text_field=body.",
         ),
     ] = None,
     clean: Annotated[str | None, typer.Option(help="Cleaning of the text: none (default) or wikitext.")] = None,

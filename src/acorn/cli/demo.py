@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acorn.advice import acorn_command
+from acorn.advice import acorn_command, resume_command
 from acorn.cli.arguments import path_from
 from acorn.counting import counted
+from acorn.errors import DamageError, UsageError
+
+if TYPE_CHECKING:
+    from acorn.config import Config
 
 PROMPTS = ("The history of", "In 1998 ,", "= Music =")
 
@@ -29,12 +34,13 @@ def demo(
     from acorn.report.sparkline import sparkline
     from acorn.run_folder import RunFolder
 
+    config = load_config("demo", [f"train.minutes={minutes}"])
+    _check_is_demo(out, config)
     print(
         f"Demo: trains a tokenizer on WikiText-2, trains a small model for {counted(minutes, 'minute')}, evaluates it "
         f"on held-out text, and generates text. Ctrl-C is safe at any time: the same command resumes {out}.",
         file=sys.stderr,
     )
-    config = load_config("demo", [f"train.minutes={minutes}"])
     # A demo that was interrupted, or is started again, is resumed instead of refused.
     result = run_pretrain(config, out, resume=True)
     _write_texts(result.folder)
@@ -45,6 +51,29 @@ def demo(
     show_result(result, as_json=False)
     print(f"next     {acorn_command('finetune', result.folder, '--data', 'my.csv', '--out', MODEL)}")
     print("         my.csv: texts of yours in a column text, and what they are in a column label")
+
+
+def _check_is_demo(out: Path, config: Config) -> None:
+    """Refuses a folder that holds another run than a demo. What is no run is left to the start of the run.
+
+    Raises:
+        UsageError: it holds one.
+    """
+    from acorn.config_files import load_run_config
+    from acorn.run.resume import merge_configs
+    from acorn.run_folder import RunFolder
+
+    own = RunFolder(out).config
+    with contextlib.suppress(DamageError):
+        stored = load_run_config(own)
+        try:
+            merge_configs(stored, config)
+        except UsageError:
+            raise UsageError(
+                f"{out} holds another run, not a demo.",
+                where="--out",
+                fix=f"name another folder with --out; to resume that run: {resume_command(out)}",
+            ) from None
 
 
 def _write_texts(folder: Path) -> None:

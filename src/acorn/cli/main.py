@@ -47,11 +47,13 @@ def _main() -> None:
     from acorn.cli.arguments import check_arguments
     from acorn.cli.usage import usage_error
     from acorn.errors import AcornError
+    from acorn.files import read_errors
     from acorn.runtime.address_space import is_out_of_memory
 
     try:
         check_arguments(arguments)
-        code = app(arguments, prog_name="acorn", standalone_mode=False)
+        with read_errors():
+            code = app(arguments, prog_name="acorn", standalone_mode=False)
         sys.stdout.flush()
     except AcornError as error:
         _leave(f"acorn: {error}", error.exit_code)

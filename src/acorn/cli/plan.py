@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 UNITS = (("year", 365 * 86_400), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
 SMALLEST_COUNT = 2.0  # a unit is used from two of it on: 36 hours, 2 days
 
-MOST_PASSES = 100
-MANY_PASSES = f"more than {MOST_PASSES} epochs: expect overfitting; use more text or fewer steps"
+MOST_PASSES = 20
+MANY_PASSES = (
+    f"the run passes over the text more than {MOST_PASSES} times: expect overfitting; use more text or fewer steps"
+)
 
 NOT_KNOWN = {
     "none": "none given; acorn pretrain needs data.source",
@@ -148,7 +150,7 @@ def readable(facts: dict[str, Any]) -> dict[str, str | None]:
         "memory": _memory(facts["memory_bytes"], free),
         "training text": _text(facts),
         "one step": f"{facts['tokens_per_step']:,} tokens, {facts['micro_batch_size']} sequences at a time",
-        "the run": f"{facts['steps']:,} steps, {short(facts['tokens'])} tokens{_epochs(facts['epochs'])}",
+        "the run": f"{counted(facts['steps'], 'step')}, {short(facts['tokens'])} tokens{_epochs(facts['epochs'])}",
         "warning": MANY_PASSES if (facts["epochs"] or 0) > MOST_PASSES else None,
         "speed": f"{rate(facts['tokens_per_second'], 'tokens')}, measured now; varies with the load of this machine",
         "time": f"{rough_duration(seconds)} of training steps",

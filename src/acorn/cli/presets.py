@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from acorn.advice import acorn_command
 from acorn.cli.output import print_json
+from acorn.cli.usage import Verb
 from acorn.counting import counted
 
 
-class WithPresets(TyperCommand):
+class WithPresets(Verb):
     """A command whose help ends with the list of presets, which is read only when the help is shown."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:

@@ -19,7 +19,7 @@ from acorn.figure_names import SPLITS
 if TYPE_CHECKING:
     from acorn.run.lifecycle import RunResult
 
-SHOWN = ("bits_per_byte", "loss_per_token", "word_perplexity", "tokens", "context", "stride")
+SHOWN = ("bits_per_byte", "loss_per_token", "word_perplexity", "tokens", "context", "stride", "precision")
 """Figures of each split that are printed at the end of a run."""
 
 

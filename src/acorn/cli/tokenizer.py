@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +14,12 @@ from acorn.cli.arguments import path_from
 from acorn.cli.evaluation_facts import rate
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
-from acorn.cli.usage import Verbs
+from acorn.cli.usage import Program, Verbs
 from acorn.errors import UsageError
 from acorn.figure_names import CONDITIONS, in_a_sentence
 from acorn.run_folder import CONFIG, MANIFEST, MODEL_CONFIG, TOKENIZER
 
-app = typer.Typer(cls=Verbs, help="Train or inspect a tokenizer.", no_args_is_help=True)
+app = Program(cls=Verbs, help="Train or inspect a tokenizer.", no_args_is_help=True)
 
 MEASURED_DOCUMENTS = 2000
 """The number of held-out documents that a new tokenizer is measured on."""
@@ -49,7 +49,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar=METAVAR,
-            help="More text, and settings of the data and tokenizer sections, such as data.text_field=body.",
+            help="Text, as with --input, and settings of data and tokenizer, such as data.text_field=body.",
         ),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="bpe (default) or wordpiece.")] = None,
@@ -149,7 +149,19 @@ def inspect(
         return
     print_facts(_named(facts))
     print("\n" + "\n".join(f"{token_id:>7}  {piece!r}" for token_id, piece in zip(ids, pieces, strict=True)))
+    if marks := _marks_in(pieces):
+        print(f"\n{marks}")
     print(f"\ndecoded     {decoded!r}\nround trip  {'exact' if decoded == text else 'not exact'}")
+
+
+MARKS = {"Ġ": "Ġ is a space", "Ċ": "Ċ is a line end", "##": "## continues a word", "▁": "▁ is a space"}
+"""What vocabularies write in pieces -> what it means."""
+
+
+def _marks_in(pieces: Sequence[str | None]) -> str:
+    """What the marks in `pieces` mean; empty: there are none."""
+    text = "".join(piece or "" for piece in pieces)
+    return "; ".join(meaning for mark, meaning in MARKS.items() if mark in text)
 
 
 def _named(facts: Mapping[str, object]) -> dict[str, object]:

@@ -1,16 +1,19 @@
-"""Unknown commands and options: suggestions, and where to find help."""
+"""How help is laid out, and what unknown commands and wrong arguments are answered with."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from typer.core import TyperGroup
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from acorn.errors import UsageError
+from acorn.value_faults import wanted
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "classify": ("predict", "finetune"),
@@ -50,6 +53,60 @@ MOST_SUGGESTIONS = 3
 """Largest number of suggestions in one message."""
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+VALUES = {
+    "<Path>": "PATH",
+    "<float range>": "X",
+    "<float>": "X",
+    "<int range>": "N",
+    "<int>": "N",
+    "<list[str]>": "",
+    "<str>": "NAME",
+}
+"""typer's name of a type -> what the value is called in help texts; arguments have names of their own."""
+
+
+class Verb(TyperCommand):
+    """A command whose help has names for values instead of Python types."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [param for param in self.get_params(ctx) if isinstance(param, TyperArgument)]
+        return ["[OPTIONS]", *map(_usage_of, arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        records: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                name = _usage_of(param) if isinstance(param, TyperArgument) else _with_value_names(record[0])
+                records[param.param_type_name].append((name, record[1].replace("[x>=", "[at least ")))
+        for title, found in (("Arguments", records["argument"]), ("Options", records["option"])):
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
+
+class Program(typer.Typer):
+    """An app whose commands are `Verb`s."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = Verb, **more: Any
+    ) -> Callable[[Function], Function]:
+        return super().command(name, cls=cls, **more)
+
+
+def _usage_of(argument: TyperArgument) -> str:
+    """An argument in the usage line: `RUN`, `[KEY]` or `[SRC]...`."""
+    name = argument.metavar or argument.name.upper()
+    if argument.required or name.startswith("["):
+        return name
+    return f"[{name}]" + ("..." if argument.nargs != 1 else "")
+
+
+def _with_value_names(text: str) -> str:
+    return re.sub("|".join(map(re.escape, VALUES)), lambda found: VALUES[found[0]], text)
+
+
 class Verbs(TyperGroup):
     """A group of commands that suggests the nearest command for an unknown one, and shows its help without any."""
 
@@ -63,7 +120,7 @@ class Verbs(TyperGroup):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             own = ctx.command_path.partition(" ")[2]  # below acorn: empty, or "tokenizer"
-            near = [f"{ctx.command_path} {command}" for command in nearest_commands(name, self, own)]
+            near = [f"`{ctx.command_path} {command}`" for command in nearest_commands(name, self, own)]
             every = ", ".join(self.list_commands(ctx))
             raise UsageError(
                 f"No such command {name!r}" + (f"; did you mean {_or(near)}?" if near else "."),
@@ -108,16 +165,29 @@ def _or(names: list[str]) -> str:
 
 
 def usage_error(error: TyperException) -> UsageError:
-    """typer's message about wrong arguments, with the command and a suggestion."""
+    """typer's message about wrong arguments, in plain words, with the command and a suggestion."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "acorn"
     option = getattr(error, "option_name", None)
     fix = f"see {command} --help"
     if option is None or not hasattr(error, "possibilities"):
-        return UsageError(error.format_message(), where=command, fix=fix)
+        return UsageError(_in_plain_words(error), where=command, fix=fix)
     options = [name for parameter in context.command.params for name in parameter.opts] if context else []
     near = difflib.get_close_matches(option, [name for name in options if name.startswith("--")], n=MOST_SUGGESTIONS)
     if "." in option:
         fix = f"settings are written without dashes: {option.lstrip('-')}=VALUE; {fix}"
     what = f"No such option: {option}" + (f"; did you mean {_or(near)}?" if near else "")
     return UsageError(what, where=command, fix=fix)
+
+
+def _in_plain_words(error: TyperException) -> str:
+    from pydantic import ValidationError
+
+    if isinstance(error.__cause__, ValidationError):
+        detail = error.__cause__.errors()[0]
+        hint = getattr(getattr(error, "param", None), "get_error_hint", lambda: "The value")()
+        return f"{hint.strip(chr(39))} should be {wanted(detail)}, not {detail['input']!r}."
+    message = error.format_message()
+    if extra := re.fullmatch(r"Got unexpected extra argument\(?s?\)? \((.*)\)", message):
+        return f"There are more arguments than this command takes: {extra[1]}"
+    return message

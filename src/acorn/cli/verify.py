@@ -30,7 +30,7 @@ def verify(
         print_json({"folders": [{"folder": str(c.folder), "kind": c.kind, "faults": list(c.faults)} for c in checks]})
     else:
         for check in checks:
-            print(f"{'whole  ' if check.whole else 'DAMAGED'}  {check.kind:<10}  {check.folder}")
+            print(f"{'intact ' if check.whole else 'DAMAGED'}  {check.kind:<10}  {check.folder}")
     faults = [fault for check in checks for fault in check.faults]
     if faults:
         good = [str(check.folder) for check in checks if check.whole and check.kind != "run"]

@@ -167,9 +167,9 @@ def _write_split(
         unspelled += batch.unspelled
     if not count.documents:
         raise InputError(
-            f"The split {split} has no document (0 documents, 0 bytes).",
+            f"The {split} text is empty.",
             where="data.source",
-            fix="use text for it that contains more than white space",
+            fix="use text that contains more than white space",
         )
     writer.append(np.array([tokenizer.separator_id], np.uint32))
     return replace(count, tokens=count.tokens + 1), unspelled / max(1, text_tokens)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acorn.errors import DamageError, InputError
-from acorn.files import disk_errors, is_sealed, read_json
+from acorn.files import disk_errors, is_sealed, permission_denied, read_json
 from acorn.folders import verify_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import MANIFEST, TOKENIZER
@@ -120,11 +120,7 @@ def has_manifest(folder: Path) -> bool:
     except (OSError, ValueError):  # it does not exist, or the path contains NUL
         return False
     if is_denied:
-        raise InputError(
-            "The token shards cannot be read: permission denied.",
-            where=str(folder),
-            fix="change the permissions so that you can read this folder and its files",
-        )
+        raise permission_denied(manifest if is_there else folder)
     return is_there
 
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from acorn.errors import install_command
 from acorn.evaluate.labels import label_scores, several_label_scores
 from acorn.evaluate.predictions import label_ids, label_table, nothing_to_score
 from acorn.evaluate.regression import check_labels, value_figures
@@ -236,7 +237,7 @@ def _rows(train: Sequence[str], scored: Sequence[str]) -> tuple[tuple[Any, Any] 
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
         broken = "" if (error.name or "").partition(".")[0] == "sklearn" else f" ({error})"
-        return None, f"TF-IDF is not given: scikit-learn is not installed{broken}: pip install 'acorn-lm[baselines]'."
+        return None, f"TF-IDF is not given: scikit-learn is not installed{broken}: {install_command('baselines')}."
     vectorizer = TfidfVectorizer(
         ngram_range=(1, 2), token_pattern=WORD, sublinear_tf=True, max_features=MAX_WORDS, dtype=np.float64
     )

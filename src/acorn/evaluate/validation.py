@@ -109,8 +109,14 @@ def evaluate_split(
         DamageError: the model's loss is not finite, or the shards contradict their manifest.
     """
     if split not in shards.splits:
+        if split == "test":
+            raise UsageError(
+                "The run has no test text.",
+                where=str(shards.folder),
+                fix="name a text with --input FILE, or use --split valid (data.test_source gives a run its test text)",
+            )
         raise UsageError(
-            f"There is no split {split!r}.", where=str(shards.folder), fix=f"choose one of {', '.join(shards.splits)}"
+            f"There is no split {split!r}.", where="--split", fix=f"choose one of {', '.join(shards.splits)}"
         )
     count = shards.count(split)
     if min(count.documents, count.bytes, count.words, count.tokens - 1) < 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from acorn.errors import DamageError
+from acorn.errors import DamageError, install_command
 from acorn.export.probe import Probe
 from acorn.export.runtimes import Answer, Runtime
 from acorn.model.label_head import HeadSpec
@@ -108,7 +108,7 @@ def compare(
         "dtype": dtype,
         "runtime": runtime.name,
         "runtime_version": answer.version if answer else None,
-        "runtime_note": None if answer else f"not installed; install it with: pip install 'acorn-lm[{runtime.extra}]'",
+        "runtime_note": None if answer else f"not installed; install it with: {install_command(runtime.extra)}",
         "weight_difference": weight_difference,
         "tokens_by": by,
         "lines": lines,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from acorn.errors import UsageError
 from acorn.figure_names import SPLITS, beside
-from acorn.files import write_file
+from acorn.files import check_readable, write_file
 from acorn.report.charts import COLOURS, axis_switch, bits_chart, loss_chart, measure_charts
 from acorn.report.comparability import scored_part, scored_text
 from acorn.report.comparison import comparison_section, curve_caveats, run_names
@@ -77,7 +77,9 @@ def _check_replaces_only_reports(path: Path) -> None:
 
     Raises:
         UsageError: `path` is such a page.
+        InputError: reading it is not permitted, so that this cannot be seen.
     """
+    check_readable(path)
     try:
         with open(path, "rb") as file:
             beginning = file.read(BEGINNING_BYTES).decode("utf-8", "replace")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from acorn.errors import DamageError
-from acorn.files import disk_errors, make_folders, sync_file, sync_folder
+from acorn.files import disk_errors, make_folders, permission_denied, sync_file, sync_folder
 
 FIELDS = (
     "step",
@@ -145,6 +145,8 @@ def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    except PermissionError:
+        raise permission_denied(path) from None
     except OSError as error:
         raise DamageError(
             f"{path.name} cannot be read: {error.strerror}.", where=str(path), fix="check that it can be opened"

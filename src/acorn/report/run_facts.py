@@ -18,7 +18,7 @@ import numpy as np
 from acorn.config import ModelConfig
 from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
-from acorn.files import read_json
+from acorn.files import check_readable, permission_denied, read_json
 from acorn.model.label_head import HeadSpec
 from acorn.model.sizing import size_of
 from acorn.origin import STARTS_FROM, Base, descent, stored_bases
@@ -116,8 +116,10 @@ def read_run(folder: Path) -> RunFacts:
 
     Raises:
         UsageError: `folder` is not a run folder.
+        InputError: reading a file of it is not permitted.
     """
     run = RunFolder(folder)
+    check_readable(run.root)
     _check_is_run(run)
     problems: list[str] = []
     document: dict[str, Any] = _read(run.config, _read_toml, {}, problems)
@@ -173,13 +175,19 @@ def _check_is_run(run: RunFolder) -> None:
 
 
 def _read(path: Path, reader: Callable[[Path], Content], empty: Content, problems: list[str]) -> Content:
-    """What `reader` reads from `path`; `empty` if the file is absent or damaged."""
+    """What `reader` reads from `path`; `empty` if the file is absent or damaged.
+
+    Raises:
+        InputError: reading it is not permitted.
+    """
     if not os.path.isfile(path):  # unlike Path's, False for names that no file can have
         return empty
     try:
         return reader(path)
     except DamageError as error:
         problems.append(f"{error.what} ({error.where})")
+    except PermissionError:
+        raise permission_denied(path) from None
     except (OSError, ValueError) as error:
         problems.append(f"{path.name} cannot be read: {error} ({path})")
     return empty

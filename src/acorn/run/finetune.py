@@ -34,7 +34,7 @@ from acorn.run.finetuned_ending import FinetuningEnding
 from acorn.run.initial_model import begin_weights
 from acorn.run.lifecycle import Prepared, RunResult, start_or_resume
 from acorn.run.resolve import resolve
-from acorn.run.resume import check_steps_left
+from acorn.run.resume import check_length_left
 from acorn.run.start import check_launch
 from acorn.run.text import check_own_tokenizer
 from acorn.run_folder import TOKENIZER, RunFolder
@@ -176,7 +176,7 @@ class Finetuning:
         chosen = {"finetune.task": found.task, "finetune.labels": task.labels, "finetune.overlong": overlong}
         config = with_values(config, {**chosen, **_length(config, len(sides["train"].tokens))})
         if checkpoint:
-            check_steps_left(config, checkpoint.counters)
+            check_length_left(config, checkpoint.config, checkpoint.counters)
         lora = _lora_of(config, task)
         longest = longest_row(sides["train"].tokens, context, config.finetune.replay > 0)
         shape = StepShape(longest, task.head, lora, config.finetune.freeze)

@@ -98,8 +98,10 @@ def values_of(key: str, value: Any) -> list[Any] | None:
 
 
 def _check_quoted(key: str, value: Any) -> None:
-    """Refuses `[gpt2,modern]`: it is not a TOML list, so it was read as one string."""
+    """Refuses `[gpt2,modern]` and `[0.1,0.2`: they are not TOML lists, so they were read as one string."""
     is_list = isinstance(flatten(Config()).get(key), tuple)  # its strings may be glob patterns, such as [ab].txt
+    if isinstance(value, str) and not is_list and value.startswith("[") != value.endswith("]"):
+        raise UsageError(f"{key}={value} has one bracket of a list only.", where="acorn sweep", fix=LIST_SYNTAX)
     if not isinstance(value, str) or is_list or not (value.startswith("[") and value.endswith("]")):
         return
     quoted = re.sub(r"[^\[\],]+", lambda item: _quoted(item[0]), value)

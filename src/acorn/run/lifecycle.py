@@ -38,7 +38,7 @@ from acorn.run.finish import finish_run, is_finished
 from acorn.run.initial_model import load_initial_model
 from acorn.run.peak import ExceededPeak, Peak, machine_peak
 from acorn.run.resume import (
-    check_steps_left,
+    check_length_left,
     merge_configs,
     note_changes,
     note_inequality,
@@ -222,7 +222,7 @@ def start_or_resume(
         if is_given:
             config = with_known_shards(config, checkpoint.config, run)
         config, changed = merge_configs(checkpoint.config, config, allow_change)
-        check_steps_left(config, counters)
+        check_length_left(config, checkpoint.config, counters)
         is_written = is_finished(run, counters.step, kind.missing)
         finished = not changed and is_written and is_done(config.train, counters)
         made_from = check_unchanged(run, config, folders, QUIET if finished else progress)

@@ -9,7 +9,7 @@ from typing import Any
 
 from acorn.checkpoint.training_state import Checkpoint, Counters
 from acorn.config import Config
-from acorn.config_files import LENGTHS, differences, flatten, load_run_config, override_of, with_values
+from acorn.config_files import LENGTHS, differences, flatten, load_run_config, override_of, to_toml_value, with_values
 from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import sha256_of
@@ -79,15 +79,18 @@ def merge_configs(stored: Config, asked: Config, allow_change: Sequence[str] = (
     refused = {key: pair for key, pair in found.items() if key not in MAY_CHANGE and key not in allow_change}
     if refused:
         free = [f"--allow-change {key}" for key in refused if not key.startswith(FIXED_PREFIXES) or key in NOT_FIXED]
-        lines = [f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in refused.items()]
+        lines = [
+            f"  - {key}: {to_toml_value(old)} in the run, {to_toml_value(new)} now"
+            for key, (old, new) in refused.items()
+        ]
         raise UsageError(
             "The run was started with different settings:\n" + "\n".join(lines),
-            where="the command line, compared with config.toml of the run",
+            where="the settings given, compared with those in the run's config.toml",
             fix="use the run's settings, or start a new run with --out"
             + (f", or change them anyway with {' '.join(free)}" if free else ""),
         )
     changed = {key: new for key, (_, new) in found.items() if key != "name"}
-    told = {key: f"{found[key][0]} -> {found[key][1]}" for key in changed if not _follows(key, asked)}
+    told = {key: " -> ".join(map(to_toml_value, found[key])) for key in changed if not _follows(key, asked)}
     return with_values(stored, changed), told
 
 
@@ -157,12 +160,22 @@ def with_earlier_choices(config: Config, run: RunFolder, progress: Progress) -> 
     return with_values(merged, {"model.vocab_size": config.model.vocab_size})  # the text may have changed
 
 
-def check_steps_left(config: Config, counters: Counters) -> None:
-    """Refuses a length that the run has already passed.
+def check_length_left(config: Config, stored: Config, counters: Counters) -> None:
+    """Refuses a new length that the run has already passed.
+
+    Args:
+        stored: the run's config before this command.
 
     Raises:
-        UsageError: `train.steps` is below the step of the checkpoint.
+        UsageError: `train.steps` is below the step of the checkpoint, or `train.minutes` below its training time.
     """
+    minutes, done = config.train.minutes, counters.seconds / 60
+    if 0 < minutes < done and minutes != stored.train.minutes:  # the last step of a run ends a little after its time
+        raise UsageError(
+            f"train.minutes={minutes:g} is below the training time so far: the run has trained for {done:.3g} minutes.",
+            where="train.minutes (acorn demo: --minutes)",
+            fix="give more minutes, or leave them out",
+        )
     if 0 < config.train.steps < counters.step:
         raise UsageError(
             f"train.steps={config.train.steps:,} is below the current step: the run is at step {counters.step:,}.",

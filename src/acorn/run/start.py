@@ -15,6 +15,7 @@ from acorn.data.made_from import shards_folder
 from acorn.data.token_shards import TokenShards
 from acorn.errors import DamageError, UsageError
 from acorn.files import (
+    check_readable,
     check_unicode,
     disk_errors,
     half_written,
@@ -219,18 +220,30 @@ def check_folder(run: RunFolder, resume: bool) -> None:
     Raises:
         UsageError: it is a file, or is not empty; with `resume`: it is a file, or is not empty and holds no run.
         ResourceError: it cannot be written to.
+        InputError: reading it, or a file or folder in it, is not permitted.
     """
     if run.root.exists() and not run.root.is_dir():
         raise UsageError(f"{run.root} is a file, not a folder.", where="--out", fix="name another folder")
+    check_readable(run.root)
     with disk_errors(run.root):
+        if resume and run.root.exists():
+            check_readable(*run.root.iterdir())
         is_run = _holds_run(run)
         if not (resume and is_run) and _holds_anything(run):
             raise UsageError(
-                f"The folder {run.root} is not empty" + ("." if is_run else " and holds no run."),
+                f"The folder {run.root} is not empty" + (": it holds a run." if is_run else " and holds no run."),
                 where="--out",
-                fix=("add --resume to resume that run, or " if is_run else "") + "name another folder with --out",
+                fix=_ways_out(run) if is_run else "name another folder with --out",
             )
         make_folders(run.root)
+
+
+def _ways_out(run: RunFolder) -> str:
+    """What can be done about a folder that holds a run already."""
+    other = "name another folder with --out to start a new run"
+    if readable(run.final).is_dir():
+        return f"{other}; that run is finished, and --resume with more steps trains it further"
+    return f"add --resume to resume that run, or {other}"
 
 
 def _holds_run(run: RunFolder) -> bool:

@@ -28,7 +28,7 @@ def choose_device(wanted: str, where: str = "train.device") -> Choice[str]:
             raise UsageError(
                 f"The device {wanted} is unavailable on this machine.",
                 where=where,
-                fix=f"choose one of {', '.join(available)}, or auto",
+                fix=f"choose {' or '.join([*available, 'auto'])}",
             )
         return Choice("device", wanted, True)
     if "cuda" in available:
@@ -106,7 +106,11 @@ def runtime_for_inference(device: str, precision: str) -> Runtime:
     precisions = ("auto", "fp32", "bf16", "fp16", "int8")
     for option, value, known in (("--device", device, DEVICES), ("--precision", precision, precisions)):
         if value not in known:
-            raise UsageError(f"{value!r} is unknown.", where=option, fix=f"choose one of {', '.join(known)}")
+            raise UsageError(
+                f"There is no {option.removeprefix('--')} {value!r}.",
+                where=option,
+                fix=f"choose one of {', '.join(known)}",
+            )
     where = choose_device(device, "--device")
     wanted = "auto" if precision == "int8" else precision
     if wanted == "auto" and where.value == "cpu":

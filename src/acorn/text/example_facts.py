@@ -67,8 +67,9 @@ def check_labels(task: Task, examples: Sequence[Example], where: str) -> None:
     several = any(has_list(example) for example in examples)
     if len(counts) < (1 if several else 2):
         noun = "tag" if task == "tag" else "label"
-        told = f"the only {noun} is {shown(next(iter(counts)))}" if counts else "no example has a label"
-        what = f"There is nothing to tell apart: {told}."
+        what = (
+            f"All examples have the same {noun}, {shown(next(iter(counts)))}." if counts else "No example has a label."
+        )
         raise InputError(what, where=where, fix="give examples of two labels at least")
     if task == "classify" and not several and len(counts) > MANY_LABELS and len(counts) == len(labeled):
         raise InputError(

@@ -17,6 +17,7 @@ from pathlib import Path
 from acorn.config import DataConfig, FinetuneConfig
 from acorn.counting import counted
 from acorn.errors import InputError, UsageError
+from acorn.figure_names import SPLITS
 from acorn.progress import QUIET, Progress
 from acorn.text.example_facts import check_labels, has_list, has_lists, labels_of, told_facts
 from acorn.text.example_shapes import columns_of, task_of, to_example, unread_columns
@@ -325,10 +326,13 @@ def _check_sides(splits: ExampleSplits, data: DataConfig) -> None:
     for side, examples in splits.sides.items():
         if examples:
             continue
-        sizes = ", ".join(f"{counted(len(found), 'example')} in {name}" for name, found in splits.sides.items())
+        sizes = ", ".join(
+            f"{counted(len(found), 'example')} for {SPLITS[name].lower()}" for name, found in splits.sides.items()
+        )
         if splits.automatic and side in ("train", "valid"):
             raise InputError(
-                f"The {side} side of the split is empty: {sizes}. All examples of one input are on one side.",
+                f"There are too few examples to hold out a part of them for validation: {sizes}. All examples "
+                "with the same input are on one side.",
                 where=f"data.valid_fraction = {data.valid_fraction}",
                 fix="give more examples, or name validation examples in data.valid_source",
             )

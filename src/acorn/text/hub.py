@@ -262,11 +262,14 @@ def _load_error(name: str, error: Exception) -> InputError:
         )
     if isinstance(error, ConnectionError):
         cause, fix = why_not_reached(error)
+        repository, _, config = name.removeprefix(HUB_PREFIX).partition(":")
+        local = repository.rpartition("/")[2]
         return InputError(
             f"The Hub cannot be reached: {cause}.",
             where=name,
-            fix=f"{fix}; or work offline: on a machine with network access run `hf download OWNER/NAME "
-            "--repo-type dataset --local-dir FOLDER`, copy FOLDER here, and use hf:FOLDER[:CONFIG]",
+            fix=f"{fix}; or work offline: on a machine with network access run `hf download {repository} "
+            f"--repo-type dataset --local-dir {local}`, copy the folder {local} here, and use {HUB_PREFIX}{local}"
+            + (f":{config}" if config else ""),
         )
     return InputError(
         f"The dataset cannot be read: {type(error).__name__}: {cause}.",

@@ -9,7 +9,7 @@ from typing import Literal
 from acorn.counting import counted
 from acorn.errors import InputError
 
-SKIP_HINT = 'correct it, or set data.errors = "skip" to drop and count such rows'
+SKIP_HINT = "correct it, or set data.errors=skip to drop and count such rows"
 ERRORS_HINT = 'set data.errors to "replace" (puts U+FFFD in its place) or "skip" (drops the document)'
 MAX_NAMES = 10
 """The largest number of files or columns that one message names; the others are counted."""

@@ -11,7 +11,7 @@ from acorn.text.examples import Refusal
 from acorn.text.reading import MAX_NAMES
 
 _MOST_NOTED = 3  # reasons that a note names
-_SKIP_HINT = 'correct them, or set data.errors = "skip" to leave such rows out and count them'
+_SKIP_HINT = "correct them, or set data.errors=skip to leave such rows out and count them"
 
 
 def rows_refused(where: str, refused: Sequence[Refusal], rows: int) -> InputError:
@@ -26,7 +26,9 @@ def rows_refused(where: str, refused: Sequence[Refusal], rows: int) -> InputErro
         return InputError(refused[0].reason, where=refused[0].where, fix=_SKIP_HINT.replace("them", "it"))
     lines = "\n".join(f"  - {reason}" for reason in reasons_of(refused, MAX_NAMES))
     return InputError(
-        f"{len(refused):,} of {counted(rows, 'row')} cannot be used:\n{lines}", where=where, fix=_SKIP_HINT
+        f"{len(refused):,} of {counted(rows, 'row')} cannot be used:\n{lines}",
+        where=where,
+        fix=_SKIP_HINT if len(refused) < rows else "correct them, or name other rows",
     )
 
 

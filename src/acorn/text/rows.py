@@ -89,6 +89,12 @@ class FileReader(ABC):
         utf16 = encoding == UTF8 and found is not None and found.like_utf16
         name = "UTF-8" if encoding == UTF8 else encoding
         example = "utf-16" if utf16 else "latin-1" if encoding == UTF8 else "utf-8"
+        if encoding == UTF8 and found is not None and found.has_zeros and not utf16:
+            return InputError(
+                f"This is not a text file: it has zero bytes, and {what}.",
+                where=where,
+                fix="name text files only; the text of another kind of file, such as a PDF, must be extracted first",
+            )
         return InputError(
             f"This text is not {name}: {what}{'; the file begins like UTF-16' if utf16 else ''}.",
             where=where,

@@ -11,7 +11,8 @@ copies are on one side. Held-out text that the config names or the source has is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +26,12 @@ from acorn.text.digests import DigestSet, digest_limit, digest_of
 from acorn.text.overlap import HeldOut, OverlapFilter, Repeats
 from acorn.text.reading import Losses, Reading, SplitCounts, names_of
 from acorn.text.sources import Part, held_out_parts, merged, resolve
-from acorn.text.text_files import TextFile
-from acorn.text.transcoding import UTF8
+from acorn.text.text_files import TextFile, open_text
+from acorn.text.transcoding import UTF8, utf16_of
 
 SPLIT_ORDER = ("train", "valid", "test")
 FEW_VALID_DOCUMENTS = 10  # fewer whole files in validation than this get a warning
-_HEAD_BYTES = 64 << 10  # read from a source to detect WikiText
+_HEAD_BYTES = 64 << 10  # read from a source to detect WikiText and UTF-16
 
 
 class TextSplits:
@@ -78,6 +79,7 @@ class TextSplits:
                 parts[split] = held_out_parts(resolve(named, data, f"data.{split}_source", progress, out), split)
             elif split in own:
                 parts[split] = own[split]
+        _check_encodings(parts.values(), data)
         corpora = {split: Corpus(found, data) for split, found in parts.items()}
         # One short file would be one document, and one document cannot be split.
         corpora["train"].cut_small = "valid" not in parts and len(parts["train"]) == 1
@@ -108,6 +110,7 @@ class TextSplits:
             InputError: a source matches nothing, cannot be reached, or cannot be read.
         """
         parts = held_out_parts(resolve(sources, data, named_by, progress), "test")
+        _check_encodings([parts], data)
         if data.encoding != UTF8:  # it comes from the run of the model, not from the command line
             progress.note(f"Text files are read as {data.encoding} (data.encoding).")
         return cls(data, {named_by: Corpus(parts, data)}, False, progress)
@@ -265,11 +268,16 @@ class TextSplits:
             return
         dropped = f"; dropped: {counts.dropped()}" if counts.dropped() else ""
         if not other_side and not counts.documents:
-            read = sum(part.size for part in self._parts_of(split) if isinstance(part, TextFile))
+            parts = self._parts_of(split)
+            read = sum(part.size for part in parts if isinstance(part, TextFile))
+            is_empty = not read and all(isinstance(part, TextFile) for part in parts)
+            what = names_of(part.name for part in parts) if len(parts) == 1 else "All text"
             raise InputError(
-                f"The text has no document (0 documents, {read:,} bytes){dropped}.",
+                f"{what} is empty."
+                if is_empty
+                else f"The text has no document (0 documents, {read:,} bytes){dropped}.",
                 where=self._where(split),
-                fix=_what_to_change(counts),
+                fix="name a file with text" if is_empty else _what_to_change(counts),
             )
         other = "valid" if split == "train" else "train"
         sides = {split: counts.documents, other: other_side or 0}
@@ -280,8 +288,9 @@ class TextSplits:
         if unit := self._finer_unit(total):
             remedies.append(f'cut the text finer with data.document = "{unit}"')
         raise InputError(
-            f"The {min(sides, key=lambda side: sides[side])} side of the split is empty: "
-            f"{counted(sides['train'], 'document')} in train, {sides['valid']:,} in valid{dropped}.",
+            f"There is too little text to hold out a part of it for "
+            f"{'training' if sides['valid'] else 'validation'}: "
+            f"{counted(sides['train'], 'document')} for training, {sides['valid']:,} for validation{dropped}.",
             where=f"data.valid_fraction = {self.data.valid_fraction}" if total > 1 else self._where("train"),
             fix=f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
         )
@@ -325,6 +334,27 @@ def _what_to_change(counts: SplitCounts) -> str:
     if counts.dropped_overlap:
         return "add text that is not held out too, or set data.overlap=warn"
     return "use text that contains more than white space"
+
+
+def _check_encodings(splits: Iterable[Sequence[Part]], data: DataConfig) -> None:
+    """Refuses UTF-16 that is read as UTF-8, in any split, before anything is made from another one.
+
+    Raises:
+        InputError: a file begins like UTF-16, and `data.errors` is "strict".
+    """
+    if data.errors != "strict" or data.encoding != UTF8:
+        return
+    for part in itertools.chain.from_iterable(splits):
+        if not isinstance(part, TextFile) or part.form == "parquet":
+            continue
+        with open_text(part) as file:
+            encoding = utf16_of(file.bytes.read(_HEAD_BYTES))
+        if encoding:
+            raise InputError(
+                f"This text is not UTF-8: the file begins like {encoding.upper()}.",
+                where=part.name,
+                fix=f"set data.encoding={encoding}, or convert the file to UTF-8",
+            )
 
 
 def _look_at(part: Part, data: DataConfig) -> tuple[bool, Reading]:

@@ -97,6 +97,7 @@ class BadBytes:
         total: the number of bytes searched.
         complete: whether the whole file was searched.
         like_utf16: the file begins with a byte order mark of UTF-16.
+        has_zeros: it contains zero bytes, as binary files do and text does not.
     """
 
     offset: int
@@ -106,6 +107,7 @@ class BadBytes:
     total: int
     complete: bool
     like_utf16: bool
+    has_zeros: bool = False
 
     def share(self) -> str:
         """The number and share of bad bytes, in words."""
@@ -113,10 +115,27 @@ class BadBytes:
         return f"bad bytes in the {part}file: {share_of(self.count, self.total)}"
 
 
+_SHORTEST_HEAD, _ZERO_BYTES = 16, 0.6
+"""Smallest number of bytes to tell UTF-16 by, and smallest share of characters with a zero byte."""
+
+
 def share_of(count: int, total: int) -> str:
     """`count` of `total` (above 0) with the share: `3 of 400, 0.75%`."""
     share = count / total
     return f"{count:,} of {total:,}, {f'{share:.2%}' if share >= 0.0001 else 'under 0.01%'}"
+
+
+def utf16_of(head: bytes) -> str:
+    """The encoding of UTF-16 text that begins with `head`, as Python calls it; empty: it does not look like UTF-16.
+
+    Without a byte order mark, most characters of an alphabet have a zero byte, which other text does not contain.
+    """
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    first, second = head[::2].count(0), head[1::2].count(0)
+    if len(head) < _SHORTEST_HEAD or max(first, second) < _ZERO_BYTES * len(head) / 2:
+        return ""
+    return "utf-16-be" if first > second else "utf-16-le"
 
 
 def find_bad_bytes(content: BinaryIO, encoding: str) -> BadBytes | None:
@@ -126,11 +145,12 @@ def find_bad_bytes(content: BinaryIO, encoding: str) -> BadBytes | None:
     first: tuple[int, int, str] | None = None
     count = total = 0
     head = b""
-    chunk = None
+    chunk, has_zeros = None, False
     while chunk != b"" and total < MAX_SCAN_BYTES:
         chunk = content.read(_CHUNK_BYTES)
         head = head or chunk[:2]
         total += len(chunk)
+        has_zeros = has_zeros or 0 in chunk
         if first is None:
             try:
                 strict.decode(chunk, final=not chunk)
@@ -139,4 +159,5 @@ def find_bad_bytes(content: BinaryIO, encoding: str) -> BadBytes | None:
         count += len(_SURROGATE.findall(marking.decode(chunk, final=not chunk)))
     if first is None:
         return None
-    return BadBytes(*first, count, total, chunk == b"", head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    like_utf16 = head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return BadBytes(*first, count, total, chunk == b"", like_utf16, has_zeros)

@@ -7,6 +7,7 @@ from pathlib import Path
 import tokenizers
 
 from acorn.errors import UsageError
+from acorn.files import check_links
 
 LARGEST_TOKENIZER_BYTES = 2**30
 """A larger file is not read to check whether it is a tokenizer. One with 16 million entries is about half as large."""
@@ -19,8 +20,9 @@ def check_target(path: Path, where: str) -> None:
         where: the option or argument that named it, for the message.
 
     Raises:
-        UsageError: there is such a target.
+        UsageError: there is such a target, or its path leads through a broken symbolic link.
     """
+    check_links(path, where)
     if path.exists() and not _is_replaceable(path):
         raise UsageError(
             f"{path} exists and is {'a folder' if path.is_dir() else 'not a tokenizer'}; acorn does not replace it.",

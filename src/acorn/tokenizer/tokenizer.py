@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import operator
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,13 +19,16 @@ import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from acorn.errors import AcornError, InputError, UsageError, shown
-from acorn.files import path_named, write_file
+from acorn.files import path_named, permission_denied, write_file
 from acorn.pickles import refuse_pickle
 from acorn.tokenizer import bpe, wordpiece
 from acorn.tokenizer.target import check_target
 
 MAX_UNUSED_IDS = 1 << 16
 """A file may have this many ids without a token, plus one per token. With more it is taken for damaged."""
+
+LARGEST_ID = (1 << 32) - 1
+"""The largest id that the library takes."""
 
 # Document separators, of which the first in the vocabulary is used: acorn's own two, then those of other tokenizers.
 SEPARATORS = (
@@ -144,6 +148,8 @@ class Tokenizer:
             raise NoTokenizerError(
                 "This is not a tokenizer.json: it is not UTF-8 text.", where=str(path), fix=_TOKENIZER_HINT
             ) from None
+        except PermissionError:
+            raise permission_denied(Path(path)) from None
         except (OSError, ValueError) as error:  # ValueError: the path contains NUL
             raise NoTokenizerError(
                 f"The tokenizer cannot be read: {getattr(error, 'strerror', error)}.",
@@ -207,9 +213,21 @@ class Tokenizer:
                 raise _not_unicode([text]) from None
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`. Incomplete UTF-8 characters become U+FFFD; ids without a token are ignored."""
+        """The text of `ids`. Incomplete UTF-8 characters become U+FFFD; ids without a token are ignored.
+
+        Raises:
+            UsageError: `ids` is not a list of ids.
+        """
+        try:
+            numbers = [operator.index(token_id) for token_id in ids]
+        except TypeError:
+            numbers = None
+        if numbers is None or not all(0 <= number <= LARGEST_ID for number in numbers):
+            raise UsageError(
+                f"The ids cannot be {shown(ids)}.", where="ids", fix="give a list of token ids, such as [5, 17]"
+            )
         with _library_errors("The tokenizer cannot decode these ids"):
-            return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+            return self._backend.decode(numbers, skip_special_tokens=skip_special_tokens)
 
     def normalize(self, text: str) -> str:
         """`text` after the normalizer, before it is split into tokens."""
