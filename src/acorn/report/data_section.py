@@ -40,7 +40,7 @@ def data_section(shards: Mapping[str, Any]) -> str:
         none.insert(0, "unknown tokens")
     parts = [table(["", *(escaped(SPLITS.get(split, split)) for split in splits)], rows)]
     if none:
-        parts.append(f'<p class="soft">None in any split: {"; ".join(none)}.</p>')
+        parts.append(f'<p class="soft">Zero in every split: {"; ".join(none)}.</p>')
     tokenizer = mapping_in(shards, "tokenizer")
     about_tokenizer = f"<h3>Tokenizer</h3>{fact_list(_ordered(tokenizer), TOKENIZER)}" if tokenizer else ""
     return "".join(parts) + about_tokenizer

@@ -102,7 +102,7 @@ def _page(runs: Sequence[RunFacts]) -> str:
         *samples,
         ("evaluation", "Evaluation", _evaluation(facts)),
         ("data", *_data(facts)),
-        ("config", "Config", config_section(facts.config)),
+        ("config", "Config", _two_names(facts) + config_section(facts.config)),
         ("environment", "Environment", environment_section(facts.environment)),
         ("glossary", "Glossary", glossary_section()),
     ]
@@ -175,7 +175,7 @@ def _header(facts: RunFacts) -> str:
 <p class="eyebrow">acorn · training report</p>
 <h1>{escaped(facts.name)}</h1>
 <p class="lede">{escaped(_summary(facts))}</p>
-{_two_names(facts)}{_problems(facts)}{headline}
+{_problems(facts)}{headline}
 </header>"""
 
 
