@@ -49,14 +49,14 @@ def test_without_unknown_tokens_there_is_no_row() -> None:
     shards = manifest()
     shards["splits"]["train"]["unknown_tokens"] = 0
     assert not any("nknown" in name for name in rows(shards))
-    assert "None in any split: unknown tokens; " in data_section(shards)
+    assert "Zero in every split: unknown tokens; " in data_section(shards)
 
 
 def test_counts_of_zero_are_summed_up_in_one_sentence() -> None:
     found = rows(manifest())
     assert found["Dropped as duplicates"] == ["7", "0"]
     assert "Files with a byte order mark" not in found
-    assert "None in any split: dropped as unreadable; files with a byte order mark; documents with NUL" in data_section(
+    assert "Zero in every split: dropped as unreadable; files with a byte order mark; documents with NUL" in data_section(
         manifest()
     )
 

@@ -42,7 +42,7 @@ class Corpus:
         self,
         reading: Reading,
         progress: Progress = QUIET,
-        task: str = "reading text",
+        task: str = "reading files",
         source_ends: Callable[[str], None] = lambda name: None,
     ) -> Iterator[tuple[bytes, int, RowReader]]:
         """Yields the rows that contain more than white space: original bytes, position, and the reader of the row.
@@ -77,7 +77,7 @@ class Corpus:
         rows: Reading,
         wanted: Callable[[bytes], bool] | None = None,
         progress: Progress = QUIET,
-        task: str = "reading text",
+        task: str = "reading files",
         source_ends: Callable[[str], None] = lambda name: None,
     ) -> Iterator[Document]:
         """Yields the cleaned documents for whose original bytes `wanted` is true (None: all documents).
