@@ -126,7 +126,7 @@ class TextSplits:
             return ("<unk>",)
         return () if kind == "wordpiece" else ("[UNK]",)
 
-    def documents(self, split: str, task: str = "reading text") -> Iterator[Document]:
+    def documents(self, split: str, task: str = "reading files") -> Iterator[Document]:
         """Yields the documents of `split`: cleaned, without repeats (see above), with the overlap policy applied.
 
         Args:
