@@ -56,8 +56,9 @@ def test_counts_of_zero_are_summed_up_in_one_sentence() -> None:
     found = rows(manifest())
     assert found["Dropped as duplicates"] == ["7", "0"]
     assert "Files with a byte order mark" not in found
-    assert "Zero in every split: dropped as unreadable; files with a byte order mark; documents with NUL" in data_section(
-        manifest()
+    assert (
+        "Zero in every split: dropped as unreadable; files with a byte order mark; documents with NUL"
+        in data_section(manifest())
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acorn.errors import UsageError
-from acorn.run.finetune_config import DEFAULTS, LORA_RATE, check_finetuning, check_frozen, finetune_config
+from acorn.run.finetune_config import DEFAULTS, check_finetuning, check_frozen, default_rate, finetune_config
 
 
 def test_what_the_command_line_names_stands_in_the_config() -> None:
@@ -16,11 +16,13 @@ def test_what_the_command_line_names_stands_in_the_config() -> None:
     assert finetune_config("m", ["a.csv"], overrides=["train.minutes=3"]).finetune.epochs == 0
 
 
-def test_adapters_have_a_rate_of_their_own() -> None:
-    assert finetune_config("m", ["a.csv"], lora=4).optimizer.lr == LORA_RATE
-    assert finetune_config("m", ["a.csv"], overrides=["lora.rank=4"]).optimizer.lr == LORA_RATE
-    assert finetune_config("m", ["a.csv"], lora=4, overrides=["optimizer.lr=0.1"]).optimizer.lr == 0.1
-    assert finetune_config("m", ["a.csv"]).optimizer.lr == DEFAULTS["optimizer"]["lr"]
+@pytest.mark.parametrize(
+    ("width", "rank", "rate"), [(128, 0, 0.003), (128, 8, 0.01), (768, 0, 0.0005), (768, 8, 0.0017), (16, 0, 0.01)]
+)
+def test_the_default_rate_falls_with_the_width(width: int, rank: int, rate: float) -> None:
+    config = finetune_config("m", ["a.csv"], lora=rank, overrides=[f"model.n_embd={width}"])
+    assert config.optimizer.lr == 0  # chosen once the base is known
+    assert default_rate(config) == rate
 
 
 @pytest.mark.parametrize("setting", ["finetune.epochs=0", "data.source=[]"])

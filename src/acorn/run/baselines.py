@@ -26,7 +26,7 @@ from acorn.files import write_file
 from acorn.progress import QUIET, Progress
 from acorn.run.examples import RunExamples
 from acorn.run.finetune import Finetuning, finetune
-from acorn.run.finetune_config import DEFAULTS, LORA_RATE
+from acorn.run.finetune_config import default_rate
 from acorn.run.lifecycle import RunResult, start_or_resume
 from acorn.run_folder import RunFolder
 from acorn.runtime.address_space import check_address_space
@@ -89,19 +89,19 @@ def baseline_config(config: Config) -> Config:
     All weights are trained, because adapters and frozen blocks are only useful on weights that know something. The
     learning rate is then as much lower than that of adapters as the defaults are.
     """
-    rate = {"optimizer.lr": config.optimizer.lr * DEFAULTS["optimizer"]["lr"] / LORA_RATE} if config.lora.rank else {}
+    whole = config.model_copy(update={"lora": LoraConfig()})
     changed = with_values(
-        config,
+        whole,
         {
             "name": f"{config.name}, random weights",
             "train.init_from": "",
             "train.init": "random",
             "tokenizer.vocab_size": config.model.vocab_size,  # what a new run would train; this one is given its own
             "finetune.freeze": 0,
-            **rate,
+            "optimizer.lr": config.optimizer.lr * default_rate(whole) / default_rate(config),
         },
     )
-    return changed.model_copy(update={"lora": LoraConfig()})
+    return changed
 
 
 class RandomWeights(Finetuning):

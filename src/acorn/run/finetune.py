@@ -29,7 +29,7 @@ from acorn.run.base_text import Forgetting, base_text, forgetting_of
 from acorn.run.budget import StepShape
 from acorn.run.ending import Ending
 from acorn.run.examples import RunExamples, examples_of_run, fingerprint_of
-from acorn.run.finetune_config import check_finetuning, check_frozen
+from acorn.run.finetune_config import check_finetuning, check_frozen, default_rate
 from acorn.run.finetuned_ending import FinetuningEnding
 from acorn.run.initial_model import begin_weights
 from acorn.run.lifecycle import Prepared, RunResult, start_or_resume
@@ -173,7 +173,12 @@ class Finetuning:
             text = base_text(config, task.tokenizer, folders, known, progress)
         examples.keep()
         _write_tokenizer(run, task.tokenizer, checkpoint)
-        chosen = {"finetune.task": found.task, "finetune.labels": task.labels, "finetune.overlong": overlong}
+        chosen = {
+            "finetune.task": found.task,
+            "finetune.labels": task.labels,
+            "finetune.overlong": overlong,
+            "optimizer.lr": config.optimizer.lr or (default_rate(config) if config.optimizer.name == "adamw" else 0.0),
+        }
         config = with_values(config, {**chosen, **_length(config, len(sides["train"].tokens))})
         if checkpoint:
             check_length_left(config, checkpoint.config, checkpoint.counters)

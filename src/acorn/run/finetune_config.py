@@ -11,15 +11,19 @@ from acorn.counting import counted
 from acorn.errors import UsageError
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "optimizer": {"name": "adamw", "lr": 3e-4, "weight_decay": 0.01},
+    "optimizer": {"name": "adamw", "weight_decay": 0.01},
     "schedule": {"name": "linear", "warmup": 0.05},
     "train": {"batch_size": 16, "eval_every": 50, "save_every": 200, "sample_every": 0},
-    "finetune": {"task": "auto", "epochs": 3.0},
+    "finetune": {"task": "auto", "epochs": 10.0},
 }
 """Section -> key -> default of finetuning, where that is not the one of pretraining."""
 
-LORA_RATE = 3e-3
-"""Default of `optimizer.lr` with adapters, which learn at about ten times the rate of whole matrices."""
+RATE_TIMES_WIDTH, LORA_RATE_TIMES_WIDTH = 0.384, 1.28
+"""Default of `optimizer.lr` times n_embd, for whole matrices and for adapters: 0.003 and 0.01 at 128 channels, the best
+of the sweep in docs/lab-notebook.md. AdamW's best rate falls as 1 / width (Yang et al. 2022)."""
+
+LARGEST_RATE = 0.01
+"""Default of `optimizer.lr` for networks so narrow that the above would be more."""
 
 NAME = "finetuned"
 
@@ -61,9 +65,13 @@ def finetune_config(
     values["train"]["init_from"] = base
     values["finetune"] |= {"task": task} if task else {}
     values |= {"lora": {"rank": lora}} if lora else {}
-    if lora or any(override.startswith("lora.rank=") for override in overrides):
-        values["optimizer"]["lr"] = LORA_RATE
     return config_of(values, "the command line", overrides)
+
+
+def default_rate(config: Config) -> float:
+    """The learning rate where none is set, to two digits."""
+    product = LORA_RATE_TIMES_WIDTH if config.lora.rank else RATE_TIMES_WIDTH
+    return float(f"{min(LARGEST_RATE, product / config.model.n_embd):.1e}")
 
 
 def check_finetuning(config: Config) -> None:

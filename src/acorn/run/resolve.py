@@ -35,12 +35,13 @@ OPEN_VALUES: dict[str, object] = {
 }
 """Key -> the value that leaves the choice to acorn. A resumed run keeps the choices it made."""
 
-OPEN_VALUES_OF_ROWS: dict[str, object] = {
+OPEN_VALUES_OF_FINETUNING: dict[str, object] = {
     "finetune.task": "auto",
     "finetune.labels": (),
     "finetune.overlong": "auto",
+    "optimizer.lr": 0.0,
 }
-"""The same for choices that depend on the rows of a finetuning run, not on the machine."""
+"""The same for choices of a finetuning run that depend on its rows and its model, not on the machine."""
 
 COMPILE_SECONDS = 30
 """What torch.compile takes before the first step if its cache is empty; an upper estimate."""
@@ -103,7 +104,8 @@ def resolve(
 def with_choices_of(earlier: Config, config: Config) -> Config:
     """`config` with the choices of `earlier`, the config of a run, for what it leaves open itself."""
     chosen, given = flatten(earlier), flatten(config)
-    is_open = {key for key, value in (OPEN_VALUES | OPEN_VALUES_OF_ROWS).items() if given[key] == value}
+    open_values = OPEN_VALUES | ({} if earlier.trains_on_text else OPEN_VALUES_OF_FINETUNING)
+    is_open = {key for key, value in open_values.items() if given[key] == value}
     if given["finetune.epochs"] and given["finetune.epochs"] == chosen["finetune.epochs"]:
         is_open.add("train.steps")  # computed from the epochs
     return with_values(config, {key: chosen[key] for key in flatten(config) if key in is_open})
