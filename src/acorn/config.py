@@ -290,8 +290,8 @@ class OptimizerConfig(SinglePrecisionSection):
     lr: float = Field(
         0.0,
         ge=0,
-        description="Peak learning rate of AdamW, or of Muon; 0: 0.001 for AdamW, 0.02 for Muon. In finetuning, 0 is a rate "
-        "that falls with `n_embd`.",
+        description="Peak learning rate of AdamW, or of Muon; 0: 0.001 for AdamW, 0.02 for Muon. In finetuning, 0 is a "
+        "rate that falls with `n_embd`.",
     )
     embedding_lr: float = Field(
         0.004, gt=0, description="With Muon: peak AdamW learning rate of the embeddings (and of a tied head)."
