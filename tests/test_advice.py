@@ -14,7 +14,9 @@ from acorn.advice import acorn_command, resume_command
 from acorn.cli.app import app
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "acorn"
-VERBS = list(typer.main.get_command(app).commands)
+WITHOUT_PATHS = {"config", "presets"}
+"""Commands whose arguments are names of settings and presets, which need no quotes."""
+VERBS = sorted(typer.main.get_command(app).commands.keys() - WITHOUT_PATHS)
 COMMAND = re.compile(rf"acorn ({'|'.join(VERBS)})\b[^.;`]*$")
 """A command in an f-string, up to the value that follows it."""
 
