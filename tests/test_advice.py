@@ -8,11 +8,16 @@ import re
 import subprocess
 from pathlib import Path
 
+import typer
+
 from acorn.advice import acorn_command, resume_command
+from acorn.cli.app import app
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "acorn"
-VERBS = "pretrain|finetune|predict|evaluate|generate|verify|report|plan|export|sweep|demo|data|tokenizer"
-COMMAND = re.compile(rf"acorn ({VERBS})\b[^.;`]*$")
+WITHOUT_PATHS = {"config", "presets"}
+"""Commands whose arguments are names of settings and presets, which need no quotes."""
+VERBS = sorted(typer.main.get_command(app).commands.keys() - WITHOUT_PATHS)
+COMMAND = re.compile(rf"acorn ({'|'.join(VERBS)})\b[^.;`]*$")
 """A command in an f-string, up to the value that follows it."""
 
 

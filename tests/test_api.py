@@ -135,6 +135,32 @@ def test_a_model_is_finetuned_and_predicts(run: acorn.Run, tmp_path: Path) -> No
         acorn.finetune(run.folder, rows, tmp_path / "other", overrides="train.stepz=5")
 
 
+def test_a_tagger_predicts_from_words_and_from_texts(run: acorn.Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    tagged = [{"tokens": ["Line", str(n)], "tags": ["O", "EVEN" if n % 2 == 0 else "ODD"]} for n in range(30)]
+    rows.write_text("".join(f"{json.dumps(row)}\n" for row in tagged))
+    settings = ["train.steps=2", "train.batch_size=4", "train.threads=1", "train.precision=fp32"]
+    model = acorn.load(acorn.finetune(run.folder, rows, tmp_path / "tuned", overrides=settings, quiet=True).folder)
+    assert model.task == "tag"
+    found = model.predict([["Line", "3"], "Line  4"])
+    assert [one.tokens for one in found] == [["Line", "3"], ["Line", "4"]]
+    assert model.predict("Line 3") == model.predict([["Line", "3"]])
+    assert all(set(one.tags or []) <= {"O", "EVEN", "ODD"} for one in found)
+    assert model.predict([]) == []
+    for wrong, said in (
+        ([["a b"]], "not one word"),
+        ([[]], "is empty"),
+        (["a", "Line " * 99], "more than the context"),
+    ):
+        with pytest.raises(acorn.AcornError, match=said) as caught:
+            model.predict(wrong)
+        assert caught.value.where == f"texts[{len(wrong) - 1}]"
+    for wrong in (5, [5], [[5]]):
+        with pytest.raises(acorn.AcornError) as caught:
+            model.predict(wrong)
+        assert caught.value.exit_code == 2
+
+
 def test_a_single_string_is_a_list_of_one(corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Not one source or override per character: `/` and `.` would be read as folders."""
     monkeypatch.chdir(tmp_path)

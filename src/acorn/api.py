@@ -15,6 +15,7 @@ from acorn.config_files import build_config, load_config, with_overrides
 from acorn.counting import counted
 from acorn.errors import AcornError, InputError, UsageError, shown
 from acorn.evaluate.predict import TEXTS_AT_ONCE, Prediction, predict
+from acorn.evaluate.predict_tags import predict_tags
 from acorn.files import check_links, path_named, read_errors
 from acorn.generate.engine import Generation, generate
 from acorn.generate.settings import SamplingSettings
@@ -31,6 +32,7 @@ from acorn.tokenizer import tokenizer as tokenizers
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.measuring import TokenizerReport, measure
 from acorn.tokenizer.training import train
+from acorn.tokenizer.word_text import WordText
 
 __all__ = [
     "AcornError",
@@ -110,8 +112,8 @@ class LanguageModel:
         tokenizer: text to ids and back.
         end_ids: tokens that end a text, in addition to the separator.
         trained_ids: other reserved tokens that were trained, so that they may be sampled.
-        task: `classify`, `regress` or `tag` where it gives labels or values (`predict`); empty where it continues text
-            (`generate`).
+        task: `classify`, `regress` or `tag` where it gives labels, values or tags (`predict`); empty where it
+            continues text (`generate`).
         labels: names of its labels, in the order of the network's outputs; empty where it continues text.
     """
 
@@ -140,26 +142,30 @@ class LanguageModel:
             + f"on {self.model.device}>"
         )
 
-    def predict(self, texts: str | Iterable[str]) -> list[Prediction]:
-        """Predicts the label or value of each text, as `acorn predict` does, in the order of the texts.
+    def predict(self, texts: str | Iterable[str] | Iterable[Sequence[str]]) -> list[Prediction]:
+        """Predicts the label or value of each text, or the tags of its words, as `acorn predict` does, in the order of
+        the texts.
 
-        Of a text that is longer than the model's context, the beginning is read, and `cut` of its prediction is true.
+        Of a text that is longer than the model's context, the beginning is read, and `cut` of its prediction is true. A
+        tagger reads sentences whole: a longer one is refused.
 
         Args:
-            texts: a single one is the same as a list of one.
+            texts: a single one is the same as a list of one. For a tagger, each is a list of words, or a text that is
+                split into words at white space.
 
         Raises:
-            UsageError: the model continues text, or `texts` is not a string or a list of strings.
-            InputError: a text is empty, or cannot be encoded.
+            UsageError: the model continues text, or `texts` is of another type.
+            InputError: a text is empty, or cannot be encoded; or a sentence is longer than the context.
             DamageError: the model's outputs are not finite.
         """
-        if self.task not in ("classify", "regress"):
-            told = "gives each token a label" if self.task == "tag" else "continues text"
+        if not self.task:
             raise UsageError(
-                f"The model {told}; it gives no texts labels or values.",
+                "The model continues text; it gives no labels, values or tags.",
                 where="predict",
-                fix="use generate, or load a model that acorn.finetune made for the task classify or regress",
+                fix="use generate, or load a model that acorn.finetune made for the task classify, regress or tag",
             )
+        if self.task == "tag":
+            return self._tags(texts)
         given = list(_strings(texts))
         if blank := [number for number, text in enumerate(given) if not text or text.isspace()]:
             raise InputError("A text is empty.", where=f"texts[{blank[0]}]", fix="leave it out")
@@ -169,6 +175,18 @@ class LanguageModel:
         for begin in range(0, len(given), TEXTS_AT_ONCE):
             some = given[begin : begin + TEXTS_AT_ONCE]
             found += predict(self.model, text, self.labels, some, runtime)
+        return found
+
+    def _tags(self, texts: object) -> list[Prediction]:
+        """The tags of the words of each sentence; see `predict`."""
+        sentences = list(_sentences(texts))
+        places = [f"texts[{number}]" for number in range(len(sentences))]
+        runtime = runtime_for_inference(self.model.device.type, "fp32")
+        text = WordText(self.tokenizer, as_it_is=True)
+        found: list[Prediction] = []
+        for begin in range(0, len(sentences), TEXTS_AT_ONCE):
+            part = slice(begin, begin + TEXTS_AT_ONCE)
+            found += predict_tags(self.model, text, self.labels, sentences[part], places[part], runtime)
         return found
 
     def generate(
@@ -401,3 +419,29 @@ def _strings(texts: object) -> Iterator[str]:
         if not isinstance(text, str):
             raise UsageError(f"A text cannot be {shown(text)}.", where="texts", fix="give strings")
         yield text
+
+
+def _sentences(texts: object) -> Iterator[list[str]]:
+    """Yields the words of each sentence, which is a list of words, or a string that is split at white space; a single
+    string is the same as a list of one.
+
+    Raises:
+        UsageError: `texts` is of another type.
+        InputError: a sentence is empty, or a word is empty or has white space in it.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        texts = _strings(texts)
+    for number, sentence in enumerate(texts):
+        if not isinstance(sentence, list | tuple):
+            sentence = next(_strings([sentence])).split()
+        words = list(_strings(sentence))
+        where = f"texts[{number}]"
+        if not words:
+            raise InputError("A sentence is empty.", where=where, fix="leave it out")
+        if wrong := [word for word in words if word.split() != [word]]:
+            raise InputError(
+                f"{shown(wrong[0])} is not one word.",
+                where=where,
+                fix="give words that are not empty, without white space",
+            )
+        yield words

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from small_models import LINES, classifier_for, model_for
 
 from acorn.checkpoint.load import load
@@ -110,6 +111,65 @@ def test_more_rows_than_are_read_at_once(acorn, folders: dict[str, Path], tmp_pa
     assert "Predicting: 7 texts" in done.stderr
 
 
+SENTENCES = [["An", "acorn", "fell", "."], ["naïve", "café", "橡树"], ["a"]]
+
+
+@pytest.fixture(scope="module")
+def tagged(folders: dict[str, Path]) -> list[dict]:
+    """What the network says at the last token of each word, computed one sentence at a time."""
+    loaded, found = load(folders["tag"]), []
+    for words in SENTENCES:
+        ids, last = loaded.word_text.encode_words([words])[0]
+        with torch.no_grad():
+            odds, best = loaded.model(torch.tensor([ids]))[0, last].softmax(-1).max(-1)
+        tags = [LABELS[number] for number in best.tolist()]
+        found.append({"tokens": words, "tags": tags, "probabilities": pytest.approx(odds.tolist(), abs=1e-5)})
+    return found
+
+
+def test_tags_of_the_words_of_texts(acorn, folders: dict[str, Path], tagged: list[dict]) -> None:
+    texts = ["  ".join(words) for words in SENTENCES]
+    found = results(acorn("predict", folders["tag"], "--text", *texts, "--json"))
+    assert found == tagged
+    lines = acorn("predict", folders["tag"], "--text", *texts).stdout.splitlines()
+    assert [[pair.split("/") for pair in line.split()] for line in lines] == [
+        [[word, tag] for word, tag in zip(one["tokens"], one["tags"], strict=True)] for one in found
+    ]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "text.jsonl", "csv", "conll", "untagged.conll", "txt"])
+def test_tags_of_rows(acorn, folders: dict[str, Path], tagged: list[dict], tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"rows.{form}"
+    texts = [" ".join(words) for words in SENTENCES]
+    if form == "csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["tokens"], *([json.dumps(words)] for words in SENTENCES)])
+    elif form.endswith("conll"):
+        tag = "" if form.startswith("untagged") else "\tX"
+        path.write_text("\n\n".join("\n".join(f"{word}{tag}" for word in words) for words in SENTENCES))
+    elif form == "txt":
+        path.write_text("\n".join(texts))
+    else:
+        rows = [{"text": text} for text in texts] if form == "text.jsonl" else [{"tokens": one} for one in SENTENCES]
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    done = acorn("predict", folders["tag"], "--input", path, "--json")
+    assert results(done) == tagged
+    assert ("split into words at white space" in done.stderr) == (form == "txt")
+
+
+@pytest.mark.fault(114)
+def test_a_sentence_longer_than_the_context(acorn, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Fault 114: it is refused with its place before anything is printed, and never cut: each word gets a tag."""
+    path = tmp_path / "rows.txt"
+    path.write_text(f"a b\n{'the squirrel ' * 30}\n")
+    for settings in ([], ["finetune.overlong=drop"]):
+        done = acorn("predict", folders["tag"], "--input", path, *settings, "--json")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "rows.txt, line 2" in done.stderr
+        assert "more than the context of 32" in done.stderr
+    assert acorn("predict", folders["tag"], "--input", path, "finetune.overlong=cut").returncode == 2
+
+
 def test_several_labels_are_a_list(acorn, folders: dict[str, Path]) -> None:
     for one in results(acorn("predict", folders["labels"], "--text", *TEXTS, "--json")):
         assert one["label"] == [label for label in LABELS if one["probabilities"][label] > 0.5]
@@ -117,11 +177,10 @@ def test_several_labels_are_a_list(acorn, folders: dict[str, Path]) -> None:
 
 @pytest.mark.fault(113)
 def test_a_model_that_gives_no_labels(acorn, folders: dict[str, Path]) -> None:
-    """Fault 113: a language model and a tagger are refused, with the command that works."""
+    """Fault 113: a language model is refused, with the command that works; so is a classifier that should generate."""
     done = acorn("predict", folders["text"], "--text", "a")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"acorn generate {folders['text']} --prompt" in done.stderr
-    assert acorn("predict", folders["tag"], "--text", "a").returncode == 2
     done = acorn("generate", folders["class"], "--prompt", "a")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"acorn predict {folders['class']} --text 'A text.'" in done.stderr

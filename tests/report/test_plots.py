@@ -74,6 +74,16 @@ def test_pyplot_and_its_global_state_are_not_used(tmp_path: Path, monkeypatch: p
     assert "matplotlib.pyplot" not in sys.modules
 
 
+def test_the_axis_names_the_unit_of_the_task(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    from acorn.report import plots
+
+    units: list[str] = []
+    monkeypatch.setattr(plots, "loss_png", lambda runs, path, unit: units.append(unit))
+    write_loss_picture(make_run("text"))
+    write_loss_picture(make_run("tags", overrides=("finetune.task=tag",)))
+    assert units == ["nats per token", "nats per tag"]
+
+
 def test_the_picture_of_a_run_is_in_its_folder(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     assert write_loss_picture(run) == run / "loss.png"

@@ -24,3 +24,7 @@ def test_the_first_lowest_and_the_last_validation_are_read_from_the_log() -> Non
     records = [{"step": step, "loss": loss} for step, loss in losses.items()]
     assert rise_in(records) == rise_of(2, 2.0, 5, 3.0) == Rise(2, 2.0, 5, 3.0)
     assert rise_in(records[:3]) is None
+
+
+def test_the_limit_of_a_card_names_the_unit_of_the_losses() -> None:
+    assert "lowest at step 2 (2.000 nats per tag) and had risen to 3.000" in Rise(2, 2.0, 5, 3.0).limit("nats per tag")

@@ -17,6 +17,7 @@ from acorn.checkpoint.load import load
 from acorn.config_files import load_run_config
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.evaluate.predict import predict
+from acorn.evaluate.predict_tags import predict_tags
 from acorn.files import read_sealed_json
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
@@ -242,6 +243,13 @@ def test_the_exported_tagger_says_what_the_run_predicted(whole, base: Path, monk
             odds, best = output[lengths].softmax(-1).max(-1)
             assert [model.config.id2label[number] for number in best.tolist()] == prediction["predicted"]
             assert odds.tolist() == pytest.approx(prediction["probabilities"], abs=1e-4)
+    sentences, places = [one["tokens"] for one in predictions], ["" for _ in predictions]
+    runtime = runtime_for_inference("cpu", "fp32")
+    for one in loaded:
+        found = predict_tags(one.model, one.word_text, one.labels, sentences, places, runtime)
+        assert [one.tags for one in found] == [one["predicted"] for one in predictions]
+        for ours, theirs in zip(found, predictions, strict=True):
+            assert ours.probabilities == pytest.approx(theirs["probabilities"], abs=1e-4)
     words = predictions[0]["tokens"]
     exec(code.replace('["Anna", "lives", "in", "Paris", "."]', repr(words)), {})
     expected = [f"{word} {tag}" for word, tag in zip(words, predictions[0]["predicted"], strict=True)]

@@ -33,6 +33,7 @@ ROWS = {
     "complete": [{"prompt": f"say {WORDS[n % 5]} {n}: ", "completion": WORDS[n % 5]} for n in range(24)],
     "classify": [{"text": f"the {WORDS[n % 5]} {n}", "label": WORDS[n % 2]} for n in range(24)],
     "regress": [{"text": f"the {WORDS[n % 5]} {n}", "label": n + 0.5} for n in range(24)],
+    "tag": [{"tokens": ["the", WORDS[n % 5], str(n)], "tags": ["O", f"B-{n % 2}", "O"]} for n in range(24)],
 }
 
 
@@ -74,10 +75,12 @@ CUT = {
 def test_ids_and_mask_are_those_that_a_run_trains_on(
     config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, is_cut: bool
 ) -> None:
+    if is_cut and task not in CUT:
+        pytest.skip("a sentence is never cut: each of its words gets a tag")
     trained: dict = {}
 
     class Spied:
-        def __init__(self, task, sides, config) -> None:
+        def __init__(self, task, sides, config, replay=None) -> None:
             trained.update(sides)
             raise Begun
 
@@ -96,7 +99,9 @@ def test_ids_and_mask_are_those_that_a_run_trains_on(
             run = trained[name].tokens[order[str(example.example)]]
             if run.last is None:
                 assert tokens.ids == run.ids.tolist()
-                assert np.flatnonzero(tokens.trained).tolist() == run.rows.tolist() == [len(tokens.ids) - 1]
+                assert np.flatnonzero(tokens.trained).tolist() == run.rows.tolist()
+                assert run.rows[-1] == len(tokens.ids) - 1
+                assert len(run.rows) == (3 if task == "tag" else 1)
             else:
                 assert tokens.ids[:-1] == run.ids.tolist()
                 assert (np.flatnonzero(tokens.trained) - 1).tolist() == run.rows.tolist()
@@ -155,6 +160,19 @@ def test_labels_and_values_are_counted(config) -> None:
     assert (total, list(found.labels)) == ({"oak": 12, "squirrel": 12}, ["oak", "squirrel"])
     values = inspect_examples(config(ROWS["regress"]))
     assert sorted(values.values("train") + values.values("valid")) == [n + 0.5 for n in range(24)]
+
+
+def test_tagged_sentences_are_counted_and_long_ones_refused_with_their_place(config) -> None:
+    long = {"tokens": ["oak"] * 90, "tags": ["O"] * 90}
+    uneven = {"tokens": ["oak", "path"], "tags": ["O"]}
+    found = inspect_examples(config([*ROWS["tag"], long, uneven]))
+    assert {refusal.where.rpartition(", ")[2]: refusal.reason for refusal in found.refused}.keys() == {
+        "line 25",
+        "line 26",
+    }
+    assert found.labels == ("B-0", "B-1", "O")
+    total = found.label_counts("train") + found.label_counts("valid")
+    assert total == {"O": 48, "B-0": 12, "B-1": 12}  # words
 
 
 def test_settings_and_rows_that_a_run_refuses_are_refused(config, tmp_path: Path) -> None:

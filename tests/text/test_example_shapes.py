@@ -32,7 +32,7 @@ def test_each_task_reads_its_columns() -> None:
     assert example("classify", text="a", label=["y", "x"]) == Labeled("a", ("x", "y"), WHERE)
     assert example("classify", text="a", label=[]) == Labeled("a", (), WHERE)
     assert example("regress", text="a", label=1) == Labeled("a", 1.0, WHERE)
-    assert example("tag", tokens=["New York", "."], tags=["B", "O"]) == Tagged(("New York", "."), ("B", "O"), WHERE)
+    assert example("tag", tokens=["York", "."], tags=["B", "O"]) == Tagged(("York", "."), ("B", "O"), WHERE)
     assert example("tag", typed=False, tokens='["a"]', tags="[1]") == Tagged(("a",), ("1",), WHERE)
 
 
@@ -77,6 +77,14 @@ def test_a_row_that_becomes_no_example_is_refused_with_its_place(
 def test_an_input_needs_no_label() -> None:
     assert to_input(Record({"text": "a"}, WHERE), "classify", NOTHING) == "a"
     assert to_input(Record({"tokens": ["a", "b"]}, WHERE), "tag", NOTHING) == ("a", "b")
+    assert to_input(Record({"text": " a  b "}, WHERE), "tag", NOTHING) == ("a", "b")
+    assert to_input(Record({"tokens": '["a", "b"]'}, WHERE, typed=False), "tag", NOTHING) == ("a", "b")
+    assert to_input(Record({"text": "[a] b"}, WHERE, typed=False), "tag", NOTHING) == ("[a]", "b")
+    named = FinetuneConfig(text_field="body")
+    assert to_input(Record({"body": "a b"}, WHERE, typed=False), "tag", named) == ("a", "b")
+    assert isinstance(to_input(Record({"text": "a b"}, WHERE), "tag", named), Refusal)
+    assert to_input(Record({"text": " "}, WHERE), "tag", NOTHING) == Refusal(WHERE, "The column 'text' is empty.")
+    assert isinstance(to_input(Record({"tokens": ["a b"], "text": "a b"}, WHERE), "tag", NOTHING), Refusal)
     assert to_input(Record({"prompt": ""}, WHERE), "complete", NOTHING) == ""
     assert to_input(Record({"text": ""}, WHERE), "classify", NOTHING) == Refusal(WHERE, "The column 'text' is empty.")
 

@@ -97,16 +97,10 @@ class LoadedModel:
             chat = acorn_command("chat", self.folder) if self.chat_template else ""
             generate = acorn_command("generate", self.folder, "--prompt", "The")
             raise UsageError(
-                "The model continues text; it gives no labels or values.",
+                "The model continues text; it gives no labels, values or tags.",
                 where=str(self.folder),
                 fix=f"use it with: {' or '.join(filter(None, (chat, generate)))}; acorn finetune makes a model that "
                 "gives labels",
-            )
-        if self.task == "tag":
-            raise UsageError(
-                "The model gives each token a label, which acorn does not predict.",
-                where=str(self.folder),
-                fix="use the pipeline token-classification of transformers",
             )
 
     def require_language_model(self, what: str, fix: str = "") -> None:

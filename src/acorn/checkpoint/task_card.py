@@ -225,8 +225,9 @@ for word in words:
 
 The words are joined by single spaces. The tag of a word is that at its last token, where the model has seen the whole
 word; its outputs at other tokens mean nothing. So `pipeline("{PIPELINES["tag"]}")`, which reads those too, gives other
-tags, and so does `is_split_into_words`, which joins words without spaces. The names of special tokens are ordinary
-text. At most {facts.config.block_size:,} tokens fit. No code from this folder is run."""
+tags, and so does `is_split_into_words`, which joins words without spaces. With acorn:
+`acorn predict . --text "Anna lives in Paris ."`, which splits a text into words at white space. The names of special
+tokens are ordinary text. At most {facts.config.block_size:,} tokens fit. No code from this folder is run."""
 
 
 def _labels(facts: TaskFacts) -> list[str]:

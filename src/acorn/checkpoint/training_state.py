@@ -53,7 +53,7 @@ class Counters:
         train_seconds: the same without validation, samples and saves.
         loss_scale: multiplier of the loss, used when activations are in fp16.
         good_steps: steps since the last change of the loss scale.
-        best_loss, best_step: lowest validation loss so far, in nats per token.
+        best_loss, best_step: lowest validation loss so far, in the unit of the task (text: nats per token).
         valid_loss, valid_step: latest validation loss.
         sample_step: step of the latest text samples.
         metrics_bytes, samples_bytes: lengths of metrics.jsonl and samples.jsonl at this step.

@@ -1,4 +1,4 @@
-"""`acorn predict`: labels or values of texts, from a finetuned model."""
+"""`acorn predict`: labels or values of texts, or tags of their words, from a finetuned model."""
 
 from __future__ import annotations
 
@@ -50,12 +50,19 @@ def predict(
         ),
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option("--text", metavar="T", help="A text (repeat for several texts).")
+        list[str] | None,
+        typer.Option(
+            "--text",
+            metavar="T",
+            help="A text (repeat for several texts). For tags it is split into words at white space.",
+        ),
     ] = None,
     input: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", metavar="SRC", help="Rows with texts, as for acorn finetune; in a .txt each line is a text."
+            "--input",
+            metavar="SRC",
+            help="Rows with texts or tokens, as for acorn finetune; in a .txt each line is a text.",
         ),
     ] = None,
     checkpoint: Annotated[
@@ -68,9 +75,9 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Predict labels or values of texts with a finetuned model.
+    """Predict labels or values of texts, or tags of words, with a finetuned model.
 
-    Prints one line for each text: the label, its probability and the beginning of the text.
+    Prints one line for each text: the label, its probability and the beginning of the text; or each word with its tag.
     """
     sources, overrides = _sources(text, input, more or [])
     check_stdout()
@@ -155,13 +162,17 @@ def _check_lengths(loaded: LoadedModel, inputs: Iterable[Input]) -> None:
     """Refuses texts that are longer than the context, before any is predicted on.
 
     Raises:
-        InputError: there is one.
+        InputError: there is one, or a sentence whose words cannot be encoded.
     """
     from acorn.evaluate.predict import check_fits
+    from acorn.evaluate.predict_tags import encoded_sentences
 
     for some in _batches(inputs):
         texts, places = [one.text for one in some], [one.where for one in some]
-        check_fits(loaded.label_text, texts, places, loaded.config.block_size)
+        if loaded.task == "tag":
+            encoded_sentences(loaded.word_text, [one.split() for one in texts], places, loaded.config.block_size)
+        else:
+            check_fits(loaded.label_text, texts, places, loaded.config.block_size)
 
 
 def _predictions(
@@ -169,20 +180,28 @@ def _predictions(
 ) -> Iterator[tuple[Input, Prediction]]:
     """Each text with its prediction, in order. On a terminal the printed lines are the progress."""
     from acorn.evaluate.predict import TEXTS_AT_ONCE
-    from acorn.evaluate.predict import predict as predictions_of
 
     is_watched = total > TEXTS_AT_ONCE and not sys.stdout.isatty()
     done = 0
     for some in _batches(inputs):
-        texts = [one.text for one in some]
-        yield from zip(
-            some, predictions_of(loaded.model, loaded.label_text, loaded.labels, texts, runtime), strict=True
-        )
+        yield from zip(some, _predicted(loaded, some, runtime), strict=True)
         done += len(some)
         if is_watched:
             progress.at(TASK, done, total, "texts")
     if is_watched:
         progress.end(TASK)
+
+
+def _predicted(loaded: LoadedModel, some: Sequence[Input], runtime: Runtime) -> list[Prediction]:
+    """What the model says of a few texts."""
+    from acorn.evaluate.predict import predict as labels_of
+    from acorn.evaluate.predict_tags import predict_tags
+
+    texts, places = [one.text for one in some], [one.where for one in some]
+    if loaded.task == "tag":
+        sentences = [one.split() for one in texts]
+        return predict_tags(loaded.model, loaded.word_text, loaded.labels, sentences, places, runtime)
+    return labels_of(loaded.model, loaded.label_text, loaded.labels, texts, runtime)
 
 
 def _batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:
@@ -194,14 +213,17 @@ def _batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:
 
 
 def _line(found: Prediction, labels: Sequence[str]) -> str:
-    """A prediction for people: the label, its probability, and the beginning of the text."""
+    """A prediction for people: the label, its probability, and the beginning of the text; or all words with their tags,
+    as `word/tag`."""
     from acorn.report.formats import printable
 
+    if found.tokens is not None and found.tags is not None:
+        return printable(" ".join(f"{word}/{tag}" for word, tag in zip(found.tokens, found.tags, strict=True)))
     text = printable(" ".join(found.text.split()))
     shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
     if found.value is not None:
         return f"{readable(found.value):>12}  {shown}"
-    assert found.probabilities is not None
+    assert isinstance(found.probabilities, dict)
     if isinstance(found.label, list):
         named = [f"{printable(label)} {100 * found.probabilities[label]:.1f} %" for label in found.label]
         return f"{', '.join(named) or '(none)'}  {shown}"

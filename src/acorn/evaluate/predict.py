@@ -1,4 +1,4 @@
-"""What a label head says of texts: labels with probabilities, or values."""
+"""What a label head says of texts: labels with probabilities, or values. Tags of words are in `predict_tags`."""
 
 from __future__ import annotations
 
@@ -28,24 +28,30 @@ class Prediction:
     """What a model says of one text.
 
     Attributes:
-        text: as it was given.
+        text: as it was given; of a tagger, the words joined by spaces.
         label: the most probable label; of a model that gives several, a list of those with a probability above 0.5, in
             the order of the model's labels. None: the model gives values.
         probabilities: label -> probability. They sum to 1 where a text has one label; of several labels each is for
-            itself. None: the model gives values.
+            itself. Of a tagger: of each word's tag, a list. None: the model gives values.
         value: in the unit of the labels that the model was trained on. None: the model gives labels.
+        tokens: the words of a sentence. None: the model is no tagger.
+        tags: the most probable tag of each word; of equally probable ones the first. None: the model is no tagger.
         cut: the text is longer than the model's context, and only its beginning was read.
     """
 
     text: str
     label: str | list[str] | None = None
-    probabilities: dict[str, float] | None = None
+    probabilities: dict[str, float] | list[float] | None = None
     value: float | None = None
+    tokens: list[str] | None = None
+    tags: list[str] | None = None
     cut: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
         """The prediction as `acorn predict --json` has it; `cut` is left out where the whole text was read."""
+        if self.tags is not None:
+            return {"tokens": self.tokens, "tags": self.tags, "probabilities": self.probabilities}
         found = (
             {"value": self.value}
             if self.label is None

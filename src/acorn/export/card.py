@@ -14,6 +14,7 @@ from acorn.config_files import load_run_config
 from acorn.evaluate.run_data import shards_of
 from acorn.files import read_sealed_json
 from acorn.report.rise import rise_of
+from acorn.report.task_figures import TEXT_LOSS_UNIT
 from acorn.run_folder import run_of
 
 CARD_OF_UNKNOWN_RUN = """\
@@ -64,7 +65,7 @@ def card_of(loaded: LoadedModel) -> str:
     bases = bases_of(loaded)[1:]
     counters = read_counters(loaded.folder)
     rise = rise_of(counters.best_step, counters.best_loss, counters.valid_step, counters.valid_loss)
-    limits = [rise.limit] if rise else []
+    limits = [rise.limit(TEXT_LOSS_UNIT)] if rise else []
     return write_card(
         facts_of_run(
             config,

@@ -16,6 +16,7 @@ from acorn.files import write_file
 from acorn.report.curves import RunCurves, Series, cut_off_start, loss_range, smoothed, thinned
 from acorn.report.formats import printable, short
 from acorn.report.run_facts import read_run
+from acorn.report.task_figures import TEXT_LOSS_UNIT, loss_unit
 from acorn.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -28,10 +29,13 @@ MOST_POINTS = 3000  # of one curve: more than the picture has dots from left to 
 MOST_MARKS = 60  # of one curve: more would run into each other
 
 
-def loss_png(runs: Sequence[RunCurves], path: Path) -> None:
+def loss_png(runs: Sequence[RunCurves], path: Path, unit: str = TEXT_LOSS_UNIT) -> None:
     """Writes the training and validation loss of `runs` over the tokens seen. Equal curves give equal bytes.
 
     One run: its raw and smoothed training loss and its validation loss. Several: one colour a run.
+
+    Args:
+        unit: of the losses.
 
     Raises:
         ResourceError: the disk is full or cannot be written.
@@ -53,7 +57,7 @@ def loss_png(runs: Sequence[RunCurves], path: Path) -> None:
             faint = smoothed(train)
             axes.plot(faint.x, faint.y, color=colour, alpha=0.6, linewidth=0.9)
             _curve(axes, valid if len(valid) else smoothed(train), run.name, colour, with_points=bool(len(valid)))
-    _dress(axes, runs)
+    _dress(axes, runs, unit)
     memory = io.BytesIO()
     picture.savefig(memory, format="png", metadata={"Software": None})
     write_file(path, memory.getvalue())
@@ -66,7 +70,8 @@ def write_loss_picture(run: Path) -> Path:
         UsageError: `run` is not a run folder.
     """
     path = RunFolder(run).loss_picture
-    loss_png([read_run(run).curves], path)
+    facts = read_run(run)
+    loss_png([facts.curves], path, loss_unit([facts]))
     return path
 
 
@@ -79,13 +84,13 @@ def _curve(axes: Axes, series: Series, name: str, colour: str, with_points: bool
         line.set(marker="o", markersize=4.5, markeredgecolor=PAPER)
 
 
-def _dress(axes: Axes, runs: Sequence[RunCurves]) -> None:
+def _dress(axes: Axes, runs: Sequence[RunCurves], unit: str) -> None:
     """Title, axes, grid and legend. Names are never read as mathematics, whatever `$` they hold."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     title = printable(runs[0].name) if len(runs) == 1 else "Loss of several runs"
     axes.set_title(title, loc="left", color=INK, fontsize=14, fontweight="bold", pad=10, parse_math=False)
-    axes.set_ylabel("loss (nats per token)", color=SOFT)
+    axes.set_ylabel(f"loss ({unit})", color=SOFT)
     axes.set_xlabel("tokens seen", color=SOFT)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))

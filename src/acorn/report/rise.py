@@ -14,7 +14,7 @@ REMEDIES = "More text, fewer steps or model.dropout=0.1 help; checkpoint.final=b
 
 @dataclass(frozen=True)
 class Rise:
-    """A validation loss that ended clearly above its lowest value. Losses are in nats per token."""
+    """A validation loss that ended clearly above its lowest value. Losses are in the unit of the run's task."""
 
     best_step: int
     best_loss: float
@@ -29,12 +29,15 @@ class Rise:
             "now: the model is overfitting, or the learning rate is too high"
         )
 
-    @property
-    def limit(self) -> str:
-        """The limit for the model card of the last weights."""
+    def limit(self, unit: str) -> str:
+        """The limit for the model card of the last weights.
+
+        Args:
+            unit: of the losses.
+        """
         return (
-            f"Validation loss was lowest at step {self.best_step:,} ({self.best_loss:.3f} nats per token) and had "
-            f"risen to {self.last_loss:.3f} at step {self.last_step:,}: these weights overfit their training text, or "
+            f"Validation loss was lowest at step {self.best_step:,} ({self.best_loss:.3f} {unit}) and had "
+            f"risen to {self.last_loss:.3f} at step {self.last_step:,}: these weights overfit their training data, or "
             "the learning rate was too high. The weights with the lowest validation loss are not in this folder."
         )
 

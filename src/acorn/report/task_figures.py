@@ -19,6 +19,8 @@ MAIN = (
 )
 """Figures that decide between models; a report's section on the evaluation has the others, too."""
 
+TEXT_LOSS_UNIT = "nats per token"
+
 LOSS_UNITS = {
     "classify": "nats per label",
     "tag": "nats per tag",
@@ -26,7 +28,7 @@ LOSS_UNITS = {
     "chat": "nats per answer token",
     "complete": "nats per answer token",
 }
-"""Task -> the unit of its loss; that of text is nats per token."""
+"""Task -> the unit of its loss."""
 
 
 class MainFigure(NamedTuple):
@@ -39,7 +41,7 @@ class MainFigure(NamedTuple):
 
 def loss_unit(runs: Sequence[RunFacts]) -> str:
     """The unit of the losses of runs; empty where they have different ones."""
-    units = {LOSS_UNITS.get(facts.task, "nats per token") for facts in runs}
+    units = {LOSS_UNITS.get(facts.task, TEXT_LOSS_UNIT) for facts in runs}
     return units.pop() if len(units) == 1 else ""
 
 

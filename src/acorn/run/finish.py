@@ -13,6 +13,7 @@ from acorn.progress import Progress
 from acorn.report.html import write_report
 from acorn.report.plots import write_loss_picture
 from acorn.report.rise import REMEDIES, Rise, rise_of
+from acorn.report.task_figures import LOSS_UNITS, TEXT_LOSS_UNIT
 from acorn.run.ending import Ending
 from acorn.run_folder import RunFolder
 from acorn.train.setup import Setup
@@ -37,7 +38,10 @@ def finish_run(setup: Setup, model: GPT, ending: Ending, counters: Counters, pro
                 f"The best checkpoint, {best.name}, is missing: final/ has the last weights, of step {step:,}."
             )
     evaluation = ending.evaluate(model, progress)
-    ending.write(run, model, evaluation, step, [rise.limit] if rise and step == counters.step else [])
+    limits = []
+    if rise and step == counters.step:
+        limits = [rise.limit(LOSS_UNITS.get(config.finetune.task, TEXT_LOSS_UNIT))]
+    ending.write(run, model, evaluation, step, limits)
     with disk_errors(run.root):
         for page in (run.loss_picture, run.report):
             page.unlink(missing_ok=True)  # from an earlier end of this run: `is_finished` checks that they exist

@@ -66,10 +66,14 @@ def to_example(record: Record, task: Task, finetune: FinetuneConfig) -> Example 
 def to_input(record: Record, task: Task, finetune: FinetuneConfig) -> str | tuple[str, ...] | Refusal:
     """The input of a row, which may have no label: a text, a prompt, or the tokens of a sentence.
 
+    A sentence may be a text instead, also in the column `text`: its tokens are then what is between white space.
+
     Args:
         task: any but chat.
     """
     try:
+        if task == "tag" and (sentence := _sentence(record, finetune)):
+            return tuple(sentence.split())
         return _input(record, task, finetune)
     except RowFault as fault:
         return Refusal(record.where, str(fault))
@@ -135,6 +139,18 @@ def _input(record: Record, task: Task, finetune: FinetuneConfig) -> str | tuple[
     if not tokens:
         raise RowFault(f"The column {name!r} holds no token.")
     return tuple(_word(token, number) for number, token in enumerate(tokens, start=1))
+
+
+def _sentence(record: Record, finetune: FinetuneConfig) -> str:
+    """The sentence of a row that has it as text; empty where it is a list of tokens, or where there is none."""
+    name = columns_of("tag", finetune)[0]
+    if name not in record.values and not finetune.text_field:
+        name = "text"
+    value = record.values.get(name)
+    if not isinstance(value, str):
+        return ""
+    is_list = not record.typed and name != "text" and value.lstrip().startswith("[")  # a list in a .csv
+    return "" if is_list else text_in(value, f"The column {name!r}")
 
 
 def _word(token: object, number: int) -> str:

@@ -24,6 +24,7 @@ class Input:
     """A text to predict on.
 
     Attributes:
+        text: of a sentence whose words get tags, the words between white space.
         where: the place, as `mails.csv, line 12`.
     """
 
@@ -35,6 +36,7 @@ class Inputs:
     """The texts of rows. They are read twice: first all are checked, so that a fault is found before any work.
 
     Rows are those of finetuning, and the lines of a .txt. Other columns than the text's, such as labels, are not read.
+    For `tag`, a sentence is a list of tokens or a text, which is split into words at white space.
 
     Args:
         sources: files, globs, folders or `hf:OWNER/NAME`; of a dataset the test split is read, else the training split.
@@ -53,7 +55,8 @@ class Inputs:
         self._parts = held_out_parts(resolve(sources, config.data, NAMED_BY, progress, endings=INPUTS), "test")
         where = names_of(part.name for part in self._parts)
         if lines := [part.name for part in self._parts if isinstance(part, TextFile) and part.form == "txt"]:
-            progress.note(f"Each line is a text: {names_of(lines)}.")
+            what = "sentence, split into words at white space" if config.finetune.task == "tag" else "text"
+            progress.note(f"Each line is a {what}: {names_of(lines)}.")
         reading, refused, self.count = Reading(config.data.errors), [], 0
         for row in self._rows(reading, progress):
             if isinstance(row, Refusal):
@@ -77,7 +80,10 @@ class Inputs:
     def _rows(self, reading: Reading, progress: Progress) -> Iterator[Input | Refusal]:
         finetune = self._config.finetune
         task = finetune.task
-        assert task in ("classify", "regress")
+        assert task in ("classify", "regress", "tag")
         for record in records_of(self._parts, self._config.data, reading, progress):
             found = record if isinstance(record, Refusal) else to_input(record, task, finetune)
-            yield found if isinstance(found, Refusal) else Input(str(found), record.where)
+            if isinstance(found, Refusal):
+                yield found
+            else:
+                yield Input(found if isinstance(found, str) else " ".join(found), record.where)

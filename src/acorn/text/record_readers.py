@@ -222,7 +222,8 @@ class DelimitedRecords(_RecordFile):
 
 
 class ConllRecords(_RecordFile):
-    """CoNLL columns: a line for each token, with the token first and its tag last; a blank line ends a sentence.
+    """CoNLL columns: a line for each token, with the token first and its tag last; a blank line ends a sentence. In a
+    file of one column the tokens have no tags.
 
     Columns are separated by tabs, else by spaces. Lines that begin with # before a sentence are comments, unless they
     have as many columns as the others.
@@ -259,9 +260,9 @@ class ConllRecords(_RecordFile):
             if len(columns) != width:
                 told = f"This line has {counted(len(columns), 'column')}, but the first of the file has {width}."
                 return Refusal(self.place(number), told)
-        if width < 2:
-            return Refusal(self.place(first), "There is one column, but a token and its tag are needed.")
-        values = {"tokens": [columns[0] for columns in lines], "tags": [columns[-1] for columns in lines]}
+        values = {"tokens": [columns[0] for columns in lines]}
+        if width > 1:
+            values["tags"] = [columns[-1] for columns in lines]
         return Record(self._settled(values), self.place(first))
 
 
