@@ -154,7 +154,10 @@ def check_command(words: list[str]) -> None:
         load_config(words[0], settings)
 
 
-RUNNABLE = r"generate runs/mine |evaluate runs/mine --checkpoint|verify runs/mine|tokenizer |data inspect runs/mine |data (?!inspect)|config |presets"
+RUNNABLE = (
+    r"generate runs/mine |evaluate runs/mine --checkpoint|verify runs/mine|tokenizer |config |presets|"
+    r"data inspect runs/mine |data (?!inspect)"
+)
 """Commands that are quick with the run and text of `folder`. They run in the order of the page."""
 
 
