@@ -32,12 +32,12 @@ READERS: dict[str, list[list[object]]] = {
 """What may not be read, within a run -> commands that need it, whose last argument is the run."""
 
 
-@pytest.mark.fault(109)
+@pytest.mark.fault(123)
 @pytest.mark.parametrize("name", READERS)
 def test_a_part_of_a_run_that_may_not_be_read(
     name: str, run: Path, acorn: Callable[..., Done], refused: Callable[..., None], untouched: Callable[..., Any]
 ) -> None:
-    """Fault 109: every command that needs it names it, and neither calls it damaged nor does without it."""
+    """Fault 123: every command that needs it names it, and neither calls it damaged nor does without it."""
     with untouched(run), denied(run / name):
         for words in READERS[name]:
             before = words[:1] if "--checkpoint" in words else words
@@ -46,11 +46,11 @@ def test_a_part_of_a_run_that_may_not_be_read(
             assert "damaged" not in done.stderr
 
 
-@pytest.mark.fault(109)
+@pytest.mark.fault(123)
 def test_inputs_that_may_not_be_read(
     tmp_path: Path, text_file: Path, acorn: Callable[..., Done], refused: Callable[..., None]
 ) -> None:
-    """Fault 109: a config and a text."""
+    """Fault 123: a config and a text."""
     config, text, out = tmp_path / "my.toml", tmp_path / "my.txt", tmp_path / "out"
     config.write_text(f"[data]\nsource = ['{text_file}']\n")
     text.write_text("a b c\n" * 99)
@@ -61,15 +61,15 @@ def test_inputs_that_may_not_be_read(
     assert not out.exists()
 
 
-@pytest.mark.fault(109)
+@pytest.mark.fault(123)
 def test_python_callers_get_an_error_of_acorn(run: Path) -> None:
-    """Fault 109: from Python, too."""
+    """Fault 123: from Python, too."""
     with denied(run / "final" / "model.safetensors"), pytest.raises(api.AcornError, match="permission denied") as error:
         api.load(run)
     assert error.value.exit_code == 3
 
 
-@pytest.mark.fault(110)
+@pytest.mark.fault(124)
 @pytest.mark.parametrize("below", ["", "/new"])
 @pytest.mark.parametrize("target", ["nowhere", "link.html"])
 def test_an_output_that_is_a_link_to_nothing(
@@ -81,7 +81,7 @@ def test_an_output_that_is_a_link_to_nothing(
     acorn: Callable[..., Done],
     refused: Callable[..., None],
 ) -> None:
-    """Fault 110: every command that takes --out refuses it; link.html is a link to itself."""
+    """Fault 124: every command that takes --out refuses it; link.html is a link to itself."""
     link = tmp_path / "link.html"
     link.symlink_to(tmp_path / target)
     for words in (
@@ -100,9 +100,9 @@ def test_an_output_that_is_a_link_to_nothing(
     assert os.readlink(link) == str(tmp_path / target)
 
 
-@pytest.mark.fault(110)
+@pytest.mark.fault(124)
 def test_python_callers_cannot_replace_a_link_to_nothing(tmp_path: Path, tokenizer_file: Path) -> None:
-    """Fault 110: from Python, too."""
+    """Fault 124: from Python, too."""
     link = tmp_path / "link"
     link.symlink_to("nowhere")
     with pytest.raises(api.AcornError, match="is a symbolic link to nowhere"):
