@@ -1,4 +1,4 @@
-"""Files that may not be read, and links that lead nowhere (faults 109 and 110)."""
+"""Files that may not be read, and links that lead nowhere (faults 123 and 124)."""
 
 from __future__ import annotations
 
