@@ -18,6 +18,7 @@ from acorn.config_files import load_run_config
 from acorn.errors import DamageError, InputError, UsageError
 from acorn.evaluate.predict import predict
 from acorn.evaluate.predict_tags import predict_tags
+from acorn.export.card import card_of
 from acorn.files import read_sealed_json
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
@@ -194,6 +195,12 @@ def test_a_run_leaves_everything_the_contract_names(whole, task: str) -> None:
         names = {"several": "micro_f1", "regress": "mean_absolute_error", "tag": "token_accuracy"}
         name = names.get(task, "accuracy")
         assert last[name] == pytest.approx(figures[name])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_card_of_an_exported_checkpoint_is_that_of_the_final_model(whole, task: str) -> None:
+    run = RunFolder(whole(task))
+    assert card_of(load(run.root, "last")) == (run.final / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", ["classify", "several", "regress"])

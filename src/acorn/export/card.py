@@ -12,9 +12,10 @@ from acorn.checkpoint.task_card import PIPELINES
 from acorn.checkpoint.training_state import read_counters
 from acorn.config_files import load_run_config
 from acorn.evaluate.run_data import shards_of
-from acorn.files import read_sealed_json
+from acorn.export.finetuned_card import finetuned_card
+from acorn.files import read_json, read_sealed_json
 from acorn.report.rise import rise_of
-from acorn.report.task_figures import TEXT_LOSS_UNIT
+from acorn.report.task_figures import LOSS_UNITS, TEXT_LOSS_UNIT
 from acorn.run_folder import run_of
 
 CARD_OF_UNKNOWN_RUN = """\
@@ -58,14 +59,26 @@ def card_of(loaded: LoadedModel) -> str:
         )
         return with_provenance(text, own.text, [own, *earlier] if repository else earlier)
     config = load_run_config(run.config)
-    shards = shards_of(loaded.folder, loaded.tokenizer)
     figures = read_sealed_json(run.evaluation) if run.evaluation.exists() else {}
     same = figures.get("weights_of_step") == loaded.step
-    evaluations = [figures[split] for split in ("valid", "test") if same and split in figures]
+    scored = [split for split in ("valid", "test") if same and split in figures]
     bases = bases_of(loaded)[1:]
     counters = read_counters(loaded.folder)
     rise = rise_of(counters.best_step, counters.best_loss, counters.valid_step, counters.valid_loss)
-    limits = [rise.limit(TEXT_LOSS_UNIT)] if rise else []
+    limits = [rise.limit(LOSS_UNITS.get(config.finetune.task, TEXT_LOSS_UNIT))] if rise else []
+    if not config.trains_on_text:
+        return finetuned_card(
+            config,
+            loaded.tokenizer.kind,
+            loaded.model.head_spec,
+            () if loaded.task == "regress" else loaded.labels,
+            examples=sum(read_json(run.environment)["examples_per_rank"].values()),
+            steps=loaded.step,
+            bases=bases,
+            evaluations=[{**figures[split], "split": split} for split in scored],
+            limits=limits,
+        )
+    shards = shards_of(loaded.folder, loaded.tokenizer)
     return write_card(
         facts_of_run(
             config,
@@ -73,7 +86,7 @@ def card_of(loaded: LoadedModel) -> str:
             loaded.tokenizer,
             shards.count("train"),
             loaded.step,
-            evaluations,
+            [figures[split] for split in scored],
             bases,
             limits,
             clean=shards.clean,

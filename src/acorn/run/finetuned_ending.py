@@ -13,21 +13,19 @@ import torch
 from torch import nn
 
 from acorn.checkpoint.adapter import write_adapter
-from acorn.checkpoint.answer_card import AnswerFacts, write_answer_card
 from acorn.checkpoint.bases import bases_of_run
 from acorn.checkpoint.card_parts import text_description
 from acorn.checkpoint.model_folder import write_model_folder
-from acorn.checkpoint.task_card import TaskFacts, write_task_card
 from acorn.config_files import load_run_config
 from acorn.errors import DamageError
 from acorn.evaluate.random_weights import RANDOM_WEIGHTS, random_weights_figures
+from acorn.export.finetuned_card import finetuned_card
 from acorn.files import read_sealed_json, write_file
 from acorn.model.gpt import GPT
 from acorn.model.label_head import LabelHead
 from acorn.origin import Base
 from acorn.progress import Progress
 from acorn.report.confusion_png import confusion_png
-from acorn.report.formats import frozen_parts
 from acorn.run.base_text import Forgetting
 from acorn.run.example_scoring import Figures, Records, score_side
 from acorn.run_folder import RunFolder
@@ -140,34 +138,18 @@ class FinetuningEnding:
         limits: Sequence[str],
     ) -> str:
         """The text of README.md in `final/`."""
-        config, task = self.setup.config, self.data.task
-        adapter = {"rank of the adapters": config.lora.rank} if config.lora.rank else {}
-        kept = frozen_parts(config.finetune.freeze, config.model.n_layer)
-        recipe = {
-            "optimizer": config.optimizer.name,
-            "peak learning rate": config.optimizer.peak_lr,
-            "schedule": config.schedule.name,
-            "examples per step": config.train.batch_size,
-            **adapter,
-            **({"not trained": kept} if kept else {}),
-            "precision": config.train.precision,
-            "seed": config.train.seed,
-        }
-        common: dict[str, Any] = {
-            "name": config.name,
-            "config": config.model,
-            "tokenizer_kind": task.tokenizer.kind,
-            "sources": config.data.source,
-            "examples": len(self.data.sides["train"].tokens),
-            "steps": step,
-            "recipe": recipe,
-            "bases": bases,
-            "evaluations": [{**figures, "split": name} for name, figures in evaluation.items()],
-            "limits": limits,
-        }
-        if task.head is None:
-            return write_answer_card(AnswerFacts(task=task.name, **common))
-        return write_task_card(TaskFacts(head=task.head, labels=task.labels, **common))
+        task = self.data.task
+        return finetuned_card(
+            self.setup.config,
+            task.tokenizer.kind,
+            task.head,
+            task.labels,
+            examples=len(self.data.sides["train"].tokens),
+            steps=step,
+            bases=bases,
+            evaluations=[{**figures, "split": name} for name, figures in evaluation.items()],
+            limits=limits,
+        )
 
 
 def with_scaled_values(model: GPT, scale: float) -> GPT:
