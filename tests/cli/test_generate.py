@@ -102,8 +102,6 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["generate", "--prompt", "An"], "it does not generate text"),
         (["generate", "--prompt", "An", "--precision", "int8"], "it does not generate text"),
-        (["evaluate", "--input", "bundled:wikitext-2"], "it does not predict text"),
-        (["evaluate"], "it does not predict text"),
         (["evaluate", "--tasks", "arc_easy"], "it does not predict text"),
         (["export", "--format", "gguf", "--out", "OUT"], "acorn writes GGUF files of language models only"),
     ],

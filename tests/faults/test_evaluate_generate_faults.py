@@ -202,10 +202,10 @@ def test_a_character_split_over_tokens(acorn, fine, monkeypatch, finished: Path,
     pieces: list[str] = []
     real = engine._Run._hand_out
 
-    def watched(self, rows, tokens, start):
+    def watched(self, rows, tokens):
         show = self.on_text
         self.on_text = lambda index, piece: (pieces.append(piece), show(index, piece))
-        real(self, rows, tokens, start)
+        real(self, rows, tokens)
         self.on_text = show
 
     monkeypatch.setattr(engine._Run, "_hand_out", watched)

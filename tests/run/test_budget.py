@@ -97,6 +97,7 @@ from acorn.config import Config, ModelConfig, OptimizerConfig
 from acorn.runtime.device import Runtime
 from acorn.runtime.memory import resident_memory
 from acorn.run.budget import LIBRARY_BYTES, step_memory
+from acorn.model.loss import Workspace
 from acorn.run.calibration import _Network
 
 model = ModelConfig(n_layer=4, n_embd=256, block_size=256, vocab_size=8192)
@@ -104,7 +105,7 @@ config = Config(model=model, optimizer=OptimizerConfig(name="adamw"))
 runtime = Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True)
 before = resident_memory()
 with runtime.start():
-    network = _Network(config, runtime, 4)
+    network = _Network(config, runtime, 4, Workspace())
     for _ in range(30):
         network.step(1, 1)
     taken = resident_memory() - before  # no memory was returned to the system yet

@@ -37,7 +37,7 @@ def test_lists_and_single_labels_do_not_mix() -> None:
 def test_labels_that_cannot_be_learned_are_refused() -> None:
     with pytest.raises(InputError, match="All examples have the same label, 'x'"):
         check_labels("classify", labeled(("a", "x"), ("b", "x")), "train")
-    with pytest.raises(InputError, match="no example has a label"):
+    with pytest.raises(InputError, match="No example has a label"):
         check_labels("classify", labeled(("a", ()), ("b", ())), "train")
     with pytest.raises(InputError, match="the same tag, 'O'"):
         check_labels("tag", [Tagged(("a",), ("O",), "")], "train")

@@ -49,7 +49,7 @@ def test_muon_iterates_in_bf16_unless_the_run_is_in_fp32(precision: Any, dtype: 
 @needs_fp16
 def test_muon_uses_the_matmul_of_the_network() -> None:
     _, optimizers = build_network(config_of(), Runtime("cpu", "fp16", False, 2, True, fp16_matmuls=True))
-    assert optimizers[1]._product is not None
+    assert optimizers[1]._matmul is not None
     assert optimizers[1].dtype == torch.float32
 
 

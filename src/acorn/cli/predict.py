@@ -75,7 +75,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Predict labels or values of texts, or tags of words, with a finetuned model.
+    """Predict labels, values or tags of texts with a finetuned model.
 
     Prints one line for each text: the label, its probability and the beginning of the text; or each word with its tag.
     """

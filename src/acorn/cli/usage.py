@@ -98,7 +98,7 @@ class Program(typer.Typer):
 def _usage_of(argument: TyperArgument) -> str:
     """An argument in the usage line: `RUN`, `[KEY]` or `[SRC]...`."""
     name = argument.metavar or argument.name.upper()
-    if argument.required or name.startswith("["):
+    if argument.required or name.startswith("[") or " " in name:  # in the form that the usage line needs
         return name
     return f"[{name}]" + ("..." if argument.nargs != 1 else "")
 
