@@ -310,9 +310,14 @@ def test_the_pipeline_of_transformers_predicts_the_same(whole, task: str) -> Non
 
 @pytest.mark.parametrize("task", TASKS)
 def test_evaluate_gives_the_figures_of_the_end_of_the_run(whole, task: str, rows) -> None:
-    """Of the same side, from final/ and from the last checkpoint; of named rows the same as of a side."""
+    """Of the same side, from final/ and from the last checkpoint; of named rows the same as of a side.
+
+    What the model forgot of its base's text is known to the run alone.
+    """
     run, runtime = RunFolder(whole(task)), runtime_for_inference("cpu", "fp32")
-    wanted = read_sealed_json(run.evaluation)["valid"]
+    stored = read_sealed_json(run.evaluation)["valid"]
+    wanted = {name: value for name, value in stored.items() if not name.startswith("base_loss")}
+    assert (wanted != stored) == (task in ANSWERS)
     for loaded in (load(run.root), load(run.root, "last")):
         origin = origin_of(loaded)
         name = task_to_score(loaded, origin, [], [], Notes())

@@ -149,7 +149,7 @@ def test_what_would_end_a_run_is_kept_beside_the_examples(config) -> None:
     alone = inspect_examples(config(ROWS["complete"][:1]))
     assert (len(alone.examples), "too few examples" in alone.fault.what) == (1, True)
     equal = inspect_examples(config([{"text": f"oak {n}", "label": "a"} for n in range(5)]))
-    assert (len(equal.examples), "nothing to tell apart" in equal.fault.what) == (5, True)
+    assert (len(equal.examples), "the same label" in equal.fault.what) == (5, True)
     nothing = inspect_examples(config(ROWS["complete"], "finetune.overlong=drop", "model.block_size=2"))
     assert "fits the context" in nothing.fault.what
 
