@@ -115,7 +115,9 @@ def test_a_model_is_finetuned_and_predicts(run: acorn.Run, tmp_path: Path) -> No
     texts = ["Line 3", "Line 4 of 16 and a long rest that does not fit"]
     found = model.predict(texts)
     assert [one.cut for one in found] == [False, True]
-    assert model.predict("Line 3") == found[:1]
+    [alone] = model.predict("Line 3")
+    assert (alone.label, alone.text) == (found[0].label, "Line 3")
+    assert alone.probabilities == pytest.approx(found[0].probabilities, abs=1e-5)  # matmuls of other sizes
     done = run_acorn("predict", tuned.folder, "--text", *texts, "--json")
     printed = json.loads(done.stdout)["results"]
     assert [one["label"] for one in printed] == [one.label for one in found]
