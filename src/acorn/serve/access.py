@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from acorn.serve.bodies import error_response
 from acorn.serve.request_errors import RequestError
 
 OPEN_ROUTES = frozenset({"/health", "/ready"})
@@ -151,29 +150,32 @@ def _host_and_port(header: str) -> tuple[str, int | None]:
 
 
 class AccessCheck:
-    """ASGI middleware that applies the rules, and adds the security headers."""
+    """ASGI middleware that applies the rules."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+        self.access.check(scope["path"], Headers(scope=scope))
+        await self.app(scope, receive, send)
 
+
+class SecurityHeaders:
+    """ASGI middleware that adds the security headers to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 present = {name.lower() for name, _ in headers}
-                headers += [
-                    (name.lower().encode(), value.encode())
-                    for name, value in SECURITY_HEADERS.items()
-                    if name.lower().encode() not in present
-                ]
+                headers += [header for header in _ENCODED if header[0] not in present]
                 message = {**message, "headers": headers}
             await send(message)
 
-        try:
-            self.access.check(scope["path"], Headers(scope=scope))
-        except RequestError as error:
-            return await error_response(error)(scope, receive, send_with_headers)
         await self.app(scope, receive, send_with_headers)
+
+
+_ENCODED = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]

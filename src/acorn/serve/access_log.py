@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +23,10 @@ access = logging.getLogger("acorn.serve.access")
 CLIENT_GONE = 499
 """Status in log and metrics of a request whose client closed the connection; nginx has the same. It is never sent."""
 
-NO_ROUTE = "(none)"
-"""Instead of the path of a request that no route takes: it could be anything."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+UNKNOWN = "(unknown)"
+"""Instead of a path that no route takes, and of other methods: they could be any text."""
 
 _NOTES = "acorn.notes"
 
@@ -45,15 +47,16 @@ def write_line(context: Context, method: str, route: str, status: int, seconds: 
 
 
 class AccessLog:
-    """ASGI middleware around all others: gives each request an id and writes its line. An exception becomes an error
-    in JSON, unless the response has begun."""
+    """ASGI middleware: gives each request an id, answers exceptions with errors in JSON, and writes the line.
 
-    def __init__(self, app: ASGIApp, context: Context) -> None:
-        self.app, self.context = app, context
+    Args:
+        routes: endpoint -> path, for the line.
+    """
+
+    def __init__(self, app: ASGIApp, context: Context, routes: Mapping[Any, str]) -> None:
+        self.app, self.context, self.routes = app, context, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
         began, status = time.monotonic(), 0
         request_id = uuid.uuid4().hex
         note(scope, request_id=request_id)
@@ -62,40 +65,25 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = _without_code(scope, message)
-                message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
+                headers = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
             await self.app(scope, receive, send_and_see)
         except ClientGoneError:
-            status = CLIENT_GONE
-            self.context.metrics.cancelled.inc()
+            status = scope[_NOTES].get("status", CLIENT_GONE)  # the protocol may have refused the request meanwhile
+            self.context.metrics.cancelled.inc(status == CLIENT_GONE)
         except Exception as error:
-            is_begun = bool(status)
             refusal = request_error(error)
-            if refusal.status >= 500 and refusal.status != 503:
+            note(scope, code=refusal.code or "error")
+            if refusal.status == 500:
                 log.exception("request %s failed", request_id)
-            if is_begun:
+            if status:  # the response has begun: all that is left is to end it early
                 raise
             await error_response(refusal)(scope, receive, send_and_see)
         finally:
-            route = scope.get("acorn.route", NO_ROUTE)
-            seconds = time.monotonic() - began
-            method = scope["method"] if scope["method"] in METHODS else NO_ROUTE
-            write_line(self.context, method, route, status or CLIENT_GONE, seconds, **scope[_NOTES])
-
-
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-"""Methods that log and metrics name; anything else could be any text."""
-
-
-def _without_code(scope: MutableMapping[str, Any], message: Message) -> list[tuple[bytes, bytes]]:
-    """The headers of a response without the error's code, which goes into the line instead."""
-    headers = []
-    for name, value in message.get("headers", []):
-        if name == b"x-acorn-error":
-            note(scope, code=value.decode("latin-1"))
-        else:
-            headers.append((name, value))
-    return headers
+            method = scope["method"] if scope["method"] in METHODS else UNKNOWN
+            route = self.routes.get(scope.get("endpoint"), UNKNOWN)
+            facts = {**scope[_NOTES]} | {"status": status or CLIENT_GONE}
+            write_line(self.context, method, route, seconds=time.monotonic() - began, **facts)

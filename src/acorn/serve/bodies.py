@@ -54,7 +54,7 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def error_response(error: RequestError) -> Response:
-    return json_response(error.body, error.status, {**error.headers, "X-Acorn-Error": error.code or "error"})
+    return json_response(error.body, error.status, error.headers)
 
 
 def ignored_header(names: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,6 +29,7 @@ class Context:
         name: of the model, as clients call it.
         scheduler: set before the first request.
         is_draining: nothing new is taken.
+        answers: requests that wait for the engine now.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
+    answers: int = 0
     scheduler: Scheduler = field(init=False)
 
     @property
@@ -84,6 +88,15 @@ class Context:
                 "wrong_model_kind",
             )
         return loaded
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Counts a request that waits for the engine."""
+        self.answers += 1
+        try:
+            yield
+        finally:
+            self.answers -= 1
 
     @cached_property
     def token_texts(self) -> TokenTexts:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from acorn.errors import AcornError, InputError, UsageError
 from acorn.serve.limits import LIMITS
 from acorn.serve.scheduler import NotReadyError, QueueFullError
@@ -74,11 +76,22 @@ def request_error(error: BaseException, param: str | None = None) -> RequestErro
         return retry_later(429, "The server has as many requests as it takes. Send it again later.", "queue_full")
     if isinstance(error, NotReadyError):
         return retry_later(503, "The server is loading the model, or stopping. Send it again later.", "not_ready")
+    if isinstance(error, HTTPException):  # of Starlette's router: no such route, or another method
+        return _no_route(error)
     if isinstance(error, UsageError | InputError):
         return bad(_sentences(error), param)
     if isinstance(error, AcornError):
         return RequestError(500, _sentences(error), param)
     return RequestError(500, "The server failed to answer; its log says why.", None, "internal_error")
+
+
+def _no_route(error: HTTPException) -> RequestError:
+    if error.status_code == 405:
+        return RequestError(
+            405, "This route does not take this method; the header Allow has those that it takes.", None,
+            "method_not_allowed", dict(error.headers or {}),
+        )  # fmt: skip
+    return RequestError(404, "There is no such route. GET /openapi.json lists the routes.", None, "not_found")
 
 
 def _sentences(error: AcornError) -> str:

@@ -35,8 +35,9 @@ async def running(context: Context, jobs: Sequence[Job], receive: Receive) -> As
         mailbox.client_gone()
 
     try:
-        async with watched(receive, gone):
-            yield mailbox
+        with context.answering():
+            async with watched(receive, gone):
+                yield mailbox
     finally:
         cancel()
 
