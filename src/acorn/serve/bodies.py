@@ -34,9 +34,7 @@ async def read(request: Request, kind: type[Kind], limits: Limits) -> Kind:
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise RequestError(
-            415, "The body should have the media type application/json.", None, "unsupported_media_type"
-        )
+        raise RequestError(415, "The body should have the media type application/json.", None, "unsupported_media_type")
     try:
         body = await request.body()
     except ClientDisconnect:

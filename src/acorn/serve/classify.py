@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Sequence
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -43,9 +42,7 @@ async def classify(request: Request, context: Context) -> Response:
     return json_response(record, headers=ignored_header(ignored_fields(wanted)))
 
 
-def predictions(
-    loaded: LoadedModel, texts: Sequence[str], runtime: Runtime
-) -> Generator[None, None, list[Prediction]]:
+def predictions(loaded: LoadedModel, texts: Sequence[str], runtime: Runtime) -> Generator[None, None, list[Prediction]]:
     """A task of the engine thread that predicts on one text at a time.
 
     Raises:

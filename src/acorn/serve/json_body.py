@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from acorn.errors import shown
-from acorn.serve.request_errors import RequestError, bad
 from acorn.serve.limits import LIMITS, Limits
+from acorn.serve.request_errors import RequestError, bad
 
 LARGEST_INTEGER = 2**63 - 1
 """Integers in a body fit into 64 bits, as those of most programs do."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from acorn.generate.job import Update
 from acorn.serve.metrics import Metrics
@@ -16,7 +17,8 @@ class ClientGoneError(Exception):
     """The client closed the connection before its answer was complete."""
 
 
-class Receiver(NamedTuple):
+@dataclass(frozen=True)
+class Receiver:
     """Where the updates of one text of a request go."""
 
     mailbox: Mailbox

@@ -36,7 +36,10 @@ class Metrics:
             "acorn_requests", "Answered requests.", ["method", "route", "status"], registry=self.registry
         )
         self.refusals = Counter(
-            "acorn_refusals", "Refused requests, with the code of the error.", ["status", "code"], registry=self.registry
+            "acorn_refusals",
+            "Refused requests, with the code of the error.",
+            ["status", "code"],
+            registry=self.registry,
         )
         self.cancelled = Counter(
             "acorn_cancelled_requests", "Requests whose client closed the connection early.", registry=self.registry

@@ -61,7 +61,7 @@ def description(context: Context) -> dict[str, Any]:
     schemas = {name: _with_nulls(schema) for name, schema in definitions["$defs"].items()}
     schemas["Error"] = _ERROR
     limits = "\n".join(f"- {row.what}: {row.value}; beyond: {row.beyond}" for row in table(context.limits))
-    security = [{"bearer": []}, {"basic": []}]
+    security: list[Any] = [{"bearer": []}, {"basic": []}]
     return {
         "openapi": "3.1.0",
         "info": {"title": "acorn serve", "version": __version__, "description": f"Limits:\n\n{limits}\n"},

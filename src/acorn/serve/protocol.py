@@ -1,14 +1,15 @@
 """HTTP/1.1 on a socket: uvicorn's protocol with limits of size and time, whose errors are JSON.
 
-A connection has at most one deadline at a time for what the client sends: until its request is complete, or, between two
-requests, until it is closed as idle. What is sent has another one: the client has to read it.
+A connection has at most one deadline at a time for what the client sends: until its request is complete, or, between
+two requests, until it is closed as idle. What is sent has another one: the client has to read it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
@@ -181,7 +182,7 @@ class LimitedProtocol(H11Protocol):
         self._unset_keepalive_if_required()
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if is_answering:
-            note(self.scope, status=refusal.status, code=refusal.code)
+            note(cast("MutableMapping[str, Any]", self.scope), status=refusal.status, code=refusal.code)
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started:

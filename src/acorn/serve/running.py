@@ -43,7 +43,7 @@ async def running(context: Context, jobs: Sequence[Job], receive: Receive) -> As
 
 
 @contextlib.asynccontextmanager
-async def watched(receive: Receive, gone: Callable[[], None]) -> AsyncIterator[None]:
+async def watched(receive: Receive, gone: Callable[[], object]) -> AsyncIterator[None]:
     """Inside the block, `gone` is called as soon as the client closes the connection."""
 
     async def watch() -> None:

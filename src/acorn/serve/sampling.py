@@ -65,7 +65,7 @@ def planned(
         )
     bias = _bias(request, vocab_size)
     seed = secrets.randbits(32) if request.seed is None else request.seed
-    jobs = []
+    jobs: list[Job] = []
     for prompt in prompts:
         _check_ids(prompt, vocab_size, param)
         rest = context - len(prompt) + 1

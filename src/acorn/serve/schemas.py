@@ -194,9 +194,11 @@ def _without_nulls(value: Any) -> Any:
             for key, inner in value.items()
             if inner is not None
         }
-    return [_without_nulls(inner) if isinstance(inner, Mapping) else inner for inner in value] if isinstance(
-        value, list
-    ) else value
+    return (
+        [_without_nulls(inner) if isinstance(inner, Mapping) else inner for inner in value]
+        if isinstance(value, list)
+        else value
+    )
 
 
 def _refuse_meaningless(body: Mapping[str, Any]) -> None:

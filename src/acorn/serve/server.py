@@ -277,7 +277,9 @@ def _bound(settings: Settings) -> socket.socket:
         family, _, _, _, address = found[0]
     except (OSError, UnicodeError):
         raise UsageError(
-            f"There is no address {settings.host!r}.", where=where, fix="give an address of this machine: --host 127.0.0.1"
+            f"There is no address {settings.host!r}.",
+            where=where,
+            fix="give an address of this machine: --host 127.0.0.1",
         ) from None
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

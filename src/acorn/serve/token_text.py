@@ -26,8 +26,7 @@ BYTE_OF = _byte_of()
 class TokenTexts:
     """The texts and bytes of the tokens of a vocabulary.
 
-    Args:
-        anchor: an id that stands for text, before which a token is decoded: some decoders drop a space at the beginning.
+    Some decoders drop a space at the beginning, so that a token is decoded after another one.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
