@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive
 
 from acorn.checkpoint.load import LoadedModel
+from acorn.errors import AcornError
 from acorn.serve.access_log import note
 from acorn.serve.bodies import ignored_header, json_response
 from acorn.serve.context import Context
@@ -19,6 +20,7 @@ from acorn.serve.event_stream import EventStream
 from acorn.serve.pieces import Piece, Usage, joined, pieces
 from acorn.serve.running import running
 from acorn.serve.sampling import Plan
+from acorn.serve.scheduler import NotReadyError
 from acorn.serve.schemas import Generating, ignored_fields
 
 
@@ -91,6 +93,10 @@ class Answer:
                         yield part
             metrics.prompt_tokens.inc(self.usage.prompt_tokens)
             metrics.cached_tokens.inc(self.usage.cached_tokens)
+        except AcornError:
+            if self.context.is_draining:  # what was left at the end of the time was ended
+                raise NotReadyError from None
+            raise
         finally:
             metrics.completion_tokens.inc(self.usage.completion_tokens)
             note(request.scope, completion_tokens=self.usage.completion_tokens)

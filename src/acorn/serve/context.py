@@ -10,11 +10,10 @@ from functools import cached_property
 
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.model_chat import chat_format
-from acorn.errors import AcornError
 from acorn.runtime.device import Runtime
 from acorn.serve.limits import LIMITS, Limits
 from acorn.serve.metrics import Metrics
-from acorn.serve.request_errors import RequestError, bad, request_error
+from acorn.serve.request_errors import RequestError, bad
 from acorn.serve.scheduler import NotReadyError, Scheduler
 from acorn.serve.token_text import TokenTexts
 from acorn.tokenizer.template_format import AnyChatFormat
@@ -111,7 +110,7 @@ class Context:
 
         Raises:
             NotReadyError: it is being loaded, or the server stops.
-            RequestError: 400: the model has no chat template, or it cannot be used.
+            RequestError: 400: the model has no chat template.
         """
         self.language_model()
         found = self._chat
@@ -121,16 +120,11 @@ class Context:
                 "model",
                 "no_chat_template",
             )
-        if isinstance(found, AcornError):
-            raise request_error(found, "model")
         return found
 
     @cached_property
-    def _chat(self) -> AnyChatFormat | AcornError | None:
-        try:
-            return chat_format(self.loaded())
-        except AcornError as error:
-            return error
+    def _chat(self) -> AnyChatFormat | None:
+        return chat_format(self.loaded())
 
     def check_model(self, name: str | None) -> None:
         """Refuses a request for another model.

@@ -21,8 +21,7 @@ from types import FrameType
 import uvicorn
 
 from acorn.checkpoint.load import LoadedModel, load
-from acorn.checkpoint.model_chat import chat_format
-from acorn.errors import AcornError, StoppedError, UsageError
+from acorn.errors import StoppedError, UsageError
 from acorn.model.int8 import round_to_int8
 from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
@@ -65,6 +64,10 @@ class Settings:
 class Server(uvicorn.Server):
     """A server of one model.
 
+    Args:
+        say: called with lines for the user.
+        load_model: instead of loading the model that the settings name.
+
     Attributes:
         failure: why it had to stop: the model cannot be loaded, or the engine thread failed.
     """
@@ -77,6 +80,7 @@ class Server(uvicorn.Server):
         say: Callable[[str], None],
         progress: Progress = QUIET,
         limits: Limits = LIMITS,
+        load_model: Callable[[], LoadedModel] | None = None,
         scheduler: type[Scheduler] = Scheduler,
     ) -> None:
         _check_access(settings)
@@ -98,7 +102,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=SECONDS_TO_FLUSH,
             )
         )
-        self.settings, self._say, self._progress, self._scheduler = settings, say, progress, scheduler
+        self.settings, self._say, self._progress = settings, say, progress
+        self._load, self._scheduler = load_model, scheduler
         self.failure: BaseException | None = None
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -109,6 +114,14 @@ class Server(uvicorn.Server):
         """The address that it listens at."""
         host, port = self.socket.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    def when_started(self) -> None:
+        """Called once the server listens."""
+        self._say(f"Serving {self.context.name} at {self.url} (Ctrl-C stops it)")
+
+    def when_ready(self) -> None:
+        """Called once the model is loaded."""
+        self._say("The model is loaded.")
 
     def serve_until_stopped(self) -> None:
         """Serves until a signal comes.
@@ -131,24 +144,25 @@ class Server(uvicorn.Server):
                 loop.call_soon_threadsafe(self._fail, error)
 
         self.context.scheduler = self._scheduler(
-            self._load,
+            self._load or self._load_model,
             self.context.runtime,
             slots=self.settings.slots,
             queue=self.context.limits.queue,
             deliver=delivery(loop),
             failed=failed,
             int8=self.settings.int8,
+            note=self._say,
         )
         scheduler = self.context.scheduler
         self.context.metrics.watch(lambda: scheduler.waiting, lambda: scheduler.active, self.settings.slots)
         await super().startup(sockets)
-        self._say(f"Serving {self.context.name} at {self.url} (Ctrl-C stops it)")
+        self.when_started()
         scheduler.start()
 
     async def on_tick(self, counter: int) -> bool:
         if not self._was_ready and self.context.is_ready:
             self._was_ready = True
-            self._say("The model is loaded.")
+            self.when_ready()
         if self._signals and self._drain_until is None:
             self._begin_draining()
         if self._drain_until is not None and (len(self._signals) > 1 or self._is_drained(self._drain_until)):
@@ -192,22 +206,17 @@ class Server(uvicorn.Server):
         self.failure = error
         self.should_exit = True
 
-    def _load(self) -> LoadedModel:
-        """The model. Tokens that end an answer of its conversations end its texts, too.
+    def _load_model(self) -> LoadedModel:
+        """The model.
 
         Raises:
             AcornError: see `load`.
         """
-        runtime, settings = self.context.runtime, self.settings
-        loaded = load(settings.run, settings.checkpoint, runtime.device, progress=self._progress)
+        settings = self.settings
+        loaded = load(settings.run, settings.checkpoint, self.context.runtime.device, progress=self._progress)
         if settings.int8:
             round_to_int8(loaded.model)
-        try:
-            format = chat_format(loaded)
-        except AcornError:  # a request for an answer gets the reason
-            format = None
-        ends = dict.fromkeys([*loaded.end_ids, *(format.end_ids if format else ())])
-        return dataclasses.replace(loaded, end_ids=tuple(ends))
+        return loaded
 
 
 def model_name(run: Path | str) -> str:
@@ -241,13 +250,13 @@ def read_key(path: Path) -> str:
 
 
 def log_to_stderr() -> None:
-    """Writes the lines of requests, and of errors, to stderr."""
+    """Writes the lines of requests, and of errors, to stderr. uvicorn's own say nothing beyond these."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("acorn.serve")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # its warnings are lines of ours
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 

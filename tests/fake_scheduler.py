@@ -43,6 +43,7 @@ class FakeScheduler:
         deliver: Callable[[Sequence[tuple[Any, Update]]], None],
         failed: Callable[[BaseException], None],
         int8: bool = False,
+        note: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._load, self._slots, self._queue, self._deliver, self._failed = load, slots, queue, deliver, failed
         self.runtime = runtime
