@@ -86,7 +86,9 @@ class Server(uvicorn.Server):
         _check_access(settings)
         self.socket = _bound(settings)
         limits = dataclasses.replace(limits, connections=_connections(limits.connections))
-        self.context = Context(model_name(settings.run), runtime, settings.slots, limits)
+        self.context = Context(
+            model_name(settings.run), runtime, settings.slots, limits, needs_key=settings.key is not None
+        )
         access = Access.of(settings.host, settings.allowed_hosts, settings.key)
         super().__init__(
             uvicorn.Config(
