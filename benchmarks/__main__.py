@@ -96,6 +96,19 @@ def _generate(options: argparse.Namespace) -> Any:
     return measure_generation(options.models, options.prompts, options.rounds, options.only, _say)
 
 
+def _serve(options: argparse.Namespace) -> Any:
+    return measure_serving(
+        options.models,
+        options.serving_python,
+        options.rounds,
+        options.seconds,
+        options.only,
+        _say,
+        options.clients,
+        options.prompt_tokens,
+    )
+
+
 def _quality(options: argparse.Namespace) -> Any:
     return measure_quality(options.original_minutes, options.minutes, options.set, options.device, _say)
 
@@ -117,6 +130,7 @@ PARTS = {
     "finetune": _finetune,
     "costs": _costs,
     "generate": _generate,
+    "serve": _serve,
     "text": _text,
     "start": _start,
     "lora-memory": _lora_memory,

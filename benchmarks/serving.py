@@ -121,20 +121,11 @@ def _write(place: Path, name: str) -> tuple[Path, int, int]:
 
 
 def _servers(folder: Path, name: str, python: str | None, separator: int) -> list[Server]:
+    """acorn, and the others where their environment is there."""
     context = MODELS[name]["block_size"]
     ports = [_free_port() for _ in range(3)]
     endless = {"logit_bias": {str(separator): -100}}  # texts of the same length everywhere
-    acorn_command = [
-        sys.executable,
-        "-m",
-        "acorn",
-        "serve",
-        str(folder),
-        "--slots",
-        str(SLOTS),
-        "--port",
-        str(ports[0]),
-    ]
+    options = ["--slots", str(SLOTS), "--port", str(ports[0])]
     found = [Server("acorn serve", [sys.executable, "-m", "acorn", "serve", str(folder), *options], ports[0], endless)]
     if python:
         spec = {
