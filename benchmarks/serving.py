@@ -53,8 +53,9 @@ class Server:
 
     Attributes:
         command: starts it.
-        more: fields of its requests.
+        more: fields of its requests; null: it is left out.
         ways: which of WAYS it is measured with.
+        takes_ids: it takes token ids as a prompt; otherwise it gets their text, which it may split otherwise.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Server:
     port: int
     more: dict[str, Any]
     ways: tuple[str, ...] = tuple(WAYS)
+    takes_ids: bool = True
 
 
 def measure_serving(
@@ -84,9 +86,9 @@ def measure_serving(
     with tempfile.TemporaryDirectory(prefix="acorn-bench-") as place:
         for name in names:
             say(f"serving {name}: writing the model")
-            folder, vocab_size, separator = _write(Path(place), name)
+            folder, tokenizer = _write(Path(place), name)
             with contextlib.ExitStack() as stack:
-                servers = [one for one in _servers(folder, name, python, separator) if only in one.name]
+                servers = [one for one in _servers(folder, name, python, tokenizer) if only in one.name]
                 for server in servers:
                     say(f"{server.name}: starting")
                     stack.enter_context(_running(server))
@@ -101,15 +103,15 @@ def measure_serving(
                                 n_clients,
                                 n_prompt,
                                 WAYS[way],
-                                vocab_size,
+                                tokenizer,
                                 say,
                             )
                             _print(task, tables[task])
     return tables
 
 
-def _write(place: Path, name: str) -> tuple[Path, int, int]:
-    """A model with random weights as a model folder and as GGUF; returns its folder, vocabulary and separator."""
+def _write(place: Path, name: str) -> tuple[Path, acorn.Tokenizer]:
+    """A model with random weights as a model folder and as GGUF; returns its folder and tokenizer."""
     tokenizer = acorn.Tokenizer.train(["bundled:wikitext-2"], kind="bpe", vocab_size=VOCAB_SIZES[name])
     config = ModelConfig(vocab_size=tokenizer.vocab_size, **MODELS[name])
     model = GPT(config)
@@ -117,14 +119,14 @@ def _write(place: Path, name: str) -> tuple[Path, int, int]:
     folder = place / name
     write_gguf(Path(f"{folder}.gguf"), config, dict(model.named_parameters()), tokenizer, "f32", name)
     write_model_folder(folder, model, tokenizer, "A model with random weights.\n")
-    return folder, tokenizer.vocab_size, tokenizer.separator_id
+    return folder, tokenizer
 
 
-def _servers(folder: Path, name: str, python: str | None, separator: int) -> list[Server]:
+def _servers(folder: Path, name: str, python: str | None, tokenizer: acorn.Tokenizer) -> list[Server]:
     """acorn, and the others where their environment is there."""
     context = MODELS[name]["block_size"]
     ports = [_free_port() for _ in range(3)]
-    endless = {"logit_bias": {str(separator): -100}}  # texts of the same length everywhere
+    endless = {"logit_bias": {str(tokenizer.separator_id): -100}}  # texts of the same length everywhere
     options = ["--slots", str(SLOTS), "--port", str(ports[0])]
     found = [Server("acorn serve", [sys.executable, "-m", "acorn", "serve", str(folder), *options], ports[0], endless)]
     if python:
@@ -140,7 +142,8 @@ def _servers(folder: Path, name: str, python: str | None, separator: int) -> lis
         found.append(Server("llama.cpp's server", command, ports[1], more))
         script = Path(python).parent / "transformers"
         command = [str(script), "serve", str(folder), "--device", "cpu", "--port", str(ports[2])]
-        found.append(Server("transformers serve", command, ports[2], {"model": str(folder)}, ("sampled",)))
+        more = {"model": str(folder), "top_k": None}
+        found.append(Server("transformers serve", command, ports[2], more, ("sampled",), takes_ids=False))
     return found
 
 
@@ -198,14 +201,14 @@ def _turns(
     n_clients: int,
     n_prompt: int,
     way: dict[str, Any],
-    vocab_size: int,
+    tokenizer: acorn.Tokenizer,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Lets the servers work in turns; returns a row of medians for each."""
     seen: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
     for number in range(rounds):
         for server in servers:
-            bodies = _bodies(random.Random(f"{number} {n_clients} {n_prompt}"), n_prompt, vocab_size, way | server.more)
+            bodies = _bodies(random.Random(f"{number} {n_clients} {n_prompt} {way}"), n_prompt, tokenizer, way, server)
             measured = asyncio.run(put_load(("127.0.0.1", server.port), bodies, clients=n_clients, seconds=seconds))
             seen[server.name].append(measured.facts())
         rates = ", ".join(f"{name} {turns[-1]['tokens_per_second']:,.0f}" for name, turns in seen.items())
@@ -216,11 +219,15 @@ def _turns(
     ]
 
 
-def _bodies(order: random.Random, n_prompt: int, vocab_size: int, more: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Requests with different prompts of random ids; control tokens, which come first, are left out."""
+def _bodies(
+    order: random.Random, n_prompt: int, tokenizer: acorn.Tokenizer, way: dict[str, Any], server: Server
+) -> Iterator[dict[str, Any]]:
+    """Requests with different prompts of random ids; control tokens and bytes, which come first, are left out."""
+    fields = {name: value for name, value in (way | server.more).items() if value is not None}
     while True:
-        prompt = [order.randrange(300, vocab_size) for _ in range(n_prompt)]
-        yield {"prompt": prompt, "max_tokens": NEW_TOKENS, "seed": order.randrange(2**31), **more}
+        ids = [order.randrange(300, tokenizer.vocab_size) for _ in range(n_prompt)]
+        prompt = ids if server.takes_ids else tokenizer.decode(ids)
+        yield {"prompt": prompt, "max_tokens": NEW_TOKENS, "seed": order.randrange(2**31), **fields}
 
 
 def _print(task: str, rows: Sequence[dict[str, Any]]) -> None:
