@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import json
 import socket
@@ -119,7 +120,7 @@ def serving(
     """
     server = Server(
         Settings(NAME, port=0, key=key, slots=slots),
-        runtime_for_inference("cpu", "auto"),
+        dataclasses.replace(runtime_for_inference("cpu", "auto"), threads=1),
         say=lambda text: None,
         limits=limits,
         load_model=load or (lambda: loaded),

@@ -79,10 +79,9 @@ def test_a_client_that_left_ends_the_iteration() -> None:
         mailbox = Mailbox(2, Metrics())
         mailbox.put(0, Update(token=1, text="a", finish_reason="length"))
         mailbox.client_gone()
-        seen = []
+        updates = mailbox.updates()
+        assert (await anext(updates))[0] == 0
         with pytest.raises(ClientGoneError):
-            async for index, _ in mailbox.updates():
-                seen.append(index)
-        assert seen == [0]
+            await anext(updates)
 
     asyncio.run(collect())
