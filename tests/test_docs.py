@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tool", ["command_reference", "config_reference", "glossary"])
+@pytest.mark.parametrize("tool", ["command_reference", "config_reference", "glossary", "serving_limits"])
 def test_generated_pages_are_up_to_date(tool: str) -> None:
     command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--check"]
     assert subprocess.run(command).returncode == 0, f"run tools/{tool}.py"
