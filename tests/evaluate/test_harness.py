@@ -173,3 +173,40 @@ def test_rolling_loglikelihood_equals_acorns_own_evaluation(
     bits = json.loads(done.stdout)["tasks"]["acorn_rolling"]["bits_per_byte,none"]
     n_bytes = len(ROWS[0]["question"].encode())
     assert bits == pytest.approx(expected / 0.6931471805599453 / n_bytes, rel=1e-5)
+
+
+def test_scores_over_http_are_those_of_the_command(tmp_path: Path, tasks: Callable[..., Path]) -> None:
+    """`local-completions`, the harness's client of servers, which asks for the log probabilities of a prompt's tokens
+    and generates one more."""
+    pytest.importorskip("tenacity", reason="lm-eval's extra api is not installed")
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    from lm_eval.tasks import TaskManager
+    from tiny_servers import serving
+
+    from acorn.serve.scheduler import Scheduler
+
+    a_model(tmp_path / "model", "bpe")
+    names, folder = [f"acorn_{name}" for name in KINDS if name != "writing"], tasks()
+    done = run_acorn(
+        *("evaluate", tmp_path / "model", "--tasks", ",".join(names), "--tasks-path", folder, "--limit", "2", "--json")
+    )
+    assert done.returncode == 0, done.stderr
+    with serving(load(tmp_path / "model"), scheduler=Scheduler) as server:
+        model = LocalCompletionsAPI(
+            base_url=f"{server.url}/v1/completions",
+            model="tiny",
+            tokenizer=str(tmp_path / "model"),
+            max_length=64,
+            add_bos_token=True,  # as its `hf` model does where the tokenizer has one
+        )
+        found = lm_eval.simple_evaluate(
+            model,
+            tasks=names,
+            limit=2,
+            task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+        )
+    ours = json.loads(done.stdout)["tasks"]
+    for name, metrics in found["results"].items():
+        for metric, value in metrics.items():
+            if isinstance(value, float) and "stderr" not in metric:
+                assert ours[name][metric] == pytest.approx(value, rel=1e-4), (name, metric)
