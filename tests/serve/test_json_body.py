@@ -54,6 +54,7 @@ def test_any_bytes_give_an_object_or_400(body: bytes) -> None:
         (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "64 bits"),
         (b'{"a": 9223372036854775808}', "64 bits"),
+        (b'{"a": -9223372036854775809}', "64 bits"),
         (b'{"a": 1, "a": 2}', "'a' occurs twice"),
         (b'{"a": [{"b": 1, "b": 1}]}', "'b' occurs twice"),
         (b'{"a": "\\ud800"}', "surrogate"),
