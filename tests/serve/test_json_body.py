@@ -69,6 +69,10 @@ def test_what_is_refused(body: bytes, told: str) -> None:
     assert refused.value.status == 400
 
 
+def test_integers_of_64_bits_are_read() -> None:
+    assert json_object(b'{"a": [9223372036854775807, -9223372036854775808]}') == {"a": [2**63 - 1, -(2**63)]}
+
+
 def test_just_the_limit_of_nesting_is_read() -> None:
     inner = LIMITS.nesting - 1
     assert json_object(b'{"a": ' + b"[" * inner + b"]" * inner + b"}")

@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="what the same-bytes parts serve, instead of a tiny model")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="acorn-torture-"))
-    import_everything()
     import_server()
+    import_everything()
     global MODEL
     MODEL = options.model
     began, found = time.monotonic(), {}

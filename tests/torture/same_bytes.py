@@ -26,20 +26,35 @@ Request = tuple[str, dict[str, Any]]  # path and body
 
 
 def same_bytes(
-    folder: Path, trials: int, precision: str = "fp32", seed: int = 0, model: Path | None = None
+    folder: Path,
+    trials: int,
+    precision: str = "fp32",
+    seed: int = 0,
+    model: Path | None = None,
+    *,
+    all_cores: bool = False,
 ) -> dict[str, Any]:
     """Asks for `trials` replies of servers under random load, and compares each with the reply to the same request
     by a server that has one slot and no prefix cache and does nothing else.
 
     Args:
         model: instead of a tiny one with short chunks.
+        all_cores: the servers compute on all cores; otherwise on one.
     """
     chunks = short_chunks(CHUNK) if model is None else lambda: None
     model = model or tiny_model(folder / "model", CONTEXT)
     draw = random.Random(f"{seed}:{precision}")
     counts: dict[str, int] = {}
     options = ("--precision", precision)
-    lone = start_server(model, folder / "alone.log", *options, "--slots", "1", prepare=both(chunks, without_prefixes))
+    lone = start_server(
+        model,
+        folder / "alone.log",
+        *options,
+        "--slots",
+        "1",
+        prepare=both(chunks, without_prefixes),
+        all_cores=all_cores,
+    )
     facts = asyncio.run(_facts(lone))
     requests = [random_request(draw, *facts) for _ in range(max(12, trials // 20))]
     alone = asyncio.run(_alone(lone, requests))
@@ -47,7 +62,8 @@ def same_bytes(
     broken: list[dict[str, Any]] = []
     done = len(requests)
     for slots in (3, 16):
-        server = start_server(model, folder / f"slots-{slots}.log", *options, "--slots", str(slots), prepare=chunks)
+        log = folder / f"slots-{slots}.log"
+        server = start_server(model, log, *options, "--slots", str(slots), prepare=chunks, all_cores=all_cores)
         want = (trials - len(requests)) // 2
         found = asyncio.run(_beside(server, requests, alone, want, random.Random(draw.random())))
         server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import random
 import re
 import signal
 import time
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from torture import web
 from torture.runs import WORDS as TEXT
 from torture.runs import Started, start
+from torture.workers import cores
 
 STARTS_WITHIN = 120.0
 """Seconds."""
@@ -69,6 +71,7 @@ def start_server(
     *options: str,
     limits: dict[str, Any] | None = None,
     prepare: Callable[[], None] = lambda: None,
+    all_cores: bool = False,
 ) -> Served:
     """Starts `acorn serve` with the model in this folder, and waits until it is ready.
 
@@ -77,6 +80,8 @@ def start_server(
         options: of the command.
         limits: instead of the server's own.
         prepare: called in the new process, before anything of the server is imported.
+        all_cores: compute on all cores; otherwise on one, which is enough for a tiny model, and does not wait for
+            threads that a busy machine holds up.
     """
 
     def before() -> None:
@@ -84,6 +89,8 @@ def start_server(
 
         table.LIMITS = dataclasses.replace(table.LIMITS, **limits or {})
         prepare()
+        if not all_cores:
+            os.sched_setaffinity(0, {random.choice(cores())})
 
     process = start(["serve", str(model), "--port", "0", *options], log, kind=None, prepare=before)
     while "The model is loaded." not in (text := log.read_text() if log.exists() else ""):
@@ -97,9 +104,11 @@ def start_server(
 
 def import_server() -> None:
     """Imports what servers need, so that forked ones start faster. Nothing of the server itself: its limits may change.
-    Computes nothing: threads do not survive a fork."""
+    Computes nothing: threads do not survive a fork. Call it before anything imports PyTorch."""
+    from acorn.cli.main import _SPINS
+
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # as the command does, in a process that loads PyTorch itself
     for name in (
-        "acorn.cli.main",
         "acorn.checkpoint.load",
         "acorn.generate.engine",
         "acorn.report.terminal",
