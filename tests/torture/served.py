@@ -115,7 +115,6 @@ def import_server() -> None:
         "prometheus_client",
         "pydantic",
         "starlette.routing",
-        "torch._dynamo",
         "uvicorn",
     ):
         importlib.import_module(name)

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="servers are for
 
 SCRIPT = """
 import json, sys
+from pathlib import Path
 from torture import clients_gone, hostile_bodies, overload, raw_requests, same_bytes, server_stops, slow_clients
 from torture.served import import_server
 
@@ -83,7 +84,7 @@ def test_responses_are_told_from_what_is_none() -> None:
     assert [one.body for one in web.replies(head + whole)] == [b"", b"{}"]
     for wrong, why in (
         (whole[:-1], "1 of 2 bytes"),
-        (parts[:-4], "a chunk was cut off"),
+        (parts[:-4], "a body in chunks was cut off"),
         (b"x" + whole, "no response"),
         (b"HTTP/1.1 200 OK\r\n", "no whole head"),
     ):
