@@ -24,6 +24,9 @@ STARTS_WITHIN = 120.0
 
 WORDS = TEXT.split()
 
+POOL = min(32, (os.cpu_count() or 1) + 4)
+"""Threads that asyncio starts one by one, as it needs them, for what would hold up its loop."""
+
 
 class Usage(NamedTuple):
     """What a process uses: memory in MiB, threads, open files."""

@@ -23,10 +23,10 @@ from torture.served import import_server
 
 import_server()
 folder = Path(sys.argv[1])
-hasty = {"request_seconds": 0.5, "keep_alive_seconds": 1}
+hasty = {"request_seconds": 1, "keep_alive_seconds": 1}
 found = {
     "same bytes": same_bytes.same_bytes(folder / "same", 100),
-    "raw requests": raw_requests.raw_requests(folder / "raw", 200, limits=hasty),
+    "raw requests": raw_requests.raw_requests(folder / "raw", 200, limits=hasty, together=100),
     "hostile bodies": hostile_bodies.hostile_bodies(folder / "hostile", 60),
     "clients gone": clients_gone.clients_gone(folder / "gone", 40),
     "server stops": server_stops.server_stops(folder / "stops", 3),

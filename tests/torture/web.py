@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-ANSWERS_WITHIN = 120.0
+ANSWERS_WITHIN = 600.0
 """Seconds after which a server counts as hung; nothing waits that long."""
 
 
