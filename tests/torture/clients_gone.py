@@ -95,7 +95,7 @@ async def _leave(port: int, draw: random.Random) -> str:
         await asyncio.sleep(draw.random() * 0.2)
         if stage == "reading":
             try:
-                await asyncio.wait_for(reader.readexactly(draw.randint(1, 20_000)), 0.5)
+                await asyncio.wait_for(reader.readexactly(draw.randint(1, 3000)), 3)
             except TimeoutError:
                 return "waiting"
         if draw.random() < 0.5:
