@@ -124,8 +124,8 @@ class LimitedProtocol(H11Protocol):
         super().handle_events()
         if self.conn.in_request:
             self._start_deadline()  # of a request that began behind another one
-        elif self.cycle is not None and not self.cycle.more_body:
-            self._stop_deadline()
+        elif self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            self._stop_deadline()  # of the request that is answered now; that of the next one's head goes on
 
     def send_400_response(self, msg: str) -> None:
         """Called where `next_event` raised."""
