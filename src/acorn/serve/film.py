@@ -25,7 +25,7 @@ from acorn.serve.inspect import (
     token_json,
     unsampled_ids,
 )
-from acorn.serve.pieces import Pieces
+from acorn.serve.token_pieces import Pieces
 
 KEPT_FRAMES = 512
 ALTERNATIVES = 5

@@ -25,7 +25,7 @@ from acorn.generate.stepper import chunk_tokens
 from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
 from acorn.runtime.device import Runtime, matmul_dtype
-from acorn.serve.pieces import Pieces
+from acorn.serve.token_pieces import Pieces
 from acorn.text.cleaning import clean
 from acorn.tokenizer.measuring import unspelled_tokens
 

@@ -18,7 +18,7 @@ from acorn.model.gpt import GPT, Block
 from acorn.model.ops import attention, rotary_tables
 from acorn.runtime.device import Runtime
 from acorn.serve.inspect import Task
-from acorn.serve.pieces import Pieces
+from acorn.serve.token_pieces import Pieces
 
 MOST_TOKENS = 128
 

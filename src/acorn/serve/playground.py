@@ -43,6 +43,10 @@ RETRY_SECONDS = 2
 SECONDS_BETWEEN_DISCONNECT_CHECKS = 0.25
 
 
+class ClientGoneError(Exception):
+    """The client closed the connection."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What the page's routes need.
@@ -123,6 +127,8 @@ class Playground:
         async def answer(request: Request) -> Response:
             try:
                 return await handler(self, request)
+            except ClientGoneError:
+                return Response(status_code=499)  # nobody reads it
             except NotReadyError:
                 return refusal(503, "The model is being loaded, or the server stops. Try again in a moment.")
             except QueueFullError:
@@ -196,6 +202,8 @@ class Playground:
                     ids = self._ids(prompt, loaded)
                     frame = await self._in_engine(request, frame_of(loaded, ids, self.context.runtime, new_tokens))
                     self.frames.add(key, frame)
+            except ClientGoneError:
+                return
             except (NotReadyError, QueueFullError):
                 yield "error", "The server is busy or stops, so the film ends here. Try again in a moment."
                 return
@@ -334,14 +342,14 @@ class Playground:
 
         Raises:
             NotReadyError, QueueFullError: the engine does not take it.
-            asyncio.CancelledError: the client went away.
+            ClientGoneError: nobody waits for the result.
         """
         future = asyncio.wrap_future(self.context.scheduler.run(task))
         try:
             while not future.done():
                 await asyncio.wait({future}, timeout=SECONDS_BETWEEN_DISCONNECT_CHECKS)
                 if not future.done() and await request.is_disconnected():
-                    raise asyncio.CancelledError
+                    raise ClientGoneError
         finally:
             if not future.done():
                 future.cancel()

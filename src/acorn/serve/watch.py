@@ -102,6 +102,7 @@ def run_facts(run: RunFolder) -> dict[str, Any]:
     texts = list(_all(samples))
     return {
         "name": run.root.absolute().name,
+        "folder": str(run.root),
         "config": _config(run),
         "is_finished": run.final.is_dir(),
         "train": thinned([point_of(record) for record in records if record.get("split") == "train"]),
