@@ -184,7 +184,9 @@ class Playground:
         prompt = _text(body.get("prompt", ""))
         new_tokens = _whole(body, "max_tokens", 24, 0, 64)
         self._check_length(len(self._served().tokenizer.encode_prompt(prompt)), 5)
-        steps = await anyio.to_thread.run_sync(self.others.checkpoints, run)
+        found = await anyio.to_thread.run_sync(self.others.checkpoints, run)
+        # The final model is that of the last checkpoint, so it is a frame only where no checkpoint was kept.
+        steps = [name for name in found if name != "final"] or found
         if not steps:
             raise UsageError("The run has no checkpoint yet.", where="run", fix="wait until it has saved one")
         return stream_of(self._frames_of(request, run, steps, prompt, new_tokens))

@@ -11,7 +11,7 @@ export function compareView(served) {
   const chooser = (chosen) => el("select", {}, choices.map(({ name }, n) => el("option", { value: n, selected: n === chosen, text: name })));
   const [left, right] = [chooser(0), chooser(choices.length - 1)];
   const prompt = el("textarea", { rows: 3, spellcheck: "false" });
-  prompt.value = "The history of the";
+  prompt.value = served.example;
   const settings = samplingSettings(() => {}, { tokens: 60, most: 256 });
   const message = notice();
   const results = el("div", { class: "sides" });

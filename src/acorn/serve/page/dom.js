@@ -23,7 +23,7 @@ function filled(node, properties, children) {
     else if (name === "css") for (const [key, rule] of Object.entries(value)) node.style.setProperty(key, rule);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
 
@@ -58,6 +58,10 @@ export function notice() {
     },
   };
 }
+
+/** Figures with their names and notes, in tiles. */
+export const tilesOf = (figures) => figures.map(([name, value, note]) =>
+  el("div", {}, el("dt", { text: name }), el("dd", {}, value, note && el("small", { text: note }))));
 
 /** Calls `action` once nothing was asked for `milliseconds`. */
 export function debounced(action, milliseconds) {

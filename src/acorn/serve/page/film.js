@@ -11,7 +11,7 @@ const SECONDS_PER_FRAME = 0.8;
 
 export function filmView(served) {
   let frames = [], running = null, timer = null;
-  const prompt = el("input", { type: "text", value: "The history of the", spellcheck: "false" });
+  const prompt = el("input", { type: "text", value: served.example, spellcheck: "false" });
   const message = notice();
   const view = new TokenView({ label: "The prompt and how it goes on, token by token", choose: (index, token) => detail.replaceChildren(tokenDetail(token, { vocabulary: served.model.vocab_size })) });
   const detail = el("div", { class: "card" });

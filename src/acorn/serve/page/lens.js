@@ -5,10 +5,10 @@ import { button, el, labelled, notice, percent, svg } from "./dom.js";
 import { visibleLine } from "./measures.js";
 import { TokenView } from "./tokens.js";
 
-export function lensView() {
+export function lensView(served) {
   let found = null, place = 0;
   const text = el("textarea", { rows: 2, spellcheck: "false" });
-  text.value = "The history of the";
+  text.value = served.example;
   const message = notice();
   const view = new TokenView({ label: "Tokens: choose the place to look at", choose: (index) => draw(index) });
   const layers = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "After each layer" });

@@ -2,7 +2,7 @@
 
 import { postJson } from "./api.js";
 import { tokenDetail } from "./detail.js";
-import { button, el, labelled, notice, percent, whole } from "./dom.js";
+import { button, el, labelled, notice, percent, tilesOf, whole } from "./dom.js";
 import { MEASURES, bits, visibleLine } from "./measures.js";
 import { TokenView, measureChoice } from "./tokens.js";
 
@@ -45,7 +45,7 @@ export function readView(served) {
       ["Bytes", whole(found.bytes), ""],
       ["Best guess was right", percent(tokens.filter((token) => token.rank === 1).length / scored), ""],
     ];
-    figures.replaceChildren(...tiles.map(([name, value, note]) => el("div", {}, el("dt", { text: name }), el("dd", {}, value, note && el("small", { text: note })))));
+    figures.replaceChildren(...tilesOf(tiles));
     view.show(tokens);
     detail.replaceChildren(el("p", { class: "soft", text: "Choose a token to see its figures." }));
     const order = tokens.map((_, index) => index).slice(1).sort((a, b) => tokens[a].logprob - tokens[b].logprob).slice(0, WORST);

@@ -2,7 +2,7 @@
 
 export class Tree {
   constructor(tokens = []) {
-    this.root = { parent: null, at: 0, tokens, children: [], from: tokens.length };
+    this.root = { parent: null, at: 0, tokens, children: [] };
   }
 
   /** All tokens of a branch, from the beginning on. */
@@ -10,11 +10,16 @@ export class Tree {
     return node.parent ? [...this.path(node.parent).slice(0, node.at), ...node.tokens] : node.tokens;
   }
 
+  /** The first token of a branch that is not the prompt's. */
+  start(node) {
+    return node.parent ? Math.min(node.at, this.start(node.parent)) : node.tokens.length;
+  }
+
   /** A new branch that keeps the first `at` tokens of `node`. It hangs on the branch that those tokens belong to. */
   branch(node, at, tokens = []) {
     let parent = node;
     while (parent.parent && at <= parent.at) parent = parent.parent;
-    const child = { parent, at, tokens, children: [], from: at };
+    const child = { parent, at, tokens, children: [] };
     parent.children.push(child);
     return child;
   }

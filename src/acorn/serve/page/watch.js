@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { curve } from "./curve.js";
-import { el, notice, whole } from "./dom.js";
+import { el, notice, tilesOf, whole } from "./dom.js";
 import { filmView } from "./film.js";
 
 const SECONDS_BEFORE_RETRY = 5;
@@ -71,7 +71,7 @@ export function watchView(served) {
       [`Training, ${name}`, last[key]?.toFixed(3) ?? "–", ""],
       ["Tokens read", whole(last.tokens ?? 0), last.tokens_per_second ? `${whole(Math.round(last.tokens_per_second))} a second` : ""],
     ];
-    tiles.replaceChildren(...facts.map(([label, value, note]) => el("div", {}, el("dt", { text: label }), el("dd", {}, value, note && el("small", { text: note })))));
+    tiles.replaceChildren(...tilesOf(facts));
     const line = (points) => points.map((point) => [point.step, point[key]]);
     figure.replaceChildren(
       el("figcaption", {}, el("span", { class: "key c0", text: "Training" }), el("span", { class: "key c1", text: "Validation" })),

@@ -13,6 +13,9 @@ import { Tree } from "./tree.js";
 const NEXT_TOP = 500;
 const BARS = 20;
 
+/** A token of which only this is known yet. */
+const unread = (id, piece, logprob = null) => ({ id, piece, bytes: "", logprob, entropy: null, rank: null, top: [] });
+
 export function writeView(served) {
   const vocabulary = served.model.vocab_size;
   let tree = new Tree(), current = tree.root, next = null, running = null, asked = null;
@@ -79,7 +82,7 @@ export function writeView(served) {
   function open(branch, following = null) {
     current = branch;
     view.selected = -1;
-    view.show(tree.path(branch), { from: tree.root.tokens.length });
+    view.show(tree.path(branch), { from: tree.start(branch) });
     detail.replaceChildren(el("p", { class: "soft", text: "Choose a token to see what could have stood there." }));
     drawTree();
     next = following;
@@ -96,7 +99,7 @@ export function writeView(served) {
       branch.tokens = found.tokens.slice(branch.at);
       if (current !== branch) return;
       const { selected } = view;
-      view.show(found.tokens, { from: tree.root.tokens.length });
+      view.show(found.tokens, { from: tree.start(branch) });
       if (selected >= 0) view.select(selected);
       next = found.next;
       drawNext();
@@ -148,7 +151,7 @@ export function writeView(served) {
       const added = choice.token_ids ?? [];
       if (scores.length && added.length !== scores.length) isExact = false;
       scores.forEach((logprob, n) => {
-        const token = { id: added[n] ?? -1, piece: pieces[n] ?? "", bytes: "", logprob, entropy: null, rank: null, top: [] };
+        const token = unread(added[n] ?? -1, pieces[n] ?? "", logprob);
         target.tokens.push(token);
         if (current === target) view.add(token);
       });
@@ -166,22 +169,14 @@ export function writeView(served) {
   }
 
   function showToken(index, token) {
-    detail.replaceChildren(tokenDetail(token, { vocabulary, loading: !token.top.length && index > 0, pick: running ? null : (id, piece) => branchAt(index, id, piece) }));
-    view.node.after(detail);
+    const pick = running ? null : (id, piece) => branchAt(index, id, piece);
+    detail.replaceChildren(tokenDetail(token, { vocabulary, loading: !token.top.length && index > 0, pick }));
   }
 
   function branchAt(index, id, piece) {
     const top = tree.path(current)[index].top.find((entry) => entry[0] === id);
-    const token = { id, piece, bytes: "", logprob: top?.[2] ?? null, entropy: null, rank: null, top: [] };
-    if (index < tree.root.tokens.length) return branchInPrompt(index, token);
+    const token = unread(id, piece, top?.[2]);
     write(tree.branch(current, index, [token]));
-  }
-
-  /** A branch inside the prompt hangs on the root: it keeps the prompt's beginning. */
-  function branchInPrompt(index, token) {
-    const branch = { parent: tree.root, at: index, tokens: [token], children: [] };
-    tree.root.children.push(branch);
-    write(branch);
   }
 
   function drawTree() {
@@ -216,9 +211,8 @@ export function writeView(served) {
 
   /** Adds a token of the chart to the text, as a branch. */
   function append(id, piece) {
-    const raw = next.top.find((entry) => entry[0] === id);
-    const token = { id, piece, bytes: "", logprob: raw[2], entropy: null, rank: null, top: [] };
-    open(tree.branch(current, tree.path(current).length, [token]));
+    const top = next.top.find((entry) => entry[0] === id);
+    open(tree.branch(current, tree.path(current).length, [unread(id, piece, top[2])]));
   }
 
   function keys(event) {
