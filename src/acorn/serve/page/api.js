@@ -66,15 +66,9 @@ function meaning(response, said) {
   const again = wait ? ` Try again in ${wait} s.` : " Try again in a moment.";
   const plain = {
     401: "The server asks for its key. Reload the page and give the key as password.",
-    403: "The server refuses requests from this address.",
-    404: "This server does not offer that.",
-    408: "The server waited too long for the request. Check the connection.",
     413: "The text is too long for one request. Shorten it.",
     429: `The server is busy.${again}`,
     503: `The server is loading its model, or is stopping.${again}`,
   }[response.status];
-  if (response.status === 429 || response.status === 503 || !said) {
-    return plain ?? `The server could not answer (status ${response.status}).`;
-  }
-  return said;
+  return plain ?? (said || `The server could not answer (status ${response.status}).`);
 }

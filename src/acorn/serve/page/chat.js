@@ -1,7 +1,7 @@
 // Chat: for models with a chat template.
 
 import { events } from "./api.js";
-import { button, el, labelled, notice } from "./dom.js";
+import { actions, button, el, labelled, notice, soft } from "./dom.js";
 import { samplingSettings } from "./settings.js";
 
 const NAMES = { system: "System", user: "You", assistant: "Model" };
@@ -18,7 +18,7 @@ export function chatView(served) {
   const node = el("div", { class: "columns" },
     el("div", {}, labelled("System message (optional)", system), log, message.node,
       labelled("Your message", input, "Enter sends it, Shift+Enter begins a new line, Escape stops."),
-      el("p", { class: "actions", "data-unsaved": true }, send, stop, button("New conversation", clear))),
+      actions(send, stop, button("New conversation", clear))),
     el("div", {}, settings.node));
 
   async function ask() {
@@ -52,7 +52,7 @@ export function chatView(served) {
 
   function add(role, content) {
     const text = el("p", { class: "text", text: content });
-    const row = el("div", { class: `said ${role}` }, el("p", { class: "soft", text: NAMES[role] }), text);
+    const row = el("div", { class: `said ${role}` }, soft(NAMES[role]), text);
     log.append(row);
     log.scrollTop = log.scrollHeight;
     messages.push({ role, content, node: text, row });

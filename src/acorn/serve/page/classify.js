@@ -2,7 +2,7 @@
 
 import { postJson } from "./api.js";
 import { bar } from "./detail.js";
-import { button, el, labelled, notice } from "./dom.js";
+import { actions, button, el, labelled, notice } from "./dom.js";
 
 export function classifyView(served) {
   const text = el("textarea", { rows: 6, placeholder: "One text a line" });
@@ -10,7 +10,7 @@ export function classifyView(served) {
   const results = el("div");
   const node = el("div", {},
     labelled("Texts, one a line", text, served.model.labels.length ? `Labels: ${served.model.labels.join(", ")}` : ""),
-    el("p", { class: "actions", "data-unsaved": true }, button("Ask the model", ask, { class: "primary" })),
+    actions(button("Ask the model", ask, { class: "primary" })),
     message.node, results);
 
   async function ask() {

@@ -1,7 +1,7 @@
 // Compare: two checkpoints or runs on the same prompt and seed, and where they differ.
 
 import { postJson } from "./api.js";
-import { button, el, labelled, notice } from "./dom.js";
+import { actions, button, el, labelled, notice, soft } from "./dom.js";
 import { bits } from "./measures.js";
 import { samplingSettings } from "./settings.js";
 import { TokenView } from "./tokens.js";
@@ -21,7 +21,7 @@ export function compareView(served) {
     el("div", {},
       el("div", { class: "pair" }, labelled("First model", left), labelled("Second model", right)),
       labelled("Prompt", prompt),
-      el("p", { class: "actions", "data-unsaved": true }, run),
+      actions(run),
       message.node, summary, results),
     el("div", {}, settings.node));
 
@@ -50,7 +50,7 @@ export function compareView(served) {
 
   function column(side, name, other, same) {
     const view = new TokenView({ label: `The text of ${name}`, choose: (_, token) => detail.replaceChildren(scores(token, name, other)) });
-    const detail = el("div", { class: "card" }, el("p", { class: "soft", text: "Choose a token to see its scores." }));
+    const detail = el("div", { class: "card" }, soft("Choose a token to see its scores."));
     const gain = (token) => bits(token.logprob - token.other); // above 0: this model found it more likely
     const heat = (token) => (Number.isFinite(token.other) && token.logprob !== null ? { [gain(token) >= 0 ? "--cold" : "--heat"]: Math.min(1, Math.abs(gain(token)) / 6) } : {});
     const hint = (token) => (Number.isFinite(token.other) && token.logprob !== null ? `${gain(token) >= 0 ? "+" : ""}${gain(token).toFixed(2)} bits against the other model` : "no score");

@@ -2,7 +2,7 @@
 
 import { svg, whole } from "./dom.js";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [720, 300, 52, 12, 12, 34];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [720, 280, 52, 12, 12, 26];
 
 /** Round numbers from `low` to `high`, about `count` of them. */
 export function ticks(low, high, count) {
@@ -37,7 +37,7 @@ export function curve(series, { x, y, label, marks = [] }) {
   for (const at of ticks(left, right, 6)) {
     chart.append(svg("text", { class: "tick", x: px(at), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle", text: whole(at) }));
   }
-  chart.append(svg("text", { class: "tick", x: WIDTH - RIGHT, y: HEIGHT - 2, "text-anchor": "end", text: x }),
+  chart.append(svg("text", { class: "tick", x: WIDTH - RIGHT, y: HEIGHT - BOTTOM - 6, "text-anchor": "end", text: x }),
     svg("text", { class: "tick", x: LEFT + 6, y: TOP + 10, text: y }));
   for (const at of marks) chart.append(svg("line", { class: "now", x1: px(at), x2: px(at), y1: TOP, y2: HEIGHT - BOTTOM }));
   series.forEach(({ points, style }, n) => {

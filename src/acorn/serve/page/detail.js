@@ -1,6 +1,6 @@
 // What is known of one token: its figures, and the tokens that could have stood there.
 
-import { button, el, percent, whole } from "./dom.js";
+import { button, el, percent, soft, whole } from "./dom.js";
 import { bits, visibleLine } from "./measures.js";
 
 /**
@@ -20,7 +20,7 @@ export function tokenDetail(token, { vocabulary = 0, pick = null, loading = fals
     el("dl", { class: "facts" }, facts.map(([name, value]) => [el("dt", { text: name }), el("dd", { text: value })])),
     list && el("h4", { text: pick ? "What could stand here: choose one to branch" : "What could stand here" }),
     list,
-    !list && el("p", { class: "soft", text: loading ? "Asking the model …" : none }));
+    !list && soft(loading ? "Asking the model …" : none));
 }
 
 function alternatives(token, pick) {

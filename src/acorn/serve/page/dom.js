@@ -43,6 +43,15 @@ export function labelled(text, control, hint = "") {
 export const button = (text, action, properties = {}) =>
   el("button", { type: "button", text, on: { click: action }, ...properties });
 
+export const soft = (text) => el("p", { class: "soft", text });
+
+/** A row of buttons, which a saved page leaves out. */
+export const actions = (...buttons) => el("p", { class: "actions", "data-unsaved": true }, buttons);
+
+/** A part that scrolls sideways, by keyboard too. */
+export const scrolling = (label, ...children) =>
+  el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, children);
+
 /** Where a panel says what went wrong, or what it does. Screen readers read it out. */
 export function notice() {
   const node = el("p", { class: "notice", role: "status", hidden: true });

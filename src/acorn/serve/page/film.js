@@ -3,7 +3,7 @@
 import { events } from "./api.js";
 import { curve } from "./curve.js";
 import { tokenDetail } from "./detail.js";
-import { button, el, freshId, labelled, notice, whole } from "./dom.js";
+import { button, el, freshId, labelled, notice, soft, whole } from "./dom.js";
 import { bits } from "./measures.js";
 import { TokenView, measureChoice } from "./tokens.js";
 
@@ -66,7 +66,7 @@ export function filmView(served) {
     step.textContent = name;
     slider.setAttribute("aria-valuetext", name);
     view.show([...frame.tokens, ...frame.added], { from: frame.tokens.length });
-    detail.replaceChildren(el("p", { class: "soft", text: "Marked tokens: how the checkpoint goes on if it always takes the most likely token. Choose a token to see its figures." }));
+    detail.replaceChildren(soft("Marked tokens: how the checkpoint goes on if it always takes the most likely token. Choose a token to see its figures."));
     const points = frames.map((one, n) => [stepOf(one, n), mean(one.tokens)]);
     figure.replaceChildren(...(frames.length > 1 ? [curve([{ points, style: "points" }], { x: "step", y: "bits per token of the prompt", marks: [points[at][0]], label: `Mean surprise of the prompt over the checkpoints: now ${points[at][1].toFixed(2)} bits per token.` })] : []));
   }

@@ -1,7 +1,7 @@
 // Look inside: what the model would say after each layer at a place, and what its heads attend to.
 
 import { postJson } from "./api.js";
-import { button, el, labelled, notice, percent, svg } from "./dom.js";
+import { actions, button, el, labelled, notice, percent, scrolling, soft, svg } from "./dom.js";
 import { visibleLine } from "./measures.js";
 import { TokenView } from "./tokens.js";
 
@@ -11,16 +11,16 @@ export function lensView(served) {
   text.value = served.example;
   const message = notice();
   const view = new TokenView({ label: "Tokens: choose the place to look at", choose: (index) => draw(index) });
-  const layers = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "After each layer" });
+  const layers = scrolling("After each layer");
   const layer = el("select", { on: { change: arcs } });
   const head = el("select", { on: { change: arcs } });
-  const drawing = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attention" });
+  const drawing = scrolling("Attention");
   const results = el("div", { hidden: true }, view.node,
-    el("h2", { text: "After each layer" }), el("p", { class: "soft", text: "The most likely next token after the chosen place if the model ended at that layer (logit lens)." }), layers,
+    el("h2", { text: "After each layer" }), soft("The most likely next token after the chosen place if the model ended at that layer (logit lens)."), layers,
     el("h2", { text: "Attention" }), el("div", { class: "pair" }, labelled("Layer", layer), labelled("Head", head)), drawing);
   const node = el("div", {},
     labelled("Text", text, "Up to 128 tokens."),
-    el("p", { class: "actions", "data-unsaved": true }, button("Look inside", look, { class: "primary" })), message.node, results);
+    actions(button("Look inside", look, { class: "primary" })), message.node, results);
 
   async function look() {
     message.say("Looking …");
@@ -61,7 +61,7 @@ export function lensView(served) {
     const width = at(found.tokens.length);
     const chart = svg("svg", { class: "arcs", viewBox: `0 0 ${width} 160`, width, height: 160, role: "img", "aria-label": `Attends most to ${most}` },
       weights.slice(0, place + 1).map((weight, n) => weight >= 0.01 && arc(n, weight)), words);
-    drawing.replaceChildren(chart, el("p", { class: "soft", text: `Attends most to ${most}.` }));
+    drawing.replaceChildren(chart, soft(`Attends most to ${most}.`));
   }
 
   return { node };

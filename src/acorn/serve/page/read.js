@@ -2,7 +2,7 @@
 
 import { postJson } from "./api.js";
 import { tokenDetail } from "./detail.js";
-import { button, el, labelled, notice, percent, tilesOf, whole } from "./dom.js";
+import { actions, button, el, labelled, notice, percent, scrolling, soft, tilesOf, whole } from "./dom.js";
 import { MEASURES, bits, visibleLine } from "./measures.js";
 import { TokenView, measureChoice } from "./tokens.js";
 
@@ -21,7 +21,7 @@ export function readView(served) {
     el("h2", { text: "Where it hurts" }), worst, table);
   const node = el("div", { on: { keydown: keys } },
     labelled("Your text", text, "Ctrl+Enter reads it. It is scored as one document, as acorn evaluate --input does."),
-    el("p", { class: "actions", "data-unsaved": true }, button("Read it", read, { class: "primary" })),
+    actions(button("Read it", read, { class: "primary" })),
     message.node, results);
 
   async function read() {
@@ -47,7 +47,7 @@ export function readView(served) {
     ];
     figures.replaceChildren(...tilesOf(tiles));
     view.show(tokens);
-    detail.replaceChildren(el("p", { class: "soft", text: "Choose a token to see its figures." }));
+    detail.replaceChildren(soft("Choose a token to see its figures."));
     const order = tokens.map((_, index) => index).slice(1).sort((a, b) => tokens[a].logprob - tokens[b].logprob).slice(0, WORST);
     worst.replaceChildren(...order.map((index) => el("li", {}, place(tokens, index))));
     table.replaceChildren(pieces(tokens));
@@ -74,7 +74,7 @@ export function readView(served) {
     const heads = ["Place", "Piece", "Id", "Bytes", "Surprise (bits)", "Rank"].map((name) => el("th", { scope: "col", text: name }));
     const more = tokens.length > MOST_ROWS ? `, the first ${whole(MOST_ROWS)}` : "";
     return el("details", {}, el("summary", { text: `Pieces, ids and bytes of ${whole(tokens.length)} tokens${more}` }),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Pieces, ids and bytes" },
+      scrolling("Pieces, ids and bytes",
         el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows))));
   }
 

@@ -24,13 +24,6 @@ export class Tree {
     return child;
   }
 
-  /** Removes a branch and those on it; returns the branch to show instead. */
-  remove(node) {
-    if (!node.parent) return node;
-    node.parent.children = node.parent.children.filter((child) => child !== node);
-    return node.parent;
-  }
-
   /** Every branch with its depth, parents first. */
   *walk(node = this.root, depth = 0) {
     yield [node, depth];

@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { curve } from "./curve.js";
-import { el, notice, tilesOf, whole } from "./dom.js";
+import { el, notice, soft, tilesOf, whole } from "./dom.js";
 import { filmView } from "./film.js";
 
 const SECONDS_BEFORE_RETRY = 5;
@@ -53,12 +53,8 @@ export function watchView(served) {
     }
   }
 
-  /** Half of the points, once there are many: pairs become their mean. */
-  function thinned(points) {
-    if (points.length <= MOST_POINTS) return points;
-    const pairs = points.flatMap((point, n) => (n % 2 ? [{ ...point, loss: (point.loss + points[n - 1].loss) / 2, bits_per_byte: (point.bits_per_byte + points[n - 1].bits_per_byte) / 2 }] : []));
-    return points.length % 2 ? [...pairs, points.at(-1)] : pairs;
-  }
+  /** Every second point, once there are many. */
+  const thinned = (points) => (points.length > MOST_POINTS ? points.filter((_, n) => (points.length - n) % 2) : points);
 
   function draw() {
     const last = run.train.at(-1) ?? {}, valid = run.valid.at(-1) ?? {};
@@ -78,7 +74,7 @@ export function watchView(served) {
       curve([{ points: line(run.train), style: "raw" }, { points: line(run.valid), style: "points" }],
         { x: "step", y: name, label: `Training and validation: ${name} over steps. Validation is now ${valid[key]?.toFixed(3) ?? "unknown"}.` }));
     const newest = run.samples.slice(-12).reverse();
-    samples.replaceChildren(...(newest.length ? newest.map(sample) : [el("p", { class: "soft", text: "No samples yet." })]));
+    samples.replaceChildren(...(newest.length ? newest.map(sample) : [soft("No samples yet.")]));
   }
 
   function sample({ step, prompt, text }) {

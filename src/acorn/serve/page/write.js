@@ -3,7 +3,7 @@
 import { events, postJson } from "./api.js";
 import { afterSettings } from "./distribution.js";
 import { bar, tokenDetail } from "./detail.js";
-import { button, debounced, el, labelled, notice, percent, whole } from "./dom.js";
+import { actions, button, debounced, el, labelled, notice, percent, soft, whole } from "./dom.js";
 import { elsewhere } from "./commands.js";
 import { visibleLine } from "./measures.js";
 import { samplingSettings } from "./settings.js";
@@ -35,7 +35,7 @@ export function writeView(served) {
   const node = el("div", { class: "columns", on: { keydown: keys } },
     el("div", {},
       labelled("Prompt", prompt, "Ctrl+Enter continues it, Escape stops."),
-      el("p", { class: "actions", "data-unsaved": true }, go, stop, button("Start over", startOver)),
+      actions(go, stop, button("Start over", startOver)),
       message.node,
       measureChoice((name) => view.colorBy(name)),
       view.node, detail,
@@ -43,7 +43,7 @@ export function writeView(served) {
     el("div", {},
       settings.node,
       el("h2", { text: "Next token" }),
-      el("p", { class: "soft", text: "Bars: with these settings. Lines: without." }),
+      soft("Bars: with these settings. Lines: without."),
       chart, chartNote));
 
   const typed = debounced(() => readPrompt(), 350);
@@ -83,7 +83,7 @@ export function writeView(served) {
     current = branch;
     view.selected = -1;
     view.show(tree.path(branch), { from: tree.start(branch) });
-    detail.replaceChildren(el("p", { class: "soft", text: "Choose a token to see what could have stood there." }));
+    detail.replaceChildren(soft("Choose a token to see what could have stood there."));
     drawTree();
     next = following;
     drawNext();
@@ -95,7 +95,10 @@ export function writeView(served) {
     asked?.abort();
     asked = new AbortController();
     try {
-      const found = await inspect(tree.path(branch).map((token) => token.id), asked.signal);
+      const path = tree.path(branch);
+      // Without ids, the text is cut into tokens again, which may be others.
+      const isKnown = path.every((token) => token.id >= 0);
+      const found = await inspect(isKnown ? path.map((token) => token.id) : path.slice(1).map((token) => token.piece).join(""), asked.signal);
       branch.tokens = found.tokens.slice(branch.at);
       if (current !== branch) return;
       const { selected } = view;
@@ -109,14 +112,14 @@ export function writeView(served) {
     }
   }
 
-  /** Continues the current branch, or a new one that begins with `first`. */
+  /** Continues the current branch, or a new one that has its first token. */
   async function write(branch = null) {
     if (running) return;
     running = new AbortController();
     const { signal } = running;
     [go.disabled, stop.disabled] = [true, false];
     try {
-      if ((tree.text !== prompt.value || !tree.root.tokens.length) && !(await readPrompt())) return;
+      if (!branch && tree.text !== prompt.value && !(await readPrompt())) return;
       const chosen = settings.values();
       const from = tree.path(branch ?? current);
       const target = branch ?? tree.branch(current, from.length);
@@ -135,21 +138,20 @@ export function writeView(served) {
     } finally {
       running = null;
       [go.disabled, stop.disabled] = [false, true];
+      drawNext(); // its rows can be chosen again
     }
   }
 
   /** Streams new tokens into a branch; returns why the text ended. */
   async function stream(target, ids, chosen, signal) {
     const body = { model: served.name, prompt: ids, ...chosen, stream: true, logprobs: 5, return_token_ids: true };
-    let ended = "", text = "", isExact = true;
+    let ended = "";
     for await (const { data } of events("v1/completions", body, signal)) {
       const choice = data.choices?.[0];
       if (!choice) continue;
-      text += choice.text ?? "";
       const scores = choice.logprobs?.token_logprobs ?? [];
       const pieces = choice.logprobs?.tokens ?? [];
       const added = choice.token_ids ?? [];
-      if (scores.length && added.length !== scores.length) isExact = false;
       scores.forEach((logprob, n) => {
         const token = unread(added[n] ?? -1, pieces[n] ?? "", logprob);
         target.tokens.push(token);
@@ -157,15 +159,7 @@ export function writeView(served) {
       });
       ended = choice.finish_reason ?? ended;
     }
-    if (!isExact) await reread(target, ids.length, text);
-    return { eos: "The model ended the text.", stop: "The model ended the text.", length: "" }[ended] ?? "";
-  }
-
-  /** For a server that tells no ids: the text is read again, which may cut it into other tokens. */
-  async function reread(target, kept, text) {
-    const before = tree.path(target).slice(0, kept).map((token) => token.piece).join("");
-    const found = await inspect(before + text);
-    target.tokens = found.tokens.slice(kept);
+    return ended === "stop" ? "The model ended the text." : "";
   }
 
   function showToken(index, token) {
@@ -186,8 +180,7 @@ export function writeView(served) {
       const note = branch.parent ? `from token ${whole(branch.at + 1)}, ${whole(branch.tokens.length)} tokens, seed ${branch.seed ?? "none"}` : `${whole(branch.tokens.length)} tokens`;
       return el("li", { css: { "--depth": String(depth) } },
         button(name, () => running || open(branch), { "aria-current": branch === current ? "true" : null, class: "branch" }),
-        el("small", { text: note }),
-        branch.parent && button("Remove", () => running || open(tree.remove(branch)), { class: "small", "data-unsaved": true, "aria-label": `Remove the branch ${name}` }));
+        el("small", { text: note }));
     }));
   }
 
