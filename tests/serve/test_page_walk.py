@@ -84,7 +84,7 @@ def write(panel: Any, tokens: int = 6) -> None:
 def test_write(page: Any) -> None:
     panel = go_to(page, "Write")
     panel.get_by_label("Prompt", exact=True).fill("the cat saw")
-    panel.get_by_text("tokens can be chosen").wait_for()
+    panel.locator(".branch", has_text="the cat saw").wait_for()
     before = panel.locator(".bar .share").all_inner_texts()
     panel.get_by_label("Temperature").fill("0.1")
     assert panel.locator(".bar .share").all_inner_texts() != before  # redrawn at once
@@ -210,7 +210,7 @@ def test_compare(page: Any) -> None:
 def test_what_is_saved_needs_nothing_else(page: Any, browser: Any, tmp_path: Path) -> None:
     panel = go_to(page, "Write")
     panel.get_by_label("Prompt", exact=True).fill(HOSTILE)
-    panel.get_by_text("tokens can be chosen").wait_for()
+    panel.locator(".branch", has_text="<img").wait_for()
     write(panel)
     panel.locator(".token.new").first.click()
     with page.expect_download() as download:
