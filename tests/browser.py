@@ -33,7 +33,9 @@ def opened(browser: Any, address: str, **settings: Any) -> Iterator[Any]:
     page, faults = context.new_page(), []
     page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith((address, "blob:")) else faults.append(request.url))
+    page.on(
+        "request", lambda request: None if request.url.startswith((address, "blob:")) else faults.append(request.url)
+    )
     page.goto(address)
     page.get_by_role("tab").first.wait_for()
     try:

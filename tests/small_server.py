@@ -21,8 +21,8 @@ from acorn.checkpoint.load import LoadedModel
 from acorn.generate.settings import SamplingSettings
 from acorn.runtime.device import Runtime
 from acorn.serve.film import continued
-from acorn.serve.token_pieces import Pieces
 from acorn.serve.playground import Context, routes
+from acorn.serve.token_pieces import Pieces
 
 RUNTIME = Runtime("cpu", "fp32", False, 1, True)
 

@@ -11,7 +11,7 @@ from acorn.checkpoint.load import LoadedModel, load
 from acorn.config_files import load_config
 from acorn.run.pretrain import pretrain
 
-WORDS = "the cat dog bird saw ate found a small red old house tree and then it slept again".split()
+TEXT = "the cat dog bird saw ate found a small red old house tree and then it slept again"
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 12 steps that keeps all of its checkpoints."""
     folder = tmp_path_factory.mktemp("watched")
     draw = random.Random(0)
-    lines = [" ".join(draw.choices(WORDS, k=draw.randint(4, 12))) + "." for _ in range(400)]
+    lines = [" ".join(draw.choices(TEXT.split(), k=draw.randint(4, 12))) + "." for _ in range(400)]
     (folder / "my.txt").write_text("\n".join(lines) + "\n")
     sizes = ["model.n_layer=1", "model.n_head=2", "model.n_embd=32", "model.block_size=24", "tokenizer.vocab_size=300"]
     steps = ["train.steps=12", "train.batch_size=4", "train.eval_every=4", "train.eval_tokens=200"]

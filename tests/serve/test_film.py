@@ -27,7 +27,9 @@ def test_a_frame_scores_the_prompt_and_goes_on_greedily(watched_run: Path) -> No
         loaded = load(watched_run, str(step))
         ids = loaded.tokenizer.encode_prompt(PROMPT)
         frame = finished(frame_of(loaded, ids, RUNTIME, 6))
-        assert [token["logprob"] for token in frame["tokens"][1:]] == pytest.approx(plain_logprobs(loaded, ids), abs=1e-5)
+        assert [token["logprob"] for token in frame["tokens"][1:]] == pytest.approx(
+            plain_logprobs(loaded, ids), abs=1e-5
+        )
         settings = SamplingSettings(max_new_tokens=6, greedy=True)
         [expected] = generate(loaded.model, loaded.tokenizer, [PROMPT], settings, decoder="torch")
         assert [token["id"] for token in frame["added"]] == expected.new_ids

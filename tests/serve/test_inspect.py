@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from acorn.errors import DamageError
 from acorn.evaluate.validation import evaluate_documents
 from acorn.model.gpt import GPT
 from acorn.serve.inspect import (
+    Score,
     distribution_of,
     inspect_document,
     inspect_ids,
@@ -101,13 +103,15 @@ def test_long_texts_are_computed_in_many_parts(watched_model: LoadedModel, monke
     ids = [n % 250 for n in range(3 * watched_model.config.block_size)]
     whole, _ = finished(scores_of(watched_model.model, ids, 0, RUNTIME.autocast))
     monkeypatch.setattr("acorn.serve.inspect.chunk_tokens", lambda model: 5)
-    task, turns = scores_of(watched_model.model, ids, 0, RUNTIME.autocast), 0
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(task)
-            turns += 1
+    found: list[Score] = []
+
+    def kept() -> Iterator[None]:
+        scores, _ = yield from scores_of(watched_model.model, ids, 0, RUNTIME.autocast)
+        found.extend(scores)
+
+    turns = sum(1 for _ in kept())
     assert turns >= len(ids) // 5
-    for one, other in zip(end.value.value[0][1:], whole[1:], strict=True):
+    for one, other in zip(found[1:], whole[1:], strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-5)
 
 

@@ -43,7 +43,9 @@ def test_a_prompt_is_read_and_continued(page: Any) -> None:
 
 SETTINGS = [
     {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    for temperature, top_k, top_p, min_p in itertools.product((0.3, 1.0, 1.9), (0, 1, 40, 300), (1.0, 0.9, 0.2), (0.0, 0.05))
+    for temperature, top_k, top_p, min_p in itertools.product(
+        (0.3, 1.0, 1.9), (0, 1, 40, 300), (1.0, 0.9, 0.2), (0.0, 0.05)
+    )
 ]
 
 
@@ -60,20 +62,27 @@ def test_settings_change_the_distribution_as_in_the_sampler(page: Any) -> None:
         [known, SETTINGS],
     )
     for settings, after in zip(SETTINGS, found, strict=True):
-        row = RowSettings((), 0.5, settings["temperature"], settings["top_k"], settings["top_p"], settings["min_p"], 1.0, False)
+        row = RowSettings(
+            (), 0.5, settings["temperature"], settings["top_k"], settings["top_p"], settings["min_p"], 1.0, False
+        )
         weights = candidates(logits.index_fill(0, torch.tensor([3]), -math.inf)[None], [row])[0].exp().double()
         expected = weights / weights.sum()
-        # Where a filter cuts a bin of 0.1 nats, the page is wrong by a few unlikely tokens, and thus by under a hundredth.
+        # Where a filter cuts a bin of 0.1 nats, the page is wrong by a few unlikely tokens: by under a hundredth.
         exact = after["rest"] == 0
         for token in after["tokens"]:
-            assert token["p"] == pytest.approx(float(expected[token["id"]]), rel=1e-4 if exact else 0.01, abs=1e-9), settings
+            assert token["p"] == pytest.approx(float(expected[token["id"]]), rel=1e-4 if exact else 0.01, abs=1e-9), (
+                settings
+            )
         assert after["kept"] == pytest.approx(int((weights > 0).sum()), abs=0 if after["rest"] == 0 else 8), settings
         assert after["rest"] + sum(token["p"] for token in after["tokens"]) == pytest.approx(1)
 
 
 def test_greedy_takes_the_most_likely_token(page: Any) -> None:
     found = page.evaluate(
-        """async (next) => (await import("/page/distribution.js")).afterSettings(next, {temperature: 0, top_k: 0, top_p: 1, min_p: 0})""",
+        """async (next) => {
+            const { afterSettings } = await import("/page/distribution.js");
+            return afterSettings(next, { temperature: 0, top_k: 0, top_p: 1, min_p: 0 });
+        }""",
         {"top": [[5, "a", -0.5], [6, "b", -1.2]], "rest": [[-5, 20]], "unsampled": 0},
     )
     assert [token["p"] for token in found["tokens"]] == [1, 0]
@@ -96,7 +105,7 @@ def test_branches_keep_what_is_before_them(page: Any) -> None:
     assert texts == ["abcde2", "abcx2", "ay1", "abcxz2", "01231"]
 
 
-PROMPTS = ["the cat", "it's \"quoted\" $HOME `id` \\ \n two lines", "naïve 橡树 </script> '; rm -rf /"]
+PROMPTS = ["the cat", 'it\'s "quoted" $HOME `id` \\ \n two lines', "naïve 橡树 </script> '; rm -rf /"]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

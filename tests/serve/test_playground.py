@@ -27,7 +27,9 @@ def scheduler(watched_model: LoadedModel) -> ThreadScheduler:
 
 @pytest.fixture(scope="module")
 def client(watched_run: Path, scheduler: ThreadScheduler) -> Iterator[TestClient]:
-    with TestClient(app_for(Context(scheduler, RUNTIME, watched_run, {"again": watched_run}, max_tokens=500))) as client:
+    with TestClient(
+        app_for(Context(scheduler, RUNTIME, watched_run, {"again": watched_run}, max_tokens=500))
+    ) as client:
         yield client
 
 
@@ -51,7 +53,7 @@ def test_the_page_is_small_and_asks_nobody_else() -> None:
     html = files["index.html"].decode()
     assert "style=" not in html
     assert "<style" not in html
-    assert html.count("<script") == html.count("<script type=\"module\" src=\"page/")
+    assert html.count("<script") == html.count('<script type="module" src="page/')
 
 
 def test_files_of_the_page_are_served_with_a_policy(client: TestClient) -> None:

@@ -33,7 +33,10 @@ ALTERNATIVES = 5
 
 
 class Frames:
-    """The newest frames, so that a film is computed once: (run, checkpoint and its version, prompt, length) -> frame."""
+    """The newest frames, so that a film is computed once.
+
+    Their keys: run, checkpoint and its version, prompt, number of new tokens.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], dict[str, Any]] = OrderedDict()
@@ -76,15 +79,17 @@ def continued(
     ends = {loaded.tokenizer.separator_id, *loaded.end_ids}
     banned = torch.tensor(unsampled_ids(loaded), dtype=torch.long)
     cache = cache_for(model, block)
-    text, found = list(ids[-block:]), []
+    text = list(ids[-block:])
+    found: list[Score] = []
     generator = generator_for(settings.seed or 0, 0)
     fed: Sequence[int] = text
     while len(found) < settings.max_new_tokens and len(text) <= block:
-        logits = torch.empty(0)
+        last = torch.empty(0)
         for logits in chunks_of(model, fed, autocast, cache):
+            last = logits[-1:]  # (1, V)
             yield
-        token = _chosen(logits[-1:], text, settings, generator, banned)
-        found += scores_from(logits[-1:], [token], ALTERNATIVES)
+        token = _chosen(last, text, settings, generator, banned)
+        found += scores_from(last, [token], ALTERNATIVES)
         text.append(token)
         fed = [token]
         if token in ends and not settings.ignore_eos:

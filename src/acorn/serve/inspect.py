@@ -73,9 +73,7 @@ class Distribution:
     unsampled: float
 
 
-def chunks_of(
-    model: GPT, ids: Sequence[int], autocast: Autocast, cache: KVCache | None = None
-) -> Iterator[Tensor]:
+def chunks_of(model: GPT, ids: Sequence[int], autocast: Autocast, cache: KVCache | None = None) -> Iterator[Tensor]:
     """Logits (T, V) in fp32 after each of `ids`, which fit in the context, chunk by chunk.
 
     Args:
@@ -112,14 +110,17 @@ def scores_of(model: GPT, ids: Sequence[int], top: int, autocast: Autocast) -> T
 
 
 def prompt_scores(model: GPT, ids: Sequence[int], top: int, autocast: Autocast) -> Task[tuple[list[Score], Tensor]]:
-    """The scores of `ids`, and the logits (V,) of what follows them. If they are longer than the context, the model sees
-    only their end before what follows, as in generation."""
-    block = model.config.block_size
+    """The scores of `ids`, and the logits (V,) of what follows them.
+
+    If they are longer than the context, the model sees only their end before what follows, as in generation.
+    """
+    block, last = model.config.block_size, torch.empty(0)
     if len(ids) > block:
         found, _ = yield from scores_of(model, ids, top, autocast)
         for logits in chunks_of(model, ids[-max(1, int(KEPT_SHARE * block)) :], autocast):
+            last = logits[-1]
             yield
-        return found, logits[-1]
+        return found, last
     found = [Score(ids[0])]
     for logits in chunks_of(model, ids, autocast):
         yield

@@ -173,9 +173,7 @@ class Playground:
         settings = self._settings(body)
         prompt = _text(body.get("prompt", ""))
         self._check_length(len(left.tokenizer.encode_prompt(prompt)), 5)
-        return answer_of(
-            await self._in_engine(request, compared(left, right, prompt, settings, self.context.runtime))
-        )
+        return answer_of(await self._in_engine(request, compared(left, right, prompt, settings, self.context.runtime)))
 
     async def film(self, request: Request) -> Response:
         """POST /v1/film: one prompt under every checkpoint, as a stream of frames."""
@@ -244,14 +242,14 @@ class Playground:
     async def events(self, request: Request) -> Response:
         """GET /v1/run/events: what is new in the run's folder, as it is training."""
         folder = self.others.folder(self._own_run())
-        offsets = [_offset(request, name) for name in ("metrics", "samples")]
+        metrics, samples = _offset(request, "metrics"), _offset(request, "samples")
         if self.watching >= self.context.watchers:
             return refusal(429, f"{self.watching} pages follow this run already. Close one of them.")
 
         async def watched() -> AsyncIterator[tuple[str, Any]]:
             self.watching += 1
             try:
-                async for event in run_events(folder, *offsets, self._is_stopping):
+                async for event in run_events(folder, metrics, samples, self._is_stopping):
                     yield event
             finally:
                 self.watching -= 1

@@ -1,7 +1,7 @@
 """What a run folder tells while the run is training: its config, curve, samples and checkpoints.
 
-Nothing here asks the engine or opens a model. A change is noticed by the size of a file, and only new lines are read, so
-that a page that is left open costs the training nothing that can be measured.
+Nothing here asks the engine or opens a model. A change is noticed by the size of a file, and only new lines are read,
+so that a page that is left open costs the training next to nothing.
 """
 
 from __future__ import annotations

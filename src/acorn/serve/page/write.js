@@ -46,7 +46,7 @@ export function writeView(served) {
       soft("Bars: with these settings. Lines: without."),
       chart, chartNote));
 
-  const typed = debounced(() => readPrompt(), 350);
+  const typed = debounced(() => running || tree.text === prompt.value || readPrompt(), 350);
   prompt.addEventListener("input", typed);
 
   async function inspect(input, signal) {
