@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import anyio.to_thread
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -182,7 +182,7 @@ class Playground:
         prompt = _text(body.get("prompt", ""))
         new_tokens = _whole(body, "max_tokens", 24, 0, 64)
         self._check_length(len(self._served().tokenizer.encode_prompt(prompt)), 5)
-        found = await anyio.to_thread.run_sync(self.others.checkpoints, run)
+        found = await run_in_threadpool(self.others.checkpoints, run)
         # The final model is that of the last checkpoint, so it is a frame only where no checkpoint was kept.
         steps = [name for name in found if name != "final"] or found
         if not steps:
@@ -234,9 +234,9 @@ class Playground:
             "runs": {},
         }
         if self.context.run is not None:
-            found["run"] = await anyio.to_thread.run_sync(run_facts, RunFolder(self.context.run))
+            found["run"] = await run_in_threadpool(run_facts, RunFolder(self.context.run))
         for name in self.others.runs:
-            found["runs"][name] = await anyio.to_thread.run_sync(self.others.checkpoints, name)
+            found["runs"][name] = await run_in_threadpool(self.others.checkpoints, name)
         return answer_of(found)
 
     async def events(self, request: Request) -> Response:
