@@ -54,15 +54,17 @@ dist: install ## build the wheel and the source archive of a release into dist/ 
 lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	"$(PYTHON)" tools/lock.py $(ARGS)
 
-# What acorn is measured against. litgpt has an environment of its own, since it wants an older huggingface-hub; TRL has
-# one, since nothing else needs it.
-.venv/benchmarks: .venv/installed benchmarks/litgpt.txt benchmarks/trl.txt
+# What acorn is measured against. litgpt has an environment of its own, since it wants an older huggingface-hub; TRL and
+# the servers have theirs, since nothing else needs them.
+.venv/benchmarks: .venv/installed benchmarks/litgpt.txt benchmarks/serving.txt benchmarks/trl.txt
 	@echo '== Installing the programs that acorn is measured beside, which takes some minutes the first time =='
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	"$(PYTHON)" -m venv --clear .venv-litgpt
 	.venv-litgpt/bin/python -m pip install --disable-pip-version-check -r benchmarks/litgpt.txt
 	"$(PYTHON)" -m venv --clear .venv-trl
 	.venv-trl/bin/python -m pip install --disable-pip-version-check -c constraints.txt -r benchmarks/trl.txt
+	"$(PYTHON)" -m venv --clear .venv-serving
+	.venv-serving/bin/python -m pip install --disable-pip-version-check -c constraints.txt -r benchmarks/serving.txt
 	@touch $@
 
 .venv/all: .venv/installed
@@ -71,7 +73,7 @@ lock: ## resolve constraints.txt anew (ARGS="--torch 2.13.0" moves PyTorch)
 	@touch $@
 
 clean: ## remove .venv, caches and build outputs; runs stay
-	rm -rf .venv .venv-litgpt .venv-trl build dist site .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-litgpt .venv-serving .venv-trl build dist site .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp holds the folder that .venv was made for: its scripts name it, so a copy or a moved checkout needs its own.

@@ -17,6 +17,7 @@ from benchmarks.generation import MODELS, measure_generation
 from benchmarks.lora_memory import measure_lora_memory
 from benchmarks.machine import machine_facts, read_bandwidth
 from benchmarks.quality import measure_quality
+from benchmarks.serving import CLIENTS, PROMPT_TOKENS, measure_serving
 from benchmarks.startup import measure_startup
 from benchmarks.text import measure_text
 from benchmarks.training import TASKS, TASKS_OF, measure_training
@@ -37,7 +38,11 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="only contenders whose name contains this")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    for name in ("litgpt", "trl"):
+    parser.add_argument("--clients", nargs="*", type=int, default=list(CLIENTS), help="of a server (1, 4 and 16)")
+    parser.add_argument(
+        "--prompt-tokens", nargs="*", type=int, default=list(PROMPT_TOKENS), help="of requests to a server (69 and 400)"
+    )
+    for name in ("litgpt", "trl", "serving"):
         python = _python_of(f".venv-{name}")
         parser.add_argument(f"--{name}-python", default=python, help=f"interpreter of an environment with {name}")
     parser.add_argument("--text-megabytes", type=int, default=50, help="megabytes of text to encode (50)")
@@ -91,6 +96,19 @@ def _generate(options: argparse.Namespace) -> Any:
     return measure_generation(options.models, options.prompts, options.rounds, options.only, _say)
 
 
+def _serve(options: argparse.Namespace) -> Any:
+    return measure_serving(
+        options.models,
+        options.serving_python,
+        options.rounds,
+        options.seconds,
+        options.only,
+        _say,
+        options.clients,
+        options.prompt_tokens,
+    )
+
+
 def _quality(options: argparse.Namespace) -> Any:
     return measure_quality(options.original_minutes, options.minutes, options.set, options.device, _say)
 
@@ -112,6 +130,7 @@ PARTS = {
     "finetune": _finetune,
     "costs": _costs,
     "generate": _generate,
+    "serve": _serve,
     "text": _text,
     "start": _start,
     "lora-memory": _lora_memory,

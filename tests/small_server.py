@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -53,10 +54,13 @@ def finished(task: Generator[None, None, Any]) -> Any:
             return end.value
 
 
+def context_of(scheduler: ThreadScheduler, run: Path | None = None, *rest: Any, **more: Any) -> Context:
+    return Context(lambda: scheduler, RUNTIME, run, *rest, **more)
+
+
 def app_for(context: Context) -> Starlette:
     """The playground, with completions, chat and labels in their simplest form."""
-    scheduler = context.scheduler
-    loaded = scheduler.loaded
+    loaded = context.find_scheduler().loaded
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": "tiny", "object": "model"}]})

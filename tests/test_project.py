@@ -29,6 +29,9 @@ COMES_WITH = {"huggingface_hub": "datasets", "pyarrow": "datasets"}
 # Files with a subclass of a class from an extra, which must be imported when they load.
 LOADED_LATE = {"acorn.evaluate.harness_model": "lm_eval"}
 
+SERVER = "acorn.serve."
+"""The files of this folder need the extra `serve`, and are imported inside functions by all others."""
+
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
@@ -95,7 +98,15 @@ def test_imports_at_module_level_are_of_core_dependencies() -> None:
     core = {import_name(requirement) for requirement in requirements("")} | set(COMES_WITH)
     found = {(module_name(path), name) for path in MODULES for name in imported_when_loaded(path)}
     strange = {(module, name) for module, name in found if name not in core | STANDARD_LIBRARY | {"acorn"}}
-    assert strange == set(LOADED_LATE.items())
+    of_server = {(module, name) for module, name in strange if module.startswith(SERVER)}
+    assert {name for _, name in of_server} == {import_name(requirement) for requirement in requirements("serve")}
+    assert strange - of_server == set(LOADED_LATE.items())
+
+
+def test_files_that_need_the_server_are_only_imported_inside_functions() -> None:
+    modules = [module_name(path) for path in MODULES if path.stem != "__main__"]
+    others = "\n".join(f"import {name}" for name in modules if not f"{name}.".startswith(SERVER))
+    assert not {"starlette", "uvicorn"} & loaded_by("-c", others)
 
 
 @pytest.mark.parametrize(("module", "extra"), LOADED_LATE.items())

@@ -10,7 +10,7 @@ from small_models import LINES, classifier_for
 
 from acorn.checkpoint.model_folder import write_model_folder
 from acorn.cli.stdout import Stdout
-from acorn.generate import engine
+from acorn.generate import decoding
 from acorn.model.label_head import HeadSpec
 from acorn.tokenizer.label_text import LabelText
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, run: Path):
 
     def set_tokens(*texts: str | None) -> None:
         ids = [tokenizer.separator_id if text is None else tokenizer.encode_documents([text])[0][0] for text in texts]
-        monkeypatch.setattr(engine, "next_token", lambda *arguments: torch.tensor(ids))
+        monkeypatch.setattr(decoding, "next_token", lambda *arguments: torch.tensor(ids))
 
     return set_tokens
 

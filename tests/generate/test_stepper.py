@@ -38,9 +38,9 @@ def together(model: GPT, texts: list[tuple[list[int], int]], size: int, seed: in
         if reading and order.random() < 0.7:
             number = order.choice(list(reading))
             ids, prompt = texts[number]
-            found = stepper.read_chunk(reading[number], ids[:prompt])
-            if found is not None:
-                logits[number].append(found)
+            states = stepper.read_chunk(reading[number], ids[:prompt])
+            if stepper.tokens(reading[number]) == prompt:
+                logits[number].append(stepper.logits(states[-1]))
                 active[number] = reading.pop(number)
         for number in [number for number in active if len(logits[number]) > len(texts[number][0]) - texts[number][1]]:
             stepper.leave(active.pop(number))

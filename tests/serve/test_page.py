@@ -14,18 +14,17 @@ from typing import Any
 import pytest
 import torch
 from browser import chromium, opened
-from small_server import RUNTIME, ThreadScheduler, app_for, serving
+from small_server import ThreadScheduler, app_for, context_of, serving
 
 from acorn.checkpoint.load import LoadedModel
 from acorn.generate.sampling import candidates
 from acorn.kernels.sample import RowSettings
 from acorn.serve.inspect import distribution_of
-from acorn.serve.playground import Context
 
 
 @pytest.fixture(scope="module")
 def page(watched_run: Path, watched_model: LoadedModel) -> Iterator[Any]:
-    app = app_for(Context(ThreadScheduler(watched_model), RUNTIME, watched_run))
+    app = app_for(context_of(ThreadScheduler(watched_model), watched_run))
     with chromium() as browser, serving(app) as address, opened(browser, address) as page:
         yield page
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 from browser import chromium, opened
-from small_server import RUNTIME, ThreadScheduler, app_for, serving
+from small_server import ThreadScheduler, app_for, context_of, serving
 
 from acorn.checkpoint.load import LoadedModel
-from acorn.serve.playground import Context
 from acorn.serve.scheduler import QueueFullError
 
 pytestmark = pytest.mark.slow
@@ -47,7 +46,7 @@ def scheduler(watched_model: LoadedModel) -> ThreadScheduler:
 
 @pytest.fixture(scope="module")
 def address(run: Path, scheduler: ThreadScheduler) -> Iterator[str]:
-    with serving(app_for(Context(scheduler, RUNTIME, run))) as address:
+    with serving(app_for(context_of(scheduler, run))) as address:
         yield address
 
 
@@ -253,7 +252,7 @@ def test_errors_are_said_plainly(browser: Any, address: str, scheduler: ThreadSc
 
 def test_chat(browser: Any, watched_model: LoadedModel, run: Path) -> None:
     chatting = dataclasses.replace(watched_model, chat_template="a template")
-    app = app_for(Context(ThreadScheduler(chatting), RUNTIME, run))
+    app = app_for(context_of(ThreadScheduler(chatting), run))
     with serving(app) as address, opened(browser, address) as page:
         panel = go_to(page, "Chat")
         panel.get_by_label("Your message").fill(HOSTILE)
@@ -267,7 +266,7 @@ def test_chat(browser: Any, watched_model: LoadedModel, run: Path) -> None:
 
 def test_classify(browser: Any, watched_model: LoadedModel, run: Path) -> None:
     labels = dataclasses.replace(watched_model, task="classify", labels=("bad", "good"))
-    app = app_for(Context(ThreadScheduler(labels), RUNTIME, run))
+    app = app_for(context_of(ThreadScheduler(labels), run))
     with serving(app) as address, opened(browser, address) as page:
         assert page.get_by_role("tab").all_inner_texts() == ["Watch", "Classify"]
         panel = go_to(page, "Classify")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_server import RUNTIME, ThreadScheduler, app_for
+from small_server import ThreadScheduler, app_for, context_of
 from starlette.testclient import TestClient
 
 from acorn.checkpoint.load import LoadedModel, load
-from acorn.serve.playground import MEDIA_TYPES, Context, page_files
+from acorn.serve.playground import MEDIA_TYPES, page_files
 from acorn.serve.scheduler import NotReadyError, QueueFullError
 
 LIMIT = 80 * 1024
@@ -27,9 +27,7 @@ def scheduler(watched_model: LoadedModel) -> ThreadScheduler:
 
 @pytest.fixture(scope="module")
 def client(watched_run: Path, scheduler: ThreadScheduler) -> Iterator[TestClient]:
-    with TestClient(
-        app_for(Context(scheduler, RUNTIME, watched_run, {"again": watched_run}, max_tokens=500))
-    ) as client:
+    with TestClient(app_for(context_of(scheduler, watched_run, {"again": watched_run}, max_tokens=500))) as client:
         yield client
 
 
@@ -157,7 +155,7 @@ def test_a_server_that_is_not_ready_says_when_to_come_back(
     watched_run: Path, watched_model: LoadedModel, scheduler: ThreadScheduler, client: TestClient
 ) -> None:
     loading = ThreadScheduler(watched_model, state="loading")
-    with TestClient(app_for(Context(loading, RUNTIME, watched_run))) as early:
+    with TestClient(app_for(context_of(loading, watched_run))) as early:
         answers = [early.get("/v1/run"), early.post("/v1/inspect", json={"input": "a"})]
         assert early.get("/").status_code == 200
     for error, status in ((NotReadyError(), 503), (QueueFullError(), 429)):
@@ -170,7 +168,7 @@ def test_a_server_that_is_not_ready_says_when_to_come_back(
 
 
 def test_a_model_outside_of_a_run_has_no_checkpoints(watched_model: LoadedModel) -> None:
-    with TestClient(app_for(Context(ThreadScheduler(watched_model), RUNTIME))) as client:
+    with TestClient(app_for(context_of(ThreadScheduler(watched_model)))) as client:
         assert client.get("/v1/run").json()["run"] is None
         assert client.post("/v1/inspect", json={"input": "the cat"}).status_code == 200
         assert client.post("/v1/film", json={"prompt": "a"}).status_code == 400
@@ -182,7 +180,7 @@ def test_a_replaced_checkpoint_is_filmed_anew(watched_run: Path, tmp_path: Path,
 
     run = tmp_path / "tiny"
     shutil.copytree(watched_run, run)
-    with TestClient(app_for(Context(ThreadScheduler(watched_model), RUNTIME, run))) as client:
+    with TestClient(app_for(context_of(ThreadScheduler(watched_model), run))) as client:
         before = client.post("/v1/film", json={"prompt": "the cat"}).text
         shutil.rmtree(run / "checkpoints" / "step-00000008")
         manifest = run / "checkpoints" / "step-00000004" / "manifest.json"

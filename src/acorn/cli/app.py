@@ -21,6 +21,7 @@ from acorn.cli import (
     presets,
     pretrain,
     report,
+    serve,
     sweep,
     tokenizer,
     verify,
@@ -45,6 +46,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)

@@ -1,37 +1,30 @@
 """Continues prompts: reads each (prefill), then adds one token at a time to several of them together (decoding).
 
-Whenever a text ends, the next prompt takes its place. Each prompt has its own random numbers, so a prompt gets the same
-text alone and beside others: exactly, where decoding runs in acorn's C code; elsewhere up to rounding, because matmuls
-of another size round differently, and where two tokens are almost equally likely, another one may be chosen.
+Whenever a text ends, the next prompt takes its place. The loop itself is in `decoding.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from acorn.errors import InputError, UsageError, shown
-from acorn.generate.sampling import generator_for, next_token
+from acorn.generate.decoding import DecodingLoop, Text
+from acorn.generate.job import FinishReason, Job
 from acorn.generate.settings import SamplingSettings
 from acorn.generate.stepper import Stepper
-from acorn.generate.streaming import TextStream
 from acorn.model.gpt import GPT
 from acorn.progress import QUIET
 from acorn.tokenizer.measuring import unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
 
-FinishReason = Literal["eos", "stop", "length"]
 DECODERS = ("auto", "torch", "native")
-
-KEPT_SHARE = 0.75
-"""Share of a full context that is kept. A larger share means more frequent prefills, a smaller one forgets more."""
 
 
 @dataclass(frozen=True)
@@ -120,36 +113,44 @@ def generate(
     check_decoder(decoder)
     prompts = _checked(prompts, model.config.vocab_size)
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
-    sequences = []
+    settings = dataclasses.replace(settings, seed=seed)
+    texts = []
     for index, prompt in enumerate(prompts):
         try:
             ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
             ids = ids or [tokenizer.separator_id]
         except InputError as error:
             raise InputError(error.what, where=f"prompt {index + 1}", fix=error.fix) from None
-        ids = _fit(ids, index, model, strict, note)
-        stream = TextStream(tokenizer, ids, settings.stop)
-        prompt = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
-        sequences.append(_Sequence(index, prompt, ids, generator_for(seed, index), stream))
+        job = Job(tuple(_fit(ids, index, model, strict, note)), settings, index)
+        texts.append(_Timed(index, prompt if isinstance(prompt, str) else tokenizer.decode(prompt), job, tokenizer))
     _note_unspelled(tokenizer, prompts, note)
     ends = frozenset({tokenizer.separator_id, *end_ids})
-    unsampled = set(tokenizer.unsampled_ids({*ends, *trained_ids}))
-    if settings.allow_unknown and tokenizer.unknown_id is not None:
-        unsampled -= {tokenizer.unknown_id}
-    banned = [*sorted(unsampled), *range(tokenizer.vocab_size, model.config.vocab_size)]  # padding rows of the head
+    banned = banned_ids(tokenizer, model, {*ends, *trained_ids}, allow_unknown=settings.allow_unknown)
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            longest = max((len(sequence.ids) for sequence in sequences), default=0) + settings.max_new_tokens
-            size = min(batch_size, len(sequences))
+            longest = max((len(text.ids) for text in texts), default=0) + settings.max_new_tokens
+            size = min(batch_size, len(texts))
             stepper = Stepper(model, size, longest, decoder=decoder, int8=int8, note=note)
-            _Run(stepper, settings, ends, banned, on_text or (lambda index, piece: None), note, before_token).finish(
-                sequences
-            )
+            loop = DecodingLoop(stepper, ends, banned, note=note)
+            _finish(loop, texts, on_text or (lambda index, piece: None), before_token)
     finally:
         model.train(was_training)
-    return [sequence.result(seed) for sequence in sequences]
+    return [text.result(seed) for text in texts]
+
+
+def banned_ids(tokenizer: Tokenizer, model: GPT, trained: Collection[int], *, allow_unknown: bool = False) -> list[int]:
+    """Ids that are never chosen: control tokens that were not trained, the unknown token, padding of the vocabulary.
+
+    Args:
+        trained: control tokens that may be chosen.
+        allow_unknown: the unknown token may be chosen, too.
+    """
+    unsampled = set(tokenizer.unsampled_ids(set(trained)))
+    if allow_unknown and tokenizer.unknown_id is not None:
+        unsampled -= {tokenizer.unknown_id}
+    return [*sorted(unsampled), *range(tokenizer.vocab_size, model.config.vocab_size)]
 
 
 def check_decoder(decoder: str) -> None:
@@ -216,47 +217,14 @@ def _note_unspelled(tokenizer: Tokenizer, prompts: Sequence[str | list[int]], no
         )
 
 
-@dataclass
-class _Sequence:
-    """The state of one prompt. The model sees `ids[begin:]`."""
+class _Timed(Text):
+    """A text of `generate`, and how long it takes."""
 
-    index: int
-    prompt: str
-    prompt_ids: list[int]
-    generator: torch.Generator
-    stream: TextStream
-    ids: list[int] = field(init=False)
-    begin: int = 0
-    slot: int = -1  # its place in the cache while it is active
-    start: float = 0.0  # on the clock of perf_counter, when its prompt is first read
-    finish_reason: FinishReason | None = None
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ids = list(self.prompt_ids)
-
-    @property
-    def shown(self) -> list[int]:
-        return self.ids[self.begin :]
-
-    @property
-    def n_new(self) -> int:
-        return len(self.ids) - len(self.prompt_ids)
-
-    def add(self, token: int, ends: frozenset[int], settings: SamplingSettings) -> str:
-        """Appends a new token and ends the sequence if it is the last; returns the text that is now final."""
-        self.ids.append(token)
-        piece = self.stream.add(token)
-        if token in ends and not settings.ignore_eos:
-            self.finish_reason = "eos"
-        elif self.n_new == settings.max_new_tokens:
-            self.finish_reason = "length"
-        if self.finish_reason:
-            piece += self.stream.finish()
-        if self.stream.stopped:
-            self.finish_reason = "stop"
-        return piece
+    def __init__(self, number: int, prompt: str, job: Job, tokenizer: Tokenizer) -> None:
+        super().__init__(job, tokenizer)
+        self.number, self.prompt = number, prompt
+        self.start = self.first = self.last = 0.0  # when it is taken, and its first and last token; perf_counter
+        self.finish_reason: FinishReason | None = None
 
     def result(self, seed: int) -> Generation:
         assert self.finish_reason is not None
@@ -265,93 +233,36 @@ class _Sequence:
             prompt=self.prompt,
             text=self.stream.prompt_text + completion,
             completion=completion,
-            prompt_ids=self.prompt_ids,
-            new_ids=self.ids[len(self.prompt_ids) :],
+            prompt_ids=list(self.job.prompt_ids),
+            new_ids=self.ids[len(self.job.prompt_ids) :],
             finish_reason=self.finish_reason,
-            prefill_seconds=self.prefill_seconds,
-            decode_seconds=self.decode_seconds,
-            tokens_per_second=self.n_new / (self.prefill_seconds + self.decode_seconds),
+            prefill_seconds=self.first - self.start,
+            decode_seconds=self.last - self.first,
+            tokens_per_second=self.n_new / (self.last - self.start),
             seed=seed,
         )
 
 
-class _Run:
-    """One call of `generate`."""
-
-    def __init__(
-        self,
-        stepper: Stepper,
-        settings: SamplingSettings,
-        ends: frozenset[int],
-        banned: Sequence[int],
-        on_text: Callable[[int, str], None],
-        note: Callable[[str], None],
-        before_token: Callable[[], None],
-    ) -> None:
-        self.stepper, self.settings, self.ends = stepper, settings, ends
-        self.on_text, self.note, self.before_token = on_text, note, before_token
-        self.block_size = stepper.model.config.block_size
-        self.banned = torch.tensor(banned, dtype=torch.long)
-        self.has_slid = False
-
-    def finish(self, sequences: Sequence[_Sequence]) -> None:
-        """Generates until every sequence has ended."""
-        waiting = deque(sequences)
-        active: list[_Sequence] = []
-        logits: list[Tensor] = []  # of the active sequences, each (V,)
-        while waiting or active:
-            while waiting and self.stepper.has_room:
-                row = waiting.popleft()
-                row.start = time.perf_counter()
-                row.slot = self.stepper.join()
-                active.append(row)
-                logits.append(self.stepper.read(row.slot, row.shown))
-            self.before_token()
-            self._hand_out(active, self._sampled(active, logits))
-            active = [row for row in active if not row.finish_reason]
-            logits = self._next_logits(active)
-
-    def _sampled(self, rows: Sequence[_Sequence], logits: Sequence[Tensor]) -> list[int]:
-        generators = [row.generator for row in rows]
-        tokens = next_token(
-            torch.stack(list(logits)), [row.ids for row in rows], self.settings, generators, self.banned
-        )
-        return tokens.tolist()
-
-    def _next_logits(self, rows: Sequence[_Sequence]) -> list[Tensor]:
-        """Feeds the newest token of each sequence; where the context is full, the end of the sequence instead."""
-        found: dict[int, Tensor] = {}
-        for row in rows:
-            if len(row.shown) > self.block_size:
-                self._slide(row)
-                found[row.slot] = self.stepper.read(row.slot, row.shown)
-        steps = [row for row in rows if row.slot not in found]
-        if steps:
-            slots = [row.slot for row in steps]
-            found |= zip(slots, self.stepper.step(slots, [row.ids[-1] for row in steps]), strict=True)
-        return [found[row.slot] for row in rows]
-
-    def _slide(self, row: _Sequence) -> None:
-        """Moves the visible part of a row forward: the model has no positions beyond its context."""
-        kept = max(1, int(KEPT_SHARE * self.block_size))
-        row.begin = len(row.ids) - kept
-        self.stepper.forget(row.slot)
-        if not self.has_slid:
-            self.note(
-                f"The text is longer than the model's context of {self.block_size:,} tokens: whenever the context is "
-                f"full, generation continues from the last {kept:,} tokens."
-            )
-        self.has_slid = True
-
-    def _hand_out(self, rows: Sequence[_Sequence], tokens: Sequence[int]) -> None:
-        """Gives each sequence its token, and the slots of those that end to others."""
+def _finish(
+    loop: DecodingLoop,
+    texts: Sequence[_Timed],
+    on_text: Callable[[int, str], None],
+    before_token: Callable[[], None],
+) -> None:
+    """Generates until every text has ended."""
+    waiting = deque(texts)
+    while waiting or loop.n_texts:
+        while waiting and loop.has_room:
+            waiting[0].start = time.perf_counter()
+            loop.add(waiting.popleft())
+        before_token()
+        updates = loop.turn()
         now = time.perf_counter()
-        for row, token in zip(rows, tokens, strict=True):
-            if not row.n_new:
-                row.prefill_seconds = now - row.start
-            row.decode_seconds = now - row.start - row.prefill_seconds
-            piece = row.add(token, self.ends, self.settings)
-            if row.finish_reason:
-                self.stepper.leave(row.slot)
-            if piece:
-                self.on_text(row.index, piece)
+        for text, update in updates:
+            assert isinstance(text, _Timed)
+            if update.error:
+                raise update.error
+            text.first, text.last = text.first or now, now
+            text.finish_reason = update.finish_reason
+            if update.text:
+                on_text(text.number, update.text)

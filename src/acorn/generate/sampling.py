@@ -49,10 +49,8 @@ def next_token(
         native: samples in C.
 
     Returns:
-        ids (B,), on the CPU.
-
-    Raises:
-        DamageError: logits, or logits after the repetition penalty, are not finite.
+        ids (B,), on the CPU; NOT_FINITE or NOT_FINITE_AFTER_PENALTY where there is nothing to choose from: see
+        `fault_of`.
     """
     listed = [settings] * len(logits) if isinstance(settings, SamplingSettings) else settings
     draws = [
@@ -75,26 +73,22 @@ def next_token(
     # On the CPU, where sums are taken in one order, whatever computed the logits.
     scores = logits.float().cpu()
     banned = torch.empty(0, dtype=torch.long) if banned is None else banned
-    tokens = native(scores, rows, banned) if native else sampled(scores, rows, banned)
-    _check_finite(tokens, rows)
-    return tokens
+    return native(scores, rows, banned) if native else sampled(scores, rows, banned)
 
 
-def _check_finite(tokens: Tensor, rows: Sequence[RowSettings]) -> None:
-    found = tokens.tolist()
-    if NOT_FINITE in found:
-        raise DamageError(
-            "The model's logits are not finite.",
-            where="the model's weights, or its precision",
-            fix="use another checkpoint; with fp16, try --precision fp32",
-        )
-    if NOT_FINITE_AFTER_PENALTY in found:
-        penalty = rows[found.index(NOT_FINITE_AFTER_PENALTY)].repetition_penalty
-        raise DamageError(
-            f"With repetition_penalty {penalty}, the logits are not finite.",
+def fault_of(result: int, settings: SamplingSettings) -> DamageError:
+    """The error for a result of `next_token` that is no token."""
+    if result == NOT_FINITE_AFTER_PENALTY:
+        return DamageError(
+            f"With repetition_penalty {settings.repetition_penalty}, the logits are not finite.",
             where="repetition_penalty",
             fix="use a value closer to 1 (no penalty)",
         )
+    return DamageError(
+        "The model's logits are not finite.",
+        where="the model's weights, or its precision",
+        fix="use another checkpoint; with fp16, try --precision fp32",
+    )
 
 
 def sampled(logits: Tensor, rows: Sequence[RowSettings], banned: Tensor) -> Tensor:

@@ -99,17 +99,37 @@ class Stepper:
     def read(self, slot: int, ids: Sequence[int]) -> Tensor:
         """Feeds the ids of a sequence that is empty so far, in chunks; returns the next logits (V,)."""
         while True:
-            logits = self.read_chunk(slot, ids)
-            if logits is not None:
-                return logits
+            states = self.read_chunk(slot, ids)
+            if self.tokens(slot) == len(ids):
+                return self.logits(states[-1])
 
-    def read_chunk(self, slot: int, ids: Sequence[int]) -> Tensor | None:
-        """Feeds the next chunk of `ids`, all of which are the sequence; returns the next logits (V,) after the last."""
+    def read_chunk(self, slot: int, ids: Sequence[int]) -> Tensor:
+        """Feeds the next chunk of `ids`, all of which are the sequence; returns its final hidden states (T, C).
+
+        A rest of at most a quarter of a chunk is read with the last one: few rows take almost as long as many.
+        """
         sequence = self._cache.narrow(slot, 1)
         begin = sequence.longest
-        end = min(begin + self.chunk, len(ids))
-        x = self.model.hidden(torch.tensor([ids[begin:end]], device=self.device), sequence)  # (1, T, C)
-        return self.model.logits(x[0, -1]) if end == len(ids) else None
+        end = len(ids) if len(ids) - begin <= self.chunk + self.chunk // 4 else begin + self.chunk
+        states: Tensor = self.model.hidden(torch.tensor([ids[begin:end]], device=self.device), sequence)  # (1, T, C)
+        return states[0]
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits of final hidden states (..., C)."""
+        logits: Tensor = self.model.logits(states)
+        return logits
+
+    def stored(self, slot: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the tokens `begin .. end - 1` of a sequence, each (n_layer, K, T, D), in the cache."""
+        return self._cache.keys[:, slot, :, begin:end], self._cache.values[:, slot, :, begin:end]
+
+    def restore(self, slot: int, begin: int, keys: Tensor, values: Tensor) -> None:
+        """Continues a sequence of `begin` tokens by others, whose keys and values `stored` gave."""
+        end = begin + keys.size(2)
+        own_keys, own_values = self.stored(slot, begin, end)
+        own_keys.copy_(keys)
+        own_values.copy_(values)
+        self._cache.lengths[slot] = end
 
     def step(self, slots: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """Feeds one token to each of the sequences in `slots`; returns the next logits (n, V).

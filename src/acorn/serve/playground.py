@@ -52,6 +52,7 @@ class Context:
     """What the page's routes need.
 
     Attributes:
+        find_scheduler: the server's scheduler, which is made after the routes.
         run: the folder of the served run; None: the model is not that of a run folder.
         others: name -> folder of other runs that may be compared with. A request names them.
         int8: matrices are rounded to int8, in other models too.
@@ -61,7 +62,7 @@ class Context:
         watchers: largest number of pages that follow a run at a time.
     """
 
-    scheduler: Scheduler
+    find_scheduler: Callable[[], Scheduler]
     runtime: Runtime
     run: Path | None = None
     others: Mapping[str, Path] = field(default_factory=dict)
@@ -122,6 +123,10 @@ class Playground:
             runs = {context.run.absolute().name: context.run} | runs
         self.others = OtherModels(runs, context.runtime.device, int8=context.int8)
         self.frames, self.watching = Frames(), 0
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.context.find_scheduler()
 
     def answering(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -257,12 +262,12 @@ class Playground:
         return stream_of(watched())
 
     def _is_stopping(self) -> bool:
-        return self.context.scheduler.state in ("draining", "stopped")
+        return self.scheduler.state in ("draining", "stopped")
 
     def _served(self) -> LoadedModel:
-        if self.context.scheduler.state != "ready":
+        if self.scheduler.state != "ready":
             raise NotReadyError
-        return self.context.scheduler.loaded
+        return self.scheduler.loaded
 
     async def _model(self, body: dict[str, Any]) -> LoadedModel:
         """The served model, or the checkpoint that the request names."""
@@ -344,7 +349,7 @@ class Playground:
             NotReadyError, QueueFullError: the engine does not take it.
             ClientGoneError: nobody waits for the result.
         """
-        future = asyncio.wrap_future(self.context.scheduler.run(task))
+        future = asyncio.wrap_future(self.scheduler.run(task))
         try:
             while not future.done():
                 await asyncio.wait({future}, timeout=SECONDS_BETWEEN_DISCONNECT_CHECKS)

@@ -1,0 +1,98 @@
+"""Servers in a thread of the test's process, with a tiny model. They need the extra `serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fake_scheduler import FakeScheduler
+from openai import OpenAI
+from small_models import LINES, random_model_of
+
+from acorn.checkpoint.load import LoadedModel
+from acorn.runtime.choose import runtime_for_inference
+from acorn.serve.limits import LIMITS, Limits
+from acorn.serve.server import Server, Settings
+from acorn.tokenizer.template_format import chat_format_of
+from acorn.tokenizer.training import train
+
+BLOCK_SIZE = 64
+NAME = "tiny"
+KEY = "a-key-of-tests"
+
+
+def tiny_language_model(*, chat: bool = True) -> LoadedModel:
+    """A model with random weights and one block, and a byte-level BPE."""
+    tokenizer = train(lambda: LINES, "bpe", 340)
+    model = random_model_of("modern", tokenizer.vocab_size, BLOCK_SIZE, n_layer=1)
+    template = chat_format_of(tokenizer).template if chat else ""
+    return LoadedModel(model, tokenizer, model.config, Path("nowhere"), 7, chat_template=template)
+
+
+@dataclass
+class Running:
+    """A server that answers."""
+
+    server: Server
+    loaded: LoadedModel
+
+    @property
+    def port(self) -> int:
+        return int(self.server.socket.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def scheduler(self) -> FakeScheduler:
+        return self.server.context.scheduler  # type: ignore[return-value]
+
+    def client(self, key: str = "none") -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+
+
+@contextlib.contextmanager
+def serving(
+    loaded: LoadedModel,
+    *,
+    scheduler: type = FakeScheduler,
+    limits: Limits = LIMITS,
+    key: str | None = None,
+    slots: int = 4,
+    load: Callable[[], LoadedModel] | None = None,
+    wait: bool = True,
+) -> Iterator[Running]:
+    """A server of `loaded` in a thread, which ends with the block.
+
+    Args:
+        load: what is called to load the model instead.
+        wait: until the model is loaded.
+    """
+    server = Server(
+        Settings(NAME, port=0, key=key, slots=slots),
+        runtime_for_inference("cpu", "auto"),
+        say=lambda text: None,
+        limits=limits,
+        load_model=load or (lambda: loaded),
+        scheduler=scheduler,
+    )
+    has_started, is_ready = threading.Event(), threading.Event()
+    server.when_started, server.when_ready = has_started.set, is_ready.set
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[server.socket])), daemon=True)
+    thread.start()
+    try:
+        assert has_started.wait(60)
+        if wait:
+            assert is_ready.wait(60)
+        yield Running(server, loaded)
+    finally:
+        server.should_exit = True
+        if scheduler is FakeScheduler:
+            server.context.scheduler.gate.set()
+        thread.join(30)
+        assert not thread.is_alive()
