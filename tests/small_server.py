@@ -23,7 +23,7 @@ from acorn.generate.settings import SamplingSettings
 from acorn.runtime.device import Runtime
 from acorn.serve.film import continued
 from acorn.serve.playground import Context, routes
-from acorn.serve.token_pieces import Pieces
+from acorn.serve.token_text import TokenTexts
 
 RUNTIME = Runtime("cpu", "fp32", False, 1, True)
 
@@ -76,11 +76,11 @@ def app_for(context: Context) -> Starlette:
 
     async def completions(request: Request) -> Response:
         body = await request.json()
-        pieces = Pieces(loaded.tokenizer)
+        pieces = TokenTexts(loaded.tokenizer)
 
         async def lines() -> Any:
             for score in generated(body["prompt"], body):
-                text = pieces.text_of(score.id)
+                text = pieces.text(score.id)
                 logprobs = {"tokens": [text], "token_logprobs": [score.logprob]}
                 choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": None}
                 if body.get("return_token_ids"):

@@ -25,7 +25,7 @@ from acorn.serve.inspect import (
     scores_of,
     unsampled_ids,
 )
-from acorn.serve.token_pieces import Pieces
+from acorn.serve.token_text import TokenTexts
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.training import train
 
@@ -142,7 +142,7 @@ def bpe_model(watched_model: LoadedModel) -> GPT:
 
 def test_pieces_of_wordpiece_are_the_words() -> None:
     tokenizer = train(lambda: ["Walking, talked, walker, talks."] * 20, "wordpiece", 80)
-    pieces = Pieces(tokenizer)
+    pieces = TokenTexts(tokenizer)
     [ids] = tokenizer.encode_documents(["Walking talks"])
-    assert "".join(map(pieces.text_of, ids)).strip().lower() == "walking talks"
-    assert pieces.text_of(tokenizer.separator_id) == tokenizer.separator
+    assert "".join(map(pieces.text, ids)).strip().lower() == "walking talks"
+    assert pieces.text(tokenizer.separator_id) == tokenizer.separator

@@ -25,7 +25,7 @@ from acorn.serve.inspect import (
     token_json,
     unsampled_ids,
 )
-from acorn.serve.token_pieces import Pieces
+from acorn.serve.token_text import TokenTexts
 
 KEPT_FRAMES = 512
 ALTERNATIVES = 5
@@ -58,7 +58,7 @@ def frame_of(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, new_toke
     scores, _ = yield from prompt_scores(loaded.model, ids, ALTERNATIVES, runtime.autocast)
     settings = SamplingSettings(max_new_tokens=max(1, new_tokens), greedy=True, seed=0)
     added = yield from continued(loaded, ids, settings, runtime.autocast) if new_tokens else _nothing()
-    pieces = Pieces(loaded.tokenizer)
+    pieces = TokenTexts(loaded.tokenizer)
     return {
         "tokens": [token_json(score, pieces) for score in scores],
         "added": [token_json(score, pieces) for score in added],
@@ -118,7 +118,7 @@ def compared(
         others: list[Score] = []
         if same:
             others, _ = yield from scores_of(other.model, text, 0, runtime.autocast)
-        pieces = Pieces(model.tokenizer)
+        pieces = TokenTexts(model.tokenizer)
         tokens = [token_json(score, pieces) for score in own]
         for token, score in zip(tokens, others, strict=False):
             token["other"] = score.logprob

@@ -25,7 +25,7 @@ from acorn.generate.stepper import chunk_tokens
 from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
 from acorn.runtime.device import Runtime, matmul_dtype
-from acorn.serve.token_pieces import Pieces
+from acorn.serve.token_text import TokenTexts
 from acorn.text.cleaning import clean
 from acorn.tokenizer.measuring import unspelled_tokens
 
@@ -189,7 +189,7 @@ def inspect_ids(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, *, to
     """Scores of a prompt's ids and what is expected next: the answer of /v1/inspect."""
     scores, logits = yield from prompt_scores(loaded.model, ids, top, runtime.autocast)
     following = distribution_of(logits, next_top, unsampled_ids(loaded))
-    pieces = Pieces(loaded.tokenizer)
+    pieces = TokenTexts(loaded.tokenizer)
     return {
         "tokens": [token_json(score, pieces) for score in scores],
         "next": distribution_json(following, pieces),
@@ -214,7 +214,7 @@ def inspect_document(loaded: LoadedModel, text: str, runtime: Runtime, *, top: i
     notes = [f"scores the text after {' and '.join(changes)}, per byte of the original: {NOT_COMPARABLE}"]
     n_bytes = len(text.encode())
     figure, note = bits_per_byte_of(loss, n_bytes, unknown_rate, notes if changes else [])
-    pieces = Pieces(tokenizer)
+    pieces = TokenTexts(tokenizer)
     return {
         "tokens": [token_json(score, pieces) for score in scores],
         "next": distribution_json(following, pieces),
@@ -225,21 +225,21 @@ def inspect_document(loaded: LoadedModel, text: str, runtime: Runtime, *, top: i
     }
 
 
-def token_json(score: Score, pieces: Pieces) -> dict[str, Any]:
+def token_json(score: Score, pieces: TokenTexts) -> dict[str, Any]:
     return {
         "id": score.id,
-        "piece": pieces.text_of(score.id),
-        "bytes": pieces.bytes_of(score.id).hex(),
+        "piece": pieces.text(score.id),
+        "bytes": pieces.bytes(score.id).hex(),
         "logprob": score.logprob,
         "entropy": score.entropy,
         "rank": score.rank,
-        "top": [[token, pieces.text_of(token), value] for token, value in score.top],
+        "top": [[token, pieces.text(token), value] for token, value in score.top],
     }
 
 
-def distribution_json(following: Distribution, pieces: Pieces) -> dict[str, Any]:
+def distribution_json(following: Distribution, pieces: TokenTexts) -> dict[str, Any]:
     return {
-        "top": [[token, pieces.text_of(token), value] for token, value in following.top],
+        "top": [[token, pieces.text(token), value] for token, value in following.top],
         "rest": [list(entry) for entry in following.rest],
         "unsampled": following.unsampled,
     }

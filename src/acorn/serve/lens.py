@@ -18,7 +18,7 @@ from acorn.model.gpt import GPT, Block
 from acorn.model.ops import attention, rotary_tables
 from acorn.runtime.device import Runtime
 from acorn.serve.inspect import Task
-from acorn.serve.token_pieces import Pieces
+from acorn.serve.token_text import TokenTexts
 
 MOST_TOKENS = 128
 
@@ -32,7 +32,7 @@ def lens_of(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, top: int)
     most = min(MOST_TOKENS, loaded.config.block_size)
     if len(ids) > most:
         raise UsageError(f"The text has {len(ids):,} tokens.", where="input", fix=f"give at most {most}")
-    model, pieces = loaded.model, Pieces(loaded.tokenizer)
+    model, pieces = loaded.model, TokenTexts(loaded.tokenizer)
     layers = []
     with torch.inference_mode(), runtime.autocast():
         x, rotation = _embedded(model, ids)
@@ -45,14 +45,14 @@ def lens_of(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, top: int)
         layers.append(
             {
                 "next": [
-                    [[token, pieces.text_of(token), value] for token, value in zip(found, values, strict=True)]
+                    [[token, pieces.text(token), value] for token, value in zip(found, values, strict=True)]
                     for found, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 ],
                 # To three digits, which is more than an eye sees: (H, T, T) is most of the answer.
                 "attention": [[[round(w, 3) for w in row] for row in head] for head in weights.tolist()],
             }
         )
-    return {"tokens": [{"id": token, "piece": pieces.text_of(token)} for token in ids], "layers": layers}
+    return {"tokens": [{"id": token, "piece": pieces.text(token)} for token in ids], "layers": layers}
 
 
 def _embedded(model: GPT, ids: Sequence[int]) -> tuple[Tensor, Any]:
