@@ -16,7 +16,7 @@ from acorn.checkpoint.load import LoadedModel, load
 from acorn.serve.playground import MEDIA_TYPES, page_files
 from acorn.serve.scheduler import NotReadyError, QueueFullError
 
-LIMIT = 80 * 1024
+LIMIT = 80_000
 """Bytes that all files of the page have together at most."""
 
 

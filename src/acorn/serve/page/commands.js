@@ -4,8 +4,8 @@ import { button, el } from "./dom.js";
 
 const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** A literal that Python reads as JavaScript's string: JSON's escapes are Python's, except that it has no \/ . */
-const pythonQuoted = (text) => JSON.stringify(text);
+/** JSON's escapes are Python's too. */
+const pythonQuoted = JSON.stringify;
 
 export function commandsFor({ served, prompt, settings, origin }) {
   const { temperature, top_k, top_p, min_p, max_tokens, seed } = settings;
@@ -29,7 +29,7 @@ export function commandsFor({ served, prompt, settings, origin }) {
   };
 }
 
-/** A part that shows the commands, each with a button that copies it. `now()` gives what they are made from. */
+/** The commands, each with a button that copies it. `now()` gives what they are made from. */
 export function elsewhere(now) {
   const body = el("div");
   const draw = () => {

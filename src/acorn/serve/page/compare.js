@@ -43,7 +43,7 @@ export function compareView(served) {
 
   function show(found, names, seed) {
     summary.replaceChildren(found.same_tokenizer
-      ? `Seed ${seed}. Each token has the score of both models. Blue: the model that wrote it, or the first one in the prompt, found it more likely than the other did; orange: less likely.`
+      ? `Seed ${seed}. Blue: the model above the text found the token more likely than the other did; orange: less likely.`
       : `Seed ${seed}. The models have different tokenizers, so their tokens cannot be compared one by one.`);
     results.replaceChildren(...found.sides.map((side, n) => column(side, names[n], names[1 - n], found.same_tokenizer)));
   }

@@ -14,10 +14,7 @@ export function ticks(low, high, count) {
   return found;
 }
 
-/**
- * @param series [{name, points: [[x, y]], style}] where style is `raw` (a thin line) or `points` (a line with points)
- * @param labels {x, y}: what the axes show; `label`: the chart in words
- */
+/** Series of {points: [[x, y]], style: `raw` (a thin line) or `points`}. `x`, `y`: axes; `label`: the chart in words. */
 export function curve(series, { x, y, label, marks = [] }) {
   const all = series.flatMap((one) => one.points).filter(([, value]) => Number.isFinite(value));
   const chart = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });

@@ -3,9 +3,7 @@
 import { button, el, percent, soft, whole } from "./dom.js";
 import { bits, visibleLine } from "./measures.js";
 
-/**
- * The panel of a token. `pick(id, piece)`: if given, an alternative can be chosen. `isPicked`: the id that stands there.
- */
+/** The panel of a token. `pick(id, piece)`: if given, an alternative can be chosen. */
 export function tokenDetail(token, { vocabulary = 0, pick = null, loading = false } = {}) {
   const facts = [["Id", whole(token.id)], ["Bytes", token.bytes ? token.bytes.match(/../g).join(" ") : "none"]];
   if (token.logprob !== null && token.logprob !== undefined) {

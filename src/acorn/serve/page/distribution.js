@@ -26,7 +26,7 @@ export function afterSettings(next, settings) {
   };
 }
 
-/** Entries with their weights, which are relative to the most likely one, and how many tokens of each bin are left. */
+/** Weights relative to the most likely entry, and how many tokens of each are left. */
 function filtered(entries, { temperature, top_k, top_p, min_p }) {
   const best = Math.max(...entries.map((entry) => entry.logprob));
   if (temperature < GREEDY_TEMPERATURE) {
@@ -42,10 +42,7 @@ function filtered(entries, { temperature, top_k, top_p, min_p }) {
   return left.map((entry) => (entry.weight < min_p ? { ...entry, weight: 0 } : entry));
 }
 
-/**
- * Keeps the first entries, of the last one only a part, and those that are exactly as likely as the last one.
- * `wanted(entry, before)`: how many tokens of an entry are wanted, given count and weight of those before it.
- */
+/** Keeps the first entries, of the last one a part, and those exactly as likely. `wanted`: how many tokens of one. */
 function first(entries, wanted) {
   const before = { count: 0, weight: 0 };
   let least = Infinity;

@@ -66,7 +66,7 @@ export function filmView(served) {
     step.textContent = name;
     slider.setAttribute("aria-valuetext", name);
     view.show([...frame.tokens, ...frame.added], { from: frame.tokens.length });
-    detail.replaceChildren(soft("Marked tokens: how the checkpoint goes on if it always takes the most likely token. Choose a token to see its figures."));
+    detail.replaceChildren(soft("Underlined: how it goes on if it always takes the most likely token."));
     const points = frames.map((one, n) => [stepOf(one, n), mean(one.tokens)]);
     figure.replaceChildren(...(frames.length > 1 ? [curve([{ points, style: "points" }], { x: "step", y: "bits per token of the prompt", marks: [points[at][0]], label: `Mean surprise of the prompt over the checkpoints: now ${points[at][1].toFixed(2)} bits per token.` })] : []));
   }

@@ -11,6 +11,9 @@ const AROUND = 4;
 const MOST_ROWS = 400;
 const LONG = 12_000; // characters from which alternatives are left out: they are most of an answer
 
+/** The text of tokens, in which characters of several tokens are whole. */
+const textOf = (tokens) => new TextDecoder().decode(new Uint8Array(tokens.flatMap(({ bytes }) => bytes.match(/../g) ?? []).map((byte) => parseInt(byte, 16))));
+
 export function readView(served) {
   const text = el("textarea", { rows: 8, spellcheck: "false", placeholder: "Paste a text of yours" });
   const message = notice();
@@ -56,7 +59,7 @@ export function readView(served) {
 
   /** A surprising token with what stands around it; leads to its place. */
   function place(tokens, index) {
-    const join = (from, to) => tokens.slice(Math.max(1, from), to).map((token) => token.piece).join("").replaceAll("\n", "↵");
+    const join = (from, to) => textOf(tokens.slice(Math.max(1, from), to)).replaceAll("\n", "↵");
     const go = () => {
       view.select(index, { focus: true });
       showToken(index, tokens[index]);

@@ -9,7 +9,7 @@ const SLIDERS = [
   ["min_p", "Min-p", 0, 0.9, 0.01, 0, "0: all tokens"],
 ];
 
-/** Controls for the settings; `values()` returns them, with a seed drawn if none is given. */
+/** Controls; `values()` returns their values, with a seed drawn if none is given. */
 export function samplingSettings(change = () => {}, { tokens = 80, most = 512 } = {}) {
   const controls = SLIDERS.map(([key, name, min, max, step, value, hint]) => {
     const id = freshId(key);

@@ -13,7 +13,7 @@ export class TokenView {
     this.selected = -1;
   }
 
-  /** `from`: tokens before it are marked as given, those from it on as new. `heat` and `hint` replace the measure's. */
+  /** Tokens from `from` on are marked as new. `heat` and `hint` replace the measure's. */
   show(tokens, { from = tokens.length, heat = null, hint = null } = {}) {
     this.shown = tokens;
     this.options = { from, heat, hint };
