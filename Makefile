@@ -5,8 +5,9 @@ PYTHON := $(or $(ACORN_PYTHON),python3)
 BIN := .venv/bin
 
 # With no ARGS the whole suite runs, on several cores; a file's tests stay on one of them, so that they share what they
-# build. Measuring which lines are covered takes half as long again, so only test-all does.
-WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile
+# build. Long files start first (tests/conftest.py). Measuring which lines are covered takes half as long again, so only
+# test-all does.
+WHOLE_SUITE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help

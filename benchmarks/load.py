@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,7 @@ class Measured:
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` percent of all values do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * share // 100).__int__() - 1)]
+    return ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)]
 
 
 async def put_load(

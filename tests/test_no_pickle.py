@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,14 @@ WRITERS: list[Callable[[Path, Bomb], None]] = [
     write_arrays,
     write_like_torch,
 ]
+SOME_WRITERS = [
+    writer if writer in (write_plain, write_like_torch) else pytest.param(writer, marks=pytest.mark.slow)
+    for writer in WRITERS
+]
+"""Binary, and in a zip; the other forms are slow tests where each takes a whole command."""
+
+SOME_FORMS = ("model.pt", "model.PKL", "arrays.npz")
+"""Of each kind of ending one, and one in capitals; `test_pickles_are_refused_by_name` has all of them."""
 
 
 @pytest.fixture
@@ -255,12 +263,13 @@ def filled(command: str, good: dict[str, Path], tmp_path: Path, bad: Path) -> li
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("names", [SOME_FORMS, pytest.param(FORMS, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_a_pickle_named_to_a_command_is_refused_unopened(
-    command: str, good: dict[str, Path], tmp_path: Path, marker: Path
+    command: str, names: Sequence[str], good: dict[str, Path], tmp_path: Path, marker: Path
 ) -> None:
-    for name, writer in FORMS.items():
+    for name in names:
         bad = tmp_path / name
-        writer(bad, Bomb(marker))
+        FORMS[name](bad, Bomb(marker))
         with never_opened(bad):
             done = run_acorn(*filled(command, good, tmp_path, bad), cwd=tmp_path)
         refused(done)
@@ -309,7 +318,7 @@ DISGUISES = {
 
 
 @pytest.mark.parametrize("command", DISGUISES)
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", SOME_WRITERS)
 def test_a_pickle_under_another_name_is_refused(
     command: str, writer: Callable[[Path, Bomb], None], good: dict[str, Path], tmp_path: Path, marker: Path
 ) -> None:
@@ -343,7 +352,7 @@ IN_PLACE = [
 
 
 @pytest.mark.parametrize(("folder", "name"), IN_PLACE)
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", SOME_WRITERS)
 def test_a_pickle_in_place_of_a_file_is_refused(
     folder: str, name: str, writer: Callable[[Path, Bomb], None], good: dict[str, Path], tmp_path: Path, marker: Path
 ) -> None:

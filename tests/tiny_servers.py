@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import http.client
+import json
+import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fake_scheduler import FakeScheduler
 from openai import OpenAI
@@ -52,8 +58,47 @@ class Running:
     def scheduler(self) -> FakeScheduler:
         return self.server.context.scheduler  # type: ignore[return-value]
 
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """The status, headers and body of a response on a connection of its own.
+
+        Args:
+            body: bytes, or what is sent as JSON.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            given = {"Content-Type": "application/json"} if data is not None else {}
+            connection.request(method, path, data, {**given, **(headers or {})})
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+    def exchange(self, sent: bytes) -> bytes:
+        """Everything that the server answers to some bytes, until it closes the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(sent)
+            return read_all(connection)
+
     def client(self, key: str = "none") -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the other side closes the connection, or breaks it."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread does, a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 @contextlib.contextmanager
@@ -75,7 +120,7 @@ def serving(
     """
     server = Server(
         Settings(NAME, port=0, key=key, slots=slots),
-        runtime_for_inference("cpu", "auto"),
+        dataclasses.replace(runtime_for_inference("cpu", "auto"), threads=1),
         say=lambda text: None,
         limits=limits,
         load_model=load or (lambda: loaded),

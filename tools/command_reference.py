@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from acorn.cli.app import app
+from acorn.cli.usage import EXAMPLES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 
@@ -46,6 +47,8 @@ def section(command: Any, context: Any) -> str:
         rows = [row(parameter, context) for parameter in parameters if parameter.param_type_name == kind]
         if rows := [found for found in rows if found]:
             parts.append("\n".join([f"| {title} | meaning |", "|---|---|", *rows]))
+    if examples := EXAMPLES.get(context.info_name):
+        parts += ["Examples:", "\n".join(f"    {line}" for line in examples)]
     inner = getattr(command, "commands", {})
     if inner:
         path = context.command_path.replace(" ", "-")

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from acorn.counting import counted
 from acorn.errors import DamageError, UsageError
 from acorn.files import (
     DISK_FAULTS,
@@ -223,7 +224,7 @@ def _faults_of(file: Path, digest: str, size: int) -> list[str]:
     """What is wrong with one file of a folder."""
     try:
         if file.stat().st_size != size:
-            return [f"{file}: has {file.stat().st_size} bytes, not {size}"]
+            return [f"{file}: has {counted(file.stat().st_size, 'byte')}, not {size:,}"]
         if sha256_of(file) != digest:
             return [f"{file}: its content is not what {MANIFEST} lists (SHA-256 differs)"]
     except PermissionError:

@@ -389,8 +389,8 @@ def test_a_language_model_without_settings_of_generation_is_faulty(tmp_path: Pat
 @pytest.mark.parametrize(
     ("head", "labels", "said"),
     [
-        ("class", ("a", "b"), "2 labels for 3 outputs"),
-        ("class", (), "0 labels for 3 outputs"),
+        ("class", ("a", "b"), "2 labels cannot name 3 outputs"),
+        ("class", (), "0 labels cannot name 3 outputs"),
         ("class", ("a", "b", "a"), "'a' occurs more than once"),
         ("value", ("\udc80",), "lone surrogate"),
     ],

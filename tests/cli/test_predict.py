@@ -72,6 +72,12 @@ def test_texts_of_the_command_line(acorn, folders: dict[str, Path], expected: li
     assert all(line.endswith(text) for line, text in zip(lines, TEXTS, strict=True))
 
 
+def test_only_what_has_a_settings_name_is_refused_among_texts(acorn, folders: dict[str, Path]) -> None:
+    texts = ["train.steps=5", "x=5"]  # the first is named by --text itself
+    found = results(acorn("predict", folders["class"], "--text", *texts, "--json"))
+    assert [one["text"] for one in found] == texts
+
+
 @pytest.mark.parametrize("form", ["jsonl", "json", "csv", "tsv", "parquet", "txt", "jsonl.gz"])
 def test_rows_of_files(acorn, folders: dict[str, Path], expected: list[dict], tmp_path: Path, form: str) -> None:
     """Each form gives the same, in the order of the rows; labels that stand beside the texts are not read."""
@@ -192,6 +198,7 @@ def test_a_model_that_gives_no_labels(acorn, folders: dict[str, Path]) -> None:
         ([], "No text is named"),
         (["--text", "a", "--input", "b.txt"], "Both texts and rows"),
         (["--text", " "], "A text is empty"),
+        (["--text", "hi", "train.steps=5"], "train.steps has no effect on texts"),
         (["--input", "nowhere.csv"], "no file or folder"),
         (["--input", "rows.jsonl", "finetune.text_feld=a"], "did you mean finetune.text_field"),
         (["--input", "rows.jsonl", "data.dedup=false"], "data.dedup has no effect here"),

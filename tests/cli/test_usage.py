@@ -9,7 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from acorn.cli.app import app
-from acorn.cli.usage import OTHER_NAMES, nearest_commands
+from acorn.cli.usage import EXAMPLES, OTHER_NAMES, nearest_commands
+from acorn.text import text_files
 
 
 @pytest.fixture
@@ -106,6 +107,21 @@ def test_help_has_no_types_and_no_nested_brackets(verbs: TyperGroup) -> None:
         usage, text = command.get_usage(context), command.get_help(context)
         assert not re.search(r"[{}]|\[\[|\]\.\.\.\]", usage), usage
         assert not re.search(r"<(str|int|float|Path|list|bool)", text), path
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_examples_stand_at_the_end_of_the_help(acorn, verb: str) -> None:
+    """One on each line, so that it can be copied. tests/test_docs.py tries them in docs/commands.md."""
+    shown = acorn(verb, "--help").stdout.partition("Examples:\n")[2]
+    assert [line.strip() for line in shown.splitlines()] == list(EXAMPLES[verb])
+
+
+def test_the_help_of_finetune_names_every_ending_of_rows(acorn) -> None:
+    told = acorn("finetune", "--help").stdout
+    for ending in text_files.EXAMPLES.forms:
+        table, dot, compression = ending.rpartition(".")
+        assert f"{dot}{compression}" in told
+        assert table in told
 
 
 def test_wrong_values_of_options_are_told_in_plain_words(acorn) -> None:

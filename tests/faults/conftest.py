@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 from command_line import Done, run_acorn
+from quick_endings import quick_endings
+
+__all__ = ["quick_endings"]
 
 SETTINGS = [
     "tokenizer.vocab_size=300",

@@ -168,6 +168,22 @@ def test_bias_and_penalties_are_subtracted_from_the_logits(
         assert logits[token] == pytest.approx(float(logits.max()), abs=1e-4)
 
 
+@C_CODE
+def test_a_short_rest_is_read_the_same_with_and_without_a_cached_beginning(random_model: Build, bpe: Tokenizer) -> None:
+    """A rest of at most a quarter of a chunk is read with the chunk before it, so that chunk is not taken from the
+    cache, where other prompts left it."""
+    model = random_model("modern", bpe.vocab_size, block_size=64)
+    ids = [2 + number * 7 % 300 for number in range(40)]
+    cache = PrefixCache(CHUNK)
+    run(loop_of(model, 1, cache), bpe, [Job(tuple(ids), SamplingSettings(max_new_tokens=1, greedy=True))])
+    settings = SamplingSettings(max_new_tokens=2, greedy=True)
+    for length in range(1, 34):
+        job = Job(tuple(ids[:length]), settings, alternatives=3)
+        (alone,), (cached,) = (run(loop_of(model, 1, prefixes), bpe, [job]) for prefixes in (None, cache))
+        assert cached.answer == alone.answer, length
+        assert cached.cached_tokens == max(0, length - CHUNK // 4 - 1) // CHUNK * CHUNK
+
+
 def test_a_cancelled_text_frees_its_slot_within_a_turn(random_model: Build, bpe: Tokenizer) -> None:
     model = random_model("modern", bpe.vocab_size, block_size=64)
     loop = loop_of(model, 2, chunks=1)

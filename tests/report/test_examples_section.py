@@ -42,7 +42,7 @@ def test_answers_that_do_not_match_come_first() -> None:
         [answer("right", True, True), answer("close", False, True), answer("wrong", False, False, ended=False)]
     )
     assert section.index("wrong") < section.index("close") < section.index("right")
-    assert "1 of 3 generated answers do not match" in section
+    assert "1 of 3 generated answers did not match; they come first. 3 rows in all." in section
     assert 'no<span class="note">did not end by itself</span>' in section
     assert "&lt;e&gt;" in section
     assert "No answers were generated." in answers_table([])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acorn.report.rise import Rise, rise_in, rise_of
+from acorn.report.rise import Rise, remedies, rise_in, rise_of
 
 
 @pytest.mark.parametrize(("last", "is_clear"), [(1.9, False), (2.0, False), (2.019, False), (2.021, True), (9.0, True)])
@@ -28,3 +28,8 @@ def test_the_first_lowest_and_the_last_validation_are_read_from_the_log() -> Non
 
 def test_the_limit_of_a_card_names_the_unit_of_the_losses() -> None:
     assert "lowest at step 2 (2.000 nats per tag) and had risen to 3.000" in Rise(2, 2.0, 5, 3.0).limit("nats per tag")
+
+
+def test_more_of_what_the_run_is_trained_on_helps() -> None:
+    assert remedies("").startswith("More text, fewer steps")
+    assert remedies("classify") == remedies("").replace("More text", "More examples")

@@ -61,7 +61,7 @@ def test_a_page_with_finished_and_failed_runs(make_run: Callable[..., Path], tmp
     bad = {"optimizer.lr": 9.0, "train.seed": 0}
     runs.append(SweepRun("lr=9.0,seed=0", tmp_path / "runs" / "none", bad, "diverged", 5, "It <b>diverged</b>."))
     page = Page(write_sweep_report(tmp_path / "runs" / "report.html", runs).read_text("utf-8"))
-    assert "4 of 5 runs are done." in page.words
+    assert "4 of 5 runs done." in page.words
     assert "1.1050 ± 0.0071" in page.words
     assert "Lowest mean" in page.words or "Best: lr 0.1" in page.words
     assert "diverged (5)" in page.words

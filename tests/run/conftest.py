@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quick_endings import quick_endings
 from tiny_runs import run_tiny, text_file, tiny
 
-__all__ = ["run_tiny", "text_file", "tiny"]
+__all__ = ["quick_endings", "run_tiny", "text_file", "tiny"]

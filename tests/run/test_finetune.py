@@ -397,8 +397,14 @@ def test_class_weights_count_a_rare_label_as_much_as_a_frequent_one() -> None:
     assert sum(weights["ab".index(example.labels[0])] for example in examples) == pytest.approx(4)
 
 
-@pytest.mark.parametrize("steps", [(5,), (2, 3, 8)], ids=["once", "three times"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "steps"),
+    [
+        *((task, (2, 3, 8)) for task in TASKS),  # before the first save, twice, and after it
+        ("complete", (5,)),
+        *(pytest.param(task, (5,), marks=pytest.mark.slow) for task in TASKS if task != "complete"),
+    ],
+)
 def test_killed_and_resumed_is_bit_identical(whole, tune, tmp_path: Path, task: str, steps: tuple[int, ...]) -> None:
     for step in steps:
         with pytest.raises(Killed):
@@ -416,7 +422,7 @@ def test_dropout_is_a_function_of_the_step(whole, tune, tmp_path: Path) -> None:
     assert_equal_runs(whole("complete", "model.dropout=0.2"), out, 9)
 
 
-@pytest.mark.parametrize("task", ["chat", "classify", "tag"])
+@pytest.mark.parametrize("task", ["chat", "classify", pytest.param("tag", marks=pytest.mark.slow)])
 def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path, base: Path, task: str) -> None:
     """Killed and resumed bit for bit, with dropout of their own; the weights of the base stay, and final/ is merged."""
     lora = ("lora.rank=2", "lora.dropout=0.1")
@@ -438,7 +444,12 @@ def test_adapters_are_trained_beside_frozen_weights(whole, tune, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("task", "frozen"), [("classify", 1), ("classify", 2), ("regress", 2), ("complete", 1), ("chat", 1)]
+    ("task", "frozen"),
+    [
+        ("classify", 2),
+        ("complete", 1),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("classify", 1), ("regress", 2), ("chat", 1))),
+    ],
 )
 def test_frozen_parts_stay_as_the_base_has_them(whole, tune, tmp_path: Path, base: Path, task, frozen: int) -> None:
     """Bit for bit in final/, and without optimizer state; killed and resumed bit for bit. What is above them learns."""

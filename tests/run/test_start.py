@@ -54,6 +54,16 @@ def test_a_checkpoint_or_record_identifies_a_run(tmp_path: Path) -> None:
         assert "--resume" in caught.value.fix
 
 
+@pytest.mark.parametrize("trains_on_text", [True, False])
+def test_resuming_is_not_advised_for_a_run_of_another_kind(tmp_path: Path, trains_on_text: bool) -> None:
+    run = RunFolder(tmp_path)
+    run.config.write_text(to_toml(Config()))
+    with pytest.raises(UsageError, match="not empty: it holds a run") as caught:
+        check_folder(run, resume=False, trains_on_text=trains_on_text)
+    assert ("--resume" in caught.value.fix) == trains_on_text
+    assert "another folder with --out" in caught.value.fix
+
+
 class Killed(BaseException):
     """Simulates a kill: nothing is cleaned up after it."""
 

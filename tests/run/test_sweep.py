@@ -206,7 +206,7 @@ def test_a_stop_is_passed_to_the_runs_and_the_sweep_resumes(run, tmp_path: Path)
     assert [found.status for found in result.runs] == ["done", "unfinished", "unfinished"]
     assert isinstance(result.error, StoppedError)
     assert result.error.exit_code == 143
-    assert "1 of 3 runs are done" in str(result.error)
+    assert "1 of 3 runs done" in str(result.error)
     assert run("train.seed=[0,1,2]", resume=True, start=at_once).error is None
 
 

@@ -145,6 +145,17 @@ def test_nothing_is_delivered_after_cancelling(start) -> None:
     assert not any(update.is_last for receiver, update in receivers if receiver == "long")
 
 
+def test_cancelled_jobs_do_not_fill_the_queue(start) -> None:
+    scheduler, listener = start(slots=1, queue=2)
+    ready(scheduler).submit([job(tokens=10_000_000)], ["long"])
+    listener.updates.get(timeout=WAIT)
+    for ticket in scheduler.submit([job(), job()], ["a", "b"]):
+        ticket.cancel()
+    while scheduler.waiting:
+        listener.updates.get(timeout=WAIT)  # the long one still has the only slot
+    scheduler.submit([job(), job()], ["c", "d"])
+
+
 def test_tasks_run_between_turns_and_give_results(start) -> None:
     scheduler, listener = start()
     parts: list[int] = []
@@ -209,16 +220,24 @@ def test_a_model_that_cannot_be_loaded_is_reported(start) -> None:
     assert scheduler.state == "stopped"
 
 
-def test_if_the_engine_fails_everybody_is_told(start, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler, listener = start(slots=1)
+@pytest.mark.parametrize("part", ["step", "read_chunk", "logits"])
+def test_if_the_engine_fails_everybody_is_told(start, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Those that wait, whose prompts are read, and whose texts grow."""
+    scheduler, listener = start(slots=2)
     ready(scheduler)
+    begins, fails = threading.Event(), threading.Event()
 
-    def fail(self: object) -> None:
+    def endless_wait(*arguments: object) -> None:
+        begins.set()
+        fails.wait(WAIT)
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr("acorn.generate.decoding.DecodingLoop.turn", fail)
-    scheduler.submit([job(), job()], ["a", "b"])
-    for updates in listener.rest(["a", "b"]).values():
+    monkeypatch.setattr(f"acorn.generate.stepper.Stepper.{part}", endless_wait)
+    scheduler.submit([job()], ["a"])
+    assert begins.wait(WAIT)
+    scheduler.submit([job(), job()], ["b", "c"])
+    fails.set()
+    for updates in listener.rest(["a", "b", "c"]).values():
         assert "no memory" in str(updates[-1].error)
     assert "no memory" in str(listener.failure.get(timeout=WAIT))
     assert scheduler.state == "stopped"

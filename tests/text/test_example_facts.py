@@ -39,10 +39,12 @@ def test_labels_that_cannot_be_learned_are_refused() -> None:
         check_labels("classify", labeled(("a", "x"), ("b", "x")), "train")
     with pytest.raises(InputError, match="No example has a label"):
         check_labels("classify", labeled(("a", ()), ("b", ())), "train")
-    with pytest.raises(InputError, match="the same tag, 'O'"):
+    with pytest.raises(InputError, match="The only example has one tag, 'O'"):
         check_labels("tag", [Tagged(("a",), ("O",), "")], "train")
     with pytest.raises(InputError, match=r"All 2 examples have the label 1\.5"):
         check_labels("regress", labeled(("a", 1.5), ("b", 1.5)), "train")
+    with pytest.raises(InputError, match=r"The only example has the label 1\.5"):
+        check_labels("regress", labeled(("a", 1.5)), "train")
     check_labels("classify", labeled(("a", ("x",)), ("b", ())), "train")
     check_labels("classify", labeled(("a", "x"), ("b", "y")), "train")
     check_labels("regress", labeled(("a", 1.5), ("b", 2.5)), "train")

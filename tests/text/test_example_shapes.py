@@ -59,7 +59,7 @@ def test_columns_can_have_other_names() -> None:
         ("complete", {"prompt": "a", "completion": None}, "The answer (column 'completion') is null, not text."),
         ("complete", {"prompt": None, "completion": "b"}, "The column 'prompt' is null, not text."),
         ("tag", {"tokens": [], "tags": []}, "The column 'tokens' holds no token."),
-        ("tag", {"tokens": ["a", "b"], "tags": ["O"]}, "There are 2 tokens, but 1 tags."),
+        ("tag", {"tokens": ["a", "b"], "tags": ["O"]}, "The row has 2 tokens, but 1 tag."),
         ("tag", {"tokens": ["a", " "], "tags": ["O", "O"]}, "Token 2 is empty."),
         ("tag", {"tokens": ["a", None], "tags": ["O", "O"]}, "Token 2 is null, not text."),
         ("tag", {"tokens": ["a"], "tags": [None]}, "The tag 1 is null, not text or an integer."),

@@ -176,9 +176,13 @@ def test_overlap_of_inputs(write: Write, listener: Any, policy: str) -> None:
 
 def test_training_that_is_all_held_out_is_refused(write: Write) -> None:
     path = write("a.csv", table(MAILS))
-    with pytest.raises(InputError, match="There is no example") as error:
+    with pytest.raises(InputError, match=r"60 of 60 distinct valid inputs .* without them training has no") as error:
         opened(path, valid_source=path, overlap="drop")
-    assert error.value.where.startswith("train: ")
+    assert error.value.where == 'data.overlap = "drop"'
+    half = write("b.csv", table(MAILS[:6]))  # validation is split off, and the test rows take the rest of training
+    with pytest.raises(InputError, match="without them training has no example") as error:
+        opened(half, test_source=half, overlap="drop")
+    assert "valid_fraction" not in str(error.value)
 
 
 # --- repeats

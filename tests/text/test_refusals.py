@@ -22,4 +22,6 @@ def test_one_refusal_is_the_error_itself_and_several_are_listed() -> None:
 def test_where_nothing_is_left_the_reasons_are_counted() -> None:
     told = "There is no example: all 3 rows were refused (It is blue: 2 rows; It is red: 1 row)."
     assert no_example("train", REFUSED).what == told
+    one = no_example("train", REFUSED[:1]).what
+    assert one == "There is no example: the only row was refused (It is red: 1 row)."
     assert no_example("train", []).what == "There is no example."

@@ -202,16 +202,20 @@ def _stop_faults(out: Path, text: str, saved: bool) -> list[str]:
 
 def kills(folder: Path, trials: int, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0) -> dict[str, Any]:
     """`trials` runs that are killed. `equal` of them are bit-identical to the uninterrupted run of their kind."""
-    campaign = Campaign(folder, kinds, seed)
-    outcomes = run_trials(campaign.kill, list(range(trials)), folder / "outcomes-kill", "kill -9")
-    return _summary(outcomes)
+    return _killed(Campaign(folder, kinds, seed), trials)
 
 
 def signals(folder: Path, trials: int, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0) -> dict[str, Any]:
     """`trials` runs that are stopped by signals."""
+    return _stopped(Campaign(folder, kinds, seed), trials)
+
+
+def kills_and_signals(
+    folder: Path, killed: int, stopped: int, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both with the same reference runs: `killed` runs that are killed, `stopped` ones that are stopped by signals."""
     campaign = Campaign(folder, kinds, seed)
-    outcomes = run_trials(campaign.stop, list(range(trials)), folder / "outcomes-stop", "signals")
-    return {**_summary(outcomes), "saved": sum(bool(outcome.get("saved")) for outcome in outcomes)}
+    return _killed(campaign, killed), _stopped(campaign, stopped)
 
 
 def meetings(folder: Path, trials: int, kinds: tuple[str, ...] = PRETRAINED, seed: int = 0) -> dict[str, Any]:
@@ -220,6 +224,16 @@ def meetings(folder: Path, trials: int, kinds: tuple[str, ...] = PRETRAINED, see
     outcomes = run_trials(campaign.meet, list(range(trials)), folder / "outcomes-meet", "two processes")
     refused = sum(2 in outcome.get("codes", ()) for outcome in outcomes)
     return {**_summary(outcomes), "refused": refused}
+
+
+def _killed(campaign: Campaign, trials: int) -> dict[str, Any]:
+    outcomes = run_trials(campaign.kill, list(range(trials)), campaign.folder / "outcomes-kill", "kill -9")
+    return _summary(outcomes)
+
+
+def _stopped(campaign: Campaign, trials: int) -> dict[str, Any]:
+    outcomes = run_trials(campaign.stop, list(range(trials)), campaign.folder / "outcomes-stop", "signals")
+    return {**_summary(outcomes), "saved": sum(bool(outcome.get("saved")) for outcome in outcomes)}
 
 
 def _summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:

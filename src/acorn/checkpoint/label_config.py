@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from acorn.counting import counted
 from acorn.errors import InputError, shown
 from acorn.model.label_head import HeadSpec, LabelKind
 
@@ -45,7 +46,7 @@ def label_faults(head: HeadSpec, labels: Sequence[str]) -> list[str]:
     """The reasons why these labels cannot be the names of the head's outputs; empty: they can."""
     faults = []
     if len(labels) != head.outputs:
-        faults.append(f"there are {len(labels):,} labels for {head.outputs:,} outputs")
+        faults.append(f"{counted(len(labels), 'label')} cannot name {counted(head.outputs, 'output')}")
     if head.kind == "class" and head.outputs < 2:
         faults.append("there is only one label; one of several is chosen")
     if head.outputs > MOST_LABELS:
@@ -134,9 +135,9 @@ def _labels(values: Mapping[str, Any], faults: list[str]) -> tuple[str, ...] | N
             return None
         named[int(key)] = str(name)
     if missing := [place for place in range(len(named)) if place not in named]:
-        faults.append(f"id2label has {len(named):,} labels, but none for the output {missing[0]:,}")
+        faults.append(f"id2label has {counted(len(named), 'label')}, but none for the output {missing[0]:,}")
         return None
     if type(number) is int and number != len(named):
-        faults.append(f"num_labels is {shown(number)}, but id2label has {len(named):,} labels")
+        faults.append(f"num_labels is {shown(number)}, but id2label has {counted(len(named), 'label')}")
         return None
     return tuple(named[place] for place in range(len(named)))

@@ -110,9 +110,8 @@ class Session:
         elif reply.turn.ending == "interrupted":
             self._say("Stopped. The beginning of the answer is kept; /undo takes it back.")
         elif reply.turn.ending == "length":
-            self._say(
-                f"The answer was cut after {self.conversation.settings.max_new_tokens:,} tokens (--max-new-tokens)."
-            )
+            most = counted(self.conversation.settings.max_new_tokens, "token")
+            self._say(f"The answer was cut after {most} (--max-new-tokens).")
         elif reply.turn.ending == "context":
             self._say(f"The answer was cut: the context of {context:,} tokens is full.")
         elif not reply.turn.answer:

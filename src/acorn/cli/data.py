@@ -13,6 +13,7 @@ from acorn.cli.evaluation_facts import split_name
 from acorn.cli.output import print_facts, print_json
 from acorn.cli.text_arguments import METAVAR, text_config, tokenizer_file
 from acorn.cli.usage import Program, Verbs
+from acorn.counting import counted
 from acorn.figure_names import TEXT_COUNTS, in_a_sentence
 
 app = Program(cls=Verbs, help="Make token shards from text, check them, or show examples.", no_args_is_help=True)
@@ -74,7 +75,7 @@ def verify(
 
     if kind_of_data(folder) == KIND:
         for side, examples in ExampleFolder.open(folder).sides.items():
-            print(f"whole  {side:<6}  {len(examples):,} examples")
+            print(f"whole  {side:<6}  {counted(len(examples), 'example')}")
         return
     shards = TokenShards.open(folder, check=True)
     for split in shards.splits:

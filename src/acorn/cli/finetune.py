@@ -11,6 +11,7 @@ import typer
 
 from acorn.cli.arguments import path_from
 from acorn.cli.output import print_facts, print_json
+from acorn.counting import counted
 from acorn.errors import UsageError
 from acorn.figure_names import BASELINES, SHARES, SPLITS, TASK_FIGURES, in_a_sentence
 
@@ -30,7 +31,11 @@ def finetune(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="SRC", help="Rows to train on: .jsonl, .json, .csv, .tsv, .parquet or hf:OWNER/NAME."),
+        typer.Option(
+            metavar="SRC",
+            help="Training rows: .jsonl, .json, .csv, .tsv, .conll, .iob (each also with .gz, .xz or .zst after it), "
+            ".parquet or hf:OWNER/NAME.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(parser=path_from("--out"), help="The new run folder.")] = None,
     task: Annotated[str, typer.Option(help=f"{', '.join(TASKS)}; auto: by the columns of the rows.")] = "auto",
@@ -45,7 +50,9 @@ def finetune(
     baselines: Annotated[
         bool,
         typer.Option(
-            "--baselines", help="Also train the same network from random weights, to compare with: twice the time."
+            "--baselines",
+            help="Also train the same network from random weights, to compare with: twice the time. The TF-IDF "
+            "baseline needs the extra baselines (scikit-learn) and no option.",
         ),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Start the run, or resume it where it stopped.")] = False,
@@ -149,7 +156,7 @@ def show_result(result: RunResult, as_json: bool) -> None:
     if result.was_complete:
         print("The run was already complete; nothing was changed.", file=sys.stderr)
     for split in sorted(result.evaluation, key=list(SPLITS).index):
-        print(f"\n{SPLITS[split].lower()}, {result.evaluation[split].get('examples', 0):,} examples")
+        print(f"\n{SPLITS[split].lower()}, {counted(result.evaluation[split].get('examples', 0), 'example')}")
         print_facts(facts_of(result.evaluation[split]))
     print(
         f"\nrun          {result.folder}\nreport       {result.folder / 'report.html'}\n"

@@ -12,7 +12,7 @@ import typer
 
 from acorn.cli.arguments import path_from
 from acorn.cli.output import check_stdout, json_text, readable
-from acorn.cli.text_arguments import METAVAR, split_settings
+from acorn.cli.text_arguments import known_settings, split_settings
 from acorn.counting import counted
 from acorn.errors import UsageError
 
@@ -45,7 +45,7 @@ def predict(
     more: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar=METAVAR,
+            metavar="[T | SRC | KEY=VALUE]...",
             help="With --text: more texts. With --input: more rows, and settings such as finetune.text_field=body.",
         ),
     ] = None,
@@ -126,7 +126,7 @@ def _sources(text: list[str] | None, input: list[str] | None, more: list[str]) -
     """The sources of rows, none where texts are given, and the settings for reading them.
 
     Raises:
-        UsageError: there are neither texts nor sources, or both; or a source or a text is empty.
+        UsageError: there are neither texts nor sources, or both; a text is empty; or a setting stands among texts.
     """
     if bool(text) == bool(input):
         told = "Both texts and rows are named." if text else "No text is named."
@@ -136,6 +136,13 @@ def _sources(text: list[str] | None, input: list[str] | None, more: list[str]) -
     if text:
         if blank := [number for number, one in enumerate([*text, *more], start=1) if not one or one.isspace()]:
             raise UsageError("A text is empty.", where=f"--text, text {blank[0]}", fix="give a text with words")
+        if settings := known_settings(more):
+            raise UsageError(
+                "These settings cannot be used here:\n"
+                + "\n".join(f"  - {one.partition('=')[0]} has no effect on texts" for one in settings),
+                where="--text",
+                fix="leave them out; settings belong to rows (--input SRC). For a text in this form, repeat --text",
+            )
         return [], []
     sources, overrides = split_settings(more)
     return [*(input or []), *sources], overrides

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from acorn.errors import UsageError
 from acorn.run_folder import TOKENIZER
+from acorn.setting_names import all_keys
 
 if TYPE_CHECKING:
     from acorn.config import Config
@@ -25,6 +26,12 @@ def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Sources and `key=value` overrides. An argument with `=` is an override, unless a file has that name."""
     overrides = [argument for argument in arguments if "=" in argument and not os.path.lexists(argument)]
     return [argument for argument in arguments if argument not in overrides], overrides
+
+
+def known_settings(arguments: Sequence[str]) -> list[str]:
+    """Those of `arguments` that have the form `key=value` and a setting's own name, where texts are expected."""
+    keys = all_keys()
+    return [argument for argument in arguments if "=" in argument and argument.partition("=")[0].strip() in keys]
 
 
 def text_config(command: str, input: Sequence[str], more: Sequence[str], options: Mapping[str, Any]) -> Config:

@@ -67,6 +67,25 @@ VALUES = {
 """typer's name of a type -> what the value is called in help texts; arguments have names of their own."""
 
 
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "finetune": (
+        "acorn finetune runs/mine --data mails.csv --out runs/mails",
+        "acorn finetune runs/mine --data chats.jsonl --lora 8 --out runs/chat finetune.epochs=2",
+        "acorn finetune --resume --out runs/mails",
+    ),
+    "predict": (
+        'acorn predict runs/mails --text "You have won a prize" "See you at noon"',
+        "acorn predict runs/mails --input new.csv finetune.text_field=body --json",
+    ),
+    "chat": (
+        "acorn chat runs/chat",
+        'acorn chat runs/chat --system "Answer in one word." --save talk.jsonl',
+        'echo "Who are you?" | acorn chat runs/chat --greedy',
+    ),
+}
+"""Command -> examples at the end of its help."""
+
+
 class Verb(TyperCommand):
     """A command whose help has names for values instead of Python types."""
 
@@ -84,6 +103,9 @@ class Verb(TyperCommand):
             if found:
                 with formatter.section(title):
                     formatter.write_dl(found)
+        if examples := EXAMPLES.get(ctx.info_name):
+            with formatter.section("Examples"):
+                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in examples))  # not wrapped
 
 
 class Program(typer.Typer):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from acorn.counting import counted
 from acorn.errors import DamageError, InputError
 from acorn.files import disk_errors, read_json, sync_file
 from acorn.folders import new_folder, verify_folder
@@ -181,7 +182,8 @@ def verify_examples(folder: Path, progress: Progress = QUIET) -> list[str]:
             faults.append(f"{error.where}: {error.what}")
             continue
         if found != splits[name].get("examples"):
-            faults.append(f"{folder / name}{ENDING}: has {found:,} examples, not {splits[name].get('examples')}")
+            wanted = splits[name].get("examples")
+            faults.append(f"{folder / name}{ENDING}: has {counted(found, 'example')}, not {wanted}")
     return faults
 
 

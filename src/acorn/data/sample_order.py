@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from acorn.counting import counted
 from acorn.errors import InputError
 
 FEISTEL_ROUNDS = 6
@@ -50,7 +51,7 @@ class SampleOrder:
     def __post_init__(self) -> None:
         if self.n_tokens < self.block_size + 1:
             raise InputError(
-                f"The training text has {self.n_tokens:,} tokens, fewer than one window of block_size + 1 = "
+                f"The training text has {counted(self.n_tokens, 'token')}, fewer than one window of block_size + 1 = "
                 f"{self.block_size + 1:,}.",
                 where="data.source",
                 fix="use more text, or lower model.block_size",

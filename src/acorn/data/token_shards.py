@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acorn.counting import counted
 from acorn.errors import DamageError, InputError
 from acorn.files import disk_errors, is_sealed, permission_denied, read_json
 from acorn.folders import verify_folder
@@ -313,7 +314,7 @@ def _structure_faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
             elif not os.path.isfile(file):
                 faults.append(f"{file}: is missing")
             elif tokens < 1 or file.stat().st_size != tokens * width:
-                faults.append(f"{file}: has {file.stat().st_size} bytes, not {tokens * width}")
+                faults.append(f"{file}: has {counted(file.stat().st_size, 'byte')}, not {tokens * width:,}")
         if not listed or sum(tokens for _, tokens in listed) != counts[split][0].tokens:
             faults.append(f"{folder / MANIFEST}: the shards of split {split} do not add up to its tokens")
     return faults

@@ -105,6 +105,7 @@ class DecodingLoop:
         self.stepper, self.ends, self.prefixes, self.chunks, self.note = stepper, ends, prefixes, chunks, note
         self.block_size = stepper.model.config.block_size
         self.banned = torch.tensor(banned, dtype=torch.long)
+        # A text is in one of them until it has ended, so that each can be told if a turn fails.
         self._reading: deque[Text] = deque()
         self._growing: list[Text] = []  # each has a newest token that the model has not seen yet
         self._has_slid = False
@@ -127,7 +128,7 @@ class DecodingLoop:
         """Takes a text. Its prompt must fit the model's context."""
         text.slot = self.stepper.join()
         if self.prefixes and not text.job.score_prompt:
-            found = self.prefixes.find(text.ids, len(text.ids) - 1)
+            found = self.prefixes.find(text.ids, self.stepper.whole_chunks(len(text.ids)))
             text.cached_tokens = len(found) * self.prefixes.chunk
             for number, (keys, values) in enumerate(found):
                 self.stepper.restore(text.slot, number * self.prefixes.chunk, keys, values)
@@ -138,19 +139,19 @@ class DecodingLoop:
 
         An exception leaves the loop unusable. What concerns a single text is an update with an error.
         """
-        texts, logits = self._step()
+        logits = self._step()
         read = self._read()
         updates = [
             (text, self._with_prompt(text, Update(finish_reason="length"))) for text, _ in read if text.job.prompt_only
         ]
         for text, _ in updates:
             self.stepper.leave(text.slot)
-        texts += [text for text, _ in read if not text.job.prompt_only]
+        self._growing += [text for text, _ in read if not text.job.prompt_only]
         logits += [row for text, row in read if not text.job.prompt_only]
-        return updates + (self._sample(texts, torch.stack(logits)) if texts else [])
+        return updates + (self._sample(torch.stack(logits)) if logits else [])
 
-    def _step(self) -> tuple[list[Text], list[Tensor]]:
-        """Feeds the newest token of each text; returns the texts that go on, and their next logits, each (V,)."""
+    def _step(self) -> list[Tensor]:
+        """Feeds the newest token of each growing text; returns their next logits, each (V,)."""
         going, slid = [], []
         for text in self._growing:
             if text.is_cancelled():
@@ -161,10 +162,10 @@ class DecodingLoop:
             else:
                 going.append(text)
         self._reading.extendleft(reversed(slid))
-        self._growing = []
+        self._growing = going
         if not going:
-            return [], []
-        return going, list(self.stepper.step([text.slot for text in going], [text.ids[-1] for text in going]))
+            return []
+        return list(self.stepper.step([text.slot for text in going], [text.ids[-1] for text in going]))
 
     def _slide(self, text: Text) -> None:
         """Moves the visible part of a text forward: the model has no positions beyond its context."""
@@ -186,7 +187,7 @@ class DecodingLoop:
                 self.stepper.leave(self._reading.popleft().slot)
             if not self._reading:
                 break
-            text = self._reading.popleft()
+            text = self._reading[0]
             begin, ids = self.stepper.tokens(text.slot), text.visible
             states = self.stepper.read_chunk(text.slot, ids)  # (T, C)
             end = begin + len(states)
@@ -204,12 +205,14 @@ class DecodingLoop:
                 self.prefixes.add(ids[:end], *self.stepper.stored(text.slot, begin, end))
             if end == len(ids):
                 read.append((text, self.stepper.logits(states[-1])))
+                self._reading.popleft()
             else:
-                self._reading.append(text)
+                self._reading.rotate(-1)
         return read
 
-    def _sample(self, texts: Sequence[Text], logits: Tensor) -> list[tuple[Text, Update]]:
-        """Chooses the next token of each text from `logits` (B, V)."""
+    def _sample(self, logits: Tensor) -> list[tuple[Text, Update]]:
+        """Chooses the next token of each growing text from `logits` (B, V)."""
+        texts = self._growing
         rows = [text.job.settings for text in texts]
         chosen = next_token(
             _adjusted(logits, texts),
@@ -225,9 +228,8 @@ class DecodingLoop:
             update = self._with_prompt(text, self._grown(text, token, score))
             if update.is_last:
                 self.stepper.leave(text.slot)
-            else:
-                self._growing.append(text)
             updates.append((text, update))
+        self._growing = [text for text, update in updates if not update.is_last]
         return updates
 
     def _grown(self, text: Text, token: int, score: TokenScore | None) -> Update:

@@ -38,7 +38,7 @@ class PrefixCache:
         """Keys and values, each (n_layer, K, chunk, D), of the chunks that `ids` begins with.
 
         Args:
-            limit: largest number of tokens, so that something is left to be read.
+            limit: largest number of tokens: those that would be read in whole chunks (`Stepper.whole_chunks`).
         """
         found = []
         names = self._names(ids, limit // self.chunk)

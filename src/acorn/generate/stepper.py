@@ -110,9 +110,17 @@ class Stepper:
         """
         sequence = self._cache.narrow(slot, 1)
         begin = sequence.longest
-        end = len(ids) if len(ids) - begin <= self.chunk + self.chunk // 4 else begin + self.chunk
+        end = begin + self.chunk if begin < self.whole_chunks(len(ids)) else len(ids)
         states: Tensor = self.model.hidden(torch.tensor([ids[begin:end]], device=self.device), sequence)  # (1, T, C)
         return states[0]
+
+    def whole_chunks(self, length: int) -> int:
+        """Tokens of a sequence that are read in whole chunks, before its rest.
+
+        What was stored of another sequence may replace these and no others: the same tokens, read with a rest, have
+        other bits, because matmuls of more rows round differently.
+        """
+        return max(0, length - self.chunk // 4 - 1) // self.chunk * self.chunk
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits of final hidden states (..., C)."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from acorn.counting import counted
 from acorn.report.confusion import Matrix, matrix_of, short_names, width_of
 from acorn.report.formats import short
 from acorn.report.markup import escaped
@@ -77,7 +78,7 @@ def _svg(matrix: Matrix) -> str:
     turned = f'transform="translate(12 {20 + side / 2:.1f}) rotate(-90)" text-anchor="middle"'
     parts.append(f'<text class="title" {turned}>true label</text>')
     right, examples = int(matrix.counts.diagonal().sum()), int(matrix.counts.sum())
-    summary = f"Confusion matrix of {size} labels: {right:,} of {examples:,} examples are right"
+    summary = f"Confusion matrix of {size} labels: {right:,} of {counted(examples, 'example')} right"
     # No wider than its natural size, and no smaller than can be read: on a phone it scrolls.
     style = f"width: {width:.0f}px; max-width: max(100%, {0.8 * width:.0f}px)"
     return (

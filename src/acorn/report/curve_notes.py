@@ -6,7 +6,7 @@ from acorn.report.comparability import scored_part
 from acorn.report.curves import smoothed
 from acorn.report.formats import short
 from acorn.report.markup import mapping_in
-from acorn.report.rise import REMEDIES, rise_in
+from acorn.report.rise import remedies, rise_in
 from acorn.report.run_facts import RunFacts
 from acorn.run_folder import RunFolder
 
@@ -24,12 +24,12 @@ def rise_note(facts: RunFacts) -> str:
     if rise is None:
         return ""
     if not facts.finished:
-        return f"{rise.told}. {REMEDIES}"
+        return f"{rise.told}. {remedies(facts.task)}"
     if facts.weights_of_step == rise.best_step:
         return f"{rise.told}. final/ has the best weights, of step {rise.best_step:,}."
     best = RunFolder(facts.folder).checkpoint(rise.best_step)
     where = f"; the best are in checkpoints/{best.name}" if best.is_dir() else ""
-    return f"{rise.told}. final/ has the last weights{where}. {REMEDIES}"
+    return f"{rise.told}. final/ has the last weights{where}. {remedies(facts.task)}"
 
 
 def _parts(facts: RunFacts) -> str:

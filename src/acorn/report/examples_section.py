@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from acorn.counting import counted
 from acorn.report.markup import absent, escaped, noted, table
 
 MOST_ROWS = 20
@@ -48,7 +49,8 @@ def answers_table(answers: Sequence[Mapping[str, Any]], limit: int = MOST_ROWS) 
         for answer in ordered[:limit]
     ]
     wrong = sum(not answer.get("normalized") for answer in answers)
-    said = f"{wrong:,} of {len(answers):,} generated answers do not match; they come first, {len(rows):,} rows in all."
+    missed = f"{wrong:,} of {counted(len(answers), 'generated answer')} did not match"
+    said = f"{missed}; they come first. {counted(len(rows), 'row')} in all."
     return f'<p class="soft">{said}</p><div class="examples">{table(head, rows)}</div>'
 
 

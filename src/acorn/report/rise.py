@@ -9,7 +9,17 @@ from typing import Any
 MIN_RISE_RATIO = 1.01
 """Ratio of the last validation loss to the lowest above which it counts as risen: both score the same tokens."""
 
-REMEDIES = "More text, fewer steps or model.dropout=0.1 help; checkpoint.final=best puts the best weights into final/."
+
+def remedies(task: str) -> str:
+    """What helps against a rise.
+
+    Args:
+        task: of a finetuning run; empty: the run was trained on text.
+    """
+    more = "examples" if task else "text"
+    return (
+        f"More {more}, fewer steps or model.dropout=0.1 help; checkpoint.final=best puts the best weights into final/."
+    )
 
 
 @dataclass(frozen=True)

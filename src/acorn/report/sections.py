@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acorn.config import Config, Section
+from acorn.counting import counted
 from acorn.figure_names import FIGURES, SCORES, SPLITS, beside, in_a_sentence
 from acorn.report.formats import figure
 from acorn.report.markup import absent, escaped, in_order, noted, table, with_code, written
@@ -32,7 +33,7 @@ def samples_section(samples: Sequence[Mapping[str, Any]]) -> str:
     if not others:
         return shown
     folded = "".join(_sample(step, by_step[step]) for step in others)
-    return f"{shown}<details><summary>Samples of the {len(others)} steps between</summary>{folded}</details>"
+    return f"{shown}<details><summary>Samples of {counted(len(others), 'step')} between</summary>{folded}</details>"
 
 
 def evaluation_section(

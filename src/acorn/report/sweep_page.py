@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from acorn.counting import counted
 from acorn.errors import AcornError
 from acorn.files import write_file
 from acorn.report.charts import COLOURS, axis_switch, validation_chart
@@ -57,7 +58,7 @@ def write_sweep_report(path: Path, runs: Sequence[SweepRun]) -> Path:
     header = f"""<header>
 <p class="eyebrow">acorn · sweep</p>
 <h1>{escaped(path.parent.resolve().name)}</h1>
-<p class="lede">{done} of {len(runs)} runs are done.</p>
+<p class="lede">{done} of {counted(len(runs), "run")} done.</p>
 </header>"""
     write_file(path, page(path.parent.resolve().name, header, sections, "acorn sweep"))
     return path

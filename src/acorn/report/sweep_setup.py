@@ -7,6 +7,7 @@ from typing import Any
 
 from acorn.config import Config
 from acorn.config_files import flatten
+from acorn.counting import counted
 from acorn.report.formats import figure, short
 from acorn.report.markup import absent, escaped, fact_list
 from acorn.report.run_facts import RunFacts
@@ -70,7 +71,7 @@ def _text(runs: Sequence[SweepRun], begun: Sequence[RunFacts]) -> str:
 def _length(runs: Sequence[SweepRun], begun: Sequence[RunFacts]) -> str:
     """Steps or minutes per run, if they are the same, and the tokens that finished runs were trained on."""
     steps, minutes = _common(runs, "train.steps"), _common(runs, "train.minutes")
-    length = f"{steps:,} steps" if steps else f"{minutes:g} minutes of training" if minutes else ""
+    length = counted(steps, "step") if steps else f"{counted(minutes, 'minute')} of training" if minutes else ""
     seen = _range((one.last.get("tokens") for one in begun if one.finished), shorten=True)
     return ", ".join(part for part in (length, f"{seen} tokens seen" if seen else "") if part)
 

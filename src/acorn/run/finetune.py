@@ -16,6 +16,7 @@ from acorn.checkpoint.model_chat import chat_record
 from acorn.checkpoint.training_state import Checkpoint
 from acorn.config import Config
 from acorn.config_files import with_values
+from acorn.counting import counted
 from acorn.data.examples import encode_side, resolved_overlong
 from acorn.data.replay import exact_share
 from acorn.errors import UsageError
@@ -292,10 +293,11 @@ def _notes(config: Config, data: Examples, lora: LoraSpec | None) -> list[str]:
     size = size_of(config.model, data.task.head, lora, config.finetune.freeze)
     trained = f", {size.trained_parameters:,} of them trained" if lora or config.finetune.freeze else ""
     tokens = sum(len(example.ids) for example in side.tokens)
-    length = f"{config.train.steps:,} steps of {config.train.batch_size:,} examples" if config.train.steps else ""
+    steps, examples = counted(config.train.steps, "step"), counted(config.train.batch_size, "example")
+    length = f"; {steps} of {examples}" if config.train.steps else ""
     notes = [
-        f"{data.task.name}: {size.parameters:,} parameters{trained}; {len(side.tokens):,} training examples of "
-        f"{tokens:,} tokens" + (f"; {length}" if length else "")
+        f"{data.task.name}: {size.parameters:,} parameters{trained}; "
+        f"{counted(len(side.tokens), 'training example')} of {tokens:,} tokens{length}"
     ]
     if config.finetune.freeze:
         kept = frozen_parts(config.finetune.freeze, config.model.n_layer)

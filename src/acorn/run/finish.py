@@ -12,7 +12,7 @@ from acorn.model.gpt import GPT
 from acorn.progress import Progress
 from acorn.report.html import write_report
 from acorn.report.plots import write_loss_picture
-from acorn.report.rise import REMEDIES, Rise, rise_of
+from acorn.report.rise import Rise, remedies, rise_of
 from acorn.report.task_figures import LOSS_UNITS, TEXT_LOSS_UNIT
 from acorn.run.ending import Ending
 from acorn.run_folder import RunFolder
@@ -27,7 +27,7 @@ def finish_run(setup: Setup, model: GPT, ending: Ending, counters: Counters, pro
     run, config, step = setup.run, setup.config, counters.step
     rise = rise_of(counters.best_step, counters.best_loss, counters.valid_step, counters.valid_loss)
     if config.checkpoint.final == "last":
-        _note_a_rise(run, rise, progress)
+        _note_a_rise(run, rise, config.finetune.task, progress)
     elif counters.best_step not in (None, step):
         best = run.checkpoint(counters.best_step or step)
         if best.is_dir():
@@ -51,11 +51,11 @@ def finish_run(setup: Setup, model: GPT, ending: Ending, counters: Counters, pro
     write_report(run.root)
 
 
-def _note_a_rise(run: RunFolder, rise: Rise | None, progress: Progress) -> None:
+def _note_a_rise(run: RunFolder, rise: Rise | None, task: str, progress: Progress) -> None:
     """Notes where the best weights are, if they are clearly better than the last ones."""
     if rise:
         best = run.checkpoint(rise.best_step)
-        progress.note(f"{rise.told}. final/ has the last weights; the best are in {best}. {REMEDIES}")
+        progress.note(f"{rise.told}. final/ has the last weights; the best are in {best}. {remedies(task)}")
 
 
 def is_finished(run: RunFolder, step: int, missing: Callable[[RunFolder], list[str]]) -> bool:

@@ -196,9 +196,10 @@ def start_or_resume(
     if config is not None:
         kind.check(config)
     missing = missing_folders(run.root)
-    check_folder(run, resume)
+    trains_on_text = config.trains_on_text if config else None
+    check_folder(run, resume, trains_on_text=trains_on_text)
     with FolderLock(run.lock), nothing_left_behind(run, missing):
-        check_folder(run, resume)  # again: another process may have taken the lock first
+        check_folder(run, resume, trains_on_text=trains_on_text)  # again: another process may have taken the lock first
         clear_leftovers(run)
         found = newest_whole_checkpoint(run, progress) if resume else None
         if config is None:

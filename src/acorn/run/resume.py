@@ -10,6 +10,7 @@ from typing import Any
 from acorn.checkpoint.training_state import Checkpoint, Counters
 from acorn.config import Config
 from acorn.config_files import LENGTHS, differences, flatten, load_run_config, override_of, to_toml_value, with_values
+from acorn.counting import counted
 from acorn.data.made_from import shards_folder
 from acorn.errors import DamageError, UsageError
 from acorn.files import sha256_of
@@ -224,7 +225,7 @@ def note_inequality(
     if config.train.steps != counters.schedule_steps and config.schedule.name != "constant":
         old, new = (_factor_at(config, counters, steps) for steps in (counters.schedule_steps, config.train.steps))
         progress.note(
-            f"The schedule is now computed for {config.train.steps:,} steps: at step {counters.step:,} the "
+            f"The schedule is now computed for {counted(config.train.steps, 'step')}: at step {counters.step:,} the "
             f"learning rate changes from {old:.3f} to {new:.3f} of its peak. "
             "No longer bit-identical to an uninterrupted run."
         )

@@ -10,10 +10,10 @@ from pathlib import Path
 from acorn.checkpoint.integrity import started_checkpoints
 from acorn.checkpoint.load import LoadedModel
 from acorn.config import Config
-from acorn.config_files import SEAL_LINE, with_values
+from acorn.config_files import SEAL_LINE, load_run_config, with_values
 from acorn.data.made_from import shards_folder
 from acorn.data.token_shards import TokenShards
-from acorn.errors import DamageError, UsageError
+from acorn.errors import AcornError, DamageError, UsageError
 from acorn.files import (
     check_readable,
     check_unicode,
@@ -214,8 +214,11 @@ def _known_vocab_size(
     return Tokenizer.from_file(first_there(config.tokenizer.path, folders)).vocab_size
 
 
-def check_folder(run: RunFolder, resume: bool) -> None:
+def check_folder(run: RunFolder, resume: bool, *, trains_on_text: bool | None = None) -> None:
     """Refuses a folder that holds anything but a run to resume, or that cannot be written to.
+
+    Args:
+        trains_on_text: `Config.trains_on_text` of the new run; None: unknown, as the folder alone is named.
 
     Raises:
         UsageError: it is a file, or is not empty; with `resume`: it is a file, or is not empty and holds no run.
@@ -233,14 +236,17 @@ def check_folder(run: RunFolder, resume: bool) -> None:
             raise UsageError(
                 f"The folder {run.root} is not empty" + (": it holds a run." if is_run else " and holds no run."),
                 where="--out",
-                fix=_ways_out(run) if is_run else "name another folder with --out",
+                fix=_ways_out(run, trains_on_text) if is_run else "name another folder with --out",
             )
         make_folders(run.root)
 
 
-def _ways_out(run: RunFolder) -> str:
+def _ways_out(run: RunFolder, trains_on_text: bool | None) -> str:
     """What can be done about a folder that holds a run already."""
     other = "name another folder with --out to start a new run"
+    with contextlib.suppress(AcornError):  # a damaged config is reported when the run is resumed
+        if trains_on_text not in (None, load_run_config(run.config).trains_on_text):
+            return other
     if readable(run.final).is_dir():
         return f"{other}; that run is finished, and --resume with more steps trains it further"
     return f"add --resume to resume that run, or {other}"

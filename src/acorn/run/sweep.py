@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from acorn.config import Config
 from acorn.config_files import differences, flatten, load_run_config, override_of, with_values
+from acorn.counting import counted
 from acorn.data.made_from import shards_folder
 from acorn.data.token_shards import TokenShards
 from acorn.errors import AcornError, DamageError, ResourceError, StoppedError, UsageError
@@ -70,7 +71,7 @@ class SweepResult:
         if self.stopped_by is not None:
             return StoppedError(
                 self.stopped_by,
-                f"Stopped: {done} of {len(self.runs)} runs are done; those in progress have saved and stopped.",
+                f"Stopped: {done} of {counted(len(self.runs), 'run')} done; those in progress have saved and stopped.",
                 where=str(self.folder.root),
                 fix="the same command with --resume continues",
             )
@@ -90,7 +91,7 @@ class FailedRunsError(AcornError):
         ]
         again = "; the same command with --resume tries again, except runs that diverged"
         super().__init__(
-            f"{len(failed)} of {len(runs)} runs failed:\n" + "\n".join(lines),
+            f"{len(failed)} of {counted(len(runs), 'run')} failed:\n" + "\n".join(lines),
             where=str(folder.root),
             fix=f"see {folder.log('NAME')}" + ("" if all(run.status == "diverged" for run in failed) else again),
         )
@@ -238,7 +239,7 @@ class _Sweep:
         free = free_bytes(self.folder.root)
         if needed > free:
             raise ResourceError(
-                f"The checkpoints of {len(todo)} runs need {needed:,} more bytes; only {free:,} are free.",
+                f"The checkpoints of {counted(len(todo), 'run')} need {needed:,} more bytes; only {free:,} are free.",
                 where=str(self.folder.root),
                 fix="free disk space, choose a folder on another disk with --out, or lower checkpoint.keep",
             )
@@ -249,7 +250,8 @@ class _Sweep:
         over = len(self.grid) - len(todo)
         if todo:
             at_a_time = f", {self.jobs} at a time" if self.jobs > 1 else ""
-            self.progress.note(f"{len(todo)} of {len(self.grid)} runs to do{at_a_time}, in {self.folder.root}.")
+            runs = counted(len(self.grid), "run")
+            self.progress.note(f"{len(todo)} of {runs} to do{at_a_time}, in {self.folder.root}.")
             if self.jobs > 1:
                 self.progress.note(
                     f"Each run has {self._threads()} of {usable_cores()} CPU threads, unless train.threads is set. "

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from acorn.checkpoint.load import LoadedModel
+from acorn.errors import AcornError
 from acorn.evaluate.predict import Prediction
 from acorn.evaluate.predict import predict as labels_of
 from acorn.evaluate.predict_tags import predict_tags
@@ -17,8 +18,9 @@ from acorn.serve.bodies import ignored_header, json_response, read
 from acorn.serve.context import Context
 from acorn.serve.limits import LIMITS
 from acorn.serve.mailbox import ClientGoneError
-from acorn.serve.request_errors import bad
+from acorn.serve.request_errors import bad, request_error
 from acorn.serve.running import watched
+from acorn.serve.scheduler import NotReadyError
 from acorn.serve.schemas import ClassifyRequest, ignored_fields
 
 
@@ -37,6 +39,8 @@ async def classify(request: Request, context: Context) -> Response:
                 if future.cancelled():
                     raise ClientGoneError from None
                 raise
+            except AcornError as error:
+                raise request_error(NotReadyError() if context.is_draining else error, "input") from None
     results = [{"index": index, **one.record} for index, one in enumerate(found)]
     record = {"object": "list", "model": context.name, "task": loaded.task, "results": results}
     return json_response(record, headers=ignored_header(ignored_fields(wanted)))

@@ -27,6 +27,7 @@ class Context:
     Attributes:
         name: of the model, as clients call it.
         scheduler: set before the first request.
+        needs_key: clients need a key.
         is_draining: nothing new is taken.
         answers: requests that wait for the engine now.
     """
@@ -37,6 +38,7 @@ class Context:
     limits: Limits = LIMITS
     metrics: Metrics = field(default_factory=Metrics)
     created: int = field(default_factory=lambda: int(time.time()))
+    needs_key: bool = False
     is_draining: bool = False
     answers: int = 0
     scheduler: Scheduler = field(init=False)

@@ -16,27 +16,28 @@ def _limit(value: float, unit: str, what: str, beyond: str) -> Any:
 class Limits:
     """The limits of a server. Tests build their own with smaller values."""
 
-    connections: int = _limit(1000, "connections", "open at the same time", "503 with Retry-After, then closed")
+    connections: int = _limit(1000, "", "connections at the same time", "503 with Retry-After, then closed")
     head_bytes: int = _limit(16 * 1024, "bytes", "request line and headers", "431")
     body_bytes: int = _limit(1024 * 1024, "bytes", "body of a request", "413")
-    request_seconds: float = _limit(10, "seconds", "from a request's first byte to its last", "408, then closed")
-    keep_alive_seconds: float = _limit(15, "seconds", "an idle connection stays open", "closed")
-    write_seconds: float = _limit(30, "seconds", "a client may leave what was sent unread", "connection is aborted")
-    linger_seconds: float = _limit(2, "seconds", "a refused client may go on sending, unread", "closed")
-    drain_seconds: float = _limit(30, "seconds", "running requests may take after SIGTERM", "they are cut off")
-    queue: int = _limit(256, "texts", "wait for a slot", "429 with Retry-After")
-    retry_seconds: int = _limit(1, "seconds", "the value of Retry-After", "none")
-    nesting: int = _limit(32, "levels", "of lists and objects in a body", "400")
+    request_seconds: float = _limit(10, "seconds", "time from a request's first byte to its last", "408, then closed")
+    keep_alive_seconds: float = _limit(15, "seconds", "time in which a connection may be idle", "closed")
+    write_seconds: float = _limit(
+        30, "seconds", "time in which a client has to read what was sent", "connection is aborted"
+    )
+    linger_seconds: float = _limit(2, "seconds", "time in which a refused client may go on sending", "closed")
+    drain_seconds: float = _limit(30, "seconds", "time for running requests after SIGTERM", "they are cut off")
+    queue: int = _limit(256, "", "texts that wait for a slot", "429 with Retry-After")
+    nesting: int = _limit(32, "levels", "nesting of lists and objects in a body", "400")
     error_characters: int = _limit(1000, "characters", "message of an error", "it is cut")
-    choices: int = _limit(128, "texts", "one request: prompts times n", "400")
-    prompts: int = _limit(128, "prompts", "in one request for completions", "400")
-    n: int = _limit(128, "texts", "n: texts for each prompt", "400")
-    messages: int = _limit(1024, "messages", "in a conversation", "400")
-    inputs: int = _limit(256, "texts", "in one request to classify", "400")
-    stop_strings: int = _limit(16, "strings", "stop", "400")
-    stop_characters: int = _limit(256, "characters", "each stop string", "400")
+    choices: int = _limit(128, "", "texts of one request: prompts times n", "400")
+    prompts: int = _limit(128, "", "prompts of one request", "400")
+    n: int = _limit(128, "", "n: texts for each prompt", "400")
+    messages: int = _limit(1024, "", "messages of a conversation", "400")
+    inputs: int = _limit(256, "", "texts of one request to classify", "400")
+    stop_strings: int = _limit(16, "", "strings in stop", "400")
+    stop_characters: int = _limit(256, "characters", "length of a stop string", "400")
     alternatives: int = _limit(20, "tokens", "logprobs and top_logprobs", "400")
-    logit_bias_entries: int = _limit(1024, "tokens", "logit_bias", "400")
+    logit_bias_entries: int = _limit(1024, "tokens", "tokens in logit_bias", "400")
     logit_bias_value: float = _limit(100, "", "absolute value in logit_bias", "400")
     temperature: float = _limit(2, "", "temperature", "400")
     penalty: float = _limit(2, "", "absolute value of frequency_penalty and presence_penalty", "400")
@@ -60,6 +61,9 @@ def table(limits: Limits | None = None) -> list[LimitRow]:
         rows.append(LimitRow(one.name, value, one.metadata["what"], one.metadata["beyond"]))
     return rows
 
+
+RETRY_SECONDS = 1
+"""The value of Retry-After."""
 
 LIMITS = Limits()
 """The limits that the server has."""

@@ -60,13 +60,18 @@ def description(context: Context) -> dict[str, Any]:
     )
     schemas = {name: _with_nulls(schema) for name, schema in definitions["$defs"].items()}
     schemas["Error"] = _ERROR
+    missing = _missing(context)
     limits = "\n".join(f"- {row.what}: {row.value}; beyond: {row.beyond}" for row in table(context.limits))
-    security: list[Any] = [{"bearer": []}, {"basic": []}]
+    security: list[Any] = [{"bearer": []}, {"basic": []}] if context.needs_key else []
     return {
         "openapi": "3.1.0",
         "info": {"title": "acorn serve", "version": __version__, "description": f"Limits:\n\n{limits}\n"},
         "paths": {
-            **{path: {"post": _post(kind, summary, security)} for path, (kind, summary) in REQUESTS.items()},
+            **{
+                path: {"post": _post(kind, summary, security)}
+                for path, (kind, summary) in REQUESTS.items()
+                if path not in missing
+            },
             **{path: {"get": _get(path, summary, security)} for path, summary in GETS.items()},
         },
         "components": {
@@ -84,6 +89,16 @@ def description(context: Context) -> dict[str, Any]:
             },
         },
     }
+
+
+def _missing(context: Context) -> set[str]:
+    """Routes that the model does not have; none as long as it is not loaded."""
+    if not context.is_ready:
+        return set()
+    loaded = context.loaded()
+    if loaded.model.head_spec is not None:
+        return {"/v1/completions", "/v1/chat/completions"}
+    return {"/v1/classify"} if loaded.chat_template else {"/v1/classify", "/v1/chat/completions"}
 
 
 _ERROR = {

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from acorn.errors import AcornError, InputError, UsageError
-from acorn.serve.limits import LIMITS
+from acorn.serve.limits import LIMITS, RETRY_SECONDS
 from acorn.serve.scheduler import NotReadyError, QueueFullError
 
 KINDS = {
@@ -61,7 +61,7 @@ def bad(message: str, param: str | None = None, code: str | None = None) -> Requ
 
 def retry_later(status: int, message: str, code: str) -> RequestError:
     """A request that may be sent again later."""
-    return RequestError(status, message, None, code, {"Retry-After": str(LIMITS.retry_seconds)})
+    return RequestError(status, message, None, code, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def request_error(error: BaseException, param: str | None = None) -> RequestError:

@@ -212,11 +212,9 @@ class Scheduler:
         loop = self._loop
         if loop is not None:
             with self._wakes:
-                joining: list[Ticket] = []
-                while self._inbox and loop.n_texts + len(joining) < self._slots:
-                    ticket = self._inbox.popleft()
-                    if not ticket.is_cancelled:
-                        joining.append(ticket)
+                # Whoever is gone leaves the queue at once, so that nobody is refused because of them.
+                self._inbox = deque(ticket for ticket in self._inbox if not ticket.is_cancelled)
+                joining = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._slots - loop.n_texts))]
             for ticket in joining:
                 loop.add(_TakenText(ticket, self.loaded))
             updates = [

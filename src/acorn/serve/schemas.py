@@ -73,7 +73,6 @@ class CompletionRequest(Generating):
 
     prompt: str | Ids | Annotated[list[str], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)] = Field(
         "",
-        max_length=None,
         description="a string, a list of token ids, a list of strings, or a list of lists of token ids; "
         "empty: a new document",
     )
@@ -212,26 +211,17 @@ def _refuse_meaningless(body: Mapping[str, Any]) -> None:
 def _refusal(kind: type[Body], error: ValidationError) -> RequestError:
     """The error in plain words, with the field that it is about."""
     detail = error.errors(include_url=False)[0]
-    place = [str(part) for part in detail["loc"]]
-    name = place[0] if place else "body"
+    name, *inner = map(str, detail["loc"] or ("body",))
     param = name
-    if name == "messages" and len(place) > 1:
-        param = f"messages[{place[1]}]" + (f".{place[2]}" if len(place) > 2 else "")
+    if name == "messages" and inner:
+        param = ".".join([f"messages[{inner[0]}]", *inner[1:2]])
     if detail["type"] == "missing":
         return bad(f"{param} is missing.", param, "missing_parameter")
-    if detail["type"] == "too_long":
-        context = detail["ctx"]
-        return bad(f"{param} has {context['actual_length']:,} elements; the largest number is "
-                   f"{context['max_length']:,}.", param, "limit_exceeded")  # fmt: skip
-    if detail["type"] == "string_too_long":
-        return bad(f"{param} is longer than {detail['ctx']['max_length']:,} characters.", param, "limit_exceeded")
-    given = detail["input"]
-    field = (ChatMessage if len(place) > 2 and name == "messages" else kind).model_fields.get(
-        place[2] if len(place) > 2 and name == "messages" else name
-    )
-    what = wanted(detail)
-    if field is not None and field.description and len(place) > (4 if name == "messages" else 1) and name != "messages":
-        what = field.description.partition(";")[0]
-    if detail["type"] == "too_short":
-        what = "a list that is not empty"
-    return bad(f"{param} should be {what}, not {shown(given)}.", param, "invalid_value")
+    if detail["type"] in ("too_long", "string_too_long"):
+        unit = "characters" if detail["type"] == "string_too_long" else "elements"
+        message = f"{param} is too long: the limit is {detail['ctx']['max_length']:,} {unit}."
+        return bad(message, param, "limit_exceeded")
+    what = "a list that is not empty" if detail["type"] == "too_short" else wanted(detail)
+    if inner and (field := kind.model_fields[name]).description:  # one of several types, or a part of it
+        what = str(field.description).partition(";")[0]
+    return bad(f"{param} should be {what}, not {shown(detail['input'])}.", param, "invalid_value")

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from starlette.routing import Route
 
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.errors import StoppedError, UsageError
@@ -67,6 +68,7 @@ class Server(uvicorn.Server):
     Args:
         say: called with lines for the user.
         load_model: instead of loading the model that the settings name.
+        extra_routes: gives further routes, such as those of a page at `/`.
 
     Attributes:
         failure: why it had to stop: the model cannot be loaded, or the engine thread failed.
@@ -82,15 +84,18 @@ class Server(uvicorn.Server):
         limits: Limits = LIMITS,
         load_model: Callable[[], LoadedModel] | None = None,
         scheduler: type[Scheduler] = Scheduler,
+        extra_routes: Callable[[Context], Sequence[Route]] = lambda context: (),
     ) -> None:
         _check_access(settings)
         self.socket = _bound(settings)
         limits = dataclasses.replace(limits, connections=_connections(limits.connections))
-        self.context = Context(model_name(settings.run), runtime, settings.slots, limits)
+        self.context = Context(
+            model_name(settings.run), runtime, settings.slots, limits, needs_key=settings.key is not None
+        )
         access = Access.of(settings.host, settings.allowed_hosts, settings.key)
         super().__init__(
             uvicorn.Config(
-                application(self.context, access),
+                application(self.context, access, extra_routes(self.context)),
                 http=protocol_of(self.context),
                 ws="none",
                 lifespan="off",

@@ -59,7 +59,8 @@ def check_labels(task: Task, examples: Sequence[Example], where: str) -> None:
     """Raises InputError if nothing can be learned from the labels of the training side."""
     labeled = [example for example in examples if isinstance(example, Labeled)]
     if task == "regress" and len({example.label for example in labeled}) < 2:
-        what = f"All {counted(len(labeled), 'example')} have the label {labeled[0].label!r}: there is nothing to learn."
+        who = "The only example has" if len(labeled) == 1 else f"All {len(labeled):,} examples have"
+        what = f"{who} the label {labeled[0].label!r}: there is nothing to learn."
         raise InputError(what, where=where, fix=_WRONG_COLUMN)
     if task not in ("classify", "tag"):
         return
@@ -67,9 +68,8 @@ def check_labels(task: Task, examples: Sequence[Example], where: str) -> None:
     several = any(has_list(example) for example in examples)
     if len(counts) < (1 if several else 2):
         noun = "tag" if task == "tag" else "label"
-        what = (
-            f"All examples have the same {noun}, {shown(next(iter(counts)))}." if counts else "No example has a label."
-        )
+        who = "The only example has one" if len(examples) == 1 else "All examples have the same"
+        what = f"{who} {noun}, {shown(next(iter(counts)))}." if counts else "No example has a label."
         raise InputError(what, where=where, fix="give examples of two labels at least")
     if task == "classify" and not several and len(counts) > MANY_LABELS and len(counts) == len(labeled):
         raise InputError(

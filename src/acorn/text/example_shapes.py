@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from acorn.config import FinetuneConfig
+from acorn.counting import counted
 from acorn.errors import InputError, UsageError
 from acorn.text.chat_shapes import SHAPES, list_in, shape_of, text_in, to_chat, unread_keys
 from acorn.text.examples import Completion, Example, Labeled, Record, Refusal, RowFault, Tagged, Task
@@ -164,7 +165,7 @@ def _word(token: object, number: int) -> str:
 def _tagged(record: Record, tokens: tuple[str, ...], name: str) -> Tagged:
     values = list_in(record.values[name], f"The column {name!r}", record.typed)
     if len(values) != len(tokens):
-        raise RowFault(f"There are {len(tokens):,} tokens, but {len(values):,} tags.")
+        raise RowFault(f"The row has {counted(len(tokens), 'token')}, but {counted(len(values), 'tag')}.")
     tags = [as_label(value, True, f"tag {number}") for number, value in enumerate(values, start=1)]
     for number, tag in enumerate(tags, start=1):
         if not isinstance(tag, str):

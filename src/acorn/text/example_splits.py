@@ -368,7 +368,12 @@ def _settle_overlap(splits: ExampleSplits, data: DataConfig, progress: Progress)
         counts.overlap = counts.examples - len(kept)
         counts.examples = len(kept)
         splits.sides["train"] = kept
-        _check_sides(splits, data)
+        if not kept:
+            raise InputError(
+                f"{what}; without them training has no example.",
+                where='data.overlap = "drop"',
+                fix='give training rows with other inputs, hold out other rows, or set data.overlap to "warn"',
+            )
     progress.note(f"{what}{', and were dropped from training' if data.overlap == 'drop' else ''}.")
 
 

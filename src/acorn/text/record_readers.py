@@ -216,7 +216,7 @@ class DelimitedRecords(_RecordFile):
             raise InputError(
                 f"The header is one column, {row[0][:80]!r}, which has {found[0]} in it.",
                 where=where,
-                fix=f"part the columns by {others[self._delimiter]}; .csv has commas, .tsv has tabs",
+                fix=f"separate the columns with {others[self._delimiter]}; .csv files have commas, .tsv files tabs",
             )
         return row
 

@@ -62,8 +62,9 @@ def no_example(where: str, refused: Sequence[Refusal]) -> InputError:
     """The error if no row became an example; `refused` has all of the rows, or is empty if there were none."""
     reasons = Counter(refusal.reason for refusal in refused)
     told = "; ".join(f"{reason.rstrip('.')}: {counted(n, 'row')}" for reason, n in reasons.most_common(3))
+    was = "the only row was" if len(refused) == 1 else f"all {len(refused):,} rows were"
     return InputError(
-        f"There is no example{f': all {len(refused):,} rows were refused ({told})' if told else ''}.",
+        f"There is no example{f': {was} refused ({told})' if told else ''}.",
         where=where,
         fix="correct the rows, or give others" if told else "give files that hold rows",
     )

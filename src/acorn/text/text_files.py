@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from acorn.counting import counted
 from acorn.errors import InputError
 from acorn.pickles import refuse_pickle
 from acorn.text.transcoding import UTF8, Utf8Stream
@@ -128,8 +129,9 @@ class TextFile:
         """Raises InputError if size or modification time of the file changed since this object was made."""
         status = _status(self.path, self.name)
         if (status.st_size, status.st_mtime_ns) != (self.size, self.changed_ns):
+            before = counted(self.size, "byte")
             raise InputError(
-                f"The file changed while it was in use: it had {self.size:,} bytes and now has {status.st_size:,}.",
+                f"The file changed while it was in use: it had {before} and now has {status.st_size:,}.",
                 where=self.name,
                 fix="wait until the program that writes it has finished, then run the command again",
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from acorn.counting import counted
 from acorn.errors import InputError
 from acorn.tokenizer.chat_format import (
     ANSWERING,
@@ -196,9 +197,10 @@ class TemplateFormat:
             return found
         if rendered.answers is not None and len(rendered.answers) != len(numbers):
             if wanted != numbers:
+                marked = counted(len(rendered.answers), "part")
                 raise InputError(
-                    f"The chat template marks {len(rendered.answers)} parts as written by the model, but the "
-                    f"conversation has {len(numbers)} answers, so acorn cannot leave out those that are not trained.",
+                    f"The chat template marks {marked} as written by the model, but the conversation has "
+                    f"{counted(len(numbers), 'answer')}, so acorn cannot leave out those that are not trained.",
                     where=self._where,
                     fix="train on all answers of the conversation",
                 )

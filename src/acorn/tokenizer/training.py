@@ -59,7 +59,7 @@ def train(
         kept: list[str] = []
         letters = wordpiece.alphabet(_cache_texts(text.read(), kept))
         text.check_not_empty()
-        forms = f"each of the text's {len(letters):,} characters, at the beginning of a word and within it,"
+        forms = f"each of the text's {counted(len(letters), 'character')}, at the beginning of a word and within it,"
         _check_vocab_size(vocab_size, named + 2 * len(letters), forms)
         again = _consume(kept) if kept else text.read()
         backend = wordpiece.learn(_announce_learning(again, progress), letters, vocab_size, entries)
@@ -103,9 +103,9 @@ class _TrainingText:
 
     def check_not_empty(self) -> None:
         if not self.has_letters:
+            found = f"{counted(self.documents, 'document')}, {counted(self.n_bytes, 'byte')}"
             raise InputError(
-                f"There is no text to train a tokenizer on: {self.documents:,} documents, {self.n_bytes:,} bytes, "
-                "no letters.",
+                f"There is no text to train a tokenizer on: {found}, no letters.",
                 where="data.source",
                 fix="check that the source names the right files, and that data.clean does not remove their text",
             )

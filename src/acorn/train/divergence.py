@@ -10,6 +10,7 @@ from collections import deque
 import torch
 
 from acorn.checkpoint.training_state import Counters
+from acorn.counting import counted
 from acorn.errors import DivergedError
 from acorn.model.gpt import GPT
 from acorn.progress import Progress
@@ -50,7 +51,7 @@ class DivergenceGuard:
         counters.skips = counters.skips + 1 if result.diverged else 0
         self._report_anomalies(result, counters)
         if counters.skips > self.setup.config.train.max_skips:
-            return f"{counters.skips} steps in a row were not finite"
+            return f"{counted(counters.skips, 'step')} in a row {'was' if counters.skips == 1 else 'were'} not finite"
         return None
 
     def fault_of_weights(self) -> str | None:

@@ -1,0 +1,77 @@
+"""The description, and requests that schemathesis makes from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_servers import KEY, Running, serving
+
+from acorn.checkpoint.load import LoadedModel
+from acorn.serve.limits import LIMITS, table
+
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+NOT_CHECKED = "positive_data_acceptance"
+"""That a prompt with its new tokens fits the context cannot be said in a schema, so a request that follows it may get
+400."""
+
+
+@pytest.fixture(scope="module")
+def locked(tiny: LoadedModel) -> Iterator[Running]:
+    with serving(tiny, key=KEY, slots=16) as running:
+        yield running
+
+
+def described(running: Running) -> dict:
+    return json.loads(running.request("GET", "/openapi.json", headers=HEADERS)[2])
+
+
+def test_every_route_is_described_and_every_limit_named(locked: Running) -> None:
+    found = described(locked)
+    assert set(found["paths"]) == {
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/v1/tokenize",
+        "/v1/detokenize",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/openapi.json",
+    }
+    for row in table():
+        assert row.value in found["info"]["description"]
+        assert row.what in found["info"]["description"]
+    assert len(table()) == len(dataclasses.fields(LIMITS))
+    completion = found["components"]["schemas"]["CompletionRequest"]["properties"]
+    assert completion["n"]["anyOf"][0]["maximum"] == LIMITS.n
+    for path, methods in found["paths"].items():
+        for operation in methods.values():
+            assert ("security" in operation and operation["security"] != []) == (path not in ("/health", "/ready"))
+
+
+def test_a_server_without_a_key_asks_for_none(faked: Running) -> None:
+    assert not [
+        one["get"]["security"] for one in described(faked)["paths"].values() if one.get("get", {}).get("security")
+    ]
+
+
+@pytest.mark.parametrize("cases", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_requests_of_schemathesis(locked: Running, cases: int, tmp_path: Path) -> None:
+    """All phases, valid and invalid data: no server error, no undocumented status, nothing invalid accepted."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{locked.url}/openapi.json"]
+    command += ["-H", f"Authorization: Bearer {KEY}", "--mode", "all", "--checks", "all", "--no-shrink"]
+    command += ["--exclude-checks", NOT_CHECKED, "--max-examples", str(cases), "--seed", "1", "--no-color"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    made = re.search(r"([\d,]+) generated", done.stdout)
+    assert made, done.stdout
+    assert int(made[1].replace(",", "")) >= 20 * cases
