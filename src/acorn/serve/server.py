@@ -87,7 +87,8 @@ class Server(uvicorn.Server):
         scheduler: type[Scheduler] = Scheduler,
     ) -> None:
         _check_access(settings)
-        self.settings = settings
+        self.settings, self._runtime, self._load = settings, runtime, load_model
+        page = self._page()
         self.socket = _bound(settings)
         limits = dataclasses.replace(limits, connections=_connections(limits.connections))
         self.context = Context(
@@ -96,7 +97,7 @@ class Server(uvicorn.Server):
         access = Access.of(settings.host, settings.allowed_hosts, settings.key)
         super().__init__(
             uvicorn.Config(
-                application(self.context, access, playground.routes(self._page())),
+                application(self.context, access, playground.routes(page)),
                 http=protocol_of(self.context),
                 ws="none",
                 lifespan="off",
@@ -109,7 +110,7 @@ class Server(uvicorn.Server):
             )
         )
         self._say, self._progress = say, progress
-        self._load, self._scheduler = load_model, scheduler
+        self._scheduler = scheduler
         self.failure: BaseException | None = None
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -199,12 +200,19 @@ class Server(uvicorn.Server):
         self._signals.append(sig)
 
     def _page(self) -> playground.Context:
-        """What the page needs: a run folder has checkpoints and metrics to look at, another model has none."""
-        run = Path(self.settings.run)
+        """What the page needs: a run folder has checkpoints and metrics to look at, another model has none.
+
+        Raises:
+            UsageError: the run, or one to compare with, does not exist, or is none.
+        """
+        run = self.settings.run
+        for path in self.settings.compared:
+            kind_of(path)
+        is_run = self._load is None and not str(run).startswith("hf:") and kind_of(Path(run)) == "run"
         return playground.Context(
             lambda: self.context.scheduler,
-            self.context.runtime,
-            run if run.is_dir() and kind_of(run) == "run" else None,
+            self._runtime,
+            Path(run) if is_run else None,
             {model_name(path): path for path in self.settings.compared},
             self.settings.int8,
         )
