@@ -36,7 +36,9 @@ def _measured(loaded: Any, spec: dict[str, Any]) -> dict[str, float]:
     """Tokens per second for the bodies of requests, whose texts all have the same length."""
     stepper = Stepper(loaded.model, spec["clients"])
     separator = loaded.tokenizer.separator_id
-    loop = DecodingLoop(stepper, frozenset({separator}), [separator], prefixes=PrefixCache(stepper.chunk), chunks=1)
+    loop = DecodingLoop(
+        stepper, frozenset({separator}), [separator], prefixes=PrefixCache(stepper.chunk), interleaved=True
+    )
     bodies = _jobs(spec["bodies"])
     tokens, begin = 0, time.perf_counter()
     while loop.n_texts or time.perf_counter() - begin < spec["seconds"]:
