@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import pytest
 from openai import OpenAI
 from tiny_servers import Running, serving, tiny_language_model
+from watched_runs import watched_model, watched_run
 
 from acorn.checkpoint.load import LoadedModel
 from acorn.serve.scheduler import Scheduler
+
+__all__ = ["watched_model", "watched_run"]
 
 
 @pytest.fixture(scope="session")

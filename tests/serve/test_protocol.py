@@ -149,7 +149,7 @@ def test_too_many_connections_get_an_error(hasty: Running) -> None:
         wait_until(lambda: len(hasty.server.server_state.connections) == limit)
         response = hasty.exchange(b"")
         status, error = answer(response)
-        assert (status, error["error"]["code"]) == (503, "too_many_connections")
+        assert (status, error["error"]["code"]) == (429, "too_many_connections")
         assert b"retry-after: " in response.lower()
     finally:
         for connection in held:

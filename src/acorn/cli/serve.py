@@ -33,6 +33,14 @@ def serve(
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the server's page in a browser.")] = False,
     slots: Annotated[int, typer.Option(metavar="N", min=1, max=256, help="Texts that are continued together.")] = 16,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            parser=path_from("--compare"),
+            help="Another run or model that the page can compare with (repeat for several).",
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -57,6 +65,7 @@ def serve(
         tuple(allow_host or ()),
         slots,
         precision == "int8",
+        tuple(compare or ()),
     )
     log_to_stderr()
     server = Server(settings, runtime_for_inference(device, precision), say=_say, progress=TaskProgress())

@@ -48,13 +48,13 @@ def routes(context: Context) -> list[Route]:
     ]
 
 
-def application(context: Context, access: Access, extra_routes: Sequence[Route] = ()) -> ASGIApp:
+def application(context: Context, access: Access, page: Sequence[Route]) -> ASGIApp:
     """The application.
 
     Args:
-        extra_routes: further routes, such as those of the page at `/`.
+        page: routes of the page at `/`.
     """
-    every = [*routes(context), *extra_routes]
+    every = [*routes(context), *page]
     router = Router(every, redirect_slashes=False)
     checked = AccessCheck(_RaisingRouter(router), access)
     return SecurityHeaders(AccessLog(checked, context, {route.endpoint: route.path for route in every}))

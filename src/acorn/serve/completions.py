@@ -88,7 +88,7 @@ class _Completion(Answer):
         ]  # of each text
         echoes = [prompt if wanted.echo else None for prompt in self.prompts]
         super().__init__(context, wanted, plan, loaded, echoes)
-        self.alternatives = wanted.logprobs
+        self.alternatives, self.returns_ids = wanted.logprobs, wanted.return_token_ids
 
     def choice(self, piece: Piece) -> dict[str, Any]:
         logprobs = None
@@ -100,6 +100,7 @@ class _Completion(Answer):
             "text": piece.text,
             "logprobs": logprobs,
             "finish_reason": piece.finish_reason,
+            **({"token_ids": piece.ids} if self.returns_ids else {}),
         }
 
     def chunk(self, piece: Piece, *, is_first: bool) -> dict[str, Any]:

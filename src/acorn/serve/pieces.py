@@ -35,13 +35,20 @@ class Piece:
 
     Attributes:
         tokens: those whose text is in this part or in an earlier one; empty unless scores were asked for.
+        ids: new tokens since the part before, which may include some whose text is held back.
         finish_reason: with the last part.
     """
 
     index: int
     text: str = ""
     tokens: list[Placed] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing that is worth an event; its ids can wait for the next part."""
+        return not (self.text or self.tokens or self.finish_reason)
 
 
 @dataclass
@@ -73,6 +80,7 @@ class _Text:
         self._echo = echo
         self._length = 0
         self._held: list[Placed] = []
+        self._ids: list[int] = []
         self._stream = None if job.alternatives is None else TextStream(tokenizer, job.prompt_ids)
 
     def add(self, index: int, update: Update) -> Piece:
@@ -93,6 +101,9 @@ class _Text:
         self._held = [one for one in self._held if not (everything or one.offset < self._length)]
         if update.finish_reason is not None:
             piece.finish_reason = REASONS[update.finish_reason]
+        self._ids += [] if update.token is None else [update.token]
+        if not piece.is_empty:
+            piece.ids, self._ids = self._ids, []
         return piece
 
 
@@ -129,7 +140,7 @@ async def pieces(
         if index % n == 0:
             usage.cached_tokens += update.cached_tokens
         piece = texts[index].add(index, update)
-        if piece.text or piece.tokens or piece.finish_reason:
+        if not piece.is_empty:
             yield piece
 
 
@@ -140,5 +151,6 @@ def joined(parts: Sequence[Piece], texts: int) -> list[Piece]:
         one = whole[part.index]
         one.text += part.text
         one.tokens += part.tokens
+        one.ids += part.ids
         one.finish_reason = part.finish_reason or one.finish_reason
     return whole

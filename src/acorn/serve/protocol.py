@@ -108,7 +108,7 @@ class LimitedProtocol(H11Protocol):
         # Paused as soon as the system takes no more, so that every unread byte has the deadline.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.limits.connections:
-            self._refuse(retry_later(503, "The server has as many connections as it takes.", "too_many_connections"))
+            self._refuse(retry_later(429, "The server has as many connections as it takes.", "too_many_connections"))
         else:
             self._start_deadline()
 

@@ -77,6 +77,7 @@ class CompletionRequest(Generating):
         "empty: a new document",
     )
     max_tokens: int | None = Field(None, ge=0, description="largest number of new tokens; absent: 16")
+    return_token_ids: bool = Field(False, description="give the ids of new tokens as token_ids of each choice")
     logprobs: int | None = Field(
         None, ge=0, le=LIMITS.alternatives, description="report log probabilities, and of this many likely tokens"
     )

@@ -19,13 +19,14 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from starlette.routing import Route
 
+from acorn.checkpoint.integrity import kind_of
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.errors import StoppedError, UsageError
 from acorn.model.int8 import round_to_int8
 from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
+from acorn.serve import playground
 from acorn.serve.access import Access, is_loopback
 from acorn.serve.app import application
 from acorn.serve.context import Context
@@ -50,6 +51,7 @@ class Settings:
         allowed_hosts: names that the server is called by, beside its own.
         slots: texts that are continued together.
         int8: the weights are rounded to 8 bits.
+        compared: other runs or models that the page may compare with.
     """
 
     run: Path | str
@@ -60,6 +62,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     slots: int = 16
     int8: bool = False
+    compared: tuple[Path, ...] = ()
 
 
 class Server(uvicorn.Server):
@@ -68,8 +71,6 @@ class Server(uvicorn.Server):
     Args:
         say: called with lines for the user.
         load_model: instead of loading the model that the settings name.
-        extra_routes: gives further routes, such as those of a page at `/`.
-
     Attributes:
         failure: why it had to stop: the model cannot be loaded, or the engine thread failed.
     """
@@ -84,9 +85,10 @@ class Server(uvicorn.Server):
         limits: Limits = LIMITS,
         load_model: Callable[[], LoadedModel] | None = None,
         scheduler: type[Scheduler] = Scheduler,
-        extra_routes: Callable[[Context], Sequence[Route]] = lambda context: (),
     ) -> None:
         _check_access(settings)
+        self.settings, self._runtime, self._load = settings, runtime, load_model
+        page = self._page()
         self.socket = _bound(settings)
         limits = dataclasses.replace(limits, connections=_connections(limits.connections))
         self.context = Context(
@@ -95,7 +97,7 @@ class Server(uvicorn.Server):
         access = Access.of(settings.host, settings.allowed_hosts, settings.key)
         super().__init__(
             uvicorn.Config(
-                application(self.context, access, extra_routes(self.context)),
+                application(self.context, access, playground.routes(page)),
                 http=protocol_of(self.context),
                 ws="none",
                 lifespan="off",
@@ -107,8 +109,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=SECONDS_TO_FLUSH,
             )
         )
-        self.settings, self._say, self._progress = settings, say, progress
-        self._load, self._scheduler = load_model, scheduler
+        self._say, self._progress = say, progress
+        self._scheduler = scheduler
         self.failure: BaseException | None = None
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -196,6 +198,24 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Notes a signal. A second one ends the server without waiting for what runs."""
         self._signals.append(sig)
+
+    def _page(self) -> playground.Context:
+        """What the page needs: a run folder has checkpoints and metrics to look at, another model has none.
+
+        Raises:
+            UsageError: the run, or one to compare with, does not exist, or is none.
+        """
+        run = self.settings.run
+        for path in self.settings.compared:
+            kind_of(path)
+        is_run = self._load is None and not str(run).startswith("hf:") and kind_of(Path(run)) == "run"
+        return playground.Context(
+            lambda: self.context.scheduler,
+            self._runtime,
+            Path(run) if is_run else None,
+            {model_name(path): path for path in self.settings.compared},
+            self.settings.int8,
+        )
 
     def _begin_draining(self) -> None:
         seconds = self.context.limits.drain_seconds
