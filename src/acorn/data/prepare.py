@@ -22,6 +22,7 @@ from acorn.errors import InputError, ResourceError
 from acorn.folders import new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
+from acorn.text.digests import digest_of
 from acorn.tokenizer.batching import batches
 from acorn.tokenizer.measuring import mangling_warning, measure, unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -176,12 +177,15 @@ def _write_split(
 
 
 def _digested(documents: Iterable[Document], digest: hashlib._Hash) -> Iterator[Document]:
-    """Yields the documents, and updates `digest` with the length and the cleaned text of each."""
+    """Yields the documents, and updates `digest` with the digest of each one's cleaned text."""
     for document in documents:
-        text = document.text.encode(errors="surrogatepass")  # the tokenizer refuses what cannot be encoded
-        digest.update(len(text).to_bytes(8, "little"))
-        digest.update(text)
+        digest.update(text_digest(document))
         yield document
+
+
+def text_digest(document: Document) -> bytes:
+    """The digest of a document's cleaned text. The digest of a split is SHA-256 over these."""
+    return digest_of(document.text.encode(errors="surrogatepass"))  # the tokenizer refuses what cannot be encoded
 
 
 def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Encoded]:
