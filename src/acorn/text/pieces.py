@@ -1,8 +1,8 @@
 """Pieces of a text: ranges of its bytes that can be read and encoded by themselves, on any machine.
 
-The files of a text are taken as joined end to end, as they are stored, and cut every `piece_bytes`. A row belongs to the
-piece in which its first byte lies. A file that cannot be cut (compressed, parquet, not UTF-8) belongs to the piece in
-which the file begins, and so does each file of a Hub dataset, whose size counts as one piece. The pieces depend on the
+The files of a text are taken as joined end to end, as they are stored, and cut every `piece_bytes`. A row belongs to
+the piece in which its first byte lies. A file that cannot be cut (compressed, parquet, not UTF-8) belongs to the piece
+in which the file begins, and so does each file of a Hub dataset, whose size counts as one piece. The pieces depend on the
 text alone, never on the number of workers.
 """
 
