@@ -24,7 +24,7 @@ from acorn.text.splits import TextSplits
 from acorn.tokenizer.tokenizer import Tokenizer
 from acorn.tokenizer.training import train
 
-WORDS = "a small text of words that repeat, größer <unk> [UNK] 日本".split()
+WORDS = ["a", "small", "text", "of", "words", "that", "repeat,", "größer", "<unk>", "[UNK]", "日本"]
 
 
 @pytest.fixture(scope="module")
