@@ -2,8 +2,8 @@
 
 The files of a text are taken as joined end to end, as they are stored, and cut every `piece_bytes`. A row belongs to
 the piece in which its first byte lies. A file that cannot be cut (compressed, parquet, not UTF-8) belongs to the piece
-in which the file begins, and so does each file of a Hub dataset, whose size counts as one piece. The pieces depend on the
-text alone, never on the number of workers.
+in which the file begins, and so does each file of a Hub dataset, whose size counts as one piece. The pieces depend on
+the text alone, never on the number of workers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from acorn.text.sources import Part
 from acorn.text.text_files import TextFile
 
 MAX_PIECE_BYTES = 16 << 20
-MIN_PIECE_BYTES = 4 << 10
+MIN_PIECE_BYTES = 64 << 10
 PIECES = 64
 """A text has at least so many pieces, unless they would be smaller than MIN_PIECE_BYTES."""
 
