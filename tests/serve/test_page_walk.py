@@ -239,6 +239,24 @@ def test_commands_are_copied(browser: Any, server: Running) -> None:
         check(page)
 
 
+def test_a_token_that_is_chosen_early_gets_its_alternatives(browser: Any, server: Running) -> None:
+    """While a text streams in, only some figures are known; the others come at its end."""
+    held: list[Any] = []
+    with opened(browser, server.url) as page:
+        panel = go_to(page, "Write")
+        panel.get_by_label("Prompt", exact=True).fill("the cat")
+        panel.locator(".branch", has_text="the cat").wait_for()
+        page.route("**/v1/inspect", held.append)
+        panel.get_by_label("New tokens").fill("4")
+        with page.expect_request("**/v1/inspect"):
+            panel.get_by_role("button", name="Continue the text").click()
+        panel.locator(".token.new").nth(1).click()
+        panel.get_by_text("Asking the model").wait_for()
+        [route] = held
+        route.continue_()
+        panel.locator(".detail .bar").nth(19).wait_for()
+
+
 def test_a_full_context_is_said(browser: Any, server: Running) -> None:
     with opened(browser, server.url) as page:
         panel = go_to(page, "Write")

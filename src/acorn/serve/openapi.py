@@ -113,6 +113,8 @@ def _missing(context: Context) -> set[str]:
     return missing | ({"/v1/classify"} if loaded.chat_template else {"/v1/classify", "/v1/chat/completions"})
 
 
+_EVENT = {"schema": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}}
+
 _OFFSET = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
 
 _ERROR = {
@@ -140,9 +142,9 @@ def _errors(*statuses: str) -> dict[str, Any]:
 def _post(kind: type[Body], summary: str, security: list[Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if "stream" in kind.model_fields:
-        content[EVENTS] = {"schema": {"type": "string"}}
+        content[EVENTS] = _EVENT
     if kind is FilmRequest:
-        content = {EVENTS: {"schema": {"type": "string"}}}
+        content = {EVENTS: _EVENT}
     return {
         "summary": summary,
         "security": security,
@@ -156,7 +158,7 @@ def _post(kind: type[Body], summary: str, security: list[Any]) -> dict[str, Any]
 
 def _get(path: str, summary: str, security: list[Any]) -> dict[str, Any]:
     media_type = {"/metrics": "text/plain", "/v1/run/events": EVENTS}.get(path, "application/json")
-    schema = {"type": "object" if media_type == "application/json" else "string"}
+    schema = {"type": "string" if path == "/metrics" else "object"}
     found: dict[str, Any] = {
         "summary": summary,
         "responses": {

@@ -104,7 +104,10 @@ export function writeView(served) {
       if (current !== branch) return;
       const { selected } = view;
       view.show(found.tokens, { from: tree.start(branch) });
-      if (selected >= 0) view.select(selected);
+      if (selected >= 0) {
+        view.select(selected);
+        showToken(selected, found.tokens[selected]);
+      }
       next = found.next;
       drawNext();
       drawTree();
