@@ -2,8 +2,7 @@
 
     python benchmarks/watching_cost.py runs/filmed     # while it trains, and has a checkpoint
 
-Needs Linux, the extra `serve`, playwright and chromium. The browser's own CPU time is not counted: on a user's machine it
-is the browser's, and it is the same for any page.
+Needs Linux, the extra `serve`, playwright and chromium. The browser's own CPU time is not counted.
 """
 
 from __future__ import annotations
