@@ -246,7 +246,7 @@ def test_a_token_that_is_chosen_early_gets_its_alternatives(browser: Any, server
         panel = go_to(page, "Write")
         panel.get_by_label("Prompt", exact=True).fill("the cat")
         panel.locator(".branch", has_text="the cat").wait_for()
-        page.route("**/v1/inspect", held.append)
+        page.route("**/v1/inspect", lambda route: held.append(route))
         panel.get_by_label("New tokens").fill("4")
         with page.expect_request("**/v1/inspect"):
             panel.get_by_role("button", name="Continue the text").click()
@@ -268,9 +268,7 @@ def test_a_full_context_is_said(browser: Any, server: Running) -> None:
 
 def test_a_server_with_a_key_asks_for_it(browser: Any, watched_model: LoadedModel, run: Path) -> None:
     with serving(watched_model, scheduler=Scheduler, run=run, key=KEY) as running:
-        context = browser.new_context()
-        assert context.new_page().goto(running.url).status == 401
-        context.close()
+        assert running.request("GET", "/")[0] == 401
         with opened(browser, running.url, http_credentials={"username": "me", "password": KEY}) as page:
             write(go_to(page, "Write"), 3)
             go_to(page, "Watch").get_by_role("img", name="Training and validation").wait_for()
