@@ -28,7 +28,7 @@ test: install ## run the tests (ARGS="tests/model -x": only those)
 test-all: .venv/all ## all tests with coverage, slow ones and those in llama.cpp too, which first compiles for some minutes
 	$(BIN)/python -m pytest -m '' $(or $(ARGS),$(WHOLE_SUITE) $(COVERAGE))
 
-torture: install ## try to make acorn lose a run, for about an hour (ARGS="--share 0.1": less)
+torture: install ## try to make acorn lose a run, and servers fail, for hours (ARGS="--share 0.1": less)
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
 bench: .venv/benchmarks ## measure acorn beside other programs, for a good hour (ARGS="train --rounds 3": less)

@@ -1,14 +1,16 @@
 """Serving: tokens per second, time to the first token and gaps between tokens, of acorn, llama.cpp and transformers.
 
 Each server gets the same prompts (token ids), one after another from 1, 4 and 16 clients. The same prompt never comes
-twice to a server, so that no prefix cache helps. llama.cpp's server and `transformers serve` run in an environment of
-their own (benchmarks/serving.txt).
+twice to a server, so that no prefix cache helps. acorn's decoding loop is measured without a server, too. At the end,
+four clients have another one beside them whose prompts fill the context. llama.cpp's server and `transformers serve`
+run in an environment of their own (benchmarks/serving.txt).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -21,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,18 @@ from acorn.export.gguf import write_gguf
 from acorn.model.gpt import GPT
 from acorn.runtime.device import usable_cores
 from benchmarks.generation import MODELS, VOCAB_SIZES
-from benchmarks.load import put_load
+from benchmarks.load import Measured, put_load
 
 ROOT = Path(__file__).resolve().parent.parent
 NEW_TOKENS = 64
 PROMPT_TOKENS = (69, 400)
 CLIENTS = (1, 4, 16)
 SLOTS = max(CLIENTS)
+LONG_PROMPT_CLIENTS = 4
+ENGINE_BODIES = 500
+"""Requests that the decoding loop without a server gets; after the last the first comes again."""
+SPINS = "10000"
+"""As the command `acorn` sets it: how often an idle thread of GNU OpenMP looks for work before it sleeps."""
 LONGEST_START = 300.0
 """Seconds after which a server that does not answer is given up."""
 WAYS = {
@@ -64,6 +71,33 @@ class Server:
     more: dict[str, Any]
     ways: tuple[str, ...] = tuple(WAYS)
     takes_ids: bool = True
+
+    def measure(self, bodies: Iterator[dict[str, Any]], clients: int, seconds: float) -> dict[str, float]:
+        """What the clients saw."""
+        return asyncio.run(put_load(("127.0.0.1", self.port), bodies, clients=clients, seconds=seconds)).facts()
+
+
+@dataclass
+class EngineAlone:
+    """acorn's decoding loop in a process of its own, without a server."""
+
+    folder: Path
+    name: str = "acorn without a server"
+    ways: tuple[str, ...] = tuple(WAYS)
+    takes_ids: bool = True
+    more: dict[str, Any] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+
+    def measure(self, bodies: Iterator[dict[str, Any]], clients: int, seconds: float) -> dict[str, float]:
+        """Its rate, with as many texts at a time as there are clients."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        spec = {"bodies": list(itertools.islice(bodies, ENGINE_BODIES)), "clients": clients, "seconds": seconds}
+        self.process.stdin.write(json.dumps(spec) + "\n")
+        self.process.stdin.flush()
+        found: dict[str, float] = json.loads(self.process.stdout.readline())
+        return found
 
 
 def measure_serving(
@@ -91,7 +125,7 @@ def measure_serving(
                 servers = [one for one in _servers(folder, name, python, tokenizer) if only in one.name]
                 for server in servers:
                     say(f"{server.name}: starting")
-                    stack.enter_context(_running(server))
+                    stack.enter_context(_engine(server) if isinstance(server, EngineAlone) else _running(server))
                 for n_clients in clients:
                     for n_prompt in prompts:
                         for way in WAYS:
@@ -107,6 +141,9 @@ def measure_serving(
                                 say,
                             )
                             _print(task, tables[task])
+                task = f"{name}, {LONG_PROMPT_CLIENTS} clients beside prompts of the whole context"
+                tables[task] = _beside_long_prompts(servers, MODELS[name]["block_size"], rounds, seconds, tokenizer)
+                _print(task, tables[task])
     return tables
 
 
@@ -122,13 +159,14 @@ def _write(place: Path, name: str) -> tuple[Path, acorn.Tokenizer]:
     return folder, tokenizer
 
 
-def _servers(folder: Path, name: str, python: str | None, tokenizer: acorn.Tokenizer) -> list[Server]:
+def _servers(folder: Path, name: str, python: str | None, tokenizer: acorn.Tokenizer) -> list[Server | EngineAlone]:
     """acorn, and the others where their environment is there."""
     context = MODELS[name]["block_size"]
     ports = [_free_port() for _ in range(3)]
     endless = {"logit_bias": {str(tokenizer.separator_id): -100}}  # texts of the same length everywhere
     options = ["--slots", str(SLOTS), "--port", str(ports[0])]
-    found = [Server("acorn serve", [sys.executable, "-m", "acorn", "serve", str(folder), *options], ports[0], endless)]
+    command = [sys.executable, "-m", "acorn", "serve", str(folder), *options]
+    found: list[Server | EngineAlone] = [Server("acorn serve", command, ports[0], endless), EngineAlone(folder)]
     if python:
         spec = {
             "file": f"{folder}.gguf",
@@ -181,6 +219,25 @@ def _running(server: Server) -> Iterator[None]:
         errors.close()
 
 
+@contextlib.contextmanager
+def _engine(engine: EngineAlone) -> Iterator[None]:
+    """The process of the decoding loop, until the end of the block."""
+    engine.process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.contenders.engine_alone", str(engine.folder)],
+        cwd=ROOT,
+        env=os.environ | {"GOMP_SPINCOUNT": SPINS, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield
+    finally:
+        engine.process.kill()
+        engine.process.wait()
+
+
 def _answers(port: int) -> bool:
     for route in ("ready", "health"):
         try:
@@ -195,7 +252,7 @@ def _answers(port: int) -> bool:
 
 
 def _turns(
-    servers: Sequence[Server],
+    servers: Sequence[Server | EngineAlone],
     rounds: int,
     seconds: float,
     n_clients: int,
@@ -209,10 +266,36 @@ def _turns(
     for number in range(rounds):
         for server in servers:
             bodies = _bodies(random.Random(f"{number} {n_clients} {n_prompt} {way}"), n_prompt, tokenizer, way, server)
-            measured = asyncio.run(put_load(("127.0.0.1", server.port), bodies, clients=n_clients, seconds=seconds))
-            seen[server.name].append(measured.facts())
+            seen[server.name].append(server.measure(bodies, n_clients, seconds))
         rates = ", ".join(f"{name} {turns[-1]['tokens_per_second']:,.0f}" for name, turns in seen.items())
         say(f"round {number + 1} of {rounds}: {rates} tokens/s")
+    return _medians(seen)
+
+
+def _beside_long_prompts(
+    servers: Sequence[Server | EngineAlone], context: int, rounds: int, seconds: float, tokenizer: acorn.Tokenizer
+) -> list[dict[str, Any]]:
+    """What clients with short prompts see while another one sends prompts that fill the context, for one new token."""
+    seen: dict[str, list[dict[str, float]]] = {}
+    for number in range(rounds):
+        for server in servers:
+            if isinstance(server, EngineAlone) or not server.takes_ids:
+                continue
+            address, way = ("127.0.0.1", server.port), WAYS["sampled"]
+            short = _bodies(random.Random(f"short {number}"), min(PROMPT_TOKENS), tokenizer, way, server)
+            long = _bodies(random.Random(f"long {number}"), context - 1, tokenizer, way, server, new_tokens=1)
+
+            async def both(address: Any = address, short: Any = short, long: Any = long) -> Measured:
+                loads = (put_load(address, short, clients=LONG_PROMPT_CLIENTS, seconds=seconds),
+                         put_load(address, long, clients=1, seconds=seconds))  # fmt: skip
+                return (await asyncio.gather(*loads))[0]
+
+            seen.setdefault(server.name, []).append(asyncio.run(both()).facts())
+    return _medians(seen)
+
+
+def _medians(seen: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """A row for each server: the medians over its turns."""
     return [
         {"name": name, **{key: statistics.median(turn[key] for turn in turns if key in turn) for key in turns[0]}}
         for name, turns in seen.items()
@@ -220,14 +303,19 @@ def _turns(
 
 
 def _bodies(
-    order: random.Random, n_prompt: int, tokenizer: acorn.Tokenizer, way: dict[str, Any], server: Server
+    order: random.Random,
+    n_prompt: int,
+    tokenizer: acorn.Tokenizer,
+    way: dict[str, Any],
+    server: Server | EngineAlone,
+    new_tokens: int = NEW_TOKENS,
 ) -> Iterator[dict[str, Any]]:
     """Requests with different prompts of random ids; control tokens and bytes, which come first, are left out."""
     fields = {name: value for name, value in (way | server.more).items() if value is not None}
     while True:
         ids = [order.randrange(300, tokenizer.vocab_size) for _ in range(n_prompt)]
         prompt = ids if server.takes_ids else tokenizer.decode(ids)
-        yield {"prompt": prompt, "max_tokens": NEW_TOKENS, "seed": order.randrange(2**31), **fields}
+        yield {"prompt": prompt, "max_tokens": new_tokens, "seed": order.randrange(2**31), **fields}
 
 
 def _print(task: str, rows: Sequence[dict[str, Any]]) -> None:

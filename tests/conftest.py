@@ -59,7 +59,14 @@ os.fsync = lambda descriptor: None
 
 LONG_FILES = (
     *("torture/test_short_forms.py", "run/test_finetune.py", "run/test_pretrain.py", "run/test_finetune_others.py"),
-    *("test_release.py", "torture/test_calls.py", "torture/test_power.py", "test_no_pickle.py", "test_tutorials.py"),
+    *(
+        "torture/test_server_forms.py",
+        "test_release.py",
+        "torture/test_calls.py",
+        "torture/test_power.py",
+        "test_no_pickle.py",
+        "test_tutorials.py",
+    ),
 )
 """Started first: a file that takes long, begun at the end, would keep one core busy and leave the others idle."""
 

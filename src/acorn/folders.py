@@ -80,6 +80,47 @@ def new_folder(path: Path, *, replace: bool = False, extra: dict[str, Any] | Non
         raise
 
 
+@contextlib.contextmanager
+def resumable_folder(path: Path, extra: dict[str, Any]) -> Iterator[Path]:
+    """A folder to fill, as `new_folder`; but after an error or a kill `X.new` stays, and the next block gets it again.
+
+    The block itself checks what it finds there.
+
+    Args:
+        path: the name it gets at the end; it must not exist.
+        extra: more content for the manifest; read when the block ends.
+
+    Raises:
+        UsageError: `path` exists, or a folder that acorn did not make has the name `X.new`.
+        ResourceError: the disk is full or cannot be written.
+    """
+    path = path.absolute()
+    if path.exists():
+        raise UsageError(f"{path} already exists.", where=str(path), fix="name another folder, or remove this one")
+    fresh = _beside(path, ".new")
+    if os.path.lexists(fresh) and not _is_ours(fresh):
+        raise UsageError(
+            f"acorn needs the name {fresh}, but a folder that acorn did not make has it.",
+            where=str(fresh),
+            fix="move it, or name another folder",
+        )
+    with disk_errors(path):
+        make_folders(fresh.parent)
+        fresh.mkdir(exist_ok=True)
+        (fresh / MARKER).touch()
+        sync_folder(fresh)
+    try:
+        yield fresh
+    except OSError as error:
+        if _is_about_writing(error, fresh):
+            raise disk_error(error, path, 0) from error
+        raise
+    with disk_errors(path):
+        _write_manifest(fresh, extra)
+        (fresh / MARKER).unlink()
+        _move_into_place(fresh, path)
+
+
 def check_no_old(path: Path) -> None:
     """Refuses `X.old`, which writing `X` would remove, where it may be a copy that the user put aside.
 

@@ -33,6 +33,7 @@ def test_without_the_extra_the_message_names_it(acorn, run: Path, monkeypatch: p
         (["--host", "0.0.0.0"], "--api-key-file"),
         (["--host", "::"], "--api-key-file"),
         (["--host", ""], "--host"),
+        (["--compare", "nothing_here"], "nothing_here does not exist"),
     ],
 )
 def test_wrong_options_are_named(acorn, run: Path, options: list[str], told: str) -> None:
@@ -40,6 +41,13 @@ def test_wrong_options_are_named(acorn, run: Path, options: list[str], told: str
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_does_not_exist_is_never_served(acorn) -> None:
+    done = acorn("serve", "nothing_here", "--port", 0)
+    assert done.returncode == 2
+    assert "nothing_here does not exist" in done.stderr
+    assert "Serving" not in done.stderr
 
 
 def test_a_damaged_model_ends_the_server_with_its_code(acorn, run: Path, tmp_path: Path) -> None:

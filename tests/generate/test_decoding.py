@@ -29,6 +29,8 @@ CHUNK = 8
 def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("acorn.generate.stepper.LONGEST_CHUNK", CHUNK)
     monkeypatch.setattr("acorn.generate.stepper.SHORTEST_CHUNK", CHUNK)
+    monkeypatch.setattr("acorn.generate.stepper.STORED_CHUNK", CHUNK)
+    monkeypatch.setattr("acorn.generate.stepper.LONGEST_PART", CHUNK)
 
 
 @dataclass
@@ -48,8 +50,10 @@ class Seen:
         return self.tokens, self.text, self.scores, self.prompt_scores, self.reason
 
 
-def loop_of(model: GPT, size: int, prefixes: PrefixCache | None = None, **more: object) -> DecodingLoop:
-    return DecodingLoop(Stepper(model.eval(), size), frozenset({0}), [1], prefixes=prefixes, **more)
+def loop_of(
+    model: GPT, size: int, prefixes: PrefixCache | None = None, *, decoder: str = "auto", **more: object
+) -> DecodingLoop:
+    return DecodingLoop(Stepper(model.eval(), size, decoder=decoder), frozenset({0}), [1], prefixes=prefixes, **more)
 
 
 @torch.inference_mode()
@@ -110,10 +114,15 @@ def test_a_text_is_the_same_alone_and_among_others(random_model: Build, bpe: Tok
     beginnings = [(), tuple(order.randrange(2, bpe.vocab_size) for _ in range(21))]
     jobs = [random_job(order, bpe.vocab_size, order.choice(beginnings), number) for number in range(24)]
     alone = [run(loop_of(model, 1), bpe, [job])[0] for job in jobs]
-    for size, seed, chunks, prefixes in ((5, 2, 1, True), (12, 3, 1, False), (3, 4, None, True), (1, None, 1, True)):
+    for size, seed, interleaved, prefixes in (
+        (5, 2, True, True),
+        (12, 3, True, False),
+        (3, 4, False, True),
+        (1, None, True, True),
+    ):
         cache = PrefixCache(CHUNK) if prefixes else None
-        found = run(loop_of(model, size, cache, chunks=chunks), bpe, jobs, seed)
-        assert [one.answer for one in found] == [one.answer for one in alone], (size, chunks, prefixes)
+        found = run(loop_of(model, size, cache, interleaved=interleaved), bpe, jobs, seed)
+        assert [one.answer for one in found] == [one.answer for one in alone], (size, interleaved, prefixes)
         assert any(one.cached_tokens for one in found) == prefixes
     assert {one.reason for one in alone} == {"length", "stop"}
 
@@ -139,7 +148,7 @@ def test_a_prompt_alone_can_be_scored(random_model: Build, bpe: Tokenizer) -> No
     """Also one of the whole context."""
     model = random_model("gpt2", bpe.vocab_size, block_size=32)
     jobs = [Job(tuple(range(2, 34)), SamplingSettings(seed=0), score_prompt=True, prompt_only=True)] * 3
-    for seen in run(loop_of(model, 2, chunks=1), bpe, jobs):
+    for seen in run(loop_of(model, 2, interleaved=True), bpe, jobs):
         assert (seen.tokens, seen.text, seen.reason) == ([], "", "length")
         assert [score.id for score in seen.prompt_scores] == list(range(3, 34))
 
@@ -168,52 +177,36 @@ def test_bias_and_penalties_are_subtracted_from_the_logits(
         assert logits[token] == pytest.approx(float(logits.max()), abs=1e-4)
 
 
-@C_CODE
-def test_a_short_rest_is_read_the_same_with_and_without_a_cached_beginning(random_model: Build, bpe: Tokenizer) -> None:
-    """A rest of at most a quarter of a chunk is read with the chunk before it, so that chunk is not taken from the
-    cache, where other prompts left it."""
+@pytest.mark.parametrize("decoder", ["torch", pytest.param("native", marks=C_CODE)])
+def test_a_prompt_is_read_the_same_with_and_without_a_cached_beginning(
+    random_model: Build, bpe: Tokenizer, decoder: str
+) -> None:
+    """PyTorch reads a rest of at most a quarter of a chunk with the chunk before it; that chunk is not taken from the
+    cache, where other prompts left it. C code takes all but the last token."""
     model = random_model("modern", bpe.vocab_size, block_size=64)
     ids = [2 + number * 7 % 300 for number in range(40)]
     cache = PrefixCache(CHUNK)
-    run(loop_of(model, 1, cache), bpe, [Job(tuple(ids), SamplingSettings(max_new_tokens=1, greedy=True))])
+    first = Job(tuple(ids), SamplingSettings(max_new_tokens=1, greedy=True))
+    run(loop_of(model, 1, cache, decoder=decoder), bpe, [first])
     settings = SamplingSettings(max_new_tokens=2, greedy=True)
+    rest = CHUNK // 4 if decoder == "torch" else 0
     for length in range(1, 34):
         job = Job(tuple(ids[:length]), settings, alternatives=3)
-        (alone,), (cached,) = (run(loop_of(model, 1, prefixes), bpe, [job]) for prefixes in (None, cache))
+        (alone,), (cached,) = (run(loop_of(model, 1, one, decoder=decoder), bpe, [job]) for one in (None, cache))
         assert cached.answer == alone.answer, length
-        assert cached.cached_tokens == max(0, length - CHUNK // 4 - 1) // CHUNK * CHUNK
+        assert cached.cached_tokens == max(0, length - rest - 1) // CHUNK * CHUNK
 
 
-def test_a_cancelled_text_frees_its_slot_within_a_turn(random_model: Build, bpe: Tokenizer) -> None:
+@C_CODE
+def test_an_answer_that_becomes_part_of_a_prompt_is_not_read_again(random_model: Build, bpe: Tokenizer) -> None:
     model = random_model("modern", bpe.vocab_size, block_size=64)
-    loop = loop_of(model, 2, chunks=1)
-    is_cancelled = [False, False]
-    long = SamplingSettings(max_new_tokens=40, seed=0, ignore_eos=True)
-    with torch.inference_mode():
-        loop.add(Text(Job((5, 6), long), bpe, lambda: is_cancelled[0]))
-        assert len(loop.turn()) == 1
-        loop.add(Text(Job(tuple(range(2, 40)), long), bpe, lambda: is_cancelled[1]))
-        assert len(loop.turn()) == 1, "the second is being read"
-        is_cancelled[:] = [True, True]
-        assert loop.turn() == []
-    assert loop.n_texts == 0
-    assert loop.has_room
-
-
-def test_a_long_prompt_is_read_between_the_steps_of_others(random_model: Build, bpe: Tokenizer) -> None:
-    model = random_model("modern", bpe.vocab_size, block_size=64)
-    loop = loop_of(model, 3, chunks=1)
-    settings = SamplingSettings(max_new_tokens=30, seed=0, ignore_eos=True)
-    texts = [Text(Job(ids, settings), bpe) for ids in ((5,), tuple(range(2, 58)), (6,))]
-    with torch.inference_mode():
-        loop.add(texts[0])
-        loop.turn()
-        loop.add(texts[1])
-        loop.add(texts[2])
-        turns = [[texts.index(text) for text, _ in loop.turn()] for _ in range(8)]
-    assert turns[:2] == [[0], [0, 2]], "the short prompt passes the long one"
-    assert all({0, 2} <= set(turn) for turn in turns[1:])
-    assert 1 in turns[-1]
+    cache = PrefixCache(CHUNK)
+    settings = SamplingSettings(max_new_tokens=20, seed=1, ignore_eos=True)
+    (first,) = run(loop_of(model, 1, cache), bpe, [Job((5, 6, 7), settings)])
+    later = Job((5, 6, 7, *first.tokens, 8, 9), settings, alternatives=2)
+    (alone,), (cached,) = (run(loop_of(model, 1, one), bpe, [later]) for one in (None, cache))
+    assert cached.cached_tokens == 16, "of the 22 tokens that were computed, those in whole chunks of 8"
+    assert cached.answer == alone.answer
 
 
 @torch.inference_mode()

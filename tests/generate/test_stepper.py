@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from acorn.errors import UsageError
-from acorn.generate.stepper import CHUNK_FLOPS, LONGEST_CHUNK, Stepper, chunk_tokens
+from acorn.generate.stepper import CHUNK_FLOPS, LONGEST_CHUNK, Feed, Stepper, chunk_tokens
 from acorn.model.gpt import GPT
 
 Build = Callable[..., GPT]
@@ -21,9 +21,18 @@ def alone(model: GPT, ids: list[int], prompt: int, **settings: object) -> Tensor
     """Logits (n, V) after the first `prompt` ids and after each later one."""
     stepper = Stepper(model, 1, **settings)
     slot = stepper.join()
-    rows = [stepper.read(slot, ids[:prompt])]
-    rows += [stepper.step([slot], [token])[0] for token in ids[prompt:]]
+    rows = [read(stepper, slot, ids[:prompt])]
+    rows += [stepper.feed([Feed(slot, [token])])[0][0] for token in ids[prompt:]]
     return torch.stack(rows)
+
+
+def read(stepper: Stepper, slot: int, ids: list[int]) -> Tensor:
+    """Reads a whole prompt; returns the next logits (V,)."""
+    while True:
+        begin, end = stepper.tokens(slot), stepper.part_end(slot, len(ids), 7)
+        (logits,) = stepper.feed([Feed(slot, ids[begin:end])])
+        if end == len(ids):
+            return logits[0]
 
 
 def together(model: GPT, texts: list[tuple[list[int], int]], size: int, seed: int, **settings: object) -> list[Tensor]:
@@ -35,20 +44,25 @@ def together(model: GPT, texts: list[tuple[list[int], int]], size: int, seed: in
     while waiting or reading or active:
         if waiting and stepper.has_room and order.random() < 0.5:
             reading[waiting.pop(0)] = stepper.join()
+        feeds, owners = [], []
         if reading and order.random() < 0.7:
             number = order.choice(list(reading))
             ids, prompt = texts[number]
-            states = stepper.read_chunk(reading[number], ids[:prompt])
-            if stepper.tokens(reading[number]) == prompt:
-                logits[number].append(stepper.logits(states[-1]))
+            begin = stepper.tokens(reading[number])
+            end = stepper.part_end(reading[number], prompt, order.randint(1, 9))
+            feeds, owners = [Feed(reading[number], ids[begin:end], int(end == prompt))], [number]
+            if end == prompt:
                 active[number] = reading.pop(number)
+        chosen = [number for number in active if logits[number] and order.random() < 0.5]
         for number in [number for number in active if len(logits[number]) > len(texts[number][0]) - texts[number][1]]:
             stepper.leave(active.pop(number))
-        chosen = order.sample(list(active), order.randint(0, len(active)))
-        if chosen:
-            tokens = [texts[number][0][texts[number][1] + len(logits[number]) - 1] for number in chosen]
-            for number, row in zip(chosen, stepper.step([active[number] for number in chosen], tokens), strict=True):
-                logits[number].append(row)
+        for number in [number for number in chosen if number in active]:
+            ids, prompt = texts[number]
+            feeds.append(Feed(active[number], [ids[prompt + len(logits[number]) - 1]]))
+            owners.append(number)
+        if feeds:
+            for number, rows in zip(owners, stepper.feed(feeds), strict=True):
+                logits[number] += list(rows)
     assert stepper.has_room
     return [torch.stack(logits[number]) for number in range(len(texts))]
 
@@ -82,13 +96,13 @@ def test_a_sequence_that_is_forgotten_is_read_again(random_model: Build) -> None
     model = random_model("modern", VOCAB_SIZE).eval()
     stepper = Stepper(model, 2)
     slot = stepper.join()
-    first = stepper.read(slot, [1, 2, 3])
+    first = read(stepper, slot, [1, 2, 3])
     assert stepper.tokens(slot) == 3
     stepper.forget(slot)
     assert stepper.tokens(slot) == 0
-    assert not torch.equal(stepper.read(slot, [4, 5]), first)
+    assert not torch.equal(read(stepper, slot, [4, 5]), first)
     stepper.forget(slot)
-    assert torch.equal(stepper.read(slot, [1, 2, 3]), first)
+    assert torch.equal(read(stepper, slot, [1, 2, 3]), first)
 
 
 @torch.inference_mode()
@@ -98,10 +112,10 @@ def test_the_length_is_at_most_the_context(random_model: Build) -> None:
         assert Stepper(model, 1, 99, decoder=decoder).length == 16
         stepper = Stepper(model, 1, 4, decoder=decoder)
         slot = stepper.join()
-        stepper.read(slot, [1, 2, 3])
-        stepper.step([slot], [4])
+        read(stepper, slot, [1, 2, 3])
+        stepper.feed([Feed(slot, [4])])
         with pytest.raises(ValueError, match="cache"):
-            stepper.step([slot], [5])
+            stepper.feed([Feed(slot, [5])])
 
 
 def test_chunks_depend_on_the_size_of_the_model_only(random_model: Build) -> None:

@@ -105,6 +105,43 @@ def test_bf16_weights_and_cache(architecture: str, shape: dict, batch: int) -> N
 
 
 @on_each_cpu
+@pytest.mark.parametrize(("architecture", "shape"), SHAPES)
+@torch.inference_mode()
+def test_prompts_are_read_in_parts_beside_single_tokens(architecture: str, shape: dict) -> None:
+    """Several tokens of a sequence at once attend to those before them: the model's logits of the whole texts. To the
+    last bit, they do not depend on the parts."""
+    model = random_model_of(architecture, 131, **shape).eval()
+    decoder = native_decoder(model, torch.float32, batch_invariant=True)
+    assert isinstance(decoder, NativeDecoder)
+    ids = torch.randint(131, (3, 9), generator=torch.Generator().manual_seed(1))
+    expected = model(ids)  # (3, 9, V)
+
+    def logits(parts: list[list[tuple[int, int, int]]]) -> torch.Tensor:
+        """Logits (3, 9, V), where batches of parts (sequence, begin, end) are read one after another."""
+        cache = KVCache(model.config, 5, 9)
+        found = torch.zeros_like(expected)
+        for batch in parts:
+            places = [(row, place) for row, begin, end in batch for place in range(begin, end)]
+            slots = torch.tensor([4 - row for row, _ in places])
+            given = torch.stack([ids[place] for place in places])
+            wanted = torch.arange(0, len(places), 2)
+            before = cache.lengths.clone()
+            some = decoder(given, cache, slots, wanted)
+            cache.lengths.copy_(before)
+            every = decoder(given, cache, slots)
+            assert torch.equal(some, every[wanted])
+            for place, row in zip(places, every, strict=True):
+                found[place] = row
+        assert cache.lengths.tolist() == [0, 0, 9, 9, 9]
+        return found
+
+    whole = logits([[(0, 0, 9), (1, 0, 9), (2, 0, 9)]])
+    torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-4)
+    in_parts = logits([[(2, 0, 4)], [(0, 0, 1), (2, 4, 5), (1, 0, 8)], [(1, 8, 9), (0, 1, 9)], [(2, 5, 9)]])
+    assert torch.equal(in_parts, whole)
+
+
+@on_each_cpu
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 @torch.inference_mode()
 def test_a_sequence_is_bit_identical_alone_and_in_any_batch(kind: str) -> None:

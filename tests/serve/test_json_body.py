@@ -54,6 +54,7 @@ def test_any_bytes_give_an_object_or_400(body: bytes) -> None:
         (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "64 bits"),
         (b'{"a": 9223372036854775808}', "64 bits"),
+        (b'{"a": -9223372036854775809}', "64 bits"),
         (b'{"a": 1, "a": 2}', "'a' occurs twice"),
         (b'{"a": [{"b": 1, "b": 1}]}', "'b' occurs twice"),
         (b'{"a": "\\ud800"}', "surrogate"),
@@ -66,6 +67,10 @@ def test_what_is_refused(body: bytes, told: str) -> None:
     with pytest.raises(RequestError, match=told) as refused:
         json_object(body)
     assert refused.value.status == 400
+
+
+def test_integers_of_64_bits_are_read() -> None:
+    assert json_object(b'{"a": [9223372036854775807, -9223372036854775808]}') == {"a": [2**63 - 1, -(2**63)]}
 
 
 def test_just_the_limit_of_nesting_is_read() -> None:

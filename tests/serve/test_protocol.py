@@ -79,6 +79,18 @@ def test_bytes_that_trickle_do_not_move_the_deadline(hasty: Running) -> None:
     assert b" 408 " in received
 
 
+def test_the_next_request_has_a_deadline_from_its_first_byte(hasty: Running) -> None:
+    """Its head is not whole, so that nothing but the deadline ends the connection."""
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=30) as connection:
+        connection.sendall(WHOLE)
+        received = b""
+        while b'"count":' not in received:
+            received += connection.recv(1000)
+        connection.sendall(b"POST /v1/tok")
+        rest = read_all(connection)
+    assert b" 408 " in rest
+
+
 def test_a_connection_that_sends_nothing_is_closed(hasty: Running) -> None:
     assert hasty.exchange(b"") == b""
     response = hasty.exchange(WHOLE)
@@ -137,7 +149,7 @@ def test_too_many_connections_get_an_error(hasty: Running) -> None:
         wait_until(lambda: len(hasty.server.server_state.connections) == limit)
         response = hasty.exchange(b"")
         status, error = answer(response)
-        assert (status, error["error"]["code"]) == (503, "too_many_connections")
+        assert (status, error["error"]["code"]) == (429, "too_many_connections")
         assert b"retry-after: " in response.lower()
     finally:
         for connection in held:

@@ -220,7 +220,7 @@ def test_a_model_that_cannot_be_loaded_is_reported(start) -> None:
     assert scheduler.state == "stopped"
 
 
-@pytest.mark.parametrize("part", ["step", "read_chunk", "logits"])
+@pytest.mark.parametrize("part", ["stepper.Stepper.feed", "decoding.next_token"])
 def test_if_the_engine_fails_everybody_is_told(start, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     """Those that wait, whose prompts are read, and whose texts grow."""
     scheduler, listener = start(slots=2)
@@ -232,7 +232,7 @@ def test_if_the_engine_fails_everybody_is_told(start, monkeypatch: pytest.Monkey
         fails.wait(WAIT)
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(f"acorn.generate.stepper.Stepper.{part}", endless_wait)
+    monkeypatch.setattr(f"acorn.generate.{part}", endless_wait)
     scheduler.submit([job()], ["a"])
     assert begins.wait(WAIT)
     scheduler.submit([job(), job()], ["b", "c"])

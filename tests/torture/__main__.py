@@ -14,8 +14,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torture import calls, corruption, full_disk, kills, mutations, power
+from torture import (
+    calls,
+    clients_gone,
+    corruption,
+    full_disk,
+    hostile_bodies,
+    kills,
+    mutations,
+    overload,
+    power,
+    raw_requests,
+    same_bytes,
+    schema_cases,
+    server_stops,
+    slow_clients,
+)
 from torture.runs import FINETUNED, PRETRAINED, import_everything
+from torture.served import import_server
 from torture.workers import cores
 
 
@@ -26,9 +42,13 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="share of the full form's trials (1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
     parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--model", type=Path, help="what the same-bytes parts serve, instead of a tiny model")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="acorn-torture-"))
+    import_server()
     import_everything()
+    global MODEL
+    MODEL = options.model
     began, found = time.monotonic(), {}
     rows: list[tuple[str, str, str, str]] = []
     for name, part in PARTS.items():
@@ -51,6 +71,9 @@ def main() -> None:
         sys.exit(1)
     shutil.rmtree(folder)
 
+
+MODEL: Path | None = None
+"""What the same-bytes parts serve, instead of a tiny model."""
 
 Row = tuple[str, str, dict[str, Any]]
 
@@ -123,6 +146,63 @@ def _mutations(folder: Path, share: float, seed: int) -> Row:
     return f"{len(mutations.MUTATIONS)} guarantees removed", _verdict(found["unnoticed"], f"{noticed} noticed"), found
 
 
+def _same_bytes(trials: int, precision: str, folder: Path, share: float, seed: int) -> Row:
+    found = same_bytes.same_bytes(folder, _count(trials, share, 60), precision, seed, MODEL)
+    counts = ", ".join(f"{count} {name}" for name, count in found["counts"].items())
+    done = f"{found['trials']} replies to {found['distinct']} requests ({counts})"
+    return done, _verdict(found["broken"], "0 bytes different"), found
+
+
+def _raw_requests(trials: int, folder: Path, share: float, seed: int) -> Row:
+    found = raw_requests.raw_requests(folder, _count(trials, share), seed)
+    return f"{found['trials']} connections", _verdict(found["broken"], _statuses(found)), found
+
+
+def _hostile_bodies(trials: int, folder: Path, share: float, seed: int) -> Row:
+    found = hostile_bodies.hostile_bodies(folder, _count(trials, share), seed)
+    return f"{found['trials']} requests", _verdict(found["broken"], _statuses(found)), found
+
+
+def _clients_gone(trials: int, folder: Path, share: float, seed: int) -> Row:
+    found = clients_gone.clients_gone(folder, _count(trials, share, 100), seed)
+    left = ", ".join(f"{count} {stage}" for stage, count in sorted(found["left"].items()))
+    good = f"free after {found['freed_seconds']['longest']:.2f} s at most, memory {found['growth_mib']:+} MiB"
+    return f"{found['trials']} clients ({left})", _verdict(found["broken"], good), found
+
+
+def _stuck_readers(readers: int, phases: int, folder: Path, share: float, seed: int) -> Row:
+    found = slow_clients.stuck_readers(folder, readers, _count(phases, share, 1), seed=seed)
+    good = f"the others kept {found['ratio']:.1%}, at most {found['memory_mib']['with readers']} MiB"
+    return f"{found['readers']} readers", _verdict(found["broken"], good), found
+
+
+def _slow_senders(senders: int, folder: Path, share: float, seed: int) -> Row:
+    found = slow_clients.slow_senders(folder, _count(senders, share), seed=seed)
+    good = f"{_statuses(found)}, after {found['longest_seconds']} s at most"
+    return f"{found['senders']} connections", _verdict(found["broken"], good), found
+
+
+def _overload(seconds: float, folder: Path, share: float, seed: int) -> Row:
+    found = overload.overload(folder, max(20.0, seconds * share), seed)
+    done = f"{found['requests']} requests in {found['seconds']} s"
+    return done, _verdict(found["broken"], f"{_statuses(found)}, memory {found['growth_mib']:+} MiB"), found
+
+
+def _server_stops(trials: int, folder: Path, share: float, seed: int) -> Row:
+    found = server_stops.server_stops(folder, _count(trials, share), seed)
+    good = f"{found['finished']} streams whole, {found['cut off']} ended by a second signal"
+    return f"{found['trials']} servers", _verdict(found["broken"], good), found
+
+
+def _schema_cases(cases: int, folder: Path, share: float, seed: int) -> Row:
+    found = schema_cases.schema_cases(folder, _count(cases, share, 500), seed)
+    return f"{found['trials']} cases", _verdict(found["broken"], "no fault"), found
+
+
+def _statuses(found: dict[str, Any]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(found["by_status"].items()))
+
+
 def _torch() -> str:
     import torch
 
@@ -141,6 +221,17 @@ PARTS: dict[str, Callable[[Path, float, int], Row]] = {
     "signals-finetune": functools.partial(_stops, 30, FINETUNED),
     "two-processes": functools.partial(_meetings, 12, ("plain", *FINETUNED)),
     "mutations": _mutations,
+    "same-bytes": functools.partial(_same_bytes, 10_000, "fp32"),
+    "same-bytes-bf16": functools.partial(_same_bytes, 10_000, "bf16"),
+    "same-bytes-int8": functools.partial(_same_bytes, 10_000, "int8"),
+    "raw-requests": functools.partial(_raw_requests, 10_000),
+    "hostile-bodies": functools.partial(_hostile_bodies, 10_000),
+    "clients-gone": functools.partial(_clients_gone, 1_000),
+    "server-stops": functools.partial(_server_stops, 40),
+    "stuck-readers": functools.partial(_stuck_readers, 200, 8),
+    "slow-senders": functools.partial(_slow_senders, 500),
+    "schema-cases": functools.partial(_schema_cases, 20_000),
+    "overload": functools.partial(_overload, 600.0),
 }
 """Part -> how it is run, with the trials of its full form."""
 

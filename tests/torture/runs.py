@@ -206,11 +206,14 @@ def import_everything() -> None:
         importlib.import_module(name)
 
 
-def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callable[[], None] | None = None) -> Started:
+def start(
+    arguments: list[str], log: Path, kind: str | None = "plain", prepare: Callable[[], None] | None = None
+) -> Started:
     """Starts the command line in a forked process.
 
     Args:
-        kind: of the run; one of `ROLLING_BACK` has gradients that are not finite.
+        kind: of the run; one of `ROLLING_BACK` has gradients that are not finite. None: the command is no run, and has
+            no phases.
         prepare: called in the new process before the command.
     """
     phase = Phase()
@@ -226,7 +229,8 @@ def start(arguments: list[str], log: Path, kind: str = "plain", prepare: Callabl
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it by default
-        _watch(phase)
+        if kind:
+            _watch(phase)
         if kind in ROLLING_BACK:
             _poison_gradients()
         if prepare:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from acorn.errors import UsageError
 from acorn.run_folder import TOKENIZER
-from acorn.setting_names import all_keys
 
 if TYPE_CHECKING:
     from acorn.config import Config
@@ -30,6 +29,8 @@ def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def known_settings(arguments: Sequence[str]) -> list[str]:
     """Those of `arguments` that have the form `key=value` and a setting's own name, where texts are expected."""
+    from acorn.setting_names import all_keys  # here, because it loads pydantic
+
     keys = all_keys()
     return [argument for argument in arguments if "=" in argument and argument.partition("=")[0].strip() in keys]
 

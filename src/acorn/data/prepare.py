@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from acorn.errors import InputError, ResourceError
 from acorn.folders import new_folder
 from acorn.progress import QUIET, Progress
 from acorn.run_folder import TOKENIZER
+from acorn.text.digests import digest_of
 from acorn.tokenizer.batching import batches
 from acorn.tokenizer.measuring import mangling_warning, measure, unspelled_tokens
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -29,6 +30,9 @@ from acorn.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from acorn.text.corpus import Document
     from acorn.text.splits import TextSplits
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 BATCH_CHARACTERS = 1 << 22  # enough for all cores; encoding such a batch takes a few hundred megabytes
 BATCHES_AHEAD = 2
@@ -39,19 +43,31 @@ ENCODER_THREADS = (
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class Encoded:
     """An encoded batch.
 
     Attributes:
         ids: the ids of all documents, with a separator before each document.
-        text_tokens: the number of ids without those separators.
-        unspelled: the number of ids for text that the vocabulary cannot represent.
+        tokens: for each document, its ids, the separator included.
+        unknown: for each document, the ids that are the unknown token.
+        unspelled: for each document, the ids for text that the vocabulary cannot represent.
+        documents: the documents.
     """
 
     ids: NDArray[np.uint32]
-    count: SplitCount
-    text_tokens: int
-    unspelled: int
+    tokens: list[int]
+    unknown: list[int]
+    unspelled: list[int]
+    documents: list[Document]
+
+    def count(self) -> SplitCount:
+        return SplitCount(
+            documents=len(self.documents),
+            tokens=len(self.ids),
+            bytes=sum(document.n_bytes for document in self.documents),
+            words=sum(document.n_words for document in self.documents),
+            unknown_tokens=sum(self.unknown),
+        )
 
 
 def prepare(
@@ -78,19 +94,7 @@ def prepare(
         ResourceError: the disk is too small.
     """
     dtype = dtype_for(tokenizer.vocab_size)
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "dtype": dtype,
-        "tokenizer": {
-            "kind": tokenizer.kind,
-            "vocab_size": tokenizer.vocab_size,
-            "fingerprint": tokenizer.fingerprint,
-            "separator_id": tokenizer.separator_id,
-        },
-        "tokenizer_report": {},
-        "splits": {},
-    }
+    manifest = new_manifest(tokenizer)
     with new_folder(out, replace=replace_existing, extra=manifest) as folder:
         tokenizer.save(folder / TOKENIZER)
         for split in splits.names:
@@ -103,12 +107,26 @@ def prepare(
             manifest["tokenizer_report"].setdefault(split, {})["unknown_rate"] = unknown_rate
             text = {"text_sha256": digest.hexdigest()}  # the same for the same text, whatever the tokenizer
             manifest["splits"][split] = {**asdict(count), **text, "shards": writer.shards}
-            progress.note(
-                f"{split}: {counted(count.documents, 'document')} of {count.bytes:,} bytes, {count.tokens:,} tokens, "
-                f"{count.bytes / count.tokens:.2f} bytes per token."
-            )
+            progress.note(split_summary(split, count))
         manifest["text"] = {"clean": splits.data.clean, "counts": splits.counts, "overlap": splits.overlap}
     return TokenShards.open(out)
+
+
+def new_manifest(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The manifest of token shards that have no split yet."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dtype": dtype_for(tokenizer.vocab_size),
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "fingerprint": tokenizer.fingerprint,
+            "separator_id": tokenizer.separator_id,
+        },
+        "tokenizer_report": {},
+        "splits": {},
+    }
 
 
 def count_tokens(documents: Iterable[Document], tokenizer: Tokenizer) -> SplitCount:
@@ -119,8 +137,16 @@ def count_tokens(documents: Iterable[Document], tokenizer: Tokenizer) -> SplitCo
     """
     count = SplitCount(tokens=1)
     for batch in _encoded(documents, tokenizer):
-        count = count + batch.count
+        count = count + batch.count()
     return count
+
+
+def split_summary(split: str, count: SplitCount) -> str:
+    """The size of a split in a sentence."""
+    return (
+        f"{split}: {counted(count.documents, 'document')} of {count.bytes:,} bytes, {count.tokens:,} tokens, "
+        f"{count.bytes / count.tokens:.2f} bytes per token."
+    )
 
 
 def check_room(folder: Path, split: str, needed: int) -> None:
@@ -162,9 +188,9 @@ def _write_split(
         if not count.documents:
             _check_room(writer, batch, total_bytes)
         writer.append(batch.ids)
-        count = count + batch.count
-        text_tokens += batch.text_tokens
-        unspelled += batch.unspelled
+        count = count + batch.count()
+        text_tokens += len(batch.ids) - len(batch.documents) * len(tokenizer.document_start)
+        unspelled += sum(batch.unspelled)
     if not count.documents:
         raise InputError(
             f"The {split} text is empty.",
@@ -176,21 +202,29 @@ def _write_split(
 
 
 def _digested(documents: Iterable[Document], digest: hashlib._Hash) -> Iterator[Document]:
-    """Yields the documents, and updates `digest` with the length and the cleaned text of each."""
+    """Yields the documents, and updates `digest` with the digest of each one's cleaned text."""
     for document in documents:
-        text = document.text.encode(errors="surrogatepass")  # the tokenizer refuses what cannot be encoded
-        digest.update(len(text).to_bytes(8, "little"))
-        digest.update(text)
+        digest.update(text_digest(document))
         yield document
 
 
-def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_Encoded]:
-    """Encodes batches in other threads, BATCHES_AHEAD of the one that is being written. The order is kept."""
-    ahead: deque[Future[_Encoded]] = deque()
+def text_digest(document: Document) -> bytes:
+    """The digest of a document's cleaned text. The digest of a split is SHA-256 over these."""
+    return digest_of(document.text.encode(errors="surrogatepass"))  # the tokenizer refuses what cannot be encoded
+
+
+def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Encoded]:
+    """The encoded batches of `documents`, in order."""
+    return in_threads(lambda batch: encode(batch, tokenizer), document_batches(documents))
+
+
+def in_threads(work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Iterator[Result]:
+    """Works on batches in other threads, BATCHES_AHEAD of the one that is being written. The order is kept."""
+    ahead: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode") as pool:
         try:
-            for batch in document_batches(documents):
-                ahead.append(pool.submit(_encode, batch, tokenizer))
+            for batch in batches:
+                ahead.append(pool.submit(work, batch))
                 if len(ahead) > BATCHES_AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -199,7 +233,12 @@ def _encoded(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[_E
             pool.shutdown(cancel_futures=True)  # after an error or an interrupt, do not encode what will not be written
 
 
-def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
+def encode(batch: list[Document], tokenizer: Tokenizer) -> Encoded:
+    """Encodes documents.
+
+    Raises:
+        InputError: the tokenizer cannot encode one, or encodes text as its document separator.
+    """
     flat = array("I")  # four times as fast as converting lists with NumPy
     try:
         encoded = tokenizer.encode_documents([document.text for document in batch])
@@ -215,20 +254,16 @@ def _encode(batch: list[Document], tokenizer: Tokenizer) -> _Encoded:
             where=f"{batch[0].source} to {batch[-1].source}",
             fix="use another tokenizer, such as one made by `acorn tokenizer train`, which never does this",
         )
-    unknown = 0 if tokenizer.unknown_id is None else int(np.count_nonzero(tokens == tokenizer.unknown_id))
-    return _Encoded(
+    start = tokenizer.document_start
+    unknown_id = tokenizer.unknown_id
+    return Encoded(
         tokens,
-        SplitCount(
-            documents=len(batch),
-            tokens=len(tokens),
-            bytes=sum(document.n_bytes for document in batch),
-            words=sum(document.n_words for document in batch),
-            unknown_tokens=unknown,
-        ),
-        text_tokens=sum(map(len, encoded)),
-        unspelled=sum(
+        tokens=[len(start) + len(ids) for ids in encoded],
+        unknown=[0 if unknown_id is None else start.count(unknown_id) + ids.count(unknown_id) for ids in encoded],
+        unspelled=[
             unspelled_tokens(tokenizer, document.text, ids) for document, ids in zip(batch, encoded, strict=True)
-        ),
+        ],
+        documents=batch,
     )
 
 
@@ -237,9 +272,10 @@ def document_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     return batches(documents, lambda document: len(document.text), BATCH_CHARACTERS)
 
 
-def _check_room(writer: ShardWriter, first: _Encoded, total_bytes: int) -> None:
+def _check_room(writer: ShardWriter, first: Encoded, total_bytes: int) -> None:
     """Checks before a split is written that it fits on the disk if the rest of its text is like the first batch."""
-    if not first.count.bytes:
+    count = first.count()
+    if not count.bytes:
         return
-    tokens = first.count.tokens * max(1.0, total_bytes / first.count.bytes)
+    tokens = count.tokens * max(1.0, total_bytes / count.bytes)
     check_room(writer.folder, writer.split, int(tokens * writer.dtype.itemsize))

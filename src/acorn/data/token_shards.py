@@ -29,6 +29,9 @@ from acorn.tokenizer.tokenizer import Tokenizer
 
 FORMAT = "acorn-token-shards"
 VERSION = 1
+PART_FORMAT = "acorn-text-part"
+"""The format in the manifest of a part of a text, which `acorn data merge` reads."""
+
 DTYPES: dict[str, np.dtype[np.unsignedinteger[Any]]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 CHECK_CHUNK_TOKENS = 1 << 22  # tokens read at once to count separators
 
@@ -161,6 +164,12 @@ class TokenShards:
             raise InputError(
                 "This folder holds examples to finetune on, not token shards.", where=str(folder), fix=_FOLDER_HINT
             )
+        if isinstance(manifest, dict) and manifest.get("format") == PART_FORMAT:
+            raise InputError(
+                f"This folder is part {manifest.get('part')} of {manifest.get('parts')} of a text, not token shards.",
+                where=str(folder),
+                fix="merge all parts with `acorn data merge`, and name the folder that it makes",
+            )
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InputError(
                 "This folder does not contain token shards.", where=str(folder / MANIFEST), fix=_FOLDER_HINT
@@ -238,14 +247,7 @@ class ShardWriter:
         Raises:
             InputError: an id is too large for the integer type of the shards.
         """
-        largest = np.iinfo(self.dtype).max
-        if len(ids) and ids.max() > largest:
-            raise InputError(
-                f"Token id {ids.max()} is too large for {self.dtype.name} shards, whose largest id is {largest}.",
-                where=f"split {self.split}",
-                fix="use another tokenizer; this one produces ids beyond its own vocabulary",
-            )
-        ids = ids.astype(self.dtype)
+        ids = as_stored(ids, self.dtype, f"split {self.split}")
         while len(ids):
             if not self.shards or self.shards[-1]["tokens"] == self.shard_tokens:
                 self.shards.append({"file": f"{self.split}-{len(self.shards):05d}.bin", "tokens": 0})
@@ -255,6 +257,22 @@ class ShardWriter:
                 file.write(part.tobytes())
             shard["tokens"] += len(part)
             ids = ids[len(part) :]
+
+
+def as_stored(ids: Ids, dtype: np.dtype[Any], where: str) -> Ids:
+    """`ids` in the integer type of the shards.
+
+    Raises:
+        InputError: an id is too large for it.
+    """
+    largest = np.iinfo(dtype).max
+    if len(ids) and ids.max() > largest:
+        raise InputError(
+            f"Token id {ids.max()} is too large for {dtype.name} shards, whose largest id is {largest}.",
+            where=where,
+            fix="use another tokenizer; this one produces ids beyond its own vocabulary",
+        )
+    return ids.astype(dtype, copy=False)
 
 
 def dtype_for(vocab_size: int) -> str:

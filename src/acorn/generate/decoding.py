@@ -1,15 +1,15 @@
 """The decoding loop: continues many texts together, each with settings of its own.
 
-`acorn generate`, evaluation by generation and the server use it. A turn gives each text one token, and reads a chunk
-of a prompt, so that nobody waits for a long prompt. Each text has its own random numbers, so a text is the same alone
+`acorn generate`, evaluation by generation and the server use it. A turn gives each text one token, and reads parts of
+prompts, so that nobody waits for a long prompt. Each text has its own random numbers, so a text is the same alone
 and beside others: exactly, where decoding runs in acorn's C code (`Stepper`); elsewhere up to rounding.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from acorn.errors import AcornError
 from acorn.generate.job import FinishReason, Job, TokenScore, Update
 from acorn.generate.prefix_cache import PrefixCache
 from acorn.generate.sampling import fault_of, generator_for, next_token
-from acorn.generate.stepper import Stepper
+from acorn.generate.stepper import LONGEST_PART, Feed, Stepper
 from acorn.generate.streaming import TextStream
 from acorn.progress import QUIET
 from acorn.tokenizer.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ class Text:
         self.begin = 0
         self.slot = -1  # its place in the stepper's cache
         self.prompt_scores: list[TokenScore] = []
-        self.cached_tokens = 0
+        self.cached_tokens = self.stored = 0  # tokens that the prefix cache had, and has
         self.counts: Counter[int] = Counter()  # of new tokens, where a penalty needs them
 
     @property
@@ -80,6 +80,28 @@ class Text:
         return piece, "stop" if self.stream.stopped else reason  # type: ignore[return-value]
 
 
+class Part(NamedTuple):
+    """Tokens `begin .. end - 1` of what the model sees of a text, which are to be read."""
+
+    text: Text
+    begin: int
+    end: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.end == len(self.text.visible)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the prompt's tokens are to be scored. A text that was continued is only read again."""
+        return self.text.job.score_prompt and not self.text.n_new
+
+    @property
+    def wanted(self) -> int:
+        """Tokens whose logits are needed."""
+        return self.end - self.begin if self.is_scored else int(self.is_last)
+
+
 class DecodingLoop:
     """Continues texts until they end. Use it in inference mode, with the model in eval mode.
 
@@ -87,8 +109,8 @@ class DecodingLoop:
         ends: tokens that end a text.
         banned: ids that are never chosen.
         prefixes: where beginnings of prompts are kept; None: nowhere.
-        chunks: chunks that a turn reads at most; None: prompts are read to their ends before the next step, which is
-            faster where nobody waits for the texts in between.
+        interleaved: prompts are read in parts beside the steps of other texts. Otherwise they are read to their ends
+            before the next step, which is faster where nobody waits for the texts in between.
         note: called with messages for the user.
     """
 
@@ -99,10 +121,10 @@ class DecodingLoop:
         banned: Sequence[int],
         *,
         prefixes: PrefixCache | None = None,
-        chunks: int | None = None,
+        interleaved: bool = False,
         note: Callable[[str], None] = QUIET.note,
     ) -> None:
-        self.stepper, self.ends, self.prefixes, self.chunks, self.note = stepper, ends, prefixes, chunks, note
+        self.stepper, self.ends, self.prefixes, self.interleaved, self.note = stepper, ends, prefixes, interleaved, note
         self.block_size = stepper.model.config.block_size
         self.banned = torch.tensor(banned, dtype=torch.long)
         # A text is in one of them until it has ended, so that each can be told if a turn fails.
@@ -129,108 +151,126 @@ class DecodingLoop:
         text.slot = self.stepper.join()
         if self.prefixes and not text.job.score_prompt:
             found = self.prefixes.find(text.ids, self.stepper.whole_chunks(len(text.ids)))
-            text.cached_tokens = len(found) * self.prefixes.chunk
+            text.cached_tokens = text.stored = len(found) * self.prefixes.chunk
             for number, (keys, values) in enumerate(found):
                 self.stepper.restore(text.slot, number * self.prefixes.chunk, keys, values)
         self._reading.append(text)
 
     def turn(self) -> list[tuple[Text, Update]]:
-        """One step of the texts whose prompts are read, then chunks of prompts; returns what is new.
+        """Gives each text whose prompt is read its next token, and reads parts of other prompts; returns what is new.
 
         An exception leaves the loop unusable. What concerns a single text is an update with an error.
         """
-        logits = self._step()
-        read = self._read()
+        self._drop_cancelled()
+        self._slide()
+        ready: list[tuple[Text, Tensor]] = []  # texts with their next logits (V,)
+        if self.interleaved:
+            room = self.stepper.part_size if self._growing else LONGEST_PART
+            ready = self._feed(self._growing, self._next_parts(room))
+        else:
+            growing = self._growing.copy()
+            while self._reading:
+                ready += self._feed([], self._next_parts(LONGEST_PART))
+            ready += self._feed(growing, [])
         updates = [
-            (text, self._with_prompt(text, Update(finish_reason="length"))) for text, _ in read if text.job.prompt_only
+            (text, self._with_prompt(text, Update(finish_reason="length"))) for text, _ in ready if text.job.prompt_only
         ]
-        for text, _ in updates:
-            self.stepper.leave(text.slot)
-        self._growing += [text for text, _ in read if not text.job.prompt_only]
-        logits += [row for text, row in read if not text.job.prompt_only]
-        return updates + (self._sample(torch.stack(logits)) if logits else [])
-
-    def _step(self) -> list[Tensor]:
-        """Feeds the newest token of each growing text; returns their next logits, each (V,)."""
-        going, slid = [], []
-        for text in self._growing:
-            if text.is_cancelled():
+        ready = [(text, logits) for text, logits in ready if not text.job.prompt_only]
+        if ready:
+            updates += self._sample([text for text, _ in ready], torch.stack([logits for _, logits in ready]))
+        for text, update in updates:
+            if update.is_last:
+                self._growing.remove(text)
+                self._store(text)
                 self.stepper.leave(text.slot)
-            elif len(text.ids) - text.begin > self.block_size:
-                self._slide(text)
-                slid.append(text)
-            else:
-                going.append(text)
-        self._reading.extendleft(reversed(slid))
-        self._growing = going
-        if not going:
-            return []
-        return list(self.stepper.step([text.slot for text in going], [text.ids[-1] for text in going]))
+        return updates
 
-    def _slide(self, text: Text) -> None:
-        """Moves the visible part of a text forward: the model has no positions beyond its context."""
+    def _drop_cancelled(self) -> None:
+        for texts in (self._reading, self._growing):
+            for text in [text for text in texts if text.is_cancelled()]:
+                texts.remove(text)
+                self.stepper.leave(text.slot)
+
+    def _slide(self) -> None:
+        """Moves the visible part of texts that fill the context: the model has no positions beyond it."""
         kept = max(1, int(KEPT_SHARE * self.block_size))
-        text.begin = len(text.ids) - kept
-        self.stepper.forget(text.slot)
-        if not self._has_slid:
-            self.note(
-                f"The text is longer than the model's context of {self.block_size:,} tokens: whenever the context is "
-                f"full, generation continues from the last {kept:,} tokens."
-            )
-        self._has_slid = True
-
-    def _read(self) -> list[tuple[Text, Tensor]]:
-        """Reads chunks of prompts, in turns; returns the texts that are now read, with their next logits (V,)."""
-        read = []
-        for _ in itertools.count() if self.chunks is None else range(self.chunks):
-            while self._reading and self._reading[0].is_cancelled():
-                self.stepper.leave(self._reading.popleft().slot)
-            if not self._reading:
-                break
-            text = self._reading[0]
-            begin, ids = self.stepper.tokens(text.slot), text.visible
-            states = self.stepper.read_chunk(text.slot, ids)  # (T, C)
-            end = begin + len(states)
-            if text.job.score_prompt and not text.n_new:
-                targets = ids[begin + 1 : end + 1]
-                text.prompt_scores += token_scores(
-                    self.stepper.logits(states[: len(targets)]), targets, text.job.alternatives or 0
+        for text in [text for text in self._growing if len(text.visible) > self.block_size]:
+            text.begin = len(text.ids) - kept
+            self.stepper.forget(text.slot)
+            self._growing.remove(text)
+            self._reading.appendleft(text)
+            if not self._has_slid:
+                self.note(
+                    f"The text is longer than the model's context of {self.block_size:,} tokens: whenever the context "
+                    f"is full, generation continues from the last {kept:,} tokens."
                 )
-            if (
-                self.prefixes
-                and not text.begin
-                and end - begin == self.prefixes.chunk
-                and end % self.prefixes.chunk == 0
-            ):
-                self.prefixes.add(ids[:end], *self.stepper.stored(text.slot, begin, end))
-            if end == len(ids):
-                read.append((text, self.stepper.logits(states[-1])))
-                self._reading.popleft()
-            else:
-                self._reading.rotate(-1)
-        return read
+            self._has_slid = True
 
-    def _sample(self, logits: Tensor) -> list[tuple[Text, Update]]:
-        """Chooses the next token of each growing text from `logits` (B, V)."""
-        texts = self._growing
-        rows = [text.job.settings for text in texts]
+    def _next_parts(self, room: int) -> list[Part]:
+        """What is read next of the prompts at the head of the queue."""
+        parts = []
+        for text in self._reading:
+            if room <= 0:
+                break
+            begin = self.stepper.tokens(text.slot)
+            end = self.stepper.part_end(text.slot, len(text.visible), room)
+            parts.append(Part(text, begin, end))
+            room -= end - begin
+        return parts
+
+    def _feed(self, growing: Sequence[Text], parts: Sequence[Part]) -> list[tuple[Text, Tensor]]:
+        """Feeds the newest token of each growing text, and parts of prompts, which are at the head of the queue.
+
+        Returns:
+            the texts whose prompts are read, with their next logits (V,).
+        """
+        if not growing and not parts:
+            return []
+        feeds = [Feed(text.slot, [text.ids[-1]]) for text in growing]
+        feeds += [Feed(part.text.slot, part.text.visible[part.begin : part.end], part.wanted) for part in parts]
+        found = self.stepper.feed(feeds)
+        ready = [(text, logits[-1]) for text, logits in zip(growing, found, strict=False)]
+        for part, logits in zip(parts, found[len(growing) :], strict=True):
+            text = self._reading.popleft()
+            if part.is_scored:
+                targets = text.ids[part.begin + 1 : part.end + 1]
+                text.prompt_scores += token_scores(logits[: len(targets)], targets, text.job.alternatives or 0)
+            self._store(text)
+            if part.is_last:
+                self._growing.append(text)
+                ready.append((text, logits[-1]))
+            else:
+                self._reading.append(text)
+        return ready
+
+    def _store(self, text: Text) -> None:
+        """Keeps what is new of whole chunks of a text: in C all of it, in PyTorch what was read in whole chunks."""
+        if self.prefixes is None or text.begin:
+            return
+        end = self.stepper.tokens(text.slot)
+        if not self.stepper.reads_natively:
+            end = min(end, self.stepper.whole_chunks(len(text.job.prompt_ids)))
+        chunk = self.prefixes.chunk
+        while text.stored + chunk <= end:
+            stored = self.stepper.stored(text.slot, text.stored, text.stored + chunk)
+            text.stored += chunk
+            self.prefixes.add(text.ids[: text.stored], *stored)
+
+    def _sample(self, texts: Sequence[Text], logits: Tensor) -> list[tuple[Text, Update]]:
+        """Chooses the next token of each text from `logits` (B, V)."""
         chosen = next_token(
             _adjusted(logits, texts),
             [text.ids for text in texts],
-            rows,
+            [text.job.settings for text in texts],
             [text.generator for text in texts],
             self.banned,
             self.stepper.sampler,
         ).tolist()
         scores = self._scores(texts, logits, chosen)
-        updates = []
-        for text, token, score in zip(texts, chosen, scores, strict=True):
-            update = self._with_prompt(text, self._grown(text, token, score))
-            if update.is_last:
-                self.stepper.leave(text.slot)
-            updates.append((text, update))
-        self._growing = [text for text, update in updates if not update.is_last]
-        return updates
+        return [
+            (text, self._with_prompt(text, self._grown(text, token, score)))
+            for text, token, score in zip(texts, chosen, scores, strict=True)
+        ]
 
     def _grown(self, text: Text, token: int, score: TokenScore | None) -> Update:
         if token < 0:

@@ -1,7 +1,8 @@
-"""Keeps keys and values of prompts' beginnings, so that a beginning that several prompts share is read once.
+"""Keeps keys and values of beginnings of texts, so that a beginning that several prompts share is computed once.
 
-Only whole chunks are kept. A chunk begins at a multiple of its length, and its keys and values depend on nothing but
-the tokens up to its end, so a prompt whose beginning was found gets the same bits as one that is read whole.
+They are kept in chunks of equal length, found by all tokens up to their end. Who adds a chunk makes sure that a prompt
+would have got the same keys and values, to the last bit: `DecodingLoop` adds what C code computed, where this is always
+so, and of what PyTorch computed the chunks of prompts that were read whole.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Computes logits for many sequences at once: reads their prompts, and then continues all of them token by token.
 
 A sequence may join or leave between any two steps (continuous batching: Yu et al. 2022, Orca), because each has its own
-length in the cache. Prompts are read one sequence at a time, in chunks that always begin at the same positions. Where
-decoding runs in acorn's C code, the logits of a sequence are therefore the same, to the last bit, whatever else is
-computed beside it. PyTorch's matmuls round differently for batches of other sizes.
+length in the cache. In acorn's C code the logits of a sequence are the same, to the last bit, whatever else is computed
+beside it and in whatever parts its prompt is read. PyTorch's matmuls round differently for other numbers of rows; so
+that equal prompts at least are read equally, they are then read in chunks that begin at fixed positions.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,26 @@ CHUNK_FLOPS = 4e9
 SHORTEST_CHUNK, LONGEST_CHUNK = 16, 512
 """Tokens of a chunk: matmuls of fewer rows are slow, and more make others wait."""
 
+PART_FLOPS, LONGEST_PART = 1.2e9, 128
+"""Arithmetic and tokens of the parts of prompts in C that others wait for: up to 20 ms on two cores."""
+
+STORED_CHUNK = 32
+"""Tokens of the chunks in which beginnings of prompts are kept, where C code reads prompts."""
+
+
+class Feed(NamedTuple):
+    """Tokens that a sequence is continued by.
+
+    Attributes:
+        slot: of the sequence.
+        ids: its next tokens.
+        wanted: logits are wanted for the last so many of them.
+    """
+
+    slot: int
+    ids: Sequence[int]
+    wanted: int = 1
+
 
 class Stepper:
     """A model and the cache of the sequences that it continues.
@@ -45,6 +66,8 @@ class Stepper:
 
     Attributes:
         sampler: chooses tokens in C; None: PyTorch does.
+        reads_natively: prompts are read in C, where a token has the same keys and values in whatever parts it is read.
+        chunk: length of the chunks in which beginnings of prompts may be stored.
 
     Raises:
         UsageError: the native decoder is asked for and unavailable.
@@ -70,7 +93,10 @@ class Stepper:
         sampler = Unavailable("PyTorch is asked for") if decoder == "torch" else native_sampler()
         self.sampler = None if isinstance(sampler, Unavailable) else sampler
         self.length = min(length or model.config.block_size, model.config.block_size)
-        self.chunk = chunk_tokens(model)
+        # PyTorch reads prompts faster than C where the hardware multiplies bf16.
+        self.reads_natively = self._native is not None and (int8 or dtype == torch.float32)
+        self.chunk = STORED_CHUNK if self.reads_natively else chunk_tokens(model)
+        self._part = min(max(1, int(PART_FLOPS / (2 * n_parameters(model)))), LONGEST_PART)
         self._cache = KVCache(model.config, size, self.length, self.device, dtype)
         self._free = list(range(size))  # a heap: low numbers are used first
 
@@ -96,36 +122,44 @@ class Stepper:
         """Tokens of a sequence in the cache."""
         return int(self._cache.lengths[slot])
 
-    def read(self, slot: int, ids: Sequence[int]) -> Tensor:
-        """Feeds the ids of a sequence that is empty so far, in chunks; returns the next logits (V,)."""
-        while True:
-            states = self.read_chunk(slot, ids)
-            if self.tokens(slot) == len(ids):
-                return self.logits(states[-1])
+    def part_end(self, slot: int, length: int, room: int) -> int:
+        """Where the part of a prompt ends that is read next.
 
-    def read_chunk(self, slot: int, ids: Sequence[int]) -> Tensor:
-        """Feeds the next chunk of `ids`, all of which are the sequence; returns its final hidden states (T, C).
-
-        A rest of at most a quarter of a chunk is read with the last one: few rows take almost as long as many.
+        Args:
+            length: of the whole prompt.
+            room: largest number of tokens; PyTorch reads a whole chunk, whatever it is.
         """
-        sequence = self._cache.narrow(slot, 1)
-        begin = sequence.longest
-        end = begin + self.chunk if begin < self.whole_chunks(len(ids)) else len(ids)
-        states: Tensor = self.model.hidden(torch.tensor([ids[begin:end]], device=self.device), sequence)  # (1, T, C)
-        return states[0]
+        begin = self.tokens(slot)
+        if self.reads_natively:
+            return min(length, begin + room)
+        return begin + self.chunk if begin < self.whole_chunks(length) else length
+
+    @property
+    def part_size(self) -> int:
+        """Tokens of prompts that are read beside a step, so that the step takes at most about 20 ms longer."""
+        return self._part if self.reads_natively else 1  # one chunk
 
     def whole_chunks(self, length: int) -> int:
-        """Tokens of a sequence that are read in whole chunks, before its rest.
+        """Tokens of a prompt that may be replaced by what was stored of another one, in whole chunks.
 
-        What was stored of another sequence may replace these and no others: the same tokens, read with a rest, have
-        other bits, because matmuls of more rows round differently.
+        In PyTorch these are the tokens that are read in whole chunks. A short rest is read with the chunk before it,
+        because few rows take almost as long as many; the same tokens, read with a rest, have other bits. In C any are,
+        but something must be left to be read.
         """
-        return max(0, length - self.chunk // 4 - 1) // self.chunk * self.chunk
+        rest = 0 if self.reads_natively else self.chunk // 4
+        return max(0, length - rest - 1) // self.chunk * self.chunk
 
-    def logits(self, states: Tensor) -> Tensor:
-        """Logits of final hidden states (..., C)."""
-        logits: Tensor = self.model.logits(states)
-        return logits
+    def feed(self, feeds: Sequence[Feed]) -> list[Tensor]:
+        """Continues sequences, each at most once; returns the logits that each feed wants (n, V).
+
+        Other sequences in the cache must have room for a token: PyTorch computes one for each of them, too.
+        """
+        if self._native and self.reads_natively:
+            return self._feed_natively(self._native, feeds)
+        is_step = [len(feed.ids) == 1 and self.tokens(feed.slot) > 0 for feed in feeds]
+        steps = [feed for feed, is_one in zip(feeds, is_step, strict=True) if is_one]
+        rows = iter(self._step(steps) if steps else ())
+        return [next(rows)[None] if is_one else self._read(feed) for feed, is_one in zip(feeds, is_step, strict=True)]
 
     def stored(self, slot: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the tokens `begin .. end - 1` of a sequence, each (n_layer, K, T, D), in the cache."""
@@ -139,22 +173,38 @@ class Stepper:
         own_values.copy_(values)
         self._cache.lengths[slot] = end
 
-    def step(self, slots: Sequence[int], tokens: Sequence[int]) -> Tensor:
-        """Feeds one token to each of the sequences in `slots`; returns the next logits (n, V).
+    def _feed_natively(self, native: NativeDecoder, feeds: Sequence[Feed]) -> list[Tensor]:
+        ids: list[int] = []
+        slots: list[int] = []
+        rows: list[int] = []
+        for feed in feeds:
+            ids += feed.ids
+            slots += [feed.slot] * len(feed.ids)
+            rows += range(len(ids) - feed.wanted, len(ids))
+        logits = native(torch.tensor(ids), self._cache, torch.tensor(slots), torch.tensor(rows, dtype=torch.long))
+        return list(logits.split([feed.wanted for feed in feeds]))
 
-        Other sequences in the cache must have room for a token: PyTorch computes one for each of them, too.
-        """
-        places = torch.tensor(slots)
+    def _read(self, feed: Feed) -> Tensor:
+        """A part of a prompt, in PyTorch."""
+        sequence = self._cache.narrow(feed.slot, 1)
+        x = self.model.hidden(torch.tensor([list(feed.ids)], device=self.device), sequence)  # (1, T, C)
+        logits: Tensor = self.model.logits(x[0, len(feed.ids) - feed.wanted :])
+        return logits
+
+    def _step(self, feeds: Sequence[Feed]) -> Tensor:
+        """One token of each of several sequences, in PyTorch or C; logits (n, V)."""
+        tokens, places = torch.tensor([feed.ids[0] for feed in feeds]), torch.tensor([feed.slot for feed in feeds])
         if self._native:
-            return self._native(torch.tensor(tokens), self._cache, places)
-        part = self._cache.narrow(0, max(slots) + 1)
+            return self._native(tokens, self._cache, places)
+        part = self._cache.narrow(0, int(places.max()) + 1)
         before = part.lengths.clone()
         ids = torch.zeros(len(before), 1, dtype=torch.long)
-        ids[places, 0] = torch.tensor(tokens)
+        ids[places, 0] = tokens
         x = self.model.hidden(ids.to(self.device), part)  # (B, 1, C)
         part.lengths.copy_(before)  # what was computed for the others is overwritten by their next token
         part.lengths[places] += 1
-        return self.model.logits(x[places.to(self.device), -1])
+        logits: Tensor = self.model.logits(x[places.to(self.device), -1])
+        return logits
 
     def _native_decoder(
         self, dtype: torch.dtype, decoder: str, int8: bool, note: Callable[[str], None]
@@ -178,6 +228,10 @@ def chunk_tokens(model: GPT) -> int:
     """
     if model.device.type != "cpu":
         return LONGEST_CHUNK
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    tokens = int(CHUNK_FLOPS / (2 * parameters))
+    tokens = int(CHUNK_FLOPS / (2 * n_parameters(model)))
     return min(max(SHORTEST_CHUNK, 1 << max(tokens, 1).bit_length() - 1), LONGEST_CHUNK)
+
+
+def n_parameters(model: GPT) -> int:
+    """Number of parameters; twice as many floating point operations are one token's arithmetic."""
+    return sum(parameter.numel() for parameter in model.parameters())

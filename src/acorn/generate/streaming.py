@@ -9,7 +9,7 @@ from acorn.tokenizer.tokenizer import Tokenizer
 REPLACEMENT = "\ufffd"
 """Decoded from bytes that are not a complete character, including a character whose last bytes are still missing."""
 
-WINDOW_TOKENS = 32
+WINDOW_TOKENS = 8
 """New tokens after which the decoded window moves forward; decoding all tokens each time would take O(n^2)."""
 
 

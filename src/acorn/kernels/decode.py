@@ -1,6 +1,7 @@
-"""Native decoding: calls csrc/decode.c, which computes one token per sequence through the whole network.
+"""Native decoding: calls csrc/decode.c, which computes tokens of many sequences through the whole network.
 
-Sequences of a batch have their own positions, so they may begin and end at any time.
+Sequences of a batch have their own positions, so they may begin and end at any time. A sequence may get several tokens
+at once, as prompts do.
 
 Needs a CPU, a C compiler (build.py) and a model whose settings decode.c supports. Otherwise PyTorch decodes, with the
 same results up to rounding.
@@ -97,15 +98,23 @@ class NativeDecoder:
         )
         self._workspace = torch.empty(0)
 
-    def __call__(self, ids: Tensor, cache: KVCache, sequences: Tensor | None = None) -> Tensor:
-        """The forward of one token per sequence, ids (B,): adds it to the cache and returns logits (B, V).
+    def __call__(
+        self, ids: Tensor, cache: KVCache, sequences: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """The forward of ids (B,): adds them to the cache and returns logits (n, V).
 
         Args:
-            sequences: numbers of the cache's sequences that the ids continue (B,), each once; None: all in order.
+            sequences: numbers of the cache's sequences that the ids continue (B,); ids of the same sequence follow
+                each other there. None: the first id continues the first sequence, and so on.
+            rows: which of the ids logits are wanted for (n,); None: all.
+
+        Raises:
+            ValueError: the cache is too short for them.
         """
         batch = ids.numel()
         slots = torch.arange(batch) if sequences is None else sequences
-        positions = cache.lengths[slots]
+        wanted = torch.arange(batch) if rows is None else rows
+        positions = cache.lengths[slots] + _occurrences(slots)
         if batch and int(positions.max()) >= cache.keys.size(3):
             raise ValueError(f"{int(positions.max()) + 1} tokens are more than the cache's {cache.keys.size(3)}")
         kv = DecodeCache(
@@ -121,11 +130,17 @@ class NativeDecoder:
         floats = self.library.decode_workspace_floats(ctypes.byref(self._model), ctypes.byref(kv))
         if self._workspace.numel() < floats:
             self._workspace = torch.empty(floats)
-        logits = torch.empty(batch, self.vocab_size)
+        logits = torch.empty(wanted.numel(), self.vocab_size)
         self.library.decode(
-            ctypes.byref(self._model), ctypes.byref(kv), ids.data_ptr(), self._workspace.data_ptr(), logits.data_ptr()
+            ctypes.byref(self._model),
+            ctypes.byref(kv),
+            ids.data_ptr(),
+            wanted.data_ptr(),
+            wanted.numel(),
+            self._workspace.data_ptr(),
+            logits.data_ptr(),
         )
-        cache.lengths[slots] = positions + 1
+        cache.lengths.index_add_(0, slots, torch.ones_like(slots))
         return logits
 
     def _block(self, block: Any) -> DecodeBlock:
@@ -168,6 +183,16 @@ class NativeDecoder:
         tensor = tensor.detach().contiguous()
         self._tensors.append(tensor)
         return tensor.data_ptr()
+
+
+def _occurrences(slots: Tensor) -> Tensor:
+    """How often each slot occurred before (B,)."""
+    if len(slots) == 1:
+        return torch.zeros_like(slots)
+    order = slots.argsort(stable=True)
+    ordered = slots[order]
+    starts = torch.searchsorted(ordered, ordered)  # where the group of each begins
+    return torch.empty_like(slots).scatter_(0, order, torch.arange(len(slots)) - starts)
 
 
 def native_decoder(

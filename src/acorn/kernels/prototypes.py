@@ -117,7 +117,7 @@ PROTOTYPES: dict[str, dict[str, tuple[Any, list[Any]]]] = {
         "attention_workspace_bytes": (INT64, [INT64, INT64]),
     },
     "decode": {
-        "decode": (None, [POINTER] * 5),
+        "decode": (None, [*[POINTER] * 4, INT32, *[POINTER] * 2]),
         "decode_workspace_floats": (INT64, [POINTER] * 2),
         "sample": (None, [POINTER, INT64, INT64, POINTER, INT64, POINTER, POINTER, INT32, POINTER]),
         "sample_workspace_floats": (INT64, [INT64, INT32]),

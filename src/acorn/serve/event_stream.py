@@ -60,7 +60,7 @@ class EventStream:
             if not is_open:
                 raise
             refusal = request_error(error)
-            if refusal.status >= 500:
+            if refusal.status == 500:  # others are no faults: the server stops
                 log.exception("a stream ended with an error")
             await send({"type": "http.response.body", "body": event(refusal.body), "more_body": False})
             return

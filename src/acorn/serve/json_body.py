@@ -73,7 +73,7 @@ def _finite(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 20 or abs(value := int(digits)) > LARGEST_INTEGER:
+    if len(digits) > 20 or not -LARGEST_INTEGER - 1 <= (value := int(digits)) <= LARGEST_INTEGER:
         raise _no_json(f"The number {digits[:40]} does not fit into 64 bits.")
     return value
 

@@ -16,7 +16,7 @@ def _limit(value: float, unit: str, what: str, beyond: str) -> Any:
 class Limits:
     """The limits of a server. Tests build their own with smaller values."""
 
-    connections: int = _limit(1000, "", "connections at the same time", "503 with Retry-After, then closed")
+    connections: int = _limit(1000, "", "connections at the same time", "429 with Retry-After, then closed")
     head_bytes: int = _limit(16 * 1024, "bytes", "request line and headers", "431")
     body_bytes: int = _limit(1024 * 1024, "bytes", "body of a request", "413")
     request_seconds: float = _limit(10, "seconds", "time from a request's first byte to its last", "408, then closed")

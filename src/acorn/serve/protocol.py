@@ -108,7 +108,7 @@ class LimitedProtocol(H11Protocol):
         # Paused as soon as the system takes no more, so that every unread byte has the deadline.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.limits.connections:
-            self._refuse(retry_later(503, "The server has as many connections as it takes.", "too_many_connections"))
+            self._refuse(retry_later(429, "The server has as many connections as it takes.", "too_many_connections"))
         else:
             self._start_deadline()
 
@@ -124,8 +124,8 @@ class LimitedProtocol(H11Protocol):
         super().handle_events()
         if self.conn.in_request:
             self._start_deadline()  # of a request that began behind another one
-        elif self.cycle is not None and not self.cycle.more_body:
-            self._stop_deadline()
+        elif self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            self._stop_deadline()  # of the request that is answered now; that of the next one's head goes on
 
     def send_400_response(self, msg: str) -> None:
         """Called where `next_event` raised."""

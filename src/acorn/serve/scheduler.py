@@ -187,7 +187,7 @@ class Scheduler:
             stepper = Stepper(model, self._slots, int8=self._int8, note=self._note)
             banned = banned_ids(tokenizer, model, {*self.ends, *self.loaded.trained_ids})
             prefixes = PrefixCache(stepper.chunk)
-            self._loop = DecodingLoop(stepper, self.ends, banned, prefixes=prefixes, chunks=1)
+            self._loop = DecodingLoop(stepper, self.ends, banned, prefixes=prefixes, interleaved=True)
             first = Job((tokenizer.separator_id,), SamplingSettings(max_new_tokens=2, greedy=True))
             self._loop.add(Text(first, tokenizer))
             while self._loop.n_texts:

@@ -86,7 +86,9 @@ class Server(uvicorn.Server):
         scheduler: type[Scheduler] = Scheduler,
     ) -> None:
         _check_access(settings)
-        self.settings = settings
+        self.settings, self._load = settings, load_model
+        run = _run_folder(settings.run) if load_model is None or Path(settings.run).is_dir() else None
+        compared = _compared(settings)
         self.socket = _bound(settings)
         limits = dataclasses.replace(limits, connections=_connections(limits.connections))
         self.context = Context(
@@ -95,8 +97,8 @@ class Server(uvicorn.Server):
             settings.slots,
             limits,
             needs_key=settings.key is not None,
-            run=_run_folder(settings.run),
-            compared=_compared(settings),
+            run=run,
+            compared=compared,
             int8=settings.int8,
         )
         access = Access.of(settings.host, settings.allowed_hosts, settings.key)
@@ -115,7 +117,7 @@ class Server(uvicorn.Server):
             )
         )
         self._say, self._progress = say, progress
-        self._load, self._scheduler = load_model, scheduler
+        self._scheduler = scheduler
         self.failure: BaseException | None = None
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -287,9 +289,13 @@ def _check_access(settings: Settings) -> None:
 
 
 def _run_folder(run: Path | str) -> Path | None:
-    """A run folder, which has checkpoints and metrics for the page to show; None: another model has none."""
-    folder = Path(run)
-    return folder if folder.is_dir() and kind_of(folder) == "run" else None
+    """A run folder, which has checkpoints and metrics for the page to show; None: another model has none.
+
+    Raises:
+        UsageError: it does not exist, or is none of what can be loaded.
+    """
+    is_run = not str(run).startswith("hf:") and kind_of(Path(run)) == "run"
+    return Path(run) if is_run else None
 
 
 def _compared(settings: Settings) -> dict[str, Path]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 from acorn.config import DataConfig
 from acorn.progress import QUIET, Progress
 from acorn.text.cleaning import clean
 from acorn.text.reading import Reading
-from acorn.text.rows import RowReader
+from acorn.text.rows import WHOLE, RowReader, Span
 from acorn.text.sources import Part, open_reader
 from acorn.text.text_files import TextFile
 
@@ -32,11 +33,13 @@ class Corpus:
 
     Attributes:
         cut_small: a .txt that would be one document is cut into about 64 blocks.
+        spans: the range of each part that is read; empty: all of it.
     """
 
     parts: Sequence[Part]
     data: DataConfig
     cut_small: bool = False
+    spans: Sequence[Span] = ()
 
     def rows(
         self,
@@ -53,8 +56,9 @@ class Corpus:
         sizes = [part.size if isinstance(part, TextFile) else 0 for part in self.parts]
         total = sum(sizes) if all(isinstance(part, TextFile) for part in self.parts) else 0
         done = 0
-        for part, size in zip(self.parts, sizes, strict=True):
-            reader = open_reader(part, self.data, reading, cut_small=self.cut_small)
+        spans = self.spans or repeat(WHOLE, len(sizes))
+        for part, size, span in zip(self.parts, sizes, spans, strict=True):
+            reader = open_reader(part, self.data, reading, cut_small=self.cut_small, span=span)
             unreported = _PROGRESS_BYTES  # so that the first row is reported at once
             for raw, position in reader.rows():
                 unreported += len(raw)
@@ -87,31 +91,42 @@ class Corpus:
         Raises:
             InputError: text cannot be decoded under `data.errors = "strict"`, a row is bad, or a file is damaged.
         """
-        counts, how = reading.counts, self.data.clean
         for raw, position, reader in self.rows(rows, progress, task, source_ends):
             if wanted and not wanted(raw):
                 continue
-            try:
-                text = raw.decode()
-            except UnicodeDecodeError as error:
-                if reading.errors == "strict":
-                    raise reader.undecodable(error, position) from None
-                if reading.errors == "skip":
-                    counts.dropped_bad += 1
-                    continue
-                text = raw.decode("utf-8", "replace")
-                counts.replaced += 1
-            if text.isspace():
-                counts.dropped_empty += 1
-                continue
-            cleaned = clean(text, how)
-            if not cleaned or cleaned.isspace():
-                counts.dropped_by_cleaning += 1
-                continue
-            n_words = len(text.split()) + text.count("\n") + (not text.endswith("\n"))
-            counts.documents += 1
-            counts.bytes += len(raw)
-            counts.words += n_words
-            counts.with_crlf += "\r" in text and "\r\n" in text  # searching for one character first is much faster
-            counts.with_nul += "\0" in text
-            yield Document(cleaned, len(raw), n_words, reader.place(position))
+            document = document_of(raw, position, reader, self.data, reading)
+            if document is not None:
+                yield document
+
+
+def document_of(raw: bytes, position: int, reader: RowReader, data: DataConfig, reading: Reading) -> Document | None:
+    """The cleaned document of a row; None if it is dropped. `reading` counts it either way.
+
+    Raises:
+        InputError: the row cannot be decoded under `data.errors = "strict"`.
+    """
+    counts = reading.counts
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        if reading.errors == "strict":
+            raise reader.undecodable(error, position) from None
+        if reading.errors == "skip":
+            counts.dropped_bad += 1
+            return None
+        text = raw.decode("utf-8", "replace")
+        counts.replaced += 1
+    if text.isspace():
+        counts.dropped_empty += 1
+        return None
+    cleaned = clean(text, data.clean)
+    if not cleaned or cleaned.isspace():
+        counts.dropped_by_cleaning += 1
+        return None
+    n_words = len(text.split()) + text.count("\n") + (not text.endswith("\n"))
+    counts.documents += 1
+    counts.bytes += len(raw)
+    counts.words += n_words
+    counts.with_crlf += "\r" in text and "\r\n" in text  # searching for one character first is much faster
+    counts.with_nul += "\0" in text
+    return Document(cleaned, len(raw), n_words, reader.place(position))

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +115,22 @@ class HubReader:
 
     def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError:
         return undecodable_value(error, self.place(position, error.start))
+
+
+def files_of(split: HubSplit) -> list[HubSplit]:
+    """The files of `split`, each as a split of its own, in reading order; `[split]` if they cannot be told apart."""
+    count = len(split.files)
+    if count < 2 or split.dataset.num_shards != count:
+        return [split]
+    return [
+        replace(
+            split,
+            name=f"{split.name}, file {number + 1} of {count}",
+            dataset=split.dataset.shard(count, number, contiguous=True),
+            files=(file,),
+        )
+        for number, file in enumerate(split.files)
+    ]
 
 
 def tables_of(split: HubSplit) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from acorn.config import DataConfig
 from acorn.counting import counted
@@ -54,17 +55,19 @@ class OverlapFilter:
         return self._drop_overlap and any(hits)
 
 
-class Repeats:
-    """Counts the documents of one pass over a text, and how many repeat an earlier one exactly.
+@dataclass
+class RepeatCounts:
+    """How many documents of a text repeat an earlier one exactly.
 
     Attributes:
         documents, bytes: of all documents.
         repeats, repeated_bytes: of those equal to an earlier document.
     """
 
-    def __init__(self) -> None:
-        self._seen = DigestSet()
-        self.documents = self.bytes = self.repeats = self.repeated_bytes = 0
+    documents: int = 0
+    bytes: int = 0
+    repeats: int = 0
+    repeated_bytes: int = 0
 
     @property
     def distinct(self) -> int:
@@ -75,6 +78,22 @@ class Repeats:
         """Whether more than half of the documents are repeats."""
         return 2 * self.distinct < self.documents
 
+    def summary(self) -> str:
+        """The counts in words, as the beginning of a sentence."""
+        return (
+            f"{counted(self.documents, 'document')}, {self.distinct:,} of them distinct: the "
+            f"{counted(self.repeats, 'exact repeat')} "
+            f"({self.repeated_bytes:,} of {self.bytes:,} bytes)"
+        )
+
+
+class Repeats(RepeatCounts):
+    """Finds the repeats during one pass over a text, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen = DigestSet()
+
     def is_repeat(self, digest: bytes, n_bytes: int) -> bool:
         """Counts the next document. Returns whether it is equal to an earlier one."""
         self.documents += 1
@@ -84,11 +103,3 @@ class Repeats:
         self.repeats += 1
         self.repeated_bytes += n_bytes
         return True
-
-    def summary(self) -> str:
-        """The counts in words, as the beginning of a sentence."""
-        return (
-            f"{counted(self.documents, 'document')}, {self.distinct:,} of them distinct: the "
-            f"{counted(self.repeats, 'exact repeat')} "
-            f"({self.repeated_bytes:,} of {self.bytes:,} bytes)"
-        )

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from acorn.config import DataConfig
 from acorn.errors import InputError
@@ -36,6 +37,21 @@ _BOM = b"\xef\xbb\xbf"
 Row = tuple[bytes, int]
 
 
+class Span(NamedTuple):
+    """A range of bytes of a file. A reader gives the rows whose first byte is in it.
+
+    Attributes:
+        row_start: the beginning of a row at or before `start`, if a reader has found one; 0: unknown.
+    """
+
+    start: int
+    stop: int
+    row_start: int = 0
+
+
+WHOLE = Span(0, sys.maxsize)
+
+
 class RowReader(Protocol):
     """One pass over the rows of a file, or of a split of a Hub dataset."""
 
@@ -49,11 +65,27 @@ class RowReader(Protocol):
     def undecodable(self, error: UnicodeDecodeError, position: int) -> InputError: ...
 
 
-def file_reader(file: TextFile, data: DataConfig, reading: Reading, *, cut_small: bool = False) -> RowReader:
-    """The reader for `file`. If `cut_small`, a .txt that would be one document is cut into about 64 blocks."""
+def can_be_cut(file: TextFile, data: DataConfig) -> bool:
+    """Whether the rows of a `Span` of `file` can be read: it is plain UTF-8, and a row is less than the file."""
+    if file.compression or file.encoding != UTF8:
+        return False
+    return file.form == "jsonl" or (file.form == "txt" and data.document != "file")
+
+
+def file_reader(
+    file: TextFile, data: DataConfig, reading: Reading, *, cut_small: bool = False, span: Span = WHOLE
+) -> RowReader:
+    """The reader for `file`.
+
+    Args:
+        cut_small: a .txt that would be one document is cut into about 64 blocks.
+        span: read only the rows that begin there; other spans than WHOLE need a file that `can_be_cut`.
+    """
+    if span != WHOLE and not can_be_cut(file, data):
+        raise ValueError(f"{file.name} can only be read whole")
     if file.form == "txt":
-        return TxtReader(file, data, reading, cut_small)
-    return JsonlReader(file, data, reading) if file.form == "jsonl" else ParquetReader(file, data, reading)
+        return TxtReader(file, data, reading, cut_small, span)
+    return JsonlReader(file, data, reading, span) if file.form == "jsonl" else ParquetReader(file, data, reading)
 
 
 class FileReader(ABC):
@@ -104,11 +136,17 @@ class FileReader(ABC):
 
 
 class TxtReader(FileReader):
-    """Reads a .txt by lines, by blocks, or as one row. A position is the byte offset of the row."""
+    """Reads a .txt by lines, by blocks, or as one row. A position is the byte offset of the row.
 
-    def __init__(self, file: TextFile, data: DataConfig, reading: Reading, cut_small: bool) -> None:
+    Where a block ends depends on the blocks before it, so a span of blocks is read from `span.row_start` on.
+
+    Attributes:
+        next_row: after a pass over a span, where the first row after it begins.
+    """
+
+    def __init__(self, file: TextFile, data: DataConfig, reading: Reading, cut_small: bool, span: Span = WHOLE) -> None:
         super().__init__(file, data, reading)
-        self.cut_small = cut_small
+        self.cut_small, self.span, self.next_row = cut_small, span, 0
 
     def rows(self) -> Iterator[Row]:
         with open_text(self.file) as self._open:
@@ -116,20 +154,35 @@ class TxtReader(FileReader):
             head = rest.read(MAX_WHOLE_FILE_BYTES + 1)
             position = 0
             if head.startswith(_BOM):
-                self.reading.counts.with_bom += 1
+                self.reading.counts.with_bom += self.span.start == 0
                 head, position = head[len(_BOM) :], len(_BOM)
-            for raw in self._cut(head, rest):
-                yield raw, position
+            rows = self._cut(head, rest)
+            if self.span.start > position and self._in_lines(head):
+                position, rows = _line_after(rest, self.span.start), iter(rest)
+            elif self.span.row_start > position and len(head) > MAX_WHOLE_FILE_BYTES:
+                position = rest.seek(self.span.row_start)
+                rows = cut_blocks(b"", rest, BLOCK_BYTES)
+            for raw in rows:
+                if position >= self.span.stop:
+                    break
+                if position >= self.span.start:
+                    yield raw, position
                 position += len(raw)
+            self.next_row = position
 
     def place(self, position: int, byte: int = 0) -> str:
         where = self._where(position + byte)
         return where if self.file.encoding == UTF8 else f"{where}, in UTF-8"
 
-    def _cut(self, head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:
+    def _in_lines(self, head: bytes) -> bool:
+        """Whether each line is a row."""
         document = self.data.document
         wikitext = self.data.clean == "wikitext" or looks_like_wikitext(head[:_WIKITEXT_HEAD_BYTES])
-        if document in ("line", "row") or (document == "auto" and wikitext):
+        return document in ("line", "row") or (document == "auto" and wikitext)
+
+    def _cut(self, head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:
+        document = self.data.document
+        if self._in_lines(head):
             return _lines(head, rest)
         if document == "file":
             return iter((head + rest.read(),))
@@ -141,10 +194,14 @@ class TxtReader(FileReader):
 
 
 class JsonlReader(FileReader):
-    """Reads a .jsonl: the text field of the object on each line. A position is the line number, from 1."""
+    """Reads a .jsonl: the text field of the object on each line. A position is the line number, from 1.
 
-    def __init__(self, file: TextFile, data: DataConfig, reading: Reading) -> None:
+    In a span that is not the beginning of the file, lines are counted from the first line of the span.
+    """
+
+    def __init__(self, file: TextFile, data: DataConfig, reading: Reading, span: Span = WHOLE) -> None:
         super().__init__(file, data, reading)
+        self.span = span
         self._seen: set[str] = set()  # names of columns
         self._spellings = {
             json.dumps(data.text_field, ensure_ascii=wanted) for wanted in (True, False)
@@ -152,10 +209,12 @@ class JsonlReader(FileReader):
 
     def rows(self) -> Iterator[Row]:
         with open_text(self.file) as self._open:
-            offset = 0
+            offset = _line_after(self._open.bytes, self.span.start) if self.span.start else 0
             for number, line in enumerate(self._open.bytes, start=1):
                 start, offset = offset, offset + len(line)
-                if number == 1 and line.startswith(_BOM):
+                if start >= self.span.stop:
+                    break
+                if start == 0 and line.startswith(_BOM):
                     self.reading.counts.with_bom += 1
                     start, line = len(_BOM), line[len(_BOM) :]
                 if not line.isspace():
@@ -164,7 +223,8 @@ class JsonlReader(FileReader):
                         yield raw, number
 
     def place(self, position: int, byte: int = 0) -> str:
-        return f"{self.file.name}, line {position}"
+        after = f" after byte {self.span.start}" if self.span.start else ""
+        return f"{self.file.name}, line {position}{after}"
 
     def _text_of(self, line: bytes, number: int, start: int) -> bytes | None:
         """The line's text field in UTF-8, with marks under `replace`; None if the line is dropped."""
@@ -306,6 +366,13 @@ def column_bytes(column: Any, name: str, where: str) -> list[bytes | None]:
 
 
 _FIELD_HINT = "set data.text_field to the name of the one that contains the text"
+
+
+def _line_after(file: io.BufferedReader, offset: int) -> int:
+    """Moves to the first line that begins at `offset` (at least 1) or later. Returns where that is."""
+    file.seek(offset - 1)
+    file.readline()
+    return file.tell()
 
 
 def _lines(head: bytes, rest: io.BufferedReader) -> Iterator[bytes]:

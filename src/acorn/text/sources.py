@@ -14,7 +14,7 @@ from acorn.progress import Progress
 from acorn.text import hub
 from acorn.text.hub import HubReader, HubSplit
 from acorn.text.reading import Reading, names_of
-from acorn.text.rows import RowReader, file_reader
+from acorn.text.rows import WHOLE, RowReader, Span, file_reader
 from acorn.text.text_files import MARKUP_ENDINGS, TEXT, Endings, TextFile, ending_of
 from acorn.text.transcoding import UTF8
 from acorn.text.walk import MODEL, OUT, RUN, SHARDS, Walk, has_wildcard
@@ -74,11 +74,13 @@ def merged(found: Sequence[Splits]) -> Splits:
     return {name: [part for splits in found for part in splits.get(name, [])] for name in names}
 
 
-def open_reader(part: Part, data: DataConfig, reading: Reading, *, cut_small: bool = False) -> RowReader:
-    """A new pass over the rows of `part`. See `file_reader` for `cut_small`."""
+def open_reader(
+    part: Part, data: DataConfig, reading: Reading, *, cut_small: bool = False, span: Span = WHOLE
+) -> RowReader:
+    """A new pass over the rows of `part`. See `file_reader` for `cut_small` and `span`."""
     if isinstance(part, HubSplit):
         return HubReader(part, data, reading)
-    return file_reader(part, data, reading, cut_small=cut_small)
+    return file_reader(part, data, reading, cut_small=cut_small, span=span)
 
 
 def held_out_parts(sources: Sequence[Splits], split: str) -> list[Part]:

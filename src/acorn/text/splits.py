@@ -92,6 +92,11 @@ class TextSplits:
         return splits
 
     @property
+    def corpora(self) -> dict[str, Corpus]:
+        """The text that each split is read from; an automatic validation split is read from that of `train`."""
+        return dict(self._corpora)
+
+    @property
     def parts(self) -> dict[str, Sequence[Part]]:
         """The files and datasets of each split, in reading order."""
         return {split: corpus.parts for split, corpus in self._corpora.items()}

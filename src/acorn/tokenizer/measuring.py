@@ -50,8 +50,7 @@ def measure(tokenizer: Tokenizer, texts: str | Iterable[str | SizedText]) -> Tok
     n_bytes = tokens = unknown = 0
     characters: Counter[str] = Counter()
     kept, words = 0, 0
-    came_back: dict[str, str] = {}
-    samples: dict[str, str] = {}
+    round_trip = RoundTrip(tokenizer)
     sized = map(text_and_bytes, texts)
     for sized_batch in batches(sized, lambda item: len(item[0]), BATCH_CHARACTERS):
         batch = [text for text, _ in sized_batch]
@@ -61,30 +60,50 @@ def measure(tokenizer: Tokenizer, texts: str | Iterable[str | SizedText]) -> Tok
         for text, ids in zip(batch, encoded, strict=True):
             characters.update(text)
             unknown += unspelled_tokens(tokenizer, text, ids)
-        if tokenizer.lossless:
-            for text, ids in zip(batch, encoded, strict=True):
-                n_words = len(text.split())
-                words += n_words
-                kept += n_words if tokenizer.decode(ids, skip_special_tokens=False) == text else 0
-            continue
-        counts = Counter(word for text in batch for word in text.split())
-        fresh = [word for word in counts if word not in came_back]
-        for word, ids in zip(fresh, tokenizer.encode_documents(fresh), strict=True):
-            came_back[word] = tokenizer.decode(ids, skip_special_tokens=False).replace(" ", "")
-        for word, n in counts.items():
-            words += n
-            if came_back[word] == word:
-                kept += n
-            elif len(samples) < MAX_SAMPLES:
-                samples[word] = came_back[word]
+        for n_words, n_kept in round_trip.words_and_kept(batch, encoded):
+            words += n_words
+            kept += n_kept
     return TokenizerReport(
         vocab_size=tokenizer.vocab_size,
         bytes_per_token=n_bytes / tokens if tokens else 0.0,
         unknown_rate=unknown / tokens if tokens else 0.0,
         round_trip_rate=kept / words if words else 1.0,
         dropped_letter_rate=_dropped_letters(tokenizer, characters),
-        samples=tuple(samples.items()),
+        samples=tuple(round_trip.samples.items()),
     )
+
+
+class RoundTrip:
+    """Counts the words of documents that are unchanged after encoding and decoding (see `TokenizerReport`).
+
+    Attributes:
+        samples: up to MAX_SAMPLES words that change -> the result of decoding.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._came_back: dict[str, str] = {}
+        self.samples: dict[str, str] = {}
+
+    def words_and_kept(self, texts: Sequence[str], encoded: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+        """For each text, its words and how many of them are unchanged.
+
+        Args:
+            encoded: the ids of each text from `encode_documents`.
+        """
+        tokenizer, came_back = self._tokenizer, self._came_back
+        split = [text.split() for text in texts]
+        if tokenizer.lossless:
+            return [
+                (len(words), len(words) if tokenizer.decode(ids, skip_special_tokens=False) == text else 0)
+                for text, words, ids in zip(texts, split, encoded, strict=True)
+            ]
+        fresh = [word for word in dict.fromkeys(word for words in split for word in words) if word not in came_back]
+        for word, ids in zip(fresh, tokenizer.encode_documents(fresh), strict=True):
+            came_back[word] = tokenizer.decode(ids, skip_special_tokens=False).replace(" ", "")
+            if came_back[word] != word and len(self.samples) < MAX_SAMPLES:
+                self.samples[word] = came_back[word]
+        return [(len(words), sum(came_back[word] == word for word in words)) for words in split]
 
 
 def unspelled_tokens(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:

@@ -222,7 +222,7 @@ class Tokenizer:
             numbers = [operator.index(token_id) for token_id in ids]
         except TypeError:
             numbers = None
-        if numbers is None or not all(0 <= number <= LARGEST_ID for number in numbers):
+        if numbers is None or not 0 <= min(numbers, default=0) <= max(numbers, default=0) <= LARGEST_ID:
             raise UsageError(
                 f"The ids cannot be {shown(ids)}.", where="ids", fix="give a list of token ids, such as [5, 17]"
             )

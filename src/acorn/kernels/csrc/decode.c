@@ -1,9 +1,10 @@
-// Decoding on a CPU: the forward of one token for each of B sequences through the whole network. Called by decode.py.
+// Decoding on a CPU: the forward of B tokens through the whole network. Called by decode.py. Most often each is the next
+// token of another sequence; tokens of a prompt follow each other in one sequence.
 //
-// A token reads every weight once and does little arithmetic with it, so memory bandwidth limits the speed. PyTorch
+// A single token reads every weight once and does little arithmetic with it, so memory bandwidth limits the speed. PyTorch
 // does not reach that limit (docs/benchmarks.md): it calls a few hundred small operations that evict each other's data
 // from the caches, and its bf16 matmuls of one row are slow. Here each weight is read once, in memory order, in the
-// type it is stored in, and used for all sequences (decode_matmul.h). Activations are fp32. Letters for sizes are those
+// type it is stored in, and used for all tokens (decode_matmul.h). Activations are fp32. Letters for sizes are those
 // of model/gpt.py.
 
 #include "activations.h"
@@ -26,7 +27,7 @@ typedef struct {
 
 typedef struct {
     int32_t n_layer, n_head, n_kv_head, head_dim, n_embd, mlp_hidden, activation, type, n_threads;
-    int32_t batch_invariant; // whether a sequence's logits must not depend, to the last bit, on the rest of the batch
+    int32_t batch_invariant; // whether a token's logits must not depend, to the last bit, on the rest of the batch
     const decode_block *blocks;
     const float *token_embedding;    // (V, C)
     const float *position_embedding; // (block_size, C), or NULL
@@ -37,7 +38,7 @@ typedef struct {
 
 typedef struct {
     void *keys, *values;              // (n_layer, n_slots, K, length, D), both FP32 or both BF16
-    const int64_t *slots, *positions; // (B): each sequence's place in the cache, and the position of its token
+    const int64_t *slots, *positions; // (B): the place in the cache of each token's sequence, and its position there
     int32_t type, batch, n_slots, length;
 } decode_cache;
 
@@ -122,8 +123,12 @@ int64_t decode_workspace_floats(const decode_model *m, const decode_cache *kv) {
     return activations * kv->batch + packed + (int64_t)m->n_threads * kv->length;
 }
 
-// The forward of one token per sequence, ids (B): writes its keys and values to the cache, and logits (B, V).
-void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, float *workspace, float *logits) {
+// The forward of ids (B): writes their keys and values to the cache, and logits (n_rows, V) of the tokens in `rows`. A
+// token attends to all earlier positions of its sequence, those of this batch included.
+void decode(
+    const decode_model *m, const decode_cache *kv, const int64_t *ids, const int64_t *rows, int32_t n_rows,
+    float *workspace, float *logits
+) {
     const int B = kv->batch, C = m->n_embd, D = m->head_dim, H = m->n_head, K = m->n_kv_head, F = m->mlp_hidden;
     float *x = workspace, *normed = x + (long)B * C, *delta = normed + (long)B * C, *q = delta + (long)B * C;
     float *k = q + (long)B * H * D, *v = k + (long)B * K * D, *attended = v + (long)B * K * D;
@@ -158,15 +163,19 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
 #pragma omp barrier
             const long per_head = (long)kv->length * D;
 #pragma omp for
-            for (int g = 0; g < B * K; g++) { // a key and value head and the query heads that share it
-                const int b = g / K;
-                const long position = kv->positions[b], slot = (long)l * kv->n_slots + kv->slots[b];
-                const long base = (slot * K + g % K) * per_head;
+            for (int g = 0; g < B * K; g++) { // a token and a key and value head
+                const long position = kv->positions[g / K], slot = (long)l * kv->n_slots + kv->slots[g / K];
+                const long base = (slot * K + g % K) * per_head + position * D;
                 qk_norm_rope(m, &layer->k_norm, k + (long)g * D, position);
                 for (int i = 0; i < D; i++) {
-                    store_scalar(kv->keys, base + position * D + i, k[(long)g * D + i], kv->type);
-                    store_scalar(kv->values, base + position * D + i, v[(long)g * D + i], kv->type);
+                    store_scalar(kv->keys, base + i, k[(long)g * D + i], kv->type);
+                    store_scalar(kv->values, base + i, v[(long)g * D + i], kv->type);
                 }
+            }
+#pragma omp for schedule(static, 1) // later tokens of a prompt attend to more
+            for (int g = 0; g < B * K; g++) { // the same, and the query heads that share the key and value head
+                const long position = kv->positions[g / K], slot = (long)l * kv->n_slots + kv->slots[g / K];
+                const long base = (slot * K + g % K) * per_head;
                 const int bytes = kv->type == FP32 ? 4 : 2; // of an element
                 const char *keys = (char *)kv->keys + base * bytes, *values = (char *)kv->values + base * bytes;
                 for (int h = g * (H / K); h < (g + 1) * (H / K); h++) {
@@ -206,8 +215,10 @@ void decode(const decode_model *m, const decode_cache *kv, const int64_t *ids, f
                 norm_forward(next, x + (long)b * C, C, normed + (long)b * C);
             }
         }
-        pack_inputs(method, m->type, normed, B, C, packed);
-        decode_matmul(&m->head, method, m->type, normed, B, packed, logits);
+#pragma omp for
+        for (int i = 0; i < n_rows; i++) memcpy(delta + (long)i * C, normed + rows[i] * C, C * sizeof *delta);
+        pack_inputs(method, m->type, delta, n_rows, C, packed);
+        decode_matmul(&m->head, method, m->type, delta, n_rows, packed, logits);
 #ifdef HAS_AMX
         if (amx_available) _tile_release();
 #endif
