@@ -22,9 +22,22 @@ from small_models import LINES, random_model_of
 from acorn.checkpoint.load import LoadedModel
 from acorn.runtime.choose import runtime_for_inference
 from acorn.serve.limits import LIMITS, Limits
+from acorn.serve.scheduler import Scheduler
 from acorn.serve.server import Server, Settings
 from acorn.tokenizer.template_format import chat_format_of
 from acorn.tokenizer.training import train
+
+
+class RefusingScheduler(Scheduler):
+    """The engine, which refuses everything with `refusal` while that is set."""
+
+    refusal: Exception | None = None
+
+    def _check_room(self, wanted: int) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        super()._check_room(wanted)
+
 
 BLOCK_SIZE = 64
 NAME = "tiny"
@@ -111,15 +124,19 @@ def serving(
     slots: int = 4,
     load: Callable[[], LoadedModel] | None = None,
     wait: bool = True,
+    run: Path | None = None,
+    compared: tuple[Path, ...] = (),
 ) -> Iterator[Running]:
     """A server of `loaded` in a thread, which ends with the block.
 
     Args:
         load: what is called to load the model instead.
+        run: the folder that the model is of; without one the name is NAME.
+        compared: what the page can compare with.
         wait: until the model is loaded.
     """
     server = Server(
-        Settings(NAME, port=0, key=key, slots=slots),
+        Settings(run or NAME, port=0, key=key, slots=slots, compared=compared),
         dataclasses.replace(runtime_for_inference("cpu", "auto"), threads=1),
         say=lambda text: None,
         limits=limits,

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_server import RUNTIME, finished
+from engine_tasks import finished
 
 from acorn.checkpoint.load import LoadedModel, load
 from acorn.generate.engine import generate
 from acorn.generate.settings import SamplingSettings
+from acorn.runtime.choose import runtime_for_inference
 from acorn.serve.film import Frames, compared, continued, frame_of
 
+RUNTIME = runtime_for_inference("cpu", "fp32")
 PROMPT = "the cat saw"
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_tasks import finished
 from small_models import model_for
-from small_server import RUNTIME, finished
 
 from acorn.checkpoint.load import LoadedModel
 from acorn.config import DataConfig
 from acorn.errors import DamageError
 from acorn.evaluate.validation import evaluate_documents
 from acorn.model.gpt import GPT
+from acorn.runtime.choose import runtime_for_inference
 from acorn.serve.inspect import (
     Score,
     distribution_of,
@@ -29,6 +30,7 @@ from acorn.serve.token_text import TokenTexts
 from acorn.text.splits import TextSplits
 from acorn.tokenizer.training import train
 
+RUNTIME = runtime_for_inference("cpu", "fp32")
 TEXT = "the cat saw a naïve dog; then it slept under the old 橡树 and the bird ate. " * 3
 
 

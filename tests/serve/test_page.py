@@ -14,18 +14,19 @@ from typing import Any
 import pytest
 import torch
 from browser import chromium, opened
-from small_server import ThreadScheduler, app_for, context_of, serving
+from tiny_servers import serving
 
 from acorn.checkpoint.load import LoadedModel
 from acorn.generate.sampling import candidates
 from acorn.kernels.sample import RowSettings
 from acorn.serve.inspect import distribution_of
+from acorn.serve.scheduler import Scheduler
 
 
 @pytest.fixture(scope="module")
 def page(watched_run: Path, watched_model: LoadedModel) -> Iterator[Any]:
-    app = app_for(context_of(ThreadScheduler(watched_model), watched_run))
-    with chromium() as browser, serving(app) as address, opened(browser, address) as page:
+    served = serving(watched_model, scheduler=Scheduler, run=watched_run)
+    with chromium() as browser, served as running, opened(browser, running.url) as page:
         yield page
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import chromium, opened
-from small_server import ThreadScheduler, app_for, context_of, serving
+from finetuned_runs import finetuned_run
+from tiny_servers import KEY, RefusingScheduler, Running, serving
 
-from acorn.checkpoint.load import LoadedModel
-from acorn.serve.scheduler import QueueFullError
+from acorn.checkpoint.load import LoadedModel, load
+from acorn.serve.scheduler import NotReadyError, QueueFullError, Scheduler
+
+__all__ = ["finetuned_run"]
 
 pytestmark = pytest.mark.slow
 
@@ -40,19 +42,14 @@ def run(watched_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scheduler(watched_model: LoadedModel) -> ThreadScheduler:
-    return ThreadScheduler(watched_model)
-
-
-@pytest.fixture(scope="module")
-def address(run: Path, scheduler: ThreadScheduler) -> Iterator[str]:
-    with serving(app_for(context_of(scheduler, run))) as address:
-        yield address
+def server(run: Path, watched_model: LoadedModel) -> Iterator[Running]:
+    with serving(watched_model, scheduler=RefusingScheduler, run=run) as running:
+        yield running
 
 
 @pytest.fixture(params=SCREENS)
-def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Any]:
-    with opened(browser, address, **SCREENS[request.param]) as page:
+def page(request: pytest.FixtureRequest, browser: Any, server: Running) -> Iterator[Any]:
+    with opened(browser, server.url, **SCREENS[request.param]) as page:
         yield page
 
 
@@ -230,48 +227,109 @@ def test_what_is_saved_needs_nothing_else(page: Any, browser: Any, tmp_path: Pat
     assert faults == []
 
 
-def test_errors_are_said_plainly(browser: Any, address: str, scheduler: ThreadScheduler, run: Path) -> None:
+def test_commands_are_copied(browser: Any, server: Running) -> None:
+    with opened(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as page:
+        panel = go_to(page, "Write")
+        panel.get_by_label("Prompt", exact=True).fill("the cat's")
+        panel.get_by_text("Use these settings elsewhere").click()
+        for name, begin in (("curl", "curl 'http://127"), ("Python", "from openai"), ("acorn", "acorn generate")):
+            panel.get_by_role("button", name=f"Copy as {name}").click()
+            panel.get_by_text("Copied.").last.wait_for()
+            assert page.evaluate("navigator.clipboard.readText()").startswith(begin)
+        check(page)
+
+
+def test_a_token_that_is_chosen_early_gets_its_alternatives(browser: Any, server: Running) -> None:
+    """While a text streams in, only some figures are known; the others come at its end."""
+    held: list[Any] = []
+    with opened(browser, server.url) as page:
+        panel = go_to(page, "Write")
+        panel.get_by_label("Prompt", exact=True).fill("the cat")
+        panel.locator(".branch", has_text="the cat").wait_for()
+        page.route("**/v1/inspect", lambda route: held.append(route))
+        panel.get_by_label("New tokens").fill("4")
+        with page.expect_request("**/v1/inspect"):
+            panel.get_by_role("button", name="Continue the text").click()
+        panel.locator(".token.new").nth(1).click()
+        panel.get_by_text("Asking the model").wait_for()
+        [route] = held
+        route.continue_()
+        panel.locator(".detail .bar").nth(19).wait_for()
+
+
+def test_a_full_context_is_said(browser: Any, server: Running) -> None:
+    with opened(browser, server.url) as page:
+        panel = go_to(page, "Write")
+        panel.get_by_label("Prompt", exact=True).fill("the cat saw " * 6)
+        panel.locator(".branch", has_text="the cat saw").wait_for()
+        panel.get_by_role("button", name="Continue the text").click()
+        panel.get_by_text("The context is full").wait_for()
+
+
+def test_a_server_with_a_key_asks_for_it(browser: Any, watched_model: LoadedModel, run: Path) -> None:
+    with serving(watched_model, scheduler=Scheduler, run=run, key=KEY) as running:
+        assert running.request("GET", "/")[0] == 401
+        with opened(browser, running.url, http_credentials={"username": "me", "password": KEY}) as page:
+            write(go_to(page, "Write"), 3)
+            go_to(page, "Watch").get_by_role("img", name="Training and validation").wait_for()
+
+
+def test_errors_are_said_plainly(browser: Any, server: Running) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.goto(address)
-    panel = page.get_by_role("tabpanel", name="Read")
+    page.goto(server.url)
     page.get_by_role("tab", name="Read").click()
-    panel.get_by_label("Your text").fill("the cat")
-    scheduler.refuse = QueueFullError()
-    panel.get_by_role("button", name="Read it").click()
-    panel.get_by_text("The server is busy. Try again in 2 s.").wait_for()
-    scheduler.refuse = None
+    panel = page.get_by_role("tabpanel", name="Read")
+    for refusal, said in (
+        (QueueFullError(), "The server is busy. Try again in 1 s."),
+        (NotReadyError(), "The server is loading its model, or is stopping. Try again in 1 s."),
+    ):
+        panel.get_by_label("Your text").fill("the cat")
+        server.scheduler.refusal = refusal
+        panel.get_by_role("button", name="Read it").click()
+        panel.get_by_text(said).wait_for()
+        server.scheduler.refusal = None
     panel.get_by_label("Your text").fill("cat " * 30_000)
     panel.get_by_role("button", name="Read it").click()
-    panel.get_by_text("are read at a time").wait_for()
+    panel.get_by_text("Shorten it.").wait_for()
+    panel.get_by_label("Your text").fill("")
+    panel.get_by_role("button", name="Read it").click()
+    panel.get_by_text("Give a text.").wait_for()
     panel.get_by_label("Your text").fill("the cat")
     panel.get_by_role("button", name="Read it").click()
     panel.get_by_text("Bits per byte").wait_for()
     context.close()
 
 
-def test_chat(browser: Any, watched_model: LoadedModel, run: Path) -> None:
-    chatting = dataclasses.replace(watched_model, chat_template="a template")
-    app = app_for(context_of(ThreadScheduler(chatting), run))
-    with serving(app) as address, opened(browser, address) as page:
-        panel = go_to(page, "Chat")
-        panel.get_by_label("Your message").fill(HOSTILE)
-        panel.get_by_label("Your message").press("Enter")
-        panel.get_by_text(f"You said: {HOSTILE}").wait_for()
-        assert panel.locator("img, script").count() == 0
-        check(page)
-        panel.get_by_role("button", name="New conversation").click()
-        assert panel.locator(".said").count() == 0
+def test_chat(browser: Any, finetuned_run: Callable[[str], Path]) -> None:
+    run = finetuned_run("chat")
+    with serving(load(run), scheduler=Scheduler, run=run) as running:
+        for screen in SCREENS.values():
+            with opened(browser, running.url, **screen) as page:
+                panel = go_to(page, "Chat")
+                for number in (1, 2):
+                    panel.get_by_label("Your message").fill("<b>hi</b>")
+                    panel.get_by_label("Your message").press("Enter")
+                    panel.locator(".said.user", has_text="<b>hi</b>").nth(number - 1).wait_for()
+                    panel.locator("button:enabled", has_text="Send").wait_for()
+                assert panel.locator(".said.assistant").count() >= 1
+                assert panel.locator(".said b").count() == 0
+                check(page)
+                panel.get_by_role("button", name="New conversation").click()
+                assert panel.locator(".said").count() == 0
 
 
-def test_classify(browser: Any, watched_model: LoadedModel, run: Path) -> None:
-    labels = dataclasses.replace(watched_model, task="classify", labels=("bad", "good"))
-    app = app_for(context_of(ThreadScheduler(labels), run))
-    with serving(app) as address, opened(browser, address) as page:
-        assert page.get_by_role("tab").all_inner_texts() == ["Watch", "Classify"]
-        panel = go_to(page, "Classify")
-        panel.get_by_label("Texts, one a line").fill(f"one\n{HOSTILE}")
-        panel.get_by_role("button", name="Ask the model").click()
-        panel.get_by_text(HOSTILE).wait_for()
-        assert panel.get_by_role("heading", name="good").count() == 2
-        check(page)
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_classify(browser: Any, finetuned_run: Callable[[str], Path], task: str) -> None:
+    run = finetuned_run(task)
+    with serving(load(run), scheduler=Scheduler, run=run) as running:
+        for screen in SCREENS.values():
+            with opened(browser, running.url, **screen) as page:
+                assert page.get_by_role("tab").all_inner_texts() == ["Watch", "Classify"]
+                panel = go_to(page, "Classify")
+                panel.get_by_label("Texts, one a line").fill(f"the cat saw\n{HOSTILE}")
+                panel.get_by_role("button", name="Ask the model").click()
+                panel.locator(".card").nth(1).wait_for()
+                assert panel.locator("img, script").count() == 0
+                assert panel.locator(".card .bar").count() == (4 if task == "classify" else 0)
+                check(page)

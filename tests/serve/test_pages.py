@@ -42,10 +42,11 @@ def test_the_error_of_the_page_is_what_the_server_says(real: Running) -> None:
     assert json.loads(body) == json.loads(error)
 
 
-def test_the_routes_of_the_page_are_those_of_the_description(real: Running) -> None:
+def test_the_routes_of_both_pages_are_those_of_the_description(real: Running) -> None:
     described = json.loads(real.request("GET", "/openapi.json")[2])["paths"]
-    named = set(re.findall(r"`(?:POST|GET) (/[^`]+)`", PAGE)) | {"/openapi.json"}
-    assert named == set(described) - {"/v1/models/{name}"} | {"/v1/classify"}
+    playground = (ROOT / "docs" / "playground.md").read_text("utf-8")
+    named = set(re.findall(r"`(?:POST|GET) (/[^`]+)`", PAGE + playground))
+    assert named == set(described) - {"/v1/models/{name}"} | {"/v1/classify", "/v1/film", "/v1/run/events"}
 
 
 def options_of_serve() -> set[str]:

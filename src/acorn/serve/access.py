@@ -21,8 +21,9 @@ OPEN_ROUTES = frozenset({"/health", "/ready"})
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
-CHALLENGE = 'Basic realm="acorn", charset="UTF-8", Bearer'
-"""Browsers ask for a user name, which does not matter, and a password, which is the key."""
+CHALLENGE = 'Basic realm="acorn", charset="UTF-8"'
+"""Browsers ask for a user name, which does not matter, and a password, which is the key. Chromium asks for nothing if
+the header has a second scheme, such as Bearer."""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "

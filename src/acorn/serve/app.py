@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -19,6 +19,8 @@ from acorn.serve.completions import completions
 from acorn.serve.context import Context
 from acorn.serve.models import health, model, models, ready
 from acorn.serve.openapi import description
+from acorn.serve.page_files import file_routes
+from acorn.serve.playground import Playground
 from acorn.serve.tokens import detokenize, tokenize
 
 Handler = Callable[[Request, Context], Awaitable[Any]]
@@ -48,13 +50,23 @@ def routes(context: Context) -> list[Route]:
     ]
 
 
-def application(context: Context, access: Access, page: Sequence[Route]) -> ASGIApp:
-    """The application.
+def page_routes(context: Context) -> list[Route]:
+    """The routes of the page at `/`, and those that only it needs."""
+    page = Playground(context)
+    return [
+        Route("/v1/inspect", page.inspect, methods=["POST"]),
+        Route("/v1/lens", page.lens, methods=["POST"]),
+        Route("/v1/compare", page.compare, methods=["POST"]),
+        Route("/v1/film", page.film, methods=["POST"]),
+        Route("/v1/run", page.facts, methods=["GET"]),
+        Route("/v1/run/events", page.events, methods=["GET"]),
+        *file_routes(),
+    ]
 
-    Args:
-        page: routes of the page at `/`.
-    """
-    every = [*routes(context), *page]
+
+def application(context: Context, access: Access) -> ASGIApp:
+    """The application."""
+    every = [*routes(context), *page_routes(context)]
     router = Router(every, redirect_slashes=False)
     checked = AccessCheck(_RaisingRouter(router), access)
     return SecurityHeaders(AccessLog(checked, context, {route.endpoint: route.path for route in every}))

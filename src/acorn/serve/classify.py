@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator, Sequence
 
 from starlette.requests import Request
@@ -17,10 +16,8 @@ from acorn.runtime.device import Runtime
 from acorn.serve.bodies import ignored_header, json_response, read
 from acorn.serve.context import Context
 from acorn.serve.limits import LIMITS
-from acorn.serve.mailbox import ClientGoneError
 from acorn.serve.request_errors import bad, request_error
-from acorn.serve.running import watched
-from acorn.serve.scheduler import NotReadyError
+from acorn.serve.running import result_of
 from acorn.serve.schemas import ClassifyRequest, ignored_fields
 
 
@@ -30,17 +27,10 @@ async def classify(request: Request, context: Context) -> Response:
     context.check_model(wanted.model)
     loaded = context.classifier()
     _check(wanted.texts)
-    future = context.scheduler.run(predictions(loaded, wanted.texts, context.runtime))
-    with context.answering():
-        async with watched(request.receive, future.cancel):
-            try:
-                found = await asyncio.wrap_future(future)
-            except asyncio.CancelledError:
-                if future.cancelled():
-                    raise ClientGoneError from None
-                raise
-            except AcornError as error:
-                raise request_error(NotReadyError() if context.is_draining else error, "input") from None
+    try:
+        found = await result_of(context, predictions(loaded, wanted.texts, context.runtime), request.receive)
+    except AcornError as error:
+        raise request_error(error, "input") from None
     results = [{"index": index, **one.record} for index, one in enumerate(found)]
     record = {"object": "list", "model": context.name, "task": loaded.task, "results": results}
     return json_response(record, headers=ignored_header(ignored_fields(wanted)))

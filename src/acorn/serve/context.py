@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from acorn.checkpoint.load import LoadedModel
 from acorn.checkpoint.model_chat import chat_format
@@ -28,6 +29,9 @@ class Context:
         name: of the model, as clients call it.
         scheduler: set before the first request.
         needs_key: clients need a key.
+        run: the folder of the served run; None: the model is not that of a run folder.
+        compared: name -> run or model folder that the page can compare with.
+        int8: matrices are rounded to int8, in these models too.
         is_draining: nothing new is taken.
         answers: requests that wait for the engine now.
     """
@@ -39,6 +43,9 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     created: int = field(default_factory=lambda: int(time.time()))
     needs_key: bool = False
+    run: Path | None = None
+    compared: Mapping[str, Path] = field(default_factory=dict)
+    int8: bool = False
     is_draining: bool = False
     answers: int = 0
     scheduler: Scheduler = field(init=False)

@@ -111,7 +111,7 @@ def compared(
     same = left.tokenizer.reads_like(right.tokenizer) and left.model.config.vocab_size == right.model.config.vocab_size
     sides = []
     for model, other in ((left, right), (right, left)):
-        ids = model.tokenizer.encode_prompt(prompt)
+        ids = model.tokenizer.encode_prompt(prompt) or [model.tokenizer.separator_id]
         added = yield from continued(model, ids, settings, runtime.autocast)
         text = [*ids, *(score.id for score in added)]
         own, _ = yield from scores_of(model.model, text, ALTERNATIVES, runtime.autocast)

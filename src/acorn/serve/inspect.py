@@ -130,21 +130,31 @@ def prompt_scores(model: GPT, ids: Sequence[int], top: int, autocast: Autocast) 
     return found, logits[-1]
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """The log-softmax of logits (..., V).
+
+    Raises:
+        DamageError: one is not finite.
+    """
+    found = logits.log_softmax(-1)
+    if not bool(found.isfinite().all()):
+        raise DamageError(
+            "The model's log probabilities are not finite.",
+            where="the model's weights, or its precision",
+            fix="use another checkpoint; with fp16, try --precision fp32",
+        )
+    return found
+
+
 def scores_from(logits: Tensor, targets: Sequence[int], top: int) -> list[Score]:
     """The scores of the tokens that follow, from logits (T, V).
 
     Raises:
         DamageError: a log probability is not finite.
     """
-    logprobs = logits.log_softmax(-1)
+    logprobs = log_probabilities(logits)
     own = logprobs.gather(1, torch.tensor(targets)[:, None])  # (T, 1)
-    if not bool(own.isfinite().all()):
-        raise DamageError(
-            "The model's log probabilities are not finite.",
-            where="the model's weights, or its precision",
-            fix="use another checkpoint; with fp16, try --precision fp32",
-        )
-    entropy = -(logprobs.exp() * logprobs).nan_to_num(0.0).sum(-1)  # a probability of 0 adds nothing
+    entropy = -(logprobs.exp() * logprobs).sum(-1)
     rank = (logprobs > own).sum(-1) + 1
     best = logprobs.topk(min(top, logprobs.size(-1)))
     columns = (own[:, 0], entropy, rank, best.indices, best.values)
@@ -158,7 +168,7 @@ def scores_from(logits: Tensor, targets: Sequence[int], top: int) -> list[Score]
 
 def distribution_of(logits: Tensor, top: int, unsampled: Sequence[int]) -> Distribution:
     """The distribution after the last token, from its logits (V,)."""
-    logprobs = logits.log_softmax(-1).double()
+    logprobs = log_probabilities(logits).double()
     left_out = torch.zeros(len(logprobs), dtype=torch.bool)
     left_out[list(unsampled)] = True
     share = float(logprobs[left_out].exp().sum())

@@ -13,25 +13,19 @@ import torch
 from torch import Tensor
 
 from acorn.checkpoint.load import LoadedModel
-from acorn.errors import UsageError
 from acorn.model.gpt import GPT, Block
 from acorn.model.ops import attention, rotary_tables
 from acorn.runtime.device import Runtime
-from acorn.serve.inspect import Task
+from acorn.serve.inspect import Task, log_probabilities
 from acorn.serve.token_text import TokenTexts
-
-MOST_TOKENS = 128
 
 
 def lens_of(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, top: int) -> Task[dict[str, Any]]:
     """For each layer: the most likely next tokens after each position, and the attention of each head.
 
-    Raises:
-        UsageError: there are more than MOST_TOKENS ids, or more than fit in the context.
+    Args:
+        ids: at most as many as fit in the context. The answer grows with their square.
     """
-    most = min(MOST_TOKENS, loaded.config.block_size)
-    if len(ids) > most:
-        raise UsageError(f"The text has {len(ids):,} tokens.", where="input", fix=f"give at most {most}")
     model, pieces = loaded.model, TokenTexts(loaded.tokenizer)
     layers = []
     with torch.inference_mode(), runtime.autocast():
@@ -41,7 +35,8 @@ def lens_of(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, top: int)
         assert isinstance(block, Block)
         with torch.inference_mode(), runtime.autocast():
             x, weights = _block(block, x, rotation)
-            best = model.logits(model.final_norm(x))[0].float().log_softmax(-1).topk(top)
+            following = log_probabilities(model.logits(model.final_norm(x))[0].float())
+            best = following.topk(min(top, following.size(-1)))
         layers.append(
             {
                 "next": [

@@ -41,6 +41,13 @@ class Limits:
     logit_bias_value: float = _limit(100, "", "absolute value in logit_bias", "400")
     temperature: float = _limit(2, "", "temperature", "400")
     penalty: float = _limit(2, "", "absolute value of frequency_penalty and presence_penalty", "400")
+    inspected_tokens: int = _limit(16_384, "tokens", "text to inspect, compare or film", "400")
+    inspected_scores: int = _limit(100_000, "", "scores of a text to inspect: tokens times (1 + alternatives)", "400")
+    next_tokens: int = _limit(500, "tokens", "tokens listed of what is expected next", "400")
+    lens_tokens: int = _limit(128, "tokens", "text to look inside", "400")
+    film_tokens: int = _limit(64, "tokens", "new tokens of each frame of a film", "400")
+    compared_tokens: int = _limit(256, "tokens", "new tokens of each compared model", "400")
+    watchers: int = _limit(32, "", "pages that follow a run at the same time", "429 with Retry-After")
 
 
 class LimitRow(NamedTuple):

@@ -8,7 +8,9 @@ from pydantic.json_schema import models_json_schema
 
 from acorn import __version__
 from acorn.serve.context import Context
+from acorn.serve.event_stream import MEDIA_TYPE as EVENTS
 from acorn.serve.limits import table
+from acorn.serve.page_schemas import CompareRequest, FilmRequest, InspectRequest, LensRequest
 from acorn.serve.schemas import (
     Body,
     ChatRequest,
@@ -24,12 +26,21 @@ REQUESTS: dict[str, tuple[type[Body], str]] = {
     "/v1/tokenize": (TokenizeRequest, "The token ids of a text."),
     "/v1/detokenize": (DetokenizeRequest, "The text of token ids."),
     "/v1/classify": (ClassifyRequest, "Labels, values or tags of texts."),
+    "/v1/inspect": (InspectRequest, "How well the model predicts each token of a text, and what it expects next."),
+    "/v1/lens": (LensRequest, "What the model would say after each layer, and what each head attends to."),
+    "/v1/compare": (CompareRequest, "Two models on the same prompt and seed."),
+    "/v1/film": (FilmRequest, "One prompt under every checkpoint of the run."),
 }
 """Route -> its request, and what it does."""
+
+NEED_LANGUAGE_MODEL = REQUESTS.keys() - {"/v1/tokenize", "/v1/detokenize", "/v1/classify"}
+"""Routes that a model with a label head does not have."""
 
 GETS = {
     "/v1/models": "The model.",
     "/v1/models/{name}": "The model with this name.",
+    "/v1/run": "The model and its run.",
+    "/v1/run/events": "What is new in the run's folder, until the client closes the connection.",
     "/health": "Whether the process answers; needs no key.",
     "/ready": "Whether requests are taken; needs no key.",
     "/metrics": "Figures for Prometheus.",
@@ -72,7 +83,7 @@ def description(context: Context) -> dict[str, Any]:
                 for path, (kind, summary) in REQUESTS.items()
                 if path not in missing
             },
-            **{path: {"get": _get(path, summary, security)} for path, summary in GETS.items()},
+            **{path: {"get": _get(path, summary, security)} for path, summary in GETS.items() if path not in missing},
         },
         "components": {
             "schemas": schemas,
@@ -93,13 +104,18 @@ def description(context: Context) -> dict[str, Any]:
 
 def _missing(context: Context) -> set[str]:
     """Routes that the model does not have; none as long as it is not loaded."""
+    missing = set() if context.run else {"/v1/film", "/v1/run/events"}
     if not context.is_ready:
-        return set()
+        return missing
     loaded = context.loaded()
     if loaded.model.head_spec is not None:
-        return {"/v1/completions", "/v1/chat/completions"}
-    return {"/v1/classify"} if loaded.chat_template else {"/v1/classify", "/v1/chat/completions"}
+        return missing | NEED_LANGUAGE_MODEL
+    return missing | ({"/v1/classify"} if loaded.chat_template else {"/v1/classify", "/v1/chat/completions"})
 
+
+_EVENT = {"schema": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}}
+
+_OFFSET = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
 
 _ERROR = {
     "type": "object",
@@ -126,7 +142,9 @@ def _errors(*statuses: str) -> dict[str, Any]:
 def _post(kind: type[Body], summary: str, security: list[Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if "stream" in kind.model_fields:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content[EVENTS] = _EVENT
+    if kind is FilmRequest:
+        content = {EVENTS: _EVENT}
     return {
         "summary": summary,
         "security": security,
@@ -139,19 +157,24 @@ def _post(kind: type[Body], summary: str, security: list[Any]) -> dict[str, Any]
 
 
 def _get(path: str, summary: str, security: list[Any]) -> dict[str, Any]:
-    media_type = "text/plain" if path == "/metrics" else "application/json"
-    schema = {"type": "string"} if path == "/metrics" else {"type": "object"}
+    media_type = {"/metrics": "text/plain", "/v1/run/events": EVENTS}.get(path, "application/json")
+    schema = {"type": "string" if path == "/metrics" else "object"}
     found: dict[str, Any] = {
         "summary": summary,
         "responses": {
             "200": {"description": "the answer", "content": {media_type: {"schema": schema}}},
-            **_errors("400", "401", "403", "404", "405", "408", "413", "431", "500", "503"),
+            **_errors("400", "401", "403", "404", "405", "408", "413", "429", "431", "500", "503"),
         },
     }
     if path not in ("/health", "/ready"):
         found["security"] = security
     if "{name}" in path:
         found["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    if path == "/v1/run/events":
+        found["parameters"] = [
+            {"name": name, "in": "query", "description": f"bytes read of {name}.jsonl", "schema": _OFFSET}
+            for name in ("metrics", "samples")
+        ]
     return found
 
 

@@ -12,7 +12,7 @@ from acorn.checkpoint.load import LoadedModel, load
 from acorn.errors import UsageError, shown
 from acorn.folders import readable
 from acorn.model.int8 import round_to_int8
-from acorn.run_folder import RunFolder
+from acorn.run_folder import MODEL_CONFIG, RunFolder
 
 KEPT_MODELS = 2
 """Other models that stay in memory: the two that are compared."""
@@ -22,7 +22,7 @@ class OtherModels:
     """Loads models in a worker thread, one at a time, and keeps the newest ones.
 
     Args:
-        runs: name -> run folder. A request names a run; paths from requests are never opened.
+        runs: name -> run or model folder. A request names one; paths from requests are never opened.
     """
 
     def __init__(self, runs: Mapping[str, Path], device: str, *, int8: bool = False) -> None:
@@ -43,6 +43,8 @@ class OtherModels:
     def checkpoints(self, run: str) -> list[str]:
         """What can be loaded of a run: the steps of its checkpoints, oldest first, then `final` if it is finished."""
         folder = self.folder(run)
+        if _is_model(folder):
+            return ["final"]
         steps = [str(step) for step in readable_checkpoints(folder)]
         return [*steps, "final"] if readable(folder.final).is_dir() else steps
 
@@ -64,7 +66,7 @@ class OtherModels:
         while len(self._kept) >= KEPT_MODELS:
             self._kept.popitem(last=False)
         loaded = (
-            load(readable(folder.final), None, self._device)
+            load(_final(folder), None, self._device)
             if checkpoint == "final"
             else load(folder.root, checkpoint, self._device)
         )
@@ -79,10 +81,19 @@ class OtherModels:
         return self._version(self.folder(run), checkpoint)
 
     def _version(self, folder: RunFolder, checkpoint: str) -> int:
-        path = folder.final if checkpoint == "final" else None
+        path = _final(folder) if checkpoint == "final" else None
         if checkpoint.isascii() and checkpoint.isdecimal() and len(checkpoint) < 12:
             path = folder.checkpoint(int(checkpoint))
         try:
             return (readable(path) / "manifest.json").stat().st_mtime_ns if path else 0
         except OSError:
             return 0
+
+
+def _is_model(folder: RunFolder) -> bool:
+    """Whether it is a model folder, which has no checkpoints."""
+    return (folder.root / MODEL_CONFIG).is_file()
+
+
+def _final(folder: RunFolder) -> Path:
+    return folder.root if _is_model(folder) else readable(folder.final)

@@ -1,16 +1,21 @@
-"""Runs the jobs of a request while its client stays, and cancels them as soon as it is gone."""
+"""Runs the jobs and tasks of a request while its client stays, and cancels them as soon as it is gone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from typing import TypeVar
 
 from starlette.types import Receive
 
+from acorn.errors import AcornError
 from acorn.generate.job import Job
 from acorn.serve.context import Context
-from acorn.serve.mailbox import Mailbox
+from acorn.serve.mailbox import ClientGoneError, Mailbox
+from acorn.serve.scheduler import NotReadyError
+
+Result = TypeVar("Result")
 
 
 @contextlib.asynccontextmanager
@@ -40,6 +45,30 @@ async def running(context: Context, jobs: Sequence[Job], receive: Receive) -> As
                 yield mailbox
     finally:
         cancel()
+
+
+async def result_of(context: Context, task: Generator[None, None, Result], receive: Receive) -> Result:
+    """The result of a task, which the engine runs between the turns of the texts.
+
+    Args:
+        receive: of the request, whose body was read.
+
+    Raises:
+        QueueFullError, NotReadyError, ClientGoneError, and what the task raises.
+    """
+    future = context.scheduler.run(task)
+    with context.answering():
+        async with watched(receive, future.cancel):
+            try:
+                return await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                if future.cancelled():
+                    raise ClientGoneError from None
+                raise
+            except AcornError:
+                if context.is_draining:  # what was left at the end of the time was ended
+                    raise NotReadyError from None
+                raise
 
 
 @contextlib.asynccontextmanager

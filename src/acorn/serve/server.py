@@ -26,7 +26,6 @@ from acorn.errors import StoppedError, UsageError
 from acorn.model.int8 import round_to_int8
 from acorn.progress import QUIET, Progress
 from acorn.runtime.device import Runtime
-from acorn.serve import playground
 from acorn.serve.access import Access, is_loopback
 from acorn.serve.app import application
 from acorn.serve.context import Context
@@ -87,17 +86,25 @@ class Server(uvicorn.Server):
         scheduler: type[Scheduler] = Scheduler,
     ) -> None:
         _check_access(settings)
-        self.settings, self._runtime, self._load = settings, runtime, load_model
-        page = self._page()
+        self.settings, self._load = settings, load_model
+        run = _run_folder(settings.run) if load_model is None or Path(settings.run).is_dir() else None
+        compared = _compared(settings)
         self.socket = _bound(settings)
         limits = dataclasses.replace(limits, connections=_connections(limits.connections))
         self.context = Context(
-            model_name(settings.run), runtime, settings.slots, limits, needs_key=settings.key is not None
+            model_name(settings.run),
+            runtime,
+            settings.slots,
+            limits,
+            needs_key=settings.key is not None,
+            run=run,
+            compared=compared,
+            int8=settings.int8,
         )
         access = Access.of(settings.host, settings.allowed_hosts, settings.key)
         super().__init__(
             uvicorn.Config(
-                application(self.context, access, playground.routes(page)),
+                application(self.context, access),
                 http=protocol_of(self.context),
                 ws="none",
                 lifespan="off",
@@ -199,24 +206,6 @@ class Server(uvicorn.Server):
         """Notes a signal. A second one ends the server without waiting for what runs."""
         self._signals.append(sig)
 
-    def _page(self) -> playground.Context:
-        """What the page needs: a run folder has checkpoints and metrics to look at, another model has none.
-
-        Raises:
-            UsageError: the run, or one to compare with, does not exist, or is none.
-        """
-        run = self.settings.run
-        for path in self.settings.compared:
-            kind_of(path)
-        is_run = self._load is None and not str(run).startswith("hf:") and kind_of(Path(run)) == "run"
-        return playground.Context(
-            lambda: self.context.scheduler,
-            self._runtime,
-            Path(run) if is_run else None,
-            {model_name(path): path for path in self.settings.compared},
-            self.settings.int8,
-        )
-
     def _begin_draining(self) -> None:
         seconds = self.context.limits.drain_seconds
         self._say(f"Stopping: what runs may take {seconds:g} seconds more. Another signal ends it at once.")
@@ -297,6 +286,41 @@ def _check_access(settings: Settings) -> None:
             where=f"--host {settings.host}",
             fix="name a file with a key: --api-key-file F; or serve this machine alone: --host 127.0.0.1",
         )
+
+
+def _run_folder(run: Path | str) -> Path | None:
+    """A run folder, which has checkpoints and metrics for the page to show; None: another model has none.
+
+    Raises:
+        UsageError: it does not exist, or is none of what can be loaded.
+    """
+    is_run = not str(run).startswith("hf:") and kind_of(Path(run)) == "run"
+    return Path(run) if is_run else None
+
+
+def _compared(settings: Settings) -> dict[str, Path]:
+    """Name -> folder of what the page can compare with, beside the served run.
+
+    Raises:
+        UsageError: a folder is neither a run nor a model, or two have the same name.
+    """
+    served = Path(settings.run)
+    found: dict[str, Path] = {}
+    for folder in settings.compared:
+        if (kind := kind_of(folder)) not in ("run", "model"):
+            raise UsageError(
+                f"{folder} is a {kind}.", where=f"--compare {folder}", fix="give a run, or its folder final/"
+            )
+        name = model_name(folder)
+        known = {model_name(served): served, **found}
+        if name in known and not folder.samefile(known[name]):
+            raise UsageError(
+                f"Two folders have the name {name}: {known[name]} and {folder}.",
+                where=f"--compare {folder}",
+                fix="rename one of them",
+            )
+        found[name] = folder
+    return found
 
 
 def _bound(settings: Settings) -> socket.socket:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from acorn.run_folder import RunFolder
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_SIGNS = 14.0
-"""Seconds without news after which a comment is sent, so that proxies keep the connection and a closed one is seen."""
+"""Seconds without news after which a sign is sent, so that proxies keep the connection."""
 
 MOST_POINTS = 600
 """Points of a curve that are sent; more cannot be told apart on a screen."""
@@ -74,8 +75,19 @@ def _parsed(line: bytes) -> Any:
 
 
 def point_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a record of metrics.jsonl that a curve shows."""
-    return {name: record[name] for name in POINT_FIELDS if isinstance(record.get(name), int | float)}
+    """The figures of a record of metrics.jsonl that a curve shows. A loss that is not finite is left out."""
+    return {
+        name: value
+        for name in POINT_FIELDS
+        if isinstance(value := record.get(name), int | float) and math.isfinite(value)
+    }
+
+
+def sample_of(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of samples.jsonl, with all of its fields."""
+    step = record.get("step")
+    texts = {name: str(record.get(name, "")) for name in ("prompt", "text")}
+    return {"step": step if isinstance(step, int) else 0, **texts}
 
 
 def thinned(points: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> list[dict[str, Any]]:
@@ -103,11 +115,11 @@ def run_facts(run: RunFolder) -> dict[str, Any]:
     return {
         "name": run.root.absolute().name,
         "folder": str(run.root),
-        "config": _config(run),
+        "sample_prompts": _sample_prompts(run),
         "is_finished": run.final.is_dir(),
         "train": thinned([point_of(record) for record in records if record.get("split") == "train"]),
         "valid": thinned([point_of(record) for record in records if record.get("split") == "valid"]),
-        "samples": texts[-MOST_SAMPLES:],
+        "samples": [sample_of(record) for record in texts[-MOST_SAMPLES:]],
         "checkpoints": run.checkpoint_steps(),
         "best": _best(run),
         "offsets": {"metrics": metrics.offset, "samples": samples.offset},
@@ -119,11 +131,12 @@ def _all(tail: Tail) -> Iterator[dict[str, Any]]:
         yield from records
 
 
-def _config(run: RunFolder) -> dict[str, Any]:
+def _sample_prompts(run: RunFolder) -> list[str]:
     try:
-        return tomllib.loads(run.config.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
+        prompts = tomllib.loads(run.config.read_text("utf-8"))["train"]["sample_prompts"]
+        return [prompt for prompt in prompts if isinstance(prompt, str)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # it may be of another version of acorn
+        return []
 
 
 def _best(run: RunFolder) -> int | None:
@@ -140,9 +153,9 @@ async def run_events(
     samples_offset: int,
     is_stopping: Callable[[], bool],
     pause: Callable[[float], Any] = asyncio.sleep,
-) -> AsyncIterator[tuple[str, Any]]:
-    """(name, data) of what happens in a run folder: `train`, `valid`, `samples`, `checkpoints`, `finished`; `restart`:
-    the files were cut back, so that the page asks for all facts again; `quiet`: nothing happened for a while.
+) -> AsyncIterator[dict[str, Any]]:
+    """What happens in a run folder, as objects with the keys `train`, `valid`, `samples`, `checkpoints`, `finished`;
+    `restart`: the files were cut back, so that the page asks for all facts again; none: nothing happened for a while.
 
     Args:
         metrics_offset, samples_offset: bytes of the files that the page knows.
@@ -152,27 +165,23 @@ async def run_events(
     metrics, samples = Tail(run.metrics, metrics_offset), Tail(run.samples, samples_offset)
     seen_steps, was_finished, quiet = run.checkpoint_steps(), run.final.is_dir(), 0.0
     while not is_stopping():
-        news: list[tuple[str, Any]] = []
+        news: dict[str, Any] = {}
         records, texts = metrics.read(), samples.read()
         if metrics.is_cut or samples.is_cut:
-            yield "restart", {}
+            yield {"restart": True}
             return
         for split in ("train", "valid"):
             points = [point_of(record) for record in records if record.get("split") == split]
             if points:
-                news.append((split, thinned(points)))
+                news[split] = thinned(points)
         if texts:
-            news.append(("samples", texts[-MOST_SAMPLES:]))
+            news["samples"] = [sample_of(record) for record in texts[-MOST_SAMPLES:]]
         if (steps := run.checkpoint_steps()) != seen_steps:
-            news.append(("checkpoints", steps))
-            seen_steps = steps
+            news["checkpoints"] = seen_steps = steps
         if (is_finished := run.final.is_dir()) != was_finished:
-            news.append(("finished", is_finished))
-            was_finished = is_finished
+            news["finished"] = was_finished = is_finished
         quiet = 0.0 if news else quiet + SECONDS_BETWEEN_LOOKS
-        if quiet > SECONDS_BETWEEN_SIGNS:
-            news.append(("quiet", {}))
+        if news or quiet > SECONDS_BETWEEN_SIGNS:
             quiet = 0.0
-        for item in news:
-            yield item
+            yield news
         await pause(SECONDS_BETWEEN_LOOKS)

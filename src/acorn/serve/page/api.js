@@ -11,27 +11,22 @@ export const getJson = async (path, signal) => (await answered(path, { signal })
 
 export const postJson = async (path, body, signal) => (await answered(path, posting(body, signal))).json();
 
-/** The server-sent events of a POST: {event, data} with `data` parsed; ends at `[DONE]`. An error event is thrown. */
+/** The objects of a stream of server-sent events, until `[DONE]`. An error is thrown. Without a body it is a GET. */
 export async function* events(path, body, signal) {
-  const response = await answered(path, posting(body, signal));
+  const response = await answered(path, body ? posting(body, signal) : { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let waiting = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    waiting += value.replaceAll("\r", "");
-    const blocks = waiting.split("\n\n");
-    waiting = blocks.pop();
-    for (const block of blocks) {
-      const lines = block.split("\n");
-      const event = lines.find((line) => line.startsWith("event:"))?.slice(6).trim() ?? "message";
-      const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trim()).join("\n");
-      if (!data) continue;
+    const lines = (waiting + value).split("\n\n");
+    waiting = lines.pop();
+    for (const line of lines) {
+      const data = line.slice("data: ".length);
       if (data === "[DONE]") return;
       const parsed = JSON.parse(data);
-      if (parsed?.error) throw new ApiError(parsed.error.message ?? "The server ended the text with an error.", 500);
-      if (event === "error") throw new ApiError(String(parsed), 503);
-      yield { event, data: parsed };
+      if (parsed.error) throw new ApiError(parsed.error.message, 500);
+      yield parsed;
     }
   }
 }

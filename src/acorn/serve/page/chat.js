@@ -11,7 +11,7 @@ export function chatView(served) {
   const log = el("div", { class: "log", role: "log", "aria-label": "Conversation", tabindex: "0" });
   const system = el("input", { type: "text" });
   const input = el("textarea", { rows: 3, on: { keydown: keys } });
-  const settings = samplingSettings(() => {}, { tokens: 200 });
+  const settings = samplingSettings(() => {}, { tokens: 0 });
   const message = notice();
   const send = button("Send", ask, { class: "primary" });
   const stop = button("Stop", () => running?.abort(), { disabled: true });
@@ -34,7 +34,7 @@ export function chatView(served) {
     const rules = system.value.trim() ? [{ role: "system", content: system.value }] : [];
     try {
       const body = { model: served.name, messages: [...rules, ...asked], ...settings.values(), stream: true };
-      for await (const { data } of events("v1/chat/completions", body, running.signal)) {
+      for await (const data of events("v1/chat/completions", body, running.signal)) {
         answer.content += data.choices?.[0]?.delta?.content ?? "";
         answer.node.textContent = answer.content;
         log.scrollTop = log.scrollHeight;

@@ -41,9 +41,9 @@ export function filmView(served) {
     message.say("Loading the checkpoints …");
     const skipped = [];
     try {
-      for await (const { event: kind, data } of events("v1/film", { prompt: prompt.value }, running.signal)) {
-        if (kind === "frame") add(data);
-        if (kind === "skipped") skipped.push(`${data.checkpoint}: ${data.reason}`);
+      for await (const { frame, skipped: one } of events("v1/film", { prompt: prompt.value }, running.signal)) {
+        if (frame) add(frame);
+        if (one) skipped.push(`${one.checkpoint}: ${one.reason}`);
       }
       message.say(skipped.length ? `Left out: ${skipped.join(" ")}` : "");
     } catch (error) {

@@ -28,7 +28,7 @@ async function start() {
     }
   }
   const { model, run } = served;
-  served.example = run?.config.train?.sample_prompts?.find(Boolean) ?? "The";
+  served.example = run?.sample_prompts.find(Boolean) ?? "The";
   title.textContent = served.name;
   document.title = `${served.name} · acorn playground`;
   const step = model.step ? ` · step ${whole(model.step)}` : "";

@@ -31,7 +31,7 @@ export function readView(served) {
     message.say("Reading …");
     try {
       const top = text.value.length > LONG ? 0 : 10;
-      show(await postJson("v1/inspect", { input: text.value, as: "document", top, next_top: 0 }));
+      show(await postJson("v1/inspect", { input: text.value, kind: "document", top, next_top: 0 }));
       message.say("");
     } catch (error) {
       message.fail(error);

@@ -9,7 +9,7 @@ const SLIDERS = [
   ["min_p", "Min-p", 0, 0.9, 0.01, 0, "0: all tokens"],
 ];
 
-/** Controls; `values()` returns their values, with a seed drawn if none is given. */
+/** Controls; `values()` returns their values, with a seed drawn if none is given. `tokens`: 0: without a length. */
 export function samplingSettings(change = () => {}, { tokens = 80, most = 512 } = {}) {
   const controls = SLIDERS.map(([key, name, min, max, step, value, hint]) => {
     const id = freshId(key);
@@ -25,7 +25,7 @@ export function samplingSettings(change = () => {}, { tokens = 80, most = 512 } 
   const length = number("max_tokens", "New tokens", { value: tokens, min: 1, max: most });
   const seed = number("seed", "Seed", { min: 0, max: 2 ** 31 - 1, placeholder: "random" });
   const node = el("fieldset", { class: "settings" }, el("legend", { text: "Sampling" }),
-    controls.map((control) => control.node), el("div", { class: "pair" }, length.node, seed.node));
+    controls.map((control) => control.node), el("div", { class: "pair" }, tokens > 0 && length.node, seed.node));
   const read = (input, fallback) => {
     const value = Math.round(Number(input.value));
     return input.value === "" || !Number.isFinite(value) ? fallback : Math.min(Number(input.max), Math.max(Number(input.min), value));
@@ -34,7 +34,7 @@ export function samplingSettings(change = () => {}, { tokens = 80, most = 512 } 
     node,
     distribution: () => Object.fromEntries(controls.map(({ key, input }) => [key, Number(input.value)])),
     values() {
-      return { ...this.distribution(), max_tokens: read(length.input, tokens), seed: read(seed.input, Math.floor(Math.random() * 2 ** 31)) };
+      return { ...this.distribution(), ...(tokens && { max_tokens: read(length.input, tokens) }), seed: read(seed.input, Math.floor(Math.random() * 2 ** 31)) };
     },
   };
 }

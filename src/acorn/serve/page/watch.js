@@ -1,6 +1,6 @@
 // Watch: the curve and the samples of a run, live while it trains; and the film of one prompt over its checkpoints.
 
-import { getJson } from "./api.js";
+import { events, getJson } from "./api.js";
 import { curve } from "./curve.js";
 import { el, notice, soft, tilesOf, whole } from "./dom.js";
 import { filmView } from "./film.js";
@@ -9,7 +9,7 @@ const SECONDS_BEFORE_RETRY = 5;
 const MOST_POINTS = 1200;
 
 export function watchView(served) {
-  let run = served.run, source = null, isOpen = false;
+  let run = served.run, following = null;
   const message = notice();
   const tiles = el("dl", { class: "tiles" });
   const figure = el("figure");
@@ -20,36 +20,33 @@ export function watchView(served) {
     el("h2", { text: "Film" }), film.node,
     el("h2", { text: "Samples" }), samples);
 
-  function follow() {
-    source?.close();
-    const { metrics, samples: texts } = run.offsets;
-    source = new EventSource(`v1/run/events?metrics=${metrics}&samples=${texts}`);
-    const on = (name, action) => source.addEventListener(name, (event) => {
-      action(JSON.parse(event.data));
-      draw();
-    });
-    on("train", (points) => (run.train = thinned([...run.train, ...points])));
-    on("valid", (points) => run.valid.push(...points));
-    on("samples", (found) => (run.samples = [...run.samples, ...found].slice(-60)));
-    on("checkpoints", (steps) => film.setSteps((run.checkpoints = steps)));
-    on("finished", (value) => (run.is_finished = value));
-    on("restart", () => again(0));
-    // A lost connection begins again with all facts: the browser's own retry would repeat what was already sent.
-    source.onerror = () => again(SECONDS_BEFORE_RETRY);
-  }
+  const actions = {
+    train: (points) => (run.train = thinned([...run.train, ...points])),
+    valid: (points) => run.valid.push(...points),
+    samples: (found) => (run.samples = [...run.samples, ...found].slice(-60)),
+    checkpoints: (steps) => film.setSteps((run.checkpoints = steps)),
+    finished: (value) => (run.is_finished = value),
+  };
 
-  async function again(seconds) {
-    source?.close();
-    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
-    if (!isOpen) return;
-    try {
-      run = (await getJson("v1/run")).run;
-      message.say("");
-      draw();
-      follow();
-    } catch (error) {
-      message.fail(error);
-      again(SECONDS_BEFORE_RETRY);
+  /** Asks for all facts, then follows what is new, until the view is closed. A lost connection begins again. */
+  async function follow({ signal }) {
+    while (!signal.aborted) {
+      let seconds = SECONDS_BEFORE_RETRY;
+      try {
+        run = (await getJson("v1/run", signal)).run;
+        film.setSteps(run.checkpoints);
+        message.say("");
+        draw();
+        const { metrics, samples: texts } = run.offsets;
+        for await (const news of events(`v1/run/events?metrics=${metrics}&samples=${texts}`, null, signal)) {
+          if (news.restart) seconds = 0;
+          for (const [name, value] of Object.entries(news)) actions[name]?.(value);
+          if (Object.keys(news).length) draw();
+        }
+      } catch (error) {
+        message.fail(error);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
     }
   }
 
@@ -86,12 +83,11 @@ export function watchView(served) {
   return {
     node,
     show() {
-      isOpen = true;
-      again(0);
+      following = new AbortController();
+      follow(following);
     },
     hide() {
-      isOpen = false;
-      source?.close();
+      following?.abort();
     },
   };
 }

@@ -12,6 +12,7 @@ import { Tree } from "./tree.js";
 
 const NEXT_TOP = 500;
 const BARS = 20;
+const FULL = "The context is full: the model cannot read more.";
 
 /** A token of which only this is known yet. */
 const unread = (id, piece, logprob = null) => ({ id, piece, bytes: "", logprob, entropy: null, rank: null, top: [] });
@@ -50,7 +51,7 @@ export function writeView(served) {
   prompt.addEventListener("input", typed);
 
   async function inspect(input, signal) {
-    return postJson("v1/inspect", { input, as: "prompt", top: 20, next_top: NEXT_TOP }, signal);
+    return postJson("v1/inspect", { input, kind: "prompt", top: 20, next_top: NEXT_TOP }, signal);
   }
 
   /** Begins a tree with the prompt's tokens. Resolves to whether it could be read. */
@@ -103,7 +104,10 @@ export function writeView(served) {
       if (current !== branch) return;
       const { selected } = view;
       view.show(found.tokens, { from: tree.start(branch) });
-      if (selected >= 0) view.select(selected);
+      if (selected >= 0) {
+        view.select(selected);
+        showToken(selected, found.tokens[selected]);
+      }
       next = found.next;
       drawNext();
       drawTree();
@@ -144,9 +148,11 @@ export function writeView(served) {
 
   /** Streams new tokens into a branch; returns why the text ended. */
   async function stream(target, ids, chosen, signal) {
-    const body = { model: served.name, prompt: ids, ...chosen, stream: true, logprobs: 5, return_token_ids: true };
+    const rest = served.model.block_size + 1 - ids.length; // the last token is not read
+    if (rest < 1) return FULL;
+    const body = { model: served.name, prompt: ids, ...chosen, max_tokens: Math.min(rest, chosen.max_tokens), stream: true, logprobs: 5, return_token_ids: true };
     let ended = "";
-    for await (const { data } of events("v1/completions", body, signal)) {
+    for await (const data of events("v1/completions", body, signal)) {
       const choice = data.choices?.[0];
       if (!choice) continue;
       const scores = choice.logprobs?.token_logprobs ?? [];
@@ -159,7 +165,7 @@ export function writeView(served) {
       });
       ended = choice.finish_reason ?? ended;
     }
-    return ended === "stop" ? "The model ended the text." : "";
+    return ended === "stop" ? "The model ended the text." : rest < chosen.max_tokens ? FULL : "";
   }
 
   function showToken(index, token) {
