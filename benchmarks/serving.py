@@ -122,7 +122,8 @@ def measure_serving(
             say(f"serving {name}: writing the model")
             folder, tokenizer = _write(Path(place), name)
             with contextlib.ExitStack() as stack:
-                servers = [one for one in _servers(folder, name, python, tokenizer) if only in one.name]
+                every = _servers(folder, name, python, tokenizer)
+                servers = [one for one in every if any(part in one.name for part in only.split(","))]
                 for server in servers:
                     say(f"{server.name}: starting")
                     stack.enter_context(_engine(server) if isinstance(server, EngineAlone) else _running(server))

@@ -45,7 +45,7 @@ static inline __attribute__((always_inline)) void matmul_rows_any_type(
 static inline __attribute__((always_inline)) void matmul_small_batch(
     const weights *m, const int type, const float *x, int batch, float *y
 ) {
-#pragma omp for schedule(static) nowait
+#pragma omp for schedule(dynamic, 8) nowait // so that a thread that the system holds up holds up the others less
     for (long group = 0; group < (m->rows + 3) / 4; group++) {
         long row = 4 * group, b = 0;
         if (row + 4 > m->rows) {
