@@ -69,12 +69,15 @@ class FakeScheduler:
     def start(self) -> None:
         self._thread.start()
 
+    def check_room(self, wanted: int = 1) -> None:
+        if self.state != "ready":
+            raise NotReadyError
+        if self.waiting + wanted > self._queue:
+            raise QueueFullError
+
     def submit(self, jobs: Sequence[Job], receivers: Sequence[Any]) -> list[Ticket]:
         with self._lock:
-            if self.state != "ready":
-                raise NotReadyError
-            if self.waiting + len(jobs) > self._queue:
-                raise QueueFullError
+            self.check_room(len(jobs))
             tickets = [Ticket(job, receiver) for job, receiver in zip(jobs, receivers, strict=True)]
             for ticket in tickets:
                 job = ticket.job

@@ -167,6 +167,8 @@ def test_commands_in_the_pages_work(folder: Path) -> None:
     for page in PAGES:
         for words in commands_of(page):
             line = shlex.join(words)
+            if "$" in line:  # part of a shell script
+                continue
             if re.match(RUNNABLE, line) and line not in ran and not (folder / words[-1] / "manifest.json").exists():
                 short = ["--max-new-tokens", "4"] if words[0] == "generate" else []
                 done = run_acorn(*words, *short, cwd=folder)

@@ -33,10 +33,10 @@ class RefusingScheduler(Scheduler):
 
     refusal: Exception | None = None
 
-    def _check_room(self, wanted: int) -> None:
+    def check_room(self, wanted: int = 1) -> None:
         if self.refusal is not None:
             raise self.refusal
-        super()._check_room(wanted)
+        super().check_room(wanted)
 
 
 BLOCK_SIZE = 64

@@ -216,6 +216,9 @@ def test_tokens_and_back(faked: Running) -> None:
         assert faked.request("POST", "/v1/detokenize", wrong)[0] == 400
     for wrong in ({}, {"input": "a", "text": "a"}, {"input": ["a"]}):
         assert faked.request("POST", "/v1/tokenize", wrong)[0] == 400
+    status, _, body = faked.request("POST", "/v1/tokenize", {"input": "\x7f" * (LIMITS.tokenized + 1)})
+    assert status == 400
+    assert f"{LIMITS.tokenized:,}" in json.loads(body)["error"]["message"]
 
 
 def test_many_clients_at_once_get_their_own_texts(real: Running) -> None:

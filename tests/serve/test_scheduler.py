@@ -120,7 +120,10 @@ def test_a_request_is_taken_whole_or_not_at_all(start) -> None:
     scheduler.submit([job()] * 2, ["a", "b"])
     with pytest.raises(QueueFullError):
         scheduler.submit([job()] * 2, ["c", "d"])
+    scheduler.check_room()
     scheduler.submit([job()], ["c"])
+    with pytest.raises(QueueFullError):
+        scheduler.check_room()
     with pytest.raises(QueueFullError):
         scheduler.run(endless())
     assert scheduler.waiting == 3

@@ -85,7 +85,7 @@ def merge(
     out: Annotated[Path, typer.Option(parser=path_from("--out"), help="The folder to create.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Merge all parts of a text, made by `acorn data prepare --part`, into token shards."""
+    """Merge all parts of a text into token shards."""
     from acorn.data.merge import merge as merge_parts
     from acorn.report.terminal import TaskProgress
 

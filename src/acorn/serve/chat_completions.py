@@ -33,6 +33,7 @@ async def chat_completions(request: Request, context: Context) -> ASGIApp:
     loaded = context.language_model()
     format = context.chat()
     _check(wanted)
+    context.scheduler.check_room()  # before any work on a request that would be refused
     ids = await asyncio.to_thread(_encoded, wanted, format)
     plan = planned(
         wanted,

@@ -32,6 +32,7 @@ async def completions(request: Request, context: Context) -> ASGIApp:
     loaded = context.language_model()
     if wanted.stream_options and not wanted.stream:
         raise bad("stream_options is only for streams. Leave it out, or set stream.", "stream_options")
+    context.scheduler.check_room()  # before any work on a request that would be refused
     prompts, texts = await asyncio.to_thread(_prompts, wanted, loaded)
     plan = planned(
         wanted,

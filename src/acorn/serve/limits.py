@@ -34,6 +34,7 @@ class Limits:
     n: int = _limit(128, "", "n: texts for each prompt", "400")
     messages: int = _limit(1024, "", "messages of a conversation", "400")
     inputs: int = _limit(256, "", "texts of one request to classify", "400")
+    tokenized: int = _limit(65_536, "tokens", "text of /v1/tokenize", "400")
     stop_strings: int = _limit(16, "", "strings in stop", "400")
     stop_characters: int = _limit(256, "characters", "length of a stop string", "400")
     alternatives: int = _limit(20, "tokens", "logprobs and top_logprobs", "400")

@@ -126,7 +126,7 @@ class Scheduler:
         """
         tickets = [Ticket(job, receiver) for job, receiver in zip(jobs, receivers, strict=True)]
         with self._wakes:
-            self._check_room(len(tickets))
+            self.check_room(len(tickets))
             self._inbox.extend(tickets)
             self._wakes.notify()
         return tickets
@@ -142,7 +142,7 @@ class Scheduler:
         """
         future: Future[Result] = Future()
         with self._wakes:
-            self._check_room(1)
+            self.check_room(1)
             self._tasks.append((task, future))
             self._wakes.notify()
         return future
@@ -159,7 +159,12 @@ class Scheduler:
         """Waits until the thread has ended."""
         self._thread.join(timeout)
 
-    def _check_room(self, wanted: int) -> None:
+    def check_room(self, wanted: int = 1) -> None:
+        """Whether as many jobs would be taken now.
+
+        Raises:
+            QueueFullError, NotReadyError
+        """
         if self.state != "ready":
             raise NotReadyError
         if self.waiting + wanted > self._queue:

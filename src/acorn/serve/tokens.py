@@ -11,6 +11,7 @@ from starlette.responses import Response
 from acorn.errors import AcornError
 from acorn.serve.bodies import ignored_header, json_response, read
 from acorn.serve.context import Context
+from acorn.serve.limits import LIMITS
 from acorn.serve.request_errors import bad, request_error
 from acorn.serve.schemas import DetokenizeRequest, TokenizeRequest, ignored_fields
 from acorn.serve.token_text import TokenTexts
@@ -34,6 +35,10 @@ def _tokenized(text: str, tokenizer: Tokenizer, texts: TokenTexts) -> dict[str, 
         ids = tokenizer.encode_prompt(text)
     except AcornError as error:
         raise request_error(error, "input") from None
+    if len(ids) > LIMITS.tokenized:
+        raise bad(
+            f"The text has {len(ids):,} tokens; the largest number is {LIMITS.tokenized:,}.", "input", "limit_exceeded"
+        )
     return {
         "object": "tokens",
         "ids": ids,
