@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,15 +15,13 @@ from acorn.run.finetune_config import finetune_config
 from acorn.run.pretrain import pretrain
 
 EXACT = ["train.precision=fp32", "train.threads=1", "train.compile=false", "train.eval_every=0", "train.batch_size=4"]
-ROWS = {
-    "chat": {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "the cat saw"}]},
-    "classify": {"text": "the cat saw a bird", "label": "pet"},
-    "tag": {"tokens": ["the", "cat", "saw"], "tags": ["O", "B-PET", "O"]},
-}
-OTHER_ROWS = {
-    "chat": {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a dog"}]},
-    "classify": {"text": "a house by the sea", "label": "other"},
-    "tag": {"tokens": ["a", "house"], "tags": ["O", "O"]},
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "chat": [
+        {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": "a cat"}]}
+        for n in range(40)
+    ],
+    "classify": [{"text": f"the cat {n}", "label": "odd" if n % 2 else "even"} for n in range(40)],
+    "tag": [{"tokens": ["the", "cat", f"{n}"], "tags": ["O", "B-PET", "O"]} for n in range(40)],
 }
 
 
@@ -36,7 +35,7 @@ def finetuned_run(watched_run: Path, tmp_path_factory: pytest.TempPathFactory) -
 
     def run(task: str) -> Path:
         rows = folder / f"{task}.jsonl"
-        rows.write_text("".join(f"{json.dumps(row)}\n" for row in [ROWS[task], OTHER_ROWS[task]] * 20))
+        rows.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS[task]))
         settings = ["train.steps=4", "optimizer.lr=0.01", "train.sample_tokens=2", *EXACT]
         finetune(finetune_config(str(folder / "base"), [str(rows)], overrides=settings), folder / task)
         return folder / task

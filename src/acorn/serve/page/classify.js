@@ -19,7 +19,7 @@ export function classifyView(served) {
     message.say("Asking the model …");
     try {
       const found = await postJson("v1/classify", { model: served.name, input: lines });
-      results.replaceChildren(...(found.results ?? found.data ?? []).map((result, n) => answer(result, lines[n])));
+      results.replaceChildren(...found.results.map((result, n) => answer(result, lines[n])));
       message.say("");
     } catch (error) {
       message.fail(error);
@@ -29,7 +29,7 @@ export function classifyView(served) {
   function answer(result, line) {
     const said = result.label ?? result.labels ?? result.value;
     const title = Array.isArray(said) ? said.join(", ") || "no label" : typeof said === "number" ? said.toPrecision(5) : said;
-    const shares = Object.entries(result.probabilities ?? {}).sort((a, b) => b[1] - a[1]);
+    const shares = Object.entries(result.tags ? {} : result.probabilities ?? {}).sort((a, b) => b[1] - a[1]);
     const tags = result.tags && el("p", { class: "tags" }, result.tokens.map((token, n) => [el("span", { text: token }), result.tags[n] !== "O" && el("b", { text: result.tags[n] }), " "]));
     return el("section", { class: "card" }, el("p", { class: "text", text: result.text ?? line }), title !== undefined && el("h3", { text: title }), tags || null,
       el("ol", { class: "bars" }, shares.map(([piece, p]) => bar({ piece, p, width: p, isCurrent: piece === said }))));

@@ -33,7 +33,7 @@ async function start() {
   document.title = `${served.name} · acorn playground`;
   const step = model.step ? ` · step ${whole(model.step)}` : "";
   document.getElementById("facts").textContent =
-    `${whole(model.parameters)} parameters · ${model.n_layer} layers · context ${whole(model.block_size)} · vocabulary ${whole(model.vocab_size)}${step}`;
+    `${whole(model.parameters)} parameters · ${model.n_layer} layer${model.n_layer > 1 ? "s" : ""} · context ${whole(model.block_size)} · vocabulary ${whole(model.vocab_size)}${step}`;
   const isLanguage = !model.task || ["chat", "complete"].includes(model.task);
   const canCompare = isLanguage && Object.values(served.runs).some((checkpoints) => checkpoints.length);
   const views = [
