@@ -36,7 +36,9 @@ def main() -> None:
     parser.add_argument(
         "--finetune-tasks", nargs="*", default=list(DEFAULT_TASKS), help=f"of: {', '.join(FINETUNE_TASKS)}"
     )
-    parser.add_argument("--only", default="", help="only contenders whose name contains this (serve: or one of several, A,B)")
+    parser.add_argument(
+        "--only", default="", help="only contenders whose name contains this (serve: or one of several, A,B)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--clients", nargs="*", type=int, default=list(CLIENTS), help="of a server (1, 4 and 16)")
     parser.add_argument(
