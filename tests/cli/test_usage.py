@@ -41,7 +41,7 @@ def refused(done, *parts: str) -> None:
         ("tokenizer tran", ("did you mean `acorn tokenizer train`?",)),
         ("tokenizer show", ("did you mean `acorn tokenizer inspect`?",)),
         ("data check", ("did you mean `acorn data verify`?", "acorn data --help")),
-        ("data xyzzy", ("No such command 'xyzzy'.", "choose one of prepare, verify, inspect;")),
+        ("data xyzzy", ("No such command 'xyzzy'.", "choose one of prepare, merge, verify, inspect;")),
     ],
 )
 def test_a_wrong_command_is_answered_with_a_suggestion(acorn, line: str, parts: tuple[str, ...]) -> None:

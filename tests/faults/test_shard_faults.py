@@ -131,7 +131,7 @@ def test_a_failing_encoding_thread(prepare, refused, untouched, monkeypatch, tmp
         def encode_batch_fast(self, texts, add_special_tokens):
             raise PanicException("index out of bounds")
 
-    real, calls = prepare_module._encode, []
+    real, calls = prepare_module.encode, []
 
     def dies(batch, tokenizer):
         calls.append(batch[0].source)
@@ -139,7 +139,7 @@ def test_a_failing_encoding_thread(prepare, refused, untouched, monkeypatch, tmp
             monkeypatch.setattr(tokenizer, "_documents", Broken())
         return real(batch, tokenizer)
 
-    monkeypatch.setattr(prepare_module, "_encode", dies)
+    monkeypatch.setattr(prepare_module, "encode", dies)
     with untouched(tmp_path):
         done = prepare(tmp_path / "shards")
     refused(done, 3, "cannot encode", "index out of bounds", "my.txt, byte")
