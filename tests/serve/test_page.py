@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import itertools
-import re
 import json
 import math
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
