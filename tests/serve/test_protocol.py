@@ -141,21 +141,24 @@ def test_the_error_arrives_although_the_client_goes_on_sending(hasty: Running) -
         assert answer(read_all(connection))[0] == 413
 
 
-def test_too_many_connections_get_an_error(hasty: Running) -> None:
-    limit = hasty.server.context.limits.connections
-    wait_until(lambda: not hasty.server.server_state.connections)
-    held = [socket.create_connection(("127.0.0.1", hasty.port), timeout=30) for _ in range(limit)]
-    try:
-        wait_until(lambda: len(hasty.server.server_state.connections) == limit)
-        response = hasty.exchange(b"")
-        status, error = answer(response)
-        assert (status, error["error"]["code"]) == (429, "too_many_connections")
-        assert b"retry-after: " in response.lower()
-    finally:
-        for connection in held:
-            connection.close()
-    wait_until(lambda: not hasty.server.server_state.connections)
-    assert hasty.request("GET", "/health")[0] == 200
+def test_too_many_connections_get_an_error(tiny: LoadedModel) -> None:
+    """The deadlines are the usual ones, so that no connection ends before the last one is open."""
+    limit = 20
+    with serving(tiny, limits=dataclasses.replace(LIMITS, connections=limit)) as running:
+        connections = running.server.server_state.connections
+        wait_until(lambda: not connections)
+        held = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(limit)]
+        try:
+            wait_until(lambda: len(connections) == limit)
+            response = running.exchange(b"")
+            status, error = answer(response)
+            assert (status, error["error"]["code"]) == (429, "too_many_connections")
+            assert b"retry-after: " in response.lower()
+        finally:
+            for connection in held:
+                connection.close()
+        wait_until(lambda: not connections)
+        assert running.request("GET", "/health")[0] == 200
 
 
 def test_a_client_that_does_not_read_is_cut_off_and_its_text_ends(tiny: LoadedModel) -> None:
