@@ -35,7 +35,7 @@ class Text:
     """A text that grows. The model sees `ids[begin:]`.
 
     Args:
-        is_cancelled: asked before each step and chunk; true ends the text without a further update.
+        is_cancelled: asked before each turn; true ends the text without a further update.
 
     Attributes:
         ids: of the prompt and the new tokens.

@@ -137,8 +137,8 @@ class Stepper:
 
     @property
     def part_size(self) -> int:
-        """Tokens of prompts that are read beside a step, so that the step takes at most about 20 ms longer."""
-        return self._part if self.reads_natively else 1  # one chunk
+        """Tokens of prompts that are read beside a step, at most; in PyTorch 1, which makes it read one chunk."""
+        return self._part if self.reads_natively else 1
 
     def whole_chunks(self, length: int) -> int:
         """Tokens of a prompt that may be replaced by what was stored of another one, in whole chunks.

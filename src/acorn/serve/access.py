@@ -124,7 +124,7 @@ class Access:
         return name == host and (origin_port or standard) == (port or standard)
 
     def _has_key(self, authorization: str) -> bool:
-        """Takes the same time for every wrong key, so that none can be found character by character."""
+        """Takes equally long for every wrong key: nobody can guess the key by measuring times."""
         scheme, _, given = authorization.partition(" ")
         given = given.strip()
         if scheme.lower() == "basic":

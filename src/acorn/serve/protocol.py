@@ -105,7 +105,7 @@ class LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Paused as soon as the system takes no more, so that every unread byte has the deadline.
+        # With no buffer of its own, writing pauses when the client stops reading; the deadline then begins.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.limits.connections:
             self._refuse(retry_later(429, "The server has as many connections as it takes.", "too_many_connections"))

@@ -73,7 +73,7 @@ async def result_of(context: Context, task: Generator[None, None, Result], recei
 
 @contextlib.asynccontextmanager
 async def watched(receive: Receive, gone: Callable[[], object]) -> AsyncIterator[None]:
-    """Inside the block, `gone` is called as soon as the client closes the connection."""
+    """Inside the block, `gone` is called when the client closes the connection."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -48,7 +48,7 @@ class Ticket:
         self.is_cancelled = False
 
     def cancel(self) -> None:
-        """Ends the text before the next step or chunk; nothing more is delivered of it.
+        """Ends the text before the next turn; nothing more is delivered of it.
 
         May be called from any thread, and more than once.
         """
