@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_seed_gives_the_text_of_generate(watched_model: LoadedModel) -> None:
     assert len(ids) + 10 <= watched_model.config.block_size
     found = finished(continued(watched_model, ids, settings, RUNTIME.autocast))
     [expected] = generate(watched_model.model, watched_model.tokenizer, [PROMPT], settings, decoder="torch")
-    assert [score.id for score in found] == expected.new_ids
+    assert found == expected.new_ids
 
 
 def test_a_continuation_ends_where_the_context_is_full(watched_model: LoadedModel) -> None:
@@ -70,6 +71,20 @@ def test_a_comparison_has_the_scores_of_both_models(watched_run: Path) -> None:
         assert [token["logprob"] for token in side["tokens"][1:]] == pytest.approx(plain_logprobs(own, ids), abs=1e-5)
         assert [token["other"] for token in side["tokens"][1:]] == pytest.approx(plain_logprobs(other, ids), abs=1e-5)
     assert found["sides"][0]["step"] == 4
+
+
+def test_a_prompt_longer_than_the_context_goes_on_from_its_end(watched_run: Path) -> None:
+    loaded = load(watched_run, "12")
+    block, prompt = loaded.config.block_size, PROMPT * 60
+    ids = loaded.tokenizer.encode_prompt(prompt)
+    assert len(ids) > block
+    settings = SamplingSettings(max_new_tokens=5, greedy=True, ignore_eos=True)
+    [expected] = generate(loaded.model, loaded.tokenizer, [ids], dataclasses.replace(settings, max_new_tokens=1))
+    frame = finished(frame_of(loaded, ids, RUNTIME, 5))
+    assert [token["id"] for token in frame["tokens"]] == ids
+    assert [token["id"] for token in frame["added"]] == expected.new_ids, "then the context is full"
+    for side in finished(compared(loaded, loaded, prompt, settings, RUNTIME))["sides"]:
+        assert [token["id"] for token in side["tokens"]] == [*ids, *expected.new_ids]
 
 
 def test_frames_forget_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from acorn.checkpoint.load import LoadedModel
-from acorn.generate.sampling import generator_for, next_token
+from acorn.generate.decoding import DecodingLoop, Text
+from acorn.generate.job import Job
 from acorn.generate.settings import SamplingSettings
+from acorn.generate.stepper import Stepper
 from acorn.runtime.device import Runtime
 from acorn.serve.inspect import (
     Autocast,
     Score,
     Task,
-    cache_for,
-    chunks_of,
     prompt_scores,
-    scores_from,
     scores_of,
     token_json,
     unsampled_ids,
@@ -55,9 +54,15 @@ class Frames:
 def frame_of(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, new_tokens: int) -> Task[dict[str, Any]]:
     """What one checkpoint says of a prompt: the score of each token, and how it goes on if the most likely token is
     chosen each time."""
-    scores, _ = yield from prompt_scores(loaded.model, ids, ALTERNATIVES, runtime.autocast)
-    settings = SamplingSettings(max_new_tokens=max(1, new_tokens), greedy=True, seed=0)
-    added = yield from continued(loaded, ids, settings, runtime.autocast) if new_tokens else _nothing()
+    model, autocast = loaded.model, runtime.autocast
+    scores, _ = yield from prompt_scores(model, ids, ALTERNATIVES, autocast)
+    added: list[Score] = []
+    if new_tokens:
+        settings = SamplingSettings(max_new_tokens=new_tokens, greedy=True)
+        seen = ids[-model.config.block_size :]
+        new = yield from continued(loaded, seen, settings, autocast)
+        whole, _ = yield from scores_of(model, [*seen, *new], ALTERNATIVES, autocast)
+        added = whole[len(seen) :]
     pieces = TokenTexts(loaded.tokenizer)
     return {
         "tokens": [token_json(score, pieces) for score in scores],
@@ -65,42 +70,29 @@ def frame_of(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, new_toke
     }
 
 
-def _nothing() -> Task[list[Score]]:
-    return []
-    yield
-
-
 def continued(
     loaded: LoadedModel, ids: Sequence[int], settings: SamplingSettings, autocast: Autocast
-) -> Task[list[Score]]:
-    """The scores of the tokens that continue `ids`, until the context is full. The random numbers are those of
-    `acorn generate`."""
-    model, block = loaded.model, loaded.model.config.block_size
-    ends = {loaded.tokenizer.separator_id, *loaded.end_ids}
-    banned = torch.tensor(unsampled_ids(loaded), dtype=torch.long)
-    cache = cache_for(model, block)
-    text = list(ids[-block:])
-    found: list[Score] = []
-    generator = generator_for(settings.seed or 0, 0)
-    fed: Sequence[int] = text
-    while len(found) < settings.max_new_tokens and len(text) <= block:
-        last = torch.empty(0)
-        for logits in chunks_of(model, fed, autocast, cache):
-            last = logits[-1:]  # (1, V)
-            yield
-        token = _chosen(last, text, settings, generator, banned)
-        found += scores_from(last, [token], ALTERNATIVES)
-        text.append(token)
-        fed = [token]
-        if token in ends and not settings.ignore_eos:
-            break
-    return found
+) -> Task[list[int]]:
+    """The tokens that continue `ids`, which fit in the context, until it is full: those of `acorn generate`.
 
-
-def _chosen(
-    logits: Tensor, seen: Sequence[int], settings: SamplingSettings, generator: torch.Generator, banned: Tensor
-) -> int:
-    return int(next_token(logits, [seen], settings, [generator], banned)[0])
+    Raises:
+        DamageError: the model's logits are not finite.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    room = model.config.block_size - len(ids) + 1  # the last token is not read again, so that it needs no position
+    limited = dataclasses.replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
+    text = Text(Job(tuple(ids), limited), tokenizer)
+    ends = frozenset({tokenizer.separator_id, *loaded.end_ids})
+    with torch.inference_mode(), autocast():
+        loop = DecodingLoop(Stepper(model, 1), ends, unsampled_ids(loaded))
+        loop.add(text)
+    while loop.n_texts:
+        with torch.inference_mode(), autocast():  # not around `yield`: others compute in this thread in between
+            for _, update in loop.turn():
+                if update.error:
+                    raise update.error
+        yield
+    return text.ids[len(ids) :]
 
 
 def compared(
@@ -112,8 +104,9 @@ def compared(
     sides = []
     for model, other in ((left, right), (right, left)):
         ids = model.tokenizer.encode_prompt(prompt) or [model.tokenizer.separator_id]
-        added = yield from continued(model, ids, settings, runtime.autocast)
-        text = [*ids, *(score.id for score in added)]
+        seen = ids[-model.model.config.block_size :]
+        new = yield from continued(model, seen, settings, runtime.autocast)
+        text = [*ids, *new]
         own, _ = yield from scores_of(model.model, text, ALTERNATIVES, runtime.autocast)
         others: list[Score] = []
         if same:

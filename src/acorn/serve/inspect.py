@@ -21,6 +21,8 @@ from acorn.evaluate.bits_per_byte import bits_per_byte_of
 from acorn.evaluate.run_data import data_config_of
 from acorn.evaluate.validation import windows
 from acorn.figure_names import NOT_COMPARABLE
+from acorn.generate.decoding import KEPT_SHARE
+from acorn.generate.engine import banned_ids
 from acorn.generate.stepper import chunk_tokens
 from acorn.model.gpt import GPT
 from acorn.model.kv_cache import KVCache
@@ -32,9 +34,6 @@ from acorn.tokenizer.measuring import unspelled_tokens
 Result = TypeVar("Result")
 Task = Generator[None, None, Result]
 Autocast = Callable[[], AbstractContextManager[object]]
-
-KEPT_SHARE = 0.75
-"""Share of the context that a text goes on from when it is full, as in generation."""
 
 BIN_NATS = 0.1
 """Width of the bins that tokens outside of the listed ones are counted in, in nats."""
@@ -191,8 +190,8 @@ def distribution_of(logits: Tensor, top: int, unsampled: Sequence[int]) -> Distr
 
 def unsampled_ids(loaded: LoadedModel) -> list[int]:
     """Ids that generation never chooses by default."""
-    ids = set(loaded.tokenizer.unsampled_ids(loaded.end_ids)) - set(loaded.trained_ids)
-    return [*sorted(ids), *range(loaded.tokenizer.vocab_size, loaded.model.config.vocab_size)]
+    trained = {loaded.tokenizer.separator_id, *loaded.end_ids, *loaded.trained_ids}
+    return banned_ids(loaded.tokenizer, loaded.model, trained)
 
 
 def inspect_ids(loaded: LoadedModel, ids: Sequence[int], runtime: Runtime, *, top: int, next_top: int) -> Task[Any]:
